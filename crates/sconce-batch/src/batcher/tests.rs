@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn small() -> BatcherConfig {
+    BatcherConfig {
+        max_batch_size: 4,
+        max_batch_weight: 10,
+        max_queue_size: 6,
+        max_queue_weight: 20,
+        max_queue_delay: Duration::ZERO,
+    }
+}
+
+fn batcher(config: BatcherConfig) -> Batcher<&'static str> {
+    Batcher::new(config).unwrap()
+}
+
+fn ran<'a>(step: &'a Step<&'static str>) -> Vec<&'a str> {
+    match step {
+        Step::Run(batch) => batch.iter().map(|entry| entry.payload).collect(),
+        other => panic!("expected a batch, got {other:?}"),
+    }
+}
+
+#[test]
+fn an_idle_device_takes_what_waits_at_once_in_order_of_arrival() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    assert!(matches!(batcher.poll(now), Step::Wait));
+    batcher.offer(now, "a", 1, None).unwrap();
+    batcher.offer(now, "b", 1, None).unwrap();
+    assert_eq!(ran(&batcher.poll(now)), ["a", "b"]);
+    assert!(batcher.is_empty());
+    assert_eq!(batcher.weight(), 0);
+}
+
+#[test]
+fn a_batch_is_bounded_by_count() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    for name in ["a", "b", "c", "d", "e"] {
+        batcher.offer(now, name, 1, None).unwrap();
+    }
+    assert_eq!(ran(&batcher.poll(now)), ["a", "b", "c", "d"]);
+    assert_eq!(ran(&batcher.poll(now)), ["e"]);
+}
+
+#[test]
+fn a_batch_is_bounded_by_weight_and_no_entry_overtakes() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    for (name, weight) in [("a", 6), ("b", 5), ("c", 1)] {
+        batcher.offer(now, name, weight, None).unwrap();
+    }
+    assert_eq!(ran(&batcher.poll(now)), ["a"]);
+    assert_eq!(ran(&batcher.poll(now)), ["b", "c"]);
+}
+
+#[test]
+fn each_bound_refuses_with_its_figures_and_hands_the_item_back() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    let refused = batcher.offer(now, "heavy", 11, None).unwrap_err();
+    assert!(matches!(refused.error, Error::TooHeavy { weight: 11, max: 10 }));
+    assert_eq!(refused.payload, "heavy");
+
+    batcher.offer(now, "a", 10, None).unwrap();
+    batcher.offer(now, "b", 9, None).unwrap();
+    let refused = batcher.offer(now, "c", 2, None).unwrap_err();
+    assert!(matches!(refused.error, Error::QueueTooHeavy { queued: 19, weight: 2, max: 20 }));
+
+    for name in ["d", "e", "f", "g"] {
+        batcher.offer(now, name, 0, None).unwrap();
+    }
+    assert!(matches!(batcher.offer(now, "h", 0, None).unwrap_err().error, Error::QueueFull { max: 6 }));
+    assert_eq!((batcher.len(), batcher.weight()), (6, 19));
+}
+
+#[test]
+fn a_cancelled_entry_never_reaches_a_batch_and_frees_its_room() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    let a = batcher.offer(now, "a", 7, None).unwrap();
+    let b = batcher.offer(now, "b", 3, None).unwrap();
+    assert_eq!(batcher.cancel(a), Some("a"));
+    assert_eq!(batcher.cancel(a), None);
+    assert_eq!(batcher.weight(), 3);
+    assert_eq!(ran(&batcher.poll(now)), ["b"]);
+    assert_eq!(batcher.cancel(b), None);
+}
+
+#[test]
+fn an_expired_entry_is_handed_out_to_be_answered_and_never_run() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    batcher.offer(now, "late", 5, Some(now + MS)).unwrap();
+    batcher.offer(now, "patient", 5, None).unwrap();
+    batcher.offer(now, "late too", 5, Some(now + 2 * MS)).unwrap();
+    match batcher.poll(now + 2 * MS) {
+        Step::Expire(entries) => {
+            assert_eq!(entries.iter().map(|entry| entry.payload).collect::<Vec<_>>(), ["late", "late too"]);
+        }
+        other => panic!("expected expired entries, got {other:?}"),
+    }
+    assert_eq!(ran(&batcher.poll(now + 2 * MS)), ["patient"]);
+    assert_eq!(batcher.weight(), 0);
+}
+
+#[test]
+fn a_deadline_in_the_past_is_refused() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    let refused = batcher.offer(now, "late", 1, Some(now)).unwrap_err();
+    assert!(matches!(refused.error, Error::DeadlineExceeded));
+}
+
+#[test]
+fn with_a_delay_a_batch_waits_for_company_until_it_is_full_or_the_delay_is_over() {
+    let (mut batcher, now) = (batcher(BatcherConfig { max_queue_delay: 10 * MS, ..small() }), Instant::now());
+    batcher.offer(now, "a", 1, None).unwrap();
+    match batcher.poll(now) {
+        Step::WaitUntil(at) => assert_eq!(at, now + 10 * MS),
+        other => panic!("expected a wait, got {other:?}"),
+    }
+    assert_eq!(ran(&batcher.poll(now + 10 * MS)), ["a"]);
+
+    for name in ["b", "c", "d", "e"] {
+        batcher.offer(now, name, 1, None).unwrap();
+    }
+    assert_eq!(ran(&batcher.poll(now)), ["b", "c", "d", "e"]);
+
+    batcher.offer(now, "f", 10, None).unwrap();
+    assert_eq!(ran(&batcher.poll(now)), ["f"], "a batch of full weight waits for nobody");
+}
+
+#[test]
+fn lingering_uses_up_at_most_half_of_the_time_to_a_deadline() {
+    let (mut batcher, now) = (batcher(BatcherConfig { max_queue_delay: 100 * MS, ..small() }), Instant::now());
+    batcher.offer(now, "patient", 1, None).unwrap();
+    batcher.offer(now, "hurried", 1, Some(now + 8 * MS)).unwrap();
+    match batcher.poll(now) {
+        Step::WaitUntil(at) => assert_eq!(at, now + 4 * MS),
+        other => panic!("expected a wait, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_closed_batcher_refuses_new_work_and_runs_what_waits_without_lingering() {
+    let (mut batcher, now) = (batcher(BatcherConfig { max_queue_delay: 10 * MS, ..small() }), Instant::now());
+    batcher.offer(now, "a", 1, None).unwrap();
+    batcher.close();
+    assert!(matches!(batcher.offer(now, "b", 1, None).unwrap_err().error, Error::ShuttingDown));
+    assert_eq!(ran(&batcher.poll(now)), ["a"]);
+    assert!(matches!(batcher.poll(now), Step::Finish));
+}

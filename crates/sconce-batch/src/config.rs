@@ -1,0 +1,113 @@
+//! Bounds of a queue and of the batches taken from it.
+
+use std::time::Duration;
+
+/// Bounds of a queue and of the batches taken from it.
+///
+/// Names follow Triton's model configuration where it has the same knob. Weight is in the unit of
+/// [`Executor::weight`](crate::Executor::weight): tokens for text, 1 per item where nothing else is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatcherConfig {
+    /// Items per batch. Too small: the device's fixed cost is paid too often. Too large: the first item of a batch
+    /// waits for the last.
+    pub max_batch_size: usize,
+    /// Weight per batch. A single item above it is refused. Too small: long items are refused. Too large: a batch
+    /// of long items holds the device, and its memory, for too long.
+    pub max_batch_weight: usize,
+    /// Items that wait, those in a running batch not counted. Too small: bursts are refused. Too large: items wait
+    /// longer than anyone wants their answer.
+    pub max_queue_size: usize,
+    /// Weight that waits; at least `max_batch_weight`. Too small and too large: as `max_queue_size`.
+    pub max_queue_weight: usize,
+    /// How long an idle device waits for a fuller batch after the first item came. Zero, the default, takes what
+    /// waits at once. An item with a deadline never waits for company longer than half of its time.
+    pub max_queue_delay: Duration,
+}
+
+/// 32 items or 8,192 units of weight per batch (32 texts of 256 tokens); 32 such batches may wait.
+impl Default for BatcherConfig {
+    fn default() -> Self {
+        Self {
+            max_batch_size: 32,
+            max_batch_weight: 8_192,
+            max_queue_size: 1024,
+            max_queue_weight: 262_144,
+            max_queue_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl BatcherConfig {
+    /// The longest [`max_queue_delay`](Self::max_queue_delay): more would be an outage, not a delay.
+    pub const MAX_QUEUE_DELAY: Duration = Duration::from_mins(1);
+
+    /// Checks every field against its bounds.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first field that is out of bounds, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let at_least = |field, value: usize, min: usize, why| {
+            if value >= min {
+                return Ok(());
+            }
+            Err(ConfigError { field, value: value.to_string(), allowed: format!("at least {min}{why}") })
+        };
+        at_least("max_batch_size", self.max_batch_size, 1, "")?;
+        at_least("max_batch_weight", self.max_batch_weight, 1, "")?;
+        at_least("max_queue_size", self.max_queue_size, 1, "")?;
+        at_least(
+            "max_queue_weight",
+            self.max_queue_weight,
+            self.max_batch_weight,
+            " (max_batch_weight), or the heaviest item allowed could never wait",
+        )?;
+        if self.max_queue_delay > Self::MAX_QUEUE_DELAY {
+            return Err(ConfigError {
+                field: "max_queue_delay",
+                value: format!("{:?}", self.max_queue_delay),
+                allowed: format!("at most {:?}", Self::MAX_QUEUE_DELAY),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A configured value that is out of bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}, but must be {allowed}")]
+pub struct ConfigError {
+    /// The field.
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_out_of_bounds_is_refused_with_its_field_and_what_is_allowed() {
+        let good = BatcherConfig::default;
+        let table = [
+            (BatcherConfig { max_batch_size: 0, ..good() }, "max_batch_size is 0, but must be at least 1"),
+            (BatcherConfig { max_batch_weight: 0, ..good() }, "max_batch_weight is 0, but must be at least 1"),
+            (BatcherConfig { max_queue_size: 0, ..good() }, "max_queue_size is 0, but must be at least 1"),
+            (
+                BatcherConfig { max_queue_weight: 5, ..good() },
+                "max_queue_weight is 5, but must be at least 8192 (max_batch_weight), \
+                 or the heaviest item allowed could never wait",
+            ),
+            (
+                BatcherConfig { max_queue_delay: Duration::from_secs(61), ..good() },
+                "max_queue_delay is 61s, but must be at most 60s",
+            ),
+        ];
+        assert_eq!(good().validate(), Ok(()));
+        for (config, message) in table {
+            assert_eq!(config.validate().unwrap_err().to_string(), message);
+        }
+    }
+}

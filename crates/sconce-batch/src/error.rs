@@ -1,0 +1,72 @@
+//! Why an item got no output, named by what its caller can do about it.
+
+use std::sync::Arc;
+
+/// Why an item got no output.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Too many items wait. Come back later, or wait for room.
+    #[error("the queue is full: {max} items wait")]
+    QueueFull {
+        /// The bound on waiting items.
+        max: usize,
+    },
+    /// The waiting items weigh too much. Come back later, or wait for room.
+    #[error("the queue is full: weight {queued} waits and {weight} more would pass its bound of {max}")]
+    QueueTooHeavy {
+        /// Weight that waits.
+        queued: usize,
+        /// Weight of the refused item.
+        weight: usize,
+        /// The bound on waiting weight.
+        max: usize,
+    },
+    /// The item alone is heavier than a batch may be. Make it smaller.
+    #[error("the item weighs {weight}, but a batch holds at most {max}")]
+    TooHeavy {
+        /// Weight of the item.
+        weight: usize,
+        /// The bound on a batch.
+        max: usize,
+    },
+    /// The deadline passed before the answer was there.
+    #[error("the deadline passed before the answer was there")]
+    DeadlineExceeded,
+    /// The queue takes no more work. Go elsewhere.
+    #[error("the queue is shutting down")]
+    ShuttingDown,
+    /// The executor failed on this item, alone as well as in its batch.
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+}
+
+/// What went wrong in an executor. Cheap to clone: a batch shares one cause.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecutorError {
+    /// The executor said so.
+    #[error("the executor failed: {0}")]
+    Failed(Arc<dyn std::error::Error + Send + Sync>),
+    /// The executor panicked.
+    #[error("the executor panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: Arc<str>,
+    },
+    /// The executor did not give one output per item.
+    #[error("the executor gave {got} outputs for {expected} items")]
+    WrongOutputCount {
+        /// Items of the batch.
+        expected: usize,
+        /// Outputs that came.
+        got: usize,
+    },
+}
+
+impl ExecutorError {
+    /// A failure with its cause.
+    pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed(Arc::from(cause.into()))
+    }
+}

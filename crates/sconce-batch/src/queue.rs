@@ -1,0 +1,287 @@
+//! The queue in front of one or more device threads: callers come in here and wait for their answers.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::block_on::block_on_until;
+use crate::worker::{self, Idle};
+use crate::{Batcher, BatcherConfig, ConfigError, EntryId, Error, Executor, Refused};
+
+/// A bounded queue drained by device threads, one per executor.
+///
+/// Dropping it closes it: what waits is still answered, then the threads end by themselves.
+/// [`shutdown`](Self::shutdown) also waits for them.
+pub struct Queue<E: Executor> {
+    shared: Arc<Shared<E>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// An answer, and what it took.
+#[derive(Debug, Clone)]
+pub struct Completion<O> {
+    /// What the executor gave for the item.
+    pub output: O,
+    /// From admission until the device took the item.
+    pub queue_wait: Duration,
+    /// How long the device ran the batch (and, if the batch failed, the item alone).
+    pub run: Duration,
+    /// Items that ran together.
+    pub batch_size: usize,
+}
+
+/// What waits in a queue right now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Items that wait.
+    pub items: usize,
+    /// Their weight.
+    pub weight: usize,
+}
+
+/// Why a queue could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A configured value is out of bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is nothing to run batches on.
+    #[error("a queue needs at least one executor")]
+    NoExecutor,
+    /// The operating system gave no thread.
+    #[error("cannot start a device thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl<E: Executor> Queue<E> {
+    /// Starts a device thread for each executor; `name` names the threads.
+    ///
+    /// # Errors
+    /// [`SpawnError`] for a bad configuration, for no executor, or if the system gives no thread.
+    pub fn spawn(
+        name: &str,
+        config: BatcherConfig,
+        executors: impl IntoIterator<Item = E>,
+    ) -> Result<Self, SpawnError> {
+        let shared = Arc::new(Shared::new(Batcher::new(config)?));
+        // Made first: if a later thread cannot be started, dropping the queue ends the earlier ones.
+        let queue = Self { shared, threads: Mutex::new(Vec::new()) };
+        for executor in executors {
+            let shared = Arc::clone(&queue.shared);
+            let thread = std::thread::Builder::new()
+                .name(format!("sconce-{name}"))
+                .spawn(move || worker::drain(&shared, executor))?;
+            lock(&queue.threads).push(thread);
+        }
+        if lock(&queue.threads).is_empty() {
+            return Err(SpawnError::NoExecutor);
+        }
+        Ok(queue)
+    }
+
+    /// Runs one item in whatever batch it falls into, waiting for room if the queue is full.
+    ///
+    /// Dropping the future cancels the item: if it still waits it leaves the queue and never runs.
+    ///
+    /// # Errors
+    /// Any [`Error`] but the two of a full queue.
+    ///
+    /// # Panics
+    /// With a deadline, outside of a tokio runtime with time enabled.
+    pub async fn call(&self, item: E::Item, deadline: Option<Instant>) -> Result<Completion<E::Output>, Error> {
+        before(deadline, async { self.submit(item, deadline).await?.await }).await
+    }
+
+    /// As [`call`](Self::call), but refuses at once when the queue is full.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    ///
+    /// # Panics
+    /// With a deadline, outside of a tokio runtime with time enabled.
+    pub async fn try_call(&self, item: E::Item, deadline: Option<Instant>) -> Result<Completion<E::Output>, Error> {
+        before(deadline, self.try_submit(item, deadline)?).await
+    }
+
+    /// As [`call`](Self::call), for a thread that may block. Needs no runtime; must not run on one's workers.
+    ///
+    /// # Errors
+    /// Any [`Error`] but the two of a full queue.
+    pub fn call_blocking(&self, item: E::Item, deadline: Option<Instant>) -> Result<Completion<E::Output>, Error> {
+        let answer = async { self.submit(item, deadline).await?.await };
+        block_on_until(answer, deadline).unwrap_or(Err(Error::DeadlineExceeded))
+    }
+
+    /// Admits one item, waiting for room in order of arrival. The answer comes from the [`Ticket`].
+    ///
+    /// # Errors
+    /// [`Error::TooHeavy`], [`Error::DeadlineExceeded`] (checked at admission) or [`Error::ShuttingDown`].
+    pub async fn submit(&self, mut item: E::Item, deadline: Option<Instant>) -> Result<Ticket<E>, Error> {
+        // Only one caller at a time waits for room, the others line up behind it. So a heavy item is not overtaken
+        // for ever by light ones, and one wake-up per freed place is enough.
+        let _turn = self.shared.turnstile.lock().await;
+        loop {
+            match self.offer(item, deadline) {
+                Ok(ticket) => return Ok(ticket),
+                Err(Refused { payload, error: Error::QueueFull { .. } | Error::QueueTooHeavy { .. } }) => {
+                    item = payload;
+                }
+                Err(Refused { error, .. }) => return Err(error),
+            }
+            self.shared.room.notified().await;
+        }
+    }
+
+    /// Admits one item or refuses it at once. The answer comes from the [`Ticket`].
+    ///
+    /// # Errors
+    /// Any [`Error`] but [`Error::Executor`].
+    pub fn try_submit(&self, item: E::Item, deadline: Option<Instant>) -> Result<Ticket<E>, Error> {
+        self.offer(item, deadline).map_err(|refused| refused.error)
+    }
+
+    /// What waits right now, running batches not counted.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        let state = self.shared.lock();
+        Depth { items: state.batcher.len(), weight: state.batcher.weight() }
+    }
+
+    /// Refuses new work from now on. What waits is still answered.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Refuses new work, answers what waits, and returns when the device threads have ended. Blocks.
+    pub fn shutdown(&self) {
+        self.close();
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a device thread ended by a panic outside of its executor");
+            }
+        }
+    }
+
+    fn offer(&self, item: E::Item, deadline: Option<Instant>) -> Result<Ticket<E>, Refused<E::Item>> {
+        let weight = E::weight(&item);
+        let (reply, answer) = oneshot::channel();
+        let (id, idle) = {
+            let mut state = self.shared.lock();
+            match state.batcher.offer(Instant::now(), Job { item, reply }, weight, deadline) {
+                Ok(id) => (id, state.idle.pop()),
+                Err(refused) => return Err(Refused { payload: refused.payload.item, error: refused.error }),
+            }
+        };
+        if let Some(idle) = idle {
+            idle.wake();
+        }
+        Ok(Ticket { answer, waiting: Some((Arc::downgrade(&self.shared), id)) })
+    }
+}
+
+impl<E: Executor> Drop for Queue<E> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A place in the queue. Await it for the answer; drop it to cancel.
+#[must_use = "dropping a ticket cancels the item"]
+pub struct Ticket<E: Executor> {
+    answer: oneshot::Receiver<Answer<E>>,
+    /// Where to cancel; `None` once answered.
+    waiting: Option<(Weak<Shared<E>>, EntryId)>,
+}
+
+impl<E: Executor> Future for Ticket<E> {
+    type Output = Answer<E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.answer).poll(context));
+        self.waiting = None;
+        // A device thread answers all it takes; a reply dropped unanswered means that the thread itself is gone.
+        Poll::Ready(answer.unwrap_or(Err(Error::ShuttingDown)))
+    }
+}
+
+impl<E: Executor> Drop for Ticket<E> {
+    fn drop(&mut self) {
+        let Some((shared, id)) = self.waiting.take() else { return };
+        let Some(shared) = shared.upgrade() else { return };
+        // Taken out under the lock, dropped after it.
+        let cancelled = shared.lock().batcher.cancel(id);
+        if cancelled.is_some() {
+            shared.room.notify_one();
+        }
+    }
+}
+
+pub(crate) type Answer<E> = Result<Completion<<E as Executor>::Output>, Error>;
+
+/// What an entry carries through the queue.
+pub(crate) struct Job<E: Executor> {
+    pub(crate) item: E::Item,
+    pub(crate) reply: oneshot::Sender<Answer<E>>,
+}
+
+/// What callers and device threads share.
+pub(crate) struct Shared<E: Executor> {
+    state: Mutex<State<E>>,
+    /// Told whenever an entry leaves the queue; holds one permit if nobody listens.
+    pub(crate) room: Notify,
+    turnstile: tokio::sync::Mutex<()>,
+}
+
+pub(crate) struct State<E: Executor> {
+    pub(crate) batcher: Batcher<Job<E>>,
+    /// Device threads that sleep, the last to fall asleep on top: its caches are the warmest.
+    pub(crate) idle: Vec<Idle>,
+}
+
+impl<E: Executor> Shared<E> {
+    fn new(batcher: Batcher<Job<E>>) -> Self {
+        Self {
+            state: Mutex::new(State { batcher, idle: Vec::new() }),
+            room: Notify::new(),
+            turnstile: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<E>> {
+        lock(&self.state)
+    }
+
+    fn close(&self) {
+        let idle = {
+            let mut state = self.lock();
+            state.batcher.close();
+            std::mem::take(&mut state.idle)
+        };
+        idle.iter().for_each(Idle::wake);
+        self.room.notify_one();
+    }
+}
+
+/// Takes a lock whether or not a holder panicked: the short blocks under our locks leave no half-made state.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn before<O>(
+    deadline: Option<Instant>,
+    answer: impl Future<Output = Result<Completion<O>, Error>>,
+) -> Result<Completion<O>, Error> {
+    match deadline {
+        None => answer.await,
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(Error::DeadlineExceeded))
+        }
+    }
+}

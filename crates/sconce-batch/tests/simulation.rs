@@ -1,0 +1,262 @@
+//! A seeded simulation drives the pure batcher with virtual time: bursts, deadlines, cancellations, failing batches.
+//! Each entry must be answered exactly once, no bound may be exceeded, and the same seed must give the same trace.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use sconce_batch::{Batcher, BatcherConfig, Entry, EntryId, Error, Step};
+
+const ARRIVALS: usize = 100_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Outcome {
+    Answered,
+    Failed,
+    Expired,
+    Cancelled,
+    Refused,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrival(usize),
+    Cancellation(usize),
+    /// A device has run these items.
+    Completion {
+        device: usize,
+        items: Vec<usize>,
+    },
+    /// A lingering device looks again.
+    Wake,
+}
+
+struct Simulation {
+    rng: StdRng,
+    start: Instant,
+    now: Instant,
+    batcher: Batcher<usize>,
+    events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
+    scheduled: u64,
+    idle: Vec<bool>,
+    ids: Vec<Option<EntryId>>,
+    deadlines: Vec<Option<Instant>>,
+    outcomes: Vec<Option<Outcome>>,
+    trace: DefaultHasher,
+    last_admitted_run: usize,
+    batches: usize,
+}
+
+impl Simulation {
+    fn new(seed: u64, config: BatcherConfig, devices: usize) -> Self {
+        let start = Instant::now();
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            start,
+            now: start,
+            batcher: Batcher::new(config).expect("a valid configuration"),
+            events: BinaryHeap::new(),
+            scheduled: 0,
+            idle: vec![true; devices],
+            ids: vec![None; ARRIVALS],
+            deadlines: vec![None; ARRIVALS],
+            outcomes: vec![None; ARRIVALS],
+            trace: DefaultHasher::new(),
+            last_admitted_run: 0,
+            batches: 0,
+        }
+    }
+
+    /// Runs all arrivals; `load` is their rate as a share of what the devices can do in full batches.
+    fn run(mut self, load: f64) -> Self {
+        let mean_gap = self.full_batch_cost().as_secs_f64()
+            / (load * self.batcher.config().max_batch_size as f64 * self.idle.len() as f64);
+        let mut at = self.start;
+        for item in 0..ARRIVALS {
+            // Bursts: nine of ten come at once, the tenth after ten gaps.
+            if item % 10 == 0 {
+                at += Duration::from_secs_f64(-10.0 * mean_gap * (1.0 - self.rng.random::<f64>()).ln());
+            }
+            self.schedule(at, Event::Arrival(item));
+        }
+        while let Some(Reverse((at, _, event))) = self.events.pop() {
+            assert!(at >= self.now, "time runs forward");
+            self.now = at;
+            self.handle(event);
+            self.dispatch();
+            self.check_bounds();
+        }
+        self.batcher.close();
+        assert!(matches!(self.batcher.poll(self.now), Step::Finish), "nothing is left behind");
+        self
+    }
+
+    fn full_batch_cost(&self) -> Duration {
+        cost(self.batcher.config().max_batch_size)
+    }
+
+    fn schedule(&mut self, at: Instant, event: Event) {
+        self.scheduled += 1;
+        self.events.push(Reverse((at, self.scheduled, event)));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrival(item) => self.arrive(item),
+            Event::Cancellation(item) => {
+                let id = self.ids[item].expect("only admitted items are cancelled");
+                if let Some(payload) = self.batcher.cancel(id) {
+                    assert_eq!(payload, item);
+                    self.settle(item, Outcome::Cancelled);
+                }
+            }
+            Event::Completion { device, items } => {
+                self.idle[device] = true;
+                // One item in 500 is bad: its batch fails, and run alone it fails again while its neighbours succeed.
+                for item in items {
+                    self.settle(item, if is_bad(item) { Outcome::Failed } else { Outcome::Answered });
+                }
+            }
+            Event::Wake => {}
+        }
+    }
+
+    fn arrive(&mut self, item: usize) {
+        let weight = self.rng.random_range(1..=128);
+        let patience = self.full_batch_cost() * self.rng.random_range(1..=8);
+        let deadline = self.rng.random_bool(0.7).then(|| self.now + patience);
+        match self.batcher.offer(self.now, item, weight, deadline) {
+            Ok(id) => {
+                self.ids[item] = Some(id);
+                self.deadlines[item] = deadline;
+                if self.rng.random_bool(0.1) {
+                    let regret = self.full_batch_cost().mul_f64(self.rng.random_range(0.0..3.0));
+                    self.schedule(self.now + regret, Event::Cancellation(item));
+                }
+            }
+            Err(refused) => {
+                assert!(matches!(
+                    refused.error,
+                    Error::QueueFull { .. } | Error::QueueTooHeavy { .. } | Error::TooHeavy { .. }
+                ));
+                assert_eq!(refused.payload, item);
+                self.settle(item, Outcome::Refused);
+            }
+        }
+    }
+
+    /// What the device threads do: every idle one asks for work.
+    fn dispatch(&mut self) {
+        for device in 0..self.idle.len() {
+            while self.idle[device] {
+                match self.batcher.poll(self.now) {
+                    Step::Run(batch) => self.start_batch(device, &batch),
+                    Step::Expire(entries) => {
+                        assert!(!entries.is_empty());
+                        for entry in entries {
+                            assert!(entry.deadline.is_some_and(|deadline| deadline <= self.now), "expired before its deadline");
+                            self.settle(entry.payload, Outcome::Expired);
+                        }
+                    }
+                    Step::WaitUntil(at) => {
+                        assert!(at > self.now && at <= self.now + self.batcher.config().max_queue_delay);
+                        self.schedule(at, Event::Wake);
+                        break;
+                    }
+                    Step::Wait => {
+                        assert!(self.batcher.is_empty(), "an idle device waits while work does");
+                        break;
+                    }
+                    Step::Finish => panic!("finished before it was closed"),
+                }
+            }
+        }
+    }
+
+    fn start_batch(&mut self, device: usize, batch: &[Entry<usize>]) {
+        let config = self.batcher.config();
+        let weight: usize = batch.iter().map(|entry| entry.weight).sum();
+        assert!((1..=config.max_batch_size).contains(&batch.len()));
+        assert!(weight <= config.max_batch_weight);
+        let items: Vec<usize> = batch.iter().map(|entry| entry.payload).collect();
+        for &item in &items {
+            assert!(item >= self.last_admitted_run, "first in, first out");
+            self.last_admitted_run = item;
+            assert!(self.deadlines[item].is_none_or(|deadline| deadline > self.now), "an expired entry ran");
+            assert_eq!(self.outcomes[item], None, "a settled entry ran");
+        }
+        let mut busy = cost(items.len());
+        if items.len() > 1 && items.iter().any(|&item| is_bad(item)) {
+            busy += cost(1) * u32::try_from(items.len()).expect("a batch is small");
+        }
+        self.batches += 1;
+        self.idle[device] = false;
+        self.schedule(self.now + busy, Event::Completion { device, items });
+    }
+
+    fn settle(&mut self, item: usize, outcome: Outcome) {
+        assert_eq!(self.outcomes[item].replace(outcome), None, "item {item} was answered twice");
+        (item, outcome, self.now - self.start).hash(&mut self.trace);
+    }
+
+    fn check_bounds(&self) {
+        let config = self.batcher.config();
+        assert!(self.batcher.len() <= config.max_queue_size);
+        assert!(self.batcher.weight() <= config.max_queue_weight);
+    }
+
+    fn count(&self, outcome: Outcome) -> usize {
+        self.outcomes.iter().filter(|settled| **settled == Some(outcome)).count()
+    }
+}
+
+/// A device like a GPU: a fixed cost and a little per item.
+fn cost(items: usize) -> Duration {
+    Duration::from_micros(5000 + 250 * items as u64)
+}
+
+fn is_bad(item: usize) -> bool {
+    item % 500 == 499
+}
+
+fn config(max_queue_delay: Duration) -> BatcherConfig {
+    BatcherConfig {
+        max_batch_size: 32,
+        max_batch_weight: 1500,
+        max_queue_size: 200,
+        max_queue_weight: 10_000,
+        max_queue_delay,
+    }
+}
+
+#[test]
+fn each_of_100_000_entries_is_answered_exactly_once_and_no_bound_is_exceeded() {
+    for (seed, delay_ms, devices, load) in
+        [(1, 0, 1, 0.5), (2, 0, 1, 1.5), (3, 0, 3, 1.2), (4, 3, 1, 0.3), (5, 3, 2, 1.5)]
+    {
+        let ran = Simulation::new(seed, config(Duration::from_millis(delay_ms)), devices).run(load);
+        let counts = [Outcome::Answered, Outcome::Failed, Outcome::Expired, Outcome::Cancelled, Outcome::Refused]
+            .map(|outcome| ran.count(outcome));
+        println!(
+            "seed {seed}: delay {delay_ms} ms, {devices} devices, load {load}: [answered, failed, expired, cancelled, \
+             refused] = {counts:?}, {} batches",
+            ran.batches
+        );
+        assert_eq!(counts.iter().sum::<usize>(), ARRIVALS, "every entry has one outcome");
+        assert!(counts[..4].iter().all(|&count| count > 0), "the run covers every outcome of an admitted entry");
+        if load > 1.0 {
+            assert!(counts[4] > 0, "an overloaded queue refuses");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| Simulation::new(seed, config(Duration::from_millis(1)), 2).run(0.9).trace.finish();
+    assert_eq!(trace(7), trace(7));
+    assert_ne!(trace(7), trace(8));
+}

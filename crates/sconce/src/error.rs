@@ -1,0 +1,83 @@
+//! Errors by what can be done about them.
+
+use std::path::PathBuf;
+
+use sconce_batch::SpawnError;
+use sconce_models::{InputError, LoadError};
+
+/// Why an item got no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// The input is not one that the model takes; mend it.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The queue refused it, its deadline passed, or the device failed.
+    #[error(transparent)]
+    Queue(#[from] sconce_batch::Error),
+    /// The model's code panicked on this input, outside of the device.
+    #[error("preparing the input or finishing the output panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+}
+
+/// A name that no model of the runtime has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no model is named '{name}'; known are: {}", known.join(", "))]
+pub struct UnknownModel {
+    /// The name that was asked for.
+    pub name: String,
+    /// The names there are.
+    pub known: Vec<String>,
+}
+
+/// Why a runtime could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A directory of models that cannot be listed.
+    #[error("cannot list the models in {path}: {source}")]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is no model to run.
+    #[error("no model to run: give at least one directory that holds a config.json")]
+    NoModel,
+    /// A model directory that cannot give its model a name.
+    #[error("{path} has no last component to name the model by; give it a name")]
+    NoName {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Two models of one name.
+    #[error("two models are named '{name}': {first} and {second}; rename one")]
+    DuplicateName {
+        /// The name.
+        name: String,
+        /// Where the first is.
+        first: PathBuf,
+        /// Where the second is.
+        second: PathBuf,
+    },
+    /// A model that does not load.
+    #[error("model '{name}': {source}")]
+    Load {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: LoadError,
+    },
+    /// A queue that cannot be made, for instance for a bad value in `sconce.toml`.
+    #[error("model '{name}': {source}")]
+    Queue {
+        /// Name of the model.
+        name: String,
+        /// Why.
+        source: SpawnError,
+    },
+}

@@ -1,0 +1,50 @@
+//! An embeddable inference runtime: dynamic micro-batching over candle models.
+//!
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let zoo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
+//! let runtime = sconce::Runtime::builder()
+//!     .model(zoo.join("encoder-mini"))
+//!     .model(zoo.join("tiny-bert-sentiment"))
+//!     .build()?;
+//!
+//! let answer = runtime.model("tiny-bert-sentiment")?.infer("What a wonderful day!").await?;
+//! let sentiment = answer.output.classification().expect("it classifies");
+//! assert_eq!(sentiment.label(), "positive");
+//!
+//! let answer = runtime.model("encoder-mini")?.infer("a sconce holds candles").await?;
+//! assert_eq!(answer.output.embedding().map(<[f32]>::len), Some(384));
+//!
+//! runtime.shutdown().await; // answers what waits, then ends the device threads
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The path of one item
+//! [`Model::infer`] prepares the input on the caller (long ones on a bounded pool) → the model's queue
+//! ([`sconce_batch::Queue`], hand-off 1) → a device thread runs the batch → hand-off 2 back to the caller, which
+//! finishes the row into a typed [`Output`].
+//!
+//! # Where to add things
+//! A model family is one file in `models/src/`, listed in [`Registry`]. A rule of batching belongs to `sconce-batch`.
+//! This crate ties them together and holds no algorithm of its own.
+
+mod builder;
+mod error;
+mod model;
+mod prepare;
+mod request;
+mod runtime;
+
+pub use builder::RuntimeBuilder;
+pub use error::{BuildError, InferError, UnknownModel};
+pub use model::Model;
+pub use request::{Answer, Request, Timing};
+pub use runtime::Runtime;
+
+pub use sconce_batch::{BatcherConfig, ConfigError, Depth, Error as QueueError, ExecutorError};
+pub use sconce_models::{
+    Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Registry,
+    Signature, Task, Truncation,
+};

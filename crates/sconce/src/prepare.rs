@@ -1,0 +1,67 @@
+//! Preparing off the device: short inputs on the caller, long ones on a bounded pool.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use sconce_models::{Input, Prepared, Processor, Truncation};
+use tokio::sync::Semaphore;
+
+use crate::InferError;
+
+/// Inputs up to this size are prepared in place. Tokenising this much takes about 0.1 ms, ten times a hand-off to the
+/// pool and little enough not to hold up an async worker.
+const MAX_INLINE_BYTES: usize = 1024;
+
+/// Where long inputs are prepared: tokio's blocking pool, by no more threads than there are cores.
+#[derive(Clone)]
+pub(crate) struct PreparePool(Arc<Semaphore>);
+
+impl PreparePool {
+    pub(crate) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self(Arc::new(Semaphore::new(cores)))
+    }
+
+    pub(crate) async fn prepare(
+        &self,
+        processor: &Arc<dyn Processor>,
+        input: Input,
+        truncation: Truncation,
+    ) -> Result<Prepared, InferError> {
+        if input.bytes() <= MAX_INLINE_BYTES {
+            return prepare(&**processor, input, truncation);
+        }
+        let permit = Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed");
+        let processor = Arc::clone(processor);
+        let task = tokio::task::spawn_blocking(move || {
+            // Held by the work, not by the caller: one that goes away must not let another thread in.
+            let _permit = permit;
+            prepare(&*processor, input, truncation)
+        });
+        match task.await {
+            Ok(prepared) => prepared,
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => Err(sconce_batch::Error::ShuttingDown.into()),
+        }
+    }
+}
+
+/// Prepares in place; a panic becomes an error.
+pub(crate) fn prepare(
+    processor: &dyn Processor,
+    input: Input,
+    truncation: Truncation,
+) -> Result<Prepared, InferError> {
+    caught(|| processor.prepare(input, truncation))?.map_err(InferError::from)
+}
+
+/// Runs a model's code on the caller; a panic becomes an error.
+pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, InferError> {
+    // Unwind safety: a processor is shared by reference and holds no state that a call could leave half-done.
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| InferError::Panicked { message: message(&*panic) })
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

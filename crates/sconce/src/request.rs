@@ -1,0 +1,67 @@
+//! What a caller asks and what comes back.
+
+use std::time::Duration;
+
+use sconce_models::{Input, Output, Truncation};
+
+/// One item to infer, with its terms. Made from anything that is an [`Input`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The input.
+    pub input: Input,
+    /// How long the caller wants to wait, preparing included; `None` waits as long as it takes.
+    pub timeout: Option<Duration>,
+    /// What to do with a text of too many tokens.
+    pub truncation: Truncation,
+}
+
+impl Request {
+    /// A request with no time limit, that truncates a text of too many tokens.
+    pub fn new(input: impl Into<Input>) -> Self {
+        Self { input: input.into(), timeout: None, truncation: Truncation::default() }
+    }
+
+    /// Gives up after `timeout`.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Says what to do with a text of too many tokens.
+    #[must_use]
+    pub fn truncation(self, truncation: Truncation) -> Self {
+        Self { truncation, ..self }
+    }
+}
+
+impl<I: Into<Input>> From<I> for Request {
+    fn from(input: I) -> Self {
+        Self::new(input)
+    }
+}
+
+/// The answer to one item.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Answer {
+    /// What the model says.
+    pub output: Output,
+    /// Whether the text had more tokens than the model takes, and its end was left out.
+    pub truncated: bool,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Where the time of one item went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timing {
+    /// Checking and preparing the input, the wait for the preparing pool included.
+    pub prepare: Duration,
+    /// From admission to the queue until a device took the item.
+    pub queue_wait: Duration,
+    /// The forward pass of the batch it was in.
+    pub run: Duration,
+    /// Items that ran together.
+    pub batch_size: usize,
+}

@@ -1,0 +1,63 @@
+//! Several models, one front door.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::{Model, RuntimeBuilder, UnknownModel};
+
+/// Models by name, each with its queue and device thread. Clones share them.
+///
+/// When the last clone, and the last clone of a [`Model`], is dropped, what waits is still answered and the device
+/// threads end by themselves; [`shutdown`](Self::shutdown) also waits for them.
+#[derive(Clone)]
+pub struct Runtime {
+    models: Arc<BTreeMap<String, Model>>,
+}
+
+impl Runtime {
+    /// Says which models to run and how.
+    #[must_use]
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
+
+    pub(crate) fn new(models: BTreeMap<String, Model>) -> Self {
+        Self { models: Arc::new(models) }
+    }
+
+    /// The model of that name.
+    ///
+    /// # Errors
+    /// [`UnknownModel`] lists the names there are.
+    pub fn model(&self, name: &str) -> Result<&Model, UnknownModel> {
+        self.models.get(name).ok_or_else(|| UnknownModel {
+            name: name.to_owned(),
+            known: self.models.keys().cloned().collect(),
+        })
+    }
+
+    /// All models, by name.
+    pub fn models(&self) -> impl ExactSizeIterator<Item = &Model> {
+        self.models.values()
+    }
+
+    /// Refuses new work, answers what waits, and returns when the device threads have ended.
+    pub async fn shutdown(&self) {
+        let runtime = self.clone();
+        let joined = tokio::task::spawn_blocking(move || runtime.shutdown_blocking()).await;
+        if let Err(error) = joined {
+            tracing::error!(%error, "shutting down did not end well");
+        }
+    }
+
+    /// As [`shutdown`](Self::shutdown), for a thread that may block.
+    pub fn shutdown_blocking(&self) {
+        // In this order: every queue refuses before the first thread is waited for.
+        for model in self.models() {
+            model.close();
+        }
+        for model in self.models() {
+            model.shutdown();
+        }
+    }
+}
