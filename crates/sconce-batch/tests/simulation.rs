@@ -158,7 +158,10 @@ impl Simulation {
                     Step::Expire(entries) => {
                         assert!(!entries.is_empty());
                         for entry in entries {
-                            assert!(entry.deadline.is_some_and(|deadline| deadline <= self.now), "expired before its deadline");
+                            assert!(
+                                entry.deadline.is_some_and(|deadline| deadline <= self.now),
+                                "expired before its deadline"
+                            );
                             self.settle(entry.payload, Outcome::Expired);
                         }
                     }

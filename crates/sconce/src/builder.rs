@@ -20,7 +20,10 @@ pub struct RuntimeBuilder {
 }
 
 enum Source {
-    Model { name: Option<String>, directory: PathBuf },
+    Model {
+        name: Option<String>,
+        directory: PathBuf,
+    },
     /// A directory of model directories.
     Directory(PathBuf),
 }

@@ -47,11 +47,7 @@ impl PreparePool {
 }
 
 /// Prepares in place; a panic becomes an error.
-pub(crate) fn prepare(
-    processor: &dyn Processor,
-    input: Input,
-    truncation: Truncation,
-) -> Result<Prepared, InferError> {
+pub(crate) fn prepare(processor: &dyn Processor, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
     caught(|| processor.prepare(input, truncation))?.map_err(InferError::from)
 }
 

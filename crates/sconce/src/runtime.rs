@@ -30,10 +30,9 @@ impl Runtime {
     /// # Errors
     /// [`UnknownModel`] lists the names there are.
     pub fn model(&self, name: &str) -> Result<&Model, UnknownModel> {
-        self.models.get(name).ok_or_else(|| UnknownModel {
-            name: name.to_owned(),
-            known: self.models.keys().cloned().collect(),
-        })
+        self.models
+            .get(name)
+            .ok_or_else(|| UnknownModel { name: name.to_owned(), known: self.models.keys().cloned().collect() })
     }
 
     /// All models, by name.

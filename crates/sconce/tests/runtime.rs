@@ -223,7 +223,9 @@ fn sconce_toml_goes_before_the_defaults_and_a_bad_value_is_named() {
     assert_eq!(config.max_queue_size, BatcherConfig::default().max_queue_size);
 
     let Err(error) = build("[batching]\nmax_batch_size = 0\n") else { panic!("a batch of nothing") };
-    assert_eq!(error.to_string(), "model 'digits': max_batch_size is 0, but must be at least 1");
+    assert!(error.to_string().contains("batching.max_batch_size' is 0; it must be at least 1"), "{error}");
+    let Err(error) = build("[batching]\nmax_queue_weight = 5\n") else { panic!("a queue that holds no batch") };
+    assert!(error.to_string().starts_with("model 'digits': max_queue_weight is 5, but must be at least"), "{error}");
     let Err(error) = build("[batching]\nmax_batch = 1\n") else { panic!("an unknown field") };
     assert!(error.to_string().contains("max_batch") && error.to_string().contains("sconce.toml"), "{error}");
 }

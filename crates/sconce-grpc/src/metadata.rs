@@ -1,0 +1,149 @@
+//! What a model takes and gives, in the protocol's words.
+
+use std::collections::HashMap;
+
+use sconce::{BatcherConfig, InputKind, Model, Signature, Task};
+
+use crate::proto::model_config::SchedulingChoice;
+use crate::proto::model_input::Format;
+use crate::proto::model_metadata_response::TensorMetadata;
+use crate::proto::model_queue_policy::TimeoutAction;
+use crate::proto::{
+    DataType, ModelConfig, ModelDynamicBatching, ModelInput, ModelMetadataResponse, ModelOutput, ModelParameter,
+    ModelQueuePolicy, ServerMetadataResponse,
+};
+
+/// Every model has this one version.
+pub(crate) const VERSION: &str = "1";
+/// The outputs of a classifier and of an embedder.
+pub(crate) const SCORES: &str = "scores";
+pub(crate) const LABEL: &str = "label";
+pub(crate) const EMBEDDING: &str = "embedding";
+
+const BACKEND: &str = "sconce";
+const PLATFORM: &str = "sconce_candle";
+/// Triton's names of the extensions that are served.
+const EXTENSIONS: [&str; 3] = ["classification", "model_configuration", "statistics"];
+
+/// A tensor of one item, without the batch dimension.
+struct Tensor {
+    name: &'static str,
+    datatype: DataType,
+    dims: Vec<i64>,
+}
+
+/// What the server is.
+pub(crate) fn server() -> ServerMetadataResponse {
+    ServerMetadataResponse {
+        name: "sconce".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        extensions: EXTENSIONS.map(String::from).into(),
+    }
+}
+
+/// What a model takes and gives.
+pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
+    let metadata = |tensor: Tensor| TensorMetadata {
+        name: tensor.name.into(),
+        datatype: name(tensor.datatype).into(),
+        shape: [vec![-1], tensor.dims].concat(),
+    };
+    ModelMetadataResponse {
+        name: model.name().into(),
+        versions: vec![VERSION.into()],
+        platform: PLATFORM.into(),
+        inputs: vec![metadata(input(model.signature()))],
+        outputs: outputs(model.signature()).into_iter().map(metadata).collect(),
+    }
+}
+
+/// How a model is configured.
+pub(crate) fn config(model: &Model) -> ModelConfig {
+    let format = match model.signature().input.kind {
+        InputKind::Image { .. } => Format::Nchw,
+        _ => Format::None,
+    };
+    let input = |tensor: Tensor| ModelInput {
+        name: tensor.name.into(),
+        data_type: tensor.datatype.into(),
+        format: format.into(),
+        dims: tensor.dims,
+    };
+    let output =
+        |tensor: Tensor| ModelOutput { name: tensor.name.into(), data_type: tensor.datatype.into(), dims: tensor.dims };
+    ModelConfig {
+        name: model.name().into(),
+        platform: PLATFORM.into(),
+        backend: BACKEND.into(),
+        max_batch_size: i32::try_from(model.batcher_config().max_batch_size).unwrap_or(i32::MAX),
+        input: vec![input(self::input(model.signature()))],
+        output: outputs(model.signature()).into_iter().map(output).collect(),
+        parameters: parameters(model.signature()),
+        scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching(model.batcher_config()))),
+    }
+}
+
+fn batching(config: &BatcherConfig) -> ModelDynamicBatching {
+    ModelDynamicBatching {
+        max_queue_delay_microseconds: u64::try_from(config.max_queue_delay.as_micros()).unwrap_or(u64::MAX),
+        default_queue_policy: Some(ModelQueuePolicy {
+            timeout_action: TimeoutAction::Reject.into(),
+            default_timeout_microseconds: 0,
+            allow_timeout_override: true,
+            max_queue_size: u32::try_from(config.max_queue_size).unwrap_or(u32::MAX),
+        }),
+    }
+}
+
+fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
+    let max_tokens = match signature.input.kind {
+        InputKind::Text { max_tokens } => Some(("max_tokens", max_tokens.to_string())),
+        _ => None,
+    };
+    [
+        ("model_type", signature.model_type.clone()),
+        ("task", signature.task.name().to_owned()),
+        ("parameters", signature.parameters.to_string()),
+    ]
+    .into_iter()
+    .chain(max_tokens)
+    .map(|(name, string_value)| (name.to_owned(), ModelParameter { string_value }))
+    .collect()
+}
+
+fn input(signature: &Signature) -> Tensor {
+    let name = signature.input.name;
+    match signature.input.kind {
+        InputKind::Image { shape } => {
+            Tensor { name, datatype: DataType::TypeUint8, dims: shape.map(dimension).to_vec() }
+        }
+        _ => Tensor { name, datatype: DataType::TypeString, dims: vec![1] },
+    }
+}
+
+fn outputs(signature: &Signature) -> Vec<Tensor> {
+    match &signature.task {
+        Task::Embedding { dimensions } => {
+            vec![Tensor { name: EMBEDDING, datatype: DataType::TypeFp32, dims: vec![dimension(*dimensions)] }]
+        }
+        Task::Classification { labels } => vec![
+            Tensor { name: SCORES, datatype: DataType::TypeFp32, dims: vec![dimension(labels.len())] },
+            Tensor { name: LABEL, datatype: DataType::TypeString, dims: vec![1] },
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// A size as the protocol counts it.
+pub(crate) fn dimension(size: usize) -> i64 {
+    i64::try_from(size).expect("no tensor in memory has more than i64::MAX elements")
+}
+
+/// The name of an element type in requests and metadata.
+fn name(datatype: DataType) -> &'static str {
+    match datatype {
+        DataType::TypeUint8 => "UINT8",
+        DataType::TypeFp32 => "FP32",
+        _ => "BYTES",
+    }
+}

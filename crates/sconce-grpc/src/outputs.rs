@@ -1,0 +1,222 @@
+//! From answers to the tensors of a response.
+
+use sconce::{Answer, Classification, Task};
+
+use crate::error::RequestError;
+use crate::metadata::{EMBEDDING, LABEL, SCORES, dimension};
+use crate::parameters::{count, refuse_shared_memory};
+use crate::proto::model_infer_request::InferRequestedOutputTensor;
+use crate::proto::model_infer_response::InferOutputTensor;
+use crate::proto::{InferTensorContents, ModelInferResponse};
+
+/// An output of the response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// `embedding`: one vector per item.
+    Embedding,
+    /// `scores`: one score per label and item.
+    Scores,
+    /// `scores` by Triton's classification extension: the `classes` best of each item as `score:index:label`.
+    Classes { classes: usize },
+    /// `label`: the best label of each item.
+    Label,
+}
+
+/// What a request asks for, in its order; everything that the model gives if it names nothing.
+pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> Result<Vec<Wanted>, RequestError> {
+    let given = given(task);
+    if requested.is_empty() {
+        return Ok(given.to_vec());
+    }
+    let mut wanted = Vec::with_capacity(given.len());
+    for (index, output) in requested.iter().enumerate() {
+        refuse_shared_memory(&output.name, &output.parameters)?;
+        let known = given.iter().find(|known| known.name() == output.name).ok_or_else(|| {
+            let known: Vec<_> = given.iter().map(|known| known.name()).collect();
+            RequestError::UnknownOutput { name: output.name.clone(), known: known.join(", ") }
+        })?;
+        if requested[..index].iter().any(|before| before.name == output.name) {
+            return Err(RequestError::DuplicateOutput { name: output.name.clone() });
+        }
+        wanted.push(match (classes(output, task)?, known) {
+            (None, known) => *known,
+            (Some(classes), Wanted::Scores) => Wanted::Classes { classes },
+            (Some(_), known) => return Err(RequestError::NotAClassification { name: known.name() }),
+        });
+    }
+    Ok(wanted)
+}
+
+/// Adds the wanted outputs of all items to `response`, raw or typed.
+pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[Wanted], answers: &[Answer], raw: bool) {
+    for wanted in wanted {
+        let tensor = wanted.tensor(answers);
+        let (datatype, typed) = match tensor.elements {
+            Elements::F32(values) if raw => {
+                response.raw_output_contents.push(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+                ("FP32", None)
+            }
+            Elements::Bytes(texts) if raw => {
+                response.raw_output_contents.push(raw_bytes(&texts));
+                ("BYTES", None)
+            }
+            Elements::F32(fp32_contents) => ("FP32", Some(InferTensorContents { fp32_contents, ..Default::default() })),
+            Elements::Bytes(texts) => {
+                let bytes_contents = texts.into_iter().map(String::into_bytes).collect();
+                ("BYTES", Some(InferTensorContents { bytes_contents, ..Default::default() }))
+            }
+        };
+        response.outputs.push(InferOutputTensor {
+            name: wanted.name().into(),
+            datatype: datatype.into(),
+            shape: vec![dimension(answers.len()), dimension(tensor.width)],
+            contents: typed,
+            ..Default::default()
+        });
+    }
+}
+
+/// A tensor of shape `[items, width]`.
+struct Tensor {
+    width: usize,
+    elements: Elements,
+}
+
+enum Elements {
+    F32(Vec<f32>),
+    Bytes(Vec<String>),
+}
+
+impl Wanted {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => EMBEDDING,
+            Self::Scores | Self::Classes { .. } => SCORES,
+            Self::Label => LABEL,
+        }
+    }
+
+    fn tensor(self, answers: &[Answer]) -> Tensor {
+        let embeddings = || answers.iter().filter_map(|answer| answer.output.embedding());
+        let classifications = || answers.iter().filter_map(|answer| answer.output.classification());
+        let elements = match self {
+            Self::Embedding => Elements::F32(embeddings().flatten().copied().collect()),
+            Self::Scores => Elements::F32(classifications().flat_map(|answer| &answer.scores).copied().collect()),
+            Self::Label => Elements::Bytes(classifications().map(|answer| answer.label().to_owned()).collect()),
+            Self::Classes { classes } => {
+                Elements::Bytes(classifications().flat_map(|answer| best(answer, classes)).collect())
+            }
+        };
+        let count = match &elements {
+            Elements::F32(values) => values.len(),
+            Elements::Bytes(texts) => texts.len(),
+        };
+        Tensor { width: count / answers.len().max(1), elements }
+    }
+}
+
+fn given(task: &Task) -> &'static [Wanted] {
+    match task {
+        Task::Embedding { .. } => &[Wanted::Embedding],
+        Task::Classification { .. } => &[Wanted::Scores, Wanted::Label],
+        _ => &[],
+    }
+}
+
+/// How many classes an output is asked for; more than there are gives all, as in Triton.
+fn classes(output: &InferRequestedOutputTensor, task: &Task) -> Result<Option<usize>, RequestError> {
+    let labels = match task {
+        Task::Classification { labels } => labels.len(),
+        _ => 0,
+    };
+    let classes = count("classification", &output.parameters)?.filter(|classes| *classes > 0);
+    Ok(classes.map(|classes| usize::try_from(classes).map_or(labels, |classes| classes.min(labels))))
+}
+
+/// The best classes, best first, in the words of Triton's classification extension.
+fn best(answer: &Classification, classes: usize) -> Vec<String> {
+    let mut order: Vec<usize> = (0..answer.scores.len()).collect();
+    order.sort_by(|a, b| answer.scores[*b].total_cmp(&answer.scores[*a]));
+    let class = |index: &usize| format!("{:.6}:{index}:{}", answer.scores[*index], answer.labels[*index]);
+    order[..classes].iter().map(class).collect()
+}
+
+fn raw_bytes(texts: &[String]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(texts.iter().map(|text| size_of::<u32>() + text.len()).sum());
+    for text in texts {
+        let length = u32::try_from(text.len()).expect("a label is shorter than 4 GiB");
+        raw.extend_from_slice(&length.to_le_bytes());
+        raw.extend_from_slice(text.as_bytes());
+    }
+    raw
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::proto::InferParameter;
+    use crate::proto::infer_parameter::ParameterChoice;
+
+    fn classifier() -> Task {
+        Task::Classification { labels: labels() }
+    }
+
+    fn labels() -> Arc<[String]> {
+        ["ant", "bee", "cow"].map(String::from).into()
+    }
+
+    fn output(name: &str, classification: Option<i64>) -> InferRequestedOutputTensor {
+        let parameter = |count| InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(count)) };
+        let parameters = classification.map(|count| ("classification".to_owned(), parameter(count)));
+        InferRequestedOutputTensor { name: name.into(), parameters: parameters.into_iter().collect() }
+    }
+
+    fn refused(requested: &[InferRequestedOutputTensor], task: &Task) -> String {
+        wanted(requested, task).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn all_outputs_are_given_in_order_unless_some_are_asked_for() {
+        assert_eq!(wanted(&[], &Task::Embedding { dimensions: 2 }).unwrap(), [Wanted::Embedding]);
+        assert_eq!(wanted(&[], &classifier()).unwrap(), [Wanted::Scores, Wanted::Label]);
+        let asked = [output("label", None), output("scores", Some(2))];
+        assert_eq!(wanted(&asked, &classifier()).unwrap(), [Wanted::Label, Wanted::Classes { classes: 2 }]);
+        let asked = [output("scores", Some(0))];
+        assert_eq!(wanted(&asked, &classifier()).unwrap(), [Wanted::Scores]);
+    }
+
+    #[test]
+    fn outputs_that_are_unknown_twice_or_no_classification_are_refused() {
+        assert_eq!(
+            refused(&[output("logits", None)], &classifier()),
+            "output 'logits' is not known; the model gives: scores, label"
+        );
+        assert_eq!(
+            refused(&[output("label", None), output("label", None)], &classifier()),
+            "output 'label' is asked for more than once"
+        );
+        let message = "cannot be asked for as classification; only 'scores' of a classifier can";
+        let label = refused(&[output("label", Some(1))], &classifier());
+        assert_eq!(label, format!("output 'label' {message}"));
+        let embedding = refused(&[output("embedding", Some(1))], &Task::Embedding { dimensions: 2 });
+        assert_eq!(embedding, format!("output 'embedding' {message}"));
+        let negative = refused(&[output("scores", Some(-1))], &classifier());
+        assert_eq!(negative, "parameter 'classification' is the integer -1, but must be a whole number from 0 on");
+    }
+
+    #[test]
+    fn the_best_classes_come_first_and_equal_ones_in_order() {
+        let answer = Classification { labels: labels(), logits: vec![0.0; 3], scores: vec![0.25, 0.5, 0.25] };
+        assert_eq!(best(&answer, 3), ["0.500000:1:bee", "0.250000:0:ant", "0.250000:2:cow"]);
+        assert_eq!(best(&answer, 1), ["0.500000:1:bee"]);
+        let asked = [output("scores", Some(i64::MAX))];
+        assert_eq!(wanted(&asked, &classifier()).unwrap(), [Wanted::Classes { classes: 3 }]);
+    }
+
+    #[test]
+    fn raw_texts_stand_behind_their_length() {
+        assert_eq!(raw_bytes(&["ab".into(), String::new()]), b"\x02\0\0\0ab\0\0\0\0");
+    }
+}

@@ -1,0 +1,134 @@
+//! What the parameters of a request say.
+//!
+//! Names are Triton's. Unknown ones are ignored as Triton ignores them: `perf_analyzer` sends
+//! `triton_enable_empty_final_response` with every request. One that would change the meaning of the answer and
+//! is not served is refused.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sconce::Truncation;
+
+use crate::error::RequestError;
+use crate::proto::InferParameter;
+use crate::proto::infer_parameter::ParameterChoice;
+
+/// What the parameters of a request say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parameters {
+    /// How long the answer is wanted, from the request's arrival on.
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) truncation: Truncation,
+}
+
+impl Parameters {
+    pub(crate) fn read(parameters: &HashMap<String, InferParameter>) -> Result<Self, RequestError> {
+        if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
+            return Err(RequestError::Sequence { name: name.clone() });
+        }
+        Ok(Self { timeout: timeout(parameters)?, truncation: truncation(parameters)? })
+    }
+}
+
+/// Refuses a tensor whose contents are said to be in shared memory.
+pub(crate) fn refuse_shared_memory(
+    tensor: &str,
+    parameters: &HashMap<String, InferParameter>,
+) -> Result<(), RequestError> {
+    match parameters.keys().find(|name| name.starts_with("shared_memory_")) {
+        Some(name) => Err(RequestError::SharedMemory { tensor: tensor.to_owned(), name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// A whole number from 0 on, in either of the integer types.
+pub(crate) fn count(
+    name: &'static str,
+    parameters: &HashMap<String, InferParameter>,
+) -> Result<Option<u64>, RequestError> {
+    let Some(parameter) = parameters.get(name) else { return Ok(None) };
+    let value = match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(value)) => u64::try_from(value).ok(),
+        Some(ParameterChoice::Uint64Param(value)) => Some(value),
+        _ => None,
+    };
+    let wrong = || RequestError::WrongParameter { name, got: shown(parameter), expected: "a whole number from 0 on" };
+    value.map(Some).ok_or_else(wrong)
+}
+
+fn timeout(parameters: &HashMap<String, InferParameter>) -> Result<Option<Duration>, RequestError> {
+    Ok(count("timeout", parameters)?.filter(|timeout_us| *timeout_us > 0).map(Duration::from_micros))
+}
+
+fn truncation(parameters: &HashMap<String, InferParameter>) -> Result<Truncation, RequestError> {
+    let name = "truncate";
+    let Some(parameter) = parameters.get(name) else { return Ok(Truncation::Truncate) };
+    match parameter.parameter_choice {
+        Some(ParameterChoice::BoolParam(true)) => Ok(Truncation::Truncate),
+        Some(ParameterChoice::BoolParam(false)) => Ok(Truncation::Refuse),
+        _ => Err(RequestError::WrongParameter { name, got: shown(parameter), expected: "a bool" }),
+    }
+}
+
+fn shown(parameter: &InferParameter) -> String {
+    match &parameter.parameter_choice {
+        None => "unset".to_owned(),
+        Some(ParameterChoice::BoolParam(value)) => format!("the bool {value}"),
+        Some(ParameterChoice::Int64Param(value)) => format!("the integer {value}"),
+        Some(ParameterChoice::Uint64Param(value)) => format!("the integer {value}"),
+        Some(ParameterChoice::DoubleParam(value)) => format!("the number {value}"),
+        Some(ParameterChoice::StringParam(value)) => format!("the text {value:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ParameterChoice::{BoolParam, DoubleParam, Int64Param, StringParam, Uint64Param};
+
+    fn read(parameters: &[(&str, ParameterChoice)]) -> Result<Parameters, RequestError> {
+        let parameter = |choice: &ParameterChoice| InferParameter { parameter_choice: Some(choice.clone()) };
+        let named = parameters.iter().map(|(name, choice)| ((*name).to_owned(), parameter(choice)));
+        Parameters::read(&named.collect())
+    }
+
+    #[test]
+    fn a_timeout_is_read_in_microseconds_and_zero_means_none() {
+        let timeout = |choice| read(&[("timeout", choice)]).unwrap().timeout;
+        assert_eq!(timeout(Int64Param(1500)), Some(Duration::from_micros(1500)));
+        assert_eq!(timeout(Uint64Param(u64::MAX)), Some(Duration::from_micros(u64::MAX)));
+        assert_eq!(timeout(Int64Param(0)), None);
+    }
+
+    #[test]
+    fn truncation_is_on_unless_refused() {
+        assert_eq!(read(&[]).unwrap(), Parameters { timeout: None, truncation: Truncation::Truncate });
+        assert_eq!(read(&[("truncate", BoolParam(true))]).unwrap().truncation, Truncation::Truncate);
+        assert_eq!(read(&[("truncate", BoolParam(false))]).unwrap().truncation, Truncation::Refuse);
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_its_name_and_what_is_allowed() {
+        let table = [
+            (
+                ("timeout", Int64Param(-1)),
+                "parameter 'timeout' is the integer -1, but must be a whole number from 0 on",
+            ),
+            (
+                ("timeout", DoubleParam(0.5)),
+                "parameter 'timeout' is the number 0.5, but must be a whole number from 0 on",
+            ),
+            (("truncate", StringParam("no".into())), "parameter 'truncate' is the text \"no\", but must be a bool"),
+        ];
+        for (parameter, message) in table {
+            assert_eq!(read(&[parameter]).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn sequences_are_refused_and_unknown_parameters_are_ignored() {
+        let refused = read(&[("sequence_id", Int64Param(7))]);
+        assert!(matches!(refused, Err(RequestError::Sequence { name }) if name == "sequence_id"));
+        assert!(read(&[("triton_enable_empty_final_response", BoolParam(true))]).is_ok());
+    }
+}

@@ -1,0 +1,13 @@
+//! The protocol's messages, service and client, compiled from `proto/`.
+
+#![expect(
+    clippy::allow_attributes,
+    clippy::pedantic,
+    unused_qualifications,
+    reason = "generated code; its documentation is in the .proto files"
+)]
+
+tonic::include_proto!("inference");
+
+/// The compiled `proto/`, as server reflection needs it.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("inference");

@@ -1,0 +1,166 @@
+//! The protocol's calls on a runtime.
+
+use std::panic::resume_unwind;
+use std::time::Instant;
+
+use sconce::{Answer, Model, Request as Item, Runtime};
+use tokio::task::JoinSet;
+use tonic::{Code, Request, Response, Status};
+
+use crate::deadline::Arrival;
+use crate::drain::Drain;
+use crate::error::RequestError;
+use crate::parameters::Parameters;
+use crate::proto::grpc_inference_service_server::GrpcInferenceService;
+use crate::proto::infer_parameter::ParameterChoice;
+use crate::proto::{
+    InferParameter, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
+    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
+    ModelStatisticsResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
+    ServerReadyRequest, ServerReadyResponse,
+};
+use crate::statistics::Statistics;
+use crate::{decode, metadata, outputs};
+
+/// `inference.GRPCInferenceService` on a runtime.
+pub(crate) struct Service {
+    runtime: Runtime,
+    drain: Drain,
+    statistics: Statistics,
+}
+
+impl Service {
+    pub(crate) fn new(runtime: Runtime, drain: Drain) -> Self {
+        Self { runtime, drain, statistics: Statistics::default() }
+    }
+
+    fn model(&self, name: &str, version: &str) -> Result<&Model, RequestError> {
+        let model = self.runtime.model(name)?;
+        match version {
+            "" | metadata::VERSION => Ok(model),
+            _ => Err(RequestError::UnknownVersion { model: name.to_owned(), version: version.to_owned() }),
+        }
+    }
+
+    /// Everything about the request is checked before the first item is submitted.
+    async fn infer(
+        &self,
+        model: &Model,
+        mut request: ModelInferRequest,
+        arrival: Arrival,
+    ) -> Result<ModelInferResponse, RequestError> {
+        let parameters = Parameters::read(&request.parameters)?;
+        let signature = model.signature();
+        let wanted = outputs::wanted(&request.outputs, &signature.task)?;
+        let max_items = model.batcher_config().max_queue_size;
+        let items = decode::take_items(&mut request, &signature.input, max_items)?;
+        let timeout = arrival.time_left(parameters.timeout, Instant::now())?;
+
+        let item = |input| Item { input, timeout, truncation: parameters.truncation };
+        let answers = answer_all(model, items.inputs.into_iter().map(item).collect()).await?;
+
+        let mut response = ModelInferResponse {
+            model_name: model.name().into(),
+            model_version: metadata::VERSION.into(),
+            id: request.id,
+            ..Default::default()
+        };
+        if answers.iter().any(|answer| answer.truncated) {
+            let truncated = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+            response.parameters.insert("truncated".into(), truncated);
+        }
+        outputs::fill(&mut response, &wanted, &answers, items.raw);
+        let timings: Vec<_> = answers.iter().map(|answer| answer.timing).collect();
+        self.statistics.succeeded(model.name(), arrival.at.elapsed(), &timings);
+        Ok(response)
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Service {
+    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse { ready: !self.drain.has_started() }))
+    }
+
+    async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        let ready = self.model(&name, &version).is_ok() && !self.drain.has_started();
+        Ok(Response::new(ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        Ok(Response::new(metadata::server()))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        Ok(Response::new(metadata::model(self.model(&name, &version)?)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        let config = metadata::config(self.model(&name, &version)?);
+        Ok(Response::new(ModelConfigResponse { config: Some(config) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        let model_stats = match name.as_str() {
+            "" => self.runtime.models().map(|model| self.statistics.of(model.name())).collect(),
+            name => vec![self.statistics.of(self.model(name, &version)?.name())],
+        };
+        Ok(Response::new(ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
+        let _in_flight = self.drain.enter();
+        let arrival = Arrival::of(&request)?;
+        let request = request.into_inner();
+        let model = self.model(&request.model_name, &request.model_version)?;
+        match self.infer(model, request, arrival).await {
+            Ok(response) => Ok(Response::new(response)),
+            Err(error) => {
+                self.statistics.failed(model.name(), arrival.at.elapsed());
+                let status = Status::from(error);
+                if status.code() == Code::Internal {
+                    tracing::error!(model = model.name(), "{}", status.message());
+                }
+                Err(status)
+            }
+        }
+    }
+}
+
+/// Submits each item by itself, so that the batcher mixes requests, and from a task of its own, so that preparing
+/// many items does not hold up one worker. The first failure ends the request: the tasks that are left are dropped,
+/// and their items leave the queue.
+async fn answer_all(model: &Model, items: Vec<Item>) -> Result<Vec<Answer>, RequestError> {
+    let mut tasks = JoinSet::new();
+    for (index, item) in items.into_iter().enumerate() {
+        let model = model.clone();
+        tasks.spawn(async move { (index, model.try_infer(item).await) });
+    }
+    let mut answers = Vec::with_capacity(tasks.len());
+    while let Some(task) = tasks.join_next().await {
+        let (index, answer) = task.unwrap_or_else(|error| resume_unwind(error.into_panic()));
+        answers.push((index, answer.map_err(|source| RequestError::Item { index, source })?));
+    }
+    answers.sort_unstable_by_key(|(index, _)| *index);
+    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+}

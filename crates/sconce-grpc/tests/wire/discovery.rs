@@ -1,0 +1,150 @@
+//! What clients ask before and beside inference: readiness, metadata, configuration, figures, health, reflection.
+
+use crate::support::*;
+use sconce_grpc::proto::model_config::SchedulingChoice;
+use sconce_grpc::proto::model_input::Format;
+use sconce_grpc::proto::{
+    DataType, ModelConfig, ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest,
+    ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+};
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+const SERVICES: [&str; 2] = ["grpc.health.v1.Health", "inference.GRPCInferenceService"];
+
+#[tokio::test]
+async fn a_server_says_that_it_lives_is_ready_and_what_it_is() {
+    let server = Server::start(&[DIGITS], sconce::BatcherConfig::default()).await;
+    let mut client = server.client().await;
+    assert!(client.server_live(ServerLiveRequest {}).await.unwrap().get_ref().live);
+    assert!(client.server_ready(ServerReadyRequest {}).await.unwrap().get_ref().ready);
+    let metadata = client.server_metadata(ServerMetadataRequest {}).await.unwrap().into_inner();
+    assert_eq!((metadata.name.as_str(), metadata.version.as_str()), ("sconce", env!("CARGO_PKG_VERSION")));
+    assert_eq!(metadata.extensions, ["classification", "model_configuration", "statistics"]);
+    for (name, version, ready) in [(DIGITS, "", true), (DIGITS, "1", true), (DIGITS, "2", false), ("x", "", false)] {
+        let request = ModelReadyRequest { name: name.into(), version: version.into() };
+        assert_eq!(client.model_ready(request).await.unwrap().get_ref().ready, ready, "{name} {version}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_names_each_tensor_with_its_datatype_and_shape() {
+    let server = Server::zoo().await;
+    let mut client = server.client().await;
+    let table = [
+        (EMBEDDER, vec!["text BYTES [-1, 1]", "embedding FP32 [-1, 384]"]),
+        (SENTIMENT, vec!["text BYTES [-1, 1]", "scores FP32 [-1, 2]", "label BYTES [-1, 1]"]),
+        (MAGIKA, vec!["content BYTES [-1, 1]", "scores FP32 [-1, 214]", "label BYTES [-1, 1]"]),
+        (DIGITS, vec!["image UINT8 [-1, 1, 8, 8]", "scores FP32 [-1, 10]", "label BYTES [-1, 1]"]),
+    ];
+    for (name, expected) in table {
+        let request = ModelMetadataRequest { name: name.into(), version: "1".into() };
+        let metadata = client.model_metadata(request).await.unwrap().into_inner();
+        let tensors = metadata.inputs.iter().chain(&metadata.outputs);
+        let tensors: Vec<_> =
+            tensors.map(|tensor| format!("{} {} {:?}", tensor.name, tensor.datatype, tensor.shape)).collect();
+        assert_eq!(tensors, expected);
+        assert_eq!((metadata.name.as_str(), metadata.versions), (name, vec!["1".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_says_how_a_model_is_batched() {
+    let server = Server::start(&[DIGITS, SENTIMENT], patient(7)).await;
+    let mut client = server.client().await;
+    let mut config = async |name: &str| -> ModelConfig {
+        let request = ModelConfigRequest { name: name.into(), version: String::new() };
+        client.model_config(request).await.unwrap().into_inner().config.unwrap()
+    };
+    let digits = config(DIGITS).await;
+    assert_eq!(digits.max_batch_size, 7);
+    assert_eq!(digits.input[0].dims, [1, 8, 8]);
+    assert_eq!((digits.input[0].data_type(), digits.input[0].format()), (DataType::TypeUint8, Format::Nchw));
+    assert_eq!((digits.output[0].name.as_str(), digits.output[0].dims.as_slice()), ("scores", [10].as_slice()));
+    let SchedulingChoice::DynamicBatching(batching) = digits.scheduling_choice.unwrap();
+    assert_eq!(batching.max_queue_delay_microseconds, 60_000_000);
+    assert_eq!(batching.default_queue_policy.unwrap().max_queue_size, 1024);
+
+    let sentiment = config(SENTIMENT).await;
+    assert_eq!(sentiment.input[0].data_type(), DataType::TypeString);
+    assert_eq!(sentiment.parameters["model_type"].string_value, "bert");
+    assert_eq!(sentiment.parameters["task"].string_value, "classification");
+    assert_eq!(sentiment.parameters["max_tokens"].string_value, "64");
+}
+
+#[tokio::test]
+async fn statistics_count_what_was_answered_and_what_was_refused() {
+    let server = Server::start(&[DIGITS, SENTIMENT], sconce::BatcherConfig::default()).await;
+    let mut client = server.client().await;
+    for _ in 0..2 {
+        client.model_infer(texts(SENTIMENT, &["one", "two", "three"])).await.unwrap();
+    }
+    client.model_infer(texts(SENTIMENT, &[""])).await.unwrap_err();
+    client.model_infer(texts("bert", &["a"])).await.unwrap_err();
+
+    let all = client.model_statistics(ModelStatisticsRequest::default()).await.unwrap().into_inner().model_stats;
+    assert_eq!(all.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), [DIGITS, SENTIMENT]);
+    assert_eq!((all[0].inference_count, all[0].last_inference), (0, 0));
+    let figures = &all[1];
+    let requests = figures.inference_stats.unwrap();
+    assert_eq!(figures.inference_count, 6);
+    assert!((2..=6).contains(&figures.execution_count), "{figures:?}");
+    assert_eq!((requests.success.unwrap().count, requests.fail.unwrap().count), (2, 1));
+    let parts = [requests.queue, requests.compute_input, requests.compute_infer, requests.compute_output];
+    let parts: Vec<u64> = parts.into_iter().map(|part| part.unwrap().ns).collect();
+    assert_eq!(parts.iter().sum::<u64>(), requests.success.unwrap().ns, "the parts add up to the whole");
+    assert!(parts[2] > 0, "running took time");
+    assert!(figures.last_inference > 1_700_000_000_000, "in milliseconds since 1970");
+}
+
+#[tokio::test]
+async fn health_is_known_for_the_server_the_service_and_each_model() {
+    let server = Server::start(&[DIGITS], sconce::BatcherConfig::default()).await;
+    let mut health = HealthClient::new(server.channel().await);
+    for service in ["", "inference.GRPCInferenceService", DIGITS] {
+        let answer = health.check(HealthCheckRequest { service: service.into() }).await.unwrap();
+        assert_eq!(answer.get_ref().status(), ServingStatus::Serving, "{service}");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "bert".into() }).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services_in_both_of_its_versions() {
+    let server = Server::start(&[DIGITS], sconce::BatcherConfig::default()).await;
+    {
+        use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::v1::{ServerReflectionRequest, ServiceResponse};
+        let ask = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let requests = [
+            ask(MessageRequest::ListServices(String::new())),
+            ask(MessageRequest::FileContainingSymbol("inference.ModelConfig".into())),
+        ];
+        let mut client = ServerReflectionClient::new(server.channel().await);
+        let mut answers = client.server_reflection_info(tokio_stream::iter(requests)).await.unwrap().into_inner();
+        let listed = answers.message().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
+        let names: Vec<String> = listed.service.into_iter().map(|ServiceResponse { name }| name).collect();
+        assert!(SERVICES.iter().all(|service| names.iter().any(|name| name == service)), "{names:?}");
+        let file = answers.message().await.unwrap().unwrap().message_response;
+        assert!(matches!(file, Some(MessageResponse::FileDescriptorResponse(_))), "{file:?}");
+    }
+    {
+        use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+        use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::v1alpha::{ServerReflectionRequest, ServiceResponse};
+        let message_request = Some(MessageRequest::ListServices(String::new()));
+        let request = ServerReflectionRequest { host: String::new(), message_request };
+        let mut client = ServerReflectionClient::new(server.channel().await);
+        let mut answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap().into_inner();
+        let listed = answers.message().await.unwrap().unwrap().message_response;
+        let Some(MessageResponse::ListServicesResponse(listed)) = listed else { panic!("{listed:?}") };
+        let names: Vec<String> = listed.service.into_iter().map(|ServiceResponse { name }| name).collect();
+        assert!(SERVICES.iter().all(|service| names.iter().any(|name| name == service)), "{names:?}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The protocol over a real socket, with the models that ship.
+
+#![expect(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
+
+mod answers;
+mod discovery;
+mod leaving;
+mod refusals;
+mod support;

@@ -1,0 +1,94 @@
+//! What the cross-crate tests share: where models and labelled data are, and how agreement with people is scored.
+//!
+//! Models and data that do not ship are found by environment variables. Where one is not set, a test that needs it says
+//! so and passes; `tests/run` sets all that can be fetched.
+
+use std::path::PathBuf;
+
+/// Two sentences and how alike people find them, from 0 to 5.
+pub struct SentencePair {
+    /// One sentence.
+    pub first: String,
+    /// The other.
+    pub second: String,
+    /// The mean of the human scores.
+    pub score: f64,
+}
+
+/// A path from the environment; if it is not set, says that `what` is skipped.
+#[must_use]
+pub fn path_or_skip(variable: &str, what: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("SKIPPED: {what} needs {variable}");
+    }
+    path
+}
+
+/// Reads the STS benchmark: lines of sentence, sentence, score.
+///
+/// # Panics
+/// If the file cannot be read or a line is of another form.
+#[must_use]
+pub fn read_sentence_pairs(path: &std::path::Path) -> Vec<SentencePair> {
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(path).expect("the file can be read");
+    reader
+        .records()
+        .map(|record| {
+            let record = record.expect("a line of comma-separated values");
+            let score = record[2].parse().expect("the third column is a number");
+            SentencePair { first: record[0].to_owned(), second: record[1].to_owned(), score }
+        })
+        .collect()
+}
+
+/// Spearman's rank correlation: Pearson's correlation of the ranks, equal values sharing their mean rank.
+///
+/// # Panics
+/// If the lengths differ.
+#[must_use]
+pub fn spearman(xs: &[f64], ys: &[f64]) -> f64 {
+    assert_eq!(xs.len(), ys.len(), "as many of one as of the other");
+    pearson(&ranks(xs), &ranks(ys))
+}
+
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut start = 0;
+    for ties in order.chunk_by(|&a, &b| values[a].total_cmp(&values[b]).is_eq()) {
+        let mean_rank = start as f64 + (ties.len() - 1) as f64 / 2.0;
+        for &at in ties {
+            ranks[at] = mean_rank;
+        }
+        start += ties.len();
+    }
+    ranks
+}
+
+fn pearson(xs: &[f64], ys: &[f64]) -> f64 {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let (mean_x, mean_y) = (mean(xs), mean(ys));
+    let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
+    for (x, y) in xs.iter().zip(ys) {
+        let (dx, dy) = (x - mean_x, y - mean_y);
+        xy += dx * dy;
+        xx += dx * dx;
+        yy += dy * dy;
+    }
+    xy / (xx * yy).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spearman_sees_order_alone_and_ties_share_their_rank() {
+        assert!((spearman(&[1.0, 2.0, 30.0], &[0.1, 0.2, 0.3]) - 1.0).abs() < 1e-12);
+        assert!((spearman(&[1.0, 2.0, 3.0], &[9.0, 4.0, 1.0]) + 1.0).abs() < 1e-12);
+        // By hand: ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3.
+        assert!((spearman(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]) - 0.948_683_298).abs() < 1e-9);
+    }
+}
