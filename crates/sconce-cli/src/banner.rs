@@ -1,0 +1,107 @@
+//! What `sconce serve` prints when it is ready: the models, the address, lines to try.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use sconce::{InputKind, Model, Runtime, Task};
+
+use crate::models;
+
+/// A text, and the same in base64 as grpcurl wants bytes. No `!`: an interactive shell would expand it.
+const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
+
+/// Prints to standard output, and flushes: scripts wait for the address.
+pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
+    for model in runtime.models() {
+        let signature = model.signature();
+        let name = model.name();
+        let task = models::task(&signature.task);
+        let parameters = models::parameters(signature.parameters);
+        writeln!(out, "{name:width$}  {task:30}  {parameters:>7} parameters  loaded in {:.0?}", model.load_time())?;
+    }
+    writeln!(out, "\ngRPC (Open Inference Protocol v2) on {address}")?;
+    if let Some(example) = example(runtime) {
+        writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(address)))?;
+    }
+    out.flush()
+}
+
+/// The model whose answer reads best: a text classifier, else another of text, else any.
+fn example(runtime: &Runtime) -> Option<&Model> {
+    runtime.models().min_by_key(|model| {
+        let signature = model.signature();
+        let classifies = matches!(signature.task, Task::Classification { .. });
+        match signature.input.kind {
+            InputKind::Text { .. } if classifies => 0,
+            InputKind::Text { .. } => 1,
+            InputKind::Content => 2,
+            _ => 3,
+        }
+    })
+}
+
+fn lines_to_try(model: &Model, address: SocketAddr) -> String {
+    let name = model.name();
+    let input = model.signature().input.name;
+    let output = match model.signature().task {
+        Task::Embedding { .. } => "embedding",
+        _ => "scores",
+    };
+    let (datatype, shape, values) = match &model.signature().input.kind {
+        InputKind::Image { shape: [channels, height, width] } => {
+            let shape = format!("1,{channels},{height},{width}");
+            let values = format!("np.zeros(({shape}), np.float32)");
+            ("FP32", shape, values)
+        }
+        _ => ("BYTES", "1,1".to_owned(), format!("np.array([[b'{}']], object)", SAMPLE.0)),
+    };
+    let mut lines = format!(
+        r#"
+  pip install 'tritonclient[grpc]' && python3 -c "
+import numpy as np, tritonclient.grpc as triton
+x = triton.InferInput('{input}', [{shape}], '{datatype}')
+x.set_data_from_numpy({values})
+print(triton.InferenceServerClient('{address}').infer('{name}', [x]).as_numpy('{output}'))"
+"#
+    );
+    if datatype == "BYTES" {
+        let contents = format!(r#"{{"bytes_contents":["{}"]}}"#, SAMPLE.1);
+        let tensor = format!(r#"{{"name":"{input}","datatype":"BYTES","shape":[{shape}],"contents":{contents}}}"#);
+        let request = format!(r#"{{"model_name":"{name}","inputs":[{tensor}]}}"#);
+        let method = "inference.GRPCInferenceService/ModelInfer";
+        let _ = writeln!(lines, "\n  grpcurl -plaintext -d '{request}' {address} {method}");
+        let _ = writeln!(lines, "\nOr without a server:\n\n  {}", line_without_server(model));
+    }
+    lines
+}
+
+fn line_without_server(model: &Model) -> String {
+    let command = match model.signature().task {
+        Task::Embedding { .. } => "embed",
+        _ => "classify",
+    };
+    let executable = std::env::args().next().unwrap_or_else(|| "sconce".to_owned());
+    let directory = model.directory().display().to_string();
+    format!("echo '{}' | {} {command} --model {}", SAMPLE.0, quoted(&executable), quoted(&directory))
+}
+
+/// A word of a POSIX shell.
+fn quoted(word: &str) -> String {
+    if word.chars().all(|letter| letter.is_alphanumeric() || "/._-+:@%".contains(letter)) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// An address that listens on every interface is no address to call.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

@@ -1,0 +1,98 @@
+//! How a command can end badly, by what its user can do about it.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::pull::PullError;
+
+/// How a command can end badly.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "--model '{name}' is neither a known model nor a directory; known are: {}\n  \
+         looked in: {}\n  see `sconce models`; `sconce pull` fetches more",
+        or_none(known.iter().cloned()), paths(searched)
+    )]
+    UnknownModel { name: String, known: Vec<String>, searched: Vec<PathBuf> },
+
+    #[error(
+        "no model found in: {}\n  give a directory of model directories with --models DIR, or fetch a model: \
+         `sconce pull minilm`",
+        paths(searched)
+    )]
+    NoModel { searched: Vec<PathBuf> },
+
+    #[error("cannot read the models directory {}: {source}\n  give another with --models DIR or SCONCE_MODELS", path.display())]
+    ModelsDirectory { path: PathBuf, source: io::Error },
+
+    #[error(
+        "--models {0} is a model directory itself\n  give the directory above it, or use this model alone: --model {0}",
+        path.display()
+    )]
+    ModelInsteadOfModels { path: PathBuf },
+
+    #[error("--model '{name}' does {task}; use: sconce {command} --model {name}")]
+    WrongTask { name: String, task: &'static str, command: &'static str },
+
+    #[error(transparent)]
+    Build(Box<sconce::BuildError>),
+
+    #[error("{0}\n  the flag of that name sets it; see `sconce serve --help`")]
+    Batching(#[from] sconce::ConfigError),
+
+    #[error("cannot read {}: {source}", path.display())]
+    Input { path: PathBuf, source: io::Error },
+
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+
+    #[error("--grpc {address}: {source}\n  {remedy}")]
+    Listen { address: String, source: io::Error, remedy: &'static str },
+
+    #[error("the gRPC server failed: {0}")]
+    Server(Box<dyn std::error::Error + Send + Sync>),
+
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
+
+    #[error("RUST_LOG is '{value}': {message}\n  give a level or target=level, for instance RUST_LOG=sconce=debug")]
+    LogFilter { value: String, message: String },
+
+    #[error(transparent)]
+    Pull(#[from] PullError),
+}
+
+impl From<sconce::BuildError> for Error {
+    fn from(cause: sconce::BuildError) -> Self {
+        Self::Build(Box::new(cause))
+    }
+}
+
+impl Error {
+    /// Whether the reader of standard output went away, as `head` does.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// 2 for what the user gave, 1 for what went wrong on the way.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Output(_) | Self::Server(_) | Self::Signals(_) | Self::Threads(_) => ExitCode::FAILURE,
+            Self::Pull(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
+            _ => ExitCode::from(2),
+        }
+    }
+}
+
+fn paths(paths: &[PathBuf]) -> String {
+    or_none(paths.iter().map(|path| path.display().to_string()))
+}
+
+fn or_none(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "(none)".to_owned() } else { words.join(", ") }
+}

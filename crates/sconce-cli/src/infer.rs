@@ -1,0 +1,61 @@
+//! `sconce embed` and `sconce classify`: one model over many inputs.
+
+use std::io::{self, BufWriter, IsTerminal as _};
+use std::process::ExitCode;
+
+use sconce::{InputKind, Model, Runtime, Task, Truncation};
+
+use crate::args::InferArgs;
+use crate::error::Error;
+use crate::inputs::{Inputs, Unit};
+use crate::lines::{self, Tally};
+use crate::models_path::ModelsPath;
+
+/// What the command promises to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Embedding,
+    Classification,
+}
+
+/// Loads the model alone, answers every input and says how many failed.
+pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Error> {
+    let found = ModelsPath::new(&args.models).find(&args.model)?;
+    let runtime = Runtime::builder().named_model(&found.name, &found.directory).build()?;
+    let model = runtime.model(&found.name).expect("the runtime was built with this model");
+    check_task(model, &args.model, wanted)?;
+
+    let unit = match model.signature().input.kind {
+        InputKind::Content => Unit::File,
+        _ => Unit::Line,
+    };
+    let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
+    if args.files.is_empty() && io::stdin().is_terminal() {
+        eprintln!("reading standard input; Ctrl-D ends it");
+    }
+    let inputs = Inputs::open(&args.files, unit)?;
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let tally = lines::run(model, truncation, inputs, &mut out).await?;
+    runtime.shutdown().await;
+    Ok(report(tally))
+}
+
+fn check_task(model: &Model, name: &str, wanted: Wanted) -> Result<(), Error> {
+    let (fits, command) = match model.signature().task {
+        Task::Embedding { .. } => (Wanted::Embedding, "embed"),
+        Task::Classification { .. } => (Wanted::Classification, "classify"),
+        _ => unreachable!("tasks are embedding and classification"),
+    };
+    if fits == wanted {
+        return Ok(());
+    }
+    Err(Error::WrongTask { name: name.to_owned(), task: model.signature().task.name(), command })
+}
+
+fn report(tally: Tally) -> ExitCode {
+    if tally.failed == 0 {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("{} of {} inputs failed; each has its error in its place", tally.failed, tally.answered);
+    ExitCode::FAILURE
+}

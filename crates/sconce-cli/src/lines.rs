@@ -1,0 +1,69 @@
+//! The streaming loop of `embed` and `classify`: a bounded number in flight, answers in input order.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+
+use sconce::{Model, Truncation};
+use tokio::task::JoinHandle;
+
+use crate::answer::{Answered, answer};
+use crate::inputs::Inputs;
+use crate::progress::InputProgress;
+
+/// Batches' worth of inputs in flight: one runs, one waits, and the others are being prepared or finished.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// How many inputs were answered.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+}
+
+/// Answers every input, in order, into `out`.
+///
+/// # Errors
+/// Only `out` can fail; an input that does is answered and counted.
+pub(crate) async fn run(
+    model: &Model,
+    truncation: Truncation,
+    mut inputs: Inputs,
+    out: &mut impl Write,
+) -> io::Result<Tally> {
+    let max_in_flight = model.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT);
+    let mut in_flight: VecDeque<JoinHandle<Answered>> = VecDeque::new();
+    let mut progress = InputProgress::new(inputs.total_bytes);
+    let mut tally = Tally::default();
+    let mut open = true;
+    while open || !in_flight.is_empty() {
+        // Whoever reads along should not wait for a buffer to fill while we wait for the model.
+        if in_flight.front().is_none_or(|first| !first.is_finished()) {
+            out.flush()?;
+        }
+        tokio::select! {
+            biased;
+            // Answers first, so that what is done leaves memory before more comes in.
+            answered = first(&mut in_flight), if !in_flight.is_empty() => {
+                out.write_all(&answered.json)?;
+                tally.answered += 1;
+                tally.failed += u64::from(answered.failed);
+                progress.advance(answered.consumed);
+            }
+            record = inputs.records.recv(), if open && in_flight.len() < max_in_flight => match record {
+                Some(record) => in_flight.push_back(tokio::spawn(answer(model.clone(), record, truncation))),
+                None => open = false,
+            },
+        }
+    }
+    progress.finish();
+    out.flush()?;
+    Ok(tally)
+}
+
+/// Waits for the oldest input in flight and takes it out. Dropped before it is done, it takes nothing.
+async fn first(in_flight: &mut VecDeque<JoinHandle<Answered>>) -> Answered {
+    let oldest = in_flight.front_mut().expect("asked for only while something is in flight");
+    let outcome = oldest.await;
+    in_flight.pop_front();
+    outcome.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))
+}

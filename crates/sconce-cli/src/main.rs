@@ -1,0 +1,70 @@
+//! The `sconce` command: serve models, run them over lines or files, list and fetch them.
+//!
+//! Each command is one file: `args` says what can be asked, `main` hands it on, `error` says how it can end.
+//! The path of an input line: `inputs` reads it on a thread of its own, `lines` keeps a bounded number of them in
+//! flight and their order, `answer` turns each into one JSON object. A new command starts in `args`; a new short
+//! name for `pull` is one entry in `catalogue`.
+
+mod answer;
+mod args;
+mod banner;
+mod catalogue;
+mod error;
+mod infer;
+mod inputs;
+mod lines;
+mod models;
+mod models_path;
+mod pixels;
+mod progress;
+mod pull;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Args, Command};
+use error::Error;
+use infer::Wanted;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = log_to_stderr().and_then(|()| run(&args.command));
+    match outcome {
+        Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::Serve(args) => async_runtime()?.block_on(serve::run(args)),
+        Command::Embed(args) => async_runtime()?.block_on(infer::run(args, Wanted::Embedding)),
+        Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
+        Command::Models(args) => async_runtime()?.block_on(models::run(args)),
+        Command::Pull(args) => pull::run(args),
+    }
+}
+
+fn async_runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Threads)
+}
+
+/// Standard output belongs to answers; the log goes to standard error, warnings and worse unless `RUST_LOG` says more.
+fn log_to_stderr() -> Result<(), Error> {
+    let directives = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(directives) if !directives.is_empty() => directives,
+        _ => "warn".to_owned(),
+    };
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|cause| Error::LogFilter { value: directives, message: cause.to_string() })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Where models are found: a list of directories of model directories, the first match wins.
+
+use std::collections::HashSet;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::args::ModelsPathArgs;
+use crate::error::Error;
+
+/// Directories of model directories, in the order in which they are asked.
+#[derive(Debug)]
+pub(crate) struct ModelsPath {
+    directories: Vec<PathBuf>,
+    /// Whether somebody asked for these directories, so that one that is absent is a mistake.
+    named: bool,
+}
+
+/// A model directory and the name it goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+}
+
+impl ModelsPath {
+    /// The flags, else `SCONCE_MODELS`, else the zoo and the directory that `pull` fills.
+    pub(crate) fn new(args: &ModelsPathArgs) -> Self {
+        if !args.directories.is_empty() {
+            return Self { directories: args.directories.clone(), named: true };
+        }
+        if let Some(list) = env::var_os("SCONCE_MODELS").filter(|list| !list.is_empty()) {
+            let directories = env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect();
+            return Self { directories, named: true };
+        }
+        Self { directories: zoo().into_iter().chain(pull_directory()).collect(), named: false }
+    }
+
+    /// The model of that name on the path, else the model directory of that path.
+    pub(crate) fn find(&self, model: &str) -> Result<Found, Error> {
+        // Names have no separator; `Path::join` with one could leave the directory.
+        if !model.contains(std::path::is_separator) && !model.starts_with('.') {
+            let directories = self.directories.iter().map(|directory| directory.join(model));
+            if let Some(directory) = directories.into_iter().find(|directory| is_model(directory)) {
+                return Ok(Found { name: model.to_owned(), directory });
+            }
+        }
+        let directory = Path::new(model);
+        if directory.is_dir() {
+            return Ok(Found { name: name_of(directory), directory: directory.to_owned() });
+        }
+        let known = self.list()?.into_iter().map(|found| found.name).collect();
+        Err(Error::UnknownModel { name: model.to_owned(), known, searched: self.directories.clone() })
+    }
+
+    /// Every model on the path, sorted by name.
+    pub(crate) fn list(&self) -> Result<Vec<Found>, Error> {
+        let mut seen = HashSet::new();
+        let mut all = Vec::new();
+        for directory in &self.directories {
+            if !self.named && !directory.exists() {
+                continue;
+            }
+            if directory.join("config.json").is_file() {
+                return Err(Error::ModelInsteadOfModels { path: directory.clone() });
+            }
+            all.extend(models_in(directory)?.into_iter().filter(|found| seen.insert(found.name.clone())));
+        }
+        all.sort_by(|left, right| left.name.cmp(&right.name));
+        Ok(all)
+    }
+
+    /// [`list`](Self::list), where finding nothing is a mistake.
+    pub(crate) fn list_some(&self) -> Result<Vec<Found>, Error> {
+        let all = self.list()?;
+        if all.is_empty() {
+            return Err(Error::NoModel { searched: self.directories.clone() });
+        }
+        Ok(all)
+    }
+}
+
+/// The directory that `sconce pull` fills, if this user has a home.
+pub(crate) fn pull_directory() -> Option<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(home) = set("SCONCE_HOME") {
+        return Some(home.join("models"));
+    }
+    // The XDG specification says to pass over a relative path.
+    let data = set("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let data = data.or_else(|| env::home_dir().map(|home| home.join(".local").join("share")));
+    data.map(|data| data.join("sconce").join("models"))
+}
+
+/// `models/zoo` of the checkout that the user stands in, else of the one that this executable was built in.
+fn zoo() -> Option<PathBuf> {
+    let upwards =
+        |from: &Path| from.ancestors().map(|directory| directory.join("models").join("zoo")).find(|zoo| zoo.is_dir());
+    let here = env::current_dir().ok();
+    let built = env::current_exe().ok();
+    here.as_deref().and_then(upwards).or_else(|| built.as_deref().and_then(upwards))
+}
+
+fn models_in(directory: &Path) -> Result<Vec<Found>, Error> {
+    let unreadable = |source| Error::ModelsDirectory { path: directory.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in directory.read_dir().map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let name = name_of(&path);
+        // A leading dot: what `pull` has not finished, and what tools leave behind.
+        if !name.starts_with('.') && is_model(&path) {
+            found.push(Found { name, directory: path });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether it means to be a model: weights without a `config.json` are a broken model, not something else.
+fn is_model(directory: &Path) -> bool {
+    directory.join("config.json").is_file() || directory.join("model.safetensors").is_file()
+}
+
+fn name_of(directory: &Path) -> String {
+    // `.` and `..` have no last component of their own.
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name(directory)
+        .or_else(|| directory.canonicalize().ok().as_deref().and_then(name))
+        .unwrap_or_else(|| directory.to_string_lossy().into_owned())
+}

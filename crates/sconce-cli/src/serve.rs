@@ -1,0 +1,115 @@
+//! `sconce serve`: load, listen, and drain when told to stop.
+
+use std::io::{self, ErrorKind};
+use std::process::{self, ExitCode};
+
+use sconce::Runtime;
+use tokio::net::TcpListener;
+
+use crate::args::ServeArgs;
+use crate::banner;
+use crate::error::Error;
+use crate::models_path::{Found, ModelsPath};
+use crate::progress;
+
+/// The status of a process that a second signal ended: 128 and the number of SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// Serves until SIGTERM or Ctrl-C, then answers what is in flight.
+pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
+    let path = ModelsPath::new(&args.models);
+    let found = if args.only.is_empty() {
+        path.list_some()?
+    } else {
+        args.only.iter().map(|name| path.find(name)).collect::<Result<_, _>>()?
+    };
+    let batching = args.batching.config();
+    batching.validate()?;
+    // Before the models are loaded: a port that is taken is told in no time.
+    let listener = listen(&args.grpc).await?;
+    let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
+
+    let runtime = load(found, Runtime::builder().batching(batching)).await?;
+    // Before the address is printed: whoever reads it may send the signal at once.
+    let signals = Signals::listen().map_err(Error::Signals)?;
+    banner::print(&runtime, address)?;
+    let served = sconce_grpc::serve(runtime.clone(), listener, drain_begins(signals)).await;
+    // On success the server has done this; after a failure the device threads still have to end.
+    runtime.shutdown().await;
+    served.map_err(|cause| Error::Server(cause.into()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn load(found: Vec<Found>, builder: sconce::RuntimeBuilder) -> Result<Runtime, Error> {
+    let spinner = progress::spinner(format!("loading {} models", found.len()));
+    let builder =
+        found.into_iter().fold(builder, |builder, Found { name, directory }| builder.named_model(name, directory));
+    let built = tokio::task::spawn_blocking(move || builder.build().map_err(Error::from)).await;
+    spinner.finish_and_clear();
+    built.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))
+}
+
+async fn listen(address: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| listen_error(address, source))
+}
+
+fn listen_error(address: &str, source: io::Error) -> Error {
+    let remedy = match source.kind() {
+        ErrorKind::AddrInUse => "another process listens there: stop it, or give another port (0 takes a free one)",
+        ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has that address: 0.0.0.0 takes all, 127.0.0.1 none but its own callers"
+        }
+        ErrorKind::PermissionDenied => "ports below 1024 are reserved: give a higher one, for instance 8001",
+        _ => "give HOST:PORT, for instance 127.0.0.1:8001",
+    };
+    Error::Listen { address: address.to_owned(), source, remedy }
+}
+
+/// Resolves at the first signal; from then on a second one ends the process.
+async fn drain_begins(mut signals: Signals) {
+    signals.next().await;
+    eprintln!("draining: new requests are refused, those in flight are answered (signal again to end at once)");
+    tokio::spawn(async move {
+        signals.next().await;
+        process::exit(INTERRUPTED);
+    });
+}
+
+/// SIGTERM and SIGINT (Ctrl-C).
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Ctrl-C, where there is no SIGTERM.
+#[cfg(windows)]
+struct Signals {
+    interrupt: tokio::signal::windows::CtrlC,
+}
+
+#[cfg(windows)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: tokio::signal::windows::ctrl_c()? })
+    }
+
+    async fn next(&mut self) {
+        self.interrupt.recv().await;
+    }
+}

@@ -1,0 +1,107 @@
+//! A Hugging Face hub on this machine: no network reaches the real one from everywhere tests run. It speaks what
+//! hf-hub asks for: the list of files, the headers of a file, a redirect for large files, and ranges.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Serves the files of one directory as the repository `org/NAME`, until the test process ends.
+pub(crate) fn serve(directory: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let base = endpoint.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // A client that hangs up has what it wanted.
+            let _ = stream.and_then(|stream| answer(stream, &directory, &base));
+        }
+    });
+    endpoint
+}
+
+fn answer(stream: TcpStream, directory: &Path, base: &str) -> io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut start = 0;
+    let mut end = usize::MAX;
+    for line in lines.map_while(Result::ok).take_while(|line| !line.is_empty()) {
+        let line = line.to_ascii_lowercase();
+        if let Some((from, to)) = line.strip_prefix("range: bytes=").and_then(|range| range.split_once('-')) {
+            start = from.parse().unwrap_or(0);
+            end = to.parse().unwrap_or(usize::MAX);
+        }
+    }
+    let mut parts = path.splitn(6, '/').skip(1);
+    let parts: [&str; 5] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    match parts {
+        ["api", "models", "org", ..] if path.ends_with(&format!("/org/{}/revision/main", name(directory))) => {
+            let files = relative_files(directory);
+            let siblings: Vec<_> = files.iter().map(|file| json!({"rfilename": file})).collect();
+            respond(stream, "200 OK", "", json!({"siblings": siblings, "sha": COMMIT}).to_string().as_bytes())
+        }
+        ["org", _, "resolve", "main", file] if file == "model.safetensors" => {
+            let etag = sha256(&directory.join(file));
+            let headers =
+                format!("x-repo-commit: {COMMIT}\r\nx-linked-etag: \"{etag}\"\r\nlocation: {base}/cdn/{file}\r\n");
+            respond(stream, "302 Found", &headers, b"")
+        }
+        ["org", _, "resolve", "main", file] | ["cdn", file, ..] => send(stream, &directory.join(file), start, end),
+        _ => respond(stream, "404 Not Found", "", b"{}"),
+    }
+}
+
+fn send(stream: TcpStream, file: &Path, start: usize, end: usize) -> io::Result<()> {
+    let Ok(content) = fs::read(file) else { return respond(stream, "404 Not Found", "", b"") };
+    let end = end.saturating_add(1).min(content.len());
+    let range = format!("content-range: bytes {start}-{}/{}", end - 1, content.len());
+    let headers = format!("etag: \"etag-of-{}\"\r\nx-repo-commit: {COMMIT}\r\n{range}\r\n", name(file));
+    respond(stream, "206 Partial Content", &headers, &content[start..end])
+}
+
+fn respond(mut stream: TcpStream, status: &str, headers: &str, body: &[u8]) -> io::Result<()> {
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n")?;
+    stream.write_all(body)
+}
+
+/// Lays `files` of `model` out below `home` as the hub's clients do: blobs by digest, links by name.
+pub(crate) fn cache(home: &Path, model: &Path, files: &[&str]) {
+    let repository = home.join("hub").join(format!("models--org--{}", name(model)));
+    let snapshot = repository.join("snapshots").join(COMMIT);
+    for directory in [&repository.join("refs"), &repository.join("blobs"), &snapshot] {
+        fs::create_dir_all(directory).expect("the cache can be made");
+    }
+    fs::write(repository.join("refs/main"), COMMIT).expect("the cache can be written");
+    for file in files {
+        let digest = sha256(&model.join(file));
+        fs::copy(model.join(file), repository.join("blobs").join(&digest)).expect("the file can be copied");
+        let up = "../".repeat(2 + file.matches('/').count());
+        let link = snapshot.join(file);
+        fs::create_dir_all(link.parent().expect("it lies in the snapshot")).expect("the cache can be made");
+        symlink(format!("{up}blobs/{digest}"), link).expect("the link is new");
+    }
+}
+
+/// By another program than the one under test.
+pub(crate) fn sha256(file: &Path) -> String {
+    let output = Command::new("sha256sum").arg(file).output().expect("sha256sum is there");
+    let text = String::from_utf8(output.stdout).expect("it prints text");
+    text.split_whitespace().next().expect("it prints a digest").to_owned()
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().expect("it has a name").to_string_lossy().into_owned()
+}
+
+fn relative_files(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("the directory can be read");
+    entries.map(|entry| name(&entry.expect("the entry can be read").path())).collect()
+}

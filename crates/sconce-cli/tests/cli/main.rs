@@ -1,0 +1,8 @@
+//! The real binary on the real models of the zoo.
+
+mod command;
+mod hub;
+mod infer;
+mod models;
+mod pull;
+mod serve;

@@ -1,0 +1,142 @@
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::command::{Ended, path, run, sconce, zoo};
+use crate::hub;
+
+/// Nothing listens there.
+const NO_HUB: &str = "http://127.0.0.1:1";
+const BERT: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
+
+fn pull(args: &[&str], home: &Path, endpoint: &str) -> Ended {
+    run(at_home(&[&["pull"], args].concat(), home, endpoint), b"")
+}
+
+fn at_home(args: &[&str], home: &Path, endpoint: &str) -> Command {
+    let mut command = sconce(args);
+    command.env("SCONCE_HOME", home.join("sconce")).env("HF_HOME", home.join("hf")).env("HF_ENDPOINT", endpoint);
+    command
+}
+
+/// Names below the directory that `pull` fills, hidden ones included.
+fn pulled(home: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(home.join("sconce/models")) else { return Vec::new() };
+    entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn a_model_in_the_local_cache_needs_no_hub() {
+    let home = tempfile::tempdir().unwrap();
+    hub::cache(&home.path().join("hf"), &zoo().join("tiny-bert-sentiment"), &BERT);
+    let ended = pull(&["org/tiny-bert-sentiment"], home.path(), NO_HUB).succeeded();
+    let target = home.path().join("sconce/models/tiny-bert-sentiment");
+    assert_eq!(ended.stdout.trim(), path(&target));
+    assert_eq!(pulled(home.path()), ["tiny-bert-sentiment"]);
+    for file in BERT {
+        assert_eq!(hub::sha256(&target.join(file)), hub::sha256(&zoo().join("tiny-bert-sentiment").join(file)));
+    }
+    // Found by its name, without a word about where it is; and the zoo's own comes first.
+    let listed = run(at_home(&["models", "--json"], home.path(), NO_HUB), b"").succeeded();
+    assert_eq!(listed.objects().len(), 4);
+    fs::rename(&target, home.path().join("sconce/models/mine")).unwrap();
+    let classify = at_home(&["classify", "--model", "mine"], home.path(), NO_HUB);
+    assert_eq!(run(classify, b"What a wonderful day, I love it!").succeeded().objects()[0]["label"], "positive");
+}
+
+#[test]
+fn a_second_pull_leaves_what_is_there_and_tells_what_was_harmed() {
+    let home = tempfile::tempdir().unwrap();
+    hub::cache(&home.path().join("hf"), &zoo().join("tiny-bert-sentiment"), &BERT);
+    let args = ["org/tiny-bert-sentiment"];
+    pull(&args, home.path(), NO_HUB).succeeded();
+    // No cache any more: it must not even look.
+    fs::rename(home.path().join("hf"), home.path().join("away")).unwrap();
+    let again = pull(&args, home.path(), NO_HUB).succeeded();
+    assert!(again.stderr.contains("there already"), "{}", again.stderr);
+
+    let weights = home.path().join("sconce/models/tiny-bert-sentiment/model.safetensors");
+    fs::write(&weights, b"harmed").unwrap();
+    pull(&args, home.path(), NO_HUB).failed_with(2, &["SHA-256", "--force"]);
+    // A failed replacement leaves even the harmed one.
+    pull(&["org/tiny-bert-sentiment", "--force"], home.path(), NO_HUB).failed_with(1, &["cannot be fetched"]);
+    assert_eq!(fs::read(&weights).unwrap(), b"harmed");
+    fs::rename(home.path().join("away"), home.path().join("hf")).unwrap();
+    pull(&["org/tiny-bert-sentiment", "--force"], home.path(), NO_HUB).succeeded();
+    assert_eq!(hub::sha256(&weights), hub::sha256(&zoo().join("tiny-bert-sentiment/model.safetensors")));
+    assert_eq!(pulled(home.path()), ["tiny-bert-sentiment"]);
+}
+
+#[test]
+fn a_directory_that_pull_did_not_make_is_not_replaced() {
+    let home = tempfile::tempdir().unwrap();
+    hub::cache(&home.path().join("hf"), &zoo().join("tiny-bert-sentiment"), &BERT);
+    let own = home.path().join("sconce/models/tiny-bert-sentiment");
+    fs::create_dir_all(&own).unwrap();
+    fs::write(own.join("notes.txt"), "mine").unwrap();
+    pull(&["org/tiny-bert-sentiment"], home.path(), NO_HUB).failed_with(2, &["did not come from", "--force"]);
+    assert_eq!(fs::read_to_string(own.join("notes.txt")).unwrap(), "mine");
+}
+
+#[test]
+fn a_model_comes_over_the_network_when_the_cache_lacks_it() {
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = hub::serve(zoo().join("encoder-mini"));
+    let to = home.path().join("elsewhere");
+    pull(&["org/encoder-mini", "--to", path(&to)], home.path(), &endpoint).succeeded();
+    let target = to.join("encoder-mini");
+    for file in BERT {
+        assert_eq!(hub::sha256(&target.join(file)), hub::sha256(&zoo().join("encoder-mini").join(file)), "{file}");
+    }
+    assert!(!target.join("reference.safetensors").exists(), "only what the runtime reads is taken");
+    // It is in the cache now, but a cache alone cannot say that an embedder has no modules.json.
+    let warned = pull(&["org/encoder-mini"], home.path(), NO_HUB).succeeded();
+    assert!(warned.stderr.contains("warning") && warned.stderr.contains("modules.json"), "{}", warned.stderr);
+    pull(&["org/no-such-model"], home.path(), &endpoint).failed_with(1, &["404", "no such repository"]);
+}
+
+#[test]
+fn a_hub_that_cannot_be_reached_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let said = ["org/model@main cannot be fetched", "HF_ENDPOINT", "HF_HOME"];
+    pull(&["org/model"], home.path(), NO_HUB).failed_with(1, &said);
+    assert_eq!(pulled(home.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_cache_that_rotted_and_a_model_that_does_not_load_are_not_installed() {
+    let home = tempfile::tempdir().unwrap();
+    let model = zoo().join("tiny-bert-sentiment");
+    hub::cache(&home.path().join("hf"), &model, &BERT);
+    let blobs = home.path().join("hf/hub/models--org--tiny-bert-sentiment/blobs");
+    fs::write(blobs.join(hub::sha256(&model.join("model.safetensors"))), b"rotten").unwrap();
+    pull(&["org/tiny-bert-sentiment"], home.path(), NO_HUB).failed_with(1, &["SHA-256", "nothing was installed"]);
+
+    let other = home.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::copy(model.join("model.safetensors"), other.join("model.safetensors")).unwrap();
+    fs::write(other.join("config.json"), r#"{"model_type": "no-such-type", "architectures": ["X"]}"#).unwrap();
+    hub::cache(&home.path().join("hf"), &other, &["config.json", "model.safetensors"]);
+    pull(&["org/other"], home.path(), NO_HUB).failed_with(1, &["no-such-type", "nothing was installed"]);
+    assert_eq!(pulled(home.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_repository_without_safetensors_says_what_it_has() {
+    let home = tempfile::tempdir().unwrap();
+    let repository = home.path().join("pickled");
+    fs::create_dir(&repository).unwrap();
+    fs::write(repository.join("config.json"), "{}").unwrap();
+    fs::write(repository.join("pytorch_model.bin"), "").unwrap();
+    let endpoint = hub::serve(repository);
+    let said = ["no model.safetensors", "pytorch_model.bin"];
+    pull(&["org/pickled"], home.path(), &endpoint).failed_with(1, &said);
+}
+
+#[test]
+fn a_name_that_is_none_is_told_with_the_short_names() {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["no-such", "../up", "a/b/c", "org/.."] {
+        pull(&[name], home.path(), NO_HUB).failed_with(2, &[name, "minilm", "ORG/NAME"]);
+    }
+}

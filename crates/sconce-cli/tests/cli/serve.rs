@@ -1,0 +1,153 @@
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
+use sconce_grpc::proto::model_infer_request::InferInputTensor;
+use sconce_grpc::proto::{InferTensorContents, ModelInferRequest, ModelInferResponse};
+use tokio::task::JoinHandle;
+
+use crate::command::{ended, path, sconce, zoo};
+
+/// A server that is ready; killed if the test ends before it does.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    banner: String,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Server {
+    fn start(args: &[&str]) -> Self {
+        let mut command = sconce(&[&["serve", "--grpc", "127.0.0.1:0"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        let mut banner = String::new();
+        let address = loop {
+            let mut line = String::new();
+            let read = stdout.read_line(&mut line).expect("it prints text");
+            assert_ne!(read, 0, "it ended before it was ready: {banner}");
+            banner.push_str(&line);
+            if let Some((_, address)) = line.trim().split_once(" on ") {
+                break address.parse().expect("it prints its address");
+            }
+        };
+        // Nobody reads the rest; a pipe has room for it.
+        drop(std::thread::spawn(move || stdout.read_to_end(&mut Vec::new())));
+        Self { child, address, banner, stderr }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell is there").success());
+    }
+
+    fn wait_until_it_says(&mut self, words: &str) {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert_ne!(self.stderr.read_line(&mut line).expect("it prints text"), 0, "it never said {words}");
+        }
+    }
+
+    fn status(&mut self) -> Option<i32> {
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is what tests wait for.
+        let _ = self.child.kill();
+    }
+}
+
+async fn classify(address: SocketAddr, text: &str) -> Result<ModelInferResponse, Box<dyn std::error::Error>> {
+    let mut client = GrpcInferenceServiceClient::connect(format!("http://{address}")).await?;
+    let bytes_contents = vec![text.as_bytes().to_vec()];
+    let input = InferInputTensor {
+        name: "text".to_owned(),
+        datatype: "BYTES".to_owned(),
+        shape: vec![1, 1],
+        contents: Some(InferTensorContents { bytes_contents, ..InferTensorContents::default() }),
+        ..InferInputTensor::default()
+    };
+    let model_name = "tiny-bert-sentiment".to_owned();
+    let request = ModelInferRequest { model_name, inputs: vec![input], ..ModelInferRequest::default() };
+    Ok(client.model_infer(request).await?.into_inner())
+}
+
+#[tokio::test]
+async fn it_serves_the_zoo_and_a_signal_ends_it_well() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&[]);
+        for model in ["digits-cnn", "encoder-mini", "magika", "tiny-bert-sentiment"] {
+            assert!(server.banner.contains(model), "{}", server.banner);
+        }
+        let answer = classify(server.address, "a wonderful day").await.unwrap();
+        assert_eq!(answer.model_name, "tiny-bert-sentiment");
+        server.signal(signal);
+        assert_eq!(server.status(), Some(0), "after SIG{signal}");
+    }
+}
+
+/// A request that waits in its batch for company, which never comes.
+///
+/// Of two into a queue with room for one the second is refused: from then on the first is surely in flight.
+async fn in_flight(address: SocketAddr) -> JoinHandle<Result<ModelInferResponse, String>> {
+    let request = || tokio::spawn(async move { classify(address, "a wonderful day").await.map_err(|e| e.to_string()) });
+    let (mut one, mut other) = (request(), request());
+    let (refused, waiting) = tokio::select! {
+        refused = &mut one => (refused, other),
+        refused = &mut other => (refused, one),
+    };
+    let refusal = refused.expect("the request does not panic").expect_err("the queue has room for one");
+    assert!(refusal.contains("queue is full"), "{refusal}");
+    waiting
+}
+
+const ONE_WAITS: [&str; 5] = ["--model", "tiny-bert-sentiment", "--max-queue-size", "1", "--max-queue-delay-us"];
+
+#[tokio::test]
+async fn a_request_in_flight_is_answered_before_it_ends() {
+    let mut server = Server::start(&[&ONE_WAITS[..], &["3000000"]].concat());
+    let waiting = in_flight(server.address).await;
+    server.signal("TERM");
+    server.wait_until_it_says("draining");
+    assert_eq!(waiting.await.unwrap().unwrap().model_name, "tiny-bert-sentiment");
+    assert_eq!(server.status(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::start(&[&ONE_WAITS[..], &["60000000"]].concat());
+    let waiting = in_flight(server.address).await;
+    server.signal("TERM");
+    server.wait_until_it_says("draining");
+    server.signal("TERM");
+    assert_eq!(server.status(), Some(130));
+    assert!(waiting.await.unwrap().is_err());
+}
+
+#[test]
+fn a_port_that_is_taken_is_told_with_a_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    ended(&["serve", "--grpc", &address], b"").failed_with(2, &["--grpc", &address, "another port"]);
+    ended(&["serve", "--grpc", "nowhere"], b"").failed_with(2, &["--grpc nowhere", "HOST:PORT"]);
+}
+
+#[test]
+fn what_cannot_be_served_is_told_before_it_listens() {
+    let empty = tempfile::tempdir().unwrap();
+    ended(&["serve", "--models", path(empty.path())], b"").failed_with(2, &["no model found", "--models DIR"]);
+    ended(&["serve", "--max-batch-size", "0"], b"").failed_with(2, &["max_batch_size is 0", "at least 1"]);
+    ended(&["serve", "--model", "no-such"], b"").failed_with(2, &["no-such", "known are"]);
+
+    let broken = empty.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::copy(zoo().join("digits-cnn/config.json"), broken.join("config.json")).unwrap();
+    std::fs::write(broken.join("model.safetensors"), b"cut short").unwrap();
+    ended(&["serve", "--models", path(empty.path())], b"").failed_with(2, &["broken", "model.safetensors"]);
+}
