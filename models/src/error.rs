@@ -1,0 +1,168 @@
+//! Errors by what the caller can do about them: mend the input, mend the model directory, or report a fault.
+
+use std::path::PathBuf;
+
+/// An input that this model cannot take. The caller mends the input; its neighbours are not affected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// Another kind of input than the model reads.
+    #[error("input '{name}' takes {expected}, but got {got}")]
+    WrongKind {
+        /// Name of the input.
+        name: &'static str,
+        /// What the model takes.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// An element type the model does not read.
+    #[error("input '{name}' has dtype {got}, but the model takes {expected}")]
+    WrongDtype {
+        /// Name of the input.
+        name: &'static str,
+        /// What the model takes.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// Another shape than the model reads.
+    #[error("input '{name}' has shape {got:?}, but the model takes {expected:?} per item")]
+    WrongShape {
+        /// Name of the input.
+        name: &'static str,
+        /// The shape of one item.
+        expected: Vec<usize>,
+        /// What came.
+        got: Vec<usize>,
+    },
+    /// Another number of elements than the shape says.
+    #[error("input '{name}' has {got} elements, but its shape {shape:?} needs {expected}")]
+    WrongLength {
+        /// Name of the input.
+        name: &'static str,
+        /// The shape that came.
+        shape: Vec<usize>,
+        /// Elements that the shape needs.
+        expected: usize,
+        /// Elements that came.
+        got: usize,
+    },
+    /// A value that is not a number, or is infinite.
+    #[error("input '{name}' has the value {value} at element {index}; only finite values are allowed")]
+    NotFinite {
+        /// Name of the input.
+        name: &'static str,
+        /// Position in row-major order.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// Nothing to work on: no byte, or white space alone.
+    #[error("input '{name}' is empty; give at least one character that is not white space")]
+    Empty {
+        /// Name of the input.
+        name: &'static str,
+    },
+    /// Text that is not UTF-8.
+    #[error("input '{name}' is not UTF-8: the first {valid_up_to} bytes are, the next is not")]
+    NotUtf8 {
+        /// Name of the input.
+        name: &'static str,
+        /// Length of the valid beginning.
+        valid_up_to: usize,
+    },
+    /// More tokens than the model can take, where truncation is off.
+    #[error("input '{name}' has {tokens} tokens, but the model takes {max}; shorten it or allow truncation")]
+    TooLong {
+        /// Name of the input.
+        name: &'static str,
+        /// Tokens of the input.
+        tokens: usize,
+        /// Tokens that fit.
+        max: usize,
+    },
+    /// More bytes than are looked at.
+    #[error("input '{name}' has {bytes} bytes, but at most {max} are accepted")]
+    TooManyBytes {
+        /// Name of the input.
+        name: &'static str,
+        /// Bytes of the input.
+        bytes: usize,
+        /// Bytes that are accepted.
+        max: usize,
+    },
+    /// The tokenizer gave up.
+    #[error("input '{name}' could not be tokenised: {message}")]
+    Tokenizer {
+        /// Name of the input.
+        name: &'static str,
+        /// What the tokenizer said.
+        message: String,
+    },
+}
+
+/// A model directory that cannot be loaded. The operator mends the directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is not what its name says, or lacks a field, or has a field with a value out of range.
+    #[error("{path} is not valid: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The field or position, the value, and what is allowed.
+        message: String,
+    },
+    /// No family of that name.
+    #[error("{path} asks for model_type '{model_type}', which is not known; known are: {}", known.join(", "))]
+    UnknownModelType {
+        /// The `config.json`.
+        path: PathBuf,
+        /// What it asks for.
+        model_type: String,
+        /// The families of the registry.
+        known: Vec<String>,
+    },
+    /// Weights that are missing, cut short, or of another shape than the configuration says.
+    #[error("{path} does not fit the model: {source}")]
+    Weights {
+        /// The weights file.
+        path: PathBuf,
+        /// What does not fit.
+        source: candle_core::Error,
+    },
+}
+
+/// A forward pass that failed: a fault of the model or of the device, never of one caller's input alone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwardError {
+    /// The tensor library failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// Features that this model's own processor would not have made, such as a token beyond the vocabulary.
+    #[error("item {item} of the batch does not fit the network: {message}")]
+    InvalidFeatures {
+        /// Position in the batch.
+        item: usize,
+        /// What does not fit, and what would.
+        message: String,
+    },
+    /// Features prepared for another family.
+    #[error("the network takes {expected}, but got {got}")]
+    WrongFeatures {
+        /// What the network takes.
+        expected: &'static str,
+        /// What came.
+        got: &'static str,
+    },
+}

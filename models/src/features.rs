@@ -1,0 +1,48 @@
+//! What a device takes: inputs made ready by a [`Processor`](crate::Processor).
+
+/// One prepared input.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Features {
+    /// Token ids with their segment (`token_type_ids`), both of one length, special tokens included.
+    Tokens {
+        /// Row numbers of the embedding table.
+        input_ids: Vec<u32>,
+        /// Segment of each token.
+        token_type_ids: Vec<u32>,
+    },
+    /// Small integers, for instance byte values with 256 as padding.
+    Symbols(Vec<u16>),
+    /// Real values in the order the network reads them, for instance the pixels of an image.
+    Values(Vec<f32>),
+}
+
+impl Features {
+    /// The cost of this input in the unit that bounds a batch: tokens for text, 1 for inputs of a fixed size.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Tokens { input_ids, .. } => input_ids.len(),
+            Self::Symbols(_) | Self::Values(_) => 1,
+        }
+    }
+
+    /// What these features are, in the words of an error message.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tokens { .. } => "tokens",
+            Self::Symbols(_) => "symbols",
+            Self::Values(_) => "values",
+        }
+    }
+}
+
+/// Features with what preparing did to the input.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// What the network takes.
+    pub features: Features,
+    /// Whether the input was longer than the model can take and its end was left out.
+    pub truncated: bool,
+}

@@ -1,0 +1,20 @@
+//! `id2label` of `config.json`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The labels in the order of the logits.
+///
+/// # Errors
+/// A message if the keys are not exactly 0, 1, …, or there is no label.
+pub(crate) fn in_order(id2label: &BTreeMap<String, String>) -> Result<Arc<[String]>, String> {
+    if id2label.is_empty() {
+        return Err("field 'id2label' is empty; give one label per class".to_owned());
+    }
+    (0..id2label.len())
+        .map(|id| {
+            let missing = || format!("field 'id2label' has {} labels, but none for {id}", id2label.len());
+            id2label.get(&id.to_string()).cloned().ok_or_else(missing)
+        })
+        .collect()
+}

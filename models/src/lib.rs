@@ -1,0 +1,98 @@
+//! Model families on candle, loaded from Hugging Face directories, each in two halves: a [`Processor`] that prepares
+//! and finishes one item on the caller's thread, and a [`Network`] that runs batches on a device thread.
+//!
+//! ```
+//! use sconce_models::{Device, Registry, Truncation};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/zoo/tiny-bert-sentiment");
+//! let mut model = Registry::default().load(directory.as_ref(), &Device::Cpu)?;
+//! let prepared = model.processor.prepare("A lovely film.".into(), Truncation::Truncate)?;
+//! let rows = model.network.forward(&[prepared.features])?;
+//! let output = model.processor.finish(rows.into_iter().next().expect("one row per item"));
+//! assert_eq!(output.classification().expect("a classifier").label(), "positive");
+//! # Ok(()) }
+//! ```
+//!
+//! The path of one item: [`Input`] → [`Processor::prepare`] (checks, tokens or pixels) → [`Features`] →
+//! [`Network::forward`] in a batch (a row of numbers) → [`Processor::finish`] (normalise, softmax, labels) →
+//! [`Output`]. Its row does not depend on the rest of the batch: texts are packed end to end, never padded.
+//!
+//! To add a family, write one file beside `digits_cnn.rs` with a [`Family`] in it, list that in `registry.rs`, ship a
+//! small model in `zoo/`, and name it in `tests/zoo/main.rs`. A family from outside this crate is handed
+//! to [`Registry::register`] instead.
+
+mod bert;
+mod dense;
+mod digits_cnn;
+mod directory;
+mod error;
+mod features;
+mod input;
+mod labels;
+mod magika;
+mod norm;
+mod output;
+mod registry;
+mod sentence_transformers;
+mod settings;
+mod signature;
+mod text;
+mod weights;
+
+use std::sync::Arc;
+
+pub use candle_core::Device;
+
+pub use digits_cnn::IMAGE_INPUT;
+pub use directory::ModelDirectory;
+pub use error::{ForwardError, InputError, LoadError};
+pub use features::{Features, Prepared};
+pub use input::{Array, ArrayData, Input, Truncation};
+pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
+pub use output::{Classification, Output};
+pub use registry::{Family, Registry};
+pub use settings::{BatchingSettings, ModelSettings, Pooling, Settings};
+pub use signature::{InputKind, InputSpec, Signature, Task};
+pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor};
+pub use weights::Weights;
+
+/// The caller's side of a model: runs on any thread, in parallel with the device.
+pub trait Processor: Send + Sync {
+    /// Checks an input and makes it ready for the network.
+    ///
+    /// # Errors
+    /// [`InputError`] names what is wrong with the input.
+    fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError>;
+
+    /// Turns the network's row for one item into its typed answer.
+    fn finish(&self, row: Vec<f32>) -> Output;
+}
+
+/// The device's side of a model: runs on one device thread.
+pub trait Network: Send {
+    /// One row per item, in the same order: a pooled embedding, or logits.
+    /// A row does not depend on the other items of the batch (to 1e-5).
+    ///
+    /// # Errors
+    /// [`ForwardError`] if the device fails or the features are of another family.
+    fn forward(&mut self, batch: &[Features]) -> Result<Vec<Vec<f32>>, ForwardError>;
+}
+
+/// A model in memory, in two halves that live on different threads.
+pub struct LoadedModel {
+    /// What it takes and gives.
+    pub signature: Signature,
+    /// The caller's half.
+    pub processor: Arc<dyn Processor>,
+    /// The device's half.
+    pub network: Box<dyn Network>,
+    /// What the directory's `sconce.toml` sets, or the defaults.
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for LoadedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedModel").field("signature", &self.signature).finish_non_exhaustive()
+    }
+}

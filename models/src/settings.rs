@@ -1,0 +1,77 @@
+//! `sconce.toml`: what an operator sets for one model. Every field is optional.
+
+use serde::Deserialize;
+
+/// The content of `sconce.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How inputs are prepared and outputs finished.
+    pub model: ModelSettings,
+    /// How batches are formed.
+    pub batching: BatchingSettings,
+}
+
+impl Settings {
+    /// Refuses zeros, and fields of `[model]` that are set but not `used`.
+    pub(crate) fn check(&self, used: &[&str]) -> Result<(), String> {
+        let Self { model, batching } = self;
+        let set = [
+            ("pooling", model.pooling.is_some()),
+            ("normalize", model.normalize.is_some()),
+            ("max_tokens", model.max_tokens.is_some()),
+        ];
+        if let Some((field, _)) = set.iter().find(|(field, is_set)| *is_set && !used.contains(field)) {
+            return Err(format!("field 'model.{field}' has no meaning for this model; remove it"));
+        }
+        let at_least_one = [
+            ("model.max_tokens", model.max_tokens),
+            ("batching.max_batch_size", batching.max_batch_size),
+            ("batching.max_batch_weight", batching.max_batch_weight),
+            ("batching.max_queue_size", batching.max_queue_size),
+            ("batching.max_queue_weight", batching.max_queue_weight),
+        ];
+        match at_least_one.iter().find(|(_, value)| *value == Some(0)) {
+            Some((field, _)) => Err(format!("field '{field}' is 0; it must be at least 1")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How inputs are prepared and outputs finished.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSettings {
+    /// How token vectors become one; unset: what the model directory says, else the mean.
+    pub pooling: Option<Pooling>,
+    /// Whether embeddings are scaled to length 1; unset: what the model directory says, else yes.
+    pub normalize: Option<bool>,
+    /// Tokens per text, special tokens included; unset: what the model directory says.
+    pub max_tokens: Option<usize>,
+}
+
+/// How token vectors become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// The mean over all tokens.
+    Mean,
+    /// The first token's vector.
+    Cls,
+}
+
+/// How batches are formed; the meaning and bounds of each field are those of the batcher's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchingSettings {
+    /// Items per batch.
+    pub max_batch_size: Option<usize>,
+    /// Weight (tokens) per batch.
+    pub max_batch_weight: Option<usize>,
+    /// Items that wait.
+    pub max_queue_size: Option<usize>,
+    /// Weight (tokens) that waits.
+    pub max_queue_weight: Option<usize>,
+    /// Microseconds that a batch may wait for more items.
+    pub max_queue_delay_us: Option<u64>,
+}

@@ -1,0 +1,198 @@
+//! A model directory that cannot be loaded says which file is wrong, what in it, and what would be right.
+
+use std::fs;
+use std::path::Path;
+
+use sconce_models::{Device, Family, InputKind, LoadError, ModelDirectory, Registry, Task};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{directory, infer, load};
+
+/// A copy of a model that may be spoilt.
+fn copy_of(model: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let from = directory(model).join(file);
+        if from.exists() {
+            fs::copy(from, copy.path().join(file)).unwrap();
+        }
+    }
+    copy
+}
+
+fn edit_config(copy: &Path, edit: impl FnOnce(&mut Value)) {
+    let path = copy.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(&mut config);
+    fs::write(path, config.to_string()).unwrap();
+}
+
+fn refusal(copy: &Path) -> LoadError {
+    Registry::default().load(copy, &Device::Cpu).unwrap_err()
+}
+
+/// Asserts that loading fails, and that the message has every part.
+fn assert_refused(copy: &Path, parts: &[&str]) {
+    let message = refusal(copy).to_string();
+    for part in parts {
+        assert!(message.contains(part), "'{part}' is not in: {message}");
+    }
+}
+
+#[test]
+fn an_unknown_model_type_lists_what_is_known() {
+    let copy = copy_of("digits-cnn");
+    edit_config(copy.path(), |config| config["model_type"] = json!("gpt-17"));
+    assert_refused(copy.path(), &["config.json", "'gpt-17'", "known are: bert, digits-cnn, magika"]);
+    assert!(matches!(refusal(copy.path()), LoadError::UnknownModelType { .. }));
+}
+
+#[test]
+fn a_config_that_is_missing_or_no_json_or_has_no_model_type_is_named() {
+    let copy = copy_of("digits-cnn");
+    fs::write(copy.path().join("config.json"), "{\"model_type\": \"digits-").unwrap();
+    assert_refused(copy.path(), &["config.json is not valid", "line 1"]);
+    fs::write(copy.path().join("config.json"), "{}").unwrap();
+    assert_refused(copy.path(), &["config.json is not valid", "missing field `model_type`"]);
+    fs::write(copy.path().join("config.json"), "{\"model_type\": 3}").unwrap();
+    assert_refused(copy.path(), &["field 'model_type'", "expected a string"]);
+    fs::remove_file(copy.path().join("config.json")).unwrap();
+    assert_refused(copy.path(), &["cannot read", "config.json"]);
+}
+
+#[test]
+fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
+    let cases: [(&str, &str, Value, &[&str]); 19] = [
+        ("encoder-mini", "hidden_size", Value::Null, &["field 'hidden_size'", "expected usize"]),
+        ("encoder-mini", "hidden_size", json!("big"), &["field 'hidden_size'", "\"big\""]),
+        ("encoder-mini", "num_attention_heads", json!(7), &["'num_attention_heads' is 7", "divide hidden_size 384"]),
+        ("encoder-mini", "num_attention_heads", json!(0), &["'num_attention_heads' is 0", "at least 1"]),
+        ("encoder-mini", "hidden_act", json!("swish"), &["'swish'", "gelu, gelu_new, gelu_pytorch_tanh, relu"]),
+        ("encoder-mini", "position_embedding_type", json!("relative_key"), &["'relative_key'", "'absolute'"]),
+        ("encoder-mini", "layer_norm_eps", json!(-1.0), &["'layer_norm_eps' is -1", "not negative"]),
+        ("encoder-mini", "architectures", json!(["BertForMaskedLM"]), &["'BertForMaskedLM'", "BertModel"]),
+        ("encoder-mini", "is_decoder", json!(true), &["'is_decoder' is true"]),
+        ("encoder-mini", "vocab_size", json!(9000), &["tokenizer.json", "beyond vocab_size 9000"]),
+        ("tiny-bert-sentiment", "id2label", json!({"0": "no", "2": "yes"}), &["'id2label' has 2 labels", "none for 1"]),
+        ("tiny-bert-sentiment", "id2label", Value::Null, &["'id2label' is missing"]),
+        ("tiny-bert-sentiment", "problem_type", json!("regression"), &["'regression'", "single_label"]),
+        ("digits-cnn", "layout", json!("NHWC"), &["'layout' is 'NHWC'", "'NCHW'"]),
+        ("digits-cnn", "pool", json!(0), &["'pool' is 0", "between 1"]),
+        ("digits-cnn", "pool", json!(16), &["'image_size' is 8", "leaves nothing"]),
+        ("digits-cnn", "num_labels", json!(4_000_000_000_u64), &["'num_labels'", "65536"]),
+        ("magika", "padding_token", json!(257), &["'padding_token' is 257", "vocab_size"]),
+        ("magika", "norm0_axis", json!("channel"), &["'norm0_axis' is 'channel'", "'position'"]),
+    ];
+    for (model, field, value, parts) in cases {
+        let copy = copy_of(model);
+        edit_config(copy.path(), |config| config[field] = value);
+        assert_refused(copy.path(), parts);
+    }
+    let copy = copy_of("encoder-mini");
+    edit_config(copy.path(), |config| drop(config.as_object_mut().unwrap().remove("hidden_size")));
+    assert_refused(copy.path(), &["config.json", "missing field `hidden_size`"]);
+}
+
+#[test]
+fn weights_that_are_cut_short_at_any_point_are_refused() {
+    let copy = copy_of("digits-cnn");
+    let path = copy.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(matches!(refusal(copy.path()), LoadError::Weights { .. }), "{length} bytes");
+        assert_refused(copy.path(), &["model.safetensors does not fit the model"]);
+    }
+    fs::remove_file(path).unwrap();
+    assert_refused(copy.path(), &["cannot read", "model.safetensors"]);
+}
+
+#[test]
+fn a_tensor_that_is_missing_or_of_another_shape_is_named() {
+    let copy = copy_of("digits-cnn");
+    edit_config(copy.path(), |config| config["hidden"] = json!(100));
+    assert_refused(copy.path(), &["model.safetensors", "'fc1.weight' has shape [128, 256]", "needs [100, 256]"]);
+    let copy = copy_of("encoder-mini");
+    edit_config(copy.path(), |config| config["num_hidden_layers"] = json!(4));
+    assert_refused(copy.path(), &["'encoder.layer.3.attention.self.query.weight' is missing"]);
+}
+
+#[test]
+fn a_tokenizer_that_is_missing_or_broken_is_named() {
+    let copy = copy_of("tiny-bert-sentiment");
+    fs::write(copy.path().join("tokenizer.json"), "{}").unwrap();
+    assert_refused(copy.path(), &["tokenizer.json is not valid"]);
+    fs::remove_file(copy.path().join("tokenizer.json")).unwrap();
+    assert_refused(copy.path(), &["cannot read", "tokenizer.json"]);
+}
+
+#[test]
+fn settings_that_are_unknown_out_of_range_or_without_meaning_are_named() {
+    let cases: [(&str, &str, &[&str]); 10] = [
+        ("encoder-mini", "[batching]\nmax_batchsize = 3", &["unknown field `max_batchsize`", "max_batch_size"]),
+        ("encoder-mini", "[batch]", &["unknown field `batch`", "batching"]),
+        ("encoder-mini", "[batching]\nmax_batch_size = 0", &["'batching.max_batch_size' is 0"]),
+        ("encoder-mini", "[batching]\nmax_queue_size = -1", &["'batching.max_queue_size'", "-1"]),
+        ("encoder-mini", "[model]\nmax_tokens = 129", &["'model.max_tokens' is 129", "128 positions"]),
+        ("encoder-mini", "[model]\nmax_tokens = 2", &["no room beside the 2 special ones"]),
+        ("encoder-mini", "[model]\npooling = \"max\"", &["'model.pooling'", "unknown variant `max`", "mean"]),
+        ("tiny-bert-sentiment", "[model]\npooling = \"cls\"", &["'model.pooling' has no meaning"]),
+        ("digits-cnn", "[model]\nmax_tokens = 9", &["'model.max_tokens' has no meaning"]),
+        ("digits-cnn", "[model", &["sconce.toml is not valid"]),
+    ];
+    for (model, toml, parts) in cases {
+        let copy = copy_of(model);
+        fs::write(copy.path().join("sconce.toml"), toml).unwrap();
+        assert_refused(copy.path(), &[&["sconce.toml"], parts].concat());
+    }
+}
+
+#[test]
+fn settings_that_are_right_change_what_a_model_does() {
+    let copy = copy_of("encoder-mini");
+    let toml = "[model]\npooling = \"cls\"\nnormalize = false\nmax_tokens = 16\n[batching]\nmax_batch_size = 5";
+    fs::write(copy.path().join("sconce.toml"), toml).unwrap();
+    let mut changed = Registry::default().load(copy.path(), &Device::Cpu).unwrap();
+    assert_eq!(changed.signature.input.kind, InputKind::Text { max_tokens: 16 });
+    assert_eq!(changed.settings.batching.max_batch_size, Some(5));
+    let norm = |output: &sconce_models::Output| output.embedding().unwrap().iter().map(|x| x * x).sum::<f32>().sqrt();
+    let changed = infer(&mut changed, ["a cat".into()]).swap_remove(0);
+    let usual = infer(&mut load("encoder-mini"), ["a cat".into()]).swap_remove(0);
+    assert!((norm(&usual) - 1.0).abs() < 1e-5 && (norm(&changed) - 1.0).abs() > 0.1);
+}
+
+#[test]
+fn the_files_of_sentence_transformers_are_followed() {
+    let copy = copy_of("encoder-mini");
+    fs::write(copy.path().join("sentence_bert_config.json"), "{\"max_seq_length\": 48}").unwrap();
+    fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Transformer\"}]").unwrap();
+    let mut model = Registry::default().load(copy.path(), &Device::Cpu).unwrap();
+    assert_eq!(model.signature.input.kind, InputKind::Text { max_tokens: 48 });
+    // No Normalize among the modules, so embeddings keep their length.
+    let output = infer(&mut model, ["a cat".into()]).swap_remove(0);
+    assert!(output.embedding().unwrap().iter().map(|x| x * x).sum::<f32>() > 1.5);
+
+    fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Dense\"}]").unwrap();
+    assert_refused(copy.path(), &["modules.json", "'Dense'", "Transformer, Pooling, Normalize"]);
+    fs::remove_file(copy.path().join("modules.json")).unwrap();
+    fs::create_dir(copy.path().join("1_Pooling")).unwrap();
+    fs::write(copy.path().join("1_Pooling/config.json"), "{\"pooling_mode_max_tokens\": true}").unwrap();
+    assert_refused(copy.path(), &["1_Pooling/config.json", "max_tokens", "mean_tokens and cls_token"]);
+}
+
+#[test]
+fn a_family_from_outside_is_loaded_by_its_name() {
+    fn digits_again(directory: &ModelDirectory, device: &Device) -> Result<sconce_models::LoadedModel, LoadError> {
+        edit_config(directory.path(), |config| config["model_type"] = json!("digits-cnn"));
+        Registry::default().load(directory.path(), device)
+    }
+    let copy = copy_of("digits-cnn");
+    edit_config(copy.path(), |config| config["model_type"] = json!("mine"));
+    let mut registry = Registry::default();
+    registry.register(Family { model_type: "mine", summary: "digits under another name", load: digits_again });
+    let known: Vec<&str> = registry.known().map(|family| family.model_type).collect();
+    assert_eq!(known, ["bert", "digits-cnn", "magika", "mine"]);
+    let model = registry.load(copy.path(), &Device::Cpu).unwrap();
+    assert!(matches!(model.signature.task, Task::Classification { .. }));
+}

@@ -1,0 +1,82 @@
+//! The families on the models that ship in `zoo/`: reference outputs, batches, bad inputs, bad directories.
+
+#![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
+
+mod bad_directories;
+mod bad_inputs;
+mod batched_equals_alone;
+mod references;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use sconce_models::{Array, ArrayData, Device, Features, Input, LoadedModel, Output, Registry, Truncation};
+
+/// Every model that ships. Each runs the shared suite.
+const ZOO: [&str; 4] = ["digits-cnn", "encoder-mini", "magika", "tiny-bert-sentiment"];
+
+fn directory(model: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo").join(model)
+}
+
+fn load(model: &str) -> LoadedModel {
+    Registry::default().load(&directory(model), &Device::Cpu).unwrap()
+}
+
+/// The tensors of a reference file beside a model.
+fn tensors(model: &str, file: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(directory(model).join(file), &Device::Cpu).unwrap()
+}
+
+fn prepare(model: &LoadedModel, input: Input) -> Features {
+    model.processor.prepare(input, Truncation::Truncate).unwrap().features
+}
+
+/// One batch from inputs to outputs.
+fn infer(model: &mut LoadedModel, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
+    let features: Vec<Features> = inputs.into_iter().map(|input| prepare(model, input)).collect();
+    let rows = model.network.forward(&features).unwrap();
+    rows.into_iter().map(|row| model.processor.finish(row)).collect()
+}
+
+/// `count` inputs of mixed sizes that a model takes.
+fn varied_inputs(model: &str, count: usize) -> Vec<Input> {
+    match model {
+        "digits-cnn" => digits().into_iter().take(count).map(|(image, _)| image).collect(),
+        "magika" => (0..count).map(|item| content(item).into()).collect(),
+        _ => (0..count).map(|item| text(item).into()).collect(),
+    }
+}
+
+/// From one word to more than fits, several of equal length among them.
+fn text(item: usize) -> String {
+    const WORDS: [&str; 9] = ["the", "film", "was", "not", "terrible", "at", "all", "honestly", "!"];
+    let length = [1, 3, 3, 8, 20, 3, 60, 200][item % 8];
+    (0..length).map(|word| WORDS[(item * 5 + word * (1 + item % 3)) % WORDS.len()]).collect::<Vec<_>>().join(" ")
+}
+
+/// Pieces of files of several types, some shorter than the window.
+fn content(item: usize) -> Vec<u8> {
+    let files = ["digits-cnn/model.safetensors", "magika/config.json", "tiny-bert-sentiment/test.tsv"];
+    let bytes = std::fs::read(directory(files[item % files.len()])).unwrap();
+    let length = [3, 100, 1500, 4096, 20_000][item % 5];
+    bytes[item * 10..].iter().copied().take(length).collect()
+}
+
+/// The test images with their labels.
+fn digits() -> Vec<(Input, usize)> {
+    let tensors = tensors("digits-cnn", "test.safetensors");
+    let images = tensors["images"].flatten_from(1).unwrap().to_vec2::<u8>().unwrap();
+    let labels = tensors["labels"].to_vec1::<i64>().unwrap();
+    let images = images.into_iter().map(|pixels| Array { shape: vec![1, 8, 8], data: ArrayData::U8(pixels) }.into());
+    images.zip(labels.into_iter().map(|label| usize::try_from(label).unwrap())).collect()
+}
+
+/// The largest difference, as a part of the expected value where that is more than 1.
+fn largest_gap(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let gap = |(got, expected): (&f32, &f32)| (got - expected).abs() / expected.abs().max(1.0);
+    // `f32::max` would pass over a NaN.
+    got.iter().zip(expected).map(gap).fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
+}
