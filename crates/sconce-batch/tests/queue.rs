@@ -56,7 +56,7 @@ fn double(batch: &[Item]) -> Result<Vec<u64>, ExecutorError> {
 fn gated(config: BatcherConfig) -> (Queue<Gated>, mpsc::Receiver<usize>, mpsc::Sender<()>) {
     let (started, starts) = mpsc::channel();
     let (permit, permission) = mpsc::channel();
-    (Queue::spawn("test", config, [Gated { started, permission }]).unwrap(), starts, permit)
+    (Queue::spawn("test", config, [Gated { started, permission }]).expect("a valid configuration"), starts, permit)
 }
 
 fn small() -> BatcherConfig {

@@ -29,13 +29,13 @@ type Refusal = (StatusCode, String);
 
 async fn sentiment(State(model): State<Model>, Json(body): Json<Text>) -> Result<Json<Sentiment>, Refusal> {
     let request = Request::new(body.text).timeout(Duration::from_secs(1));
-    let answer = model.try_infer(request).await.map_err(refusal)?;
+    let answer = model.try_infer(request).await.map_err(|error| refusal(&error))?;
     let classes = answer.output.classification().expect("a sentiment model classifies");
     Ok(Json(Sentiment { label: classes.label().to_owned(), score: classes.score() }))
 }
 
-fn refusal(error: InferError) -> Refusal {
-    let status = match &error {
+fn refusal(error: &InferError) -> Refusal {
+    let status = match error {
         InferError::Input(_) | InferError::Queue(QueueError::TooHeavy { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
         InferError::Queue(QueueError::DeadlineExceeded) => StatusCode::GATEWAY_TIMEOUT,
         InferError::Queue(QueueError::Executor(_)) | InferError::Panicked { .. } => StatusCode::INTERNAL_SERVER_ERROR,

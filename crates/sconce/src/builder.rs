@@ -76,8 +76,8 @@ impl RuntimeBuilder {
             let loaded = self
                 .registry
                 .load(&directory, &Device::Cpu)
-                .map_err(|source| BuildError::Load { name: name.clone(), source })?;
-            let batching = with_settings(self.batching.clone(), &loaded.settings.batching);
+                .map_err(|source| BuildError::Load { name: name.clone(), source: Box::new(source) })?;
+            let batching = with_settings(&self.batching, &loaded.settings.batching);
             let load_time = started.elapsed();
             tracing::info!(model = name, ?load_time, parameters = loaded.signature.parameters, "loaded");
             let model = Model::start(name.clone(), directory, loaded, load_time, batching, pool.clone())?;
@@ -132,7 +132,7 @@ fn last_component(directory: &Path) -> Result<String, BuildError> {
 }
 
 /// What a model's `sconce.toml` sets goes before the runtime's defaults.
-fn with_settings(defaults: BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
+fn with_settings(defaults: &BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
     let BatchingSettings { max_batch_size, max_batch_weight, max_queue_size, max_queue_weight, max_queue_delay_us } =
         *settings;
     BatcherConfig {

@@ -70,7 +70,7 @@ pub enum BuildError {
         /// Its name.
         name: String,
         /// Why.
-        source: LoadError,
+        source: Box<LoadError>,
     },
     /// A queue that cannot be made, for instance for a bad value in `sconce.toml`.
     #[error("model '{name}': {source}")]

@@ -36,6 +36,7 @@ impl Runtime {
     }
 
     /// All models, by name.
+    #[must_use]
     pub fn models(&self) -> impl ExactSizeIterator<Item = &Model> {
         self.models.values()
     }

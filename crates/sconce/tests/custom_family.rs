@@ -46,7 +46,7 @@ impl Network for ParityNetwork {
 }
 
 fn runtime(directory: &std::path::Path) -> Runtime {
-    std::fs::write(directory.join("config.json"), r#"{"model_type": "parity"}"#).unwrap();
+    std::fs::write(directory.join("config.json"), r#"{"model_type": "parity"}"#).expect("a file");
     let mut registry = Registry::default();
     registry.register(Family {
         model_type: "parity",
@@ -66,7 +66,7 @@ fn runtime(directory: &std::path::Path) -> Runtime {
             })
         },
     });
-    Runtime::builder().named_model("parity", directory).registry(registry).build().unwrap()
+    Runtime::builder().named_model("parity", directory).registry(registry).build().expect("parity loads")
 }
 
 #[tokio::test(flavor = "multi_thread")]
