@@ -11,7 +11,7 @@ use crate::dense::Dense;
 use crate::{
     Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
     LoadError, LoadedModel, ModelDirectory, Network, Output, Prepared, Processor, Signature, Task, Truncation, Weights,
-    labels,
+    labels, sizes,
 };
 
 /// The name clients use for an image.
@@ -67,7 +67,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        let sizes = [
+        sizes::check(&[
             ("channels[0]", self.channels[0]),
             ("channels[1]", self.channels[1]),
             ("kernel", self.kernel),
@@ -76,16 +76,7 @@ impl Config {
             ("num_labels", self.num_labels),
             ("image_size", self.image_size),
             ("num_channels", self.num_channels),
-        ];
-        // More than any real one, and far from where products of sizes overflow.
-        let in_range = 1..=1 << 16;
-        if let Some((field, size)) = sizes.iter().find(|(_, size)| !in_range.contains(size)) {
-            return Err(format!(
-                "field '{field}' is {size}; it must be between {} and {}",
-                in_range.start(),
-                in_range.end()
-            ));
-        }
+        ])?;
         if self.padding >= self.kernel {
             return Err(format!("field 'padding' is {}; it must be less than kernel {}", self.padding, self.kernel));
         }

@@ -37,6 +37,7 @@ mod registry;
 mod sentence_transformers;
 mod settings;
 mod signature;
+mod sizes;
 mod text;
 mod weights;
 

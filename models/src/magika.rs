@@ -15,7 +15,7 @@ use crate::norm::Norm;
 use crate::{
     Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
     LoadError, LoadedModel, ModelDirectory, Network, Output, Prepared, Processor, Signature, Task, Truncation, Weights,
-    labels,
+    labels, sizes,
 };
 
 /// The name clients use for the content of a file.
@@ -78,23 +78,14 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        let sizes = [
+        sizes::check(&[
             ("embed_dim", self.embed_dim),
             ("group", self.group),
             ("seq_len", self.seq_len),
             ("conv_kernel", self.conv_kernel),
             ("conv_out", self.conv_out),
             ("block_size", self.block_size),
-        ];
-        // More than any real one, and far from where products of sizes overflow.
-        let in_range = 1..=1 << 16;
-        if let Some((field, size)) = sizes.iter().find(|(_, size)| !in_range.contains(size)) {
-            return Err(format!(
-                "field '{field}' is {size}; it must be between {} and {}",
-                in_range.start(),
-                in_range.end()
-            ));
-        }
+        ])?;
         if self.beg_size.saturating_add(self.end_size) != self.seq_len {
             let (beginning, end) = (self.beg_size, self.end_size);
             return Err(format!(

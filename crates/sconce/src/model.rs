@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, Completion, Depth, Error as QueueError, Executor, ExecutorError, Queue};
+use sconce_batch::{BatcherConfig, Completion, Depth, Error as QueueError, Executor, ExecutorError, Queue, Ticket};
 use sconce_models::{Features, LoadedModel, Network, Prepared, Processor, Signature};
 
 use crate::prepare::{PreparePool, caught, prepare};
@@ -53,17 +53,8 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
     pub async fn infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let Request { input, timeout, truncation } = request.into();
-        let Inner { processor, pool, queue, .. } = &*self.inner;
-        let started = Instant::now();
-        let deadline = deadline(started, timeout);
-        within(deadline, async {
-            let Prepared { features, truncated } = pool.prepare(processor, input, truncation).await?;
-            let prepare = started.elapsed();
-            let completion = queue.submit(features, deadline).await?.await?;
-            self.finish(completion, truncated, prepare)
-        })
-        .await
+        let wait_for_room = async |queue: &Queue<_>, features, deadline| queue.submit(features, deadline).await;
+        self.answer(request.into(), wait_for_room).await
     }
 
     /// As [`infer`](Self::infer), but refuses at once when the queue is full.
@@ -74,17 +65,8 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
     pub async fn try_infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let Request { input, timeout, truncation } = request.into();
-        let Inner { processor, pool, queue, .. } = &*self.inner;
-        let started = Instant::now();
-        let deadline = deadline(started, timeout);
-        within(deadline, async {
-            let Prepared { features, truncated } = pool.prepare(processor, input, truncation).await?;
-            let prepare = started.elapsed();
-            let completion = queue.try_submit(features, deadline)?.await?;
-            self.finish(completion, truncated, prepare)
-        })
-        .await
+        let refuse = async |queue: &Queue<_>, features, deadline| queue.try_submit(features, deadline);
+        self.answer(request.into(), refuse).await
     }
 
     /// As [`infer`](Self::infer), for a thread that may block. Needs no runtime; must not run on one's workers.
@@ -147,6 +129,23 @@ impl Model {
         self.inner.queue.shutdown();
     }
 
+    async fn answer<Submit>(&self, request: Request, submit: Submit) -> Result<Answer, InferError>
+    where
+        Submit: AsyncFnOnce(&Queue<NetworkExecutor>, Features, Option<Instant>) -> Result<Admitted, QueueError>,
+    {
+        let Request { input, timeout, truncation } = request;
+        let Inner { processor, pool, queue, .. } = &*self.inner;
+        let started = Instant::now();
+        let deadline = deadline(started, timeout);
+        within(deadline, async {
+            let Prepared { features, truncated } = pool.prepare(processor, input, truncation).await?;
+            let prepare = started.elapsed();
+            let completion = submit(queue, features, deadline).await?.await?;
+            self.finish(completion, truncated, prepare)
+        })
+        .await
+    }
+
     fn finish(
         &self,
         completion: Completion<Vec<f32>>,
@@ -158,6 +157,8 @@ impl Model {
         Ok(Answer { output, truncated, timing: Timing { prepare, queue_wait, run, batch_size } })
     }
 }
+
+type Admitted = Ticket<NetworkExecutor>;
 
 /// A network as the batcher sees it.
 struct NetworkExecutor {
