@@ -64,6 +64,14 @@ pub enum InputError {
         /// Name of the input.
         name: &'static str,
     },
+    /// Content of which the part that the model reads is white space alone.
+    #[error("input '{name}' has white space alone in its first and last {bytes} bytes, all that the model reads of it")]
+    BlankEnds {
+        /// Name of the input.
+        name: &'static str,
+        /// How much of each end is read.
+        bytes: usize,
+    },
     /// Text that is not UTF-8.
     #[error("input '{name}' is not UTF-8: the first {valid_up_to} bytes are, the next is not")]
     NotUtf8 {

@@ -129,8 +129,8 @@ struct Window {
 
 impl Window {
     /// The beginning, padded after its last byte, then the end, padded before its first.
-    /// `None` if both blocks are white space.
-    fn symbols(&self, content: &[u8]) -> Option<Vec<u16>> {
+    /// Nothing is left if both blocks are white space.
+    fn symbols(&self, content: &[u8]) -> Result<Vec<u16>, InputError> {
         let first_block = &content[..content.len().min(self.block)];
         let last_block = &content[content.len().saturating_sub(self.block)..];
         let beginning = match first_block.iter().position(|byte| !is_white_space(*byte)) {
@@ -142,7 +142,12 @@ impl Window {
             None => &[],
         };
         if beginning.is_empty() && end.is_empty() {
-            return None;
+            let (name, blank) = (CONTENT_INPUT, content.iter().copied().all(is_white_space));
+            return Err(if blank {
+                InputError::Empty { name }
+            } else {
+                InputError::BlankEnds { name, bytes: self.block }
+            });
         }
         let beginning = &beginning[..beginning.len().min(self.beginning)];
         let end = &end[end.len().saturating_sub(self.end)..];
@@ -151,7 +156,7 @@ impl Window {
         let copy = |to: &mut [u16], from: &[u8]| to.iter_mut().zip(from).for_each(|(to, from)| *to = u16::from(*from));
         copy(&mut symbols, beginning);
         copy(&mut symbols[end_start..], end);
-        Some(symbols)
+        Ok(symbols)
     }
 }
 
@@ -168,7 +173,7 @@ struct MagikaProcessor {
 impl Processor for MagikaProcessor {
     fn prepare(&self, input: Input, _: Truncation) -> Result<Prepared, InputError> {
         let content = checked_content(input)?;
-        let symbols = self.window.symbols(&content).ok_or(InputError::Empty { name: CONTENT_INPUT })?;
+        let symbols = self.window.symbols(&content)?;
         // Leaving out the middle is what the model is made for, not a truncation.
         Ok(Prepared { features: Features::Symbols(symbols), truncated: false })
     }
@@ -339,7 +344,10 @@ mod tests {
         // The first block of 8 is all white: nothing is left of it, though letters follow.
         assert_eq!(symbols(b"          abcdef"), [256, 256, 256, 256, 99, 100, 101, 102]);
         assert_eq!(symbols(b"abcdef          "), [97, 98, 99, 100, 256, 256, 256, 256]);
-        assert_eq!(WINDOW.symbols(b"          abc          "), None);
-        assert_eq!(WINDOW.symbols(b""), None);
+        assert_eq!(
+            WINDOW.symbols(b"          abc          "),
+            Err(InputError::BlankEnds { name: CONTENT_INPUT, bytes: WINDOW.block })
+        );
+        assert_eq!(WINDOW.symbols(b""), Err(InputError::Empty { name: CONTENT_INPUT }));
     }
 }

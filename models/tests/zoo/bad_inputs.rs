@@ -67,6 +67,10 @@ fn magika_refuses_what_is_no_content() {
     let cases: [(Input, &str); 7] = [
         (Vec::new().into(), "input 'content' is empty"),
         (b" \r\n\x0b".to_vec().into(), "input 'content' is empty"),
+        (
+            [&[b' '; 4096], b"x".as_slice(), &[b' '; 4096]].concat().into(),
+            "white space alone in its first and last 4096",
+        ),
         (bytes(&[0], Vec::new()), "input 'content' is empty"),
         (floats(&[2], vec![1.0, 2.0]), "has dtype FP32, but the model takes UINT8"),
         (bytes(&[2, 2], vec![1; 4]), "but got an array of shape [2, 2]"),
