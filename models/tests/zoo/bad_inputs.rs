@@ -64,7 +64,7 @@ fn the_digits_model_refuses_other_kinds_shapes_and_values() {
 
 #[test]
 fn magika_refuses_what_is_no_content() {
-    let cases: [(Input, &str); 7] = [
+    let cases: [(Input, &str); 8] = [
         (Vec::new().into(), "input 'content' is empty"),
         (b" \r\n\x0b".to_vec().into(), "input 'content' is empty"),
         (
