@@ -1,13 +1,22 @@
 //! The decisions, as a pure state machine: what to admit, when to run a batch, and which entries are in it.
 //!
 //! Nothing here sleeps, locks, sends or looks at a clock: `now` is an argument, so a simulation drives the same code
-//! as a device thread. The rules: dispatch when idle (Triton calls the exception `max_queue_delay`), first in first
-//! out, batches bounded by count and weight.
+//! as a device thread. The rules:
+//!
+//! 1. First in, first out; batches bounded by count and weight.
+//! 2. Dispatch when idle. The exceptions: `max_queue_delay`, as in Triton, and the moment in which the callers of the
+//!    batch that just completed return (`linger.rs`).
+//! 3. The cost of a batch is learned (`cost.rs`). With it, a batch takes no more than half of the time that its items
+//!    were given, so that an item which just missed a batch still makes the next one.
+//! 4. Early drop (Nexus, SOSP 2019): where one item's deadline would make a batch smaller than rule 3 does, and others
+//!    wait, the item is dropped rather than the batch shrunk. Else an overloaded queue would serve every item a little
+//!    too late.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::{BatcherConfig, ConfigError, Error};
+use crate::linger::Returns;
+use crate::{BatcherConfig, ConfigError, CostModel, Error};
 
 /// What waits, and the rules by which it becomes batches.
 #[derive(Debug)]
@@ -18,6 +27,21 @@ pub struct Batcher<T> {
     waiting_weight: usize,
     next_id: u64,
     closed: bool,
+    cost: CostModel,
+    returns: Returns,
+    /// The time that entries with a deadline are given, averaged.
+    typical_time: Option<Duration>,
+}
+
+/// What became of a batch, for the rules to learn from.
+#[derive(Debug, Clone, Copy)]
+pub struct Ran {
+    /// Items of the batch.
+    pub size: usize,
+    /// Their weight.
+    pub weight: usize,
+    /// How long the device took; `None` if the batch failed, for then its time says nothing about its cost.
+    pub run: Option<Duration>,
 }
 
 /// One admitted item with what the rules need to know of it.
@@ -53,7 +77,7 @@ pub struct Refused<T> {
 pub enum Step<T> {
     /// Run this batch; it is never empty.
     Run(Vec<Entry<T>>),
-    /// Answer these [`Error::DeadlineExceeded`], then ask again.
+    /// Answer these [`Error::DeadlineExceeded`], then ask again: their deadlines have passed or would be missed.
     Expire(Vec<Entry<T>>),
     /// Ask again at this instant, or after the next arrival.
     WaitUntil(Instant),
@@ -70,7 +94,16 @@ impl<T> Batcher<T> {
     /// [`ConfigError`] for a value out of bounds.
     pub fn new(config: BatcherConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { config, waiting: VecDeque::new(), waiting_weight: 0, next_id: 0, closed: false })
+        Ok(Self {
+            config,
+            waiting: VecDeque::new(),
+            waiting_weight: 0,
+            next_id: 0,
+            closed: false,
+            cost: CostModel::default(),
+            returns: Returns::default(),
+            typical_time: None,
+        })
     }
 
     /// Admits an item at the end of the queue.
@@ -91,25 +124,41 @@ impl<T> Batcher<T> {
         let id = EntryId(self.next_id);
         self.next_id += 1;
         self.waiting_weight += weight;
+        self.returns.arrived(now);
+        if let Some(deadline) = deadline {
+            let time = deadline - now;
+            // Half of it is forgotten after some 40 entries.
+            self.typical_time = Some(self.typical_time.map_or(time, |typical| (typical * 63 + time) / 64));
+        }
         self.waiting.push_back(Entry { id, payload, weight, arrived: now, deadline });
         Ok(id)
     }
 
     /// What an idle device thread is to do. Whatever is handed out has left the queue.
     pub fn poll(&mut self, now: Instant) -> Step<T> {
-        let Candidate { len, full, expired } = self.candidate(now);
-        if !expired.is_empty() {
-            return Step::Expire(expired);
+        let mut dropped = Vec::new();
+        let (len, full) = self.candidate(now, &mut dropped);
+        if !dropped.is_empty() {
+            return Step::Expire(dropped);
         }
-        let Some(ready_at) = self.waiting.range(..len).map(|entry| self.linger_end(entry)).min() else {
+        if len == 0 {
             return if self.closed { Step::Finish } else { Step::Wait };
-        };
+        }
+        let ready_at = self.ready_at(now, len);
         if !full && !self.closed && now < ready_at {
             return Step::WaitUntil(ready_at);
         }
         let batch: Vec<_> = self.waiting.drain(..len).collect();
         self.waiting_weight -= batch.iter().map(|entry| entry.weight).sum::<usize>();
         Step::Run(batch)
+    }
+
+    /// Learns from a batch that [`poll`](Self::poll) handed out.
+    pub fn completed(&mut self, now: Instant, batch: Ran) {
+        if let Some(run) = batch.run {
+            self.cost.observe(batch.weight, run);
+        }
+        self.returns.completed(now, batch.size, self.cost.fixed());
     }
 
     /// Takes a waiting entry out of the queue; `None` if it has left already.
@@ -141,6 +190,12 @@ impl<T> Batcher<T> {
         self.waiting_weight
     }
 
+    /// What batches cost, as far as it is learned.
+    #[must_use]
+    pub fn cost(&self) -> &CostModel {
+        &self.cost
+    }
+
     /// The bounds it was made with.
     #[must_use]
     pub fn config(&self) -> &BatcherConfig {
@@ -168,30 +223,63 @@ impl<T> Batcher<T> {
         None
     }
 
-    /// The longest beginning of the queue that fits a batch. Expired entries met on the way are taken out; those
-    /// further back cost nothing until they are reached.
-    fn candidate(&mut self, now: Instant) -> Candidate<T> {
-        let mut expired = Vec::new();
-        let (mut len, mut weight) = (0, 0);
-        while let Some(entry) = self.waiting.get(len) {
-            if entry.deadline.is_some_and(|deadline| deadline <= now) {
-                expired.extend(self.remove(len));
-                continue;
+    /// How many entries at the head of the queue make the next batch, and whether no arrival could join it. Entries that
+    /// must not run are moved to `dropped`; those further back cost nothing until they are reached.
+    fn candidate(&mut self, now: Instant, dropped: &mut Vec<Entry<T>>) -> (usize, bool) {
+        let BatcherConfig { max_batch_size, max_batch_weight, .. } = self.config;
+        let mut batch = Forming::default();
+        loop {
+            match self.next(&batch, now) {
+                None => return (batch.len, batch.len == max_batch_size || batch.weight == max_batch_weight),
+                Some(Next::Joins) => batch = batch.with(&self.waiting[batch.len]),
+                Some(Next::Stays) => return (batch.len, true),
+                Some(Next::Drops(at)) => {
+                    dropped.extend(self.remove(at));
+                    let kept = batch.len - usize::from(at < batch.len);
+                    batch = self.waiting.range(..kept).fold(Forming::default(), Forming::with);
+                }
             }
-            if len == self.config.max_batch_size || weight + entry.weight > self.config.max_batch_weight {
-                return Candidate { len, full: true, expired };
-            }
-            weight += entry.weight;
-            len += 1;
         }
-        let full = len == self.config.max_batch_size || weight == self.config.max_batch_weight;
-        Candidate { len, full, expired }
     }
 
-    fn linger_end(&self, entry: &Entry<T>) -> Instant {
-        let delay = self.config.max_queue_delay;
-        let patience = entry.deadline.map_or(delay, |deadline| delay.min((deadline - entry.arrived) / 2));
-        entry.arrived + patience
+    /// What becomes of the entry behind the batch; `None` if there is none.
+    fn next(&self, batch: &Forming, now: Instant) -> Option<Next> {
+        let BatcherConfig { max_batch_size, max_batch_weight, .. } = self.config;
+        let entry = self.waiting.get(batch.len)?;
+        if entry.deadline.is_some_and(|deadline| deadline <= now) {
+            return Some(Next::Drops(batch.len));
+        }
+        let longer = batch.with(entry);
+        if longer.len > max_batch_size || longer.weight > max_batch_weight {
+            return Some(Next::Stays);
+        }
+        let (Some((deadline, tightest)), Some(run)) = (longer.tightest, self.cost.predict_with_margin(longer.weight))
+        else {
+            return Some(Next::Joins);
+        };
+        if longer.len > 1 && self.typical_time.is_some_and(|time| run > time / 2) {
+            return Some(Next::Stays);
+        }
+        Some(if now + run <= deadline {
+            Next::Joins
+        } else if tightest == batch.len && tightest > 0 {
+            // The newcomer is the one in a hurry; it may head the next batch.
+            Next::Stays
+        } else if self.waiting.len() == 1 {
+            // Alone it runs, however late: something has to show what a batch costs by now.
+            Next::Joins
+        } else {
+            Next::Drops(tightest)
+        })
+    }
+
+    /// When a batch of the first `len` entries has waited long enough for more.
+    fn ready_at(&self, now: Instant, len: usize) -> Instant {
+        let batch = self.waiting.range(..len);
+        let delay_end = batch.clone().map(|entry| entry.arrived + self.config.max_queue_delay).min().unwrap_or(now);
+        let ready_at = delay_end.max(self.returns.expected_until(now).unwrap_or(now));
+        // Nobody waits for company longer than half of the own time.
+        batch.filter_map(Entry::half_time_at).fold(ready_at, Instant::min)
     }
 
     fn remove(&mut self, at: usize) -> Option<Entry<T>> {
@@ -201,12 +289,44 @@ impl<T> Batcher<T> {
     }
 }
 
-struct Candidate<T> {
-    /// Entries at the head of the queue that would make the batch.
+impl<T> Entry<T> {
+    /// The time it was given.
+    fn time(&self) -> Option<Duration> {
+        Some(self.deadline? - self.arrived)
+    }
+
+    fn half_time_at(&self) -> Option<Instant> {
+        Some(self.arrived + self.time()? / 2)
+    }
+}
+
+/// What becomes of the entry behind a batch that is being formed.
+enum Next {
+    Joins,
+    /// It stays in the queue, and the batch is complete.
+    Stays,
+    /// The entry at this place, this one or one of the batch, is dropped.
+    Drops(usize),
+}
+
+/// The beginning of the queue as far as it is in the batch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Forming {
     len: usize,
-    /// Whether no further arrival could join it.
-    full: bool,
-    expired: Vec<Entry<T>>,
+    weight: usize,
+    /// The earliest deadline, and whose it is.
+    tightest: Option<(Instant, usize)>,
+}
+
+impl Forming {
+    fn with<T>(self, entry: &Entry<T>) -> Self {
+        let deadline = entry.deadline.map(|deadline| (deadline, self.len));
+        Self {
+            len: self.len + 1,
+            weight: self.weight + entry.weight,
+            tightest: [self.tightest, deadline].into_iter().flatten().min(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ pub enum Error {
         /// The bound on a batch.
         max: usize,
     },
-    /// The deadline passed before the answer was there.
-    #[error("the deadline passed before the answer was there")]
+    /// The deadline passed before the answer was there, or could not be met any more.
+    #[error("the deadline passed, or could not be met any more")]
     DeadlineExceeded,
     /// The queue takes no more work. Go elsewhere.
     #[error("the queue is shutting down")]

@@ -28,13 +28,16 @@
 mod batcher;
 mod block_on;
 mod config;
+mod cost;
 mod error;
 mod executor;
+mod linger;
 mod queue;
 mod worker;
 
-pub use batcher::{Batcher, Entry, EntryId, Refused, Step};
+pub use batcher::{Batcher, Entry, EntryId, Ran, Refused, Step};
 pub use config::{BatcherConfig, ConfigError};
+pub use cost::CostModel;
 pub use error::{Error, ExecutorError};
 pub use executor::{Executor, from_fn};
 pub use queue::{Completion, Depth, Queue, SpawnError, Ticket};

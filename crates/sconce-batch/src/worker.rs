@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::sync::{Parker, Unparker};
 use tokio::sync::oneshot;
 
-use crate::batcher::{Entry, Step};
+use crate::batcher::{Entry, Ran, Step};
 use crate::queue::{Answer, Completion, Job, Shared};
 use crate::{Error, Executor, ExecutorError};
 
@@ -27,12 +27,17 @@ impl Idle {
 pub(crate) fn drain<E: Executor>(shared: &Shared<E>, mut executor: E) {
     let parker = Parker::new();
     let thread = std::thread::current().id();
+    let mut ran = None;
     loop {
         let step = {
             let mut state = shared.lock();
+            let now = Instant::now();
+            if let Some(ran) = ran.take() {
+                state.batcher.completed(now, ran);
+            }
             // A timeout leaves this thread on the list; an arrival took it off.
             state.idle.retain(|idle| idle.thread != thread);
-            let step = state.batcher.poll(Instant::now());
+            let step = state.batcher.poll(now);
             if matches!(step, Step::Wait | Step::WaitUntil(_)) {
                 state.idle.push(Idle { thread, unparker: parker.unparker().clone() });
             }
@@ -41,7 +46,7 @@ pub(crate) fn drain<E: Executor>(shared: &Shared<E>, mut executor: E) {
         match step {
             Step::Run(batch) => {
                 shared.room.notify_one();
-                run(&mut executor, batch);
+                ran = run(&mut executor, batch);
             }
             Step::Expire(entries) => {
                 shared.room.notify_one();
@@ -56,38 +61,44 @@ pub(crate) fn drain<E: Executor>(shared: &Shared<E>, mut executor: E) {
     }
 }
 
-/// Runs a batch and answers each entry exactly once.
-fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) {
+/// Runs a batch and answers each entry exactly once. `None` if nobody waited for it any more.
+fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) -> Option<Ran> {
     let started = Instant::now();
     let mut items = Vec::with_capacity(batch.len());
     let mut callers = Vec::with_capacity(batch.len());
-    for Entry { payload: Job { item, reply }, arrived, deadline, .. } in batch {
+    let mut weight = 0;
+    for Entry { payload: Job { item, reply }, weight: item_weight, arrived, deadline, .. } in batch {
         // Cancelled between leaving the queue and here.
         if !reply.is_closed() {
             items.push(item);
+            weight += item_weight;
             callers.push(Caller { reply, queue_wait: started - arrived, deadline });
         }
     }
     if items.is_empty() {
-        return;
+        return None;
     }
-    match attempt(executor, &items) {
+    let size = items.len();
+    let outcome = attempt(executor, &items);
+    let run = started.elapsed();
+    let ran = Ran { size, weight, run: outcome.is_ok().then_some(run) };
+    match outcome {
         Ok(outputs) => {
-            let (run, batch_size) = (started.elapsed(), items.len());
             for (caller, output) in callers.into_iter().zip(outputs) {
-                caller.succeed(output, run, batch_size);
+                caller.succeed(output, run, size);
             }
         }
-        Err(error) if items.len() == 1 => {
+        Err(error) if size == 1 => {
             for caller in callers {
                 answer(caller.reply, Err(error.clone().into()));
             }
         }
         Err(error) => {
-            tracing::warn!(batch_size = items.len(), %error, "a batch failed; its items run once more, one by one");
+            tracing::warn!(batch_size = size, %error, "a batch failed; its items run once more, one by one");
             run_one_by_one(executor, &items, callers, started);
         }
     }
+    Some(ran)
 }
 
 /// So that one bad item fails alone.

@@ -149,3 +149,98 @@ fn a_closed_batcher_refuses_new_work_and_runs_what_waits_without_lingering() {
     assert_eq!(ran(&batcher.poll(now)), ["a"]);
     assert!(matches!(batcher.poll(now), Step::Finish));
 }
+
+/// A batcher that has learned that a batch costs 5 ms and 1 ms for each unit of weight.
+fn experienced(now: Instant) -> Batcher<&'static str> {
+    let config = BatcherConfig { max_batch_size: 100, max_batch_weight: 100, max_queue_size: 100, ..small() };
+    let mut batcher = batcher(BatcherConfig { max_queue_weight: 100, ..config });
+    for (weight, run_ms) in (1..=20).zip(6..) {
+        batcher.completed(now, Ran { size: 1, weight, run: Some(run_ms * MS) });
+    }
+    batcher
+}
+
+fn offer_each(batcher: &mut Batcher<&'static str>, now: Instant, entries: &[(&'static str, usize, u32)]) {
+    for &(name, weight, deadline_ms) in entries {
+        batcher.offer(now, name, weight, Some(now + deadline_ms * MS)).unwrap();
+    }
+}
+
+fn expired<'a>(step: &'a Step<&'static str>) -> Vec<&'a str> {
+    match step {
+        Step::Expire(entries) => entries.iter().map(|entry| entry.payload).collect(),
+        other => panic!("expected dropped entries, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_batch_takes_no_more_than_half_of_the_time_that_items_are_given() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    offer_each(&mut batcher, now, &[("a", 5, 40), ("b", 9, 40), ("c", 5, 40), ("d", 5, 40)]);
+    assert_eq!(ran(&batcher.poll(now)), ["a", "b"], "5 + 14 ms; with c it would be 24");
+    assert_eq!(ran(&batcher.poll(now)), ["c", "d"]);
+}
+
+#[test]
+fn the_head_is_dropped_rather_than_the_batch_shrunk_when_others_wait() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    offer_each(&mut batcher, now, &[("late", 5, 40)]);
+    let later = now + 25 * MS;
+    offer_each(&mut batcher, later, &[("a", 5, 40), ("b", 4, 40)]);
+    // 15 ms are left for the first: enough for it and a, not for all three.
+    assert_eq!(expired(&batcher.poll(later)), ["late"]);
+    assert_eq!(ran(&batcher.poll(later)), ["a", "b"]);
+    assert_eq!(batcher.weight(), 0);
+}
+
+#[test]
+fn an_item_that_waits_alone_runs_however_late_it_will_be() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    offer_each(&mut batcher, now, &[("late", 5, 3)]);
+    assert_eq!(ran(&batcher.poll(now)), ["late"]);
+}
+
+#[test]
+fn an_item_in_a_hurry_is_left_out_of_a_batch_that_would_make_it_late() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    offer_each(&mut batcher, now, &[("a", 5, 60), ("b", 5, 60), ("hurried", 1, 13)]);
+    assert_eq!(ran(&batcher.poll(now)), ["a", "b"]);
+}
+
+#[test]
+fn items_without_a_deadline_are_bounded_by_count_and_weight_alone() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    for name in ["a", "b", "c"] {
+        batcher.offer(now, name, 30, None).unwrap();
+    }
+    assert_eq!(ran(&batcher.poll(now)), ["a", "b", "c"]);
+}
+
+#[test]
+fn callers_that_return_at_once_are_waited_for_so_that_they_share_a_batch() {
+    let mut now = Instant::now();
+    let mut batcher = experienced(now);
+    for _ in 0..40 {
+        batcher.completed(now, Ran { size: 2, weight: 2, run: Some(7 * MS) });
+        for name in ["a", "b"] {
+            batcher.offer(now + MS / 10, name, 1, None).unwrap();
+        }
+        now += MS / 10;
+        assert!(matches!(batcher.poll(now), Step::Run(_)));
+        now += 7 * MS;
+    }
+    batcher.completed(now, Ran { size: 2, weight: 2, run: Some(7 * MS) });
+    batcher.offer(now, "a", 1, None).unwrap();
+    assert!(matches!(batcher.poll(now), Step::WaitUntil(at) if at <= now + 2 * MS));
+    batcher.offer(now, "b", 1, None).unwrap();
+    assert_eq!(ran(&batcher.poll(now)), ["a", "b"], "both are back");
+
+    batcher.completed(now, Ran { size: 2, weight: 2, run: Some(7 * MS) });
+    batcher.offer(now, "a", 1, None).unwrap();
+    assert_eq!(ran(&batcher.poll(now + 2 * MS)), ["a"], "the other took too long");
+}

@@ -1,0 +1,203 @@
+//! What a batch costs, learned from the batches that ran: latency = a + c · weight.
+//!
+//! The line is fitted by least squares in which older batches count for less; batching systems profile it offline
+//! (Clipper, NSDI 2017; Nexus, SOSP 2019), here it follows the device. The margin follows the 99th percentile of what
+//! batches took beyond the line (stochastic approximation, Robbins and Monro 1951).
+
+use std::time::Duration;
+
+/// How much less a batch counts with each one that follows it: 70 later it counts half.
+const DECAY: f64 = 0.99;
+/// Fewer batches than this say nothing.
+const MIN_OBSERVATIONS: u32 = 8;
+/// A batch that took longer than this many times its prediction counts as that much, so that one stall does not spoil
+/// the line, while a device that has really become slower is learned within a few batches.
+const MAX_SURPRISE: f64 = 4.0;
+/// The share of batches that the margin covers.
+const MARGIN_QUANTILE: f64 = 0.99;
+
+/// The learned cost of a batch. Times are seconds inside, [`Duration`]s outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CostModel {
+    observations: u32,
+    // Decayed sums over the batches.
+    ones: f64,
+    weights: f64,
+    runs: f64,
+    weights_squared: f64,
+    weights_times_runs: f64,
+    // Of what batches took beyond the line.
+    mean_deviation: f64,
+    margin: f64,
+    line: Line,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Line {
+    fixed: f64,
+    per_weight: f64,
+}
+
+impl Line {
+    fn at(self, weight: usize) -> f64 {
+        self.fixed + self.per_weight * weight as f64
+    }
+}
+
+impl CostModel {
+    /// Learns from a batch of `weight` that took `run`.
+    pub fn observe(&mut self, weight: usize, run: Duration) {
+        let mut run = run.as_secs_f64();
+        if self.is_known() {
+            let predicted = self.line.at(weight);
+            run = run.min(predicted * MAX_SURPRISE);
+            self.observe_deviation(run - predicted);
+        }
+        let weight = weight as f64;
+        for (sum, value) in [
+            (&mut self.ones, 1.0),
+            (&mut self.weights, weight),
+            (&mut self.runs, run),
+            (&mut self.weights_squared, weight * weight),
+            (&mut self.weights_times_runs, weight * run),
+        ] {
+            *sum = *sum * DECAY + value;
+        }
+        self.observations = self.observations.saturating_add(1);
+        self.line = self.fit();
+    }
+
+    /// Whether enough batches ran to predict.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.observations >= MIN_OBSERVATIONS
+    }
+
+    /// How long a batch of `weight` takes, on average.
+    #[must_use]
+    pub fn predict(&self, weight: usize) -> Option<Duration> {
+        self.known(self.line.at(weight))
+    }
+
+    /// How long all but one in a hundred batches of `weight` take at most.
+    #[must_use]
+    pub fn predict_with_margin(&self, weight: usize) -> Option<Duration> {
+        self.known(self.line.at(weight) + self.margin)
+    }
+
+    /// `a`: what a batch costs however small it is.
+    #[must_use]
+    pub fn fixed(&self) -> Option<Duration> {
+        self.known(self.line.fixed)
+    }
+
+    /// `c`: what each unit of weight adds.
+    #[must_use]
+    pub fn per_weight(&self) -> Option<Duration> {
+        self.known(self.line.per_weight)
+    }
+
+    /// The 99th percentile of what batches took beyond their prediction.
+    #[must_use]
+    pub fn margin(&self) -> Option<Duration> {
+        self.known(self.margin)
+    }
+
+    fn known(&self, seconds: f64) -> Option<Duration> {
+        self.is_known().then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    }
+
+    /// Least squares, kept to what a cost can be: neither part is negative. Where all batches weigh the same, the two
+    /// parts cannot be told apart, and the cost counts as fixed.
+    fn fit(&self) -> Line {
+        let (mean_weight, mean_run) = (self.weights / self.ones, self.runs / self.ones);
+        let variance = self.weights_squared / self.ones - mean_weight * mean_weight;
+        let covariance = self.weights_times_runs / self.ones - mean_weight * mean_run;
+        let told_apart = variance > 1e-6 * mean_weight * mean_weight;
+        let per_weight = if told_apart { (covariance / variance).max(0.0) } else { 0.0 };
+        let fixed = mean_run - per_weight * mean_weight;
+        if fixed < 0.0 {
+            return Line { fixed: 0.0, per_weight: mean_run / mean_weight };
+        }
+        Line { fixed, per_weight }
+    }
+
+    fn observe_deviation(&mut self, deviation: f64) {
+        self.mean_deviation += (deviation.abs() - self.mean_deviation) / 20.0;
+        let above = if deviation > self.margin { MARGIN_QUANTILE } else { MARGIN_QUANTILE - 1.0 };
+        self.margin = (self.margin + self.mean_deviation * above).max(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(value: f64) -> Duration {
+        Duration::from_secs_f64(value / 1000.0)
+    }
+
+    fn learned(batches: impl IntoIterator<Item = (usize, f64)>) -> CostModel {
+        let mut cost = CostModel::default();
+        batches.into_iter().for_each(|(weight, run_ms)| cost.observe(weight, ms(run_ms)));
+        cost
+    }
+
+    fn assert_close(found: Option<Duration>, expected_ms: f64) {
+        let found = found.expect("the cost is known").as_secs_f64() * 1000.0;
+        assert!((found - expected_ms).abs() <= 0.02 * expected_ms.max(0.1), "{found} ms, expected {expected_ms} ms");
+    }
+
+    #[test]
+    fn a_line_is_found_from_batches_of_several_weights() {
+        let cost = learned((0..50).map(|batch| (1 + batch % 32, 5.0 + 0.25 * (1 + batch % 32) as f64)));
+        assert_close(cost.fixed(), 5.0);
+        assert_close(cost.per_weight(), 0.25);
+        assert_close(cost.predict(100), 30.0);
+        assert_close(cost.margin(), 0.0);
+    }
+
+    #[test]
+    fn nothing_is_predicted_from_a_few_batches() {
+        let cost = learned([(1, 5.0); 7]);
+        assert_eq!((cost.predict(1), cost.fixed(), cost.margin()), (None, None, None));
+        assert!(learned([(1, 5.0); 8]).predict(1).is_some());
+    }
+
+    #[test]
+    fn batches_of_one_weight_are_predicted_too() {
+        let cost = learned([(8, 7.0); 20]);
+        assert_close(cost.predict(8), 7.0);
+    }
+
+    #[test]
+    fn neither_part_of_the_cost_is_negative() {
+        let falling = learned((0..50).map(|batch| (1 + batch % 10, 10.0 - (batch % 10) as f64 / 2.0)));
+        assert_eq!(falling.per_weight(), Some(Duration::ZERO));
+        let steep = learned((0..50).map(|batch| (10 + batch % 10, 1.0 + (batch % 10) as f64)));
+        assert_eq!(steep.fixed(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn one_stall_is_forgiven_and_a_slower_device_is_learned() {
+        let mut cost = learned((0..100).map(|batch| (1 + batch % 8, 5.0 + (1 + batch % 8) as f64)));
+        cost.observe(4, Duration::from_mins(1));
+        assert!(cost.predict(4).unwrap() < ms(11.0), "{:?}", cost.predict(4));
+        for batch in 0..300 {
+            let weight = 1 + batch % 8;
+            cost.observe(weight, ms(50.0 + 10.0 * weight as f64));
+        }
+        let slower = cost.predict(4).unwrap();
+        assert!(slower > ms(75.0) && slower < ms(95.0), "{slower:?}");
+    }
+
+    #[test]
+    fn the_margin_covers_what_all_but_a_few_batches_take_beyond_the_line() {
+        // Deviations spread evenly over 0 to 2 ms, in a fixed shuffled order.
+        let runs =
+            (0..5000_u32).map(|batch| (1 + batch as usize % 8, 5.0 + 2.0 * f64::from(batch * 7919 % 1000) / 1000.0));
+        let cost = learned(runs);
+        let covered = cost.predict_with_margin(4).unwrap();
+        assert!(covered > ms(6.8) && covered < ms(8.5), "{covered:?}");
+    }
+}
