@@ -19,7 +19,13 @@ pub(crate) enum Decision {
 pub(crate) trait Policy {
     /// Whether the item is let in.
     fn offer(&mut self, now: Instant, item: usize, deadline: Option<Instant>) -> bool;
+    /// Whether an arrival is a reason to ask again.
+    fn is_due(&self, _now: Instant) -> bool {
+        true
+    }
+
     fn decide(&mut self, now: Instant) -> Decision;
+
     fn completed(&mut self, _now: Instant, _size: usize, _run: Duration) {}
 }
 
@@ -93,6 +99,10 @@ impl Sconce {
 impl Policy for Sconce {
     fn offer(&mut self, now: Instant, item: usize, deadline: Option<Instant>) -> bool {
         self.batcher.offer(now, item, 1, deadline).is_ok()
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.batcher.is_due(now)
     }
 
     fn decide(&mut self, now: Instant) -> Decision {

@@ -134,7 +134,12 @@ impl World<'_> {
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             self.now = at;
             match event {
-                Event::Arrival => self.arrive(),
+                Event::Arrival => {
+                    self.arrive();
+                    if !self.policy.is_due(self.now) {
+                        continue;
+                    }
+                }
                 Event::Completion(items) => {
                     self.policy.completed(self.now, items.len(), self.cost.of(items.len()));
                     self.idle = true;

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::linger::Returns;
-use crate::{BatcherConfig, ConfigError, CostModel, Error};
+use crate::{BatcherConfig, ConfigError, CostModel, Error, Stats};
 
 /// What waits, and the rules by which it becomes batches.
 #[derive(Debug)]
@@ -31,6 +31,9 @@ pub struct Batcher<T> {
     returns: Returns,
     /// The time that entries with a deadline are given, averaged.
     typical_time: Option<Duration>,
+    /// Until when an idle device waits for company, if one does.
+    lingering_until: Option<Instant>,
+    stats: Stats,
 }
 
 /// What became of a batch, for the rules to learn from.
@@ -103,6 +106,8 @@ impl<T> Batcher<T> {
             cost: CostModel::default(),
             returns: Returns::default(),
             typical_time: None,
+            lingering_until: None,
+            stats: Stats::default(),
         })
     }
 
@@ -119,26 +124,29 @@ impl<T> Batcher<T> {
         deadline: Option<Instant>,
     ) -> Result<EntryId, Refused<T>> {
         if let Some(error) = self.objection(now, weight, deadline) {
+            self.stats.refuse(&error);
             return Err(Refused { payload, error });
         }
         let id = EntryId(self.next_id);
         self.next_id += 1;
+        self.stats.admitted += 1;
         self.waiting_weight += weight;
         self.returns.arrived(now);
-        if let Some(deadline) = deadline {
-            let time = deadline - now;
-            // Half of it is forgotten after some 40 entries.
-            self.typical_time = Some(self.typical_time.map_or(time, |typical| (typical * 63 + time) / 64));
+        let entry = Entry { id, payload, weight, arrived: now, deadline };
+        if let Some(time) = entry.time() {
+            self.typical_time = Some(self.typical_time.map_or(time, |typical| towards(typical, time)));
         }
-        self.waiting.push_back(Entry { id, payload, weight, arrived: now, deadline });
+        self.waiting.push_back(entry);
         Ok(id)
     }
 
     /// What an idle device thread is to do. Whatever is handed out has left the queue.
     pub fn poll(&mut self, now: Instant) -> Step<T> {
+        let lingered = self.lingering_until.take().is_some();
         let mut dropped = Vec::new();
         let (len, full) = self.candidate(now, &mut dropped);
         if !dropped.is_empty() {
+            self.stats.dropped += dropped.len() as u64;
             return Step::Expire(dropped);
         }
         if len == 0 {
@@ -146,17 +154,39 @@ impl<T> Batcher<T> {
         }
         let ready_at = self.ready_at(now, len);
         if !full && !self.closed && now < ready_at {
+            self.lingering_until = Some(ready_at);
             return Step::WaitUntil(ready_at);
         }
+        self.stats.batch(len, lingered);
         let batch: Vec<_> = self.waiting.drain(..len).collect();
         self.waiting_weight -= batch.iter().map(|entry| entry.weight).sum::<usize>();
         Step::Run(batch)
     }
 
+    /// Whether an arrival at `now` is a reason to wake a device. It is not while one lingers, the batch has room, and
+    /// more callers are expected: that device asks again by itself.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        let (Some(until), Some(first), Some(last)) = (self.lingering_until, self.waiting.front(), self.waiting.back())
+        else {
+            return true;
+        };
+        let BatcherConfig { max_batch_size, max_batch_weight, max_queue_delay, .. } = self.config;
+        let full = self.waiting.len() >= max_batch_size
+            || self.waiting_weight >= max_batch_weight
+            || self.takes_too_long(self.waiting_weight);
+        let ready_at = self.returns.expected_until(now).unwrap_or(now).max(first.arrived + max_queue_delay);
+        full || now >= until || ready_at < until || last.half_time_at().is_some_and(|half_time| half_time < until)
+    }
+
     /// Learns from a batch that [`poll`](Self::poll) handed out.
     pub fn completed(&mut self, now: Instant, batch: Ran) {
-        if let Some(run) = batch.run {
-            self.cost.observe(batch.weight, run);
+        match batch.run {
+            Some(run) => {
+                self.cost.observe(batch.weight, run);
+                self.stats.run = self.stats.run.saturating_add(run);
+            }
+            None => self.stats.failed_batches += 1,
         }
         self.returns.completed(now, batch.size, self.cost.fixed());
     }
@@ -164,6 +194,7 @@ impl<T> Batcher<T> {
     /// Takes a waiting entry out of the queue; `None` if it has left already.
     pub fn cancel(&mut self, id: EntryId) -> Option<T> {
         let at = self.waiting.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        self.stats.cancelled += 1;
         self.remove(at).map(|entry| entry.payload)
     }
 
@@ -188,6 +219,12 @@ impl<T> Batcher<T> {
     #[must_use]
     pub fn weight(&self) -> usize {
         self.waiting_weight
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// What batches cost, as far as it is learned.
@@ -257,10 +294,10 @@ impl<T> Batcher<T> {
         else {
             return Some(Next::Joins);
         };
-        if longer.len > 1 && self.typical_time.is_some_and(|time| run > time / 2) {
+        if longer.len > 1 && self.takes_too_long(longer.weight) {
             return Some(Next::Stays);
         }
-        Some(if now + run <= deadline {
+        Some(if now.checked_add(run).is_some_and(|end| end <= deadline) {
             Next::Joins
         } else if tightest == batch.len && tightest > 0 {
             // The newcomer is the one in a hurry; it may head the next batch.
@@ -271,6 +308,14 @@ impl<T> Batcher<T> {
         } else {
             Next::Drops(tightest)
         })
+    }
+
+    /// Whether a batch of `weight` takes more than half of the time that items are given.
+    fn takes_too_long(&self, weight: usize) -> bool {
+        match (self.cost.predict_with_margin(weight), self.typical_time) {
+            (Some(run), Some(time)) => run > time / 2,
+            _ => false,
+        }
     }
 
     /// When a batch of the first `len` entries has waited long enough for more.
@@ -298,6 +343,12 @@ impl<T> Entry<T> {
     fn half_time_at(&self) -> Option<Instant> {
         Some(self.arrived + self.time()? / 2)
     }
+}
+
+/// A running average: half of it is forgotten after some 40 values. Dividing first keeps the largest times from
+/// overflowing.
+fn towards(average: Duration, value: Duration) -> Duration {
+    average / 64 * 63 + value / 64
 }
 
 /// What becomes of the entry behind a batch that is being formed.

@@ -23,7 +23,7 @@
 //!
 //! # Where to add things
 //! A rule about what runs when goes into [`Batcher`], which is pure and takes `now`; the simulation in
-//! `tests/simulation.rs` then covers it. `worker.rs` and `queue.rs` only sleep, lock and send.
+//! `tests/simulation.rs` then covers it. A figure that operators need goes into [`Stats`]. `worker.rs` and `queue.rs` only sleep, lock and send.
 
 mod batcher;
 mod block_on;
@@ -33,6 +33,7 @@ mod error;
 mod executor;
 mod linger;
 mod queue;
+mod stats;
 mod worker;
 
 pub use batcher::{Batcher, Entry, EntryId, Ran, Refused, Step};
@@ -41,3 +42,4 @@ pub use cost::CostModel;
 pub use error::{Error, ExecutorError};
 pub use executor::{Executor, from_fn};
 pub use queue::{Completion, Depth, Queue, SpawnError, Ticket};
+pub use stats::{BATCH_SIZE_BUCKETS, Refusals, Stats};

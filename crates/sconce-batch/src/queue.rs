@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::block_on::block_on_until;
 use crate::worker::{self, Idle};
-use crate::{Batcher, BatcherConfig, ConfigError, EntryId, Error, Executor, Refused};
+use crate::{Batcher, BatcherConfig, ConfigError, CostModel, EntryId, Error, Executor, Refused, Stats};
 
 /// A bounded queue drained by device threads, one per executor.
 ///
@@ -153,6 +153,18 @@ impl<E: Executor> Queue<E> {
         Depth { items: state.batcher.len(), weight: state.batcher.weight() }
     }
 
+    /// What the queue has done since it was made.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        *self.shared.lock().batcher.stats()
+    }
+
+    /// What batches cost, as far as it is learned.
+    #[must_use]
+    pub fn cost(&self) -> CostModel {
+        *self.shared.lock().batcher.cost()
+    }
+
     /// Refuses new work from now on. What waits is still answered.
     pub fn close(&self) {
         self.shared.close();
@@ -174,8 +186,10 @@ impl<E: Executor> Queue<E> {
         let (reply, answer) = oneshot::channel();
         let (id, idle) = {
             let mut state = self.shared.lock();
-            match state.batcher.offer(Instant::now(), Job { item, reply }, weight, deadline) {
-                Ok(id) => (id, state.idle.pop()),
+            let now = Instant::now();
+            match state.batcher.offer(now, Job { item, reply }, weight, deadline) {
+                Ok(id) if state.batcher.is_due(now) => (id, state.idle.pop()),
+                Ok(id) => (id, None),
                 Err(refused) => return Err(Refused { payload: refused.payload.item, error: refused.error }),
             }
         };

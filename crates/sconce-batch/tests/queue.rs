@@ -284,6 +284,9 @@ fn several_devices_drain_one_queue_under_load_with_bad_items_and_nothing_is_lost
         }
     });
     queue.shutdown();
+    let stats = queue.stats();
+    assert_eq!((stats.admitted, stats.batched, stats.cancelled, stats.dropped), (16_000, 16_000, 0, 0));
+    assert!(stats.failed_batches > 0 && queue.cost().is_known());
     let (good, bad) = (good.into_inner(), bad.into_inner());
     assert_eq!(good + bad, 16_000);
     assert_eq!(ran.load(Ordering::Relaxed), good, "every good item ran to its end exactly once");

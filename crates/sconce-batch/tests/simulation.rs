@@ -37,8 +37,10 @@ enum Event {
         weight: usize,
         run: Option<Duration>,
     },
-    /// A lingering device looks again.
-    Wake,
+    /// A lingering device asks again.
+    Wake {
+        device: usize,
+    },
 }
 
 struct Simulation {
@@ -48,7 +50,9 @@ struct Simulation {
     batcher: Batcher<usize>,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     scheduled: u64,
-    idle: Vec<bool>,
+    devices: usize,
+    /// Devices that sleep, the last to fall asleep on top.
+    idle: Vec<usize>,
     ids: Vec<Option<EntryId>>,
     deadlines: Vec<Option<Instant>>,
     outcomes: Vec<Option<Outcome>>,
@@ -68,7 +72,8 @@ impl Simulation {
             batcher: Batcher::new(config).expect("a valid configuration"),
             events: BinaryHeap::new(),
             scheduled: 0,
-            idle: vec![true; devices],
+            devices,
+            idle: (0..devices).collect(),
             ids: vec![None; ARRIVALS],
             deadlines: vec![None; ARRIVALS],
             outcomes: vec![None; ARRIVALS],
@@ -81,7 +86,7 @@ impl Simulation {
 
     /// Runs all arrivals; `load` is their rate as a share of what the devices can do in full batches.
     fn run(mut self, load: f64) -> Self {
-        let mean_gap = self.full_batch_cost().as_secs_f64() / (load * FULL_BATCH * self.idle.len() as f64);
+        let mean_gap = self.full_batch_cost().as_secs_f64() / (load * FULL_BATCH * self.devices as f64);
         let mut at = self.start;
         for item in 0..ARRIVALS {
             // Bursts: nine of ten come at once, the tenth after ten gaps.
@@ -94,7 +99,6 @@ impl Simulation {
             assert!(at >= self.now, "time runs forward");
             self.now = at;
             self.handle(event);
-            self.dispatch();
             self.check_bounds();
         }
         self.batcher.close();
@@ -113,7 +117,15 @@ impl Simulation {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Arrival(item) => self.arrive(item),
+            Event::Arrival(item) => {
+                self.arrive(item);
+                // As the queue does it: one sleeping device is woken, and only if the arrival is a reason to.
+                if self.batcher.is_due(self.now)
+                    && let Some(device) = self.idle.pop()
+                {
+                    self.drive(device);
+                }
+            }
             Event::Cancellation(item) => {
                 let id = self.ids[item].expect("only admitted items are cancelled");
                 if let Some(payload) = self.batcher.cancel(id) {
@@ -122,7 +134,6 @@ impl Simulation {
                 }
             }
             Event::Completion { device, items, weight, run } => {
-                self.idle[device] = true;
                 self.batcher.completed(self.now, Ran { size: items.len(), weight, run });
                 // One item in 500 is bad: its batch fails, and run alone it fails again while its neighbours succeed.
                 for item in items {
@@ -130,8 +141,14 @@ impl Simulation {
                     self.in_time += usize::from(in_time && !is_bad(item));
                     self.settle(item, if is_bad(item) { Outcome::Failed } else { Outcome::Answered });
                 }
+                self.drive(device);
             }
-            Event::Wake => {}
+            Event::Wake { device } => {
+                if let Some(at) = self.idle.iter().position(|idle| *idle == device) {
+                    self.idle.remove(at);
+                    self.drive(device);
+                }
+            }
         }
     }
 
@@ -159,32 +176,28 @@ impl Simulation {
         }
     }
 
-    /// What the device threads do: every idle one asks for work.
-    fn dispatch(&mut self) {
-        for device in 0..self.idle.len() {
-            while self.idle[device] {
-                match self.batcher.poll(self.now) {
-                    Step::Run(batch) => self.start_batch(device, &batch),
-                    Step::Expire(entries) => {
-                        assert!(!entries.is_empty());
-                        for entry in entries {
-                            assert!(entry.deadline.is_some(), "an entry without a deadline was dropped");
-                            self.settle(entry.payload, Outcome::Expired);
-                        }
+    /// What a device thread does: asks for work until it runs a batch or falls asleep.
+    fn drive(&mut self, device: usize) {
+        loop {
+            match self.batcher.poll(self.now) {
+                Step::Run(batch) => return self.start_batch(device, &batch),
+                Step::Expire(entries) => {
+                    assert!(!entries.is_empty());
+                    for entry in entries {
+                        assert!(entry.deadline.is_some(), "an entry without a deadline was dropped");
+                        self.settle(entry.payload, Outcome::Expired);
                     }
-                    Step::WaitUntil(at) => {
-                        assert!(
-                            at > self.now && at <= self.now + self.batcher.config().max_queue_delay.max(MAX_LINGER)
-                        );
-                        self.schedule(at, Event::Wake);
-                        break;
-                    }
-                    Step::Wait => {
-                        assert!(self.batcher.is_empty(), "an idle device waits while work does");
-                        break;
-                    }
-                    Step::Finish => panic!("finished before it was closed"),
                 }
+                Step::WaitUntil(at) => {
+                    assert!(at > self.now && at <= self.now + self.batcher.config().max_queue_delay.max(MAX_LINGER));
+                    self.idle.push(device);
+                    return self.schedule(at, Event::Wake { device });
+                }
+                Step::Wait => {
+                    assert!(self.batcher.is_empty(), "an idle device waits while work does");
+                    return self.idle.push(device);
+                }
+                Step::Finish => panic!("finished before it was closed"),
             }
         }
     }
@@ -210,7 +223,6 @@ impl Simulation {
         };
         let run = (!fails).then_some(run);
         self.batches += 1;
-        self.idle[device] = false;
         self.schedule(self.now + busy, Event::Completion { device, items, weight, run });
     }
 
@@ -263,6 +275,10 @@ fn each_of_100_000_entries_is_answered_exactly_once_and_no_bound_is_exceeded() {
             ran.in_time, ran.batches
         );
         assert_eq!(counts.iter().sum::<usize>(), ARRIVALS, "every entry has one outcome");
+        let (stats, [answered, failed, expired, cancelled, refused]) = (ran.batcher.stats(), counts.map(|n| n as u64));
+        assert_eq!((stats.batched, stats.dropped, stats.cancelled), (answered + failed, expired, cancelled));
+        assert_eq!((stats.admitted, stats.batches), (ARRIVALS as u64 - refused, ran.batches as u64));
+        assert_eq!(stats.batch_sizes.iter().sum::<u64>(), stats.batches);
         assert!(counts[..4].iter().all(|&count| count > 0), "the run covers every outcome of an admitted entry");
         if load > 1.0 {
             assert!(counts[4] > 0, "an overloaded queue refuses");

@@ -46,7 +46,9 @@ pub use runtime::Runtime;
 /// What a model family of one's own is made of.
 pub use sconce_models as models;
 
-pub use sconce_batch::{BatcherConfig, ConfigError, Depth, Error as QueueError, ExecutorError};
+pub use sconce_batch::{
+    BatcherConfig, ConfigError, CostModel, Depth, Error as QueueError, ExecutorError, Refusals, Stats,
+};
 pub use sconce_models::{
     Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Registry,
     Signature, Task, Truncation,

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, Completion, Depth, Error as QueueError, Executor, ExecutorError, Queue, Ticket};
+use sconce_batch::{
+    BatcherConfig, Completion, CostModel, Depth, Error as QueueError, Executor, ExecutorError, Queue, Stats, Ticket,
+};
 use sconce_models::{Features, LoadedModel, Network, Prepared, Processor, Signature};
 
 use crate::prepare::{PreparePool, caught, prepare};
@@ -117,6 +119,18 @@ impl Model {
     #[must_use]
     pub fn depth(&self) -> Depth {
         self.inner.queue.depth()
+    }
+
+    /// What its queue has done since it was loaded: admissions, refusals by reason, batch sizes.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.queue.stats()
+    }
+
+    /// What a batch costs on its device, as far as it is learned.
+    #[must_use]
+    pub fn cost(&self) -> CostModel {
+        self.inner.queue.cost()
     }
 
     /// Refuses new work from now on.

@@ -236,11 +236,73 @@ fn callers_that_return_at_once_are_waited_for_so_that_they_share_a_batch() {
     }
     batcher.completed(now, Ran { size: 2, weight: 2, run: Some(7 * MS) });
     batcher.offer(now, "a", 1, None).unwrap();
+    assert!(batcher.is_due(now), "no device lingers yet");
     assert!(matches!(batcher.poll(now), Step::WaitUntil(at) if at <= now + 2 * MS));
     batcher.offer(now, "b", 1, None).unwrap();
+    assert!(batcher.is_due(now));
     assert_eq!(ran(&batcher.poll(now)), ["a", "b"], "both are back");
 
     batcher.completed(now, Ran { size: 2, weight: 2, run: Some(7 * MS) });
     batcher.offer(now, "a", 1, None).unwrap();
     assert_eq!(ran(&batcher.poll(now + 2 * MS)), ["a"], "the other took too long");
+}
+
+#[test]
+fn deadlines_and_costs_beyond_all_measure_do_no_harm() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    let far = now + Duration::from_secs(u64::MAX / 8);
+    for _ in 0..100 {
+        batcher.offer(now, "a", 1, Some(far)).unwrap();
+        assert_eq!(ran(&batcher.poll(now)), ["a"]);
+    }
+    for _ in 0..100 {
+        batcher.completed(now, Ran { size: 1, weight: 1, run: Some(Duration::MAX) });
+    }
+    offer_each(&mut batcher, now, &[("a", 1, 10), ("b", 1, 10)]);
+    assert_eq!(expired(&batcher.poll(now)), ["a"]);
+    assert_eq!(ran(&batcher.poll(now)), ["b"]);
+}
+
+#[test]
+fn an_arrival_wakes_a_lingering_device_only_if_that_changes_something() {
+    let now = Instant::now();
+    let delayed = || batcher(BatcherConfig { max_queue_delay: 10 * MS, ..small() });
+    let lingering = |mut batcher: Batcher<&'static str>| {
+        batcher.offer(now, "first", 1, None).unwrap();
+        assert!(matches!(batcher.poll(now), Step::WaitUntil(_)));
+        assert!(!batcher.is_due(now));
+        batcher
+    };
+
+    let mut batcher = lingering(delayed());
+    batcher.offer(now, "light", 1, None).unwrap();
+    assert!(!batcher.is_due(now), "there is room for more");
+    batcher.offer(now, "heavy", 8, None).unwrap();
+    assert!(batcher.is_due(now), "the batch has its full weight");
+
+    let mut batcher = lingering(delayed());
+    batcher.offer(now, "patient", 1, Some(now + 50 * MS)).unwrap();
+    assert!(!batcher.is_due(now));
+    batcher.offer(now, "hurried", 1, Some(now + 6 * MS)).unwrap();
+    assert!(batcher.is_due(now), "it waits no longer than half of its time");
+
+    let mut batcher = lingering(delayed());
+    for _ in 0..3 {
+        batcher.offer(now, "more", 1, None).unwrap();
+    }
+    assert!(batcher.is_due(now), "the batch is full");
+    assert!(matches!(batcher.poll(now), Step::Run(_)));
+    assert!(batcher.is_due(now), "nobody lingers any more");
+}
+
+#[test]
+fn a_device_whose_company_left_is_woken_again_by_the_next_arrival() {
+    let (mut batcher, now) = (batcher(BatcherConfig { max_queue_delay: 10 * MS, ..small() }), Instant::now());
+    let only = batcher.offer(now, "only", 1, None).unwrap();
+    assert!(matches!(batcher.poll(now), Step::WaitUntil(_)));
+    batcher.cancel(only);
+    assert!(matches!(batcher.poll(now + 10 * MS), Step::Wait));
+    batcher.offer(now + 11 * MS, "next", 1, None).unwrap();
+    assert!(batcher.is_due(now + 11 * MS));
 }

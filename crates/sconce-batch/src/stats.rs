@@ -1,0 +1,88 @@
+//! What a queue has done since it was made, as values that any exporter can read.
+
+use std::time::Duration;
+
+use crate::Error;
+
+/// Buckets of [`Stats::batch_sizes`].
+pub const BATCH_SIZE_BUCKETS: usize = 12;
+
+/// What a queue has done since it was made. Counts only grow; admitted items are waiting, in a batch, or counted here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Items that were let in.
+    pub admitted: u64,
+    /// Items that were not, by reason.
+    pub refused: Refusals,
+    /// Items that left the queue because nobody waited for them any more.
+    pub cancelled: u64,
+    /// Items that left the queue because their deadline had passed or would have been missed.
+    pub dropped: u64,
+    /// Items that left the queue in a batch.
+    pub batched: u64,
+    /// Batches that were handed to a device.
+    pub batches: u64,
+    /// Batches for which an idle device waited for company.
+    pub lingered_batches: u64,
+    /// Batches that failed; their items ran once more, one by one.
+    pub failed_batches: u64,
+    /// How long devices ran batches that did not fail.
+    pub run: Duration,
+    /// Batches by size: 1, 2, 3–4, 5–8, … in each bucket up to the next power of two; the last has all larger ones.
+    pub batch_sizes: [u64; BATCH_SIZE_BUCKETS],
+}
+
+/// Items that were refused, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusals {
+    /// [`Error::QueueFull`]; a caller that waits for room counts each time it finds none.
+    pub queue_full: u64,
+    /// [`Error::QueueTooHeavy`]; likewise.
+    pub queue_too_heavy: u64,
+    /// [`Error::TooHeavy`].
+    pub too_heavy: u64,
+    /// [`Error::DeadlineExceeded`].
+    pub deadline_exceeded: u64,
+    /// [`Error::ShuttingDown`].
+    pub shutting_down: u64,
+}
+
+impl Stats {
+    pub(crate) fn refuse(&mut self, error: &Error) {
+        match error {
+            Error::QueueFull { .. } => self.refused.queue_full += 1,
+            Error::QueueTooHeavy { .. } => self.refused.queue_too_heavy += 1,
+            Error::TooHeavy { .. } => self.refused.too_heavy += 1,
+            Error::DeadlineExceeded => self.refused.deadline_exceeded += 1,
+            Error::ShuttingDown => self.refused.shutting_down += 1,
+            Error::Executor(_) => unreachable!("an executor fails after admission"),
+        }
+    }
+
+    pub(crate) fn batch(&mut self, size: usize, lingered: bool) {
+        self.batched += size as u64;
+        self.batches += 1;
+        self.lingered_batches += u64::from(lingered);
+        self.batch_sizes[bucket(size)] += 1;
+    }
+}
+
+/// The number of the first bucket whose upper bound, a power of two, is not below `size`.
+fn bucket(size: usize) -> usize {
+    (size.next_power_of_two().trailing_zeros() as usize).min(BATCH_SIZE_BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bucket_ends_at_a_power_of_two() {
+        let table = [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4), (2048, 11), (2049, 11), (1 << 40, 11)];
+        for (size, expected) in table {
+            assert_eq!(bucket(size), expected, "{size}");
+        }
+    }
+}
