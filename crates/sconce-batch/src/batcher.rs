@@ -8,12 +8,17 @@
 //!    batch that just completed return (`linger.rs`).
 //! 3. The cost of a batch is learned (`cost.rs`). With it, a batch takes no more than half of the time that its items
 //!    were given, so that an item which just missed a batch still makes the next one.
-//! 4. Early drop (Nexus, SOSP 2019): where one item's deadline would make a batch smaller than rule 3 does, and others
+//! 4. Refuse early: an item that would miss its deadline behind all that waits is not let in.
+//! 5. Early drop (Nexus, SOSP 2019): where one item's deadline would make a batch smaller than rule 3 does, and others
 //!    wait, the item is dropped rather than the batch shrunk. Else an overloaded queue would serve every item a little
 //!    too late.
 
+mod forming;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use forming::{Forming, Next};
 
 use crate::linger::Returns;
 use crate::{BatcherConfig, ConfigError, CostModel, Error, Stats};
@@ -27,6 +32,8 @@ pub struct Batcher<T> {
     waiting_weight: usize,
     next_id: u64,
     closed: bool,
+    /// When each batch that runs is expected to end, in the order in which they started.
+    running: VecDeque<Instant>,
     cost: CostModel,
     returns: Returns,
     /// The time that entries with a deadline are given, averaged.
@@ -39,7 +46,7 @@ pub struct Batcher<T> {
 /// What became of a batch, for the rules to learn from.
 #[derive(Debug, Clone, Copy)]
 pub struct Ran {
-    /// Items of the batch.
+    /// Items that ran: those of the batch but for the ones that were cancelled on the way.
     pub size: usize,
     /// Their weight.
     pub weight: usize,
@@ -103,6 +110,7 @@ impl<T> Batcher<T> {
             waiting_weight: 0,
             next_id: 0,
             closed: false,
+            running: VecDeque::new(),
             cost: CostModel::default(),
             returns: Returns::default(),
             typical_time: None,
@@ -115,7 +123,7 @@ impl<T> Batcher<T> {
     ///
     /// # Errors
     /// [`Refused`] hands the item back with [`Error::ShuttingDown`], [`Error::TooHeavy`],
-    /// [`Error::DeadlineExceeded`], [`Error::QueueFull`] or [`Error::QueueTooHeavy`].
+    /// [`Error::DeadlineExceeded`], [`Error::QueueFull`], [`Error::QueueTooHeavy`] or [`Error::Overloaded`].
     pub fn offer(
         &mut self,
         now: Instant,
@@ -159,7 +167,9 @@ impl<T> Batcher<T> {
         }
         self.stats.batch(len, lingered);
         let batch: Vec<_> = self.waiting.drain(..len).collect();
-        self.waiting_weight -= batch.iter().map(|entry| entry.weight).sum::<usize>();
+        let weight = batch.iter().map(|entry| entry.weight).sum::<usize>();
+        self.waiting_weight -= weight;
+        self.running.push_back(now + self.cost.predict(weight).unwrap_or_default());
         Step::Run(batch)
     }
 
@@ -174,19 +184,20 @@ impl<T> Batcher<T> {
         let BatcherConfig { max_batch_size, max_batch_weight, max_queue_delay, .. } = self.config;
         let full = self.waiting.len() >= max_batch_size
             || self.waiting_weight >= max_batch_weight
-            || self.takes_too_long(self.waiting_weight);
+            || self.half_time_weight().is_some_and(|max| self.waiting_weight >= max);
         let ready_at = self.returns.expected_until(now).unwrap_or(now).max(first.arrived + max_queue_delay);
         full || now >= until || ready_at < until || last.half_time_at().is_some_and(|half_time| half_time < until)
     }
 
-    /// Learns from a batch that [`poll`](Self::poll) handed out.
+    /// Learns from a batch that [`poll`](Self::poll) handed out; to be told of each.
     pub fn completed(&mut self, now: Instant, batch: Ran) {
+        self.running.pop_front();
         match batch.run {
             Some(run) => {
                 self.cost.observe(batch.weight, run);
                 self.stats.run = self.stats.run.saturating_add(run);
             }
-            None => self.stats.failed_batches += 1,
+            None => self.stats.failed_batches += u64::from(batch.size > 0),
         }
         self.returns.completed(now, batch.size, self.cost.fixed());
     }
@@ -257,7 +268,32 @@ impl<T> Batcher<T> {
         if weight > max_queue_weight - self.waiting_weight {
             return Some(Error::QueueTooHeavy { queued: self.waiting_weight, weight, max: max_queue_weight });
         }
+        let wait = self.expected_wait(now, weight)?;
+        if deadline.is_some_and(|deadline| wait > deadline - now) {
+            return Some(Error::Overloaded { wait });
+        }
         None
+    }
+
+    /// How long an item that arrives now would wait for its answer, behind all that waits already; `None` as long as
+    /// the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
+    fn expected_wait(&self, now: Instant, weight: usize) -> Option<Duration> {
+        if self.waiting.is_empty() || self.lingering_until.is_some() {
+            return None;
+        }
+        let devices = self.running.len();
+        let free_in = self.running.front()?.saturating_duration_since(now);
+        let full = self.full_batch_weight();
+        let (batches_ahead, rest) = (self.waiting_weight / full, self.waiting_weight % full);
+        let ahead = self.cost.predict(full)?.mul_f64(batches_ahead as f64 / devices as f64);
+        Some(free_in + ahead + self.cost.predict(rest + weight)?)
+    }
+
+    /// What a batch weighs when enough waits to fill it.
+    fn full_batch_weight(&self) -> usize {
+        let by_size = self.waiting_weight.checked_div(self.waiting.len()).unwrap_or(1) * self.config.max_batch_size;
+        let by_time = self.half_time_weight().unwrap_or(usize::MAX);
+        self.config.max_batch_weight.min(by_size).min(by_time).max(1)
     }
 
     /// How many entries at the head of the queue make the next batch, and whether no arrival could join it. Entries that
@@ -294,7 +330,7 @@ impl<T> Batcher<T> {
         else {
             return Some(Next::Joins);
         };
-        if longer.len > 1 && self.takes_too_long(longer.weight) {
+        if longer.len > 1 && self.half_time_weight().is_some_and(|max| longer.weight > max) {
             return Some(Next::Stays);
         }
         Some(if now.checked_add(run).is_some_and(|end| end <= deadline) {
@@ -310,12 +346,9 @@ impl<T> Batcher<T> {
         })
     }
 
-    /// Whether a batch of `weight` takes more than half of the time that items are given.
-    fn takes_too_long(&self, weight: usize) -> bool {
-        match (self.cost.predict_with_margin(weight), self.typical_time) {
-            (Some(run), Some(time)) => run > time / 2,
-            _ => false,
-        }
+    /// The weight of a batch that takes half of the time that items are given; `None` as long as that is not learned.
+    fn half_time_weight(&self) -> Option<usize> {
+        self.cost.weight_within(self.typical_time? / 2)
     }
 
     /// When a batch of the first `len` entries has waited long enough for more.
@@ -349,35 +382,6 @@ impl<T> Entry<T> {
 /// overflowing.
 fn towards(average: Duration, value: Duration) -> Duration {
     average / 64 * 63 + value / 64
-}
-
-/// What becomes of the entry behind a batch that is being formed.
-enum Next {
-    Joins,
-    /// It stays in the queue, and the batch is complete.
-    Stays,
-    /// The entry at this place, this one or one of the batch, is dropped.
-    Drops(usize),
-}
-
-/// The beginning of the queue as far as it is in the batch.
-#[derive(Debug, Clone, Copy, Default)]
-struct Forming {
-    len: usize,
-    weight: usize,
-    /// The earliest deadline, and whose it is.
-    tightest: Option<(Instant, usize)>,
-}
-
-impl Forming {
-    fn with<T>(self, entry: &Entry<T>) -> Self {
-        let deadline = entry.deadline.map(|deadline| (deadline, self.len));
-        Self {
-            len: self.len + 1,
-            weight: self.weight + entry.weight,
-            tightest: [self.tightest, deadline].into_iter().flatten().min(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -85,6 +85,18 @@ impl CostModel {
         self.known(self.line.at(weight) + self.margin)
     }
 
+    /// The weight of the largest batch that takes no longer than `time`, its margin included.
+    #[must_use]
+    pub fn weight_within(&self, time: Duration) -> Option<usize> {
+        /// So that a weight that fits exactly is not lost to rounding.
+        const TOLERANCE: f64 = 0.01;
+        let spare = time.as_secs_f64() - self.line.fixed - self.margin;
+        // A cost per weight of zero allows any weight.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
+        let weight = (spare.max(0.0) / self.line.per_weight + TOLERANCE) as usize;
+        self.is_known().then_some(weight)
+    }
+
     /// `a`: what a batch costs however small it is.
     #[must_use]
     pub fn fixed(&self) -> Option<Duration> {

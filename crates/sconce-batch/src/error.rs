@@ -1,6 +1,7 @@
 //! Why an item got no output, named by what its caller can do about it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Why an item got no output.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,6 +30,12 @@ pub enum Error {
         weight: usize,
         /// The bound on a batch.
         max: usize,
+    },
+    /// So much waits that the deadline would be missed. Come back later, or go elsewhere.
+    #[error("the queue is overloaded: an answer would take {wait:?}, more than the deadline allows")]
+    Overloaded {
+        /// How long the answer is expected to take.
+        wait: Duration,
     },
     /// The deadline passed before the answer was there, or could not be met any more.
     #[error("the deadline passed, or could not be met any more")]

@@ -43,6 +43,8 @@ pub struct Refusals {
     pub queue_too_heavy: u64,
     /// [`Error::TooHeavy`].
     pub too_heavy: u64,
+    /// [`Error::Overloaded`].
+    pub overloaded: u64,
     /// [`Error::DeadlineExceeded`].
     pub deadline_exceeded: u64,
     /// [`Error::ShuttingDown`].
@@ -55,6 +57,7 @@ impl Stats {
             Error::QueueFull { .. } => self.refused.queue_full += 1,
             Error::QueueTooHeavy { .. } => self.refused.queue_too_heavy += 1,
             Error::TooHeavy { .. } => self.refused.too_heavy += 1,
+            Error::Overloaded { .. } => self.refused.overloaded += 1,
             Error::DeadlineExceeded => self.refused.deadline_exceeded += 1,
             Error::ShuttingDown => self.refused.shutting_down += 1,
             Error::Executor(_) => unreachable!("an executor fails after admission"),

@@ -46,7 +46,7 @@ pub(crate) fn drain<E: Executor>(shared: &Shared<E>, mut executor: E) {
         match step {
             Step::Run(batch) => {
                 shared.room.notify_one();
-                ran = run(&mut executor, batch);
+                ran = Some(run(&mut executor, batch));
             }
             Step::Expire(entries) => {
                 shared.room.notify_one();
@@ -61,8 +61,8 @@ pub(crate) fn drain<E: Executor>(shared: &Shared<E>, mut executor: E) {
     }
 }
 
-/// Runs a batch and answers each entry exactly once. `None` if nobody waited for it any more.
-fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) -> Option<Ran> {
+/// Runs a batch and answers each entry exactly once.
+fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) -> Ran {
     let started = Instant::now();
     let mut items = Vec::with_capacity(batch.len());
     let mut callers = Vec::with_capacity(batch.len());
@@ -75,10 +75,10 @@ fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) -> Option<Ran> 
             callers.push(Caller { reply, queue_wait: started - arrived, deadline });
         }
     }
-    if items.is_empty() {
-        return None;
-    }
     let size = items.len();
+    if size == 0 {
+        return Ran { size, weight, run: None };
+    }
     let outcome = attempt(executor, &items);
     let run = started.elapsed();
     let ran = Ran { size, weight, run: outcome.is_ok().then_some(run) };
@@ -98,7 +98,7 @@ fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) -> Option<Ran> 
             run_one_by_one(executor, &items, callers, started);
         }
     }
-    Some(ran)
+    ran
 }
 
 /// So that one bad item fails alone.

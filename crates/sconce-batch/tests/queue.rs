@@ -148,6 +148,7 @@ async fn a_dropped_ticket_leaves_the_queue_and_never_runs() {
     running.await.unwrap();
     let completion = kept.await.unwrap();
     assert_eq!((completion.output, completion.batch_size), (2, 1));
+    assert_eq!(queue.stats().cancelled, 1);
 }
 
 #[tokio::test]

@@ -58,6 +58,7 @@ struct Simulation {
     outcomes: Vec<Option<Outcome>>,
     trace: DefaultHasher,
     last_admitted_run: usize,
+    learns: bool,
     batches: usize,
     in_time: usize,
 }
@@ -79,6 +80,7 @@ impl Simulation {
             outcomes: vec![None; ARRIVALS],
             trace: DefaultHasher::new(),
             last_admitted_run: 0,
+            learns: true,
             batches: 0,
             in_time: 0,
         }
@@ -134,7 +136,9 @@ impl Simulation {
                 }
             }
             Event::Completion { device, items, weight, run } => {
-                self.batcher.completed(self.now, Ran { size: items.len(), weight, run });
+                if self.learns {
+                    self.batcher.completed(self.now, Ran { size: items.len(), weight, run });
+                }
                 // One item in 500 is bad: its batch fails, and run alone it fails again while its neighbours succeed.
                 for item in items {
                     let in_time = self.deadlines[item].is_none_or(|deadline| self.now <= deadline);
@@ -168,7 +172,10 @@ impl Simulation {
             Err(refused) => {
                 assert!(matches!(
                     refused.error,
-                    Error::QueueFull { .. } | Error::QueueTooHeavy { .. } | Error::TooHeavy { .. }
+                    Error::QueueFull { .. }
+                        | Error::QueueTooHeavy { .. }
+                        | Error::TooHeavy { .. }
+                        | Error::Overloaded { .. }
                 ));
                 assert_eq!(refused.payload, item);
                 self.settle(item, Outcome::Refused);
@@ -291,4 +298,12 @@ fn the_same_seed_gives_the_same_trace() {
     let trace = |seed| Simulation::new(seed, config(Duration::from_millis(1)), 2).run(0.9).trace.finish();
     assert_eq!(trace(7), trace(7));
     assert_ne!(trace(7), trace(8));
+}
+
+#[test]
+fn learning_what_a_batch_costs_answers_more_in_time_under_overload() {
+    let run = |learns| Simulation { learns, ..Simulation::new(9, config(Duration::ZERO), 1) }.run(1.5);
+    let (learned, plain) = (run(true).in_time, run(false).in_time);
+    println!("{learned} in time, {plain} without learning");
+    assert!(learned as f64 > 1.05 * plain as f64, "{learned} in time, {plain} without learning");
 }

@@ -25,7 +25,9 @@ fn code(error: &RequestError) -> Code {
 fn item_code(error: &InferError) -> Code {
     match error {
         InferError::Input(_) | InferError::Queue(QueueError::TooHeavy { .. }) => Code::InvalidArgument,
-        InferError::Queue(QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. }) => Code::ResourceExhausted,
+        InferError::Queue(
+            QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. } | QueueError::Overloaded { .. },
+        ) => Code::ResourceExhausted,
         InferError::Queue(QueueError::DeadlineExceeded) => Code::DeadlineExceeded,
         InferError::Queue(QueueError::ShuttingDown) => Code::Unavailable,
         _ => Code::Internal,
@@ -44,6 +46,7 @@ mod tests {
             (InferError::Input(InputError::Empty { name: "text" }), Code::InvalidArgument),
             (QueueError::TooHeavy { weight: 9, max: 8 }.into(), Code::InvalidArgument),
             (QueueError::QueueFull { max: 8 }.into(), Code::ResourceExhausted),
+            (QueueError::Overloaded { wait: std::time::Duration::from_secs(1) }.into(), Code::ResourceExhausted),
             (QueueError::QueueTooHeavy { queued: 8, weight: 1, max: 8 }.into(), Code::ResourceExhausted),
             (QueueError::DeadlineExceeded.into(), Code::DeadlineExceeded),
             (QueueError::ShuttingDown.into(), Code::Unavailable),

@@ -306,3 +306,21 @@ fn a_device_whose_company_left_is_woken_again_by_the_next_arrival() {
     batcher.offer(now + 11 * MS, "next", 1, None).unwrap();
     assert!(batcher.is_due(now + 11 * MS));
 }
+
+#[test]
+fn an_item_that_would_be_late_behind_all_that_waits_is_refused_at_once() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    offer_each(&mut batcher, now, &[("running", 15, 100)]);
+    assert_eq!(ran(&batcher.poll(now)), ["running"]);
+    offer_each(&mut batcher, now, &[("first behind", 20, 21)]);
+    assert_eq!(batcher.stats().refused.overloaded, 0, "while nothing waits nothing is refused");
+
+    // 20 ms until the device is free, and 5 + 20 + 10 for a batch of both.
+    let refused = batcher.offer(now, "late", 10, Some(now + 54 * MS)).unwrap_err();
+    let Error::Overloaded { wait } = refused.error else { panic!("{:?}", refused.error) };
+    assert!(wait > 54 * MS && wait < 56 * MS, "{wait:?}");
+    assert_eq!(batcher.stats().refused.overloaded, 1);
+    batcher.offer(now, "in time", 10, Some(now + 56 * MS)).unwrap();
+    batcher.offer(now, "patient", 10, None).unwrap();
+}
