@@ -33,6 +33,7 @@ mod error;
 mod executor;
 mod linger;
 mod queue;
+mod shared;
 mod stats;
 mod worker;
 
@@ -41,5 +42,6 @@ pub use config::{BatcherConfig, ConfigError};
 pub use cost::CostModel;
 pub use error::{Error, ExecutorError};
 pub use executor::{Executor, from_fn};
-pub use queue::{Completion, Depth, Queue, SpawnError, Ticket};
+pub use queue::{Depth, Queue, SpawnError, Ticket};
+pub use shared::Completion;
 pub use stats::{BATCH_SIZE_BUCKETS, Refusals, Stats};

@@ -2,16 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::block_on::block_on_until;
-use crate::worker::{self, Idle};
-use crate::{Batcher, BatcherConfig, ConfigError, CostModel, EntryId, Error, Executor, Refused, Stats};
+use crate::shared::{Answer, Job, Shared, lock};
+use crate::worker;
+use crate::{Batcher, BatcherConfig, Completion, ConfigError, CostModel, EntryId, Error, Executor, Refused, Stats};
 
 /// A bounded queue drained by device threads, one per executor.
 ///
@@ -20,19 +21,6 @@ use crate::{Batcher, BatcherConfig, ConfigError, CostModel, EntryId, Error, Exec
 pub struct Queue<E: Executor> {
     shared: Arc<Shared<E>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// An answer, and what it took.
-#[derive(Debug, Clone)]
-pub struct Completion<O> {
-    /// What the executor gave for the item.
-    pub output: O,
-    /// From admission until the device took the item.
-    pub queue_wait: Duration,
-    /// How long the device ran the batch (and, if the batch failed, the item alone).
-    pub run: Duration,
-    /// Items that ran together.
-    pub batch_size: usize,
 }
 
 /// What waits in a queue right now.
@@ -235,57 +223,6 @@ impl<E: Executor> Drop for Ticket<E> {
             shared.room.notify_one();
         }
     }
-}
-
-pub(crate) type Answer<E> = Result<Completion<<E as Executor>::Output>, Error>;
-
-/// What an entry carries through the queue.
-pub(crate) struct Job<E: Executor> {
-    pub(crate) item: E::Item,
-    pub(crate) reply: oneshot::Sender<Answer<E>>,
-}
-
-/// What callers and device threads share.
-pub(crate) struct Shared<E: Executor> {
-    state: Mutex<State<E>>,
-    /// Told whenever an entry leaves the queue; holds one permit if nobody listens.
-    pub(crate) room: Notify,
-    turnstile: tokio::sync::Mutex<()>,
-}
-
-pub(crate) struct State<E: Executor> {
-    pub(crate) batcher: Batcher<Job<E>>,
-    /// Device threads that sleep, the last to fall asleep on top: its caches are the warmest.
-    pub(crate) idle: Vec<Idle>,
-}
-
-impl<E: Executor> Shared<E> {
-    fn new(batcher: Batcher<Job<E>>) -> Self {
-        Self {
-            state: Mutex::new(State { batcher, idle: Vec::new() }),
-            room: Notify::new(),
-            turnstile: tokio::sync::Mutex::new(()),
-        }
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<E>> {
-        lock(&self.state)
-    }
-
-    fn close(&self) {
-        let idle = {
-            let mut state = self.lock();
-            state.batcher.close();
-            std::mem::take(&mut state.idle)
-        };
-        idle.iter().for_each(Idle::wake);
-        self.room.notify_one();
-    }
-}
-
-/// Takes a lock whether or not a holder panicked: the short blocks under our locks leave no half-made state.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn before<O>(

@@ -4,24 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::sync::{Parker, Unparker};
+use crossbeam_utils::sync::Parker;
 use tokio::sync::oneshot;
 
 use crate::batcher::{Entry, Ran, Step};
-use crate::queue::{Answer, Completion, Job, Shared};
+use crate::shared::{Answer, Completion, Idle, Job, Shared};
 use crate::{Error, Executor, ExecutorError};
-
-/// A device thread that sleeps until there is work.
-pub(crate) struct Idle {
-    thread: std::thread::ThreadId,
-    unparker: Unparker,
-}
-
-impl Idle {
-    pub(crate) fn wake(&self) {
-        self.unparker.unpark();
-    }
-}
 
 /// Runs batches until the queue is closed and empty.
 pub(crate) fn drain<E: Executor>(shared: &Shared<E>, mut executor: E) {
