@@ -52,7 +52,7 @@ pub(crate) enum Command {
 /// Speaks the Open Inference Protocol v2, as Triton does, with health checks and reflection, so tritonclient,
 /// `perf_analyzer` and grpcurl work as they are. Serves every model it finds, or those named with --model.
 ///
-/// SIGTERM and Ctrl-C drain: new requests are refused, those in flight are answered, then the process ends with
+/// SIGTERM and Ctrl-C drain: new connections are refused, requests in flight are answered, then the process ends with
 /// status 0. A second signal ends it at once with status 130.
 ///
 /// A model's own sconce.toml wins over the batching flags given here.

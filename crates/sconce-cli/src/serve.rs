@@ -68,7 +68,7 @@ fn listen_error(address: &str, source: io::Error) -> Error {
 /// Resolves at the first signal; from then on a second one ends the process.
 async fn drain_begins(mut signals: Signals) {
     signals.next().await;
-    eprintln!("draining: new requests are refused, those in flight are answered (signal again to end at once)");
+    eprintln!("draining: new connections are refused, requests in flight are answered (signal again to end at once)");
     tokio::spawn(async move {
         signals.next().await;
         process::exit(INTERRUPTED);
