@@ -141,7 +141,9 @@ impl<T> Batcher<T> {
         self.waiting_weight += weight;
         self.returns.arrived(now);
         let entry = Entry { id, payload, weight, arrived: now, deadline };
-        if let Some(time) = entry.time() {
+        // Those that give no time for any batch do not set the pace for the others.
+        let leaves_half = |time: &Duration| self.cost.predict(weight).is_none_or(|alone| alone <= *time / 2);
+        if let Some(time) = entry.time().filter(leaves_half) {
             self.typical_time = Some(self.typical_time.map_or(time, |typical| towards(typical, time)));
         }
         self.waiting.push_back(entry);

@@ -324,3 +324,15 @@ fn an_item_that_would_be_late_behind_all_that_waits_is_refused_at_once() {
     batcher.offer(now, "in time", 10, Some(now + 56 * MS)).unwrap();
     batcher.offer(now, "patient", 10, None).unwrap();
 }
+
+#[test]
+fn callers_that_give_hardly_any_time_do_not_shrink_the_batches_of_others() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    for _ in 0..50 {
+        offer_each(&mut batcher, now, &[("hopeless", 1, 2)]);
+        batcher.poll(now);
+    }
+    offer_each(&mut batcher, now, &[("a", 5, 40), ("b", 9, 40)]);
+    assert_eq!(ran(&batcher.poll(now)), ["a", "b"]);
+}
