@@ -288,12 +288,13 @@ impl<T> Batcher<T> {
         let full = self.full_batch_weight();
         let (batches_ahead, rest) = (self.waiting_weight / full, self.waiting_weight % full);
         let ahead = self.cost.predict(full)?.mul_f64(batches_ahead as f64 / devices as f64);
-        Some(free_in + ahead + self.cost.predict(rest + weight)?)
+        Some(free_in + ahead + self.cost.predict(rest.saturating_add(weight))?)
     }
 
     /// What a batch weighs when enough waits to fill it.
     fn full_batch_weight(&self) -> usize {
-        let by_size = self.waiting_weight.checked_div(self.waiting.len()).unwrap_or(1) * self.config.max_batch_size;
+        let by_size =
+            self.waiting_weight.checked_div(self.waiting.len()).unwrap_or(1).saturating_mul(self.config.max_batch_size);
         let by_time = self.half_time_weight().unwrap_or(usize::MAX);
         self.config.max_batch_weight.min(by_size).min(by_time).max(1)
     }

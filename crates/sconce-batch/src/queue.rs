@@ -109,7 +109,8 @@ impl<E: Executor> Queue<E> {
     /// Admits one item, waiting for room in order of arrival. The answer comes from the [`Ticket`].
     ///
     /// # Errors
-    /// [`Error::TooHeavy`], [`Error::DeadlineExceeded`] (checked at admission) or [`Error::ShuttingDown`].
+    /// [`Error::TooHeavy`], [`Error::Overloaded`], [`Error::DeadlineExceeded`] (checked at admission) or
+    /// [`Error::ShuttingDown`].
     pub async fn submit(&self, mut item: E::Item, deadline: Option<Instant>) -> Result<Ticket<E>, Error> {
         // Only one caller at a time waits for room, the others line up behind it. So a heavy item is not overtaken
         // for ever by light ones, and one wake-up per freed place is enough.

@@ -336,3 +336,19 @@ fn callers_that_give_hardly_any_time_do_not_shrink_the_batches_of_others() {
     offer_each(&mut batcher, now, &[("a", 5, 40), ("b", 9, 40)]);
     assert_eq!(ran(&batcher.poll(now)), ["a", "b"]);
 }
+
+#[test]
+fn bounds_as_large_as_numbers_get_do_no_harm() {
+    let now = Instant::now();
+    let (max_batch_size, max_batch_weight) = (usize::MAX, usize::MAX);
+    let config = BatcherConfig { max_batch_size, max_batch_weight, max_queue_weight: usize::MAX, ..small() };
+    let mut batcher = batcher(config);
+    for (weight, run_ms) in (1..=20).zip(6..) {
+        batcher.completed(now, Ran { size: 1, weight, run: Some(run_ms * MS) });
+    }
+    batcher.offer(now, "running", 1, None).unwrap();
+    assert_eq!(ran(&batcher.poll(now)), ["running"]);
+    batcher.offer(now, "heavy", usize::MAX / 2, None).unwrap();
+    let refused = batcher.offer(now, "behind it", usize::MAX / 2, Some(now + 10 * MS)).unwrap_err();
+    assert!(matches!(refused.error, Error::Overloaded { .. }), "{:?}", refused.error);
+}
