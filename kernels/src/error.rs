@@ -12,4 +12,58 @@ pub enum KernelError {
         /// Elements of the bias.
         bias: usize,
     },
+    /// The weights of a layer are not what its inputs and outputs ask for.
+    #[error("{weights} weights and a bias of {bias} do not make a layer from {inputs} inputs to {outputs} outputs")]
+    WeightShape {
+        /// Elements of the weight.
+        weights: usize,
+        /// Elements of the bias.
+        bias: usize,
+        /// Columns of x.
+        inputs: usize,
+        /// Columns of y.
+        outputs: usize,
+    },
+    /// A layer has more inputs than exact sums of its format allow.
+    #[error("a layer of {inputs} inputs; int8 takes at most {max}")]
+    TooManyInputs {
+        /// Columns of x.
+        inputs: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// Weights in blocks need whole blocks.
+    #[error("a layer of {inputs} inputs; weights in blocks need a multiple of {block}")]
+    NotWholeBlocks {
+        /// Columns of x.
+        inputs: usize,
+        /// Weights of a block.
+        block: usize,
+    },
+    /// A weight cannot be quantised.
+    #[error("weight {at} is {value}; only finite weights can be quantised")]
+    NotFinite {
+        /// Its index.
+        at: usize,
+        /// What it is.
+        value: String,
+    },
+    /// A matrix is not what a layer takes or gives.
+    #[error("x of {x} and y of {y} elements do not hold the same number of rows of {inputs} and {outputs}")]
+    MatrixShape {
+        /// Elements of x.
+        x: usize,
+        /// Elements of y.
+        y: usize,
+        /// Columns of x.
+        inputs: usize,
+        /// Columns of y.
+        outputs: usize,
+    },
+    /// Parts of an encoder, or of a batch, that do not fit together.
+    #[error("{what}")]
+    Mismatch {
+        /// Which, and how.
+        what: String,
+    },
 }

@@ -20,7 +20,20 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod aligned;
+pub mod attention;
 pub mod bias_gelu;
+pub mod embedding;
+pub mod encoder;
 mod error;
+pub mod linear;
+pub mod pooling;
+pub mod quantize;
+pub mod residual_norm;
+mod rows;
+mod simd;
+mod team;
 
 pub use error::KernelError;
+pub use simd::Isa;
+pub use team::Team;

@@ -9,6 +9,7 @@
 //! The limits hold: `gelu(∞) = ∞`, `gelu(-∞) = 0`; NaN stays NaN. An element's result depends on its value and bias
 //! alone, never on its position or its neighbours.
 
+pub(crate) mod gelu;
 pub mod reference;
 mod simd;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, bail};
 
 use crate::KernelError;
+use crate::simd::Isa;
 
 /// Which formula of gelu a model was trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub fn bias_gelu(values: &mut [f32], bias: &[f32], form: GeluForm) -> std::resul
         return Err(KernelError::RowLength { values: values.len(), bias: bias.len() });
     }
     if !values.is_empty() {
-        simd::bias_gelu(values, bias, form);
+        Isa::best().run(simd::BiasGelu { values, bias, form });
     }
     Ok(())
 }

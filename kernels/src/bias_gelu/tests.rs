@@ -2,23 +2,15 @@ use candle_core::{Device, Tensor};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{GeluForm, bias_gelu, bias_gelu_tensor, reference, simd};
-use crate::KernelError;
+use crate::{Isa, KernelError};
 
 const FORMS: [GeluForm; 2] = [GeluForm::Erf, GeluForm::Tanh];
 /// Allowed error as a part of the larger of 1 and |x|; the module's documentation states it.
 const TOLERANCE: f64 = 1.5e-7;
 
-type Implementation = fn(&mut [f32], &[f32], GeluForm);
-
-/// Every implementation that this processor can run.
-fn implementations() -> Vec<(&'static str, Implementation)> {
-    let mut all: Vec<(&'static str, Implementation)> = vec![("portable", simd::portable), ("chosen", simd::bias_gelu)];
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: both features have just been found.
-        all.push(("avx2+fma", |values, bias, form| unsafe { simd::avx2_fma(values, bias, form) }));
-    }
-    all
+/// Runs the kernel on one instruction set.
+fn run(isa: Isa, values: &mut [f32], bias: &[f32], form: GeluForm) {
+    isa.run(simd::BiasGelu { values, bias, form });
 }
 
 fn relative_error(got: f32, expected: f64, x: f32) -> f64 {
@@ -32,15 +24,13 @@ fn every_implementation_agrees_with_the_reference_at_every_size() {
         for rows in [0, 1, 2, 5] {
             let values: Vec<f32> = (0..rows * columns).map(|_| random.random_range(-6.0..6.0)).collect();
             let bias: Vec<f32> = (0..columns).map(|_| random.random_range(-1.0..1.0)).collect();
-            for (form, (name, implementation)) in
-                FORMS.into_iter().flat_map(|f| implementations().into_iter().map(move |i| (f, i)))
-            {
+            for (form, isa) in FORMS.into_iter().flat_map(|form| Isa::available().iter().map(move |isa| (form, isa))) {
                 let expected = reference::bias_gelu(&values, &bias, form);
                 let mut got = values.clone();
-                implementation(&mut got, &bias, form);
+                run(*isa, &mut got, &bias, form);
                 for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
                     let error = relative_error(*got, *expected, values[at] + bias[at % columns]);
-                    assert!(error <= TOLERANCE, "{name} {form:?} {rows}x{columns} at {at}: {got} for {expected}");
+                    assert!(error <= TOLERANCE, "{isa} {form:?} {rows}x{columns} at {at}: {got} for {expected}");
                 }
             }
         }
@@ -51,16 +41,16 @@ fn every_implementation_agrees_with_the_reference_at_every_size() {
 fn the_error_stays_within_the_documented_bound_on_a_dense_grid() {
     let grid: Vec<f32> = (-2_000_000_i32..=2_000_000).map(|step| step as f32 * 1e-5).collect();
     for form in FORMS {
-        for (name, implementation) in implementations() {
+        for isa in Isa::available() {
             let mut got = grid.clone();
-            implementation(&mut got, &[0.0], form);
+            run(*isa, &mut got, &[0.0], form);
             let (worst, at) = grid
                 .iter()
                 .zip(&got)
                 .map(|(x, y)| (relative_error(*y, reference::gelu(f64::from(*x), form), *x), *x))
                 .fold((0.0, 0.0), |worst, next| if next.0 > worst.0 { next } else { worst });
-            println!("{name} {form:?}: largest error {worst:.2e} at {at}");
-            assert!(worst <= TOLERANCE, "{name} {form:?}: error {worst:.2e} at {at}");
+            println!("{isa} {form:?}: largest error {worst:.2e} at {at}");
+            assert!(worst <= TOLERANCE, "{isa} {form:?}: error {worst:.2e} at {at}");
         }
     }
 }
@@ -81,18 +71,18 @@ fn infinities_zeros_huge_and_tiny_values_have_their_limits_and_nan_stays_nan() {
         (-100.0, 0.0),
     ];
     for form in FORMS {
-        for (name, implementation) in implementations() {
+        for isa in Isa::available() {
             for (x, limit) in cases {
                 // In every lane of a vector and in the rest after it.
                 let mut row = vec![x; 19];
-                implementation(&mut row, &[0.0; 19], form);
+                run(*isa, &mut row, &[0.0; 19], form);
                 // Equal bits for an infinity, of which no difference can be taken.
                 let near = |y: f32| y.to_bits() == limit.to_bits() || (y - limit).abs() <= 1e-36;
-                assert!(row.iter().all(|y| near(*y)), "{name} {form:?} gelu({x}) = {row:?}, not {limit}");
+                assert!(row.iter().all(|y| near(*y)), "{isa} {form:?} gelu({x}) = {row:?}, not {limit}");
             }
             let mut row = vec![f32::NAN; 19];
-            implementation(&mut row, &[0.0; 19], form);
-            assert!(row.iter().all(|y| y.is_nan()), "{name} {form:?} lost a NaN: {row:?}");
+            run(*isa, &mut row, &[0.0; 19], form);
+            assert!(row.iter().all(|y| y.is_nan()), "{isa} {form:?} lost a NaN: {row:?}");
         }
     }
 }
@@ -102,13 +92,13 @@ fn an_element_gives_the_same_bits_at_every_position() {
     let mut random = StdRng::seed_from_u64(2);
     let values: Vec<f32> = (0..64).map(|_| random.random_range(-6.0..6.0)).collect();
     for form in FORMS {
-        for (name, implementation) in implementations() {
+        for isa in Isa::available() {
             let mut whole = values.clone();
-            implementation(&mut whole, &[0.25; 64], form);
+            run(*isa, &mut whole, &[0.25; 64], form);
             for (at, x) in values.iter().enumerate() {
                 let mut alone = [*x];
-                implementation(&mut alone, &[0.25], form);
-                assert_eq!(alone[0].to_bits(), whole[at].to_bits(), "{name} {form:?} at {at}");
+                run(*isa, &mut alone, &[0.25], form);
+                assert_eq!(alone[0].to_bits(), whole[at].to_bits(), "{isa} {form:?} at {at}");
             }
         }
     }

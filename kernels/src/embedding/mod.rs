@@ -1,0 +1,142 @@
+//! Tables of vectors, and the sum of three rows that begins an encoder:
+//! `layer_norm(words[id] + segments[segment] + positions[position])` (Devlin et al., arXiv:1810.04805).
+
+mod simd;
+#[cfg(test)]
+mod tests;
+
+use crate::KernelError;
+use crate::aligned::Aligned;
+use crate::linear::int8::{quantized, scale_of};
+use crate::residual_norm::LayerNorm;
+use crate::rows::RowsMut;
+use crate::simd::Isa;
+
+/// How a table is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFormat {
+    /// 4 bytes an element.
+    F32,
+    /// 1 byte an element and a scale per row.
+    Int8,
+}
+
+/// A table of vectors, looked up by row.
+pub struct Table {
+    columns: usize,
+    rows: usize,
+    values: Values,
+}
+
+pub(crate) enum Values {
+    F32(Vec<f32>),
+    Int8 { values: Aligned<i8>, scales: Vec<f32> },
+}
+
+impl Table {
+    /// `values` is `[rows, columns]`.
+    ///
+    /// # Errors
+    /// If it is not whole rows or, in int8, an element is not finite.
+    pub fn new(values: Vec<f32>, columns: usize, format: TableFormat) -> Result<Self, KernelError> {
+        if columns == 0 || !values.len().is_multiple_of(columns) {
+            let what = format!("a table of {} elements has no whole rows of {columns}", values.len());
+            return Err(KernelError::Mismatch { what });
+        }
+        let rows = values.len() / columns;
+        let values = match format {
+            TableFormat::F32 => Values::F32(values),
+            TableFormat::Int8 => {
+                if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+                    return Err(KernelError::NotFinite { at, value: values[at].to_string() });
+                }
+                let scales: Vec<f32> = values.chunks_exact(columns).map(scale_of).collect();
+                let mut bytes = Aligned::zeros(values.len());
+                for ((row, scale), to) in values.chunks_exact(columns).zip(&scales).zip(bytes.chunks_exact_mut(columns))
+                {
+                    to.iter_mut().zip(row).for_each(|(to, value)| *to = quantized(*value, *scale));
+                }
+                Values::Int8 { values: bytes, scales }
+            }
+        };
+        Ok(Self { columns, rows, values })
+    }
+
+    /// Rows that can be looked up.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Elements of a row.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Bytes that it holds in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.values {
+            Values::F32(values) => size_of_val(values.as_slice()),
+            Values::Int8 { values, scales } => values.bytes() + size_of_val(scales.as_slice()),
+        }
+    }
+}
+
+/// The tables at the entrance of an encoder, all of one width.
+pub struct Embeddings {
+    words: Table,
+    positions: Table,
+    segments: Table,
+    norm: LayerNorm,
+}
+
+impl Embeddings {
+    /// Puts tables of one width together.
+    ///
+    /// # Errors
+    /// If their widths differ.
+    pub fn new(words: Table, positions: Table, segments: Table, norm: LayerNorm) -> Result<Self, KernelError> {
+        let widths = [words.columns, positions.columns, segments.columns, norm.columns()];
+        if widths.iter().any(|width| *width != widths[0]) {
+            let what = format!("embeddings of words, positions, segments and norm of widths {widths:?}");
+            return Err(KernelError::Mismatch { what });
+        }
+        Ok(Self { words, positions, segments, norm })
+    }
+
+    /// Elements of a token's vector.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.words.columns
+    }
+
+    /// Bytes that the tables hold in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.words.bytes() + self.positions.bytes() + self.segments.bytes()
+    }
+
+    /// Names the first number that is in no table.
+    pub(crate) fn check(&self, ids: &[u32], segments: &[u32], lengths: &[usize]) -> Result<(), KernelError> {
+        let tables = [("token id", ids, &self.words), ("segment", segments, &self.segments)];
+        for (name, numbers, table) in tables {
+            if let Some(number) = numbers.iter().find(|number| **number as usize >= table.rows) {
+                return Err(KernelError::Mismatch { what: format!("{name} {number}; the table has {}", table.rows) });
+            }
+        }
+        match lengths.iter().find(|length| !(1..=self.positions.rows).contains(length)) {
+            Some(length) => {
+                let what = format!("a sequence of {length} tokens; the model takes 1 to {}", self.positions.rows);
+                Err(KernelError::Mismatch { what })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The normalised sums for the tokens of one sequence from position 0, all of them within the tables.
+    pub(crate) fn embed(&self, isa: Isa, ids: &[u32], segments: &[u32], out: RowsMut<'_, f32>) {
+        isa.run(simd::Embed { embeddings: self, ids, segments, out });
+    }
+}

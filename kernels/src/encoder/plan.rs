@@ -1,0 +1,120 @@
+//! How a batch is spread over threads: by whole sequences, or by the columns of each product.
+
+use std::ops::Range;
+
+/// Sizes that a layer's cost depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Costs {
+    pub(super) hidden: usize,
+    pub(super) inner: usize,
+}
+
+impl Costs {
+    /// Multiply-adds of one sequence in one layer.
+    fn of(self, length: usize) -> usize {
+        let Self { hidden, inner } = self;
+        length * (4 * hidden * hidden + 2 * hidden * inner + 2 * length * hidden)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// Each part is run through all layers by one thread, with nothing to wait for.
+    Sequences,
+    /// All threads share each product.
+    Columns,
+}
+
+/// Consecutive sequences of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) sequences: Range<usize>,
+    pub(super) tokens: Range<usize>,
+}
+
+/// Fewer tokens would read the weights too often, unless a thread would have nothing to do.
+const MIN_PART_TOKENS: usize = 64;
+/// More would not fit the second-level cache with what a layer makes of them.
+const MAX_PART_TOKENS: usize = 192;
+/// Threads that stand idle for more of the time than this share their work by columns.
+const MAX_IDLE: f64 = 0.25;
+
+/// Cuts a batch into `parts` of whole sequences, which threads take as they become free.
+pub(super) fn plan(lengths: &[usize], threads: usize, costs: Costs, parts: &mut Vec<Part>) -> Plan {
+    let tokens: usize = lengths.iter().sum();
+    // Two parts per thread, so that a thread that is held up leaves work to the others.
+    let least = tokens.div_ceil(threads).min(MIN_PART_TOKENS);
+    let aim = (tokens / (2 * threads)).max(least).min(MAX_PART_TOKENS);
+    parts.clear();
+    let (mut sequence, mut token) = (0, 0);
+    while sequence < lengths.len() {
+        let (first, from) = (sequence, token);
+        while sequence < lengths.len() && (sequence == first || token - from + lengths[sequence] <= aim) {
+            token += lengths[sequence];
+            sequence += 1;
+        }
+        parts.push(Part { sequences: first..sequence, tokens: from..token });
+    }
+    if threads > 1 && idle(lengths, threads, costs, parts) > MAX_IDLE { Plan::Columns } else { Plan::Sequences }
+}
+
+/// The part of the threads' time that is lost if each takes the next part when it is free.
+fn idle(lengths: &[usize], threads: usize, costs: Costs, parts: &[Part]) -> f64 {
+    /// More threads than this are never idle alike.
+    const MAX_THREADS: usize = 256;
+    let mut busy_until = [0_usize; MAX_THREADS];
+    let busy_until = &mut busy_until[..threads.min(MAX_THREADS)];
+    let mut total = 0;
+    for part in parts {
+        let cost: usize = lengths[part.sequences.clone()].iter().map(|length| costs.of(*length)).sum();
+        let first_free = busy_until.iter_mut().min().expect("there is a thread");
+        *first_free += cost;
+        total += cost;
+    }
+    let end = busy_until.iter().copied().max().expect("there is a thread");
+    1.0 - total as f64 / (end * busy_until.len()).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COSTS: Costs = Costs { hidden: 384, inner: 1536 };
+
+    fn planned(lengths: &[usize], threads: usize) -> (Plan, Vec<Part>) {
+        let mut parts = Vec::new();
+        let plan = plan(lengths, threads, COSTS, &mut parts);
+        (plan, parts)
+    }
+
+    #[test]
+    fn one_sequence_is_split_by_columns_among_several_threads_alone() {
+        assert_eq!(planned(&[16], 2).0, Plan::Columns);
+        assert_eq!(planned(&[16], 1).0, Plan::Sequences);
+    }
+
+    #[test]
+    fn sequences_that_keep_all_threads_busy_stay_whole() {
+        for lengths in [&[64; 8][..], &[32; 32], &[128; 8], &[16, 16]] {
+            assert_eq!(planned(lengths, 2).0, Plan::Sequences, "{lengths:?}");
+        }
+        assert_eq!(planned(&[128, 16], 2).0, Plan::Columns);
+        assert_eq!(planned(&[64; 8], 16).0, Plan::Columns);
+    }
+
+    #[test]
+    fn parts_cover_the_batch_in_order_and_are_bounded_unless_one_sequence_is_longer() {
+        let lengths = [5, 300, 64, 64, 64, 7, 7, 128, 500, 1];
+        for threads in 1..5 {
+            let (_, parts) = planned(&lengths, threads);
+            let (mut sequence, mut token) = (0, 0);
+            for part in &parts {
+                assert_eq!((part.sequences.start, part.tokens.start), (sequence, token));
+                assert!(part.tokens.len() <= MAX_PART_TOKENS || part.sequences.len() == 1, "{part:?}");
+                sequence = part.sequences.end;
+                token = part.tokens.end;
+            }
+            assert_eq!((sequence, token), (lengths.len(), lengths.iter().sum()));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Weight-only blocks: llama.cpp's formats, packed and unpacked by candle.
+//!
+//! A panel is unpacked into f32 before the rows of x pass by, so that its cost is shared by all rows of a batch.
+
+use std::ops::Range;
+
+use candle_core::quantized::k_quants::{BlockQ4K, BlockQ8_0, GgmlType};
+
+use super::Activation;
+use super::tile::times_panel;
+use crate::KernelError;
+use crate::aligned::Aligned;
+use crate::rows::{Rows, RowsMut};
+use crate::simd::{Isa, Kernel, PANEL_VECTORS, Simd};
+
+/// Which blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockFormat {
+    /// 32 weights of 8 bits with one f16 scale: 8.5 bits a weight.
+    Q8_0,
+    /// 256 weights of 4 bits in eight sub-blocks with scale and minimum: 4.5 bits a weight. A layer whose inputs are
+    /// not a multiple of 256 is kept in `Q8_0`.
+    Q4K,
+}
+
+pub(super) struct PackedBlocks {
+    isa: Isa,
+    inputs: usize,
+    outputs: usize,
+    blocks: Blocks,
+    bias: Aligned<f32>,
+}
+
+enum Blocks {
+    Q8_0(Vec<BlockQ8_0>),
+    Q4K(Vec<BlockQ4K>),
+}
+
+impl PackedBlocks {
+    /// `weight` is `[outputs, inputs]`; `bias` has `outputs` elements.
+    pub(super) fn new(
+        isa: Isa,
+        weight: &[f32],
+        bias: &[f32],
+        inputs: usize,
+        format: BlockFormat,
+    ) -> Result<Self, KernelError> {
+        if !inputs.is_multiple_of(BlockQ8_0::BLCK_SIZE) {
+            return Err(KernelError::NotWholeBlocks { inputs, block: BlockQ8_0::BLCK_SIZE });
+        }
+        let blocks = if format == BlockFormat::Q4K && inputs.is_multiple_of(BlockQ4K::BLCK_SIZE) {
+            Blocks::Q4K(pack(weight))
+        } else {
+            Blocks::Q8_0(pack(weight))
+        };
+        let outputs = bias.len();
+        let mut padded_bias = Aligned::zeros(outputs.next_multiple_of(isa.panel()));
+        padded_bias[..outputs].copy_from_slice(bias);
+        Ok(Self { isa, inputs, outputs, blocks, bias: padded_bias })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let blocks = match &self.blocks {
+            Blocks::Q8_0(blocks) => size_of_val(blocks.as_slice()),
+            Blocks::Q4K(blocks) => size_of_val(blocks.as_slice()),
+        };
+        blocks + self.bias.bytes()
+    }
+
+    pub(super) fn forward(
+        &self,
+        x: Rows<'_, f32>,
+        panels: Range<usize>,
+        mut y: RowsMut<'_, f32>,
+        activation: Activation,
+        scratch: &mut Aligned<f32>,
+    ) {
+        let width = self.isa.panel();
+        scratch.grow((width + 1) * self.inputs);
+        let (panel_weights, row) = scratch.split_at_mut(width * self.inputs);
+        for (index, panel) in panels.enumerate() {
+            let columns = index * width..y.columns().min((index + 1) * width);
+            self.unpack(panel, panel_weights, &mut row[..self.inputs]);
+            let y = y.part(0..x.rows(), columns);
+            let bias = &self.bias[panel * width..][..width];
+            self.isa.run(Product { x, panel: panel_weights, bias, y, activation });
+        }
+    }
+
+    /// The weights of a panel as [`times_panel`] wants them; `row` is room for one output's.
+    fn unpack(&self, panel: usize, to: &mut [f32], row: &mut [f32]) {
+        let width = self.isa.panel();
+        for column in 0..width.min(self.outputs - panel * width) {
+            let output = panel * width + column;
+            match &self.blocks {
+                Blocks::Q8_0(blocks) => unpack_row(blocks, output, row),
+                Blocks::Q4K(blocks) => unpack_row(blocks, output, row),
+            }
+            for (slot, weight) in to[column..].iter_mut().step_by(width).zip(row.iter()) {
+                *slot = *weight;
+            }
+        }
+    }
+}
+
+fn pack<B: GgmlType>(weight: &[f32]) -> Vec<B> {
+    let mut blocks = vec![B::zeros(); weight.len() / B::BLCK_SIZE];
+    B::from_float(weight, &mut blocks);
+    blocks
+}
+
+fn unpack_row<B: GgmlType>(blocks: &[B], output: usize, row: &mut [f32]) {
+    let count = row.len() / B::BLCK_SIZE;
+    B::to_float(&blocks[output * count..][..count], row);
+}
+
+struct Product<'a> {
+    x: Rows<'a, f32>,
+    panel: &'a [f32],
+    bias: &'a [f32],
+    y: RowsMut<'a, f32>,
+    activation: Activation,
+}
+
+impl Kernel for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let start: [S::F32; PANEL_VECTORS] = [simd.load(self.bias), simd.load(&self.bias[S::LANES..])];
+        let mut y = self.y;
+        times_panel(simd, self.x, self.panel, start, y.reborrow());
+        self.activation.apply(simd, y);
+    }
+}

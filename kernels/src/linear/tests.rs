@@ -1,0 +1,169 @@
+use std::num::NonZeroUsize;
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+use super::*;
+use crate::bias_gelu::GeluForm;
+
+fn numbers(random: &mut StdRng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| random.random_range(-1.0..1.0)).collect()
+}
+
+fn team(threads: usize) -> Team {
+    Team::new(NonZeroUsize::new(threads).unwrap())
+}
+
+const FORMATS: [WeightFormat; 4] = [
+    WeightFormat::F32,
+    WeightFormat::Int8,
+    WeightFormat::Blocks(BlockFormat::Q8_0),
+    WeightFormat::Blocks(BlockFormat::Q4K),
+];
+
+/// Every layer of the table, on every instruction set.
+fn each_layer(inputs: usize, outputs: usize, format: WeightFormat, check: impl Fn(&Linear, &[f32], &[f32])) {
+    let mut random = StdRng::seed_from_u64((inputs * 1000 + outputs) as u64);
+    let (weight, bias) = (numbers(&mut random, inputs * outputs), numbers(&mut random, outputs));
+    for isa in Isa::available() {
+        let layer = Linear::for_isa(*isa, &weight, Some(&bias), inputs, outputs, format).unwrap();
+        check(&layer, &weight, &bias);
+    }
+}
+
+#[test]
+fn f32_agrees_with_the_reference_at_every_size_and_activation() {
+    let activations =
+        [Activation::Identity, Activation::Relu, Activation::Gelu(GeluForm::Erf), Activation::Gelu(GeluForm::Tanh)];
+    for (inputs, outputs) in [(1, 1), (3, 5), (16, 16), (31, 33), (64, 32), (100, 48), (128, 130), (384, 65)] {
+        each_layer(inputs, outputs, WeightFormat::F32, |layer, weight, bias| {
+            let mut random = StdRng::seed_from_u64(7);
+            for rows in [0, 1, 2, 5, 6, 7, 11, 12, 13, 24, 25, 97] {
+                let x = numbers(&mut random, rows * inputs);
+                for activation in activations {
+                    let mut y = vec![f32::NAN; rows * outputs];
+                    layer.forward(&team(1), &x, &mut y, activation).unwrap();
+                    let expected = reference::linear(&x, weight, bias, inputs, activation);
+                    for (at, (got, expected)) in y.iter().zip(&expected).enumerate() {
+                        let bound = 1e-6 * (inputs as f64).sqrt().max(1.0) + 3e-7;
+                        assert!(
+                            (f64::from(*got) - expected).abs() <= bound,
+                            "{layer:?} {rows} rows {activation:?} at {at}: {got} for {expected}"
+                        );
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn int8_agrees_with_exact_sums_of_what_was_quantised() {
+    for (inputs, outputs) in [(1, 1), (4, 16), (5, 7), (63, 33), (384, 32), (1536, 40)] {
+        each_layer(inputs, outputs, WeightFormat::Int8, |layer, weight, bias| {
+            let mut random = StdRng::seed_from_u64(8);
+            for rows in [1, 3, 4, 6, 12, 13, 26] {
+                let x = numbers(&mut random, rows * inputs);
+                let mut y = vec![f32::NAN; rows * outputs];
+                layer.forward(&team(1), &x, &mut y, Activation::Identity).unwrap();
+                let expected = reference::linear_int8(&x, weight, bias, inputs, layer.isa.max_u8());
+                // Rounding of the result; and an instruction set without fused multiply-add may round one byte in
+                // some hundred thousand to the other side, which changes a sum by one weight.
+                let one_byte = 1.01 / 127.0 * 2.0 / f64::from(layer.isa.max_u8()) * 127.0;
+                let largest = expected.iter().fold(1.0, |largest: f64, y| largest.max(y.abs()));
+                for (at, (got, expected)) in y.iter().zip(&expected).enumerate() {
+                    let error = (f64::from(*got) - expected).abs();
+                    let bound = if layer.isa.name() == "portable" { one_byte } else { 0.0 } + 1e-6 * largest;
+                    assert!(error <= bound, "{layer:?} {rows} rows at {at}: {got} for {expected}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn every_format_stays_within_its_error_of_the_f32_layer() {
+    // Root mean square of the error over that of the outputs.
+    for (format, bound) in FORMATS.into_iter().zip([1e-6, 0.02, 0.01, 0.12]) {
+        each_layer(512, 96, format, |layer, weight, bias| {
+            let x = numbers(&mut StdRng::seed_from_u64(9), 10 * 512);
+            let mut y = vec![f32::NAN; 10 * 96];
+            layer.forward(&team(1), &x, &mut y, Activation::Identity).unwrap();
+            let expected = reference::linear(&x, weight, bias, 512, Activation::Identity);
+            let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+            let error = square(&mut y.iter().zip(&expected).map(|(got, expected)| f64::from(*got) - expected));
+            let error = (error / square(&mut expected.iter().copied())).sqrt();
+            assert!(error < bound, "{layer:?} {format:?}: {error:.2e}");
+        });
+    }
+}
+
+#[test]
+fn a_row_gives_the_same_bits_in_every_batch_at_every_place_and_on_any_number_of_threads() {
+    const ROWS: usize = 30;
+    for format in FORMATS {
+        each_layer(96, 150, format, |layer, _, _| {
+            let x = numbers(&mut StdRng::seed_from_u64(10), ROWS * 96);
+            let mut alone = vec![0.0; ROWS * 150];
+            for (x, y) in x.chunks_exact(96).zip(alone.chunks_exact_mut(150)) {
+                layer.forward(&team(1), x, y, Activation::Gelu(GeluForm::Erf)).unwrap();
+            }
+            for threads in [1, 2, 3, 7] {
+                let team = team(threads);
+                for rows in 1..=ROWS {
+                    for (x, alone) in x.chunks(rows * 96).zip(alone.chunks(rows * 150)) {
+                        let mut y = vec![f32::NAN; alone.len()];
+                        layer.forward(&team, x, &mut y, Activation::Gelu(GeluForm::Erf)).unwrap();
+                        let same = y.iter().zip(alone).all(|(y, alone)| y.to_bits() == alone.to_bits());
+                        assert!(same, "{layer:?} in batches of {rows} on {threads} threads");
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn formats_hold_what_they_promise_in_memory() {
+    let weight = vec![0.5; 512 * 512];
+    let bytes = |format| Linear::new(&weight, None, 512, 512, format).unwrap().bytes() as f64 / (512.0 * 512.0);
+    let [f32, int8, q8_0, q4k] = FORMATS.map(bytes);
+    assert!(f32 < 4.05 && int8 < 1.05 && q8_0 < 1.08 && q4k < 0.58, "{f32} {int8} {q8_0} {q4k}");
+}
+
+#[test]
+fn shapes_that_do_not_fit_and_weights_that_are_not_finite_are_refused() {
+    let new = |weight: &[f32], bias: Option<&[f32]>, inputs, outputs, format| {
+        Linear::new(weight, bias, inputs, outputs, format).map(|_| ()).unwrap_err().to_string()
+    };
+    let f32 = WeightFormat::F32;
+    assert!(new(&[1.0; 5], None, 2, 3, f32).contains("5 weights"));
+    assert!(new(&[1.0; 6], Some(&[0.0; 2]), 2, 3, f32).contains("a bias of 2"));
+    assert!(new(&[], None, 0, 3, f32).contains("0 inputs"));
+    assert!(new(&[], None, usize::MAX, 2, f32).contains("0 weights"));
+    let mut weight = [1.0; 6];
+    weight[4] = f32::NAN;
+    assert_eq!(new(&weight, None, 2, 3, WeightFormat::Int8), "weight 4 is NaN; only finite weights can be quantised");
+    assert!(new(&vec![0.0; 70_000], None, 70_000, 1, WeightFormat::Int8).contains("at most 65536"));
+    assert!(new(&[1.0; 33], None, 33, 1, FORMATS[2]).contains("a multiple of 32"));
+
+    let layer = Linear::new(&[1.0; 6], None, 2, 3, f32).unwrap();
+    for (x, y) in [(3, 3), (2, 2), (4, 3)] {
+        let mut y = vec![7.0; y];
+        let refused = layer.forward(&team(1), &vec![0.0; x], &mut y, Activation::Identity).unwrap_err();
+        assert!(refused.to_string().contains("do not hold the same number of rows"), "{refused}");
+        assert!(y.iter().all(|y| y.to_bits() == 7.0_f32.to_bits()));
+    }
+}
+
+#[test]
+fn tiles_take_as_many_rows_as_fit_and_end_evenly() {
+    let cut = |mut rows: usize| {
+        let mut tiles = Vec::new();
+        while rows > 0 {
+            tiles.push(tile::next_rows(rows, 6));
+            rows -= tiles[tiles.len() - 1];
+        }
+        tiles
+    };
+    assert_eq!((cut(16), cut(6), cut(7), cut(13)), (vec![6, 5, 5], vec![6], vec![4, 3], vec![6, 4, 3]));
+}

@@ -1,0 +1,273 @@
+//! Threads that help with the parts of one computation.
+//!
+//! The caller works too, and takes the next part whenever it is free, as the helpers do. A helper that the system has
+//! not woken in time is not waited for: on a machine with more work than cores a computation goes on alone instead of
+//! standing at a barrier. Helpers sleep when there is nothing to do; they never spin.
+
+use std::any::Any;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+/// A caller and its helpers; several callers may share one team.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// let team = sconce_kernels::Team::new(std::num::NonZeroUsize::new(2).expect("not zero"));
+/// let sum = AtomicUsize::new(0);
+/// team.run(10, &|part| { sum.fetch_add(part, Ordering::Relaxed); });
+/// assert_eq!(sum.into_inner(), 45);
+/// ```
+pub struct Team {
+    shared: Arc<Shared>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A job has come, or the team closes.
+    job_came: Condvar,
+    /// A helper has left a job.
+    helper_left: Condvar,
+}
+
+struct State {
+    /// Each lies on the stack of a caller, which takes it off the list and waits for its helpers before it returns.
+    jobs: Vec<JobPointer>,
+    sleeping: usize,
+    closing: bool,
+}
+
+struct JobPointer(*const Job<'static>);
+
+// SAFETY: a job is shared by reference among threads, and what is in it is `Sync`.
+unsafe impl Send for JobPointer {}
+
+struct Job<'a> {
+    work: &'a (dyn Fn(usize) + Sync),
+    parts: usize,
+    /// The next part that nobody has taken.
+    next: AtomicUsize,
+    /// Helpers at work on it. Changed while the state is locked.
+    helpers: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Job<'_> {
+    fn has_parts(&self) -> bool {
+        self.next.load(Ordering::Relaxed) < self.parts
+    }
+
+    /// Takes parts until none is left. A panic is kept, and the other parts run all the same.
+    fn take_parts(&self) {
+        loop {
+            let part = self.next.fetch_add(1, Ordering::Relaxed);
+            if part >= self.parts {
+                return;
+            }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(part))) {
+                self.panic.lock().expect("nothing panics while it is locked").get_or_insert(panic);
+            }
+        }
+    }
+}
+
+impl Team {
+    /// A team of `threads`, the caller included.
+    ///
+    /// # Panics
+    /// If the system cannot start a thread.
+    #[must_use]
+    pub fn new(threads: NonZeroUsize) -> Self {
+        let state = State { jobs: Vec::new(), sleeping: 0, closing: false };
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), job_came: Condvar::new(), helper_left: Condvar::new() });
+        let helpers = (1..threads.get())
+            .map(|helper| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("sconce-cpu-{helper}"))
+                    .spawn(move || shared.help())
+                    .expect("the system can start a thread")
+            })
+            .collect();
+        Self { shared, helpers }
+    }
+
+    /// Threads of a computation, its caller included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.helpers.len() + 1
+    }
+
+    /// Calls `work` with each of `0..parts` once, here and on the helpers that are free, and returns when all are done.
+    ///
+    /// # Panics
+    /// If `work` does: the first panic goes on here, after all parts have ended.
+    pub fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
+        let job = Job { work, parts, next: AtomicUsize::new(0), helpers: AtomicUsize::new(0), panic: Mutex::new(None) };
+        if parts > 1 && !self.helpers.is_empty() {
+            self.shared.offer(&job);
+            job.take_parts();
+            self.shared.withdraw(&job);
+        } else {
+            job.take_parts();
+        }
+        if let Some(panic) = job.panic.into_inner().expect("nothing panics while it is locked") {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it is locked")
+    }
+
+    fn offer(&self, job: &Job<'_>) {
+        let mut state = self.lock();
+        state.jobs.push(JobPointer(std::ptr::from_ref(job).cast()));
+        let wanted = state.sleeping.min(job.parts - 1);
+        drop(state);
+        for _ in 0..wanted {
+            self.job_came.notify_one();
+        }
+    }
+
+    /// After this no helper knows the job.
+    fn withdraw(&self, job: &Job<'_>) {
+        let mut state = self.lock();
+        state.jobs.retain(|other| !std::ptr::addr_eq(other.0, job));
+        while job.helpers.load(Ordering::Relaxed) > 0 {
+            state = self.helper_left.wait(state).expect("nothing panics while it is locked");
+        }
+    }
+
+    /// A helper's life.
+    fn help(&self) {
+        let mut state = self.lock();
+        while !state.closing {
+            // SAFETY: a job is on the list only while its caller is within `run` and waits for the lock to take it off.
+            let open = state.jobs.iter().map(|job| unsafe { &*job.0 }).find(|job| job.has_parts());
+            let Some(job) = open else {
+                state.sleeping += 1;
+                state = self.job_came.wait(state).expect("nothing panics while it is locked");
+                state.sleeping -= 1;
+                continue;
+            };
+            job.helpers.fetch_add(1, Ordering::Relaxed);
+            drop(state);
+            job.take_parts();
+            state = self.lock();
+            if job.helpers.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.helper_left.notify_all();
+            }
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.job_came.notify_all();
+        for helper in self.helpers.drain(..) {
+            helper.join().expect("a helper catches the panics of its work");
+        }
+    }
+}
+
+impl std::fmt::Debug for Team {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Team({} threads)", self.threads())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn team(threads: usize) -> Team {
+        Team::new(NonZeroUsize::new(threads).unwrap())
+    }
+
+    #[test]
+    fn each_part_is_run_once_whatever_the_number_of_threads() {
+        for threads in [1, 2, 5] {
+            let team = team(threads);
+            for parts in [0, 1, 2, 3, 100] {
+                let runs: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+                team.run(parts, &|part| {
+                    runs[part].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1), "{parts} parts on {threads}");
+            }
+        }
+    }
+
+    #[test]
+    fn helpers_take_parts_while_the_caller_is_busy() {
+        // The first part ends only when the second has run, so another thread must take it.
+        let (team, ran) = (team(2), AtomicBool::new(false));
+        let deadline = Instant::now() + Duration::from_mins(1);
+        team.run(2, &|part| {
+            if part == 1 {
+                ran.store(true, Ordering::Release);
+            }
+            while !ran.load(Ordering::Acquire) {
+                assert!(Instant::now() < deadline, "no helper came");
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_after_all_parts_and_the_team_goes_on() {
+        let (team, runs) = (team(3), AtomicUsize::new(0));
+        for _ in 0..20 {
+            let panic = catch_unwind(AssertUnwindSafe(|| {
+                team.run(8, &|part| {
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    assert_ne!(part, 3, "part three fails");
+                });
+            }));
+            let message = *panic.unwrap_err().downcast::<String>().unwrap();
+            assert!(message.contains("part three fails"), "{message}");
+        }
+        assert_eq!(runs.load(Ordering::Relaxed), 160);
+    }
+
+    #[test]
+    fn several_callers_share_one_team() {
+        let team = team(3);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let sum = AtomicUsize::new(0);
+                        team.run(7, &|part| {
+                            sum.fetch_add(part, Ordering::Relaxed);
+                        });
+                        assert_eq!(sum.into_inner(), 21);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn work_within_work_is_done() {
+        let (team, sum) = (team(2), AtomicUsize::new(0));
+        team.run(4, &|_| {
+            team.run(4, &|part| {
+                sum.fetch_add(part, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(sum.into_inner(), 24);
+    }
+}
