@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use candle_core::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sconce_models::{Features, Network, Registry};
+use sconce_models::{Features, LoadOptions, Network, Registry};
 
 const SHAPES: [(usize, usize); 3] = [(1, 16), (8, 64), (32, 32)];
 
@@ -19,7 +18,7 @@ fn forward(criterion: &mut Criterion) {
 }
 
 fn bench(criterion: &mut Criterion, name: &str, directory: &std::path::Path) {
-    let mut network = Registry::default().load(directory, &Device::Cpu).expect("the model loads").network;
+    let mut network = Registry::default().load(directory, &LoadOptions::default()).expect("the model loads").network;
     let mut group = criterion.benchmark_group(format!("forward/{name}"));
     for (texts, tokens) in SHAPES {
         let batch: Vec<_> = (0..).take(texts).map(|text| features(text, tokens)).collect();

@@ -42,6 +42,53 @@ pub fn read_sentence_pairs(path: &std::path::Path) -> Vec<SentencePair> {
         .collect()
 }
 
+/// A question with what was offered as an answer to it.
+pub struct Candidates {
+    /// The question.
+    pub question: String,
+    /// Each sentence, and whether people say that it answers the question.
+    pub answers: Vec<(String, bool)>,
+}
+
+/// Reads TREC-QA: a header, then lines of question, label, answer. Questions whose answers are all right or all wrong
+/// say nothing about a ranking and are left out, as is the custom.
+///
+/// # Panics
+/// If the file cannot be read or a line is of another form.
+#[must_use]
+pub fn read_candidates(path: &std::path::Path) -> Vec<Candidates> {
+    let mut reader = csv::ReaderBuilder::new().from_path(path).expect("the file can be read");
+    let mut all: Vec<Candidates> = Vec::new();
+    for record in reader.records() {
+        let record = record.expect("a line of comma-separated values");
+        let answer = (record[2].to_owned(), &record[1] == "1");
+        match all.iter_mut().find(|candidates| candidates.question == record[0]) {
+            Some(candidates) => candidates.answers.push(answer),
+            None => all.push(Candidates { question: record[0].to_owned(), answers: vec![answer] }),
+        }
+    }
+    all.retain(|candidates| {
+        let right = candidates.answers.iter().filter(|(_, right)| *right).count();
+        right > 0 && right < candidates.answers.len()
+    });
+    all
+}
+
+/// Average precision of a ranking by score: the mean, over the right answers, of the share of right ones down to there.
+#[must_use]
+pub fn average_precision(scores: &[f64], right: &[bool]) -> f64 {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let (mut found, mut sum) = (0.0, 0.0);
+    for (rank, at) in order.into_iter().enumerate() {
+        if right[at] {
+            found += 1.0;
+            sum += found / (rank + 1) as f64;
+        }
+    }
+    if found > 0.0 { sum / found } else { 0.0 }
+}
+
 /// Spearman's rank correlation: Pearson's correlation of the ranks, equal values sharing their mean rank.
 ///
 /// # Panics
@@ -90,5 +137,13 @@ mod tests {
         assert!((spearman(&[1.0, 2.0, 3.0], &[9.0, 4.0, 1.0]) + 1.0).abs() < 1e-12);
         // By hand: ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3.
         assert!((spearman(&[1.0, 2.0, 2.0, 3.0], &[1.0, 2.0, 3.0, 4.0]) - 0.948_683_298).abs() < 1e-9);
+    }
+
+    #[test]
+    fn average_precision_is_one_for_the_best_ranking_and_known_for_others() {
+        let near = |found: f64, expected: f64| (found - expected).abs() < 1e-12;
+        assert!(near(average_precision(&[0.9, 0.8, 0.1], &[true, true, false]), 1.0));
+        assert!(near(average_precision(&[0.1, 0.8, 0.9], &[true, false, true]), 5.0 / 6.0));
+        assert!(near(average_precision(&[0.1, 0.2], &[false, false]), 0.0));
     }
 }

@@ -1,40 +1,86 @@
 //! all-MiniLM-L6-v2, as `sconce pull minilm` brings it: agreement with people, and batched equals alone.
 
-use candle_core::Device;
-use sconce::{Input, Model, Registry, Runtime, Truncation};
-use sconce_models::Features;
-use sconce_tests::{path_or_skip, read_sentence_pairs, spearman};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use sconce::{Input, Model, ModelSource, Precision, Registry, Runtime, Truncation};
+use sconce_models::{Features, LoadOptions, Team};
+use sconce_tests::{Candidates, average_precision, path_or_skip, read_candidates, read_sentence_pairs, spearman};
 
 /// What PyTorch in f32 gives on the development part of the STS benchmark.
 const STSB_DEV_SPEARMAN: f64 = 86.72;
+/// And on the questions of TREC-QA's test part (mean average precision).
+const TREC_QA_MAP: f64 = 74.43;
+
+/// How far from PyTorch's f32 a precision may be, in points of Spearman and of MAP.
+const PRECISIONS: [(Precision, f64, f64); 3] =
+    [(Precision::F32, 0.05, 0.05), (Precision::Int8, 0.3, 0.7), (Precision::Q8_0, 0.3, 0.7)];
+
+fn minilm(directory: &Path, precision: Precision) -> (Runtime, Model) {
+    let source = ModelSource::new(directory).name("minilm").precision(precision);
+    let runtime = Runtime::builder().model(source).build().expect("MiniLM loads");
+    let model = runtime.model("minilm").expect("it was named so").clone();
+    (runtime, model)
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn minilm_ranks_the_sts_benchmark_as_its_reference_does() {
+async fn minilm_ranks_the_sts_benchmark_as_its_reference_does_in_every_precision() {
     let Some(directory) = path_or_skip("SCONCE_MINILM", "the STS benchmark") else { return };
     let Some(pairs) = path_or_skip("SCONCE_STSB_DEV", "the STS benchmark") else { return };
-    let runtime = Runtime::builder().named_model("minilm", directory).build().expect("MiniLM loads");
-    let model = runtime.model("minilm").expect("it was named so");
-
     let pairs = read_sentence_pairs(&pairs);
     assert_eq!(pairs.len(), 1500);
-    let answers: Vec<_> = pairs
-        .iter()
-        .map(|pair| {
-            let (model, first, second) = (model.clone(), pair.first.clone(), pair.second.clone());
-            tokio::spawn(async move {
-                let (first, second) = tokio::join!(embed(&model, first), embed(&model, second));
-                first.iter().zip(&second).map(|(a, b)| f64::from(a * b)).sum::<f64>()
-            })
+    let scores: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
+    for (precision, allowed, _) in PRECISIONS {
+        let (_runtime, model) = minilm(&directory, precision);
+        let sentences = pairs.iter().flat_map(|pair| [pair.first.clone(), pair.second.clone()]);
+        let vectors = embed_all(&model, sentences).await;
+        let cosines: Vec<f64> = vectors.chunks_exact(2).map(|pair| dot(&pair[0], &pair[1])).collect();
+        let found = 100.0 * spearman(&cosines, &scores);
+        println!("MiniLM in {precision}, STS-B dev: Spearman {found:.3}");
+        let gap = (found - STSB_DEV_SPEARMAN).abs();
+        assert!(gap <= allowed, "{precision}: Spearman {found:.3}, expected {STSB_DEV_SPEARMAN} ± {allowed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn minilm_ranks_the_answers_of_trec_qa_as_its_reference_does_in_every_precision() {
+    let Some(directory) = path_or_skip("SCONCE_MINILM", "TREC-QA") else { return };
+    let Some(candidates) = path_or_skip("SCONCE_TREC_QA", "TREC-QA") else { return };
+    let candidates = read_candidates(&candidates);
+    for (precision, _, allowed) in PRECISIONS {
+        let (_runtime, model) = minilm(&directory, precision);
+        let mut precisions = Vec::new();
+        for Candidates { question, answers } in &candidates {
+            let texts = std::iter::once(question.clone()).chain(answers.iter().map(|(answer, _)| answer.clone()));
+            let vectors = embed_all(&model, texts).await;
+            let scores: Vec<f64> = vectors[1..].iter().map(|answer| dot(&vectors[0], answer)).collect();
+            let right: Vec<bool> = answers.iter().map(|(_, right)| *right).collect();
+            precisions.push(average_precision(&scores, &right));
+        }
+        let found = 100.0 * precisions.iter().sum::<f64>() / precisions.len() as f64;
+        println!("MiniLM in {precision}, TREC-QA: MAP {found:.3} over {} questions", precisions.len());
+        let gap = (found - TREC_QA_MAP).abs();
+        assert!(gap <= allowed, "{precision}: MAP {found:.3}, expected {TREC_QA_MAP} ± {allowed}");
+    }
+}
+
+async fn embed_all(model: &Model, texts: impl Iterator<Item = String>) -> Vec<Vec<f32>> {
+    let waiting: Vec<_> = texts
+        .map(|text| {
+            let model = model.clone();
+            tokio::spawn(async move { embed(&model, text).await })
         })
         .collect();
-    let mut cosines = Vec::new();
-    for answer in answers {
-        cosines.push(answer.await.expect("both sentences are embedded"));
+    let mut vectors = Vec::new();
+    for vector in waiting {
+        vectors.push(vector.await.expect("every text is embedded"));
     }
-    let scores: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
-    let found = 100.0 * spearman(&cosines, &scores);
-    println!("MiniLM, STS-B dev: Spearman {found:.3}");
-    assert!((found - STSB_DEV_SPEARMAN).abs() <= 0.05, "Spearman {found:.3}, expected {STSB_DEV_SPEARMAN} ± 0.05");
+    vectors
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()
 }
 
 async fn embed(model: &Model, text: String) -> Vec<f32> {
@@ -42,25 +88,35 @@ async fn embed(model: &Model, text: String) -> Vec<f32> {
 }
 
 #[test]
-fn minilm_batched_equals_alone() {
+fn minilm_batched_equals_alone_to_the_bit_in_every_precision_on_any_number_of_threads() {
     let Some(directory) = path_or_skip("SCONCE_MINILM", "batched equals alone") else { return };
-    let mut model = Registry::default().load(&directory, &Device::Cpu).expect("MiniLM loads");
-    let items: Vec<Features> = (0..33)
-        .map(|words| {
-            let text = Input::from("candle sconce wall light ".repeat(1 + words * 7 % 19));
-            model.processor.prepare(text, Truncation::Truncate).expect("a good text").features
-        })
-        .collect();
-    let alone: Vec<_> = items
-        .iter()
-        .flat_map(|item| model.network.forward(std::slice::from_ref(item)).expect("the forward pass succeeds"))
-        .collect();
-    for size in 1..=items.len() {
-        for (batch, alone) in items.chunks(size).zip(alone.chunks(size)) {
-            let rows = model.network.forward(batch).expect("the forward pass succeeds");
-            let difference =
-                rows.iter().flatten().zip(alone.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(difference < 1e-5, "batches of {size} differ from alone by {difference}");
+    for (precision, ..) in PRECISIONS {
+        let load = |threads| {
+            let team = Arc::new(Team::new(NonZeroUsize::new(threads).expect("not zero")));
+            let options = LoadOptions { precision: Some(precision), team, ..LoadOptions::default() };
+            Registry::default().load(&directory, &options).expect("MiniLM loads")
+        };
+        let mut model = load(1);
+        let items: Vec<Features> = (0..33)
+            .map(|words| {
+                let text = Input::from("candle sconce wall light ".repeat(1 + words * 7 % 19));
+                model.processor.prepare(text, Truncation::Truncate).expect("a good text").features
+            })
+            .collect();
+        let alone: Vec<_> = items
+            .iter()
+            .flat_map(|item| model.network.forward(std::slice::from_ref(item)).expect("the forward pass succeeds"))
+            .collect();
+        for threads in [1, 2, 3] {
+            let mut model = load(threads);
+            for size in [1, 2, 8, 33] {
+                for (batch, alone) in items.chunks(size).zip(alone.chunks(size)) {
+                    let rows = model.network.forward(batch).expect("the forward pass succeeds");
+                    let mut pairs = rows.iter().flatten().zip(alone.iter().flatten());
+                    let same = pairs.all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{precision}: batches of {size} on {threads} threads differ from alone");
+                }
+            }
         }
     }
 }

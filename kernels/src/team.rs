@@ -26,6 +26,13 @@ pub struct Team {
     helpers: Vec<JoinHandle<()>>,
 }
 
+impl Default for Team {
+    /// A thread for each core that the process may use.
+    fn default() -> Self {
+        Self::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     /// A job has come, or the team closes.
@@ -99,8 +106,8 @@ impl Team {
 
     /// Threads of a computation, its caller included.
     #[must_use]
-    pub fn threads(&self) -> usize {
-        self.helpers.len() + 1
+    pub fn threads(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN.saturating_add(self.helpers.len())
     }
 
     /// Calls `work` with each of `0..parts` once, here and on the helpers that are free, and returns when all are done.

@@ -2,36 +2,46 @@
 
 mod config;
 mod encoder;
+mod packed;
+mod tensors;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 
 use config::{Architecture, Config};
-use encoder::{Encoder, PackedTokens, Run};
+use packed::PackedBert;
+use tensors::TensorBert;
 
-use crate::dense::Dense;
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
     Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
-    ModelDirectory, Network, Output, Pooling, Prepared, Processor, Signature, TEXT_INPUT, Task, TextProcessor,
-    Truncation, Weights, labels,
+    ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature, TEXT_INPUT, Target, Task,
+    TextProcessor, Truncation, Weights, labels,
 };
 
 /// `"model_type": "bert"`.
 pub(crate) const FAMILY: Family = Family {
     model_type: "bert",
     summary: "text embedding and classification (BertModel, BertForSequenceClassification)",
+    precisions,
     load,
 };
 
-fn load(directory: &ModelDirectory, device: &Device) -> Result<LoadedModel, LoadError> {
+/// Lower ones have kernels on the CPU alone.
+fn precisions(device: &Device) -> &'static [Precision] {
+    if device.is_cpu() { &Precision::ALL } else { &[Precision::F32] }
+}
+
+fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config = Config::read(directory)?;
-    let weights = directory.weights(device)?;
+    let weights = directory.weights(&target.device)?;
     let architecture = config.architecture().map_err(|message| directory.invalid("config.json", message))?;
     match architecture {
-        Architecture::Embedding => load_embedding(directory, &config, &weights, device),
-        Architecture::Classification => load_classification(directory, &config, &weights, device),
+        Architecture::Embedding => load_embedding(directory, &config, &weights, target),
+        Architecture::Classification => load_classification(directory, &config, &weights, target),
     }
 }
 
@@ -39,20 +49,20 @@ fn load_embedding(
     directory: &ModelDirectory,
     config: &Config,
     weights: &Weights,
-    device: &Device,
+    target: &Target,
 ) -> Result<LoadedModel, LoadError> {
     let settings = directory.settings(&["pooling", "normalize", "max_tokens"])?;
     let declared = SentenceTransformer::read(directory)?;
     let text = load_text(directory, config, &settings, declared.max_tokens)?;
     let head = match settings.model.pooling.or(declared.pooling).unwrap_or(Pooling::Mean) {
-        Pooling::Mean => Head::Mean,
-        Pooling::Cls => Head::Cls,
+        Pooling::Mean => HeadKind::Mean,
+        Pooling::Cls => HeadKind::Cls,
     };
     let normalize = settings.model.normalize.or(declared.normalize).unwrap_or(true);
     let task = Task::Embedding { dimensions: config.hidden_size };
     Ok(LoadedModel {
-        signature: signature(&text, task, weights),
-        network: Box::new(BertNetwork::load(directory, config, weights, device, head)?),
+        signature: signature(&text, task, weights, target),
+        network: Box::new(BertNetwork::load(directory, config, weights, head, target)?),
         processor: Arc::new(EmbeddingProcessor { text, normalize }),
         settings,
     })
@@ -62,21 +72,18 @@ fn load_classification(
     directory: &ModelDirectory,
     config: &Config,
     weights: &Weights,
-    device: &Device,
+    target: &Target,
 ) -> Result<LoadedModel, LoadError> {
     let settings = directory.settings(&["max_tokens"])?;
     let text = load_text(directory, config, &settings, None)?;
     let invalid = |message| directory.invalid("config.json", message);
     let missing = || invalid("field 'id2label' is missing; give one label per class".to_owned());
     let labels = labels::in_order(config.id2label.as_ref().ok_or_else(missing)?).map_err(invalid)?;
-    let head = Head::Classifier {
-        pooler: Dense::load(weights, "bert.pooler.dense", config.hidden_size, config.hidden_size)?,
-        classifier: Dense::load(weights, "classifier", config.hidden_size, labels.len())?,
-    };
+    let head = HeadKind::Classifier { labels: labels.len() };
     let task = Task::Classification { labels: Arc::clone(&labels) };
     Ok(LoadedModel {
-        signature: signature(&text, task, weights),
-        network: Box::new(BertNetwork::load(directory, config, weights, device, head)?),
+        signature: signature(&text, task, weights, target),
+        network: Box::new(BertNetwork::load(directory, config, weights, head, target)?),
         processor: Arc::new(ClassificationProcessor { text, labels }),
         settings,
     })
@@ -91,12 +98,13 @@ fn load_text(
     TextProcessor::load(directory, settings, declared, config.max_position_embeddings, config.vocab_size)
 }
 
-fn signature(text: &TextProcessor, task: Task, weights: &Weights) -> Signature {
+fn signature(text: &TextProcessor, task: Task, weights: &Weights, target: &Target) -> Signature {
     let kind = InputKind::Text { max_tokens: text.max_tokens() };
     Signature {
         model_type: FAMILY.model_type.to_owned(),
         input: InputSpec { name: TEXT_INPUT, kind },
         task,
+        precision: target.precision,
         parameters: weights.parameters(),
     }
 }
@@ -139,48 +147,26 @@ impl Processor for ClassificationProcessor {
     }
 }
 
-/// From token vectors to one row per text.
-enum Head {
+/// What stands on top of the encoder: from token vectors to one row per text.
+#[derive(Debug, Clone, Copy)]
+enum HeadKind {
     Mean,
     Cls,
-    Classifier { pooler: Dense, classifier: Dense },
-}
-
-impl Head {
-    fn forward(&self, hidden: &Tensor, runs: &[Run]) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Mean => {
-                let means: Vec<Tensor> = runs.iter().map(|run| mean(hidden, *run)).collect::<Result<_, _>>()?;
-                Tensor::cat(&means, 0)
-            }
-            Self::Cls => first_tokens(hidden, runs),
-            Self::Classifier { pooler, classifier } => {
-                classifier.forward(&pooler.forward(&first_tokens(hidden, runs)?)?.tanh()?)
-            }
-        }
-    }
-}
-
-fn mean(hidden: &Tensor, run: Run) -> candle_core::Result<Tensor> {
-    let texts = hidden.narrow(0, run.start, run.tokens())?.reshape((run.texts, run.length, ()))?;
-    // A product, because candle's sum over a middle dimension is many times slower on the CPU.
-    let weights = Tensor::full(1.0 / run.length as f32, (run.texts, 1, run.length), hidden.device())?;
-    weights.matmul(&texts)?.squeeze(1)
-}
-
-fn first_tokens(hidden: &Tensor, runs: &[Run]) -> candle_core::Result<Tensor> {
-    let rows = runs.iter().flat_map(|run| (0..run.texts).map(|text| run.start + text * run.length));
-    let rows: Vec<u32> = rows.map(|row| u32::try_from(row).expect("a batch has fewer than 2^32 tokens")).collect();
-    hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)
+    Classifier { labels: usize },
 }
 
 struct BertNetwork {
-    encoder: Encoder,
-    head: Head,
-    device: Device,
+    engine: Engine,
     max_tokens: usize,
     vocab_size: usize,
     type_vocab_size: usize,
+}
+
+enum Engine {
+    /// The CPU.
+    Packed(Box<PackedBert>),
+    /// Any other device.
+    Tensors(Box<TensorBert>),
 }
 
 impl BertNetwork {
@@ -188,14 +174,17 @@ impl BertNetwork {
         directory: &ModelDirectory,
         config: &Config,
         weights: &Weights,
-        device: &Device,
-        head: Head,
+        head: HeadKind,
+        target: &Target,
     ) -> Result<Self, LoadError> {
         let prefix = if weights.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
+        let engine = if target.device.is_cpu() {
+            Engine::Packed(Box::new(PackedBert::load(directory, config, weights, prefix, head, target)?))
+        } else {
+            Engine::Tensors(Box::new(TensorBert::load(directory, config, weights, prefix, head, &target.device)?))
+        };
         Ok(Self {
-            encoder: Encoder::load(directory, weights, prefix, config)?,
-            head,
-            device: device.clone(),
+            engine,
             max_tokens: config.max_position_embeddings,
             vocab_size: config.vocab_size,
             type_vocab_size: config.type_vocab_size,
@@ -233,34 +222,9 @@ impl Network for BertNetwork {
         }
         let items: Vec<_> =
             batch.iter().enumerate().map(|(item, features)| self.checked(item, features)).collect::<Result<_, _>>()?;
-        let mut by_length: Vec<usize> = (0..items.len()).collect();
-        by_length.sort_by_key(|item| items[*item].0.len());
-
-        let tokens = pack(by_length.iter().map(|item| items[*item]));
-        let hidden = self.encoder.forward(&tokens, &self.device)?;
-        let sorted_rows = self.head.forward(&hidden, &tokens.runs)?.to_vec2::<f32>()?;
-
-        let mut rows = vec![Vec::new(); items.len()];
-        for (item, row) in by_length.into_iter().zip(sorted_rows) {
-            rows[item] = row;
+        match &mut self.engine {
+            Engine::Packed(engine) => engine.forward(&items).map_err(|error| candle_core::Error::wrap(error).into()),
+            Engine::Tensors(engine) => Ok(engine.forward(&items)?),
         }
-        Ok(rows)
     }
-}
-
-/// Puts texts end to end; neighbours of equal length become one run.
-fn pack<'a>(texts: impl Iterator<Item = (&'a [u32], &'a [u32])>) -> PackedTokens {
-    let mut packed =
-        PackedTokens { input_ids: Vec::new(), token_type_ids: Vec::new(), positions: Vec::new(), runs: Vec::new() };
-    for (input_ids, token_type_ids) in texts {
-        let (start, length) = (packed.input_ids.len(), input_ids.len());
-        match packed.runs.last_mut() {
-            Some(run) if run.length == length => run.texts += 1,
-            _ => packed.runs.push(Run { start, texts: 1, length }),
-        }
-        packed.input_ids.extend_from_slice(input_ids);
-        packed.token_type_ids.extend_from_slice(token_type_ids);
-        packed.positions.extend((0..).take(length));
-    }
-    packed
 }

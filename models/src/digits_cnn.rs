@@ -10,33 +10,38 @@ use serde::Deserialize;
 use crate::dense::Dense;
 use crate::{
     Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Prepared, Processor, Signature, Task, Truncation, Weights,
-    labels, sizes,
+    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
+    Truncation, Weights, labels, sizes,
 };
 
 /// The name clients use for an image.
 pub const IMAGE_INPUT: &str = "image";
 
 /// `"model_type": "digits-cnn"`.
-pub(crate) const FAMILY: Family =
-    Family { model_type: "digits-cnn", summary: "handwritten digits from 8×8 pixels", load };
+pub(crate) const FAMILY: Family = Family {
+    model_type: "digits-cnn",
+    summary: "handwritten digits from 8×8 pixels",
+    precisions: |_| &[Precision::F32],
+    load,
+};
 
-fn load(directory: &ModelDirectory, device: &Device) -> Result<LoadedModel, LoadError> {
+fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config: Config = directory.config()?;
     let invalid = |message| directory.invalid("config.json", message);
     config.check().map_err(invalid)?;
     let labels = config.labels().map_err(invalid)?;
     let settings = directory.settings(&[])?;
-    let weights = directory.weights(device)?;
+    let weights = directory.weights(&target.device)?;
     let shape = [config.num_channels, config.image_size, config.image_size];
     Ok(LoadedModel {
         signature: Signature {
             model_type: FAMILY.model_type.to_owned(),
             input: InputSpec { name: IMAGE_INPUT, kind: InputKind::Image { shape } },
             task: Task::Classification { labels: Arc::clone(&labels) },
+            precision: target.precision,
             parameters: weights.parameters(),
         },
-        network: Box::new(DigitsNetwork::load(&config, &weights, device)?),
+        network: Box::new(DigitsNetwork::load(&config, &weights, &target.device)?),
         processor: Arc::new(DigitsProcessor { shape, rescale: config.rescale, labels }),
         settings,
     })

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::Precision;
+use crate::precision::names;
+
 /// An input that this model cannot take. The caller mends the input; its neighbours are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -139,6 +142,23 @@ pub enum LoadError {
         model_type: String,
         /// The families of the registry.
         known: Vec<String>,
+    },
+    /// A precision that models of this family do not have on the device.
+    #[error(
+        "{path}: '{model_type}' models have no precision '{precision}' on device '{device}'; choose one of: {}",
+        names(allowed)
+    )]
+    UnsupportedPrecision {
+        /// The `sconce.toml` that asks for it; the model directory where whoever loads it asks.
+        path: PathBuf,
+        /// The family.
+        model_type: String,
+        /// What is asked for.
+        precision: Precision,
+        /// Where it would run: `cpu`, `cuda:0`.
+        device: String,
+        /// What such models have there.
+        allowed: Vec<Precision>,
     },
     /// Weights that are missing, cut short, or of another shape than the configuration says.
     #[error("{path} does not fit the model: {source}")]

@@ -2,11 +2,11 @@
 //! and finishes one item on the caller's thread, and a [`Network`] that runs batches on a device thread.
 //!
 //! ```
-//! use sconce_models::{Device, Registry, Truncation};
+//! use sconce_models::{LoadOptions, Registry, Truncation};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/zoo/tiny-bert-sentiment");
-//! let mut model = Registry::default().load(directory.as_ref(), &Device::Cpu)?;
+//! let mut model = Registry::default().load(directory.as_ref(), &LoadOptions::default())?;
 //! let prepared = model.processor.prepare("A lovely film.".into(), Truncation::Truncate)?;
 //! let rows = model.network.forward(&[prepared.features])?;
 //! let output = model.processor.finish(rows.into_iter().next().expect("one row per item"));
@@ -33,6 +33,7 @@ mod labels;
 mod magika;
 mod norm;
 mod output;
+mod precision;
 mod registry;
 mod sentence_transformers;
 mod settings;
@@ -44,6 +45,7 @@ mod weights;
 use std::sync::Arc;
 
 pub use candle_core::Device;
+pub use sconce_kernels::Team;
 
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
@@ -52,7 +54,8 @@ pub use features::{Features, Prepared};
 pub use input::{Array, ArrayData, Input, Truncation};
 pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
 pub use output::{Classification, Output};
-pub use registry::{Family, Registry};
+pub use precision::{Precision, UnknownPrecision};
+pub use registry::{Family, LoadOptions, Registry, Target};
 pub use settings::{BatchingSettings, ModelSettings, Pooling, Settings};
 pub use signature::{InputKind, InputSpec, Signature, Task};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor};

@@ -14,8 +14,8 @@ use crate::dense::Dense;
 use crate::norm::Norm;
 use crate::{
     Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Prepared, Processor, Signature, Task, Truncation, Weights,
-    labels, sizes,
+    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
+    Truncation, Weights, labels, sizes,
 };
 
 /// The name clients use for the content of a file.
@@ -26,23 +26,29 @@ pub const CONTENT_INPUT: &str = "content";
 pub const MAX_CONTENT_BYTES: usize = 64 << 20;
 
 /// `"model_type": "magika"`.
-pub(crate) const FAMILY: Family = Family { model_type: "magika", summary: "the type of a file from its content", load };
+pub(crate) const FAMILY: Family = Family {
+    model_type: "magika",
+    summary: "the type of a file from its content",
+    precisions: |_| &[Precision::F32],
+    load,
+};
 
-fn load(directory: &ModelDirectory, device: &Device) -> Result<LoadedModel, LoadError> {
+fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config: Config = directory.config()?;
     let invalid = |message| directory.invalid("config.json", message);
     config.check().map_err(invalid)?;
     let labels = labels::in_order(&config.id2label).map_err(invalid)?;
     let settings = directory.settings(&[])?;
-    let weights = directory.weights(device)?;
+    let weights = directory.weights(&target.device)?;
     Ok(LoadedModel {
         signature: Signature {
             model_type: FAMILY.model_type.to_owned(),
             input: InputSpec { name: CONTENT_INPUT, kind: InputKind::Content },
             task: Task::Classification { labels: Arc::clone(&labels) },
+            precision: target.precision,
             parameters: weights.parameters(),
         },
-        network: Box::new(MagikaNetwork::load(&config, &weights, labels.len(), device)?),
+        network: Box::new(MagikaNetwork::load(&config, &weights, labels.len(), &target.device)?),
         processor: Arc::new(MagikaProcessor { window: config.window(), labels }),
         settings,
     })

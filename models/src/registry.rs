@@ -1,11 +1,14 @@
-//! The model families by `model_type`.
+//! The model families by `model_type`, and how one of them is chosen and told to load.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
+use sconce_kernels::Team;
 
-use crate::{LoadError, LoadedModel, ModelDirectory, bert, digits_cnn, magika};
+use crate::settings::MODEL_FIELDS;
+use crate::{LoadError, LoadedModel, ModelDirectory, Precision, bert, digits_cnn, magika};
 
 /// One kind of model: how to load a directory whose `config.json` names it.
 #[derive(Debug, Clone, Copy)]
@@ -14,8 +17,39 @@ pub struct Family {
     pub model_type: &'static str,
     /// What such models do, in a few words.
     pub summary: &'static str,
-    /// Loads both halves of a model, the network onto the device.
-    pub load: fn(&ModelDirectory, &Device) -> Result<LoadedModel, LoadError>,
+    /// The precisions that such models have on a device.
+    pub precisions: fn(&Device) -> &'static [Precision],
+    /// Loads both halves of a model. The target's precision is one of `precisions`, and the signature must say it.
+    pub load: fn(&ModelDirectory, &Target) -> Result<LoadedModel, LoadError>,
+}
+
+/// What whoever loads a model chooses. The default is the CPU with a thread per core, in the model's own precision.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Where the network runs.
+    pub device: Device,
+    /// The precision it is computed in. `None`: what `sconce.toml` says, else f32.
+    pub precision: Option<Precision>,
+    /// The CPU threads that compute batches; models share them. More than there are cores take turns and gain nothing;
+    /// fewer leave cores to others.
+    pub team: Arc<Team>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { device: Device::Cpu, precision: None, team: Arc::default() }
+    }
+}
+
+/// Where and how a family's network runs: [`LoadOptions`] with nothing left open.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Where the network runs.
+    pub device: Device,
+    /// The precision it is computed in.
+    pub precision: Precision,
+    /// The CPU threads that compute batches.
+    pub team: Arc<Team>,
 }
 
 /// The families that can be loaded.
@@ -46,20 +80,64 @@ impl Registry {
         self.families.values()
     }
 
-    /// Loads a model directory by the `model_type` of its `config.json`.
+    /// The family of that `model_type`.
+    #[must_use]
+    pub fn family(&self, model_type: &str) -> Option<&Family> {
+        self.families.get(model_type)
+    }
+
+    /// Loads a model directory by the `model_type` of its `config.json`. Its precision is what `options` ask for, else
+    /// what its `sconce.toml` does, else f32.
     ///
     /// # Errors
-    /// [`LoadError::UnknownModelType`] lists what is known; the others name the file and what is wrong with it.
-    pub fn load(&self, directory: &Path, device: &Device) -> Result<LoadedModel, LoadError> {
+    /// [`LoadError::UnknownModelType`] and [`LoadError::UnsupportedPrecision`] list what there is; the others name the
+    /// file and what is wrong with it.
+    pub fn load(&self, directory: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
         let directory = ModelDirectory::new(directory);
         let model_type = directory.model_type()?;
-        match self.families.get(model_type.as_str()) {
-            Some(family) => (family.load)(&directory, device),
-            None => Err(LoadError::UnknownModelType {
+        let Some(family) = self.family(&model_type) else {
+            return Err(LoadError::UnknownModelType {
                 path: directory.path().join("config.json"),
                 model_type,
                 known: self.families.keys().map(ToString::to_string).collect(),
-            }),
+            });
+        };
+        let LoadOptions { device, team, .. } = options.clone();
+        let precision = family.precision(&directory, options)?;
+        (family.load)(&directory, &Target { device, precision, team })
+    }
+}
+
+impl Family {
+    /// The first precision that anybody asks for, if such models have it.
+    fn precision(&self, directory: &ModelDirectory, options: &LoadOptions) -> Result<Precision, LoadError> {
+        // Read even where it decides nothing: a `sconce.toml` that is wrong is an error in every case.
+        let settings = directory.settings(&MODEL_FIELDS)?;
+        let (precision, path) = match (options.precision, settings.model.precision) {
+            (Some(asked), _) => (asked, directory.path().to_owned()),
+            (None, Some(set)) => (set, directory.path().join("sconce.toml")),
+            (None, None) => (Precision::default(), directory.path().to_owned()),
+        };
+        let allowed = (self.precisions)(&options.device);
+        if allowed.contains(&precision) { Ok(precision) } else { Err(self.unsupported(path, precision, options)) }
+    }
+
+    fn unsupported(&self, path: PathBuf, precision: Precision, options: &LoadOptions) -> LoadError {
+        LoadError::UnsupportedPrecision {
+            path,
+            model_type: self.model_type.to_owned(),
+            precision,
+            device: name(&options.device),
+            allowed: (self.precisions)(&options.device).to_vec(),
         }
+    }
+}
+
+/// `cpu`, `cuda:0` or `metal:0`.
+fn name(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }

@@ -2,26 +2,28 @@
 
 use serde::Deserialize;
 
+use crate::Precision;
+
+/// The fields of `[model]` that a family may leave without meaning.
+pub(crate) const MODEL_FIELDS: [&str; 3] = ["pooling", "normalize", "max_tokens"];
+
 /// The content of `sconce.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// How inputs are prepared and outputs finished.
+    /// How inputs are prepared, computed and finished.
     pub model: ModelSettings,
     /// How batches are formed.
     pub batching: BatchingSettings,
 }
 
 impl Settings {
-    /// Refuses zeros, and fields of `[model]` that are set but not `used`.
+    /// Refuses zeros, and those of [`MODEL_FIELDS`] that are set but not `used`.
     pub(crate) fn check(&self, used: &[&str]) -> Result<(), String> {
         let Self { model, batching } = self;
-        let set = [
-            ("pooling", model.pooling.is_some()),
-            ("normalize", model.normalize.is_some()),
-            ("max_tokens", model.max_tokens.is_some()),
-        ];
-        if let Some((field, _)) = set.iter().find(|(field, is_set)| *is_set && !used.contains(field)) {
+        let set = [model.pooling.is_some(), model.normalize.is_some(), model.max_tokens.is_some()];
+        let mut set = MODEL_FIELDS.iter().zip(set);
+        if let Some((field, _)) = set.find(|(field, is_set)| *is_set && !used.contains(field)) {
             return Err(format!("field 'model.{field}' has no meaning for this model; remove it"));
         }
         let at_least_one = [
@@ -38,10 +40,12 @@ impl Settings {
     }
 }
 
-/// How inputs are prepared and outputs finished.
+/// How inputs are prepared, computed and finished.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
+    /// What the network is computed in, unless whoever loads it asks for another; unset: f32.
+    pub precision: Option<Precision>,
     /// How token vectors become one; unset: what the model directory says, else the mean.
     pub pooling: Option<Pooling>,
     /// Whether embeddings are scaled to length 1; unset: what the model directory says, else yes.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::Precision;
+
 /// What a model takes and gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
@@ -11,6 +13,8 @@ pub struct Signature {
     pub input: InputSpec,
     /// What is answered for one item.
     pub task: Task,
+    /// What the network is computed in.
+    pub precision: Precision,
     /// How many weights the model has.
     pub parameters: usize,
 }

@@ -38,6 +38,15 @@ impl Weights {
         self.checked(name, shape).map_err(|source| LoadError::Weights { path: self.path.clone(), source })
     }
 
+    /// The elements of one tensor, in f32 and in row-major order.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor`].
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let values = self.tensor(name, shape)?.flatten_all().and_then(|tensor| tensor.to_vec1());
+        values.map_err(|source| self.error(source))
+    }
+
     /// How many weights the file holds.
     #[must_use]
     pub fn parameters(&self) -> usize {

@@ -202,6 +202,18 @@ class Answers(Client):
             self.assertEqual([output.name for output in response.outputs], ["label"])
             self.assertEqual(labels(result), ["positive"])
 
+    def test_an_answer_says_which_precision_made_it_as_the_configuration_does(self):
+        for model, inputs in [
+            (SENTIMENT, texts("What a wonderful day!")),
+            (EMBEDDER, texts("short")),
+            (DIGITS, images(np.zeros((1, 1, 8, 8), dtype=np.uint8))),
+            (MAGIKA, texts(Path(__file__).read_bytes(), name="content")),
+        ]:
+            response = self.client.infer(model, inputs).get_response()
+            self.assertEqual(response.parameters["precision"].string_param, "f32", model)
+            config = self.client.get_model_config(model).config
+            self.assertEqual(config.parameters["precision"].string_value, "f32", model)
+
     def test_the_asyncio_client_gets_its_answers(self):
         async def ask():
             async with triton_aio.InferenceServerClient(self.address) as client:

@@ -2,7 +2,7 @@
 
 use std::ops::Not;
 
-use sconce::{Classification, Input, InputKind, Model, Output, Request, Truncation};
+use sconce::{Answer, Classification, Input, InputKind, Model, Output, Precision, Request, Truncation};
 use serde::{Serialize, Serializer};
 
 use crate::inputs::{Place, Record};
@@ -29,7 +29,7 @@ pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation)
     };
     let failed = outcome.is_err();
     let mut json = match outcome {
-        Ok(answer) => object(&place, &answer.output, answer.truncated),
+        Ok(answer) => object(&place, &answer),
         Err(error) => to_json(&ErrorObject { error, file: place.file.as_deref(), line: place.line }),
     };
     json.push(b'\n');
@@ -46,15 +46,18 @@ fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
     }
 }
 
-fn object(place: &Place, output: &Output, truncated: bool) -> Vec<u8> {
+fn object(place: &Place, answer: &Answer) -> Vec<u8> {
     let file = place.file.as_deref();
+    let Answer { output, truncated, precision, .. } = answer;
+    let (truncated, precision) = (*truncated, *precision);
     match output {
-        Output::Embedding(embedding) => to_json(&EmbeddingObject { file, embedding, truncated }),
+        Output::Embedding(embedding) => to_json(&EmbeddingObject { file, embedding, precision, truncated }),
         Output::Classification(classification) => to_json(&ClassificationObject {
             file,
             label: classification.label(),
             score: classification.score(),
             scores: Scores(classification),
+            precision,
             truncated,
         }),
         _ => unreachable!("the command has checked the task"),
@@ -70,6 +73,7 @@ struct EmbeddingObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<&'a str>,
     embedding: &'a [f32],
+    precision: Precision,
     #[serde(skip_serializing_if = "Not::not")]
     truncated: bool,
 }
@@ -81,6 +85,7 @@ struct ClassificationObject<'a> {
     label: &'a str,
     score: f32,
     scores: Scores<'a>,
+    precision: Precision,
     #[serde(skip_serializing_if = "Not::not")]
     truncated: bool,
 }

@@ -1,10 +1,13 @@
 //! What can be asked of `sconce`, and the help that teaches it.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use sconce::BatcherConfig;
+use sconce::{BatcherConfig, Precision, RuntimeBuilder};
+
+use crate::precision::PrecisionArg;
 
 /// Runs candle models: as a server, over lines of text, over files.
 #[derive(Debug, Parser)]
@@ -55,13 +58,14 @@ pub(crate) enum Command {
 /// SIGTERM and Ctrl-C drain: new connections are refused, requests in flight are answered, then the process ends with
 /// status 0. A second signal ends it at once with status 130.
 ///
-/// A model's own sconce.toml wins over the batching flags given here.
+/// A model's own sconce.toml wins over the batching flags given here, and --precision over a model's sconce.toml.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   sconce serve
   sconce serve --models /srv/models --grpc 0.0.0.0:8001
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
+  sconce serve --precision minilm=int8 --cpu-threads 4
   RUST_LOG=sconce=debug sconce serve")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -74,6 +78,16 @@ pub(crate) struct ServeArgs {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
     pub(crate) grpc: String,
+
+    /// Compute every model, or the one called NAME, in `f32`, `int8`, `q8_0` or `q4k`; repeatable, a NAME wins
+    ///
+    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time. Unset, a model's
+    /// sconce.toml decides, else it is `f32`. `sconce models` lists what each model has; another is refused.
+    #[arg(long, value_name = "[NAME=]PRECISION")]
+    pub(crate) precision: Vec<PrecisionArg>,
+
+    #[command(flatten)]
+    pub(crate) cpu: CpuArgs,
 
     #[command(flatten)]
     pub(crate) batching: BatchingArgs,
@@ -96,7 +110,8 @@ Examples:
   sconce classify --model magika *
   sconce classify --model ./models/zoo/digits-cnn images.jsonl
 
-An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}}.")]
+An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}};
+both say the \"precision\" that they were computed in.")]
 pub(crate) struct InferArgs {
     /// A name on the models path (see `sconce models`), or a model directory
     #[arg(long, value_name = "NAME")]
@@ -110,11 +125,21 @@ pub(crate) struct InferArgs {
     #[arg(long)]
     pub(crate) no_truncate: bool,
 
+    /// Compute in `f32`, `int8`, `q8_0` or `q4k` [default: what the model's sconce.toml says, else `f32`]
+    ///
+    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time. `sconce models`
+    /// lists what each model has; another is refused.
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<Precision>,
+
+    #[command(flatten)]
+    pub(crate) cpu: CpuArgs,
+
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
 }
 
-/// List the models that can be found: family, task, size, input, directory.
+/// List the models that can be found: family, task, size, precision, input, directory.
 ///
 /// Each is loaded to see that it works. One that doesn't is listed with its error, and the exit status is 1.
 #[derive(Debug, clap::Args)]
@@ -166,6 +191,23 @@ pub(crate) struct ModelsPathArgs {
     /// A directory of model directories; repeatable, the first match wins [default: see `sconce --help`]
     #[arg(long = "models", value_name = "DIR")]
     pub(crate) directories: Vec<PathBuf>,
+}
+
+/// What models are computed with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CpuArgs {
+    /// CPU threads that compute one batch, shared by all models [default: one for each core]
+    #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS")]
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+impl CpuArgs {
+    pub(crate) fn apply(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
+        match self.threads {
+            Some(threads) => builder.cpu_threads(threads),
+            None => builder,
+        }
+    }
 }
 
 /// How batches are formed.

@@ -20,9 +20,12 @@ pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
         let name = model.name();
         let task = models::task(&signature.task);
         let parameters = models::parameters(signature.parameters);
-        writeln!(out, "{name:width$}  {task:30}  {parameters:>7} parameters  loaded in {:.0?}", model.load_time())?;
+        let precision = signature.precision;
+        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}")?;
+        writeln!(out, "  loaded in {:.0?}", model.load_time())?;
     }
-    writeln!(out, "\ngRPC (Open Inference Protocol v2) on {address}")?;
+    writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;
+    writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
     if let Some(example) = example(runtime) {
         writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(address)))?;
     }

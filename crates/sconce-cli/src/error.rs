@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use sconce::Precision;
+
 use crate::pull::PullError;
 
 /// How a command can end badly.
@@ -34,6 +36,12 @@ pub(crate) enum Error {
 
     #[error("--model '{name}' does {task}; use: sconce {command} --model {name}")]
     WrongTask { name: String, task: &'static str, command: &'static str },
+
+    #[error("--precision {name}={precision}: no model is named '{name}'; those to be served: {}", known.join(", "))]
+    PrecisionOfUnknownModel { name: String, precision: Precision, known: Vec<String> },
+
+    #[error("--precision is given twice for {name}: {first} and {second}; give one")]
+    PrecisionTwice { name: String, first: Precision, second: Precision },
 
     #[error(transparent)]
     Build(Box<sconce::BuildError>),

@@ -3,13 +3,13 @@
 use std::io::{self, BufWriter, IsTerminal as _};
 use std::process::ExitCode;
 
-use sconce::{InputKind, Model, Runtime, Task, Truncation};
+use sconce::{InputKind, Model, ModelSource, Runtime, Task, Truncation};
 
 use crate::args::InferArgs;
 use crate::error::Error;
 use crate::inputs::{Inputs, Unit};
 use crate::lines::{self, Tally};
-use crate::models_path::ModelsPath;
+use crate::models_path::{Found, ModelsPath};
 
 /// What the command promises to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,9 +20,10 @@ pub(crate) enum Wanted {
 
 /// Loads the model alone, answers every input and says how many failed.
 pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Error> {
-    let found = ModelsPath::new(&args.models).find(&args.model)?;
-    let runtime = Runtime::builder().named_model(&found.name, &found.directory).build()?;
-    let model = runtime.model(&found.name).expect("the runtime was built with this model");
+    let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
+    let source = ModelSource { directory, name: Some(name.clone()), precision: args.precision };
+    let runtime = args.cpu.apply(Runtime::builder()).model(source).build()?;
+    let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
 
     let unit = match model.signature().input.kind {

@@ -16,6 +16,7 @@ mod lines;
 mod models;
 mod models_path;
 mod pixels;
+mod precision;
 mod progress;
 mod pull;
 mod serve;

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use sconce::{BuildError, InputKind, Runtime, Signature, Task};
+use sconce::models::Device;
+use sconce::{BuildError, InputKind, Precision, Registry, Runtime, Signature, Task};
 use serde_json::{Value, json};
 
 use crate::args::ModelsArgs;
@@ -12,7 +13,7 @@ use crate::error::Error;
 use crate::models_path::{Found, ModelsPath};
 use crate::progress;
 
-const HEADER: [&str; 6] = ["NAME", "FAMILY", "TASK", "PARAMETERS", "INPUT", "DIRECTORY"];
+const HEADER: [&str; 7] = ["NAME", "FAMILY", "TASK", "PARAMETERS", "PRECISION", "INPUT", "DIRECTORY"];
 
 /// Loads each model by itself, so that one that is broken hides no other.
 pub(crate) async fn run(args: &ModelsArgs) -> Result<ExitCode, Error> {
@@ -54,6 +55,7 @@ fn print_table(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<
                 signature.model_type.clone(),
                 task(&signature.task),
                 parameters(signature.parameters),
+                precision(signature),
                 input(signature),
                 shown(&found.directory),
             ]);
@@ -100,6 +102,8 @@ fn object(found: &Found, signature: &Signature) -> Value {
         "family": signature.model_type,
         "task": signature.task.name(),
         "parameters": signature.parameters,
+        "precision": signature.precision,
+        "precisions": precisions(signature),
         "input": input,
         "directory": shown(&found.directory),
     });
@@ -128,6 +132,22 @@ pub(crate) fn parameters(count: usize) -> String {
         1_000_000..1_000_000_000 => format!("{:.1} M", count as f64 / 1e6),
         _ => format!("{:.1} G", count as f64 / 1e9),
     }
+}
+
+/// What the model is computed in, and what else it could be: `f32 (or int8, q4k)`.
+fn precision(signature: &Signature) -> String {
+    let others = precisions(signature).iter().filter(|other| **other != signature.precision);
+    match others.map(|other| other.name()).collect::<Vec<_>>().as_slice() {
+        [] => signature.precision.to_string(),
+        others => format!("{} (or {})", signature.precision, others.join(", ")),
+    }
+}
+
+/// What models of this family have on the CPU.
+fn precisions(signature: &Signature) -> &'static [Precision] {
+    let registry = Registry::default();
+    let family = registry.family(&signature.model_type).expect("the default registry has loaded this model");
+    (family.precisions)(&Device::Cpu)
 }
 
 fn input(signature: &Signature) -> String {

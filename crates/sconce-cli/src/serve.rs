@@ -3,13 +3,14 @@
 use std::io::{self, ErrorKind};
 use std::process::{self, ExitCode};
 
-use sconce::Runtime;
+use sconce::{ModelSource, Runtime, RuntimeBuilder};
 use tokio::net::TcpListener;
 
 use crate::args::ServeArgs;
 use crate::banner;
 use crate::error::Error;
 use crate::models_path::{Found, ModelsPath};
+use crate::precision::Precisions;
 use crate::progress;
 
 /// The status of a process that a second signal ended: 128 and the number of SIGINT.
@@ -25,11 +26,13 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     };
     let batching = args.batching.config();
     batching.validate()?;
+    let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded: a port that is taken is told in no time.
     let listener = listen(&args.grpc).await?;
     let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
 
-    let runtime = load(found, Runtime::builder().batching(batching)).await?;
+    let builder = args.cpu.apply(Runtime::builder().batching(batching));
+    let runtime = load(found, &precisions, builder).await?;
     // Before the address is printed: whoever reads it may send the signal at once.
     let signals = Signals::listen().map_err(Error::Signals)?;
     banner::print(&runtime, address)?;
@@ -40,10 +43,12 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn load(found: Vec<Found>, builder: sconce::RuntimeBuilder) -> Result<Runtime, Error> {
+async fn load(found: Vec<Found>, precisions: &Precisions, builder: RuntimeBuilder) -> Result<Runtime, Error> {
     let spinner = progress::spinner(format!("loading {} models", found.len()));
-    let builder =
-        found.into_iter().fold(builder, |builder, Found { name, directory }| builder.named_model(name, directory));
+    let builder = found.into_iter().fold(builder, |builder, Found { name, directory }| {
+        let precision = precisions.of(&name);
+        builder.model(ModelSource { directory, name: Some(name), precision })
+    });
     let built = tokio::task::spawn_blocking(move || builder.build().map_err(Error::from)).await;
     spinner.finish_and_clear();
     built.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))

@@ -51,7 +51,8 @@
 //!
 //! `N` is at most the model's `max_queue_size`. Elements come raw or typed, and the answer's go the same way. A
 //! request's `timeout` parameter (microseconds) and the `grpc-timeout` header both bound it; `truncate` (a bool)
-//! refuses texts of too many tokens when false.
+//! refuses texts of too many tokens when false. The answer's `precision` parameter (a string) says what the network was
+//! computed in, and `truncated` (true) that the end of an item was left out.
 //!
 //! # The path of one item
 //! The interceptor `deadline` notes when the request came → `service` reads `parameters` → `outputs` checks what is

@@ -1,13 +1,16 @@
 //! From answers to the tensors of a response.
 
+use std::collections::HashMap;
+
 use sconce::{Answer, Classification, Task};
 
 use crate::error::RequestError;
 use crate::metadata::{EMBEDDING, LABEL, SCORES, dimension};
 use crate::parameters::{count, refuse_shared_memory};
+use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::InferRequestedOutputTensor;
 use crate::proto::model_infer_response::InferOutputTensor;
-use crate::proto::{InferTensorContents, ModelInferResponse};
+use crate::proto::{InferParameter, InferTensorContents, ModelInferResponse};
 
 /// An output of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,21 @@ pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> R
         });
     }
     Ok(wanted)
+}
+
+/// What the response says about all of its items beside their outputs.
+pub(crate) fn parameters(answers: &[Answer]) -> HashMap<String, InferParameter> {
+    let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
+    let mut parameters = HashMap::new();
+    // One model answered them all, so the first speaks for the others.
+    if let Some(answer) = answers.first() {
+        let precision = ParameterChoice::StringParam(answer.precision.to_string());
+        parameters.insert("precision".to_owned(), parameter(precision));
+    }
+    if answers.iter().any(|answer| answer.truncated) {
+        parameters.insert("truncated".to_owned(), parameter(ParameterChoice::BoolParam(true)));
+    }
+    parameters
 }
 
 /// Adds the wanted outputs of all items to `response`, raw or typed.
@@ -156,8 +174,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::proto::InferParameter;
-    use crate::proto::infer_parameter::ParameterChoice;
 
     fn classifier() -> Task {
         Task::Classification { labels: labels() }

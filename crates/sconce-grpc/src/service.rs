@@ -12,12 +12,11 @@ use crate::drain::Drain;
 use crate::error::RequestError;
 use crate::parameters::Parameters;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
-use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::{
-    InferParameter, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
-    ModelStatisticsResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+    ServerReadyResponse,
 };
 use crate::statistics::Statistics;
 use crate::{decode, metadata, outputs};
@@ -63,12 +62,9 @@ impl Service {
             model_name: model.name().into(),
             model_version: metadata::VERSION.into(),
             id: request.id,
+            parameters: outputs::parameters(&answers),
             ..Default::default()
         };
-        if answers.iter().any(|answer| answer.truncated) {
-            let truncated = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
-            response.parameters.insert("truncated".into(), truncated);
-        }
         outputs::fill(&mut response, &wanted, &answers, items.raw);
         let timings: Vec<_> = answers.iter().map(|answer| answer.timing).collect();
         self.statistics.succeeded(model.name(), arrival.at.elapsed(), &timings);

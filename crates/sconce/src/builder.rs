@@ -1,15 +1,16 @@
 //! From directories to a running runtime.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
 use sconce_batch::BatcherConfig;
-use sconce_models::{BatchingSettings, Registry};
+use sconce_models::{BatchingSettings, Device, LoadOptions, Registry, Signature, Team};
 
 use crate::prepare::PreparePool;
-use crate::{BuildError, Model, Runtime};
+use crate::{BuildError, Model, ModelSource, Runtime};
 
 /// Says which models a [`Runtime`] runs and how.
 #[derive(Default)]
@@ -17,30 +18,27 @@ pub struct RuntimeBuilder {
     sources: Vec<Source>,
     registry: Registry,
     batching: BatcherConfig,
+    cpu_threads: Option<NonZeroUsize>,
 }
 
 enum Source {
-    Model {
-        name: Option<String>,
-        directory: PathBuf,
-    },
+    Model(ModelSource),
     /// A directory of model directories.
     Directory(PathBuf),
 }
 
 impl RuntimeBuilder {
-    /// Adds the model in `directory`, named by the directory's last component.
+    /// Adds a model: its directory, whose last component names it, or a [`ModelSource`] that says more.
     #[must_use]
-    pub fn model(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.sources.push(Source::Model { name: None, directory: directory.into() });
+    pub fn model(mut self, source: impl Into<ModelSource>) -> Self {
+        self.sources.push(Source::Model(source.into()));
         self
     }
 
     /// Adds the model in `directory` under another name.
     #[must_use]
-    pub fn named_model(mut self, name: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
-        self.sources.push(Source::Model { name: Some(name.into()), directory: directory.into() });
-        self
+    pub fn named_model(self, name: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
+        self.model(ModelSource::new(directory).name(name))
     }
 
     /// Adds every model in `directory`: each subdirectory that holds a `config.json`.
@@ -64,50 +62,63 @@ impl RuntimeBuilder {
         self
     }
 
+    /// CPU threads that compute one batch, shared by all models; unset: one for each core that the process may use.
+    /// More than there are cores take turns and gain nothing; fewer leave cores to others.
+    #[must_use]
+    pub fn cpu_threads(mut self, threads: NonZeroUsize) -> Self {
+        self.cpu_threads = Some(threads);
+        self
+    }
+
     /// Loads the models, one after the other, and starts a device thread for each.
     ///
     /// # Errors
     /// [`BuildError`] for the first model that does not load, a name taken twice, a value out of bounds, or no model.
     pub fn build(self) -> Result<Runtime, BuildError> {
+        let team = Arc::new(self.cpu_threads.map_or_else(Team::default, Team::new));
+        let cpu_threads = team.threads();
+        let options = LoadOptions { device: Device::Cpu, precision: None, team };
         let pool = PreparePool::new();
         let mut models = BTreeMap::new();
-        for (name, directory) in self.directories()? {
+        for (name, ModelSource { directory, precision, .. }) in self.named_sources()? {
             let started = Instant::now();
             let loaded = self
                 .registry
-                .load(&directory, &Device::Cpu)
+                .load(&directory, &LoadOptions { precision, ..options.clone() })
                 .map_err(|source| BuildError::Load { name: name.clone(), source: Box::new(source) })?;
             let batching = with_settings(&self.batching, &loaded.settings.batching);
             let load_time = started.elapsed();
-            tracing::info!(model = name, ?load_time, parameters = loaded.signature.parameters, "loaded");
+            let Signature { parameters, precision, .. } = loaded.signature;
+            tracing::info!(model = name, ?load_time, parameters, %precision, cpu_threads, "loaded");
             let model = Model::start(name.clone(), directory, loaded, load_time, batching, pool.clone())?;
             models.insert(name, model);
         }
         if models.is_empty() {
             return Err(BuildError::NoModel);
         }
-        Ok(Runtime::new(models))
+        Ok(Runtime::new(models, cpu_threads))
     }
 
-    /// Every model's name with its directory, before anything is loaded: a clash is found in no time.
-    fn directories(&self) -> Result<BTreeMap<String, PathBuf>, BuildError> {
-        let mut directories = BTreeMap::new();
-        let mut add = |name: String, directory: PathBuf| match directories.insert(name.clone(), directory.clone()) {
-            None => Ok(()),
-            Some(first) => Err(BuildError::DuplicateName { name, first, second: directory }),
+    /// Every model by its name, before anything is loaded: a clash is found in no time.
+    fn named_sources(&self) -> Result<BTreeMap<String, ModelSource>, BuildError> {
+        let mut named = BTreeMap::new();
+        let mut add = |source: ModelSource| {
+            let name = source.name.clone().map_or_else(|| last_component(&source.directory), Ok)?;
+            let second = source.directory.clone();
+            match named.insert(name.clone(), source) {
+                None => Ok(()),
+                Some(ModelSource { directory: first, .. }) => Err(BuildError::DuplicateName { name, first, second }),
+            }
         };
         for source in &self.sources {
             match source {
-                Source::Model { name: Some(name), directory } => add(name.clone(), directory.clone())?,
-                Source::Model { name: None, directory } => add(last_component(directory)?, directory.clone())?,
+                Source::Model(source) => add(source.clone())?,
                 Source::Directory(path) => {
-                    for directory in model_directories(path)? {
-                        add(last_component(&directory)?, directory)?;
-                    }
+                    model_directories(path)?.into_iter().map(ModelSource::new).try_for_each(&mut add)?;
                 }
             }
         }
-        Ok(directories)
+        Ok(named)
     }
 }
 

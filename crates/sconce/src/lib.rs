@@ -36,12 +36,14 @@ mod model;
 mod prepare;
 mod request;
 mod runtime;
+mod source;
 
 pub use builder::RuntimeBuilder;
 pub use error::{BuildError, InferError, UnknownModel};
 pub use model::Model;
 pub use request::{Answer, Request, Timing};
 pub use runtime::Runtime;
+pub use source::ModelSource;
 
 /// What a model family of one's own is made of.
 pub use sconce_models as models;
@@ -50,6 +52,6 @@ pub use sconce_batch::{
     BatcherConfig, ConfigError, CostModel, Depth, Error as QueueError, ExecutorError, Refusals, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Registry,
-    Signature, Task, Truncation,
+    Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Precision,
+    Registry, Signature, Task, Truncation, UnknownPrecision,
 };

@@ -168,7 +168,8 @@ impl Model {
     ) -> Result<Answer, InferError> {
         let Completion { output: row, queue_wait, run, batch_size } = completion;
         let output = caught(|| self.inner.processor.finish(row))?;
-        Ok(Answer { output, truncated, timing: Timing { prepare, queue_wait, run, batch_size } })
+        let precision = self.inner.signature.precision;
+        Ok(Answer { output, truncated, precision, timing: Timing { prepare, queue_wait, run, batch_size } })
     }
 }
 

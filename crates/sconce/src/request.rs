@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sconce_models::{Input, Output, Truncation};
+use sconce_models::{Input, Output, Precision, Truncation};
 
 /// One item to infer, with its terms. Made from anything that is an [`Input`].
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,8 @@ pub struct Answer {
     pub output: Output,
     /// Whether the text had more tokens than the model takes, and its end was left out.
     pub truncated: bool,
+    /// What the network was computed in.
+    pub precision: Precision,
     /// Where the time went.
     pub timing: Timing,
 }

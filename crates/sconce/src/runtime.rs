@@ -1,6 +1,7 @@
 //! Several models, one front door.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::{Model, RuntimeBuilder, UnknownModel};
@@ -12,6 +13,7 @@ use crate::{Model, RuntimeBuilder, UnknownModel};
 #[derive(Clone)]
 pub struct Runtime {
     models: Arc<BTreeMap<String, Model>>,
+    cpu_threads: NonZeroUsize,
 }
 
 impl Runtime {
@@ -21,8 +23,8 @@ impl Runtime {
         RuntimeBuilder::default()
     }
 
-    pub(crate) fn new(models: BTreeMap<String, Model>) -> Self {
-        Self { models: Arc::new(models) }
+    pub(crate) fn new(models: BTreeMap<String, Model>, cpu_threads: NonZeroUsize) -> Self {
+        Self { models: Arc::new(models), cpu_threads }
     }
 
     /// The model of that name.
@@ -39,6 +41,12 @@ impl Runtime {
     #[must_use]
     pub fn models(&self) -> impl ExactSizeIterator<Item = &Model> {
         self.models.values()
+    }
+
+    /// CPU threads that compute one batch, shared by all models.
+    #[must_use]
+    pub fn cpu_threads(&self) -> NonZeroUsize {
+        self.cpu_threads
     }
 
     /// Refuses new work, answers what waits, and returns when the device threads have ended.

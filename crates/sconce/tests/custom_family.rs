@@ -1,12 +1,15 @@
-//! A model family of one's own, made to panic in each of its parts: the panic is answered, the neighbours succeed.
+//! A model family of one's own: it is told what was chosen, and when it panics in any of its parts that is answered and
+//! its neighbours succeed.
 
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use sconce::models::{
-    Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadedModel, Network,
-    Output, Prepared, Processor, Registry, Settings, Signature, Task, Truncation,
+    Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
+    ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature, Target, Task, Truncation,
 };
-use sconce::{InferError, QueueError, Runtime};
+use sconce::{BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
 /// Tells even numbers from odd ones.
 struct Parity {
@@ -45,28 +48,79 @@ impl Network for ParityNetwork {
     }
 }
 
-fn runtime(directory: &std::path::Path) -> Runtime {
+/// Gives its number of threads as its number of parameters.
+fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
+    let labels: Arc<[String]> = ["even", "odd"].map(String::from).into();
+    Ok(LoadedModel {
+        signature: Signature {
+            model_type: "parity".to_owned(),
+            input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
+            task: Task::Classification { labels: Arc::clone(&labels) },
+            precision: target.precision,
+            parameters: target.team.threads().get(),
+        },
+        processor: Arc::new(Parity { labels }),
+        network: Box::new(ParityNetwork),
+        settings: directory.settings(&[])?,
+    })
+}
+
+fn builder(directory: &Path) -> RuntimeBuilder {
     std::fs::write(directory.join("config.json"), r#"{"model_type": "parity"}"#).expect("a file");
     let mut registry = Registry::default();
-    registry.register(Family {
-        model_type: "parity",
-        summary: "even or odd",
-        load: |_, _| {
-            let labels: Arc<[String]> = ["even", "odd"].map(String::from).into();
-            Ok(LoadedModel {
-                signature: Signature {
-                    model_type: "parity".to_owned(),
-                    input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
-                    task: Task::Classification { labels: Arc::clone(&labels) },
-                    parameters: 0,
-                },
-                processor: Arc::new(Parity { labels }),
-                network: Box::new(ParityNetwork),
-                settings: Settings::default(),
-            })
-        },
-    });
-    Runtime::builder().named_model("parity", directory).registry(registry).build().expect("parity loads")
+    let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32, Precision::Int8, Precision::Q8_0];
+    registry.register(Family { model_type: "parity", summary: "even or odd", precisions, load });
+    Runtime::builder().registry(registry)
+}
+
+fn runtime(directory: &Path) -> Runtime {
+    builder(directory).named_model("parity", directory).build().expect("parity loads")
+}
+
+#[test]
+fn the_caller_chooses_the_precision_else_sconce_toml_and_the_answer_says_which() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = || ModelSource::new(directory.path()).name("parity");
+    let answered = |source: ModelSource| {
+        let runtime = builder(directory.path()).model(source).build().unwrap();
+        let model = runtime.model("parity").unwrap();
+        let answer = model.infer_blocking("3").unwrap();
+        assert_eq!(model.signature().precision, answer.precision);
+        answer.precision
+    };
+    assert_eq!(answered(source()), Precision::F32);
+    assert_eq!(answered(source().precision(Precision::Int8)), Precision::Int8);
+    std::fs::write(directory.path().join("sconce.toml"), "[model]\nprecision = \"q8_0\"").unwrap();
+    assert_eq!(answered(source()), Precision::Q8_0);
+    assert_eq!(answered(source().precision(Precision::F32)), Precision::F32);
+}
+
+#[test]
+fn a_precision_that_the_model_does_not_have_is_refused_with_its_name_and_what_there_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = ModelSource::new(directory.path()).name("mine").precision(Precision::Q4K);
+    let Err(error) = builder(directory.path()).model(source).build() else { panic!("parity has no q4k") };
+    let message = error.to_string();
+    assert!(message.starts_with("model 'mine': "), "{message}");
+    assert!(
+        message.ends_with("'parity' models have no precision 'q4k' on device 'cpu'; choose one of: f32, int8, q8_0"),
+        "{message}"
+    );
+    let BuildError::Load { source, .. } = error else { panic!("{message}") };
+    assert!(matches!(*source, LoadError::UnsupportedPrecision { precision: Precision::Q4K, .. }));
+}
+
+#[test]
+fn models_are_told_the_threads_of_their_runtime_by_default_one_a_core() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = |builder: RuntimeBuilder| {
+        let runtime = builder.named_model("parity", directory.path()).build().unwrap();
+        (runtime.cpu_threads(), runtime.model("parity").unwrap().signature().parameters)
+    };
+    let three = NonZeroUsize::new(3).unwrap();
+    assert_eq!(told(builder(directory.path()).cpu_threads(three)), (three, 3));
+    let cores = std::thread::available_parallelism().unwrap();
+    assert_eq!(told(builder(directory.path())), (cores, cores.get()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

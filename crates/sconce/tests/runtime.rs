@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sconce::{
-    Array, ArrayData, BatcherConfig, BuildError, InferError, Input, InputError, Model, QueueError, Request, Runtime,
-    Truncation,
+    Array, ArrayData, BatcherConfig, BuildError, InferError, Input, InputError, Model, Precision, QueueError, Request,
+    Runtime, Truncation,
 };
 
 fn zoo() -> PathBuf {
@@ -49,7 +49,9 @@ async fn several_models_answer_in_one_runtime_each_in_its_own_type() {
     assert_eq!(content.classification().unwrap().label(), "rust");
     assert_eq!(sentiment.classification().unwrap().label(), "positive");
     assert_eq!(digit.classification().unwrap().scores.len(), 10);
-    assert_eq!(embedding(&embedder(&runtime), "a sconce").await.len(), 384);
+    let embedded = embedder(&runtime).infer("a sconce").await.unwrap();
+    assert_eq!(embedded.output.embedding().unwrap().len(), 384);
+    assert_eq!(embedded.precision, Precision::F32);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ pub(super) fn forward(
 ) {
     let count = tokens.ids.len();
     let Scratch { by_part, shared, .. } = scratch;
-    by_part.resize_with(team.threads().max(by_part.len()), Mutex::default);
+    by_part.resize_with(team.threads().get().max(by_part.len()), Mutex::default);
     for part in by_part.iter_mut() {
         part.get_mut().expect("nothing panics while it is locked").reserve_columns(encoder, count);
     }
@@ -146,7 +146,7 @@ impl Batch<'_> {
 
     /// Every part sees to the end what the parts of the step before have written.
     fn each_part(&self, work: impl Fn(usize, usize, &mut PartScratch) + Sync) {
-        let parts = self.team.threads();
+        let parts = self.team.threads().get();
         self.team.run(parts, &|part| work(part, parts, &mut self.lock(part)));
     }
 

@@ -139,7 +139,7 @@ impl Encoder {
         self.embeddings.check(tokens.ids, tokens.segments, tokens.lengths)?;
         let out = RowsMut::new(out, count, self.hidden, self.hidden);
         let costs = Costs { hidden: self.hidden, inner: self.inner };
-        match plan::plan(tokens.lengths, team.threads(), costs, &mut scratch.parts) {
+        match plan::plan(tokens.lengths, team.threads().get(), costs, &mut scratch.parts) {
             Plan::Sequences => sequences::forward(self, team, scratch, tokens, out),
             Plan::Columns => columns::forward(self, team, scratch, tokens, out),
         }

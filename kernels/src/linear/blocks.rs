@@ -76,29 +76,24 @@ impl PackedBlocks {
         scratch: &mut Aligned<f32>,
     ) {
         let width = self.isa.panel();
-        scratch.grow((width + 1) * self.inputs);
-        let (panel_weights, row) = scratch.split_at_mut(width * self.inputs);
+        scratch.grow(width * self.inputs);
+        let panel_weights = &mut scratch[..width * self.inputs];
         for (index, panel) in panels.enumerate() {
             let columns = index * width..y.columns().min((index + 1) * width);
-            self.unpack(panel, panel_weights, &mut row[..self.inputs]);
+            self.unpack(panel, panel_weights);
             let y = y.part(0..x.rows(), columns);
             let bias = &self.bias[panel * width..][..width];
             self.isa.run(Product { x, panel: panel_weights, bias, y, activation });
         }
     }
 
-    /// The weights of a panel as [`times_panel`] wants them; `row` is room for one output's.
-    fn unpack(&self, panel: usize, to: &mut [f32], row: &mut [f32]) {
+    /// The weights of a panel as [`times_panel`] wants them.
+    fn unpack(&self, panel: usize, to: &mut [f32]) {
         let width = self.isa.panel();
-        for column in 0..width.min(self.outputs - panel * width) {
-            let output = panel * width + column;
-            match &self.blocks {
-                Blocks::Q8_0(blocks) => unpack_row(blocks, output, row),
-                Blocks::Q4K(blocks) => unpack_row(blocks, output, row),
-            }
-            for (slot, weight) in to[column..].iter_mut().step_by(width).zip(row.iter()) {
-                *slot = *weight;
-            }
+        let outputs = panel * width..self.outputs.min((panel + 1) * width);
+        match &self.blocks {
+            Blocks::Q8_0(blocks) => unpack(blocks, self.inputs, outputs, width, to),
+            Blocks::Q4K(blocks) => unpack(blocks, self.inputs, outputs, width, to),
         }
     }
 }
@@ -109,9 +104,22 @@ fn pack<B: GgmlType>(weight: &[f32]) -> Vec<B> {
     blocks
 }
 
-fn unpack_row<B: GgmlType>(blocks: &[B], output: usize, row: &mut [f32]) {
-    let count = row.len() / B::BLCK_SIZE;
-    B::to_float(&blocks[output * count..][..count], row);
+/// One block of every output after the other, so that what is written lies close together.
+fn unpack<B: GgmlType>(blocks: &[B], inputs: usize, outputs: Range<usize>, width: usize, to: &mut [f32]) {
+    /// Weights of the largest block.
+    const MAX_BLOCK: usize = 256;
+    let mut weights = [0.0; MAX_BLOCK];
+    let weights = &mut weights[..B::BLCK_SIZE];
+    let per_output = inputs / B::BLCK_SIZE;
+    for (block, to) in to.chunks_exact_mut(B::BLCK_SIZE * width).enumerate() {
+        for (column, output) in outputs.clone().enumerate() {
+            let from = output * per_output + block;
+            B::to_float(&blocks[from..=from], weights);
+            for (slot, weight) in to[column..].iter_mut().step_by(width).zip(&*weights) {
+                *slot = *weight;
+            }
+        }
+    }
 }
 
 struct Product<'a> {

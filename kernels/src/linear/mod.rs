@@ -19,6 +19,7 @@ mod blocks;
 mod f32;
 pub(crate) mod int8;
 pub mod reference;
+mod tensor;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tile;
@@ -30,6 +31,7 @@ use f32::PackedF32;
 use int8::PackedInt8;
 
 pub use blocks::BlockFormat;
+pub use tensor::linear_tensor;
 
 use crate::aligned::Aligned;
 use crate::bias_gelu::{GeluForm, gelu};
@@ -204,7 +206,7 @@ impl Linear {
         });
         let input = Input { values: x, quantized };
         let y = RowsMut::new(y, rows, self.outputs, self.outputs).share();
-        let parts = parts(team.threads(), self.panels());
+        let parts = parts(team.threads().get(), self.panels());
         team.run(parts, &|part| {
             let panels = share_of(self.panels(), part, parts);
             // SAFETY: each part is run once, and the columns of different parts do not overlap.

@@ -167,3 +167,25 @@ fn tiles_take_as_many_rows_as_fit_and_end_evenly() {
     };
     assert_eq!((cut(16), cut(6), cut(7), cut(13)), (vec![6, 5, 5], vec![6], vec![4, 3], vec![6, 4, 3]));
 }
+
+#[test]
+fn a_tensor_goes_through_the_same_layer() {
+    use candle_core::{Device, Tensor};
+    let team = std::sync::Arc::new(team(2));
+    each_layer(20, 33, WeightFormat::F32, |layer, weight, bias| {
+        let layer = Linear::for_isa(layer.isa, weight, Some(bias), 20, 33, WeightFormat::F32).unwrap();
+        let layer = std::sync::Arc::new(layer);
+        let x = Tensor::randn(0.0_f32, 1.0, (2, 3, 20), &Device::Cpu).unwrap();
+        let y = linear_tensor(&layer, &team, &x, Activation::Relu).unwrap();
+        assert_eq!(y.dims(), [2, 3, 33]);
+        let x: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+        let mut expected = vec![0.0; 6 * 33];
+        layer.forward(&team, &x, &mut expected, Activation::Relu).unwrap();
+        assert_eq!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+
+        let wide = Tensor::zeros((2, 21), candle_core::DType::F32, &Device::Cpu).unwrap();
+        for wrong in [wide.clone(), wide.t().unwrap(), wide.narrow(1, 0, 20).unwrap()] {
+            assert!(linear_tensor(&layer, &team, &wrong, Activation::Relu).is_err(), "{wrong:?}");
+        }
+    });
+}

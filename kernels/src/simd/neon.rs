@@ -1,6 +1,7 @@
 //! NEON with dot product (Armv8.2 and later: Graviton 2, Ampere, Apple): 4 lanes, 32 registers.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::{Kernel, Simd};
 
@@ -159,9 +160,20 @@ impl Simd for Neon {
         self.to_f32(self.load_i32(&[from[0].into(), from[1].into(), from[2].into(), from[3].into()]))
     }
 
+    /// In assembly, because `vdotq_s32` is not stable yet (rust-lang/rust#117224).
     #[inline(always)]
     fn dot(self, sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
-        unsafe { vdotq_s32(sum, vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)) }
+        let mut sum = sum;
+        unsafe {
+            asm!(
+                "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+                sum = inout(vreg) sum,
+                a = in(vreg) a,
+                b = in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        sum
     }
 
     #[inline(always)]

@@ -3,33 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use sconce_models::{Device, Family, InputKind, LoadError, ModelDirectory, Registry, Task};
+use sconce_models::{Family, InputKind, LoadError, LoadOptions, ModelDirectory, Precision, Registry, Target, Task};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::{directory, infer, load};
-
-/// A copy of a model that may be spoilt.
-fn copy_of(model: &str) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-        let from = directory(model).join(file);
-        if from.exists() {
-            fs::copy(from, copy.path().join(file)).unwrap();
-        }
-    }
-    copy
-}
-
-fn edit_config(copy: &Path, edit: impl FnOnce(&mut Value)) {
-    let path = copy.join("config.json");
-    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    edit(&mut config);
-    fs::write(path, config.to_string()).unwrap();
-}
+use crate::{copy_of, edit_config, infer, load};
 
 fn refusal(copy: &Path) -> LoadError {
-    Registry::default().load(copy, &Device::Cpu).unwrap_err()
+    Registry::default().load(copy, &LoadOptions::default()).unwrap_err()
 }
 
 /// Asserts that loading fails, and that the message has every part.
@@ -153,7 +133,7 @@ fn settings_that_are_right_change_what_a_model_does() {
     let copy = copy_of("encoder-mini");
     let toml = "[model]\npooling = \"cls\"\nnormalize = false\nmax_tokens = 16\n[batching]\nmax_batch_size = 5";
     fs::write(copy.path().join("sconce.toml"), toml).unwrap();
-    let mut changed = Registry::default().load(copy.path(), &Device::Cpu).unwrap();
+    let mut changed = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
     assert_eq!(changed.signature.input.kind, InputKind::Text { max_tokens: 16 });
     assert_eq!(changed.settings.batching.max_batch_size, Some(5));
     let norm = |output: &sconce_models::Output| output.embedding().unwrap().iter().map(|x| x * x).sum::<f32>().sqrt();
@@ -167,7 +147,7 @@ fn the_files_of_sentence_transformers_are_followed() {
     let copy = copy_of("encoder-mini");
     fs::write(copy.path().join("sentence_bert_config.json"), "{\"max_seq_length\": 48}").unwrap();
     fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Transformer\"}]").unwrap();
-    let mut model = Registry::default().load(copy.path(), &Device::Cpu).unwrap();
+    let mut model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
     assert_eq!(model.signature.input.kind, InputKind::Text { max_tokens: 48 });
     // No Normalize among the modules, so embeddings keep their length.
     let output = infer(&mut model, ["a cat".into()]).swap_remove(0);
@@ -183,16 +163,21 @@ fn the_files_of_sentence_transformers_are_followed() {
 
 #[test]
 fn a_family_from_outside_is_loaded_by_its_name() {
-    fn digits_again(directory: &ModelDirectory, device: &Device) -> Result<sconce_models::LoadedModel, LoadError> {
+    fn digits_again(directory: &ModelDirectory, _: &Target) -> Result<sconce_models::LoadedModel, LoadError> {
         edit_config(directory.path(), |config| config["model_type"] = json!("digits-cnn"));
-        Registry::default().load(directory.path(), device)
+        Registry::default().load(directory.path(), &LoadOptions::default())
     }
     let copy = copy_of("digits-cnn");
     edit_config(copy.path(), |config| config["model_type"] = json!("mine"));
     let mut registry = Registry::default();
-    registry.register(Family { model_type: "mine", summary: "digits under another name", load: digits_again });
+    registry.register(Family {
+        model_type: "mine",
+        summary: "digits under another name",
+        precisions: |_| &[Precision::F32],
+        load: digits_again,
+    });
     let known: Vec<&str> = registry.known().map(|family| family.model_type).collect();
     assert_eq!(known, ["bert", "digits-cnn", "magika", "mine"]);
-    let model = registry.load(copy.path(), &Device::Cpu).unwrap();
+    let model = registry.load(copy.path(), &LoadOptions::default()).unwrap();
     assert!(matches!(model.signature.task, Task::Classification { .. }));
 }

@@ -5,13 +5,19 @@
 mod bad_directories;
 mod bad_inputs;
 mod batched_equals_alone;
+mod precisions;
 mod references;
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use sconce_models::{Array, ArrayData, Device, Features, Input, LoadedModel, Output, Registry, Truncation};
+use sconce_models::{
+    Array, ArrayData, Device, Features, Input, LoadOptions, LoadedModel, Output, Registry, Truncation,
+};
+use serde_json::Value;
+use tempfile::TempDir;
 
 /// Every model that ships. Each runs the shared suite.
 const ZOO: [&str; 4] = ["digits-cnn", "encoder-mini", "magika", "tiny-bert-sentiment"];
@@ -21,7 +27,26 @@ fn directory(model: &str) -> PathBuf {
 }
 
 fn load(model: &str) -> LoadedModel {
-    Registry::default().load(&directory(model), &Device::Cpu).unwrap()
+    Registry::default().load(&directory(model), &LoadOptions::default()).unwrap()
+}
+
+/// A copy of a model that may be spoilt.
+fn copy_of(model: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let from = directory(model).join(file);
+        if from.exists() {
+            fs::copy(from, copy.path().join(file)).unwrap();
+        }
+    }
+    copy
+}
+
+fn edit_config(copy: &Path, edit: impl FnOnce(&mut Value)) {
+    let path = copy.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(&mut config);
+    fs::write(path, config.to_string()).unwrap();
 }
 
 /// The tensors of a reference file beside a model.
@@ -59,7 +84,7 @@ fn text(item: usize) -> String {
 /// Pieces of files of several types, some shorter than the window.
 fn content(item: usize) -> Vec<u8> {
     let files = ["digits-cnn/model.safetensors", "magika/config.json", "tiny-bert-sentiment/test.tsv"];
-    let bytes = std::fs::read(directory(files[item % files.len()])).unwrap();
+    let bytes = fs::read(directory(files[item % files.len()])).unwrap();
     let length = [3, 100, 1500, 4096, 20_000][item % 5];
     bytes[item * 10..].iter().copied().take(length).collect()
 }

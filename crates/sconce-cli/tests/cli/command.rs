@@ -38,7 +38,10 @@ impl Ended {
 /// The command with `args`, ready to run.
 pub(crate) fn sconce(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
-    command.args(args).env_remove("SCONCE_MODELS").env_remove("RUST_LOG").env("SCONCE_HOME", "/nonexistent");
+    command.args(args).env("SCONCE_HOME", "/nonexistent");
+    for set_outside in ["SCONCE_MODELS", "SCONCE_CPU_THREADS", "RUST_LOG"] {
+        command.env_remove(set_outside);
+    }
     command
 }
 

@@ -4,5 +4,6 @@ mod command;
 mod hub;
 mod infer;
 mod models;
+mod precision;
 mod pull;
 mod serve;

@@ -25,6 +25,10 @@ fn json_tells_what_each_model_takes_and_gives() {
     assert_eq!(find("tiny-bert-sentiment")["labels"], json!(["negative", "positive"]));
     assert_eq!(find("digits-cnn")["input"], json!({"kind": "image", "shape": [1, 8, 8]}));
     assert_eq!(find("magika")["labels"].as_array().map(Vec::len), Some(214));
+    for object in &objects {
+        assert_eq!(object["precision"], "f32", "{object}");
+        assert!(object["precisions"].as_array().unwrap().contains(&json!("f32")), "{object}");
+    }
     assert_eq!(find("magika")["directory"], path(&directory.join("magika")));
 }
 

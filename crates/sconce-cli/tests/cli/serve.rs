@@ -10,16 +10,20 @@ use tokio::task::JoinHandle;
 use crate::command::{ended, path, sconce, zoo};
 
 /// A server that is ready; killed if the test ends before it does.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    address: SocketAddr,
-    banner: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) banner: String,
     stderr: BufReader<ChildStderr>,
 }
 
 impl Server {
-    fn start(args: &[&str]) -> Self {
-        let mut command = sconce(&[&["serve", "--grpc", "127.0.0.1:0"], args].concat());
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::run(sconce(&[&["serve", "--grpc", "127.0.0.1:0"], args].concat()))
+    }
+
+    /// Starts `command`, which serves on a free port.
+    pub(crate) fn run(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
@@ -63,7 +67,10 @@ impl Drop for Server {
     }
 }
 
-async fn classify(address: SocketAddr, text: &str) -> Result<ModelInferResponse, Box<dyn std::error::Error>> {
+pub(crate) async fn classify(
+    address: SocketAddr,
+    text: &str,
+) -> Result<ModelInferResponse, Box<dyn std::error::Error>> {
     let mut client = GrpcInferenceServiceClient::connect(format!("http://{address}")).await?;
     let bytes_contents = vec![text.as_bytes().to_vec()];
     let input = InferInputTensor {

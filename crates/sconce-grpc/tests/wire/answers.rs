@@ -1,8 +1,9 @@
 //! Each model that ships answers over the wire what its reference says.
 
 use crate::support::*;
+use sconce::{ModelSource, Precision, Runtime};
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
-use sconce_grpc::proto::{InferTensorContents, ModelInferResponse};
+use sconce_grpc::proto::{InferTensorContents, ModelConfigRequest, ModelInferResponse};
 use tonic::codec::CompressionEncoding;
 
 /// The texts whose tokens and embeddings are in encoder-mini's reference.
@@ -132,12 +133,27 @@ async fn a_long_text_is_truncated_and_said_to_be_or_refused() {
     let said = truncated.parameters["truncated"].parameter_choice.clone();
     assert_eq!(said, Some(ParameterChoice::BoolParam(true)));
     let short = client.model_infer(texts(SENTIMENT, &["short"])).await.unwrap().into_inner();
-    assert!(short.parameters.is_empty());
+    assert!(!short.parameters.contains_key("truncated"));
 
     let refused = with(request(), "truncate", ParameterChoice::BoolParam(false));
     let status = client.model_infer(refused).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert!(status.message().starts_with("item 1: input 'text' has 502 tokens, but the model takes 64"), "{status}");
+}
+
+#[tokio::test]
+async fn an_answer_and_the_configuration_say_which_precision_made_it() {
+    for precision in [Precision::F32, Precision::Int8] {
+        let source = ModelSource::new(zoo().join(SENTIMENT)).precision(precision);
+        let server = Server::of(Runtime::builder().model(source).build().unwrap()).await;
+        let mut client = server.client().await;
+        let response = client.model_infer(texts(SENTIMENT, &["What a wonderful day!"; 2])).await.unwrap().into_inner();
+        let said = response.parameters["precision"].parameter_choice.clone();
+        assert_eq!(said, Some(ParameterChoice::StringParam(precision.to_string())));
+        let request = ModelConfigRequest { name: SENTIMENT.into(), version: String::new() };
+        let config = client.model_config(request).await.unwrap().into_inner().config.unwrap();
+        assert_eq!(config.parameters["precision"].string_value, precision.to_string());
+    }
 }
 
 #[tokio::test]

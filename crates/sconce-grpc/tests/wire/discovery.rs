@@ -71,6 +71,7 @@ async fn the_configuration_says_how_a_model_is_batched() {
     assert_eq!(sentiment.input[0].data_type(), DataType::TypeString);
     assert_eq!(sentiment.parameters["model_type"].string_value, "bert");
     assert_eq!(sentiment.parameters["task"].string_value, "classification");
+    assert_eq!(sentiment.parameters["precision"].string_value, "f32");
     assert_eq!(sentiment.parameters["max_tokens"].string_value, "64");
 }
 

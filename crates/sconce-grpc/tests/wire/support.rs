@@ -44,7 +44,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn start(models: &[&str], batching: BatcherConfig) -> Self {
         let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo().join(model)));
-        let runtime = builder.batching(batching).build().unwrap();
+        Self::of(builder.batching(batching).build().unwrap()).await
+    }
+
+    pub(crate) async fn of(runtime: Runtime) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

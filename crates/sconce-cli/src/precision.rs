@@ -1,0 +1,108 @@
+//! `sconce serve --precision`: for every model, or for one by its name.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use sconce::{Precision, UnknownPrecision};
+
+use crate::error::Error;
+use crate::models_path::Found;
+
+/// `int8`, for every model, or `minilm=int8`, for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PrecisionArg {
+    model: Option<String>,
+    precision: Precision,
+}
+
+impl FromStr for PrecisionArg {
+    type Err = UnknownPrecision;
+
+    fn from_str(arg: &str) -> Result<Self, UnknownPrecision> {
+        // The last `=`: a directory, and so a model's name, may have one too.
+        let (model, precision) = match arg.rsplit_once('=') {
+            Some((model, precision)) => (Some(model.to_owned()), precision),
+            None => (None, arg),
+        };
+        Ok(Self { model, precision: precision.parse()? })
+    }
+}
+
+/// What the flags say about each model.
+#[derive(Debug, Default)]
+pub(crate) struct Precisions {
+    /// By the model's name; `None` is every model that is not named.
+    asked: BTreeMap<Option<String>, Precision>,
+}
+
+impl Precisions {
+    /// Refuses a name that is none of `models`, and what is said twice: which of both was meant cannot be known.
+    pub(crate) fn new(args: &[PrecisionArg], models: &[Found]) -> Result<Self, Error> {
+        let mut asked = BTreeMap::new();
+        for PrecisionArg { model, precision } in args {
+            if let Some(name) = model
+                && !models.iter().any(|found| found.name == *name)
+            {
+                let known = models.iter().map(|found| found.name.clone()).collect();
+                return Err(Error::PrecisionOfUnknownModel { name: name.clone(), precision: *precision, known });
+            }
+            if let Some(first) = asked.insert(model.clone(), *precision) {
+                let name = model.clone().unwrap_or_else(|| "every model".to_owned());
+                return Err(Error::PrecisionTwice { name, first, second: *precision });
+            }
+        }
+        Ok(Self { asked })
+    }
+
+    /// What is asked of the model of that name, if anything is.
+    pub(crate) fn of(&self, name: &str) -> Option<Precision> {
+        let named = self.asked.get(&Some(name.to_owned()));
+        named.or_else(|| self.asked.get(&None)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn precisions(args: &[&str]) -> Result<Precisions, String> {
+        let found = |name: &&str| Found { name: (*name).to_owned(), directory: name.into() };
+        let models: Vec<Found> = ["minilm", "magika", "a=b"].iter().map(found).collect();
+        let args: Result<Vec<PrecisionArg>, _> = args.iter().map(|arg| arg.parse()).collect();
+        let args = args.map_err(|error: UnknownPrecision| error.to_string())?;
+        Precisions::new(&args, &models).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_named_model_goes_before_every_model_and_nothing_said_leaves_it_to_sconce_toml() {
+        let table: [(&[&str], [Option<Precision>; 3]); 4] = [
+            (&[], [None; 3]),
+            (&["int8"], [Some(Precision::Int8); 3]),
+            (&["minilm=int8", "a=b=q4k"], [Some(Precision::Int8), None, Some(Precision::Q4K)]),
+            (&["magika=f32", "q8_0"], [Some(Precision::Q8_0), Some(Precision::F32), Some(Precision::Q8_0)]),
+        ];
+        for (args, expected) in table {
+            let precisions = precisions(args).unwrap();
+            assert_eq!(["minilm", "magika", "a=b"].map(|name| precisions.of(name)), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_or_said_twice_is_refused_with_what_there_is() {
+        let table: [(&[&str], &str); 6] = [
+            (&["int4"], "precision 'int4' is not known; known are: f32, int8, q8_0, q4k"),
+            (&["minilm="], "precision '' is not known"),
+            (
+                &["bert=int8"],
+                "--precision bert=int8: no model is named 'bert'; those to be served: minilm, magika, a=b",
+            ),
+            (&["=int8"], "--precision =int8: no model is named ''"),
+            (&["f32", "int8"], "--precision is given twice for every model: f32 and int8; give one"),
+            (&["magika=f32", "magika=f32"], "--precision is given twice for magika: f32 and f32; give one"),
+        ];
+        for (args, message) in table {
+            let error = precisions(args).unwrap_err();
+            assert!(error.starts_with(message), "{args:?}: {error}");
+        }
+    }
+}

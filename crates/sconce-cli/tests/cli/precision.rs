@@ -1,0 +1,140 @@
+//! Which precision, and on how many threads: flags, environment, `sconce.toml`, and what is said of each.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use sconce_grpc::proto::infer_parameter::ParameterChoice;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::command::{ended, path, run, sconce, zoo};
+use crate::serve::{Server, classify};
+
+const ALL: &str = "f32, int8, q8_0, q4k";
+
+#[test]
+fn an_embedding_in_each_precision_says_which_and_is_near_that_in_f32() {
+    let embed = |flags: &[&str]| {
+        let args = [&["embed", "--model", "encoder-mini"], flags].concat();
+        let object = ended(&args, b"a sconce holds candles").succeeded().objects().swap_remove(0);
+        let embedding: Vec<f64> = serde_json::from_value(object["embedding"].clone()).unwrap();
+        (object["precision"].as_str().unwrap().to_owned(), embedding)
+    };
+    let (precision, exact) = embed(&[]);
+    assert_eq!(precision, "f32");
+    for (flag, min_cosine) in [("f32", 1.0 - 1e-6), ("int8", 0.99), ("q8_0", 0.99), ("q4k", 0.99)] {
+        let (precision, embedding) = embed(&["--precision", flag]);
+        assert_eq!(precision, flag);
+        assert_eq!(embedding == exact, flag == "f32", "{flag} is computed in another way than f32");
+        let cosine: f64 = exact.iter().zip(&embedding).map(|(a, b)| a * b).sum();
+        assert!(cosine >= min_cosine, "{flag}: {cosine}");
+    }
+}
+
+#[test]
+fn a_label_says_which_precision_made_it() {
+    for flags in [&[][..], &["--precision", "int8"]] {
+        let args = [&["classify", "--model", "tiny-bert-sentiment"], flags].concat();
+        let objects = ended(&args, b"What a wonderful day!").succeeded().objects();
+        assert_eq!(objects[0]["precision"], *flags.last().unwrap_or(&"f32"));
+        assert_eq!(objects[0]["label"], "positive");
+    }
+}
+
+#[test]
+fn a_precision_that_a_model_does_not_have_is_refused_with_what_it_has() {
+    let said = ["model 'digits-cnn': ", "no precision 'q4k' on device 'cpu'; choose one of: f32"];
+    ended(&["classify", "--model", "digits-cnn", "--precision", "q4k"], b"").failed_with(2, &said);
+    let serve = ["serve", "--grpc", "127.0.0.1:0", "--model", "digits-cnn", "--precision"];
+    for flag in ["q4k", "digits-cnn=q4k"] {
+        ended(&[&serve[..], &[flag]].concat(), b"").failed_with(2, &said);
+    }
+}
+
+/// A directory of one model, `copy`, as it ships but for its `sconce.toml`.
+fn models(model: &str, toml: &str) -> TempDir {
+    let models = tempfile::tempdir().expect("there is room for a directory");
+    let copy = models.path().join("copy");
+    fs::create_dir(&copy).expect("the directory is new");
+    for file in zoo().join(model).read_dir().expect("the model ships") {
+        let file = file.expect("the directory can be read");
+        symlink(file.path(), copy.join(file.file_name())).expect("the link is new");
+    }
+    fs::write(copy.join("sconce.toml"), toml).expect("there is room for a file");
+    models
+}
+
+#[test]
+fn sconce_toml_decides_unless_a_flag_does() {
+    let models = models("tiny-bert-sentiment", "[model]\nprecision = \"int8\"");
+    let args = ["classify", "--models", path(models.path()), "--model", "copy"];
+    for (flags, expected) in [(&[][..], "int8"), (&["--precision", "f32"], "f32")] {
+        let objects = ended(&[&args[..], flags].concat(), b"What a wonderful day!").succeeded().objects();
+        assert_eq!(objects[0]["precision"], expected);
+    }
+    let listed = ended(&["models", "--models", path(models.path()), "--json"], b"").succeeded().objects();
+    assert_eq!((&listed[0]["precision"], &listed[0]["precisions"][0]), (&json!("int8"), &json!("f32")));
+    let table = ended(&["models", "--models", path(models.path())], b"").succeeded().stdout;
+    assert!(table.contains("int8 (or f32, q8_0, q4k)"), "{table}");
+}
+
+#[test]
+fn a_sconce_toml_that_asks_for_what_a_model_does_not_have_is_named() {
+    let models = models("digits-cnn", "[model]\nprecision = \"q4k\"");
+    let args = ["classify", "--models", path(models.path()), "--model", "copy"];
+    let said = ["copy/sconce.toml: ", "no precision 'q4k' on device 'cpu'; choose one of: f32"];
+    ended(&args, b"").failed_with(2, &said);
+}
+
+#[test]
+fn a_precision_that_is_unknown_or_of_an_unknown_model_is_told_with_the_known_ones() {
+    for command in ["embed", "classify"] {
+        let args = [command, "--model", "encoder-mini", "--precision", "int4"];
+        ended(&args, b"").failed_with(2, &["--precision", "'int4' is not known", ALL]);
+    }
+    ended(&["serve", "--precision", "magika=int4"], b"").failed_with(2, &["'int4' is not known", ALL]);
+    let known = "digits-cnn, encoder-mini, magika, tiny-bert-sentiment";
+    ended(&["serve", "--precision", "minilm=f32"], b"").failed_with(2, &["no model is named 'minilm'", known]);
+    ended(&["serve", "--precision", "f32", "--precision", "int8"], b"")
+        .failed_with(2, &["given twice", "f32 and int8"]);
+}
+
+#[tokio::test]
+async fn a_server_says_its_precisions_and_threads() {
+    let models = ["--model", "digits-cnn", "--model", "tiny-bert-sentiment"];
+    let flags = ["--precision", "tiny-bert-sentiment=int8", "--cpu-threads", "3"];
+    let server = Server::start(&[models, flags].concat());
+    let line = |name: &str| server.banner.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(line("digits-cnn").contains("parameters in f32"), "{}", server.banner);
+    assert!(line("tiny-bert-sentiment").contains("parameters in int8"), "{}", server.banner);
+    assert!(server.banner.contains("CPU threads: 3\n"), "{}", server.banner);
+    let answer = classify(server.address, "a wonderful day").await.unwrap();
+    let precision = answer.parameters["precision"].parameter_choice.clone();
+    assert_eq!(precision, Some(ParameterChoice::StringParam("int8".to_owned())));
+
+    let mut command = sconce(&["serve", "--grpc", "127.0.0.1:0", "--model", "digits-cnn"]);
+    command.env("SCONCE_CPU_THREADS", "5");
+    assert!(Server::run(command).banner.contains("CPU threads: 5\n"));
+}
+
+#[test]
+fn threads_are_a_flag_else_the_environment_else_one_a_core() {
+    let cores = std::thread::available_parallelism().unwrap().to_string();
+    let table: [(&[&str], Option<&str>, &str); 4] = [
+        (&[], None, &cores),
+        (&[], Some("5"), "5"),
+        (&["--cpu-threads", "3"], None, "3"),
+        (&["--cpu-threads", "3"], Some("5"), "3"),
+    ];
+    for (flags, environment, expected) in table {
+        let mut command = sconce(&[&["classify", "--model", "digits-cnn"], flags].concat());
+        command.env("RUST_LOG", "sconce=info").env("NO_COLOR", "1");
+        command.envs(environment.map(|threads| ("SCONCE_CPU_THREADS", threads)));
+        let said = run(command, b"").succeeded().stderr;
+        assert!(said.contains(&format!("cpu_threads={expected}\n")), "{flags:?}, {environment:?}: {said}");
+    }
+    for threads in ["0", "-1", "many"] {
+        let args = ["classify", "--model", "digits-cnn", &format!("--cpu-threads={threads}")];
+        ended(&args, b"").failed_with(2, &["--cpu-threads", threads]);
+    }
+}

@@ -1,0 +1,54 @@
+//! Where one model comes from and what is asked of it.
+
+use std::path::PathBuf;
+
+use sconce_models::Precision;
+
+/// A model directory, with what is asked of the model beyond its `sconce.toml`. Made from anything that is a path.
+///
+/// ```
+/// # fn main() -> Result<(), sconce::BuildError> {
+/// # let zoo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
+/// use sconce::{ModelSource, Precision, Runtime};
+///
+/// let embedder = ModelSource::new(zoo.join("encoder-mini")).name("embedder").precision(Precision::F32);
+/// let runtime = Runtime::builder().model(embedder).model(zoo.join("digits-cnn")).build()?;
+/// assert_eq!(runtime.models().map(sconce::Model::name).collect::<Vec<_>>(), ["digits-cnn", "embedder"]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSource {
+    /// Where `config.json` is.
+    pub directory: PathBuf,
+    /// What the model goes by; `None`: the directory's last component.
+    pub name: Option<String>,
+    /// What its network is computed in; `None`: what `sconce.toml` says, else f32. One that the model does not have is
+    /// refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
+    pub precision: Option<Precision>,
+}
+
+impl ModelSource {
+    /// The model in `directory`, with nothing asked of it.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), name: None, precision: None }
+    }
+
+    /// Names the model.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// Asks for a precision.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision: Some(precision), ..self }
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for ModelSource {
+    fn from(directory: P) -> Self {
+        Self::new(directory)
+    }
+}
