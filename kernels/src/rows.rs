@@ -25,6 +25,12 @@ impl<'a, T> Rows<'a, T> {
         Self { pointer: values.as_ptr(), count: rows, columns, stride, lifetime: PhantomData }
     }
 
+    /// Rows that begin every `stride` elements and may overlap, as the windows of a convolution do.
+    pub(crate) fn windows(values: &'a [T], columns: usize, stride: usize) -> Self {
+        let count = if columns <= values.len() { (values.len() - columns) / stride + 1 } else { 0 };
+        Self { pointer: values.as_ptr(), count, columns, stride, lifetime: PhantomData }
+    }
+
     pub(crate) fn rows(&self) -> usize {
         self.count
     }

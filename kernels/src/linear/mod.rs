@@ -192,19 +192,40 @@ impl Linear {
     /// # Errors
     /// If `x` is not a whole number of rows, or `y` does not hold as many rows. Nothing is written then.
     pub fn forward(&self, team: &Team, x: &[f32], y: &mut [f32], activation: Activation) -> Result<(), KernelError> {
-        let rows = x.len() / self.inputs;
-        if !x.len().is_multiple_of(self.inputs) || y.len() != rows * self.outputs {
-            let (inputs, outputs) = (self.inputs, self.outputs);
-            return Err(KernelError::MatrixShape { x: x.len(), y: y.len(), inputs, outputs });
+        if !x.len().is_multiple_of(self.inputs) {
+            return Err(self.matrix_shape(x, y));
         }
-        let x = Rows::new(x, rows, self.inputs, self.inputs);
+        self.forward_windows(team, x, self.inputs, y, activation)
+    }
+
+    /// A convolution without padding over the positions of `x`, `step` elements each: one row of `y` per window of
+    /// `inputs` elements, where the weights are `[outputs, taps, step]`. The windows overlap in memory; nothing is copied.
+    ///
+    /// # Errors
+    /// If `step` is 0, or `y` does not hold one row per window. Nothing is written then.
+    pub fn forward_windows(
+        &self,
+        team: &Team,
+        x: &[f32],
+        step: usize,
+        y: &mut [f32],
+        activation: Activation,
+    ) -> Result<(), KernelError> {
+        if step == 0 {
+            return Err(self.matrix_shape(x, y));
+        }
+        let x_rows = Rows::windows(x, self.inputs, step);
+        let rows = x_rows.rows();
+        if y.len() != rows * self.outputs {
+            return Err(self.matrix_shape(x, y));
+        }
         let mut quantized = Quantized::default();
         let quantized = self.wants_quantized().then(|| {
             quantized.resize(rows, self.inputs);
-            quantized.quantize(self.isa, x, 0..rows);
+            quantized.quantize(self.isa, x_rows, 0..rows);
             quantized.rows(0..rows, self.inputs)
         });
-        let input = Input { values: x, quantized };
+        let input = Input { values: x_rows, quantized };
         let y = RowsMut::new(y, rows, self.outputs, self.outputs).share();
         let parts = parts(team.threads().get(), self.panels());
         team.run(parts, &|part| {
@@ -214,6 +235,10 @@ impl Linear {
             self.forward_panels(input, panels, y, activation, &mut Aligned::zeros(0));
         });
         Ok(())
+    }
+
+    fn matrix_shape(&self, x: &[f32], y: &[f32]) -> KernelError {
+        KernelError::MatrixShape { x: x.len(), y: y.len(), inputs: self.inputs, outputs: self.outputs }
     }
 
     pub(crate) fn wants_quantized(&self) -> bool {

@@ -189,3 +189,21 @@ fn a_tensor_goes_through_the_same_layer() {
         }
     });
 }
+
+#[test]
+fn windows_that_overlap_are_a_convolution() {
+    // 10 positions of 3 channels, windows of 4 positions.
+    for format in [WeightFormat::F32, WeightFormat::Int8] {
+        each_layer(12, 20, format, |layer, _, _| {
+            let x = numbers(&mut StdRng::seed_from_u64(11), 30);
+            let copied: Vec<f32> = (0..7).flat_map(|window| x[window * 3..][..12].to_vec()).collect();
+            let (mut got, mut expected) = (vec![f32::NAN; 7 * 20], vec![f32::NAN; 7 * 20]);
+            layer.forward_windows(&team(2), &x, 3, &mut got, Activation::Relu).unwrap();
+            layer.forward(&team(1), &copied, &mut expected, Activation::Relu).unwrap();
+            assert!(got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{layer:?}");
+            assert!(layer.forward_windows(&team(1), &x, 0, &mut got, Activation::Relu).is_err());
+            assert!(layer.forward_windows(&team(1), &x[..27], 3, &mut got, Activation::Relu).is_err());
+            layer.forward_windows(&team(1), &x[..11], 3, &mut [], Activation::Relu).unwrap();
+        });
+    }
+}
