@@ -92,7 +92,7 @@ fn minilm_batched_equals_alone_to_the_bit_in_every_precision_on_any_number_of_th
     let Some(directory) = path_or_skip("SCONCE_MINILM", "batched equals alone") else { return };
     for (precision, ..) in PRECISIONS {
         let load = |threads| {
-            let team = Arc::new(Team::new(NonZeroUsize::new(threads).expect("not zero")));
+            let team = Arc::new(Team::new(NonZeroUsize::new(threads).expect("not zero")).expect("few threads"));
             let options = LoadOptions { precision: Some(precision), team, ..LoadOptions::default() };
             Registry::default().load(&directory, &options).expect("MiniLM loads")
         };

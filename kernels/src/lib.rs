@@ -36,4 +36,4 @@ mod team;
 
 pub use error::KernelError;
 pub use simd::Isa;
-pub use team::Team;
+pub use team::{MAX_THREADS, Team};

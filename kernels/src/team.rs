@@ -5,18 +5,22 @@
 //! standing at a barrier. Helpers sleep when there is nothing to do; they never spin.
 
 use std::any::Any;
+use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
+/// Threads of the largest team.
+pub const MAX_THREADS: usize = 256;
+
 /// A caller and its helpers; several callers may share one team.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 ///
-/// let team = sconce_kernels::Team::new(std::num::NonZeroUsize::new(2).expect("not zero"));
+/// let team = sconce_kernels::Team::default();
 /// let sum = AtomicUsize::new(0);
 /// team.run(10, &|part| { sum.fetch_add(part, Ordering::Relaxed); });
 /// assert_eq!(sum.into_inner(), 45);
@@ -27,9 +31,11 @@ pub struct Team {
 }
 
 impl Default for Team {
-    /// A thread for each core that the process may use.
+    /// A thread for each core that the process may use; the caller alone where the system starts no others.
     fn default() -> Self {
-        Self::new(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let threads = cores.min(NonZeroUsize::new(MAX_THREADS).expect("not zero"));
+        Self::new(threads).unwrap_or_else(|_| Self::alone())
     }
 }
 
@@ -85,23 +91,29 @@ impl Job<'_> {
 impl Team {
     /// A team of `threads`, the caller included.
     ///
-    /// # Panics
-    /// If the system cannot start a thread.
+    /// # Errors
+    /// If there are more than [`MAX_THREADS`], or the system cannot start one.
+    pub fn new(threads: NonZeroUsize) -> io::Result<Self> {
+        if threads.get() > MAX_THREADS {
+            let message = format!("{threads} threads for one computation; at most {MAX_THREADS} are allowed");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        // Dropped on an error, which ends the helpers that did start.
+        let mut team = Self::alone();
+        for helper in 1..threads.get() {
+            let shared = Arc::clone(&team.shared);
+            let thread = std::thread::Builder::new().name(format!("sconce-cpu-{helper}"));
+            team.helpers.push(thread.spawn(move || shared.help())?);
+        }
+        Ok(team)
+    }
+
+    /// A team of its caller, which starts no thread.
     #[must_use]
-    pub fn new(threads: NonZeroUsize) -> Self {
+    pub fn alone() -> Self {
         let state = State { jobs: Vec::new(), sleeping: 0, closing: false };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), job_came: Condvar::new(), helper_left: Condvar::new() });
-        let helpers = (1..threads.get())
-            .map(|helper| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("sconce-cpu-{helper}"))
-                    .spawn(move || shared.help())
-                    .expect("the system can start a thread")
-            })
-            .collect();
-        Self { shared, helpers }
+        let shared = Shared { state: Mutex::new(state), job_came: Condvar::new(), helper_left: Condvar::new() };
+        Self { shared: Arc::new(shared), helpers: Vec::new() }
     }
 
     /// Threads of a computation, its caller included.
@@ -200,7 +212,14 @@ mod tests {
     use super::*;
 
     fn team(threads: usize) -> Team {
-        Team::new(NonZeroUsize::new(threads).unwrap())
+        Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn too_many_threads_are_refused() {
+        let refused = Team::new(NonZeroUsize::new(MAX_THREADS + 1).unwrap()).unwrap_err();
+        assert_eq!(refused.to_string(), "257 threads for one computation; at most 256 are allowed");
+        assert_eq!(Team::alone().threads(), NonZeroUsize::MIN);
     }
 
     #[test]

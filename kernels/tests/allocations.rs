@@ -59,7 +59,7 @@ fn a_forward_pass_allocates_nothing_in_steady_state() {
     for format in [WeightFormat::F32, WeightFormat::Int8, WeightFormat::Blocks(BlockFormat::Q8_0)] {
         let encoder = encoder(format);
         for threads in [1, 3] {
-            let team = Team::new(NonZeroUsize::new(threads).expect("not zero"));
+            let team = Team::new(NonZeroUsize::new(threads).expect("not zero")).expect("few threads");
             let mut scratch = Scratch::default();
             let mut counts = Vec::new();
             // By columns and by sequences; the smaller batches come after the larger.

@@ -75,9 +75,12 @@ impl RuntimeBuilder {
     /// # Errors
     /// [`BuildError`] for the first model that does not load, a name taken twice, a value out of bounds, or no model.
     pub fn build(self) -> Result<Runtime, BuildError> {
-        let team = Arc::new(self.cpu_threads.map_or_else(Team::default, Team::new));
+        let team = match self.cpu_threads {
+            Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
+            None => Team::default(),
+        };
         let cpu_threads = team.threads();
-        let options = LoadOptions { device: Device::Cpu, precision: None, team };
+        let options = LoadOptions { device: Device::Cpu, precision: None, team: Arc::new(team) };
         let pool = PreparePool::new();
         let mut models = BTreeMap::new();
         for (name, ModelSource { directory, precision, .. }) in self.named_sources()? {

@@ -45,6 +45,14 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
+    /// The CPU threads that were asked for cannot be had.
+    #[error("cannot compute on {threads} CPU threads: {source}")]
+    CpuThreads {
+        /// How many were asked for.
+        threads: std::num::NonZeroUsize,
+        /// Why.
+        source: std::io::Error,
+    },
     /// There is no model to run.
     #[error("no model to run: give at least one directory that holds a config.json")]
     NoModel,

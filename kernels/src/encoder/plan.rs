@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::MAX_THREADS;
+
 /// Sizes that a layer's cost depends on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Costs {
@@ -60,10 +62,8 @@ pub(super) fn plan(lengths: &[usize], threads: usize, costs: Costs, parts: &mut 
 
 /// The part of the threads' time that is lost if each takes the next part when it is free.
 fn idle(lengths: &[usize], threads: usize, costs: Costs, parts: &[Part]) -> f64 {
-    /// More threads than this are never idle alike.
-    const MAX_THREADS: usize = 256;
     let mut busy_until = [0_usize; MAX_THREADS];
-    let busy_until = &mut busy_until[..threads.min(MAX_THREADS)];
+    let busy_until = &mut busy_until[..threads];
     let mut total = 0;
     for part in parts {
         let cost: usize = lengths[part.sequences.clone()].iter().map(|length| costs.of(*length)).sum();

@@ -124,7 +124,7 @@ fn forward(
     segments: &[u32],
     lengths: &[usize],
 ) -> Vec<f32> {
-    let team = Team::new(NonZeroUsize::new(threads).unwrap());
+    let team = Team::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let mut out = vec![f32::NAN; ids.len() * HIDDEN];
     encoder.forward(&team, scratch, PackedTokens { ids, segments, lengths }, &mut out).unwrap();
     out
@@ -204,7 +204,7 @@ fn a_sequence_gives_the_same_bits_in_every_batch_and_on_any_number_of_threads() 
 #[test]
 fn what_does_not_fit_is_refused_and_nothing_is_written() {
     let encoder = parts().encoder(WeightFormat::F32, TableFormat::F32);
-    let team = Team::new(NonZeroUsize::MIN);
+    let team = Team::alone();
     let mut out = vec![7.0; 2 * HIDDEN];
     let cases: [(&[u32], &[u32], &[usize]); 6] = [
         (&[1, 2], &[0, 0], &[1]),

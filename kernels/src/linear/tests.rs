@@ -10,7 +10,7 @@ fn numbers(random: &mut StdRng, count: usize) -> Vec<f32> {
 }
 
 fn team(threads: usize) -> Team {
-    Team::new(NonZeroUsize::new(threads).unwrap())
+    Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()
 }
 
 const FORMATS: [WeightFormat; 4] = [

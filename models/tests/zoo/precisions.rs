@@ -103,7 +103,7 @@ fn a_sconce_toml_that_is_wrong_is_refused_even_where_another_precision_is_asked_
 #[test]
 fn a_family_is_told_how_many_threads_it_may_use() {
     let threads = NonZeroUsize::new(3).unwrap();
-    let options = LoadOptions { team: Arc::new(Team::new(threads)), ..LoadOptions::default() };
+    let options = LoadOptions { team: Arc::new(Team::new(threads).unwrap()), ..LoadOptions::default() };
     assert_eq!(registry().load(told("").path(), &options).unwrap().signature.parameters, 3);
 }
 
