@@ -158,3 +158,28 @@ fn what_cannot_be_served_is_told_before_it_listens() {
     std::fs::write(broken.join("model.safetensors"), b"cut short").unwrap();
     ended(&["serve", "--models", path(empty.path())], b"").failed_with(2, &["broken", "model.safetensors"]);
 }
+
+/// What the process holds in memory beyond the files it shares with others, in KiB.
+#[cfg(target_os = "linux")]
+fn anonymous_memory(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says so");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn minilm_in_int8_holds_at_most_0_4_of_the_memory_of_f32() {
+    let Some(minilm) = std::env::var_os("SCONCE_MINILM").map(std::path::PathBuf::from) else {
+        eprintln!("SKIPPED: the memory of MiniLM needs SCONCE_MINILM");
+        return;
+    };
+    let models = path(minilm.parent().expect("it lies in a directory"));
+    let memory = |precision| {
+        let server = Server::start(&["--models", models, "--model", "minilm", "--precision", precision]);
+        anonymous_memory(&server)
+    };
+    let (f32, int8) = (memory("f32"), memory("int8"));
+    println!("MiniLM served at rest: f32 {f32} KiB, int8 {int8} KiB");
+    assert!(int8 * 10 <= f32 * 4, "int8 holds {int8} KiB, f32 {f32} KiB");
+}
