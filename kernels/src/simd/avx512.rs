@@ -165,6 +165,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_from(self, from: *const f32) -> __m512 {
         unsafe { _mm512_loadu_ps(from) }
     }

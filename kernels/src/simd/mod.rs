@@ -80,6 +80,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// In each lane: `sum + Σ aᵢ·bᵢ` over its four bytes, `a` without sign and at most [`Simd::MAX_U8`], `b` with sign.
     fn dot(self, sum: Self::I32, a: Self::I32, b: Self::I32) -> Self::I32;
 
+    /// Asks for the cache line at an address that will soon be read; any address will do.
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
     /// # Safety
     /// `from` points to `LANES` readable elements.
     unsafe fn load_from(self, from: *const f32) -> Self::F32;
