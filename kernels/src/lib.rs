@@ -10,13 +10,30 @@
 //! # Ok::<(), sconce_kernels::KernelError>(())
 //! ```
 //!
-//! The path of one call: the public function in a kernel's `mod.rs` checks shapes, picks the fastest implementation
-//! that this processor can run, and hands the rows over; the tensor function beside it does the same for a candle
-//! tensor and falls back to candle's own operations on devices that the kernel does not know.
+//! The path of one call: the public function in a kernel's `mod.rs` checks shapes and hands the rows to its
+//! `simd.rs`, which is written once over `simd::Simd` and compiled for each instruction set ([`Isa`]); the best that this
+//! processor has is picked at run time. [`encoder::Encoder`] puts the kernels together, [`Team`] spreads them over threads.
+//!
+//! | folder | what |
+//! |---|---|
+//! | [`linear`] | linear layers with packed weights: f32, int8, llama.cpp's blocks; activations fused; a candle operation |
+//! | [`quantize`] | rows to bytes, each with its scale and zero point |
+//! | [`attention`] | packed sequences of any lengths, online softmax |
+//! | [`bias_gelu`] | bias and GELU; a candle operation |
+//! | [`residual_norm`] | residual and layer norm |
+//! | [`embedding`] | tables in f32 or int8; the sum of three rows and its norm |
+//! | [`pooling`] | one vector per sequence |
+//! | [`encoder`] | all of them as one operation on packed tokens |
+//!
+//! | instruction set | where its tests have run |
+//! |---|---|
+//! | AVX-512 with VNNI, AVX-VNNI, AVX2 with FMA, portable | Intel Emerald Rapids, in every test run (those that the processor has) |
+//! | NEON with dot product | under QEMU (`-cpu max`), by hand, 2026-11-24; never on a real processor, never timed |
 //!
 //! To add a kernel, add a folder: `mod.rs` (formula with its source, checked functions, candle hook), `reference.rs`
-//! (plain f64, written to be read), `simd.rs` (fast), `tests.rs` (every implementation against the reference by one
-//! case table). A `.cu` file goes beside them.
+//! (plain f64, written to be read), `simd.rs` (fast), `tests.rs` (every instruction set against the reference by one
+//! case table), and a group in `benches/kernels.rs`. A `.cu` file goes beside them. To add an instruction set, implement
+//! `simd::Simd` and list it in `simd/mod.rs`: every test then runs on it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 

@@ -2,7 +2,8 @@
 //!
 //! The caller works too, and takes the next part whenever it is free, as the helpers do. A helper that the system has
 //! not woken in time is not waited for: on a machine with more work than cores a computation goes on alone instead of
-//! standing at a barrier. Helpers sleep when there is nothing to do; they never spin.
+//! standing at a barrier. Helpers sleep when there is nothing to do. Only between the stages of one computation do they,
+//! and the caller, wait awake, and for a moment at most.
 
 use std::any::Any;
 use std::io;
@@ -11,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Threads of the largest team.
 pub const MAX_THREADS: usize = 256;
@@ -41,6 +43,8 @@ impl Default for Team {
 
 struct Shared {
     state: Mutex<State>,
+    /// Jobs that have ever come.
+    jobs: AtomicUsize,
     /// A job has come, or the team closes.
     job_came: Condvar,
     /// A helper has left a job.
@@ -64,8 +68,10 @@ struct Job<'a> {
     parts: usize,
     /// The next part that nobody has taken.
     next: AtomicUsize,
-    /// Helpers at work on it. Changed while the state is locked.
+    /// Helpers at work on it. Changed while the state is locked; the last thing that a helper touches of it.
     helpers: AtomicUsize,
+    /// Whether the next stage of the same computation follows at once.
+    more_follows: bool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -112,7 +118,12 @@ impl Team {
     #[must_use]
     pub fn alone() -> Self {
         let state = State { jobs: Vec::new(), sleeping: 0, closing: false };
-        let shared = Shared { state: Mutex::new(state), job_came: Condvar::new(), helper_left: Condvar::new() };
+        let shared = Shared {
+            state: Mutex::new(state),
+            job_came: Condvar::new(),
+            helper_left: Condvar::new(),
+            jobs: AtomicUsize::new(0),
+        };
         Self { shared: Arc::new(shared), helpers: Vec::new() }
     }
 
@@ -127,7 +138,17 @@ impl Team {
     /// # Panics
     /// If `work` does: the first panic goes on here, after all parts have ended.
     pub fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
-        let job = Job { work, parts, next: AtomicUsize::new(0), helpers: AtomicUsize::new(0), panic: Mutex::new(None) };
+        self.run_job(parts, work, false);
+    }
+
+    /// The same for one of many short stages: helpers stay awake a moment for the next one.
+    pub(crate) fn run_stage(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
+        self.run_job(parts, work, true);
+    }
+
+    fn run_job(&self, parts: usize, work: &(dyn Fn(usize) + Sync), more_follows: bool) {
+        let (next, helpers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let job = Job { work, parts, next, helpers, more_follows, panic: Mutex::new(None) };
         if parts > 1 && !self.helpers.is_empty() {
             self.shared.offer(&job);
             job.take_parts();
@@ -150,6 +171,7 @@ impl Shared {
         let mut state = self.lock();
         state.jobs.push(JobPointer(std::ptr::from_ref(job).cast()));
         let wanted = state.sleeping.min(job.parts - 1);
+        self.jobs.fetch_add(1, Ordering::Relaxed);
         drop(state);
         for _ in 0..wanted {
             self.job_came.notify_one();
@@ -160,6 +182,11 @@ impl Shared {
     fn withdraw(&self, job: &Job<'_>) {
         let mut state = self.lock();
         state.jobs.retain(|other| !std::ptr::addr_eq(other.0, job));
+        if job.more_follows {
+            drop(state);
+            wait_a_moment(|| job.helpers.load(Ordering::Acquire) == 0);
+            state = self.lock();
+        }
         while job.helpers.load(Ordering::Relaxed) > 0 {
             state = self.helper_left.wait(state).expect("nothing panics while it is locked");
         }
@@ -179,12 +206,27 @@ impl Shared {
             };
             job.helpers.fetch_add(1, Ordering::Relaxed);
             drop(state);
+            let (seen, more_follows) = (self.jobs.load(Ordering::Relaxed), job.more_follows);
             job.take_parts();
             state = self.lock();
-            if job.helpers.fetch_sub(1, Ordering::Relaxed) == 1 {
+            if job.helpers.fetch_sub(1, Ordering::Release) == 1 {
                 self.helper_left.notify_all();
             }
+            if more_follows {
+                drop(state);
+                wait_a_moment(|| self.jobs.load(Ordering::Relaxed) != seen);
+                state = self.lock();
+            }
         }
+    }
+}
+
+/// Waits awake, but no longer than it would take to fall asleep and be woken.
+fn wait_a_moment(until: impl Fn() -> bool) {
+    const MOMENT: Duration = Duration::from_micros(50);
+    let end = Instant::now() + MOMENT;
+    while !until() && Instant::now() < end {
+        std::hint::spin_loop();
     }
 }
 
@@ -207,7 +249,6 @@ impl std::fmt::Debug for Team {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicBool;
-    use std::time::{Duration, Instant};
 
     use super::*;
 

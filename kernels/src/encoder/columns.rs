@@ -147,7 +147,7 @@ impl Batch<'_> {
     /// Every part sees to the end what the parts of the step before have written.
     fn each_part(&self, work: impl Fn(usize, usize, &mut PartScratch) + Sync) {
         let parts = self.team.threads().get();
-        self.team.run(parts, &|part| work(part, parts, &mut self.lock(part)));
+        self.team.run_stage(parts, &|part| work(part, parts, &mut self.lock(part)));
     }
 
     /// This part's columns of a product.
