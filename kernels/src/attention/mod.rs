@@ -64,6 +64,13 @@ pub(crate) struct Scratch {
     sums: Vec<f32>,
 }
 
+impl Scratch {
+    /// Makes room for sequences of at most `tokens` and heads of `size`.
+    pub(crate) fn reserve(&mut self, isa: Isa, tokens: usize, size: usize) {
+        isa.run(simd::Reserve { scratch: self, tokens, size });
+    }
+}
+
 /// Some heads of one sequence, whose rows are `query_key_value`; `out` has the columns of these heads.
 pub(crate) fn attend(
     isa: Isa,

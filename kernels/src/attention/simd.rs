@@ -45,6 +45,22 @@ impl Kernel for Head<'_> {
     }
 }
 
+/// Makes room without computing.
+pub(super) struct Reserve<'a> {
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) tokens: usize,
+    pub(super) size: usize,
+}
+
+impl Kernel for Reserve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        reserve(simd, self.scratch, self.tokens, self.size);
+    }
+}
+
 #[inline(always)]
 fn reserve<S: Simd>(_: S, scratch: &mut Scratch, tokens: usize, size: usize) {
     let keys = tokens.min(KEY_BLOCK);

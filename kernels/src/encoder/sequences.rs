@@ -20,8 +20,13 @@ pub(super) fn forward(
     out: RowsMut<'_, f32>,
 ) {
     let Scratch { parts, free, .. } = scratch;
-    let out = out.share();
-    let free = &*free;
+    // Made ready for the largest part before it starts, so that nothing is allocated later, whoever takes which part.
+    let all = free.get_mut().expect("nothing panics while it is locked");
+    all.resize_with(all.len().max(team.threads().get().min(parts.len())), PartScratch::default);
+    let most = parts.iter().map(|part| part.tokens.len()).max().unwrap_or(0);
+    let longest = tokens.lengths.iter().copied().max().unwrap_or(0);
+    all.iter_mut().for_each(|scratch| scratch.reserve(encoder, most, longest));
+    let (out, free) = (out.share(), &*free);
     let lock = || free.lock().expect("nothing panics while it is locked");
     team.run(parts.len(), &|part| {
         let part = &parts[part];
@@ -42,7 +47,7 @@ impl Encoder {
         mut out: RowsMut<'_, f32>,
     ) {
         let count = part.tokens.len();
-        scratch.reserve(self, count);
+        scratch.shape(self, count);
         let lengths = &tokens.lengths[part.sequences.clone()];
         let (ids, segments) = (&tokens.ids[part.tokens.clone()], &tokens.segments[part.tokens.clone()]);
         for rows in rows_of(lengths) {
@@ -116,7 +121,23 @@ impl Encoder {
 }
 
 impl PartScratch {
-    fn reserve(&mut self, encoder: &Encoder, tokens: usize) {
+    /// Makes room for parts of at most so many tokens, in sequences of at most `longest`.
+    fn reserve(&mut self, encoder: &Encoder, tokens: usize, longest: usize) {
+        self.shape(encoder, tokens);
+        self.head.reserve(encoder.isa, longest, encoder.hidden / encoder.heads);
+        for layer in &encoder.layers {
+            for linear in [&layer.query_key_value, &layer.attention_output, &layer.up, &layer.down] {
+                self.weights.grow(linear.scratch());
+                if linear.wants_quantized() {
+                    let rows = if linear.inputs() == encoder.hidden { tokens } else { tokens.min(ROW_BLOCK) };
+                    self.quantized.resize(rows, linear.inputs());
+                }
+            }
+        }
+    }
+
+    /// Gives the matrices the rows of a part.
+    fn shape(&mut self, encoder: &Encoder, tokens: usize) {
         let (hidden, inner, block) = (encoder.hidden, encoder.inner, tokens.min(ROW_BLOCK));
         self.x.resize(tokens, hidden);
         self.query_key_value.resize(tokens, 3 * hidden);

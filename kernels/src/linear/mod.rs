@@ -245,6 +245,14 @@ impl Linear {
         matches!(self.weights, Weights::Int8(_))
     }
 
+    /// Elements of `scratch` that [`Linear::forward_panels`] uses.
+    pub(crate) fn scratch(&self) -> usize {
+        match self.weights {
+            Weights::F32(_) | Weights::Int8(_) => 0,
+            Weights::Blocks(_) => self.isa.panel() * self.inputs,
+        }
+    }
+
     /// Panels that can be computed apart from each other.
     pub(crate) fn panels(&self) -> usize {
         self.outputs.div_ceil(self.isa.panel())
