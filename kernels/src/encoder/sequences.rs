@@ -25,7 +25,9 @@ pub(super) fn forward(
     all.resize_with(all.len().max(team.threads().get().min(parts.len())), PartScratch::default);
     let most = parts.iter().map(|part| part.tokens.len()).max().unwrap_or(0);
     let longest = tokens.lengths.iter().copied().max().unwrap_or(0);
-    all.iter_mut().for_each(|scratch| scratch.reserve(encoder, most, longest));
+    for scratch in all.iter_mut() {
+        scratch.reserve(encoder, most, longest);
+    }
     let (out, free) = (out.share(), &*free);
     let lock = || free.lock().expect("nothing panics while it is locked");
     team.run(parts.len(), &|part| {
