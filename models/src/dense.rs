@@ -1,6 +1,8 @@
-//! A linear layer over rows.
+//! A linear layer over rows: of candle's tensors, or packed for the CPU.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Error, Result, Tensor};
+use sconce_kernels::KernelError;
+use sconce_kernels::linear::{Linear, WeightFormat};
 
 use crate::{LoadError, Weights};
 
@@ -49,4 +51,24 @@ impl Dense {
     pub(crate) fn bias(&self) -> &Tensor {
         &self.bias
     }
+}
+
+/// [`Dense`] in f32 for the engines of the CPU.
+pub(crate) fn packed_linear(
+    weights: &Weights,
+    name: &str,
+    inputs: usize,
+    outputs: usize,
+) -> std::result::Result<Linear, LoadError> {
+    let weight = weights.values(&format!("{name}.weight"), &[outputs, inputs])?;
+    let bias = weights.values(&format!("{name}.bias"), &[outputs])?;
+    fits(weights, Linear::new(&weight, Some(&bias), inputs, outputs, WeightFormat::F32))
+}
+
+/// A kernel that refuses what this file holds is an error of the file.
+pub(crate) fn fits<T>(
+    weights: &Weights,
+    part: std::result::Result<T, KernelError>,
+) -> std::result::Result<T, LoadError> {
+    part.map_err(|error| weights.error(Error::wrap(error)))
 }

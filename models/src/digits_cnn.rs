@@ -1,13 +1,18 @@
 //! A small convolutional network that reads one handwritten digit:
 //! convolution → relu → max pool → convolution → relu → max pool → linear → relu → linear.
 
+mod packed;
+mod tensors;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use packed::PackedDigits;
 use serde::Deserialize;
+use tensors::TensorDigits;
 
-use crate::dense::Dense;
 use crate::{
     Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
     LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
@@ -32,7 +37,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
     let labels = config.labels().map_err(invalid)?;
     let settings = directory.settings(&[])?;
     let weights = directory.weights(&target.device)?;
-    let shape = [config.num_channels, config.image_size, config.image_size];
+    let shape = config.shape();
     Ok(LoadedModel {
         signature: Signature {
             model_type: FAMILY.model_type.to_owned(),
@@ -41,7 +46,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             precision: target.precision,
             parameters: weights.parameters(),
         },
-        network: Box::new(DigitsNetwork::load(&config, &weights, &target.device)?),
+        network: Box::new(DigitsNetwork::load(&config, &weights, target)?),
         processor: Arc::new(DigitsProcessor { shape, rescale: config.rescale, labels }),
         settings,
     })
@@ -65,10 +70,24 @@ struct Config {
 }
 
 impl Config {
-    /// Side of the image after both convolutions and pools; `None` if nothing is left of it.
-    fn pooled_size(&self) -> Option<usize> {
-        let shrink = |side: usize| Some((side + 2 * self.padding + 1).checked_sub(self.kernel)? / self.pool);
-        shrink(shrink(self.image_size)?).filter(|side| *side > 0)
+    /// Channels, height and width of an image.
+    fn shape(&self) -> [usize; 3] {
+        [self.num_channels, self.image_size, self.image_size]
+    }
+
+    /// Side of the image, and after each convolution and pool; `None` if nothing is left of it.
+    fn shrinking_sides(&self) -> Option<[usize; 3]> {
+        let shrink = |side: usize| {
+            let given = (side + 2 * self.padding + 1).checked_sub(self.kernel)?;
+            Some(given / self.pool).filter(|side| *side > 0)
+        };
+        let first = shrink(self.image_size)?;
+        Some([self.image_size, first, shrink(first)?])
+    }
+
+    /// The same of a configuration that is checked.
+    fn sides(&self) -> [usize; 3] {
+        self.shrinking_sides().expect("the configuration is checked before")
     }
 
     fn check(&self) -> Result<(), String> {
@@ -91,7 +110,7 @@ impl Config {
         if !self.rescale.is_finite() {
             return Err(format!("field 'rescale' is {}; it must be finite", self.rescale));
         }
-        if self.pooled_size().is_none() {
+        if self.shrinking_sides().is_none() {
             return Err(format!("field 'image_size' is {}, of which pooling leaves nothing", self.image_size));
         }
         Ok(())
@@ -146,38 +165,38 @@ impl Processor for DigitsProcessor {
 }
 
 struct DigitsNetwork {
-    shape: [usize; 3],
-    pool: usize,
-    convolutions: [Convolution; 2],
-    hidden: Dense,
-    output: Dense,
-    device: Device,
+    engine: Engine,
+    /// Values of one image.
+    size: usize,
+}
+
+enum Engine {
+    /// The CPU.
+    Packed(Box<PackedDigits>),
+    /// Any other device.
+    Tensors(Box<TensorDigits>),
 }
 
 impl DigitsNetwork {
-    fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self, LoadError> {
-        let [first, second] = config.channels;
-        let side = config.pooled_size().expect("the configuration is checked before");
-        Ok(Self {
-            shape: [config.num_channels, config.image_size, config.image_size],
-            pool: config.pool,
-            convolutions: [
-                Convolution::load(weights, "conv1", config, config.num_channels, first)?,
-                Convolution::load(weights, "conv2", config, first, second)?,
-            ],
-            hidden: Dense::load(weights, "fc1", second * side * side, config.hidden)?,
-            output: Dense::load(weights, "fc2", config.hidden, config.num_labels)?,
-            device: device.clone(),
-        })
+    fn load(config: &Config, weights: &Weights, target: &Target) -> Result<Self, LoadError> {
+        let engine = if target.device.is_cpu() {
+            Engine::Packed(Box::new(PackedDigits::load(config, weights, &target.team)?))
+        } else {
+            Engine::Tensors(Box::new(TensorDigits::load(config, weights, &target.device)?))
+        };
+        Ok(Self { engine, size: config.shape().iter().product() })
     }
 
-    fn logits(&self, pixels: Vec<f32>, images: usize) -> candle_core::Result<Tensor> {
-        let [channels, height, width] = self.shape;
-        let mut x = Tensor::from_vec(pixels, (images, channels, height, width), &self.device)?;
-        for convolution in &self.convolutions {
-            x = convolution.forward(&x)?.relu()?.max_pool2d(self.pool)?;
+    fn checked<'a>(&self, item: usize, features: &'a Features) -> Result<&'a [f32], ForwardError> {
+        let size = self.size;
+        match features {
+            Features::Values(values) if values.len() == size => Ok(values),
+            Features::Values(values) => {
+                let message = format!("{} values; the model takes {size}", values.len());
+                Err(ForwardError::InvalidFeatures { item, message })
+            }
+            other => Err(ForwardError::WrongFeatures { expected: "values", got: other.kind() }),
         }
-        self.output.forward(&self.hidden.forward(&x.flatten_from(1)?)?.relu()?)
     }
 }
 
@@ -186,38 +205,11 @@ impl Network for DigitsNetwork {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let size: usize = self.shape.iter().product();
-        let mut pixels = Vec::with_capacity(batch.len() * size);
-        for (item, features) in batch.iter().enumerate() {
-            match features {
-                Features::Values(values) if values.len() == size => pixels.extend_from_slice(values),
-                Features::Values(values) => {
-                    let message = format!("{} values; the model takes {size}", values.len());
-                    return Err(ForwardError::InvalidFeatures { item, message });
-                }
-                other => return Err(ForwardError::WrongFeatures { expected: "values", got: other.kind() }),
-            }
+        let images: Vec<&[f32]> =
+            batch.iter().enumerate().map(|(item, features)| self.checked(item, features)).collect::<Result<_, _>>()?;
+        match &mut self.engine {
+            Engine::Packed(engine) => engine.forward(&images).map_err(|error| candle_core::Error::wrap(error).into()),
+            Engine::Tensors(engine) => Ok(engine.forward(&images)?),
         }
-        Ok(self.logits(pixels, batch.len())?.to_vec2()?)
-    }
-}
-
-struct Convolution {
-    weight: Tensor,
-    /// `[1, outputs, 1, 1]`
-    bias: Tensor,
-    padding: usize,
-}
-
-impl Convolution {
-    fn load(weights: &Weights, name: &str, config: &Config, inputs: usize, outputs: usize) -> Result<Self, LoadError> {
-        let weight = weights.tensor(&format!("{name}.weight"), &[outputs, inputs, config.kernel, config.kernel])?;
-        let bias = weights.tensor(&format!("{name}.bias"), &[outputs])?;
-        let bias = bias.reshape((1, outputs, 1, 1)).map_err(|source| weights.error(source))?;
-        Ok(Self { weight, bias, padding: config.padding })
-    }
-
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.conv2d(&self.weight, self.padding, 1, 1, 1)?.broadcast_add(&self.bias)
     }
 }

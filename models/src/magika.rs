@@ -3,15 +3,18 @@
 //! Embedding → gelu → four neighbours side by side → layer norm over the *positions* → convolution over positions →
 //! gelu → maximum over positions → layer norm → linear.
 
+mod packed;
+mod tensors;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
-use sconce_kernels::bias_gelu::{GeluForm, bias_gelu_tensor};
+use packed::PackedMagika;
 use serde::Deserialize;
+use tensors::TensorMagika;
 
-use crate::dense::Dense;
-use crate::norm::Norm;
 use crate::{
     Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
     LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
@@ -48,7 +51,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             precision: target.precision,
             parameters: weights.parameters(),
         },
-        network: Box::new(MagikaNetwork::load(&config, &weights, labels.len(), &target.device)?),
+        network: Box::new(MagikaNetwork::load(&config, &weights, labels.len(), target)?),
         processor: Arc::new(MagikaProcessor { window: config.window(), labels }),
         settings,
     })
@@ -81,6 +84,11 @@ impl Config {
 
     fn positions(&self) -> usize {
         self.seq_len / self.group
+    }
+
+    /// Elements of one position.
+    fn channels(&self) -> usize {
+        self.group * self.embed_dim
     }
 
     fn check(&self) -> Result<(), String> {
@@ -214,79 +222,30 @@ fn checked_content(input: Input) -> Result<Vec<u8>, InputError> {
 }
 
 struct MagikaNetwork {
-    /// gelu(embedding + bias) of every symbol: `[symbols, embed_dim]`.
-    table: Tensor,
-    position_norm: Norm,
-    /// `[conv_out, conv_kernel · channels]`
-    convolution: Tensor,
-    convolution_bias: Tensor,
-    channel_norm: Norm,
-    head: Dense,
+    engine: Engine,
     seq_len: usize,
-    positions: usize,
-    kernel: usize,
     vocab_size: usize,
-    device: Device,
+}
+
+enum Engine {
+    /// The CPU.
+    Packed(Box<PackedMagika>),
+    /// Any other device.
+    Tensors(Box<TensorMagika>),
 }
 
 impl MagikaNetwork {
-    fn load(config: &Config, weights: &Weights, labels: usize, device: &Device) -> Result<Self, LoadError> {
-        let (positions, channels) = (config.positions(), config.group * config.embed_dim);
-        let embedding = weights.tensor("embed.weight", &[config.vocab_size, config.embed_dim])?;
-        let embedding_bias = weights.tensor("embed.bias", &[config.embed_dim])?;
-        let kernel = weights.tensor("conv.weight", &[config.conv_out, channels, config.conv_kernel])?;
-        let failed = |source| weights.error(source);
-        Ok(Self {
-            table: bias_gelu_tensor(embedding, &embedding_bias, GeluForm::Tanh).map_err(failed)?,
-            position_norm: Norm::load(weights, "norm0", positions, config.layer_norm_eps)?,
-            convolution: flatten_kernel(&kernel).map_err(failed)?,
-            convolution_bias: weights.tensor("conv.bias", &[config.conv_out])?,
-            channel_norm: Norm::load(weights, "norm1", config.conv_out, config.layer_norm_eps)?,
-            head: Dense::load(weights, "head", config.conv_out, labels)?,
-            seq_len: config.seq_len,
-            positions,
-            kernel: config.conv_kernel,
-            vocab_size: config.vocab_size,
-            device: device.clone(),
-        })
-    }
-
-    /// The convolution takes one item at a time: its product is large enough to fill any device, and on a CPU the
-    /// windows of one item stay in the cache (a batch of 32 at once took twice as long per item).
-    fn logits(&self, items: &[Vec<u32>]) -> candle_core::Result<Tensor> {
-        let strongest: Vec<Tensor> = items
-            .iter()
-            .map(|symbols| self.strongest(&self.convolve(&self.embed(symbols)?)?))
-            .collect::<candle_core::Result<_>>()?;
-        self.head.forward(&self.channel_norm.forward(&Tensor::stack(&strongest, 0)?)?)
-    }
-
-    /// `[channels, positions]`, normalised over the positions.
-    fn embed(&self, symbols: &[u32]) -> candle_core::Result<Tensor> {
-        let embedded = self.table.index_select(&Tensor::new(symbols, &self.device)?, 0)?;
-        let x = embedded.reshape((self.positions, ()))?.t()?.contiguous()?;
-        // Long padding makes a row nearly constant. candle takes the variance as E[x²] - E[x]², which then cancels to
-        // less than -eps: NaN. Of centred values it is right.
-        self.position_norm.forward(&x.broadcast_sub(&x.mean_keepdim(1)?)?)
-    }
-
-    /// Convolution without padding as one product: `[channels, positions]` → `[conv_out, windows]`.
-    fn convolve(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let windows = self.positions - self.kernel + 1;
-        let shifted: Vec<Tensor> =
-            (0..self.kernel).map(|tap| x.narrow(1, tap, windows)).collect::<candle_core::Result<_>>()?;
-        self.convolution.matmul(&Tensor::cat(&shifted, 0)?)
-    }
-
-    /// The maximum of gelu(x + bias) over the last dimension. Gelu falls, then rises, so it is largest at the smallest
-    /// or the largest of its arguments: two candidates in place of hundreds of evaluations.
-    fn strongest(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let gelu = |extreme| bias_gelu_tensor(extreme, &self.convolution_bias, GeluForm::Tanh);
-        gelu(x.max(1)?)?.maximum(&gelu(x.min(1)?)?)
+    fn load(config: &Config, weights: &Weights, labels: usize, target: &Target) -> Result<Self, LoadError> {
+        let engine = if target.device.is_cpu() {
+            Engine::Packed(Box::new(PackedMagika::load(config, weights, labels, &target.team)?))
+        } else {
+            Engine::Tensors(Box::new(TensorMagika::load(config, weights, labels, &target.device)?))
+        };
+        Ok(Self { engine, seq_len: config.seq_len, vocab_size: config.vocab_size })
     }
 
     /// The symbols of an item, checked against the table: a failed lookup would fail the whole batch.
-    fn checked(&self, item: usize, features: &Features) -> Result<Vec<u32>, ForwardError> {
+    fn checked<'a>(&self, item: usize, features: &'a Features) -> Result<&'a [u16], ForwardError> {
         let Features::Symbols(symbols) = features else {
             return Err(ForwardError::WrongFeatures { expected: "symbols", got: features.kind() });
         };
@@ -297,13 +256,8 @@ impl MagikaNetwork {
         if let Some(symbol) = symbols.iter().find(|symbol| usize::from(**symbol) >= self.vocab_size) {
             return refuse(format!("symbol {symbol}; the model knows {}", self.vocab_size));
         }
-        Ok(symbols.iter().copied().map(u32::from).collect())
+        Ok(symbols)
     }
-}
-
-/// `[conv_out, channels, taps]` → `[conv_out, taps · channels]`
-fn flatten_kernel(kernel: &Tensor) -> candle_core::Result<Tensor> {
-    kernel.transpose(1, 2)?.contiguous()?.flatten_from(1)
 }
 
 impl Network for MagikaNetwork {
@@ -311,49 +265,11 @@ impl Network for MagikaNetwork {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let items: Vec<Vec<u32>> =
+        let items: Vec<&[u16]> =
             batch.iter().enumerate().map(|(item, features)| self.checked(item, features)).collect::<Result<_, _>>()?;
-        Ok(self.logits(&items)?.to_vec2()?)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WINDOW: Window = Window { beginning: 4, end: 4, block: 8, padding: 256 };
-
-    fn symbols(content: &[u8]) -> Vec<u16> {
-        WINDOW.symbols(content).unwrap()
-    }
-
-    #[test]
-    fn a_short_content_is_padded_behind_its_beginning_and_before_its_end() {
-        assert_eq!(symbols(b"ab"), [97, 98, 256, 256, 256, 256, 97, 98]);
-    }
-
-    #[test]
-    fn white_space_is_stripped_before_the_beginning_and_after_the_end_only() {
-        // Within one block the beginning keeps the spaces behind it, and the end those before it.
-        assert_eq!(symbols(b" \x0b\nab "), [97, 98, 32, 256, 11, 10, 97, 98]);
-        // Neither a no-break space nor a zero byte is white space.
-        assert_eq!(symbols(b"\xa0\0"), [0xa0, 0, 256, 256, 256, 256, 0xa0, 0]);
-    }
-
-    #[test]
-    fn a_long_content_gives_its_first_and_last_bytes() {
-        assert_eq!(symbols(b"abcdefghijkl"), [97, 98, 99, 100, 105, 106, 107, 108]);
-    }
-
-    #[test]
-    fn white_space_is_stripped_within_the_first_and_last_block_alone() {
-        // The first block of 8 is all white: nothing is left of it, though letters follow.
-        assert_eq!(symbols(b"          abcdef"), [256, 256, 256, 256, 99, 100, 101, 102]);
-        assert_eq!(symbols(b"abcdef          "), [97, 98, 99, 100, 256, 256, 256, 256]);
-        assert_eq!(
-            WINDOW.symbols(b"          abc          "),
-            Err(InputError::BlankEnds { name: CONTENT_INPUT, bytes: WINDOW.block })
-        );
-        assert_eq!(WINDOW.symbols(b""), Err(InputError::Empty { name: CONTENT_INPUT }));
+        match &mut self.engine {
+            Engine::Packed(engine) => engine.forward(&items).map_err(|error| candle_core::Error::wrap(error).into()),
+            Engine::Tensors(engine) => Ok(engine.forward(&items)?),
+        }
     }
 }

@@ -82,6 +82,9 @@ impl Unary for Relu {
     }
 }
 
+/// Multiplications that are worth waking a helper for: some 10 µs of work, as long as it takes to wake.
+const PRODUCTS_PER_HELPER: usize = 1 << 20;
+
 /// How the weights of a layer are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightFormat {
@@ -226,8 +229,9 @@ impl Linear {
             quantized.rows(0..rows, self.inputs)
         });
         let input = Input { values: x_rows, quantized };
+        let useful_threads = 1 + y.len().saturating_mul(self.inputs) / PRODUCTS_PER_HELPER;
         let y = RowsMut::new(y, rows, self.outputs, self.outputs).share();
-        let parts = parts(team.threads().get(), self.panels());
+        let parts = parts(team.threads().get().min(useful_threads), self.panels());
         team.run(parts, &|part| {
             let panels = share_of(self.panels(), part, parts);
             // SAFETY: each part is run once, and the columns of different parts do not overlap.

@@ -1,31 +1,58 @@
-//! The suite that every model runs: an answer does not depend on the batch around it.
+//! The suite that every model runs: an answer does not depend on the batch around it, nor on the number of threads.
 
-use sconce_models::Features;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-use crate::{ZOO, largest_gap, load, prepare, varied_inputs};
+use sconce_models::{Device, Features, LoadOptions, LoadedModel, Precision, Registry, Team};
+
+use crate::{ZOO, directory, load, prepare, varied_inputs};
 
 const MAX_BATCH: usize = 33;
-const TOLERANCE: f32 = 1e-5;
+
+/// A model of the zoo in every precision that it has on the CPU, computed by that many threads.
+fn in_every_precision(name: &str, threads: usize) -> Vec<(Precision, LoadedModel)> {
+    let registry = Registry::default();
+    let team = Arc::new(Team::new(NonZeroUsize::new(threads).unwrap()).unwrap());
+    let family = registry.family(&load(name).signature.model_type).unwrap();
+    let precisions = (family.precisions)(&Device::Cpu).iter();
+    precisions
+        .map(|&precision| {
+            let options = LoadOptions { precision: Some(precision), team: Arc::clone(&team), ..LoadOptions::default() };
+            (precision, registry.load(&directory(name), &options).unwrap())
+        })
+        .collect()
+}
+
+fn bits(row: &[f32]) -> Vec<u32> {
+    row.iter().map(|value| value.to_bits()).collect()
+}
 
 #[test]
-fn batched_equals_alone_at_every_size_and_in_any_order() {
+fn batched_equals_alone_to_the_bit_at_every_size_in_any_order_and_on_any_number_of_threads() {
     for name in ZOO {
-        let mut model = load(name);
+        let model = load(name);
         let items: Vec<Features> =
             varied_inputs(name, MAX_BATCH).into_iter().map(|input| prepare(&model, input)).collect();
-        let alone: Vec<Vec<f32>> = items
-            .iter()
-            .map(|item| model.network.forward(std::slice::from_ref(item)).unwrap().swap_remove(0))
+        let sequential: Vec<Vec<Vec<u32>>> = in_every_precision(name, 1)
+            .into_iter()
+            .map(|(_, mut model)| {
+                let alone = items.iter().map(|item| model.network.forward(std::slice::from_ref(item)).unwrap());
+                alone.map(|rows| bits(&rows[0])).collect()
+            })
             .collect();
-        for size in 1..=MAX_BATCH {
-            // 7 shares no factor with 33, so this is another order of other items for each size.
-            let chosen: Vec<usize> = (0..size).map(|at| (at * 7 + size) % MAX_BATCH).collect();
-            let batch: Vec<Features> = chosen.iter().map(|item| items[*item].clone()).collect();
-            let rows = model.network.forward(&batch).unwrap();
-            assert_eq!(rows.len(), size, "{name}");
-            for (row, item) in rows.iter().zip(&chosen) {
-                let gap = largest_gap(row, &alone[*item]);
-                assert!(gap <= TOLERANCE, "{name}: item {item} in a batch of {size} is off by {gap}");
+        for threads in [1, 2, 3] {
+            for ((precision, mut model), alone) in in_every_precision(name, threads).into_iter().zip(&sequential) {
+                for size in [1, 2, 3, 5, 8, 16, 17, 32, MAX_BATCH] {
+                    // 7 shares no factor with 33, so this is another order of other items for each size.
+                    let chosen: Vec<usize> = (0..size).map(|at| (at * 7 + size) % MAX_BATCH).collect();
+                    let batch: Vec<Features> = chosen.iter().map(|item| items[*item].clone()).collect();
+                    let rows = model.network.forward(&batch).unwrap();
+                    assert_eq!(rows.len(), size, "{name}");
+                    for (row, item) in rows.iter().zip(&chosen) {
+                        let same = bits(row) == alone[*item];
+                        assert!(same, "{name} in {precision}: item {item} of a batch of {size} on {threads} threads");
+                    }
+                }
             }
         }
     }
@@ -34,6 +61,8 @@ fn batched_equals_alone_at_every_size_and_in_any_order() {
 #[test]
 fn an_empty_batch_gives_no_rows() {
     for name in ZOO {
-        assert!(load(name).network.forward(&[]).unwrap().is_empty(), "{name}");
+        for (precision, mut model) in in_every_precision(name, 2) {
+            assert!(model.network.forward(&[]).unwrap().is_empty(), "{name} in {precision}");
+        }
     }
 }
