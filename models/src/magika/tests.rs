@@ -92,10 +92,11 @@ fn assert_engines_agree(config: &Config, weights: &Weights, labels: usize) {
         let (packed, tensors) = (packed.forward(&items).unwrap(), tensors.forward(&items).unwrap());
         assert_eq!(packed.len(), items.len());
         for (got, expected) in packed.iter().zip(&tensors) {
-            // Of the largest logit: each is a sum of terms as large, and its rounding is theirs.
+            // Of the largest logit: each is a sum of terms as large, and its rounding is theirs. Processors differ: 1.02e-5 was
+            // seen on one, less on others.
             let largest = expected.iter().fold(1.0, |largest: f32, logit| largest.max(logit.abs()));
             for (got, expected) in got.iter().zip(expected) {
-                assert!((got - expected).abs() <= 1e-5 * largest, "{config:?}: {got} for {expected}, of {largest}");
+                assert!((got - expected).abs() <= 3e-5 * largest, "{config:?}: {got} for {expected}, of {largest}");
             }
         }
     }
