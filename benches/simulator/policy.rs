@@ -3,13 +3,17 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use sconce_batch::{Batcher, BatcherConfig, Ran, Step};
+use sconce_batch::{Batcher, BatcherConfig, DeficitRoundRobin, Layout, Ran, Step};
 
 use crate::MAX_BATCH_SIZE;
+use crate::world::Request;
 
 /// What an idle device does.
 pub(crate) enum Decision {
-    Run(Vec<usize>),
+    Run {
+        model: usize,
+        items: Vec<usize>,
+    },
     /// These will not be answered.
     Drop(Vec<usize>),
     WaitUntil(Instant),
@@ -17,105 +21,136 @@ pub(crate) enum Decision {
 }
 
 pub(crate) trait Policy {
-    /// Whether the item is let in.
-    fn offer(&mut self, now: Instant, item: usize, deadline: Option<Instant>) -> bool;
-    /// Whether an arrival is a reason to ask again.
-    fn is_due(&self, _now: Instant) -> bool {
+    /// Whether the request is let in.
+    fn offer(&mut self, now: Instant, request: Request) -> bool;
+
+    /// Whether an arrival for this model is a reason to ask again.
+    fn is_due(&self, _now: Instant, _model: usize) -> bool {
         true
     }
 
     fn decide(&mut self, now: Instant) -> Decision;
 
-    fn completed(&mut self, _now: Instant, _size: usize, _run: Duration) {}
+    fn completed(&mut self, _now: Instant, _model: usize, _size: usize, _run: Duration) {}
 }
 
-/// In order of arrival, and never dropped; `delay` after the first arrival, or as soon as the batch is full.
+/// In order of arrival, and never dropped: `delay` after the first arrival, or as soon as the batch is full. Of several models
+/// the one whose first request waits longest.
 pub(crate) struct Fifo {
     delay: Duration,
-    waiting: VecDeque<(Instant, usize)>,
+    waiting: Vec<VecDeque<(Instant, usize)>>,
 }
 
 impl Fifo {
-    pub(crate) fn new(delay: Duration) -> Self {
-        Self { delay, waiting: VecDeque::new() }
+    pub(crate) fn new(models: usize, delay: Duration) -> Self {
+        Self { delay, waiting: vec![VecDeque::new(); models] }
     }
 }
 
 impl Policy for Fifo {
-    fn offer(&mut self, now: Instant, item: usize, _: Option<Instant>) -> bool {
-        self.waiting.push_back((now, item));
+    fn offer(&mut self, now: Instant, Request { item, model, .. }: Request) -> bool {
+        self.waiting[model].push_back((now, item));
         true
     }
 
     fn decide(&mut self, now: Instant) -> Decision {
-        let Some(&(first, _)) = self.waiting.front() else { return Decision::Wait };
-        let ready_at = first + self.delay;
-        if self.waiting.len() < MAX_BATCH_SIZE && now < ready_at {
+        let ready_at = |waiting: &VecDeque<(Instant, usize)>| {
+            let (first, _) = *waiting.front()?;
+            Some(if waiting.len() >= MAX_BATCH_SIZE { now.min(first + self.delay) } else { first + self.delay })
+        };
+        let ready = self.waiting.iter().enumerate().filter_map(|(model, waiting)| Some((ready_at(waiting)?, model)));
+        let Some((ready_at, model)) = ready.min() else { return Decision::Wait };
+        if now < ready_at {
             return Decision::WaitUntil(ready_at);
         }
-        let len = self.waiting.len().min(MAX_BATCH_SIZE);
-        Decision::Run(self.waiting.drain(..len).map(|(_, item)| item).collect())
+        let len = self.waiting[model].len().min(MAX_BATCH_SIZE);
+        Decision::Run { model, items: self.waiting[model].drain(..len).map(|(_, item)| item).collect() }
     }
 }
 
 /// Further away than any simulation lasts.
 const NEVER: Duration = Duration::from_hours(1);
 
-/// The most urgent first; those whose deadline has passed are dropped.
-#[derive(Default)]
+/// The most urgent first, and the model that has it; those whose deadline has passed are dropped.
 pub(crate) struct EarliestDeadlineFirst {
-    waiting: BTreeSet<(Instant, usize)>,
+    waiting: Vec<BTreeSet<(Instant, usize)>>,
+}
+
+impl EarliestDeadlineFirst {
+    pub(crate) fn new(models: usize) -> Self {
+        Self { waiting: vec![BTreeSet::new(); models] }
+    }
 }
 
 impl Policy for EarliestDeadlineFirst {
-    fn offer(&mut self, now: Instant, item: usize, deadline: Option<Instant>) -> bool {
-        self.waiting.insert((deadline.unwrap_or(now + NEVER), item))
+    fn offer(&mut self, now: Instant, Request { item, model, deadline }: Request) -> bool {
+        self.waiting[model].insert((deadline.unwrap_or(now + NEVER), item))
     }
 
     fn decide(&mut self, now: Instant) -> Decision {
-        let in_time = self.waiting.split_off(&(now, usize::MAX));
-        let late = std::mem::replace(&mut self.waiting, in_time);
-        if !late.is_empty() {
-            return Decision::Drop(late.into_iter().map(|(_, item)| item).collect());
+        let mut late = Vec::new();
+        for waiting in &mut self.waiting {
+            let in_time = waiting.split_off(&(now, usize::MAX));
+            late.extend(std::mem::replace(waiting, in_time).into_iter().map(|(_, item)| item));
         }
-        let batch: Vec<usize> =
-            (0..MAX_BATCH_SIZE).map_while(|_| self.waiting.pop_first()).map(|(_, item)| item).collect();
-        if batch.is_empty() { Decision::Wait } else { Decision::Run(batch) }
+        if !late.is_empty() {
+            return Decision::Drop(late);
+        }
+        let firsts = self.waiting.iter().enumerate().filter_map(|(model, waiting)| Some((*waiting.first()?, model)));
+        let Some((_, model)) = firsts.min() else { return Decision::Wait };
+        let waiting = &mut self.waiting[model];
+        let items = (0..MAX_BATCH_SIZE).map_while(|_| waiting.pop_first()).map(|(_, item)| item).collect();
+        Decision::Run { model, items }
     }
 }
 
-/// The batcher that ships.
+/// The batchers that ship, and their turns.
 pub(crate) struct Sconce {
-    batcher: Batcher<usize>,
+    batchers: Vec<Batcher<usize>>,
+    robin: DeficitRoundRobin,
 }
 
 impl Sconce {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(models: usize, now: Instant) -> Self {
         let config = BatcherConfig { max_batch_size: MAX_BATCH_SIZE, ..BatcherConfig::default() };
-        Self { batcher: Batcher::new(config).expect("valid bounds") }
+        let batcher = || Batcher::new(now, config.clone(), Layout::Packed).expect("valid bounds");
+        let mut robin = DeficitRoundRobin::default();
+        (0..models).for_each(|_| _ = robin.add());
+        Self { batchers: std::iter::repeat_with(batcher).take(models).collect(), robin }
     }
 }
 
 impl Policy for Sconce {
-    fn offer(&mut self, now: Instant, item: usize, deadline: Option<Instant>) -> bool {
-        self.batcher.offer(now, item, 1, deadline).is_ok()
+    fn offer(&mut self, now: Instant, Request { item, model, deadline }: Request) -> bool {
+        self.batchers[model].offer(now, item, 1, deadline).is_ok()
     }
 
-    fn is_due(&self, now: Instant) -> bool {
-        self.batcher.is_due(now)
+    fn is_due(&self, now: Instant, model: usize) -> bool {
+        self.batchers[model].is_due(now)
     }
 
     fn decide(&mut self, now: Instant) -> Decision {
         let items = |entries: Vec<sconce_batch::Entry<usize>>| entries.into_iter().map(|entry| entry.payload).collect();
-        match self.batcher.poll(now) {
-            Step::Run(batch) => Decision::Run(items(batch)),
-            Step::Expire(entries) => Decision::Drop(items(entries)),
-            Step::WaitUntil(at) => Decision::WaitUntil(at),
-            Step::Wait | Step::Finish => Decision::Wait,
+        let wants: Vec<_> = self.batchers.iter().map(Batcher::want).collect();
+        let mut order = Vec::new();
+        self.robin.order(&wants, &mut order);
+        let mut wake_at = None;
+        for turn in order {
+            match self.batchers[turn.queue].poll(now) {
+                Step::Run(batch) => {
+                    self.robin.begin(turn, &wants, !self.batchers[turn.queue].is_empty());
+                    return Decision::Run { model: turn.queue, items: items(batch) };
+                }
+                Step::Expire(entries) => return Decision::Drop(items(entries)),
+                Step::WaitUntil(at) => wake_at = [wake_at, Some(at)].into_iter().flatten().min(),
+                Step::Wait | Step::Finish => {}
+            }
         }
+        wake_at.map_or(Decision::Wait, Decision::WaitUntil)
     }
 
-    fn completed(&mut self, now: Instant, size: usize, run: Duration) {
-        self.batcher.completed(now, Ran { size, weight: size, run: Some(run) });
+    fn completed(&mut self, now: Instant, model: usize, size: usize, run: Duration) {
+        self.robin.charge(model, run);
+        self.batchers[model].completed(now, Ran { size, weight: size, run: Some(run) });
     }
 }

@@ -1,4 +1,4 @@
-//! Virtual time: arrivals, one device, and what became of each request.
+//! Virtual time: arrivals for some models, one device that they share, and what became of each request.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,6 +11,8 @@ use crate::policy::{Decision, Policy};
 
 /// How long a client of a closed loop takes to come back.
 const RETURN_TIME: Duration = Duration::from_micros(200);
+/// Requests in a burst, on average.
+const MEAN_BURST: f64 = 10.0;
 
 /// A batch of n items takes `fixed_us + n · per_item_us` microseconds.
 #[derive(Debug, Clone, Copy)]
@@ -21,40 +23,76 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    fn of(self, items: usize) -> Duration {
+    pub(crate) fn of(self, items: usize) -> Duration {
         Duration::from_micros(self.fixed_us + self.per_item_us * items as u64)
+    }
+
+    /// Items of the largest batch that takes no longer than `time`.
+    pub(crate) fn items_within(self, time: Duration) -> usize {
+        let items = (time.as_micros() as u64).saturating_sub(self.fixed_us) / self.per_item_us;
+        usize::try_from(items).unwrap_or(usize::MAX)
     }
 
     /// Requests per second in the largest batches that take no longer than `time`.
     pub(crate) fn rate_of_batches_within(self, time: Duration) -> f64 {
-        let items = (time.as_micros() as f64 - self.fixed_us as f64) / self.per_item_us as f64;
-        items.floor() / time.as_secs_f64()
+        self.items_within(time) as f64 / time.as_secs_f64()
     }
 }
 
 /// Who sends requests.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Load {
-    /// Independent requests at a mean rate.
+    /// Independent requests at a mean rate per second, each for any of the models.
     Poisson { rate: f64 },
-    /// Each client sends its next request once it has the answer to its last.
+    /// Bursts at random times: of ten requests on average, all for one model.
+    Bursty { rate: f64 },
+    /// Each client sends its next request, always for the same model, once it has the answer to its last.
     Closed { clients: usize },
+}
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scenario {
+    /// Of every model.
+    pub(crate) cost: Cost,
+    pub(crate) models: usize,
+    pub(crate) load: Load,
+    /// What open load gives each request; closed load waits as long as it takes.
+    pub(crate) slo: Duration,
+    pub(crate) requests: usize,
+    pub(crate) seed: u64,
+}
+
+/// What a policy is told of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) item: usize,
+    pub(crate) model: usize,
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// What became of the requests. The first tenth, in which policies still learn, is left out.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    requests: usize,
+    pub requests: usize,
     in_time: usize,
+    dropped: usize,
+    pub answered: usize,
     latency: Duration,
-    answered: usize,
-    elapsed: Duration,
+    pub elapsed: Duration,
+    /// Answers in time by model.
+    by_model: Vec<usize>,
 }
 
 impl Outcome {
     /// The share of all requests that was answered in time.
     pub(crate) fn in_time(&self) -> f64 {
         self.in_time as f64 / self.requests as f64
+    }
+
+    /// The share of all requests that was let in and then not answered.
+    pub(crate) fn dropped(&self) -> f64 {
+        self.dropped as f64 / self.requests as f64
     }
 
     /// Of those that were answered.
@@ -66,63 +104,73 @@ impl Outcome {
     pub(crate) fn rate(&self) -> f64 {
         self.answered as f64 / self.elapsed.as_secs_f64()
     }
+
+    /// Answers in time of the model that has fewest, as a share of those of the model that has most.
+    pub(crate) fn fairness(&self) -> f64 {
+        let (fewest, most) = (self.by_model.iter().min(), self.by_model.iter().max());
+        fewest.zip(most).map_or(1.0, |(fewest, most)| *fewest as f64 / *most as f64)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    Arrival,
-    Completion(Vec<usize>),
+    /// Of a request for this model, or of a burst of so many.
+    Arrival {
+        model: usize,
+        requests: usize,
+    },
+    Completion {
+        model: usize,
+        items: Vec<usize>,
+    },
     Wake,
+}
+
+enum End {
+    Answered,
+    Refused,
+    Dropped,
 }
 
 struct World<'a> {
     policy: &'a mut dyn Policy,
-    cost: Cost,
-    load: Load,
-    slo: Duration,
+    scenario: Scenario,
     rng: StdRng,
     now: Instant,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     scheduled: u64,
-    arrivals: Vec<Instant>,
-    requests: usize,
-    warm_up: usize,
+    /// When open load comes, the latest first.
+    timetable: Vec<Instant>,
+    /// When each request came, and for which model.
+    arrivals: Vec<(Instant, usize)>,
     idle: bool,
     settled: usize,
     outcome: Outcome,
     measured_from: Option<Instant>,
 }
 
-/// Runs `requests` requests to their end. The same seed gives the same outcome.
-pub(crate) fn simulate(
-    policy: &mut dyn Policy,
-    cost: Cost,
-    load: Load,
-    slo: Duration,
-    requests: usize,
-    seed: u64,
-) -> Outcome {
-    let now = Instant::now();
+/// Runs all requests to their end. The same seed gives the same outcome.
+pub(crate) fn simulate(policy: &mut dyn Policy, scenario: Scenario, now: Instant) -> Outcome {
     let mut world = World {
         policy,
-        cost,
-        load,
-        slo,
-        rng: StdRng::seed_from_u64(seed),
+        scenario,
+        rng: StdRng::seed_from_u64(scenario.seed),
         now,
         events: BinaryHeap::new(),
         scheduled: 0,
-        arrivals: Vec::with_capacity(requests),
-        requests,
-        warm_up: requests / 10,
+        timetable: Vec::new(),
+        arrivals: Vec::with_capacity(scenario.requests),
         idle: true,
         settled: 0,
-        outcome: Outcome::default(),
+        outcome: Outcome { by_model: vec![0; scenario.models], ..Outcome::default() },
         measured_from: None,
     };
-    match load {
-        Load::Poisson { .. } => world.schedule_next_arrival(),
-        Load::Closed { clients } => (0..clients).for_each(|_| world.schedule(now, Event::Arrival)),
+    match scenario.load {
+        Load::Closed { clients } => {
+            (0..clients).for_each(|client| world.schedule_arrival(now, client % scenario.models, 1));
+        }
+        Load::Poisson { rate } => world.open(rate, 1.0),
+        Load::Bursty { rate } => world.open(rate, MEAN_BURST),
     }
     world.run();
     assert_eq!(world.settled, world.arrivals.len(), "every request has one end");
@@ -134,18 +182,17 @@ impl World<'_> {
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             self.now = at;
             match event {
-                Event::Arrival => {
-                    self.arrive();
-                    if !self.policy.is_due(self.now) {
+                Event::Arrival { model, requests } => {
+                    self.schedule_next_arrival();
+                    (0..requests).for_each(|_| self.arrive(model));
+                    if !self.policy.is_due(self.now, model) {
                         continue;
                     }
                 }
-                Event::Completion(items) => {
-                    self.policy.completed(self.now, items.len(), self.cost.of(items.len()));
+                Event::Completion { model, items } => {
+                    self.policy.completed(self.now, model, items.len(), self.scenario.cost.of(items.len()));
                     self.idle = true;
-                    for item in items {
-                        self.settle(item, true);
-                    }
+                    items.into_iter().for_each(|item| self.settle(item, End::Answered));
                 }
                 Event::Wake => {}
             }
@@ -158,56 +205,88 @@ impl World<'_> {
         self.events.push(Reverse((at, self.scheduled, event)));
     }
 
-    fn schedule_next_arrival(&mut self) {
-        let Load::Poisson { rate } = self.load else { return };
-        let gap = -(1.0 - self.rng.random::<f64>()).ln() / rate;
-        self.schedule(self.now + Duration::from_secs_f64(gap), Event::Arrival);
+    fn schedule_arrival(&mut self, at: Instant, model: usize, requests: usize) {
+        self.schedule(at, Event::Arrival { model, requests });
     }
 
-    fn arrive(&mut self) {
-        if self.arrivals.len() == self.requests {
+    /// As many requests as there are to be, at exactly this rate: of Poisson arrivals whose number is known, each comes at a
+    /// time of its own that is as good as any other.
+    fn open(&mut self, rate: f64, mean_burst: f64) {
+        let requests = self.scenario.requests as f64;
+        let (begin, length) = (self.now, requests / rate);
+        let at = |share: f64| begin + Duration::from_secs_f64(share * length);
+        self.timetable = (0..(requests / mean_burst) as usize).map(|_| at(self.rng.random())).collect();
+        self.timetable.sort_unstable_by(|a, b| b.cmp(a));
+        self.schedule_next_arrival();
+    }
+
+    /// Of open load.
+    fn schedule_next_arrival(&mut self) {
+        let Some(at) = self.timetable.pop() else { return };
+        let requests = if matches!(self.scenario.load, Load::Bursty { .. }) { self.burst() } else { 1 };
+        let model = self.rng.random_range(0..self.scenario.models);
+        self.schedule_arrival(at, model, requests);
+    }
+
+    /// Geometrically distributed.
+    fn burst(&mut self) -> usize {
+        1 + std::iter::repeat_with(|| self.rng.random_bool(1.0 - 1.0 / MEAN_BURST)).take_while(|more| *more).count()
+    }
+
+    fn arrive(&mut self, model: usize) {
+        let item = self.arrivals.len();
+        if item >= self.scenario.requests {
             return;
         }
-        let item = self.arrivals.len();
-        self.arrivals.push(self.now);
-        if item == self.warm_up {
+        self.arrivals.push((self.now, model));
+        if item == self.warm_up() {
             self.measured_from = Some(self.now);
         }
-        self.schedule_next_arrival();
-        // Clients of a closed loop wait as long as it takes.
-        let deadline = matches!(self.load, Load::Poisson { .. }).then(|| self.now + self.slo);
-        if !self.policy.offer(self.now, item, deadline) {
-            self.settle(item, false);
+        let deadline = (!matches!(self.scenario.load, Load::Closed { .. })).then(|| self.now + self.scenario.slo);
+        if !self.policy.offer(self.now, Request { item, model, deadline }) {
+            self.settle(item, End::Refused);
         }
     }
 
     fn dispatch(&mut self) {
         while self.idle {
             match self.policy.decide(self.now) {
-                Decision::Run(items) => {
+                Decision::Run { model, items } => {
                     self.idle = false;
-                    self.schedule(self.now + self.cost.of(items.len()), Event::Completion(items));
+                    let end = self.now + self.scenario.cost.of(items.len());
+                    self.schedule(end, Event::Completion { model, items });
                 }
-                Decision::Drop(items) => items.into_iter().for_each(|item| self.settle(item, false)),
+                Decision::Drop(items) => items.into_iter().for_each(|item| self.settle(item, End::Dropped)),
                 Decision::WaitUntil(at) => return self.schedule(at, Event::Wake),
                 Decision::Wait => return,
             }
         }
     }
 
-    fn settle(&mut self, item: usize, answered: bool) {
+    fn warm_up(&self) -> usize {
+        self.scenario.requests / 10
+    }
+
+    fn settle(&mut self, item: usize, end: End) {
+        let (arrived, model) = self.arrivals[item];
         self.settled += 1;
-        if matches!(self.load, Load::Closed { .. }) {
-            self.schedule(self.now + RETURN_TIME, Event::Arrival);
+        if matches!(self.scenario.load, Load::Closed { .. }) {
+            self.schedule_arrival(self.now + RETURN_TIME, model, 1);
         }
-        let Some(measured_from) = self.measured_from.filter(|_| item >= self.warm_up) else { return };
-        let latency = self.now - self.arrivals[item];
+        let Some(measured_from) = self.measured_from.filter(|_| item >= self.warm_up()) else { return };
+        let latency = self.now - arrived;
         self.outcome.requests += 1;
         self.outcome.elapsed = self.now - measured_from;
-        if answered {
-            self.outcome.answered += 1;
-            self.outcome.latency += latency;
-            self.outcome.in_time += usize::from(latency <= self.slo);
+        match end {
+            End::Answered => {
+                let in_time = usize::from(latency <= self.scenario.slo);
+                self.outcome.answered += 1;
+                self.outcome.latency += latency;
+                self.outcome.in_time += in_time;
+                self.outcome.by_model[model] += in_time;
+            }
+            End::Dropped => self.outcome.dropped += 1,
+            End::Refused => {}
         }
     }
 }

@@ -78,4 +78,6 @@ pub struct BatchingSettings {
     pub max_queue_weight: Option<usize>,
     /// Microseconds that a batch may wait for more items.
     pub max_queue_delay_us: Option<u64>,
+    /// Milliseconds by which an item counts as younger for each step of priority below the highest.
+    pub priority_ageing_ms: Option<u64>,
 }

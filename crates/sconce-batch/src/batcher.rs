@@ -3,43 +3,54 @@
 //! Nothing here sleeps, locks, sends or looks at a clock: `now` is an argument, so a simulation drives the same code
 //! as a device thread. The rules:
 //!
-//! 1. First in, first out; batches bounded by count and weight.
+//! 1. First in, first out within a priority, and lower priorities age (`waiting.rs`); batches bounded by count and weight.
+//!    Where an executor pads, a batch is made of items of like length.
 //! 2. Dispatch when idle. The exceptions: `max_queue_delay`, as in Triton, and the moment in which the callers of the
 //!    batch that just completed return (`linger.rs`).
 //! 3. The cost of a batch is learned (`cost.rs`). With it, a batch takes no more than half of the time that its items
-//!    were given, so that an item which just missed a batch still makes the next one.
-//! 4. Refuse early: an item that would miss its deadline behind all that waits is not let in.
+//!    were given, so that an item which just missed a batch still makes the next one (Clipper, NSDI 2017, sizes batches by the
+//!    objective of latency; that batches of a linear cost want to be as large as it allows is in Inoue, arXiv 1912.06322).
+//! 4. Refuse early: an item that would miss its deadline behind all that waits is not let in (`admission.rs`).
 //! 5. Early drop (Nexus, SOSP 2019): where one item's deadline would make a batch smaller than rule 3 does, and others
 //!    wait, the item is dropped rather than the batch shrunk. Else an overloaded queue would serve every item a little
 //!    too late.
 
+mod admission;
 mod forming;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use forming::{Forming, Next};
+use admission::{Pace, Turns};
+use forming::{Forming, Member};
+use waiting::Waiting;
+pub use waiting::{Entry, EntryId};
 
 use crate::linger::Returns;
-use crate::{BatcherConfig, ConfigError, CostModel, Error, Stats};
+use crate::{BatcherConfig, ConfigError, CostModel, Error, Layout, Stats, Terms, Want};
 
 /// What waits, and the rules by which it becomes batches.
 #[derive(Debug)]
 pub struct Batcher<T> {
     config: BatcherConfig,
-    /// In order of arrival, hence sorted by id.
-    waiting: VecDeque<Entry<T>>,
-    waiting_weight: usize,
-    next_id: u64,
+    layout: Layout,
+    waiting: Waiting<T>,
     closed: bool,
     /// When each batch that runs is expected to end, in the order in which they started.
     running: VecDeque<Instant>,
     cost: CostModel,
     returns: Returns,
+    pace: Pace,
+    turns: Turns,
     /// The time that entries with a deadline are given, averaged.
     typical_time: Option<Duration>,
     /// Until when an idle device waits for company, if one does.
     lingering_until: Option<Instant>,
+    /// Half of the time of the latest to be admitted, if it has a deadline.
+    latest_half_time: Option<Instant>,
+    /// Kept between batches for its memory.
+    forming: Forming,
     stats: Stats,
 }
 
@@ -48,30 +59,11 @@ pub struct Batcher<T> {
 pub struct Ran {
     /// Items that ran: those of the batch but for the ones that were cancelled on the way.
     pub size: usize,
-    /// Their weight.
+    /// Their weight, padding included ([`Layout::batch_weight`]).
     pub weight: usize,
     /// How long the device took; `None` if the batch failed, for then its time says nothing about its cost.
     pub run: Option<Duration>,
 }
-
-/// One admitted item with what the rules need to know of it.
-#[derive(Debug)]
-pub struct Entry<T> {
-    /// Its name, for [`Batcher::cancel`].
-    pub id: EntryId,
-    /// What the driver keeps with it: the item and the way to answer.
-    pub payload: T,
-    /// Its share of a batch's weight.
-    pub weight: usize,
-    /// When it was admitted.
-    pub arrived: Instant,
-    /// When its answer is no longer wanted.
-    pub deadline: Option<Instant>,
-}
-
-/// Names an entry of one batcher; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryId(u64);
 
 /// An item that was not admitted, handed back with the reason.
 #[derive(Debug)]
@@ -98,28 +90,31 @@ pub enum Step<T> {
 }
 
 impl<T> Batcher<T> {
-    /// An empty batcher.
+    /// An empty batcher, for an executor that lays out its batches in this way.
     ///
     /// # Errors
     /// [`ConfigError`] for a value out of bounds.
-    pub fn new(config: BatcherConfig) -> Result<Self, ConfigError> {
+    pub fn new(now: Instant, config: BatcherConfig, layout: Layout) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Self {
+            layout,
+            waiting: Waiting::new(now, layout, config.priority_ageing),
             config,
-            waiting: VecDeque::new(),
-            waiting_weight: 0,
-            next_id: 0,
             closed: false,
             running: VecDeque::new(),
             cost: CostModel::default(),
             returns: Returns::default(),
+            pace: Pace::default(),
+            turns: Turns::default(),
             typical_time: None,
             lingering_until: None,
+            latest_half_time: None,
+            forming: Forming::default(),
             stats: Stats::default(),
         })
     }
 
-    /// Admits an item at the end of the queue.
+    /// Admits an item to the queue.
     ///
     /// # Errors
     /// [`Refused`] hands the item back with [`Error::ShuttingDown`], [`Error::TooHeavy`],
@@ -129,66 +124,85 @@ impl<T> Batcher<T> {
         now: Instant,
         payload: T,
         weight: usize,
-        deadline: Option<Instant>,
+        terms: impl Into<Terms>,
     ) -> Result<EntryId, Refused<T>> {
-        if let Some(error) = self.objection(now, weight, deadline) {
+        let Terms { deadline, priority } = terms.into();
+        if let Some(error) = self.objection(now, weight, Terms { deadline, priority }) {
             self.stats.refuse(&error);
             return Err(Refused { payload, error });
         }
-        let id = EntryId(self.next_id);
-        self.next_id += 1;
         self.stats.admitted += 1;
-        self.waiting_weight += weight;
         self.returns.arrived(now);
-        let entry = Entry { id, payload, weight, arrived: now, deadline };
+        self.pace.arrived(now, weight);
+        if self.running.is_empty() {
+            self.turns.wanted(now);
+        }
+        let entry =
+            Entry { id: self.waiting.name(now, weight, priority), payload, weight, arrived: now, deadline, priority };
         // Those that give no time for any batch do not set the pace for the others.
         let leaves_half = |time: &Duration| self.cost.predict(weight).is_none_or(|alone| alone <= *time / 2);
         if let Some(time) = entry.time().filter(leaves_half) {
             self.typical_time = Some(self.typical_time.map_or(time, |typical| towards(typical, time)));
         }
-        self.waiting.push_back(entry);
+        self.latest_half_time = Member::from(&entry).half_time_at();
+        let id = entry.id;
+        self.waiting.push(entry);
         Ok(id)
     }
 
     /// What an idle device thread is to do. Whatever is handed out has left the queue.
     pub fn poll(&mut self, now: Instant) -> Step<T> {
         let lingered = self.lingering_until.take().is_some();
-        let mut dropped = Vec::new();
-        let (len, full) = self.candidate(now, &mut dropped);
-        if !dropped.is_empty() {
-            self.stats.dropped += dropped.len() as u64;
+        let mut forming = std::mem::take(&mut self.forming);
+        self.form(now, &mut forming);
+        let step = self.step(now, &mut forming, lingered);
+        self.forming = forming;
+        step
+    }
+
+    /// What comes of the batch that has been formed.
+    fn step(&mut self, now: Instant, batch: &mut Forming, lingered: bool) -> Step<T> {
+        if !batch.dropped.is_empty() {
+            self.stats.dropped += batch.dropped.len() as u64;
+            let dropped = batch.dropped.drain(..).filter_map(|id| self.waiting.remove(id)).collect();
+            self.left();
             return Step::Expire(dropped);
         }
-        if len == 0 {
+        if batch.members.is_empty() {
             return if self.closed { Step::Finish } else { Step::Wait };
         }
-        let ready_at = self.ready_at(now, len);
-        if !full && !self.closed && now < ready_at {
+        let ready_at = self.ready_at(now, &batch.members);
+        if !batch.full && !self.closed && now < ready_at {
             self.lingering_until = Some(ready_at);
             return Step::WaitUntil(ready_at);
         }
-        self.stats.batch(len, lingered);
-        let batch: Vec<_> = self.waiting.drain(..len).collect();
-        let weight = batch.iter().map(|entry| entry.weight).sum::<usize>();
-        self.waiting_weight -= weight;
-        self.running.push_back(now + self.cost.predict(weight).unwrap_or_default());
-        Step::Run(batch)
+        self.stats.batch(batch.shape.size, lingered);
+        let run = self.cost.predict(batch.shape.weight(self.layout));
+        self.running.push_back(now + run.unwrap_or_default());
+        self.turns.taken(now, lingered);
+        Step::Run(batch.members.drain(..).filter_map(|member| self.waiting.remove(member.id)).collect())
+    }
+
+    /// What waits, at a glance, for a device that has to choose among queues; its cost is nothing as long as none is learned,
+    /// and `None` says that nothing waits.
+    #[must_use]
+    pub fn want(&self) -> Option<Want> {
+        let since = self.waiting.head()?.arrived;
+        let weight = self.waiting.weight().min(self.full_batch_weight());
+        Some(Want { cost: self.cost.predict(weight).unwrap_or_default(), since })
     }
 
     /// Whether an arrival at `now` is a reason to wake a device. It is not while one lingers, the batch has room, and
     /// more callers are expected: that device asks again by itself.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
-        let (Some(until), Some(first), Some(last)) = (self.lingering_until, self.waiting.front(), self.waiting.back())
-        else {
-            return true;
-        };
+        let (Some(until), Some(head)) = (self.lingering_until, self.waiting.head()) else { return true };
         let BatcherConfig { max_batch_size, max_batch_weight, max_queue_delay, .. } = self.config;
         let full = self.waiting.len() >= max_batch_size
-            || self.waiting_weight >= max_batch_weight
-            || self.half_time_weight().is_some_and(|max| self.waiting_weight >= max);
-        let ready_at = self.returns.expected_until(now).unwrap_or(now).max(first.arrived + max_queue_delay);
-        full || now >= until || ready_at < until || last.half_time_at().is_some_and(|half_time| half_time < until)
+            || self.waiting.weight() >= max_batch_weight
+            || self.half_time_weight().is_some_and(|max| self.waiting.weight() >= max);
+        let ready_at = self.returns.expected_until(now).unwrap_or(now).max(head.arrived + max_queue_delay);
+        full || now >= until || ready_at < until || self.latest_half_time.is_some_and(|half_time| half_time < until)
     }
 
     /// Learns from a batch that [`poll`](Self::poll) handed out; to be told of each.
@@ -202,18 +216,28 @@ impl<T> Batcher<T> {
             None => self.stats.failed_batches += u64::from(batch.size > 0),
         }
         self.returns.completed(now, batch.size, self.cost.fixed());
+        if !self.waiting.is_empty() {
+            self.turns.wanted(now);
+        }
     }
 
     /// Takes a waiting entry out of the queue; `None` if it has left already.
     pub fn cancel(&mut self, id: EntryId) -> Option<T> {
-        let at = self.waiting.binary_search_by_key(&id, |entry| entry.id).ok()?;
+        let entry = self.waiting.remove(id)?;
         self.stats.cancelled += 1;
-        self.remove(at).map(|entry| entry.payload)
+        self.left();
+        Some(entry.payload)
     }
 
     /// Admits nothing more. What waits is still run, without lingering.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// Whether it admits nothing more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Items that wait.
@@ -231,7 +255,7 @@ impl<T> Batcher<T> {
     /// Weight that waits.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.waiting_weight
+        self.waiting.weight()
     }
 
     /// What it has done so far.
@@ -252,101 +276,10 @@ impl<T> Batcher<T> {
         &self.config
     }
 
-    // Reasons that no waiting can mend come first, so that nobody waits for room in vain.
-    fn objection(&self, now: Instant, weight: usize, deadline: Option<Instant>) -> Option<Error> {
-        let BatcherConfig { max_batch_weight, max_queue_size, max_queue_weight, .. } = self.config;
-        if self.closed {
-            return Some(Error::ShuttingDown);
-        }
-        if weight > max_batch_weight {
-            return Some(Error::TooHeavy { weight, max: max_batch_weight });
-        }
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            return Some(Error::DeadlineExceeded);
-        }
-        if self.waiting.len() >= max_queue_size {
-            return Some(Error::QueueFull { max: max_queue_size });
-        }
-        if weight > max_queue_weight - self.waiting_weight {
-            return Some(Error::QueueTooHeavy { queued: self.waiting_weight, weight, max: max_queue_weight });
-        }
-        let wait = self.expected_wait(now, weight)?;
-        if deadline.is_some_and(|deadline| wait > deadline - now) {
-            return Some(Error::Overloaded { wait });
-        }
-        None
-    }
-
-    /// How long an item that arrives now would wait for its answer, behind all that waits already; `None` as long as
-    /// the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
-    fn expected_wait(&self, now: Instant, weight: usize) -> Option<Duration> {
-        if self.waiting.is_empty() || self.lingering_until.is_some() {
-            return None;
-        }
-        let devices = self.running.len();
-        let free_in = self.running.front()?.saturating_duration_since(now);
-        let full = self.full_batch_weight();
-        let (batches_ahead, rest) = (self.waiting_weight / full, self.waiting_weight % full);
-        let ahead = self.cost.predict(full)?.mul_f64(batches_ahead as f64 / devices as f64);
-        Some(free_in + ahead + self.cost.predict(rest.saturating_add(weight))?)
-    }
-
-    /// What a batch weighs when enough waits to fill it.
-    fn full_batch_weight(&self) -> usize {
-        let by_size =
-            self.waiting_weight.checked_div(self.waiting.len()).unwrap_or(1).saturating_mul(self.config.max_batch_size);
-        let by_time = self.half_time_weight().unwrap_or(usize::MAX);
-        self.config.max_batch_weight.min(by_size).min(by_time).max(1)
-    }
-
-    /// How many entries at the head of the queue make the next batch, and whether no arrival could join it. Entries that
-    /// must not run are moved to `dropped`; those further back cost nothing until they are reached.
-    fn candidate(&mut self, now: Instant, dropped: &mut Vec<Entry<T>>) -> (usize, bool) {
-        let BatcherConfig { max_batch_size, max_batch_weight, .. } = self.config;
-        let mut batch = Forming::default();
-        loop {
-            match self.next(&batch, now) {
-                None => return (batch.len, batch.len == max_batch_size || batch.weight == max_batch_weight),
-                Some(Next::Joins) => batch = batch.with(&self.waiting[batch.len]),
-                Some(Next::Stays) => return (batch.len, true),
-                Some(Next::Drops(at)) => {
-                    dropped.extend(self.remove(at));
-                    let kept = batch.len - usize::from(at < batch.len);
-                    batch = self.waiting.range(..kept).fold(Forming::default(), Forming::with);
-                }
-            }
-        }
-    }
-
-    /// What becomes of the entry behind the batch; `None` if there is none.
-    fn next(&self, batch: &Forming, now: Instant) -> Option<Next> {
-        let BatcherConfig { max_batch_size, max_batch_weight, .. } = self.config;
-        let entry = self.waiting.get(batch.len)?;
-        if entry.deadline.is_some_and(|deadline| deadline <= now) {
-            return Some(Next::Drops(batch.len));
-        }
-        let longer = batch.with(entry);
-        if longer.len > max_batch_size || longer.weight > max_batch_weight {
-            return Some(Next::Stays);
-        }
-        let (Some((deadline, tightest)), Some(run)) = (longer.tightest, self.cost.predict_with_margin(longer.weight))
-        else {
-            return Some(Next::Joins);
-        };
-        if longer.len > 1 && self.half_time_weight().is_some_and(|max| longer.weight > max) {
-            return Some(Next::Stays);
-        }
-        Some(if now.checked_add(run).is_some_and(|end| end <= deadline) {
-            Next::Joins
-        } else if tightest == batch.len && tightest > 0 {
-            // The newcomer is the one in a hurry; it may head the next batch.
-            Next::Stays
-        } else if self.waiting.len() == 1 {
-            // Alone it runs, however late: something has to show what a batch costs by now.
-            Next::Joins
-        } else {
-            Next::Drops(tightest)
-        })
+    /// How executors lay out its batches.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// The weight of a batch that takes half of the time that items are given; `None` as long as that is not learned.
@@ -354,30 +287,31 @@ impl<T> Batcher<T> {
         self.cost.weight_within(self.typical_time? / 2)
     }
 
-    /// When a batch of the first `len` entries has waited long enough for more.
-    fn ready_at(&self, now: Instant, len: usize) -> Instant {
-        let batch = self.waiting.range(..len);
-        let delay_end = batch.clone().map(|entry| entry.arrived + self.config.max_queue_delay).min().unwrap_or(now);
+    /// What a batch weighs when enough waits to fill it.
+    fn full_batch_weight(&self) -> usize {
+        let by_size = self
+            .waiting
+            .weight()
+            .checked_div(self.waiting.len())
+            .unwrap_or(1)
+            .saturating_mul(self.config.max_batch_size);
+        let by_time = self.half_time_weight().unwrap_or(usize::MAX);
+        self.config.max_batch_weight.min(by_size).min(by_time).max(1)
+    }
+
+    /// When a batch has waited long enough for more.
+    fn ready_at(&self, now: Instant, batch: &[Member]) -> Instant {
+        let delay_end = batch.iter().map(|entry| entry.arrived + self.config.max_queue_delay).min().unwrap_or(now);
         let ready_at = delay_end.max(self.returns.expected_until(now).unwrap_or(now));
         // Nobody waits for company longer than half of the own time.
-        batch.filter_map(Entry::half_time_at).fold(ready_at, Instant::min)
+        batch.iter().filter_map(Member::half_time_at).fold(ready_at, Instant::min)
     }
 
-    fn remove(&mut self, at: usize) -> Option<Entry<T>> {
-        let entry = self.waiting.remove(at)?;
-        self.waiting_weight -= entry.weight;
-        Some(entry)
-    }
-}
-
-impl<T> Entry<T> {
-    /// The time it was given.
-    fn time(&self) -> Option<Duration> {
-        Some(self.deadline? - self.arrived)
-    }
-
-    fn half_time_at(&self) -> Option<Instant> {
-        Some(self.arrived + self.time()? / 2)
+    /// Entries left without a batch: nobody may be waiting for a turn any more.
+    fn left(&mut self) {
+        if self.waiting.is_empty() {
+            self.turns.given_up();
+        }
     }
 }
 

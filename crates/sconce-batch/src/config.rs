@@ -22,6 +22,9 @@ pub struct BatcherConfig {
     /// How long an idle device waits for a fuller batch after the first item came. Zero, the default, takes what
     /// waits at once. An item with a deadline never waits for company longer than half of its time.
     pub max_queue_delay: Duration,
+    /// How much later an item counts as having come for each step of priority below the highest. Too short: a high
+    /// priority hardly helps. Too long: in a long overload items of a low priority wait that much longer.
+    pub priority_ageing: Duration,
 }
 
 /// 32 items or 8,192 units of weight per batch (32 texts of 256 tokens); 32 such batches may wait.
@@ -33,6 +36,7 @@ impl Default for BatcherConfig {
             max_queue_size: 1024,
             max_queue_weight: 262_144,
             max_queue_delay: Duration::ZERO,
+            priority_ageing: Duration::from_secs(1),
         }
     }
 }
@@ -40,6 +44,8 @@ impl Default for BatcherConfig {
 impl BatcherConfig {
     /// The longest [`max_queue_delay`](Self::max_queue_delay): more would be an outage, not a delay.
     pub const MAX_QUEUE_DELAY: Duration = Duration::from_mins(1);
+    /// The longest [`priority_ageing`](Self::priority_ageing).
+    pub const MAX_PRIORITY_AGEING: Duration = Duration::from_hours(1);
 
     /// Checks every field against its bounds.
     ///
@@ -61,14 +67,14 @@ impl BatcherConfig {
             self.max_batch_weight,
             " (max_batch_weight), or the heaviest item allowed could never wait",
         )?;
-        if self.max_queue_delay > Self::MAX_QUEUE_DELAY {
-            return Err(ConfigError {
-                field: "max_queue_delay",
-                value: format!("{:?}", self.max_queue_delay),
-                allowed: format!("at most {:?}", Self::MAX_QUEUE_DELAY),
-            });
-        }
-        Ok(())
+        let at_most = |field, value: Duration, max: Duration| {
+            if value <= max {
+                return Ok(());
+            }
+            Err(ConfigError { field, value: format!("{value:?}"), allowed: format!("at most {max:?}") })
+        };
+        at_most("max_queue_delay", self.max_queue_delay, Self::MAX_QUEUE_DELAY)?;
+        at_most("priority_ageing", self.priority_ageing, Self::MAX_PRIORITY_AGEING)
     }
 }
 
@@ -103,6 +109,10 @@ mod tests {
             (
                 BatcherConfig { max_queue_delay: Duration::from_secs(61), ..good() },
                 "max_queue_delay is 61s, but must be at most 60s",
+            ),
+            (
+                BatcherConfig { priority_ageing: Duration::from_secs(3601), ..good() },
+                "priority_ageing is 3601s, but must be at most 3600s",
             ),
         ];
         assert_eq!(good().validate(), Ok(()));

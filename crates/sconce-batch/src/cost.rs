@@ -115,6 +115,11 @@ impl CostModel {
         self.known(self.margin)
     }
 
+    /// The weight that costs as much as a batch does however small it is; infinite where weight costs nothing.
+    pub(crate) fn fixed_in_weight(&self) -> Option<f64> {
+        self.is_known().then(|| self.line.fixed / self.line.per_weight)
+    }
+
     fn known(&self, seconds: f64) -> Option<Duration> {
         self.is_known().then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }

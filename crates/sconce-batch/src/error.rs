@@ -12,6 +12,8 @@ pub enum Error {
     QueueFull {
         /// The bound on waiting items.
         max: usize,
+        /// When the next batch will make room, as far as it is learned.
+        retry_after: Option<Duration>,
     },
     /// The waiting items weigh too much. Come back later, or wait for room.
     #[error("the queue is full: weight {queued} waits and {weight} more would pass its bound of {max}")]
@@ -22,6 +24,8 @@ pub enum Error {
         weight: usize,
         /// The bound on waiting weight.
         max: usize,
+        /// When the next batch will make room, as far as it is learned.
+        retry_after: Option<Duration>,
     },
     /// The item alone is heavier than a batch may be. Make it smaller.
     #[error("the item weighs {weight}, but a batch holds at most {max}")]
@@ -36,6 +40,8 @@ pub enum Error {
     Overloaded {
         /// How long the answer is expected to take.
         wait: Duration,
+        /// When the same request would be let in, if nothing more came until then.
+        retry_after: Duration,
     },
     /// The deadline passed before the answer was there, or could not be met any more.
     #[error("the deadline passed, or could not be met any more")]
@@ -46,6 +52,18 @@ pub enum Error {
     /// The executor failed on this item, alone as well as in its batch.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+}
+
+impl Error {
+    /// When to come back, where that can be told.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull { retry_after, .. } | Self::QueueTooHeavy { retry_after, .. } => *retry_after,
+            Self::Overloaded { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
 }
 
 /// What went wrong in an executor. Cheap to clone: a batch shares one cause.

@@ -2,12 +2,36 @@
 
 use crate::ExecutorError;
 
+/// How an executor lays out items of different weight in one batch, which decides what the batch costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Side by side: a batch costs what its items weigh.
+    #[default]
+    Packed,
+    /// Padded to the longest: a batch costs as many times its heaviest item as it has items. Items of like weight then run
+    /// together, and shorter ones only where that is cheaper than a batch of their own.
+    Padded,
+}
+
+impl Layout {
+    /// What a batch of `size` items weighs whose weights sum to `sum` and of which the heaviest weighs `max`.
+    #[must_use]
+    pub fn batch_weight(self, size: usize, sum: usize, max: usize) -> usize {
+        match self {
+            Self::Packed => sum,
+            Self::Padded => max.saturating_mul(size),
+        }
+    }
+}
+
 /// Runs batches on one device. Each executor lives on one device thread, so it needs no lock.
 pub trait Executor: Send + 'static {
     /// One input.
     type Item: Send + 'static;
     /// The answer to one item.
     type Output: Send + 'static;
+    /// How it lays out items of different weight in one batch.
+    const LAYOUT: Layout = Layout::Packed;
 
     /// One output per item, in the same order. `batch` is never empty.
     ///

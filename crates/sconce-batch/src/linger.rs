@@ -42,7 +42,7 @@ impl Returns {
 
     /// An item was admitted.
     pub(crate) fn arrived(&mut self, now: Instant) {
-        if let Some(window) = self.window.as_mut().filter(|window| now <= window.end) {
+        if let Some(window) = self.window.as_mut().filter(|window| now < window.end) {
             window.arrivals += 1;
         }
     }

@@ -1,26 +1,30 @@
-//! The queue in front of one or more device threads: callers come in here and wait for their answers.
+//! The queue in front of one or more devices: callers come in here and wait for their answers.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
 
 use crate::block_on::block_on_until;
+use crate::lane::QueueLane;
 use crate::shared::{Answer, Job, Shared, lock};
-use crate::worker;
-use crate::{Batcher, BatcherConfig, Completion, ConfigError, CostModel, EntryId, Error, Executor, Refused, Stats};
+use crate::{
+    Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, EntryId, Error, Executor, Refused, Stats, Terms,
+};
 
-/// A bounded queue drained by device threads, one per executor.
+/// A bounded queue drained by one or more devices.
 ///
-/// Dropping it closes it: what waits is still answered, then the threads end by themselves.
-/// [`shutdown`](Self::shutdown) also waits for them.
+/// Dropping it closes it: what waits is still answered, then its executors are dropped. [`shutdown`](Self::shutdown) also
+/// waits for that.
 pub struct Queue<E: Executor> {
     shared: Arc<Shared<E>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held by each device that drains the queue until it is over.
+    lanes: Mutex<Option<WaitGroup>>,
+    own_devices: Mutex<Vec<Device>>,
 }
 
 /// What waits in a queue right now.
@@ -48,7 +52,7 @@ pub enum SpawnError {
 }
 
 impl<E: Executor> Queue<E> {
-    /// Starts a device thread for each executor; `name` names the threads.
+    /// A queue with a device of its own for each executor; `name` names their threads.
     ///
     /// # Errors
     /// [`SpawnError`] for a bad configuration, for no executor, or if the system gives no thread.
@@ -57,20 +61,36 @@ impl<E: Executor> Queue<E> {
         config: BatcherConfig,
         executors: impl IntoIterator<Item = E>,
     ) -> Result<Self, SpawnError> {
-        let shared = Arc::new(Shared::new(Batcher::new(config)?));
-        // Made first: if a later thread cannot be started, dropping the queue ends the earlier ones.
-        let queue = Self { shared, threads: Mutex::new(Vec::new()) };
+        let (mut devices, mut executors_on) = (Vec::new(), Vec::new());
         for executor in executors {
-            let shared = Arc::clone(&queue.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("sconce-{name}"))
-                .spawn(move || worker::drain(&shared, executor))?;
-            lock(&queue.threads).push(thread);
+            devices.push(Device::spawn(name)?);
+            executors_on.push(executor);
         }
-        if lock(&queue.threads).is_empty() {
+        let queue = Self::on(config, devices.iter().zip(executors_on))?;
+        *lock(&queue.own_devices) = devices;
+        Ok(queue)
+    }
+
+    /// A queue that is drained by devices which it may share with other queues; the one to be preferred comes first.
+    ///
+    /// # Errors
+    /// [`SpawnError`] for a bad configuration or for no executor.
+    pub fn on<'a>(
+        config: BatcherConfig,
+        executors: impl IntoIterator<Item = (&'a Device, E)>,
+    ) -> Result<Self, SpawnError> {
+        let batcher = Batcher::new(Instant::now(), config, E::LAYOUT)?;
+        let (bells, executors): (Vec<_>, Vec<_>) =
+            executors.into_iter().map(|(device, executor)| (Arc::clone(device.bell()), executor)).unzip();
+        if executors.is_empty() {
             return Err(SpawnError::NoExecutor);
         }
-        Ok(queue)
+        let shared = Arc::new(Shared::new(batcher, bells.clone()));
+        let lanes = WaitGroup::new();
+        for (bell, executor) in bells.iter().zip(executors) {
+            bell.add(Box::new(QueueLane::new(Arc::clone(&shared), executor, lanes.clone())));
+        }
+        Ok(Self { shared, lanes: Mutex::new(Some(lanes)), own_devices: Mutex::default() })
     }
 
     /// Runs one item in whatever batch it falls into, waiting for room if the queue is full.
@@ -82,8 +102,9 @@ impl<E: Executor> Queue<E> {
     ///
     /// # Panics
     /// With a deadline, outside of a tokio runtime with time enabled.
-    pub async fn call(&self, item: E::Item, deadline: Option<Instant>) -> Result<Completion<E::Output>, Error> {
-        before(deadline, async { self.submit(item, deadline).await?.await }).await
+    pub async fn call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
+        let terms = terms.into();
+        before(terms.deadline, async { self.submit(item, terms).await?.await }).await
     }
 
     /// As [`call`](Self::call), but refuses at once when the queue is full.
@@ -93,17 +114,19 @@ impl<E: Executor> Queue<E> {
     ///
     /// # Panics
     /// With a deadline, outside of a tokio runtime with time enabled.
-    pub async fn try_call(&self, item: E::Item, deadline: Option<Instant>) -> Result<Completion<E::Output>, Error> {
-        before(deadline, self.try_submit(item, deadline)?).await
+    pub async fn try_call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
+        let terms = terms.into();
+        before(terms.deadline, self.try_submit(item, terms)?).await
     }
 
     /// As [`call`](Self::call), for a thread that may block. Needs no runtime; must not run on one's workers.
     ///
     /// # Errors
     /// Any [`Error`] but the two of a full queue.
-    pub fn call_blocking(&self, item: E::Item, deadline: Option<Instant>) -> Result<Completion<E::Output>, Error> {
-        let answer = async { self.submit(item, deadline).await?.await };
-        block_on_until(answer, deadline).unwrap_or(Err(Error::DeadlineExceeded))
+    pub fn call_blocking(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
+        let terms = terms.into();
+        let answer = async { self.submit(item, terms).await?.await };
+        block_on_until(answer, terms.deadline).unwrap_or(Err(Error::DeadlineExceeded))
     }
 
     /// Admits one item, waiting for room in order of arrival. The answer comes from the [`Ticket`].
@@ -111,12 +134,13 @@ impl<E: Executor> Queue<E> {
     /// # Errors
     /// [`Error::TooHeavy`], [`Error::Overloaded`], [`Error::DeadlineExceeded`] (checked at admission) or
     /// [`Error::ShuttingDown`].
-    pub async fn submit(&self, mut item: E::Item, deadline: Option<Instant>) -> Result<Ticket<E>, Error> {
+    pub async fn submit(&self, mut item: E::Item, terms: impl Into<Terms>) -> Result<Ticket<E>, Error> {
+        let terms = terms.into();
         // Only one caller at a time waits for room, the others line up behind it. So a heavy item is not overtaken
         // for ever by light ones, and one wake-up per freed place is enough.
         let _turn = self.shared.turnstile.lock().await;
         loop {
-            match self.offer(item, deadline) {
+            match self.offer(item, terms) {
                 Ok(ticket) => return Ok(ticket),
                 Err(Refused { payload, error: Error::QueueFull { .. } | Error::QueueTooHeavy { .. } }) => {
                     item = payload;
@@ -131,27 +155,27 @@ impl<E: Executor> Queue<E> {
     ///
     /// # Errors
     /// Any [`Error`] but [`Error::Executor`].
-    pub fn try_submit(&self, item: E::Item, deadline: Option<Instant>) -> Result<Ticket<E>, Error> {
-        self.offer(item, deadline).map_err(|refused| refused.error)
+    pub fn try_submit(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Ticket<E>, Error> {
+        self.offer(item, terms.into()).map_err(|refused| refused.error)
     }
 
     /// What waits right now, running batches not counted.
     #[must_use]
     pub fn depth(&self) -> Depth {
-        let state = self.shared.lock();
-        Depth { items: state.batcher.len(), weight: state.batcher.weight() }
+        let batcher = self.shared.lock();
+        Depth { items: batcher.len(), weight: batcher.weight() }
     }
 
     /// What the queue has done since it was made.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        *self.shared.lock().batcher.stats()
+        *self.shared.lock().stats()
     }
 
     /// What batches cost, as far as it is learned.
     #[must_use]
     pub fn cost(&self) -> CostModel {
-        *self.shared.lock().batcher.cost()
+        *self.shared.lock().cost()
     }
 
     /// Refuses new work from now on. What waits is still answered.
@@ -159,31 +183,32 @@ impl<E: Executor> Queue<E> {
         self.shared.close();
     }
 
-    /// Refuses new work, answers what waits, and returns when the device threads have ended. Blocks.
+    /// Refuses new work, answers what waits, and returns when its executors are gone. Blocks.
     pub fn shutdown(&self) {
         self.close();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a device thread ended by a panic outside of its executor");
-            }
+        let lanes = lock(&self.lanes).take();
+        if let Some(lanes) = lanes {
+            lanes.wait();
+        }
+        let devices = std::mem::take(&mut *lock(&self.own_devices));
+        for device in devices {
+            device.join();
         }
     }
 
-    fn offer(&self, item: E::Item, deadline: Option<Instant>) -> Result<Ticket<E>, Refused<E::Item>> {
+    fn offer(&self, item: E::Item, terms: Terms) -> Result<Ticket<E>, Refused<E::Item>> {
         let weight = E::weight(&item);
         let (reply, answer) = oneshot::channel();
-        let (id, idle) = {
-            let mut state = self.shared.lock();
+        let (id, due) = {
+            let mut batcher = self.shared.lock();
             let now = Instant::now();
-            match state.batcher.offer(now, Job { item, reply }, weight, deadline) {
-                Ok(id) if state.batcher.is_due(now) => (id, state.idle.pop()),
-                Ok(id) => (id, None),
+            match batcher.offer(now, Job { item, reply }, weight, terms) {
+                Ok(id) => (id, batcher.is_due(now)),
                 Err(refused) => return Err(Refused { payload: refused.payload.item, error: refused.error }),
             }
         };
-        if let Some(idle) = idle {
-            idle.wake();
+        if due {
+            self.shared.wake_one();
         }
         Ok(Ticket { answer, waiting: Some((Arc::downgrade(&self.shared), id)) })
     }
@@ -219,7 +244,7 @@ impl<E: Executor> Drop for Ticket<E> {
         let Some((shared, id)) = self.waiting.take() else { return };
         let Some(shared) = shared.upgrade() else { return };
         // Taken out under the lock, dropped after it.
-        let cancelled = shared.lock().batcher.cancel(id);
+        let cancelled = shared.lock().cancel(id);
         if cancelled.is_some() {
             shared.room.notify_one();
         }

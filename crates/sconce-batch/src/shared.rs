@@ -1,11 +1,11 @@
-//! What callers and device threads share: the batcher, the threads that sleep, and who waits for room.
+//! What callers and devices share: the batcher, the devices that drain it, and who waits for room.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_utils::sync::Unparker;
 use tokio::sync::{Notify, oneshot};
 
+use crate::device::Bell;
 use crate::{Batcher, Error, Executor};
 
 /// An answer, and what it took.
@@ -29,41 +29,36 @@ pub(crate) struct Job<E: Executor> {
     pub(crate) reply: oneshot::Sender<Answer<E>>,
 }
 
-/// What callers and device threads share.
+/// What callers and devices share.
 pub(crate) struct Shared<E: Executor> {
-    state: Mutex<State<E>>,
+    batcher: Mutex<Batcher<Job<E>>>,
+    /// Devices that drain the queue, the one to be preferred first.
+    devices: Vec<Arc<Bell>>,
     /// Told whenever an entry leaves the queue; holds one permit if nobody listens.
     pub(crate) room: Notify,
     /// Held by the one caller that waits for room.
     pub(crate) turnstile: tokio::sync::Mutex<()>,
 }
 
-pub(crate) struct State<E: Executor> {
-    pub(crate) batcher: Batcher<Job<E>>,
-    /// Device threads that sleep, the last to fall asleep on top: its caches are the warmest.
-    pub(crate) idle: Vec<Idle>,
-}
-
 impl<E: Executor> Shared<E> {
-    pub(crate) fn new(batcher: Batcher<Job<E>>) -> Self {
-        Self {
-            state: Mutex::new(State { batcher, idle: Vec::new() }),
-            room: Notify::new(),
-            turnstile: tokio::sync::Mutex::new(()),
-        }
+    pub(crate) fn new(batcher: Batcher<Job<E>>, devices: Vec<Arc<Bell>>) -> Self {
+        Self { batcher: Mutex::new(batcher), devices, room: Notify::new(), turnstile: tokio::sync::Mutex::new(()) }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<E>> {
-        lock(&self.state)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Batcher<Job<E>>> {
+        lock(&self.batcher)
+    }
+
+    /// Wakes one device that sleeps, if there is one.
+    pub(crate) fn wake_one(&self) {
+        let _woken = self.devices.iter().any(|device| device.ring());
     }
 
     pub(crate) fn close(&self) {
-        let idle = {
-            let mut state = self.lock();
-            state.batcher.close();
-            std::mem::take(&mut state.idle)
-        };
-        idle.iter().for_each(Idle::wake);
+        self.lock().close();
+        for device in &self.devices {
+            device.ring();
+        }
         self.room.notify_one();
     }
 }
@@ -71,16 +66,4 @@ impl<E: Executor> Shared<E> {
 /// Takes a lock whether or not a holder panicked: the short blocks under our locks leave no half-made state.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A device thread that sleeps until there is work.
-pub(crate) struct Idle {
-    pub(crate) thread: std::thread::ThreadId,
-    pub(crate) unparker: Unparker,
-}
-
-impl Idle {
-    pub(crate) fn wake(&self) {
-        self.unparker.unpark();
-    }
 }

@@ -66,6 +66,7 @@ fn small() -> BatcherConfig {
         max_queue_size: 4,
         max_queue_weight: 100,
         max_queue_delay: Duration::ZERO,
+        ..BatcherConfig::default()
     }
 }
 
@@ -90,7 +91,7 @@ async fn a_full_queue_refuses_at_once_or_makes_the_caller_wait() {
     let running = queue.try_submit(Item::Good(0), None).unwrap();
     assert_eq!(starts.recv(), Ok(1));
     let waiting = [1, 2, 3, 4].map(|number| queue.try_submit(Item::Good(number), None).unwrap());
-    assert!(matches!(queue.try_call(Item::Good(5), None).await, Err(Error::QueueFull { max: 4 })));
+    assert!(matches!(queue.try_call(Item::Good(5), None).await, Err(Error::QueueFull { max: 4, .. })));
 
     let queue = Arc::new(queue);
     let patient = tokio::spawn({

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sconce_batch::{Batcher, BatcherConfig, Entry, EntryId, Error, Ran, Step};
+use sconce_batch::{Batcher, BatcherConfig, Entry, EntryId, Error, Layout, Ran, Step};
 
 const ARRIVALS: usize = 100_000;
 /// Items that a batch of full weight holds on average.
@@ -70,7 +70,7 @@ impl Simulation {
             rng: StdRng::seed_from_u64(seed),
             start,
             now: start,
-            batcher: Batcher::new(config).expect("a valid configuration"),
+            batcher: Batcher::new(start, config, Layout::Packed).expect("a valid configuration"),
             events: BinaryHeap::new(),
             scheduled: 0,
             devices,
@@ -265,6 +265,7 @@ fn config(max_queue_delay: Duration) -> BatcherConfig {
         max_queue_size: 200,
         max_queue_weight: 10_000,
         max_queue_delay,
+        ..BatcherConfig::default()
     }
 }
 

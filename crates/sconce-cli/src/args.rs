@@ -234,6 +234,10 @@ pub(crate) struct BatchingArgs {
     /// Microseconds that an idle device waits for a fuller batch
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     max_queue_delay_us: u64,
+
+    /// Milliseconds by which an item counts as younger for each step of priority below the highest
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
+    priority_ageing_ms: u64,
 }
 
 impl BatchingArgs {
@@ -244,6 +248,7 @@ impl BatchingArgs {
             max_queue_size: self.max_queue_size,
             max_queue_weight: self.max_queue_weight,
             max_queue_delay: Duration::from_micros(self.max_queue_delay_us),
+            priority_ageing: Duration::from_millis(self.priority_ageing_ms),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::BatcherConfig;
-use sconce_models::{BatchingSettings, Device, LoadOptions, Registry, Signature, Team};
+use sconce_batch::{BatcherConfig, Device};
+use sconce_models::{BatchingSettings, LoadOptions, Registry, Signature, Team};
 
 use crate::prepare::PreparePool;
 use crate::{BuildError, Model, ModelSource, Runtime};
@@ -19,6 +19,7 @@ pub struct RuntimeBuilder {
     registry: Registry,
     batching: BatcherConfig,
     cpu_threads: Option<NonZeroUsize>,
+    cpu_devices: Option<NonZeroUsize>,
 }
 
 enum Source {
@@ -70,7 +71,16 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Loads the models, one after the other, and starts a device thread for each.
+    /// Batches that run at a time on the CPU; unset: one of each model, among which the operating system shares the cores, so
+    /// that a long batch of one model does not hold up the short ones of another. Fewer: models take turns on so many device
+    /// threads, each model the same share of the time, and a batch that runs has its cores to itself.
+    #[must_use]
+    pub fn cpu_devices(mut self, devices: NonZeroUsize) -> Self {
+        self.cpu_devices = Some(devices);
+        self
+    }
+
+    /// Loads the models, one after the other, and starts the device threads.
     ///
     /// # Errors
     /// [`BuildError`] for the first model that does not load, a name taken twice, a value out of bounds, or no model.
@@ -80,10 +90,14 @@ impl RuntimeBuilder {
             None => Team::default(),
         };
         let cpu_threads = team.threads();
-        let options = LoadOptions { device: Device::Cpu, precision: None, team: Arc::new(team) };
+        let options = LoadOptions { device: sconce_models::Device::Cpu, precision: None, team: Arc::new(team) };
         let pool = PreparePool::new();
+        let sources = self.named_sources()?;
+        let devices = self.spawn_devices(sources.len())?;
         let mut models = BTreeMap::new();
-        for (name, ModelSource { directory, precision, .. }) in self.named_sources()? {
+        for ((name, ModelSource { directory, precision, .. }), device) in
+            sources.into_iter().zip(devices.iter().cycle())
+        {
             let started = Instant::now();
             let loaded = self
                 .registry
@@ -93,13 +107,19 @@ impl RuntimeBuilder {
             let load_time = started.elapsed();
             let Signature { parameters, precision, .. } = loaded.signature;
             tracing::info!(model = name, ?load_time, parameters, %precision, cpu_threads, "loaded");
-            let model = Model::start(name.clone(), directory, loaded, load_time, batching, pool.clone())?;
+            let model = Model::start(name.clone(), directory, loaded, load_time, batching, pool.clone(), device)?;
             models.insert(name, model);
         }
         if models.is_empty() {
             return Err(BuildError::NoModel);
         }
         Ok(Runtime::new(models, cpu_threads))
+    }
+
+    fn spawn_devices(&self, models: usize) -> Result<Vec<Device>, BuildError> {
+        let devices = self.cpu_devices.map_or(models, |devices| models.min(devices.get()));
+        let spawn = |number| Device::spawn(&format!("cpu-{number}")).map_err(|source| BuildError::Device { source });
+        (0..devices).map(spawn).collect()
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.
@@ -147,13 +167,20 @@ fn last_component(directory: &Path) -> Result<String, BuildError> {
 
 /// What a model's `sconce.toml` sets goes before the runtime's defaults.
 fn with_settings(defaults: &BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
-    let BatchingSettings { max_batch_size, max_batch_weight, max_queue_size, max_queue_weight, max_queue_delay_us } =
-        *settings;
+    let BatchingSettings {
+        max_batch_size,
+        max_batch_weight,
+        max_queue_size,
+        max_queue_weight,
+        max_queue_delay_us,
+        priority_ageing_ms,
+    } = *settings;
     BatcherConfig {
         max_batch_size: max_batch_size.unwrap_or(defaults.max_batch_size),
         max_batch_weight: max_batch_weight.unwrap_or(defaults.max_batch_weight),
         max_queue_size: max_queue_size.unwrap_or(defaults.max_queue_size),
         max_queue_weight: max_queue_weight.unwrap_or(defaults.max_queue_weight),
         max_queue_delay: max_queue_delay_us.map_or(defaults.max_queue_delay, Duration::from_micros),
+        priority_ageing: priority_ageing_ms.map_or(defaults.priority_ageing, Duration::from_millis),
     }
 }

@@ -53,6 +53,12 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
+    /// The operating system gave no thread to run batches on.
+    #[error("cannot start a device thread: {source}")]
+    Device {
+        /// Why.
+        source: std::io::Error,
+    },
     /// There is no model to run.
     #[error("no model to run: give at least one directory that holds a config.json")]
     NoModel,

@@ -49,7 +49,7 @@ pub use source::ModelSource;
 pub use sconce_models as models;
 
 pub use sconce_batch::{
-    BatcherConfig, ConfigError, CostModel, Depth, Error as QueueError, ExecutorError, Refusals, Stats,
+    BatcherConfig, ConfigError, CostModel, Depth, Error as QueueError, ExecutorError, Priority, Refusals, Stats,
 };
 pub use sconce_models::{
     Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Precision,

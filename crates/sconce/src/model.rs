@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    BatcherConfig, Completion, CostModel, Depth, Error as QueueError, Executor, ExecutorError, Queue, Stats, Ticket,
+    BatcherConfig, Completion, CostModel, Depth, Device, Error as QueueError, Executor, ExecutorError, Queue, Stats,
+    Terms, Ticket,
 };
 use sconce_models::{Features, LoadedModel, Network, Prepared, Processor, Signature};
 
@@ -37,9 +38,10 @@ impl Model {
         load_time: Duration,
         batching: BatcherConfig,
         pool: PreparePool,
+        device: &Device,
     ) -> Result<Self, BuildError> {
         let LoadedModel { signature, processor, network, .. } = loaded;
-        let queue = Queue::spawn(&name, batching.clone(), [NetworkExecutor { network }])
+        let queue = Queue::on(batching.clone(), [(device, NetworkExecutor { network })])
             .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
         let inner = Inner { name, directory, signature, batching, load_time, processor, pool, queue };
         Ok(Self { inner: Arc::new(inner) })
@@ -55,7 +57,7 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
     pub async fn infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let wait_for_room = async |queue: &Queue<_>, features, deadline| queue.submit(features, deadline).await;
+        let wait_for_room = async |queue: &Queue<_>, features, terms: Terms| queue.submit(features, terms).await;
         self.answer(request.into(), wait_for_room).await
     }
 
@@ -67,7 +69,7 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
     pub async fn try_infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let refuse = async |queue: &Queue<_>, features, deadline| queue.try_submit(features, deadline);
+        let refuse = async |queue: &Queue<_>, features, terms: Terms| queue.try_submit(features, terms);
         self.answer(request.into(), refuse).await
     }
 
@@ -76,12 +78,12 @@ impl Model {
     /// # Errors
     /// [`InferError`]; but never one of a full queue.
     pub fn infer_blocking(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let Request { input, timeout, truncation } = request.into();
+        let Request { input, timeout, priority, truncation } = request.into();
         let Inner { processor, queue, .. } = &*self.inner;
         let started = Instant::now();
         let Prepared { features, truncated } = prepare(&**processor, input, truncation)?;
         let prepare = started.elapsed();
-        let completion = queue.call_blocking(features, deadline(started, timeout))?;
+        let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
         self.finish(completion, truncated, prepare)
     }
 
@@ -145,16 +147,16 @@ impl Model {
 
     async fn answer<Submit>(&self, request: Request, submit: Submit) -> Result<Answer, InferError>
     where
-        Submit: AsyncFnOnce(&Queue<NetworkExecutor>, Features, Option<Instant>) -> Result<Admitted, QueueError>,
+        Submit: AsyncFnOnce(&Queue<NetworkExecutor>, Features, Terms) -> Result<Admitted, QueueError>,
     {
-        let Request { input, timeout, truncation } = request;
+        let Request { input, timeout, priority, truncation } = request;
         let Inner { processor, pool, queue, .. } = &*self.inner;
         let started = Instant::now();
         let deadline = deadline(started, timeout);
         within(deadline, async {
             let Prepared { features, truncated } = pool.prepare(processor, input, truncation).await?;
             let prepare = started.elapsed();
-            let completion = submit(queue, features, deadline).await?.await?;
+            let completion = submit(queue, features, Terms { deadline, priority }).await?.await?;
             self.finish(completion, truncated, prepare)
         })
         .await

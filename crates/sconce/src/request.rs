@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sconce_batch::Priority;
 use sconce_models::{Input, Output, Precision, Truncation};
 
 /// One item to infer, with its terms. Made from anything that is an [`Input`].
@@ -11,20 +12,28 @@ pub struct Request {
     pub input: Input,
     /// How long the caller wants to wait, preparing included; `None` waits as long as it takes.
     pub timeout: Option<Duration>,
+    /// How soon it runs among others for the same model.
+    pub priority: Priority,
     /// What to do with a text of too many tokens.
     pub truncation: Truncation,
 }
 
 impl Request {
-    /// A request with no time limit, that truncates a text of too many tokens.
+    /// A request with no time limit and of normal priority, that truncates a text of too many tokens.
     pub fn new(input: impl Into<Input>) -> Self {
-        Self { input: input.into(), timeout: None, truncation: Truncation::default() }
+        Self { input: input.into(), timeout: None, priority: Priority::default(), truncation: Truncation::default() }
     }
 
     /// Gives up after `timeout`.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Says how soon it runs among others for the same model.
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
     }
 
     /// Says what to do with a text of too many tokens.

@@ -145,7 +145,7 @@ async fn a_full_queue_refuses_at_once_with_its_bound_and_waiting_callers_are_all
     for caller in callers {
         match caller.await.unwrap() {
             Ok(_) => answered += 1,
-            Err(InferError::Queue(QueueError::QueueFull { max: 2 })) => refused += 1,
+            Err(InferError::Queue(QueueError::QueueFull { max: 2, .. })) => refused += 1,
             Err(error) => panic!("{error}"),
         }
     }

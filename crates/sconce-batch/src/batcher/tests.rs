@@ -11,11 +11,12 @@ fn small() -> BatcherConfig {
         max_queue_size: 6,
         max_queue_weight: 20,
         max_queue_delay: Duration::ZERO,
+        ..BatcherConfig::default()
     }
 }
 
 fn batcher(config: BatcherConfig) -> Batcher<&'static str> {
-    Batcher::new(config).unwrap()
+    Batcher::new(Instant::now(), config, Layout::Packed).unwrap()
 }
 
 fn ran<'a>(step: &'a Step<&'static str>) -> Vec<&'a str> {
@@ -66,12 +67,15 @@ fn each_bound_refuses_with_its_figures_and_hands_the_item_back() {
     batcher.offer(now, "a", 10, None).unwrap();
     batcher.offer(now, "b", 9, None).unwrap();
     let refused = batcher.offer(now, "c", 2, None).unwrap_err();
-    assert!(matches!(refused.error, Error::QueueTooHeavy { queued: 19, weight: 2, max: 20 }));
+    assert!(matches!(refused.error, Error::QueueTooHeavy { queued: 19, weight: 2, max: 20, retry_after: None }));
 
     for name in ["d", "e", "f", "g"] {
         batcher.offer(now, name, 0, None).unwrap();
     }
-    assert!(matches!(batcher.offer(now, "h", 0, None).unwrap_err().error, Error::QueueFull { max: 6 }));
+    assert!(matches!(
+        batcher.offer(now, "h", 0, None).unwrap_err().error,
+        Error::QueueFull { max: 6, retry_after: None }
+    ));
     assert_eq!((batcher.len(), batcher.weight()), (6, 19));
 }
 
@@ -318,7 +322,7 @@ fn an_item_that_would_be_late_behind_all_that_waits_is_refused_at_once() {
 
     // 20 ms until the device is free, and 5 + 20 + 10 for a batch of both.
     let refused = batcher.offer(now, "late", 10, Some(now + 54 * MS)).unwrap_err();
-    let Error::Overloaded { wait } = refused.error else { panic!("{:?}", refused.error) };
+    let Error::Overloaded { wait, .. } = refused.error else { panic!("{:?}", refused.error) };
     assert!(wait > 54 * MS && wait < 56 * MS, "{wait:?}");
     assert_eq!(batcher.stats().refused.overloaded, 1);
     batcher.offer(now, "in time", 10, Some(now + 56 * MS)).unwrap();

@@ -1,51 +1,102 @@
-//! A device thread: sleeps, asks the batcher, runs the batch, answers. It decides nothing.
+//! A queue as a device sees it: takes a batch, runs it, answers. It decides nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::sync::Parker;
+use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
 
 use crate::batcher::{Entry, Ran, Step};
-use crate::shared::{Answer, Completion, Idle, Job, Shared};
-use crate::{Error, Executor, ExecutorError};
+use crate::shared::{Answer, Completion, Job, Shared};
+use crate::{Error, Executor, ExecutorError, Want};
 
-/// Runs batches until the queue is closed and empty.
-pub(crate) fn drain<E: Executor>(shared: &Shared<E>, mut executor: E) {
-    let parker = Parker::new();
-    let thread = std::thread::current().id();
-    let mut ran = None;
-    loop {
-        let step = {
-            let mut state = shared.lock();
-            let now = Instant::now();
-            if let Some(ran) = ran.take() {
-                state.batcher.completed(now, ran);
-            }
-            // A timeout leaves this thread on the list; an arrival took it off.
-            state.idle.retain(|idle| idle.thread != thread);
-            let step = state.batcher.poll(now);
-            if matches!(step, Step::Wait | Step::WaitUntil(_)) {
-                state.idle.push(Idle { thread, unparker: parker.unparker().clone() });
-            }
-            step
-        };
-        match step {
-            Step::Run(batch) => {
-                shared.room.notify_one();
-                ran = Some(run(&mut executor, batch));
-            }
-            Step::Expire(entries) => {
-                shared.room.notify_one();
-                for entry in entries {
-                    answer(entry.payload.reply, Err(Error::DeadlineExceeded));
-                }
-            }
-            Step::WaitUntil(instant) => parker.park_deadline(instant),
-            Step::Wait => parker.park(),
-            Step::Finish => return,
+/// A queue and the executor that runs its batches on one device, whatever their types.
+pub(crate) trait Lane: Send {
+    /// What there is to do, at a glance.
+    fn outlook(&self) -> Outlook;
+    /// Takes the next batch, to be run at once.
+    fn take(&mut self) -> Taken;
+    /// Runs the batch that was taken, and answers.
+    fn run(&mut self);
+    /// Lets go of the executor.
+    fn end(self: Box<Self>);
+}
+
+pub(crate) enum Outlook {
+    Work(Want),
+    Nothing,
+    /// The queue is closed and empty.
+    Over,
+}
+
+pub(crate) enum Taken {
+    Batch {
+        /// Behind it, in the queue.
+        leaves_work: bool,
+    },
+    /// Ask again then, or after the next arrival.
+    NothingUntil(Instant),
+    Nothing,
+}
+
+pub(crate) struct QueueLane<E: Executor> {
+    shared: Arc<Shared<E>>,
+    executor: E,
+    batch: Vec<Entry<Job<E>>>,
+    /// Dropped last: who waits for it finds that the executor is gone.
+    _running: WaitGroup,
+}
+
+impl<E: Executor> QueueLane<E> {
+    pub(crate) fn new(shared: Arc<Shared<E>>, executor: E, running: WaitGroup) -> Self {
+        Self { shared, executor, batch: Vec::new(), _running: running }
+    }
+}
+
+impl<E: Executor> Lane for QueueLane<E> {
+    fn outlook(&self) -> Outlook {
+        let batcher = self.shared.lock();
+        match batcher.want() {
+            Some(want) => Outlook::Work(want),
+            None if batcher.is_closed() => Outlook::Over,
+            None => Outlook::Nothing,
         }
+    }
+
+    fn take(&mut self) -> Taken {
+        loop {
+            let (step, leaves_work) = {
+                let mut batcher = self.shared.lock();
+                (batcher.poll(Instant::now()), !batcher.is_empty())
+            };
+            match step {
+                Step::Run(batch) => {
+                    self.shared.room.notify_one();
+                    self.batch = batch;
+                    return Taken::Batch { leaves_work };
+                }
+                Step::Expire(entries) => {
+                    self.shared.room.notify_one();
+                    for entry in entries {
+                        answer(entry.payload.reply, Err(Error::DeadlineExceeded));
+                    }
+                }
+                Step::WaitUntil(instant) => return Taken::NothingUntil(instant),
+                Step::Wait | Step::Finish => return Taken::Nothing,
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let ran = run(&mut self.executor, batch);
+        self.shared.lock().completed(Instant::now(), ran);
+    }
+
+    fn end(self: Box<Self>) {
+        // The queues that share the device live on, whatever the end of an executor does.
+        drop_caught(*self);
     }
 }
 
@@ -54,16 +105,18 @@ fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) -> Ran {
     let started = Instant::now();
     let mut items = Vec::with_capacity(batch.len());
     let mut callers = Vec::with_capacity(batch.len());
-    let mut weight = 0;
+    let (mut sum, mut max) = (0, 0);
     for Entry { payload: Job { item, reply }, weight: item_weight, arrived, deadline, .. } in batch {
         // Cancelled between leaving the queue and here.
         if !reply.is_closed() {
             items.push(item);
-            weight += item_weight;
+            sum += item_weight;
+            max = item_weight.max(max);
             callers.push(Caller { reply, queue_wait: started - arrived, deadline });
         }
     }
     let size = items.len();
+    let weight = E::LAYOUT.batch_weight(size, sum, max);
     if size == 0 {
         return Ran { size, weight, run: None };
     }
@@ -86,6 +139,7 @@ fn run<E: Executor>(executor: &mut E, batch: Vec<Entry<Job<E>>>) -> Ran {
             run_one_by_one(executor, &items, callers, started);
         }
     }
+    drop_caught(items);
     ran
 }
 
@@ -146,5 +200,14 @@ impl<E: Executor> Caller<E> {
 
 fn answer<A>(reply: oneshot::Sender<A>, answer: A) {
     // A caller that went away while its item ran wants no answer.
-    drop(reply.send(answer));
+    if let Err(unwanted) = reply.send(answer) {
+        drop_caught(unwanted);
+    }
+}
+
+/// Drops what is a user's, whose end may panic, on a thread that others need.
+fn drop_caught<T>(value: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        tracing::error!("{} panicked when it was dropped", std::any::type_name::<T>());
+    }
 }

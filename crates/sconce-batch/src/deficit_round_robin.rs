@@ -1,0 +1,259 @@
+//! Whose turn it is among queues that share a device.
+//!
+//! Deficit round robin (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995) in time of
+//! the device: queues take turns, each turn earns a queue a little time, and it runs a batch once it has earned what the
+//! batch is predicted to cost. So over any longer while each queue that has work gets the same share of the device, however
+//! dear its batches are.
+
+use std::time::{Duration, Instant};
+
+/// What a batch costs at least, so that queues whose batches cost nothing take turns too.
+const MIN_COST: f64 = 1e-6;
+
+/// How much waiting a batch that takes as long is worth. Large batches do more in their time, and those that wait longest would
+/// soon be late: with 1, 4 and 16, four queues at 120 % load answer 65.2, 65.9 and 66.0 % in time in simulation, and at the
+/// limit of what they can do 99.2, 99.1 and 98.4 %.
+const WORTH_OF_WORK: u32 = 4;
+
+/// The accounts of queues that share a device, by their number. It is pure: what waits is an argument.
+#[derive(Debug, Clone, Default)]
+pub struct DeficitRoundRobin {
+    /// Seconds that each queue has earned and not used; negative where a batch took longer than predicted.
+    accounts: Vec<Account>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Account {
+    deficit: f64,
+    /// Whether the batch that runs leaves nothing behind in its queue.
+    emptied: bool,
+}
+
+/// What waits in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// What its next batch is predicted to cost.
+    pub cost: Duration,
+    /// Since when the first in it waits.
+    pub since: Instant,
+}
+
+/// A queue that may run its batch, and for how many rounds it has to earn for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Number of the queue.
+    pub queue: usize,
+    rounds: u64,
+}
+
+impl DeficitRoundRobin {
+    /// Adds a queue and gives its number, the next one.
+    pub fn add(&mut self) -> usize {
+        self.accounts.push(Account::default());
+        self.accounts.len() - 1
+    }
+
+    /// Removes a queue; those of higher numbers move down by one.
+    ///
+    /// # Panics
+    /// If there is no queue of that number.
+    pub fn remove(&mut self, queue: usize) {
+        self.accounts.remove(queue);
+    }
+
+    /// The queues that have work, in the order in which they come to run it, into `order`. `wants` has for each queue what
+    /// waits in it, and `None` where nothing does.
+    pub fn order(&self, wants: &[Option<Want>], order: &mut Vec<Turn>) {
+        let quantum = quantum(wants);
+        order.clear();
+        order.extend(wants.iter().zip(&self.accounts).enumerate().filter_map(|(queue, (want, account))| {
+            Some(Turn { queue, rounds: rounds((*want)?.seconds() - account.deficit, quantum) })
+        }));
+        order.sort_unstable_by_key(|turn| (turn.rounds, wants[turn.queue].map(Want::rank), turn.queue));
+    }
+
+    /// A queue runs its batch and leaves work behind, or does not. All that have work earn what the rounds until then give,
+    /// and the others lose what they saved.
+    ///
+    /// # Panics
+    /// If there is no queue of that number, or `wants` is not for all of them.
+    pub fn begin(&mut self, turn: Turn, wants: &[Option<Want>], leaves_work: bool) {
+        let earned = turn.rounds as f64 * quantum(wants);
+        for (account, want) in self.accounts.iter_mut().zip(wants) {
+            match want {
+                Some(_) => account.deficit += earned,
+                // Who has nothing to run pays what it owes, but saves nothing.
+                None => account.deficit = account.deficit.min(0.0),
+            }
+        }
+        self.accounts[turn.queue].emptied = !leaves_work;
+    }
+
+    /// The batch of a queue took this long.
+    ///
+    /// # Panics
+    /// If there is no queue of that number.
+    pub fn charge(&mut self, queue: usize, took: Duration) {
+        let Account { deficit, emptied } = &mut self.accounts[queue];
+        *deficit -= took.as_secs_f64().max(MIN_COST);
+        if *emptied {
+            *deficit = deficit.min(0.0);
+        }
+    }
+}
+
+impl Want {
+    /// Within a round long waits and large batches go first; no order within a round changes anybody's share of the device.
+    fn rank(self) -> Instant {
+        self.since.checked_sub(self.cost.saturating_mul(WORTH_OF_WORK)).unwrap_or(self.since)
+    }
+
+    fn seconds(self) -> f64 {
+        self.cost.as_secs_f64().max(MIN_COST)
+    }
+}
+
+/// What a round earns each queue: twice the dearest batch, so that each that has work runs some in every round, even if its
+/// batch grows while it waits for its turn.
+fn quantum(wants: &[Option<Want>]) -> f64 {
+    2.0 * wants.iter().flatten().map(|want| want.seconds()).fold(MIN_COST, f64::max)
+}
+
+/// Rounds until `missing` seconds are earned.
+fn rounds(missing: f64, quantum: f64) -> u64 {
+    /// So that what was earned exactly is not lost to rounding.
+    const TOLERANCE: f64 = 1e-6;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
+    let rounds = (missing / quantum - TOLERANCE).ceil().max(0.0) as u64;
+    rounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Queues on a device that always have work, but for those of no cost.
+    struct Busy {
+        robin: DeficitRoundRobin,
+        wants: Vec<Option<Want>>,
+        now: Instant,
+        ran: Vec<usize>,
+    }
+
+    impl Busy {
+        fn new(costs: &[Option<Duration>]) -> Self {
+            let now = Instant::now();
+            let mut robin = DeficitRoundRobin::default();
+            costs.iter().for_each(|_| _ = robin.add());
+            let wants = costs.iter().map(|cost| Some(Want { cost: (*cost)?, since: now })).collect();
+            Self { robin, wants, now, ran: vec![0; costs.len()] }
+        }
+
+        /// Runs one batch and gives its queue.
+        fn run(&mut self, leaves_work: bool) -> usize {
+            let mut order = Vec::new();
+            self.robin.order(&self.wants, &mut order);
+            let turn = order[0];
+            let want = self.wants[turn.queue].as_mut().unwrap();
+            let cost = want.cost;
+            self.now += cost;
+            want.since = self.now;
+            self.robin.begin(turn, &self.wants, leaves_work);
+            self.robin.charge(turn.queue, cost);
+            self.ran[turn.queue] += 1;
+            turn.queue
+        }
+
+        fn run_many(&mut self, batches: usize) -> &[usize] {
+            (0..batches).for_each(|_| _ = self.run(true));
+            &self.ran
+        }
+    }
+
+    #[test]
+    fn queues_of_equal_cost_take_turns() {
+        assert_eq!(Busy::new(&[Some(5 * MS); 4]).run_many(400), [100; 4]);
+    }
+
+    #[test]
+    fn each_queue_gets_the_same_time_however_dear_its_batches_are() {
+        let costs = [Some(2 * MS), Some(50 * MS), Some(5 * MS)];
+        let mut busy = Busy::new(&costs);
+        let ran = busy.run_many(3600);
+        let times: Vec<f64> = ran.iter().zip(costs).map(|(n, cost)| *n as f64 * cost.unwrap().as_secs_f64()).collect();
+        assert!(times.iter().all(|time| (time - times[0]).abs() <= 0.1), "{ran:?} batches in {times:?}");
+    }
+
+    #[test]
+    fn each_queue_runs_a_batch_in_every_round() {
+        let mut busy = Busy::new(&[Some(MS), Some(10 * MS), Some(10 * MS), Some(3 * MS)]);
+        let queues: Vec<_> = (0..200).map(|_| busy.run(true)).collect();
+        let longest_gap = |queue| {
+            let at: Vec<_> = queues.iter().enumerate().filter(|(_, ran)| **ran == queue).map(|(at, _)| at).collect();
+            at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap()
+        };
+        // A round gives the cheapest 20 batches, and the one of 3 ms seven.
+        assert!((0..4).all(|queue| longest_gap(queue) <= 2 * (20 + 2 + 2 + 7)), "{queues:?}");
+    }
+
+    #[test]
+    fn who_leaves_nothing_behind_saves_nothing() {
+        let mut busy = Busy::new(&[Some(MS), Some(20 * MS)]);
+        let queues: Vec<_> = (0..40).map(|_| busy.run(false)).collect();
+        assert!(queues.windows(2).all(|pair| pair[0] != pair[1]), "one batch each in turn: {queues:?}");
+    }
+
+    #[test]
+    fn within_a_round_the_longest_wait_goes_first_but_a_large_batch_counts_as_waiting() {
+        let mut robin = DeficitRoundRobin::default();
+        let now = Instant::now();
+        let mut order = Vec::new();
+        let mut first = |wants: [Want; 2]| {
+            robin = DeficitRoundRobin::default();
+            wants.iter().for_each(|_| _ = robin.add());
+            robin.order(&wants.map(Some), &mut order);
+            order[0].queue
+        };
+        let want = |cost, waits: u32| Want { cost: cost * MS, since: now + 100 * MS - waits * MS };
+        assert_eq!(first([want(5, 3), want(5, 4)]), 1);
+        assert_eq!(first([want(5, 23), want(10, 4)]), 1);
+        assert_eq!(first([want(5, 25), want(10, 4)]), 0);
+    }
+
+    #[test]
+    fn a_queue_without_work_saves_nothing() {
+        let mut busy = Busy::new(&[Some(5 * MS), None]);
+        assert_eq!(busy.run_many(1000), [1000, 0]);
+        busy.wants[1] = busy.wants[0];
+        busy.ran = vec![0; 2];
+        assert_eq!(busy.run_many(20), [10, 10]);
+    }
+
+    #[test]
+    fn a_batch_that_took_longer_than_predicted_is_paid_back() {
+        let mut busy = Busy::new(&[Some(5 * MS); 2]);
+        busy.run_many(2);
+        busy.robin.charge(0, 100 * MS);
+        busy.ran = vec![0; 2];
+        assert_eq!(busy.run_many(40), [10, 30], "100 ms are 20 batches");
+    }
+
+    #[test]
+    fn batches_of_unknown_or_no_cost_take_turns() {
+        assert_eq!(Busy::new(&[Some(Duration::ZERO); 3]).run_many(30), [10; 3]);
+    }
+
+    #[test]
+    fn numbers_move_down_when_a_queue_goes() {
+        let mut robin = DeficitRoundRobin::default();
+        assert_eq!([robin.add(), robin.add(), robin.add()], [0, 1, 2]);
+        robin.charge(2, 10 * MS);
+        robin.remove(1);
+        let mut order = Vec::new();
+        robin.order(&[Some(Want { cost: MS, since: Instant::now() }); 2], &mut order);
+        assert_eq!(order.iter().map(|turn| turn.queue).collect::<Vec<_>>(), [0, 1]);
+        assert!(order[1].rounds > order[0].rounds, "what it owes goes with the queue");
+    }
+}

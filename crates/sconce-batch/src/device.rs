@@ -1,0 +1,201 @@
+//! A device: one thread that runs the batches of the queues that share it, one batch at a time. It decides nothing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_utils::sync::{Parker, Unparker};
+
+use crate::deficit_round_robin::{DeficitRoundRobin, Turn, Want};
+use crate::lane::{Lane, Outlook, Taken};
+use crate::shared::lock;
+
+/// One thread on which queues run their batches, in turns of fair length ([`DeficitRoundRobin`]).
+///
+/// Dropping it lets the thread end once the last of its queues is closed and empty.
+pub struct Device {
+    bell: Arc<Bell>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How a device is told that there is something to do.
+pub(crate) struct Bell {
+    unparker: Unparker,
+    /// Whether the device sleeps and nobody has woken it yet.
+    asleep: AtomicBool,
+    arrivals: Mutex<Arrivals>,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    lanes: Vec<Box<dyn Lane>>,
+    /// No more will come.
+    closed: bool,
+}
+
+impl Device {
+    /// Starts the thread; `name` names it.
+    ///
+    /// # Errors
+    /// Those of the operating system, if it gives no thread.
+    pub fn spawn(name: &str) -> std::io::Result<Self> {
+        let parker = Parker::new();
+        let unparker = parker.unparker().clone();
+        let bell = Arc::new(Bell { unparker, asleep: AtomicBool::new(false), arrivals: Mutex::default() });
+        let loop_bell = Arc::clone(&bell);
+        let thread = std::thread::Builder::new()
+            .name(format!("sconce-{name}"))
+            .spawn(move || Loop::new(loop_bell, parker).run())?;
+        Ok(Self { bell, thread: Some(thread) })
+    }
+
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    /// Waits until the thread has ended, which it does when its queues are closed and empty. Blocks.
+    pub(crate) fn join(mut self) {
+        self.bell.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a device thread ended by a panic");
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.bell.close();
+    }
+}
+
+impl Bell {
+    /// Wakes the device if it sleeps, and says whether it did.
+    pub(crate) fn ring(&self) -> bool {
+        let slept = self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst);
+        if slept {
+            self.unparker.unpark();
+        }
+        slept
+    }
+
+    /// Gives the device one more queue to run the batches of.
+    pub(crate) fn add(&self, lane: Box<dyn Lane>) {
+        lock(&self.arrivals).lanes.push(lane);
+        self.ring();
+    }
+
+    fn close(&self) {
+        lock(&self.arrivals).closed = true;
+        self.ring();
+    }
+}
+
+/// What the thread keeps to itself.
+struct Loop {
+    bell: Arc<Bell>,
+    parker: Parker,
+    lanes: Vec<Box<dyn Lane>>,
+    robin: DeficitRoundRobin,
+    // Kept for their memory.
+    wants: Vec<Option<Want>>,
+    order: Vec<Turn>,
+}
+
+impl Loop {
+    fn new(bell: Arc<Bell>, parker: Parker) -> Self {
+        Self {
+            bell,
+            parker,
+            lanes: Vec::new(),
+            robin: DeficitRoundRobin::default(),
+            wants: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Runs batches until no more queues will come and the last is closed and empty.
+    fn run(mut self) {
+        loop {
+            let mut next = self.next();
+            if matches!(next, Next::Sleep(_)) {
+                // Said before the last look: whatever comes after that look finds it asleep and wakes it.
+                self.bell.asleep.store(true, Ordering::SeqCst);
+                next = self.next();
+                if let Next::Sleep(until) = next {
+                    match until {
+                        Some(until) => self.parker.park_deadline(until),
+                        None => self.parker.park(),
+                    }
+                }
+                self.bell.asleep.store(false, Ordering::SeqCst);
+            }
+            match next {
+                Next::Run(queue) => {
+                    let started = Instant::now();
+                    self.lanes[queue].run();
+                    self.robin.charge(queue, started.elapsed());
+                }
+                Next::Sleep(_) => {}
+                Next::End => return,
+            }
+        }
+    }
+
+    /// Whose batch to run; that queue has taken it.
+    fn next(&mut self) -> Next {
+        let closed = self.arrivals();
+        self.look();
+        if closed && self.lanes.is_empty() {
+            return Next::End;
+        }
+        let mut wake_at = None;
+        self.robin.order(&self.wants, &mut self.order);
+        for &turn in &self.order {
+            match self.lanes[turn.queue].take() {
+                Taken::Batch { leaves_work } => {
+                    self.robin.begin(turn, &self.wants, leaves_work);
+                    return Next::Run(turn.queue);
+                }
+                Taken::NothingUntil(at) => wake_at = [wake_at, Some(at)].into_iter().flatten().min(),
+                Taken::Nothing => {}
+            }
+        }
+        Next::Sleep(wake_at)
+    }
+
+    /// Takes in the queues that came, and says whether no more will.
+    fn arrivals(&mut self) -> bool {
+        let mut arrivals = lock(&self.bell.arrivals);
+        for lane in arrivals.lanes.drain(..) {
+            self.lanes.push(lane);
+            self.robin.add();
+        }
+        arrivals.closed
+    }
+
+    /// Sees what waits, and lets go of the queues that are over.
+    fn look(&mut self) {
+        self.wants.clear();
+        while let Some(lane) = self.lanes.get(self.wants.len()) {
+            match lane.outlook() {
+                Outlook::Work(want) => self.wants.push(Some(want)),
+                Outlook::Nothing => self.wants.push(None),
+                Outlook::Over => {
+                    let queue = self.wants.len();
+                    self.robin.remove(queue);
+                    self.lanes.remove(queue).end();
+                }
+            }
+        }
+    }
+}
+
+enum Next {
+    Run(usize),
+    /// Until this instant, or until the bell rings.
+    Sleep(Option<Instant>),
+    End,
+}
