@@ -1,0 +1,62 @@
+//! Requests in a closed loop: each caller sends the next when the last is answered, and checks the answer.
+
+use std::time::{Duration, Instant};
+
+use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Error;
+use crate::message::{self, CLASSES};
+
+/// Callers with their connections, which stay open from turn to turn.
+#[derive(Debug)]
+pub(crate) struct Load {
+    callers: Vec<GrpcInferenceServiceClient<Channel>>,
+}
+
+/// What a run has done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ran {
+    pub(crate) requests: u64,
+    pub(crate) wall: Duration,
+}
+
+impl Load {
+    /// `concurrency` callers, dealt out over `connections`.
+    pub(crate) async fn connect(address: &str, connections: usize, concurrency: usize) -> Result<Self, Error> {
+        let mut channels = Vec::with_capacity(connections);
+        for _ in 0..connections {
+            channels.push(Endpoint::from_shared(format!("http://{address}"))?.connect().await?);
+        }
+        let caller = |at: usize| GrpcInferenceServiceClient::new(channels[at % connections].clone());
+        Ok(Self { callers: (0..concurrency).map(caller).collect() })
+    }
+
+    pub(crate) async fn run(&self, duration: Duration) -> Result<Ran, Error> {
+        let started = Instant::now();
+        let mut callers = JoinSet::new();
+        for (number, client) in self.callers.iter().enumerate() {
+            callers.spawn(call(client.clone(), number % CLASSES, started + duration));
+        }
+        let mut requests = 0;
+        while let Some(answered) = callers.join_next().await {
+            requests += answered??;
+        }
+        Ok(Ran { requests, wall: started.elapsed() })
+    }
+}
+
+/// Sends one request after the other until `end`; gives how many were answered.
+async fn call(mut client: GrpcInferenceServiceClient<Channel>, class: usize, end: Instant) -> Result<u64, Error> {
+    let request = message::request(class);
+    let mut answered = 0;
+    while Instant::now() < end {
+        let response = client.model_infer(request.clone()).await?.into_inner();
+        if !message::is_right(&response, class) {
+            return Err(format!("a wrong answer to class {class}: {response:?}").into());
+        }
+        answered += 1;
+    }
+    Ok(answered)
+}

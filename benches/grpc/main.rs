@@ -1,0 +1,114 @@
+//! What the server itself costs: processor time of the server's process for one unary `ModelInfer` over loopback, through
+//! a model that costs next to nothing. `cargo bench -p sconce-benches --bench grpc -- --help` says what can be asked.
+//!
+//! Each server is a process of its own (`server.rs`; this program started again), so that the system counts its time apart
+//! from the client's. `echo` is a bare tonic server that reads the same request and writes the same answer, without a
+//! model, a queue or another thread: what the framework costs. `load.rs` keeps requests in flight in a closed loop and
+//! checks each answer; `process.rs` reads the times; servers take turns in every round, and `report.rs` prints medians.
+//!
+//! Without `--bench` (as `cargo test` runs it), it is a test: one short round.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use clap::Parser;
+
+mod load;
+mod message;
+mod model;
+mod process;
+mod report;
+mod server;
+
+use load::Load;
+use process::ServerProcess;
+use report::Turn;
+use server::Kind;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures the server's own processor time for each request over gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "grpc")]
+struct Args {
+    /// Which servers take turns
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "echo,sconce", value_name = "SERVER,…")]
+    servers: Vec<Kind>,
+
+    /// Tokio's worker threads of each server; 0 takes the default of `sconce serve`
+    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "N,…")]
+    workers: Vec<usize>,
+
+    /// Over how many connections the requests are spread
+    #[arg(long, value_delimiter = ',', default_value = "1,32", value_name = "N,…")]
+    connections: Vec<usize>,
+
+    /// Requests in flight at any time, over all connections
+    #[arg(long, default_value = "32", value_name = "N")]
+    concurrency: usize,
+
+    /// Tokio's worker threads of the client
+    #[arg(long, default_value = "2", value_name = "N")]
+    client_workers: usize,
+
+    /// How often each server gets a turn
+    #[arg(long, default_value = "9", value_name = "N")]
+    rounds: usize,
+
+    /// How long a turn is. Too short: times come in ticks of 10 ms; too long: a disturbance hits one server alone
+    #[arg(long, default_value = "2", value_name = "SECONDS")]
+    seconds: f64,
+
+    /// Runs a server in this process until standard input ends
+    #[arg(long, hide = true, value_enum, value_name = "SERVER")]
+    serve: Option<Kind>,
+
+    /// What cargo bench passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<(), Error> {
+    let mut args = Args::parse();
+    if let Some(kind) = args.serve {
+        return server::run(kind, args.workers[0]);
+    }
+    if !args.bench {
+        (args.rounds, args.seconds) = (1, 0.2);
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(args.client_workers).enable_all().build()?;
+    let turns = runtime.block_on(measure(&args))?;
+    report::print(&turns, args.concurrency, args.seconds);
+    Ok(())
+}
+
+async fn measure(args: &Args) -> Result<Vec<Turn>, Error> {
+    const WARM_UP: Duration = Duration::from_millis(200);
+    let mut contestants = Vec::new();
+    for kind in &args.servers {
+        for workers in &args.workers {
+            let process = ServerProcess::start(*kind, *workers)?;
+            for connections in &args.connections {
+                let load = Load::connect(process.address(), *connections, args.concurrency).await?;
+                contestants.push((*kind, *workers, *connections, process.clone(), load));
+            }
+        }
+    }
+    let mut turns = Vec::new();
+    for round in 0..args.rounds {
+        // Who comes first changes, so that nobody always follows the same neighbour's noise.
+        let (late, early) = contestants.split_at(round % contestants.len());
+        for (kind, workers, connections, process, load) in early.iter().chain(late) {
+            load.run(WARM_UP).await?;
+            let before = process.usage()?;
+            let ran = load.run(Duration::from_secs_f64(args.seconds)).await?;
+            let used = process.usage()? - before;
+            turns.push(Turn { kind: *kind, workers: *workers, connections: *connections, ran, used });
+        }
+        eprint!("\rround {} of {}", round + 1, args.rounds);
+        std::io::stderr().flush()?;
+    }
+    eprintln!();
+    Ok(turns)
+}

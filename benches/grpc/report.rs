@@ -1,0 +1,101 @@
+//! From turns to a table of medians.
+
+use crate::load::Ran;
+use crate::process::Usage;
+use crate::server::Kind;
+
+/// One server's turn in one round.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) kind: Kind,
+    pub(crate) workers: usize,
+    pub(crate) connections: usize,
+    pub(crate) ran: Ran,
+    pub(crate) used: Usage,
+}
+
+impl Turn {
+    fn per_request(&self, amount: f64) -> f64 {
+        amount / self.ran.requests as f64
+    }
+
+    fn user_us(&self) -> f64 {
+        self.per_request(self.used.user.as_secs_f64() * 1e6)
+    }
+
+    fn system_us(&self) -> f64 {
+        self.per_request(self.used.system.as_secs_f64() * 1e6)
+    }
+
+    fn cpu_us(&self) -> f64 {
+        self.user_us() + self.system_us()
+    }
+
+    fn sleeps(&self) -> f64 {
+        self.per_request(self.used.sleeps as f64)
+    }
+
+    fn rate(&self) -> f64 {
+        self.ran.requests as f64 / self.ran.wall.as_secs_f64()
+    }
+}
+
+/// Median and range of each figure, one row for each server and number of connections.
+pub(crate) fn print(turns: &[Turn], concurrency: usize, seconds: f64) {
+    println!(
+        "{concurrency} requests in flight, turns of {seconds} s; median (least–most) over the rounds; every answer checked\n"
+    );
+    println!(
+        "| server | workers | connections | server CPU, µs per request | user | system | sleeps per request | requests/s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let mut rows: Vec<(Kind, usize, usize)> = Vec::new();
+    for turn in turns {
+        let row = (turn.kind, turn.workers, turn.connections);
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    for (kind, workers, connections) in rows {
+        let of = |figure: fn(&Turn) -> f64| {
+            let mine = |turn: &&Turn| (turn.kind, turn.workers, turn.connections) == (kind, workers, connections);
+            Spread::of(turns.iter().filter(mine).map(figure).collect())
+        };
+        let workers = if workers == 0 { "default".to_owned() } else { workers.to_string() };
+        println!(
+            "| {kind:?} | {workers} | {connections} | {:.1} | {:.1} | {:.1} | {:.2} | {:.0} |",
+            of(Turn::cpu_us),
+            of(Turn::user_us),
+            of(Turn::system_us),
+            of(Turn::sleeps),
+            of(Turn::rate)
+        );
+    }
+}
+
+struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_by(f64::total_cmp);
+        let middle = figures.len() / 2;
+        let (Some(least), Some(most)) = (figures.first(), figures.last()) else {
+            return Self { median: f64::NAN, least: f64::NAN, most: f64::NAN };
+        };
+        let median =
+            if figures.len() % 2 == 1 { figures[middle] } else { figures[middle - 1].midpoint(figures[middle]) };
+        Self { median, least: *least, most: *most }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { median, least, most } = self;
+        let digits = out.precision().unwrap_or(1);
+        write!(out, "{median:.digits$} ({least:.digits$}–{most:.digits$})")
+    }
+}
