@@ -24,10 +24,19 @@ pub(crate) struct Ran {
 
 impl Load {
     /// `concurrency` callers, dealt out over `connections`.
-    pub(crate) async fn connect(address: &str, connections: usize, concurrency: usize) -> Result<Self, Error> {
+    pub(crate) async fn connect(
+        address: &str,
+        connections: usize,
+        concurrency: usize,
+        deadline: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let mut endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+        if let Some(deadline) = deadline {
+            endpoint = endpoint.timeout(deadline);
+        }
         let mut channels = Vec::with_capacity(connections);
         for _ in 0..connections {
-            channels.push(Endpoint::from_shared(format!("http://{address}"))?.connect().await?);
+            channels.push(endpoint.connect().await?);
         }
         let caller = |at: usize| GrpcInferenceServiceClient::new(channels[at % connections].clone());
         Ok(Self { callers: (0..concurrency).map(caller).collect() })

@@ -8,7 +8,7 @@
 //!
 //! Without `--bench` (as `cargo test` runs it), it is a test: one short round.
 
-use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -22,7 +22,7 @@ mod server;
 
 use load::Load;
 use process::ServerProcess;
-use report::Turn;
+use report::{Name, Turn};
 use server::Kind;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -46,6 +46,14 @@ struct Args {
     /// Requests in flight at any time, over all connections
     #[arg(long, default_value = "32", value_name = "N")]
     concurrency: usize,
+
+    /// Has every request carry a deadline of this long, as careful clients do; 0 for none
+    #[arg(long, default_value = "0", value_name = "SECONDS")]
+    deadline: u64,
+
+    /// Another build of this bench, whose servers take turns with this one's: before and after a change
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<PathBuf>,
 
     /// Tokio's worker threads of the client
     #[arg(long, default_value = "2", value_name = "N")]
@@ -85,30 +93,40 @@ fn main() -> Result<(), Error> {
 
 async fn measure(args: &Args) -> Result<Vec<Turn>, Error> {
     const WARM_UP: Duration = Duration::from_millis(200);
-    let mut contestants = Vec::new();
-    for kind in &args.servers {
-        for workers in &args.workers {
-            let process = ServerProcess::start(*kind, *workers)?;
-            for connections in &args.connections {
-                let load = Load::connect(process.address(), *connections, args.concurrency).await?;
-                contestants.push((*kind, *workers, *connections, process.clone(), load));
-            }
-        }
-    }
+    let contestants = contestants(args).await?;
     let mut turns = Vec::new();
     for round in 0..args.rounds {
         // Who comes first changes, so that nobody always follows the same neighbour's noise.
         let (late, early) = contestants.split_at(round % contestants.len());
-        for (kind, workers, connections, process, load) in early.iter().chain(late) {
+        for (name, process, load) in early.iter().chain(late) {
             load.run(WARM_UP).await?;
             let before = process.usage()?;
             let ran = load.run(Duration::from_secs_f64(args.seconds)).await?;
-            let used = process.usage()? - before;
-            turns.push(Turn { kind: *kind, workers: *workers, connections: *connections, ran, used });
+            turns.push(Turn { name: name.clone(), ran, used: process.usage()? - before });
         }
-        eprint!("\rround {} of {}", round + 1, args.rounds);
-        std::io::stderr().flush()?;
+        eprintln!("round {} of {}", round + 1, args.rounds);
     }
-    eprintln!();
     Ok(turns)
+}
+
+/// Starts all servers and connects to them.
+async fn contestants(args: &Args) -> Result<Vec<(Name, ServerProcess, Load)>, Error> {
+    let deadline = Some(args.deadline).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let mut contestants = Vec::new();
+    let this = std::env::current_exe()?;
+    let programs = [Some((&this, "")), args.against.as_ref().map(|other| (other, ", other build"))];
+    for kind in &args.servers {
+        for (program, build) in programs.iter().flatten() {
+            for workers in &args.workers {
+                let process = ServerProcess::start(program, *kind, *workers)?;
+                for connections in &args.connections {
+                    let load = Load::connect(process.address(), *connections, args.concurrency, deadline).await?;
+                    let name =
+                        Name { server: format!("{kind:?}{build}"), workers: *workers, connections: *connections };
+                    contestants.push((name, process.clone(), load));
+                }
+            }
+        }
+    }
+    Ok(contestants)
 }

@@ -52,8 +52,8 @@ pub(crate) fn answer(request: ModelInferRequest) -> Option<ModelInferResponse> {
         id: request.id,
         outputs: vec![output("scores", "FP32", 10), output("label", "BYTES", 1)],
         raw_output_contents: vec![
-            scores(class).iter().flat_map(|score| score.to_le_bytes()).collect::<Vec<u8>>().into(),
-            [&length, label.as_bytes()].concat().into(),
+            scores(class).iter().flat_map(|score| score.to_le_bytes()).collect(),
+            [&length, label.as_bytes()].concat(),
         ],
         ..Default::default()
     })

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::ops::Sub;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,10 +27,10 @@ pub(crate) struct Usage {
 }
 
 impl ServerProcess {
-    pub(crate) fn start(kind: Kind, workers: usize) -> Result<Self, Error> {
+    pub(crate) fn start(program: &Path, kind: Kind, workers: usize) -> Result<Self, Error> {
         use clap::ValueEnum as _;
         let name = kind.to_possible_value().expect("no server is hidden");
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(program)
             .args(["--serve", name.get_name(), "--workers", &workers.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -2,14 +2,20 @@
 
 use crate::load::Ran;
 use crate::process::Usage;
-use crate::server::Kind;
+
+/// Whose turn it was, and over how many connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) server: String,
+    /// 0 stands for the default.
+    pub(crate) workers: usize,
+    pub(crate) connections: usize,
+}
 
 /// One server's turn in one round.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    pub(crate) kind: Kind,
-    pub(crate) workers: usize,
-    pub(crate) connections: usize,
+    pub(crate) name: Name,
     pub(crate) ran: Ran,
     pub(crate) used: Usage,
 }
@@ -49,21 +55,19 @@ pub(crate) fn print(turns: &[Turn], concurrency: usize, seconds: f64) {
         "| server | workers | connections | server CPU, µs per request | user | system | sleeps per request | requests/s |"
     );
     println!("|---|---|---|---|---|---|---|---|");
-    let mut rows: Vec<(Kind, usize, usize)> = Vec::new();
+    let mut rows: Vec<&Name> = Vec::new();
     for turn in turns {
-        let row = (turn.kind, turn.workers, turn.connections);
-        if !rows.contains(&row) {
-            rows.push(row);
+        if !rows.contains(&&turn.name) {
+            rows.push(&turn.name);
         }
     }
-    for (kind, workers, connections) in rows {
-        let of = |figure: fn(&Turn) -> f64| {
-            let mine = |turn: &&Turn| (turn.kind, turn.workers, turn.connections) == (kind, workers, connections);
-            Spread::of(turns.iter().filter(mine).map(figure).collect())
-        };
-        let workers = if workers == 0 { "default".to_owned() } else { workers.to_string() };
+    for name in rows {
+        let of =
+            |figure: fn(&Turn) -> f64| Spread::of(turns.iter().filter(|turn| turn.name == *name).map(figure).collect());
+        let Name { server, workers, connections } = name;
+        let workers = if *workers == 0 { "default".to_owned() } else { workers.to_string() };
         println!(
-            "| {kind:?} | {workers} | {connections} | {:.1} | {:.1} | {:.1} | {:.2} | {:.0} |",
+            "| {server} | {workers} | {connections} | {:.1} | {:.1} | {:.1} | {:.2} | {:.0} |",
             of(Turn::cpu_us),
             of(Turn::user_us),
             of(Turn::system_us),

@@ -119,6 +119,9 @@ fn split(elements: Elements, layout: &Layout, spec: &InputSpec) -> Vec<Input> {
     };
     match elements {
         Elements::Bytes(elements) => elements.into_iter().map(Input::Bytes).collect(),
+        // One item is all of them: it is moved, not copied.
+        Elements::U8(values) if values.len() == layout.item_elements => vec![array(ArrayData::U8(values))],
+        Elements::F32(values) if values.len() == layout.item_elements => vec![array(ArrayData::F32(values))],
         Elements::U8(values) => {
             values.chunks_exact(layout.item_elements).map(|item| array(ArrayData::U8(item.to_vec()))).collect()
         }

@@ -1,10 +1,11 @@
 //! Whether the server is leaving, and what it still has to answer.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sconce::Runtime;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -16,7 +17,10 @@ pub struct Drain {
 
 struct Shared {
     draining: AtomicBool,
-    in_flight: watch::Sender<usize>,
+    /// Counted by each request, so an atomic: a channel's locks would cost more than the rest of the bookkeeping.
+    in_flight: AtomicUsize,
+    /// Told when the last one is answered.
+    idle: Notify,
     health: HealthReporter,
     /// The services whose health is reported.
     services: Vec<String>,
@@ -27,8 +31,8 @@ impl Drain {
     pub(crate) async fn new(runtime: &Runtime, health: HealthReporter, service: &str) -> Self {
         let models = runtime.models().map(sconce::Model::name);
         let services: Vec<String> = ["", service].into_iter().chain(models).map(String::from).collect();
-        let (in_flight, _) = watch::channel(0);
-        let shared = Arc::new(Shared { draining: AtomicBool::new(false), in_flight, health, services });
+        let (draining, in_flight, idle) = (AtomicBool::new(false), AtomicUsize::new(0), Notify::new());
+        let shared = Arc::new(Shared { draining, in_flight, idle, health, services });
         shared.report(ServingStatus::Serving).await;
         Self { shared }
     }
@@ -42,15 +46,21 @@ impl Drain {
 
     /// Waits until no inference is in flight.
     pub async fn idle(&self) {
-        let mut in_flight = self.shared.in_flight.subscribe();
-        // An error means that the sender is gone, but it is in `self`.
-        let _ = in_flight.wait_for(|in_flight| *in_flight == 0).await;
+        loop {
+            // Listening before looking: a request that ends in between is not missed.
+            let mut told = pin!(self.shared.idle.notified());
+            told.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Inferences that are not answered yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        *self.shared.in_flight.borrow()
+        self.shared.in_flight.load(Ordering::Acquire)
     }
 
     pub(crate) fn has_started(&self) -> bool {
@@ -59,7 +69,7 @@ impl Drain {
 
     /// Counts an inference until the guard is dropped, with its answer or with its client.
     pub(crate) fn enter(&self) -> InFlight {
-        self.shared.in_flight.send_modify(|in_flight| *in_flight += 1);
+        self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight { shared: Arc::clone(&self.shared) }
     }
 }
@@ -79,6 +89,8 @@ pub(crate) struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.shared.in_flight.send_modify(|in_flight| *in_flight -= 1);
+        if self.shared.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.idle.notify_waiters();
+        }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[Wanted], answers
         let tensor = wanted.tensor(answers);
         let (datatype, typed) = match tensor.elements {
             Elements::F32(values) if raw => {
-                response.raw_output_contents.push(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+                response.raw_output_contents.push(raw_f32(&values));
                 ("FP32", None)
             }
             Elements::Bytes(texts) if raw => {
@@ -118,8 +118,11 @@ impl Wanted {
         let embeddings = || answers.iter().filter_map(|answer| answer.output.embedding());
         let classifications = || answers.iter().filter_map(|answer| answer.output.classification());
         let elements = match self {
-            Self::Embedding => Elements::F32(embeddings().flatten().copied().collect()),
-            Self::Scores => Elements::F32(classifications().flat_map(|answer| &answer.scores).copied().collect()),
+            Self::Embedding => Elements::F32(embeddings().collect::<Vec<_>>().concat()),
+            Self::Scores => {
+                let scores = classifications().map(|answer| answer.scores.as_slice());
+                Elements::F32(scores.collect::<Vec<_>>().concat())
+            }
             Self::Label => Elements::Bytes(classifications().map(|answer| answer.label().to_owned()).collect()),
             Self::Classes { classes } => {
                 Elements::Bytes(classifications().flat_map(|answer| best(answer, classes)).collect())
@@ -157,6 +160,15 @@ fn best(answer: &Classification, classes: usize) -> Vec<String> {
     order.sort_by(|a, b| answer.scores[*b].total_cmp(&answer.scores[*a]));
     let class = |index: &usize| format!("{:.6}:{index}:{}", answer.scores[*index], answer.labels[*index]);
     order[..classes].iter().map(class).collect()
+}
+
+fn raw_f32(values: &[f32]) -> Vec<u8> {
+    // Whole elements at a time, which compiles to one copy; an iterator over bytes does not.
+    let mut raw = vec![0; size_of_val(values)];
+    for (bytes, value) in raw.as_chunks_mut().0.iter_mut().zip(values) {
+        *bytes = value.to_le_bytes();
+    }
+    raw
 }
 
 fn raw_bytes(texts: &[String]) -> Vec<u8> {

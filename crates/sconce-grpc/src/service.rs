@@ -66,8 +66,8 @@ impl Service {
             ..Default::default()
         };
         outputs::fill(&mut response, &wanted, &answers, items.raw);
-        let timings: Vec<_> = answers.iter().map(|answer| answer.timing).collect();
-        self.statistics.succeeded(model.name(), arrival.at.elapsed(), &timings);
+        let timings = answers.iter().map(|answer| &answer.timing);
+        self.statistics.succeeded(model.name(), arrival.at.elapsed(), timings);
         Ok(response)
     }
 }
@@ -143,10 +143,17 @@ impl GrpcInferenceService for Service {
     }
 }
 
-/// Submits each item by itself, so that the batcher mixes requests, and from a task of its own, so that preparing
+/// Submits each item by itself, so that the batcher mixes requests, and several from a task each, so that preparing
 /// many items does not hold up one worker. The first failure ends the request: the tasks that are left are dropped,
 /// and their items leave the queue.
-async fn answer_all(model: &Model, items: Vec<Item>) -> Result<Vec<Answer>, RequestError> {
+async fn answer_all(model: &Model, mut items: Vec<Item>) -> Result<Vec<Answer>, RequestError> {
+    // The commonest request needs no task beside its own.
+    if items.len() == 1
+        && let Some(item) = items.pop()
+    {
+        let answer = model.try_infer(item).await;
+        return Ok(vec![answer.map_err(|source| RequestError::Item { index: 0, source })?]);
+    }
     let mut tasks = JoinSet::new();
     for (index, item) in items.into_iter().enumerate() {
         let model = model.clone();

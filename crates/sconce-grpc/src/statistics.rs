@@ -15,7 +15,7 @@ pub(crate) struct Statistics(Mutex<BTreeMap<String, Figures>>);
 
 impl Statistics {
     /// Counts a request whose items took `timings`.
-    pub(crate) fn succeeded(&self, model: &str, took: Duration, timings: &[Timing]) {
+    pub(crate) fn succeeded<'a>(&self, model: &str, took: Duration, timings: impl Iterator<Item = &'a Timing> + Clone) {
         self.with(model, |figures| figures.succeeded(took, timings));
     }
 
@@ -73,9 +73,9 @@ struct Figures {
 }
 
 impl Figures {
-    fn succeeded(&mut self, took: Duration, timings: &[Timing]) {
+    fn succeeded<'a>(&mut self, took: Duration, timings: impl Iterator<Item = &'a Timing> + Clone) {
         let total = |timing: &Timing| timing.prepare + timing.queue_wait + timing.run;
-        let Some(slowest) = timings.iter().max_by_key(|timing| total(timing)) else { return };
+        let Some(slowest) = timings.clone().max_by_key(|timing| total(timing)) else { return };
         self.succeeded.add(took);
         self.prepare.add(slowest.prepare);
         self.queue.add(slowest.queue_wait);
