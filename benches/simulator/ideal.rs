@@ -32,7 +32,8 @@ impl Ideal {
     fn clients(&self, model: usize) -> Option<usize> {
         let Load::Closed { clients } = self.scenario.load else { return None };
         // Nobody comes back after the last request.
-        (self.offered < self.scenario.requests).then_some((clients + self.scenario.models - 1 - model) / self.scenario.models)
+        (self.offered < self.scenario.requests)
+            .then_some((clients + self.scenario.models - 1 - model) / self.scenario.models)
     }
 
     /// The best batch of one model: leaving out the oldest may allow a longer one.

@@ -34,21 +34,6 @@ const POLICIES: [(&str, Maker); 6] = [
 ];
 
 fn main() {
-    if let Ok(rate) = std::env::var("DBG") {
-        let mut it = rate.split(',');
-        let models: usize = it.next().unwrap().parse().unwrap();
-        let cost = if it.next().unwrap() == "g" { GPU_LIKE } else { CPU_LIKE };
-        for rate in it {
-            let rate: f64 = rate.parse().unwrap();
-            let seed = std::env::var("SEED").map_or(42, |s| s.parse().unwrap());
-            let scenario = Scenario { cost, models, load: if std::env::var_os("BURST").is_some() { Load::Bursty { rate } } else { Load::Poisson { rate } }, slo: SLO, requests: 60_000, seed };
-            for (name, make) in POLICIES {
-                let o = run(make, scenario);
-                println!("{rate} {name}: in time {:.4} dropped {:.4} answered {:.4} mean {:?} fair {:.2} offered {:.1}", o.in_time(), o.dropped(), o.answered as f64 / o.requests as f64, o.mean_latency(), o.fairness(), o.requests as f64 / o.elapsed.as_secs_f64());
-            }
-        }
-        return;
-    }
     // `cargo test` runs benches once, to see that they work.
     let requests = if std::env::args().any(|argument| argument == "--bench") { 60_000 } else { 6_000 };
     for cost in [GPU_LIKE, CPU_LIKE] {

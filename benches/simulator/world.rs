@@ -74,12 +74,12 @@ pub(crate) struct Request {
 /// What became of the requests. The first tenth, in which policies still learn, is left out.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    pub requests: usize,
+    requests: usize,
     in_time: usize,
     dropped: usize,
-    pub answered: usize,
+    answered: usize,
     latency: Duration,
-    pub elapsed: Duration,
+    elapsed: Duration,
     /// Answers in time by model.
     by_model: Vec<usize>,
 }

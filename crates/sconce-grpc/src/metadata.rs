@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sconce::{BatcherConfig, InputKind, Model, Signature, Task};
+use sconce::{BatcherConfig, InputKind, Model, Priority, Signature, Task};
 
 use crate::proto::model_config::SchedulingChoice;
 use crate::proto::model_input::Format;
@@ -86,6 +86,8 @@ pub(crate) fn config(model: &Model) -> ModelConfig {
 fn batching(config: &BatcherConfig) -> ModelDynamicBatching {
     ModelDynamicBatching {
         max_queue_delay_microseconds: u64::try_from(config.max_queue_delay.as_micros()).unwrap_or(u64::MAX),
+        priority_levels: Priority::ALL.len() as u64,
+        default_priority_level: 1 + Priority::default() as u64,
         default_queue_policy: Some(ModelQueuePolicy {
             timeout_action: TimeoutAction::Reject.into(),
             default_timeout_microseconds: 0,

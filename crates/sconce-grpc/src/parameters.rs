@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sconce::Truncation;
+use sconce::{Priority, Truncation};
 
 use crate::error::RequestError;
 use crate::proto::InferParameter;
@@ -18,6 +18,7 @@ use crate::proto::infer_parameter::ParameterChoice;
 pub(crate) struct Parameters {
     /// How long the answer is wanted, from the request's arrival on.
     pub(crate) timeout: Option<Duration>,
+    pub(crate) priority: Priority,
     pub(crate) truncation: Truncation,
 }
 
@@ -26,7 +27,7 @@ impl Parameters {
         if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
             return Err(RequestError::Sequence { name: name.clone() });
         }
-        Ok(Self { timeout: timeout(parameters)?, truncation: truncation(parameters)? })
+        Ok(Self { timeout: timeout(parameters)?, priority: priority(parameters)?, truncation: truncation(parameters)? })
     }
 }
 
@@ -46,18 +47,38 @@ pub(crate) fn count(
     name: &'static str,
     parameters: &HashMap<String, InferParameter>,
 ) -> Result<Option<u64>, RequestError> {
+    whole(name, parameters, "a whole number from 0 on", Some)
+}
+
+/// What a whole number from 0 on means, if it means anything.
+fn whole<T>(
+    name: &'static str,
+    parameters: &HashMap<String, InferParameter>,
+    expected: &'static str,
+    meaning: impl Fn(u64) -> Option<T>,
+) -> Result<Option<T>, RequestError> {
     let Some(parameter) = parameters.get(name) else { return Ok(None) };
     let value = match parameter.parameter_choice {
         Some(ParameterChoice::Int64Param(value)) => u64::try_from(value).ok(),
         Some(ParameterChoice::Uint64Param(value)) => Some(value),
         _ => None,
     };
-    let wrong = || RequestError::WrongParameter { name, got: shown(parameter), expected: "a whole number from 0 on" };
-    value.map(Some).ok_or_else(wrong)
+    let wrong = || RequestError::WrongParameter { name, got: shown(parameter), expected };
+    value.and_then(meaning).map(Some).ok_or_else(wrong)
 }
 
 fn timeout(parameters: &HashMap<String, InferParameter>) -> Result<Option<Duration>, RequestError> {
     Ok(count("timeout", parameters)?.filter(|timeout_us| *timeout_us > 0).map(Duration::from_micros))
+}
+
+/// Triton's levels: 1 is the highest, and 0 asks for the default one.
+fn priority(parameters: &HashMap<String, InferParameter>) -> Result<Priority, RequestError> {
+    let of_level = |level| match level {
+        0 => Some(Priority::default()),
+        level => Priority::ALL.get(usize::try_from(level - 1).ok()?).copied(),
+    };
+    let expected = "1 (high), 2 (normal), 3 (low) or 0 (the default)";
+    Ok(whole("priority", parameters, expected, of_level)?.unwrap_or_default())
 }
 
 fn truncation(parameters: &HashMap<String, InferParameter>) -> Result<Truncation, RequestError> {
@@ -102,9 +123,19 @@ mod tests {
 
     #[test]
     fn truncation_is_on_unless_refused() {
-        assert_eq!(read(&[]).unwrap(), Parameters { timeout: None, truncation: Truncation::Truncate });
+        let unsaid = Parameters { timeout: None, priority: Priority::Normal, truncation: Truncation::Truncate };
+        assert_eq!(read(&[]).unwrap(), unsaid);
         assert_eq!(read(&[("truncate", BoolParam(true))]).unwrap().truncation, Truncation::Truncate);
         assert_eq!(read(&[("truncate", BoolParam(false))]).unwrap().truncation, Truncation::Refuse);
+    }
+
+    #[test]
+    fn priorities_are_numbered_as_in_triton() {
+        let levels = [Priority::Normal, Priority::High, Priority::Normal, Priority::Low];
+        for (level, priority) in (0..).zip(levels) {
+            assert_eq!(read(&[("priority", Uint64Param(level))]).unwrap().priority, priority);
+            assert_eq!(read(&[("priority", Int64Param(level.cast_signed()))]).unwrap().priority, priority);
+        }
     }
 
     #[test]
@@ -117,6 +148,10 @@ mod tests {
             (
                 ("timeout", DoubleParam(0.5)),
                 "parameter 'timeout' is the number 0.5, but must be a whole number from 0 on",
+            ),
+            (
+                ("priority", Uint64Param(4)),
+                "parameter 'priority' is the integer 4, but must be 1 (high), 2 (normal), 3 (low) or 0 (the default)",
             ),
             (("truncate", StringParam("no".into())), "parameter 'truncate' is the text \"no\", but must be a bool"),
         ];

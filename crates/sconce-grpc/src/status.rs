@@ -5,9 +5,20 @@ use tonic::{Code, Status};
 
 use crate::error::RequestError;
 
+/// When the client is to come back, in milliseconds; a trailer that gRPC's clients with a retry policy follow (gRFC A6).
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
-        Self::new(code(&error), error.to_string())
+        let mut status = Self::new(code(&error), error.to_string());
+        if let RequestError::Item { source: InferError::Queue(refusal), .. } = &error
+            && let Some(retry_after) = refusal.retry_after()
+        {
+            // Rounded up: a millisecond too early would be refused again.
+            let milliseconds = retry_after.as_micros().div_ceil(1000);
+            status.metadata_mut().insert(RETRY_PUSHBACK, u64::try_from(milliseconds).unwrap_or(u64::MAX).into());
+        }
+        status
     }
 }
 
@@ -36,18 +47,25 @@ fn item_code(error: &InferError) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use sconce::{ExecutorError, InputError};
 
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn each_error_of_an_item_has_the_code_that_says_what_to_do() {
         let table = [
             (InferError::Input(InputError::Empty { name: "text" }), Code::InvalidArgument),
             (QueueError::TooHeavy { weight: 9, max: 8 }.into(), Code::InvalidArgument),
-            (QueueError::QueueFull { max: 8 }.into(), Code::ResourceExhausted),
-            (QueueError::Overloaded { wait: std::time::Duration::from_secs(1) }.into(), Code::ResourceExhausted),
-            (QueueError::QueueTooHeavy { queued: 8, weight: 1, max: 8 }.into(), Code::ResourceExhausted),
+            (QueueError::QueueFull { max: 8, retry_after: None }.into(), Code::ResourceExhausted),
+            (QueueError::Overloaded { wait: SECOND, retry_after: SECOND }.into(), Code::ResourceExhausted),
+            (
+                QueueError::QueueTooHeavy { queued: 8, weight: 1, max: 8, retry_after: None }.into(),
+                Code::ResourceExhausted,
+            ),
             (QueueError::DeadlineExceeded.into(), Code::DeadlineExceeded),
             (QueueError::ShuttingDown.into(), Code::Unavailable),
             (QueueError::Executor(ExecutorError::new("out of memory")).into(), Code::Internal),
@@ -58,5 +76,18 @@ mod tests {
             let status = Status::from(RequestError::Item { index: 3, source });
             assert_eq!((status.code(), status.message()), (code, message.as_str()));
         }
+    }
+
+    #[test]
+    fn a_refusal_says_when_to_come_back() {
+        let pushback = |refusal: QueueError| {
+            let status = Status::from(RequestError::Item { index: 0, source: refusal.into() });
+            Some(status.metadata().get("grpc-retry-pushback-ms")?.to_str().unwrap().to_owned())
+        };
+        let full = |retry_after| QueueError::QueueFull { max: 8, retry_after };
+        assert_eq!(pushback(full(Some(Duration::from_micros(2001)))).as_deref(), Some("3"));
+        assert_eq!(pushback(full(None)), None, "not learned yet");
+        assert_eq!(pushback(QueueError::Overloaded { wait: SECOND, retry_after: SECOND }).as_deref(), Some("1000"));
+        assert_eq!(pushback(QueueError::ShuttingDown), None);
     }
 }

@@ -30,7 +30,7 @@ impl<T> Batcher<T> {
         }
         let time = deadline? - now;
         let wait = self.expected_wait(now, weight, priority)?;
-        (wait > time).then(|| Error::Overloaded { wait, retry_after: wait - time })
+        (wait > time).then(|| Error::Overloaded { wait, retry_after: wait.saturating_sub(time) })
     }
 
     /// How long an item that arrives now would wait for its answer, behind all that waits already; `None` as long as
@@ -64,8 +64,8 @@ impl<T> Batcher<T> {
 pub(super) struct Pace {
     arrivals: u32,
     last: Option<Instant>,
-    /// Between arrivals, averaged.
-    gap: Duration,
+    /// Seconds between arrivals, averaged.
+    gap: f64,
     /// Of an arrival, averaged.
     weight: f64,
 }
@@ -73,17 +73,19 @@ pub(super) struct Pace {
 impl Pace {
     /// Fewer arrivals than this say nothing.
     const MIN_ARRIVALS: u32 = 64;
+    /// How many arrivals are remembered: enough that a burst is not taken for the pace.
+    const MEMORY: u32 = 256;
     /// The share of the expected arrivals that is counted on. With all of them one in 300 is refused that could have been
     /// served; with half of them one in ten of those let in is dropped under overload, in simulation.
-    const COUNTED_ON: f64 = 0.8;
+    const COUNTED_ON: f64 = 0.9;
 
     pub(super) fn arrived(&mut self, now: Instant, weight: usize) {
         let gap = now.saturating_duration_since(self.last.replace(now).unwrap_or(now));
         self.arrivals = self.arrivals.saturating_add(1);
         // A plain mean at first, of which no single arrival decides; later those far back are forgotten.
-        let share = self.arrivals.min(Self::MIN_ARRIVALS);
-        self.gap = self.gap / share * (share - 1) + gap / share;
-        self.weight += (weight as f64 - self.weight) / f64::from(share);
+        let share = f64::from(self.arrivals.min(Self::MEMORY));
+        self.gap += (gap.as_secs_f64() - self.gap) / share;
+        self.weight += (weight as f64 - self.weight) / share;
     }
 
     fn weight_to_expect(&self, time: Duration) -> usize {
@@ -91,7 +93,7 @@ impl Pace {
             return 0;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
-        let weight = (Self::COUNTED_ON * time.as_secs_f64() / self.gap.as_secs_f64().max(1e-9) * self.weight) as usize;
+        let weight = (Self::COUNTED_ON * time.as_secs_f64() / self.gap.max(1e-9) * self.weight) as usize;
         weight
     }
 }

@@ -64,6 +64,7 @@ async fn the_configuration_says_how_a_model_is_batched() {
     assert_eq!((digits.input[0].data_type(), digits.input[0].format()), (DataType::TypeUint8, Format::Nchw));
     assert_eq!((digits.output[0].name.as_str(), digits.output[0].dims.as_slice()), ("scores", [10].as_slice()));
     let SchedulingChoice::DynamicBatching(batching) = digits.scheduling_choice.unwrap();
+    assert_eq!((batching.priority_levels, batching.default_priority_level), (3, 2));
     assert_eq!(batching.max_queue_delay_microseconds, 60_000_000);
     assert_eq!(batching.default_queue_policy.unwrap().max_queue_size, 1024);
 

@@ -217,6 +217,26 @@ async fn a_full_queue_refuses_at_once() {
     let refused = soon(client.model_infer(texts(SENTIMENT, &["three"]))).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert_eq!(refused.message(), "item 0: the queue is full: 2 items wait");
+    assert!(!refused.metadata().contains_key("grpc-retry-pushback-ms"), "what a batch costs is not learned yet");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_refusal_says_when_to_come_back_once_it_is_learned_what_batches_cost() {
+    let batching = BatcherConfig { max_batch_weight: 100, max_queue_weight: 100, ..patient(2) };
+    let server = Server::start(&[SENTIMENT], batching).await;
+    let mut client = server.client().await;
+    for _ in 0..10 {
+        client.model_infer(texts(SENTIMENT, &["one", "two"])).await.unwrap();
+    }
+    let many_tokens = "good ".repeat(60);
+    let (mut other, long) = (client.clone(), many_tokens.clone());
+    let waiting = tokio::spawn(async move { other.model_infer(texts(SENTIMENT, &[long])).await });
+    server.until_queued(SENTIMENT, 1).await;
+    let refused = soon(client.model_infer(texts(SENTIMENT, &[many_tokens]))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let pushback = refused.metadata().get("grpc-retry-pushback-ms").expect("a trailer").to_str().unwrap();
+    assert!(pushback.parse::<u64>().is_ok_and(|milliseconds| milliseconds < 1000), "{pushback} ms");
     waiting.abort();
 }
 
