@@ -1,5 +1,7 @@
 //! What the benches share. Each bench checks its answers; `RESULTS.md` holds the figures with machine and command.
 
+pub mod python;
+
 use std::path::{Path, PathBuf};
 
 /// A model that ships in `models/zoo`.

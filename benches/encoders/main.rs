@@ -18,7 +18,6 @@ mod crew;
 mod engine;
 mod measure;
 mod model;
-mod python;
 mod report;
 mod shape;
 mod statistics;
@@ -38,7 +37,7 @@ use cli::{Args, Plan};
 use crew::{Crew, Processes};
 use engine::Engine;
 use model::ModelName;
-use python::Python;
+use sconce_benches::python::Python;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -85,7 +84,7 @@ fn compare(args: Args) -> Result<()> {
     }
     report::write(&runs, &versions, &plan)?;
     if let Some(python) = &python {
-        python.run("plot.py", &[plan.out.join(report::CSV), plan.out.join(report::PNG)])?;
+        python.run("encoders/python/plot.py", &[plan.out.join(report::CSV), plan.out.join(report::PNG)])?;
     }
     eprintln!("written to {}", plan.out.display());
     Ok(())
@@ -142,8 +141,8 @@ impl Bench {
         let mut reference = None;
         if let Some(python) = python {
             eprintln!("{}: ONNX graphs and the f64 reference", model.name());
-            python.run("graphs.py", &[&directory, &graphs])?;
-            python.run("reference.py", &[&directory, &inputs, &home])?;
+            python.run("encoders/python/graphs.py", &[&directory, &graphs])?;
+            python.run("encoders/python/reference.py", &[&directory, &inputs, &home])?;
             reference = Some(check::reference(&plan.shapes, &home)?);
         }
         Ok(Some(Self { model, directory, inputs, graphs, python: python.cloned(), reference }))
@@ -170,7 +169,7 @@ impl Bench {
         Ok(match &self.python {
             None if engine.needs_python() => None,
             Some(python) if engine.is_onnx_runtime() => {
-                let mut command = python.command("ort_worker.py");
+                let mut command = python.command("encoders/python/ort_worker.py");
                 command.arg(source).arg(&self.inputs).arg(threads.to_string());
                 Some(command)
             }

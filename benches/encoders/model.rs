@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::Result;
-use crate::python::Python;
+use sconce_benches::python::Python;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ModelName {
@@ -47,7 +47,7 @@ impl ModelName {
             Self::BertBase => {
                 let python = python.ok_or("its weights are made by Python")?;
                 let directory = home.join("model");
-                python.run("bert_base.py", &[&directory, &shipped.join("tokenizer.json")])?;
+                python.run("encoders/python/bert_base.py", &[&directory, &shipped.join("tokenizer.json")])?;
                 Ok(directory)
             }
             Self::EncoderMini => Ok(shipped),

@@ -1,5 +1,5 @@
 //! The batcher against other policies, in virtual time: the same code that devices drive, and none of the noise of a machine.
-//! `cargo bench -p sconce-benches --bench simulator` prints the tables of `RESULTS.md`; with `-- --plot`, it draws them too.
+//! `cargo bench -p sconce-benches --bench simulator` prints the tables of `RESULTS.md`; `-- --plot FILE.png` draws them.
 //!
 //! One device, shared by one or more models of equal cost: a batch of n items takes a + c·n. Open load is Poisson or comes in
 //! bursts, and each request has 50 ms. Closed load is clients that wait as long as it takes and come back 0.2 ms after each
@@ -7,19 +7,27 @@
 
 mod ideal;
 mod policy;
+mod sweep;
+mod table;
 mod world;
 
+use std::error::Error;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use clap::Parser;
 
 use ideal::Ideal;
 use policy::{EarliestDeadlineFirst, Fifo, Policy, Sconce};
-use world::{Cost, Load, Outcome, Scenario, simulate};
+use world::{Cost, Outcome, Scenario, simulate};
 
 const SLO: Duration = Duration::from_millis(50);
 /// A fixed cost that batches share.
-const GPU_LIKE: Cost = Cost { name: "GPU-like, 5 + 0.25 ms", fixed_us: 5000, per_item_us: 250 };
+const GPU_LIKE: Cost =
+    Cost { name: "GPU-like, 5 + 0.25 ms", fixed: Duration::from_millis(5), per_item: Duration::from_micros(250) };
 /// Batches hardly help.
-const CPU_LIKE: Cost = Cost { name: "CPU-like, 1 + 4 ms", fixed_us: 1000, per_item_us: 4000 };
+const CPU_LIKE: Cost =
+    Cost { name: "CPU-like, 1 + 4 ms", fixed: Duration::from_millis(1), per_item: Duration::from_millis(4) };
 const MAX_BATCH_SIZE: usize = 128;
 
 type Maker = fn(Scenario, Instant) -> Box<dyn Policy>;
@@ -33,50 +41,39 @@ const POLICIES: [(&str, Maker); 6] = [
     ("*ideal: knows costs and callers*", |scenario, _| Box::new(Ideal::new(scenario))),
 ];
 
-fn main() {
-    // `cargo test` runs benches once, to see that they work.
-    let requests = if std::env::args().any(|argument| argument == "--bench") { 60_000 } else { 6_000 };
-    for cost in [GPU_LIKE, CPU_LIKE] {
-        for models in [1, 4, 16] {
-            let capacity = cost.rate_of_batches_within(SLO / 2);
-            println!("\n{}, {models} models: {capacity:.0} requests/s in batches that take half of 50 ms", cost.name);
-            println!(
-                "| policy | max rate with 99 % in time, /s | the same in bursts | in time at 120 % | let in, then dropped | \
-                 fewest / most by model | mean at 5 %, ms | 2, 8, 32 clients, /s |"
-            );
-            println!("|---|---|---|---|---|---|---|---|");
-            for (name, make) in POLICIES {
-                let run = |load, requests| run(make, Scenario { cost, models, load, slo: SLO, requests, seed: 42 });
-                let closed = [2, 8, 32].map(|clients| run(Load::Closed { clients }, requests / 2).rate());
-                let overload = run(Load::Poisson { rate: 1.2 * capacity }, requests);
-                println!(
-                    "| {name} | {:.0} | {:.0} | {:.1} % | {:.1} % | {:.2} | {:.2} | {:.0}, {:.0}, {:.0} |",
-                    max_rate(|rate| run(Load::Poisson { rate }, requests), capacity),
-                    max_rate(|rate| run(Load::Bursty { rate }, requests), capacity),
-                    100.0 * overload.in_time(),
-                    100.0 * overload.dropped(),
-                    overload.fairness(),
-                    run(Load::Poisson { rate: 0.05 * capacity }, requests).mean_latency().as_secs_f64() * 1e3,
-                    closed[0],
-                    closed[1],
-                    closed[2],
-                );
-            }
+/// What is simulated: these costs, and so many models that share the device.
+const COSTS: [Cost; 2] = [GPU_LIKE, CPU_LIKE];
+const MODELS: [usize; 3] = [1, 4, 16];
+
+/// Compares the batcher with other policies in virtual time: tables of what each can do, and a plot
+#[derive(Debug, Parser)]
+#[command(name = "simulator")]
+struct Args {
+    /// Also draws how many are answered in time at which load, into this PNG; a relative path is below benches/
+    #[arg(long, value_name = "FILE.png")]
+    plot: Option<PathBuf>,
+
+    /// Requests of each run; the first tenth, in which policies still learn, is left out [default: 60000, and 6000 in a test]
+    #[arg(long, value_name = "N")]
+    requests: Option<usize>,
+
+    /// Cargo says so: to be measured, not just seen to work
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let requests = args.requests.unwrap_or(if args.bench { 60_000 } else { 6_000 });
+    for cost in COSTS {
+        for models in MODELS {
+            table::print(cost, models, requests);
         }
     }
+    args.plot.map_or(Ok(()), |png| sweep::plot(&png, requests))
 }
 
 fn run(make: Maker, scenario: Scenario) -> Outcome {
     let now = Instant::now();
     simulate(&mut *make(scenario, now), scenario, now)
-}
-
-/// The highest rate at which 99 of 100 requests are answered in time, by bisection to half a percent.
-fn max_rate(open: impl Fn(f64) -> Outcome, capacity: f64) -> f64 {
-    let (mut good, mut bad) = (0.0, 1.5 * capacity);
-    while bad - good > 0.005 * capacity {
-        let rate = f64::midpoint(good, bad);
-        if open(rate).in_time() >= 0.99 { good = rate } else { bad = rate }
-    }
-    good
 }

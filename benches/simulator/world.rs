@@ -12,24 +12,24 @@ use crate::policy::{Decision, Policy};
 /// How long a client of a closed loop takes to come back.
 const RETURN_TIME: Duration = Duration::from_micros(200);
 /// Requests in a burst, on average.
-const MEAN_BURST: f64 = 10.0;
+const MEAN_BURST: usize = 10;
 
-/// A batch of n items takes `fixed_us + n · per_item_us` microseconds.
+/// A batch of n items takes `fixed + n · per_item`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) name: &'static str,
-    pub(crate) fixed_us: u64,
-    pub(crate) per_item_us: u64,
+    pub(crate) fixed: Duration,
+    pub(crate) per_item: Duration,
 }
 
 impl Cost {
     pub(crate) fn of(self, items: usize) -> Duration {
-        Duration::from_micros(self.fixed_us + self.per_item_us * items as u64)
+        self.fixed + self.per_item.mul_f64(items as f64)
     }
 
     /// Items of the largest batch that takes no longer than `time`.
     pub(crate) fn items_within(self, time: Duration) -> usize {
-        let items = (time.as_micros() as u64).saturating_sub(self.fixed_us) / self.per_item_us;
+        let items = time.saturating_sub(self.fixed).as_nanos() / self.per_item.as_nanos();
         usize::try_from(items).unwrap_or(usize::MAX)
     }
 
@@ -105,10 +105,10 @@ impl Outcome {
         self.answered as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Answers in time of the model that has fewest, as a share of those of the model that has most.
-    pub(crate) fn fairness(&self) -> f64 {
-        let (fewest, most) = (self.by_model.iter().min(), self.by_model.iter().max());
-        fewest.zip(most).map_or(1.0, |(fewest, most)| *fewest as f64 / *most as f64)
+    /// Answers in time of the model that has fewest, as a share of those of the model that has most; `None` if there are none.
+    pub(crate) fn fairness(&self) -> Option<f64> {
+        let most = self.by_model.iter().max().filter(|most| **most > 0)?;
+        Some(*self.by_model.iter().min()? as f64 / *most as f64)
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn simulate(policy: &mut dyn Policy, scenario: Scenario, now: Instant
         Load::Closed { clients } => {
             (0..clients).for_each(|client| world.schedule_arrival(now, client % scenario.models, 1));
         }
-        Load::Poisson { rate } => world.open(rate, 1.0),
+        Load::Poisson { rate } => world.open(rate, 1),
         Load::Bursty { rate } => world.open(rate, MEAN_BURST),
     }
     world.run();
@@ -184,7 +184,9 @@ impl World<'_> {
             match event {
                 Event::Arrival { model, requests } => {
                     self.schedule_next_arrival();
-                    (0..requests).for_each(|_| self.arrive(model));
+                    for _ in 0..requests {
+                        self.arrive(model);
+                    }
                     if !self.policy.is_due(self.now, model) {
                         continue;
                     }
@@ -192,7 +194,9 @@ impl World<'_> {
                 Event::Completion { model, items } => {
                     self.policy.completed(self.now, model, items.len(), self.scenario.cost.of(items.len()));
                     self.idle = true;
-                    items.into_iter().for_each(|item| self.settle(item, End::Answered));
+                    for item in items {
+                        self.settle(item, &End::Answered);
+                    }
                 }
                 Event::Wake => {}
             }
@@ -211,11 +215,11 @@ impl World<'_> {
 
     /// As many requests as there are to be, at exactly this rate: of Poisson arrivals whose number is known, each comes at a
     /// time of its own that is as good as any other.
-    fn open(&mut self, rate: f64, mean_burst: f64) {
-        let requests = self.scenario.requests as f64;
-        let (begin, length) = (self.now, requests / rate);
+    fn open(&mut self, rate: f64, mean_burst: usize) {
+        let requests = self.scenario.requests;
+        let (begin, length) = (self.now, requests as f64 / rate);
         let at = |share: f64| begin + Duration::from_secs_f64(share * length);
-        self.timetable = (0..(requests / mean_burst) as usize).map(|_| at(self.rng.random())).collect();
+        self.timetable = (0..requests / mean_burst).map(|_| at(self.rng.random())).collect();
         self.timetable.sort_unstable_by(|a, b| b.cmp(a));
         self.schedule_next_arrival();
     }
@@ -230,7 +234,9 @@ impl World<'_> {
 
     /// Geometrically distributed.
     fn burst(&mut self) -> usize {
-        1 + std::iter::repeat_with(|| self.rng.random_bool(1.0 - 1.0 / MEAN_BURST)).take_while(|more| *more).count()
+        1 + std::iter::repeat_with(|| self.rng.random_bool(1.0 - 1.0 / MEAN_BURST as f64))
+            .take_while(|more| *more)
+            .count()
     }
 
     fn arrive(&mut self, model: usize) {
@@ -244,7 +250,7 @@ impl World<'_> {
         }
         let deadline = (!matches!(self.scenario.load, Load::Closed { .. })).then(|| self.now + self.scenario.slo);
         if !self.policy.offer(self.now, Request { item, model, deadline }) {
-            self.settle(item, End::Refused);
+            self.settle(item, &End::Refused);
         }
     }
 
@@ -256,7 +262,7 @@ impl World<'_> {
                     let end = self.now + self.scenario.cost.of(items.len());
                     self.schedule(end, Event::Completion { model, items });
                 }
-                Decision::Drop(items) => items.into_iter().for_each(|item| self.settle(item, End::Dropped)),
+                Decision::Drop(items) => items.into_iter().for_each(|item| self.settle(item, &End::Dropped)),
                 Decision::WaitUntil(at) => return self.schedule(at, Event::Wake),
                 Decision::Wait => return,
             }
@@ -267,7 +273,7 @@ impl World<'_> {
         self.scenario.requests / 10
     }
 
-    fn settle(&mut self, item: usize, end: End) {
+    fn settle(&mut self, item: usize, end: &End) {
         let (arrived, model) = self.arrivals[item];
         self.settled += 1;
         if matches!(self.scenario.load, Load::Closed { .. }) {

@@ -1,23 +1,27 @@
-//! The Python beside this file: a virtual environment of its own, made once.
+//! The Python that some benches need: a virtual environment of its own, made once.
 
+use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Result;
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/requirements.txt");
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/encoders/python");
 
+/// An interpreter that has what `requirements.txt` says.
 #[derive(Debug, Clone)]
-pub(crate) struct Python {
+pub struct Python {
     program: PathBuf,
 }
 
 impl Python {
     /// The virtual environment below `target`; made, or made again, if it does not hold what `requirements.txt` says.
-    pub(crate) fn find_or_make(target: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Without Python 3 or its packages.
+    pub fn find_or_make(target: &Path) -> Result<Self> {
         let venv = target.join("venv");
         let (program, made_from) = (venv.join("bin/python"), venv.join("made-from"));
         let wanted = fs::read_to_string(REQUIREMENTS)?;
@@ -30,15 +34,20 @@ impl Python {
         Ok(Self { program })
     }
 
-    pub(crate) fn command(&self, script: &str) -> Command {
+    /// Runs a script of this package, by its path in it.
+    #[must_use]
+    pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new(&self.program);
         // No __pycache__ in the source tree.
-        command.arg("-B").arg(Path::new(SCRIPTS).join(script));
+        command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(script));
         command
     }
 
     /// Runs a script to its end.
-    pub(crate) fn run(&self, script: &str, arguments: &[impl AsRef<OsStr>]) -> Result<()> {
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run(&self, script: &str, arguments: &[impl AsRef<OsStr>]) -> Result<()> {
         finish(self.command(script).args(arguments))
     }
 }
