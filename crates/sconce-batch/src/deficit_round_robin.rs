@@ -146,7 +146,9 @@ mod tests {
         fn new(costs: &[Option<Duration>]) -> Self {
             let now = Instant::now();
             let mut robin = DeficitRoundRobin::default();
-            costs.iter().for_each(|_| _ = robin.add());
+            for _ in costs {
+                robin.add();
+            }
             let wants = costs.iter().map(|cost| Some(Want { cost: (*cost)?, since: now })).collect();
             Self { robin, wants, now, ran: vec![0; costs.len()] }
         }
@@ -212,11 +214,13 @@ mod tests {
         let mut order = Vec::new();
         let mut first = |wants: [Want; 2]| {
             robin = DeficitRoundRobin::default();
-            wants.iter().for_each(|_| _ = robin.add());
+            for _ in &wants {
+                robin.add();
+            }
             robin.order(&wants.map(Some), &mut order);
             order[0].queue
         };
-        let want = |cost, waits: u32| Want { cost: cost * MS, since: now + 100 * MS - waits * MS };
+        let want = |cost, waits: u32| Want { cost: cost * MS, since: now + (100 - waits) * MS };
         assert_eq!(first([want(5, 3), want(5, 4)]), 1);
         assert_eq!(first([want(5, 23), want(10, 4)]), 1);
         assert_eq!(first([want(5, 25), want(10, 4)]), 0);

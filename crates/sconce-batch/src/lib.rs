@@ -1,21 +1,4 @@
-//! Dynamic micro-batching for any executor.
-//!
-//! Callers hand in items one at a time; a device thread takes what waits as one batch, runs it, and answers each
-//! caller. Queues and batches are bounded by count and by weight, items have deadlines, a dropped future cancels,
-//! refusals are typed, and a panic in the executor is caught and answered. Nothing here knows of tensors.
-//!
-//! ```
-//! use sconce_batch::{BatcherConfig, Queue, from_fn};
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let squares = from_fn(|batch: &[u64]| Ok(batch.iter().map(|number| number * number).collect()));
-//! let queue = Queue::spawn("squares", BatcherConfig::default(), [squares])?;
-//! let (three, four) = tokio::join!(queue.call(3, None), queue.call(4, None));
-//! assert_eq!((three?.output, four?.output), (9, 16));
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! # The path of one item
 //! [`Queue::call`] → [`Batcher::offer`] admits it as an entry (hand-off 1: a sleeping device thread is woken) →
@@ -23,7 +6,8 @@
 //!
 //! # Where to add things
 //! A rule about what runs when goes into [`Batcher`], which is pure and takes `now`; the simulation in
-//! `tests/simulation.rs` then covers it. A figure that operators need goes into [`Stats`]. `worker.rs` and `queue.rs` only sleep, lock and send.
+//! `tests/simulation/` then covers it. Whose turn it is on a device belongs to [`DeficitRoundRobin`], a figure that operators need
+//! to [`Stats`]. `device.rs`, `lane.rs` and `queue.rs` only sleep, lock and send.
 
 mod batcher;
 mod block_on;

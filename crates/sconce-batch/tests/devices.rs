@@ -171,9 +171,9 @@ fn under_load_with_failures_deadlines_cancellations_and_a_shutdown_every_call_ha
     let call = async |caller: u64, number: u64| {
         let queue = &queues[usize::try_from((caller + number) % 3).unwrap()];
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
-        let deadline = (number % 3 == 0).then(|| Instant::now() + Duration::from_micros(number % 700));
+        let deadline = number.is_multiple_of(3).then(|| Instant::now() + Duration::from_micros(number % 700));
         let Ok(mut ticket) = queue.try_submit(number, deadline) else { return count(&refused) };
-        let outcome = if number % 5 == 0 {
+        let outcome = if number.is_multiple_of(5) {
             match tokio::time::timeout(Duration::from_micros(number % 300), &mut ticket).await {
                 Ok(outcome) => outcome,
                 Err(_) => return count(&cancelled),

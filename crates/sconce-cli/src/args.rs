@@ -199,12 +199,20 @@ pub(crate) struct CpuArgs {
     /// CPU threads that compute one batch, shared by all models [default: one for each core]
     #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS")]
     pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Batches that run at a time; models take turns if there are fewer than models [default: one of each model]
+    #[arg(long = "cpu-devices", value_name = "BATCHES", env = "SCONCE_CPU_DEVICES")]
+    pub(crate) devices: Option<NonZeroUsize>,
 }
 
 impl CpuArgs {
     pub(crate) fn apply(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
-        match self.threads {
+        let builder = match self.threads {
             Some(threads) => builder.cpu_threads(threads),
+            None => builder,
+        };
+        match self.devices {
+            Some(devices) => builder.cpu_devices(devices),
             None => builder,
         }
     }
@@ -213,7 +221,6 @@ impl CpuArgs {
 /// How batches are formed.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Batching")]
-#[expect(clippy::struct_field_names, reason = "each is a flag of that name")]
 pub(crate) struct BatchingArgs {
     /// Items per batch
     #[arg(long, value_name = "ITEMS", default_value_t = BatcherConfig::default().max_batch_size)]

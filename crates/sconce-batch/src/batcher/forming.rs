@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Batcher;
 use super::waiting::{Entry, EntryId};
-use crate::{BatcherConfig, Layout};
+use crate::{BatcherConfig, Layout, Priority};
 
 /// What becomes of the entry behind the batch that is being formed.
 pub(super) enum Next {
@@ -34,6 +34,7 @@ pub(super) struct Member {
     pub(super) weight: usize,
     pub(super) arrived: Instant,
     pub(super) deadline: Option<Instant>,
+    priority: Priority,
 }
 
 /// What a batch amounts to.
@@ -86,8 +87,8 @@ impl Member {
 
 impl<T> From<&Entry<T>> for Member {
     fn from(entry: &Entry<T>) -> Self {
-        let &Entry { id, weight, arrived, deadline, .. } = entry;
-        Self { id, weight, arrived, deadline }
+        let &Entry { id, weight, arrived, deadline, priority, .. } = entry;
+        Self { id, weight, arrived, deadline, priority }
     }
 }
 
@@ -144,6 +145,9 @@ impl<T> Batcher<T> {
             Next::Joins
         } else if tightest == batch.shape.size && tightest > 0 {
             // The newcomer is the one in a hurry; it may head the next batch.
+            Next::Stays
+        } else if batch.members.get(tightest).is_some_and(|member| member.priority < entry.priority) {
+            // Nobody is dropped for the sake of one of lower priority.
             Next::Stays
         } else if self.waiting.len() - batch.dropped.len() == 1 {
             // Alone it runs, however late: something has to show what a batch costs by now.

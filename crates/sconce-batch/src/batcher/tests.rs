@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::Priority;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -355,4 +356,126 @@ fn bounds_as_large_as_numbers_get_do_no_harm() {
     batcher.offer(now, "heavy", usize::MAX / 2, None).unwrap();
     let refused = batcher.offer(now, "behind it", usize::MAX / 2, Some(now + 10 * MS)).unwrap_err();
     assert!(matches!(refused.error, Error::Overloaded { .. }), "{:?}", refused.error);
+}
+
+#[test]
+fn refusals_say_when_there_will_be_room_once_that_is_learned() {
+    let now = Instant::now();
+    let mut batcher = batcher(BatcherConfig { max_queue_size: 1, ..small() });
+    batcher.offer(now, "waits", 1, None).unwrap();
+    let refused = batcher.offer(now, "too early to tell", 1, None).unwrap_err();
+    assert_eq!(refused.error.retry_after(), None);
+
+    let mut batcher = experienced(now);
+    offer_each(&mut batcher, now, &[("running", 15, 100)]);
+    assert_eq!(ran(&batcher.poll(now)), ["running"]);
+    batcher.offer(now, "heavy", 95, None).unwrap();
+    let refused = batcher.offer(now + 8 * MS, "too heavy by now", 6, None).unwrap_err();
+    assert!(matches!(refused.error, Error::QueueTooHeavy { queued: 95, .. }));
+    let retry_after = refused.error.retry_after().unwrap();
+    assert!(retry_after.abs_diff(12 * MS) < MS / 10, "the device is free 20 ms after it began: {retry_after:?}");
+    assert_eq!(Error::ShuttingDown.retry_after(), None);
+}
+
+#[test]
+fn an_item_of_high_priority_is_let_in_where_those_of_lower_ones_would_be_late() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    offer_each(&mut batcher, now, &[("running", 15, 1000)]);
+    assert_eq!(ran(&batcher.poll(now)), ["running"]);
+    batcher.offer(now, "waits", 80, None).unwrap();
+    // 20 ms until the device is free, and 5 + 15 for a batch of its own, or 5 + 95 with what waits.
+    let mut offer = |priority| {
+        let terms = Terms { deadline: Some(now + 50 * MS), priority };
+        batcher.offer(now, "new", 15, terms).map(|_| ()).map_err(|refused| refused.error)
+    };
+    assert!(matches!(offer(Priority::Low), Err(Error::Overloaded { .. })));
+    assert!(matches!(offer(Priority::Normal), Err(Error::Overloaded { .. })));
+    offer(Priority::High).unwrap();
+    assert_eq!(ran(&batcher.poll(now + 20 * MS))[0], "new");
+}
+
+/// A batcher for an executor that pads; if `fixed_ms` is given, it has learned that a batch costs that and 1 ms for each unit.
+fn padded(now: Instant, fixed_ms: Option<u32>) -> Batcher<&'static str> {
+    let config = BatcherConfig { max_batch_size: 8, max_batch_weight: 1000, max_queue_weight: 1000, ..small() };
+    let mut batcher = Batcher::new(now, config, Layout::Padded).unwrap();
+    for weight in 1..=fixed_ms.map_or(0, |_| 20) {
+        let run = (fixed_ms.unwrap_or(0) + weight) * MS;
+        batcher.completed(now, Ran { size: 1, weight: weight as usize, run: Some(run) });
+    }
+    batcher
+}
+
+#[test]
+fn where_an_executor_pads_a_batch_is_made_of_items_of_like_length() {
+    let now = Instant::now();
+    let mut batcher = padded(now, None);
+    for (name, weight) in [("100", 100), ("8", 8), ("97", 97), ("9", 9)] {
+        batcher.offer(now, name, weight, None).unwrap();
+    }
+    assert_eq!(ran(&batcher.poll(now)), ["100", "97"], "those of the length of the first to come");
+    assert_eq!(ran(&batcher.poll(now)), ["8", "9"]);
+}
+
+#[test]
+fn shorter_items_join_a_padded_batch_where_that_is_cheaper_than_a_batch_of_their_own() {
+    let now = Instant::now();
+    let offer = |batcher: &mut Batcher<&'static str>| {
+        for (name, weight) in [("20", 20), ("12", 12), ("2", 2), ("11", 11)] {
+            batcher.offer(now, name, weight, None).unwrap();
+        }
+    };
+    let mut cheap_batches = padded(now, Some(5));
+    offer(&mut cheap_batches);
+    assert_eq!(ran(&cheap_batches.poll(now)), ["20"], "padding 12 to 20 costs 8 ms, a batch of its own 5");
+    assert_eq!(ran(&cheap_batches.poll(now)), ["12", "11"]);
+    let mut dear_batches = padded(now, Some(18));
+    offer(&mut dear_batches);
+    assert_eq!(ran(&dear_batches.poll(now)), ["20", "12", "11"], "8 + 9 ms of padding, but not 18 more");
+    assert_eq!(ran(&dear_batches.poll(now)), ["2"]);
+}
+
+#[test]
+fn the_weight_of_a_padded_batch_counts_its_padding() {
+    let now = Instant::now();
+    let config = BatcherConfig { max_batch_size: 8, max_batch_weight: 33, max_queue_weight: 100, ..small() };
+    let mut batcher = Batcher::new(now, config, Layout::Padded).unwrap();
+    for (name, weight) in [("9", 9), ("10", 10), ("11", 11), ("8", 8)] {
+        batcher.offer(now, name, weight, None).unwrap();
+    }
+    assert_eq!(ran(&batcher.poll(now)), ["9", "10", "11"], "three times 11");
+    assert_eq!(ran(&batcher.poll(now)), ["8"]);
+}
+
+#[test]
+fn how_long_turns_are_waited_for_is_learned_and_counts_at_admission() {
+    let start = Instant::now();
+    let mut batcher = experienced(start);
+    // Others have the device for 50 ms each time that work comes.
+    let mut now = start;
+    for _ in 0..100 {
+        batcher.offer(now, "waits for its turn", 5, None).unwrap();
+        now += 50 * MS;
+        assert_eq!(ran(&batcher.poll(now)).len(), 1);
+        now += 10 * MS;
+        batcher.completed(now, Ran { size: 1, weight: 5, run: Some(10 * MS) });
+    }
+    batcher.offer(now, "first", 5, None).unwrap();
+    let refused = batcher.offer(now, "second", 5, Some(now + 40 * MS)).unwrap_err();
+    let Error::Overloaded { wait, .. } = refused.error else { panic!("{:?}", refused.error) };
+    assert!(wait > 55 * MS && wait < 75 * MS, "50 until the turn, and 15 for both: {wait:?}");
+    now += 40 * MS;
+    batcher.offer(now, "later, nearer to the turn", 5, Some(now + 40 * MS)).unwrap();
+}
+
+#[test]
+fn what_waits_is_seen_at_a_glance() {
+    let now = Instant::now();
+    let mut batcher = experienced(now);
+    assert_eq!(batcher.want(), None);
+    batcher.offer(now, "first", 5, None).unwrap();
+    batcher.offer(now + MS, "second", 5, None).unwrap();
+    let Want { cost, since } = batcher.want().unwrap();
+    assert_eq!(since, now);
+    assert!(cost.abs_diff(15 * MS) < MS / 10, "{cost:?}");
 }
