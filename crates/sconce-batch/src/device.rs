@@ -133,10 +133,12 @@ impl Loop {
                 self.bell.asleep.store(false, Ordering::SeqCst);
             }
             match next {
-                Next::Run(queue) => {
+                Next::Run { queue, in_turn } => {
                     let started = Instant::now();
                     self.lanes[queue].run();
-                    self.robin.charge(queue, started.elapsed());
+                    if in_turn {
+                        self.robin.charge(queue, started.elapsed());
+                    }
                 }
                 Next::Sleep(_) => {}
                 Next::End => return,
@@ -147,6 +149,15 @@ impl Loop {
     /// Whose batch to run; that queue has taken it.
     fn next(&mut self) -> Next {
         let closed = self.arrivals();
+        if let [only] = &mut *self.lanes {
+            // It needs no turns.
+            match only.take() {
+                Taken::Batch { .. } => return Next::Run { queue: 0, in_turn: false },
+                Taken::NothingUntil(at) => return Next::Sleep(Some(at)),
+                Taken::Nothing => return Next::Sleep(None),
+                Taken::Over => self.end(0),
+            }
+        }
         self.look();
         if closed && self.lanes.is_empty() {
             return Next::End;
@@ -157,10 +168,11 @@ impl Loop {
             match self.lanes[turn.queue].take() {
                 Taken::Batch { leaves_work } => {
                     self.robin.begin(turn, &self.wants, leaves_work);
-                    return Next::Run(turn.queue);
+                    return Next::Run { queue: turn.queue, in_turn: true };
                 }
                 Taken::NothingUntil(at) => wake_at = [wake_at, Some(at)].into_iter().flatten().min(),
-                Taken::Nothing => {}
+                // What is over is let go of at the next look.
+                Taken::Nothing | Taken::Over => {}
             }
         }
         Next::Sleep(wake_at)
@@ -184,17 +196,24 @@ impl Loop {
                 Outlook::Work(want) => self.wants.push(Some(want)),
                 Outlook::Nothing => self.wants.push(None),
                 Outlook::Over => {
-                    let queue = self.wants.len();
-                    self.robin.remove(queue);
-                    self.lanes.remove(queue).end();
+                    self.end(self.wants.len());
                 }
             }
         }
     }
+
+    fn end(&mut self, queue: usize) {
+        self.robin.remove(queue);
+        self.lanes.remove(queue).end();
+    }
 }
 
 enum Next {
-    Run(usize),
+    Run {
+        queue: usize,
+        /// Whether it had to wait for its turn, and so pays for it.
+        in_turn: bool,
+    },
     /// Until this instant, or until the bell rings.
     Sleep(Option<Instant>),
     End,

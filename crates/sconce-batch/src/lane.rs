@@ -38,6 +38,8 @@ pub(crate) enum Taken {
     /// Ask again then, or after the next arrival.
     NothingUntil(Instant),
     Nothing,
+    /// The queue is closed and empty.
+    Over,
 }
 
 pub(crate) struct QueueLane<E: Executor> {
@@ -83,7 +85,8 @@ impl<E: Executor> Lane for QueueLane<E> {
                     }
                 }
                 Step::WaitUntil(instant) => return Taken::NothingUntil(instant),
-                Step::Wait | Step::Finish => return Taken::Nothing,
+                Step::Wait => return Taken::Nothing,
+                Step::Finish => return Taken::Over,
             }
         }
     }

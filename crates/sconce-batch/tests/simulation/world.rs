@@ -370,7 +370,6 @@ fn config(max_queue_delay: Duration) -> BatcherConfig {
         max_queue_weight: 10_000,
         max_queue_delay,
         priority_ageing: AGEING,
-        ..BatcherConfig::default()
     }
 }
 
