@@ -75,8 +75,8 @@ impl Pace {
     const MIN_ARRIVALS: u32 = 64;
     /// How many arrivals are remembered: enough that a burst is not taken for the pace.
     const MEMORY: u32 = 256;
-    /// The share of the expected arrivals that is counted on. With all of them one in 300 is refused that could have been
-    /// served; with half of them one in ten of those let in is dropped under overload, in simulation.
+    /// The share of the expected arrivals that is counted on. With all of them 99 % are in time up to 3028 requests a second
+    /// instead of 3047, in simulation; with half of them a tenth is let in and dropped at 120 % load instead of a hundredth.
     const COUNTED_ON: f64 = 0.9;
 
     pub(super) fn arrived(&mut self, now: Instant, weight: usize) {
