@@ -1,0 +1,159 @@
+//! Writing behind: a bounded queue in front of each tier, and the task that empties it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::config::CacheConfig;
+use crate::guard::Guarded;
+use crate::replica::Lease;
+use crate::stats::{Counter, TierStats};
+use crate::{Key, Value};
+
+/// Bytes of one batch; a batch of one entry may be larger.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// The queue in front of one tier.
+pub(crate) struct Behind {
+    queue: mpsc::Sender<Job>,
+    load: Arc<Load>,
+    max_bytes: usize,
+    max_value_bytes: usize,
+    closed: AtomicBool,
+    full: Counter,
+    too_large: Counter,
+    task: AbortHandle,
+}
+
+/// What waits or is being written.
+#[derive(Default)]
+struct Load {
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+enum Job {
+    Fill(Fill),
+    /// Answered when everything before it has been written or lost.
+    Flush(oneshot::Sender<()>),
+}
+
+struct Fill {
+    key: Key,
+    value: Value,
+    /// Given back to the other replicas when the value is stored.
+    lease: Option<Lease>,
+}
+
+impl Behind {
+    pub(crate) fn start(tier: Arc<Guarded>, config: &CacheConfig, runtime: &Handle) -> Self {
+        let (queue, jobs) = mpsc::channel(config.max_queue_size);
+        let load = Arc::new(Load::default());
+        let max_value_bytes = tier.config.max_value_bytes;
+        let task = runtime.spawn(fill(tier, jobs, Arc::clone(&load), config.max_batch_size)).abort_handle();
+        Self {
+            queue,
+            load,
+            max_bytes: config.max_queue_bytes,
+            max_value_bytes,
+            closed: AtomicBool::new(false),
+            full: Counter::default(),
+            too_large: Counter::default(),
+            task,
+        }
+    }
+
+    /// Queues an entry, or counts why not.
+    pub(crate) fn put(&self, key: Key, value: Value, lease: Option<Lease>) {
+        let bytes = value.encoded().len();
+        if bytes > self.max_value_bytes {
+            return self.too_large.add(1);
+        }
+        let queued = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.load.entries.fetch_add(1, Ordering::Relaxed);
+        let room = queued + bytes <= self.max_bytes && !self.closed.load(Ordering::Relaxed);
+        if !room || self.queue.try_send(Job::Fill(Fill { key, value, lease })).is_err() {
+            self.load.take(1, bytes);
+            self.full.add(1);
+        }
+    }
+
+    /// Waits until everything that was queued before is written or lost.
+    pub(crate) async fn flush(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.queue.send(Job::Flush(done)).await.is_ok() {
+            wait.await.ok();
+        }
+    }
+
+    /// Takes no more, writes what waits for at most so long, and gives the number of entries that were not written.
+    pub(crate) async fn close(&self, deadline: Duration) -> usize {
+        self.closed.store(true, Ordering::Relaxed);
+        let flushed = tokio::time::timeout(deadline, self.flush()).await;
+        self.task.abort();
+        if flushed.is_ok() { 0 } else { self.load.entries.load(Ordering::Relaxed) }
+    }
+
+    pub(crate) fn count(&self, stats: &mut TierStats) {
+        stats.lost.queue_full = self.full.get();
+        stats.lost.too_large = self.too_large.get();
+    }
+}
+
+impl Load {
+    fn take(&self, entries: usize, bytes: usize) {
+        self.entries.fetch_sub(entries, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Writes what comes, as many at a time as have come, until the queue is gone.
+async fn fill(tier: Arc<Guarded>, mut jobs: mpsc::Receiver<Job>, load: Arc<Load>, max_batch_size: usize) {
+    let mut came = Vec::with_capacity(max_batch_size);
+    while jobs.recv_many(&mut came, max_batch_size).await > 0 {
+        let mut batch = Batch::default();
+        for job in came.drain(..) {
+            match job {
+                Job::Fill(fill) => {
+                    batch.add(fill);
+                    if batch.bytes >= MAX_BATCH_BYTES {
+                        std::mem::take(&mut batch).write(&tier, &load).await;
+                    }
+                }
+                Job::Flush(done) => {
+                    std::mem::take(&mut batch).write(&tier, &load).await;
+                    // Whoever waited may have gone.
+                    done.send(()).ok();
+                }
+            }
+        }
+        batch.write(&tier, &load).await;
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    entries: Vec<(Key, Value)>,
+    leases: Vec<Lease>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, Fill { key, value, lease }: Fill) {
+        self.bytes += value.encoded().len();
+        self.entries.push((key, value));
+        self.leases.extend(lease);
+    }
+
+    async fn write(self, tier: &Guarded, load: &Load) {
+        if !self.entries.is_empty() {
+            tier.put_many(&self.entries).await;
+            load.take(self.entries.len(), self.bytes);
+        }
+        drop(self.leases);
+    }
+}

@@ -1,0 +1,181 @@
+//! The circuit breaker: decides whether an operation is tried. Pure: `now` is an argument.
+
+use std::time::{Duration, Instant};
+
+use crate::config::BreakerConfig;
+
+/// Whether a tier is used at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BreakerState {
+    /// It is.
+    #[default]
+    Closed,
+    /// It failed too often and is left alone.
+    Open,
+    /// One operation tries whether it is back.
+    HalfOpen,
+}
+
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    config: BreakerConfig,
+    state: State,
+    /// How long it stays open next time.
+    cool_down: Duration,
+    opened: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    HalfOpen,
+}
+
+/// Leave to try one operation; it must come back with the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    Ordinary,
+    /// The one whose outcome decides.
+    Trial,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Good,
+    Failed,
+    /// Its caller went away: it says nothing about the tier.
+    Unknown,
+}
+
+impl Breaker {
+    pub(crate) fn new(config: BreakerConfig) -> Self {
+        Self { cool_down: config.cool_down, config, state: State::Closed { failures: 0 }, opened: 0 }
+    }
+
+    /// Leave to try an operation, if the breaker gives it.
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<Pass> {
+        match self.state {
+            State::Closed { .. } => Some(Pass::Ordinary),
+            State::Open { until } if until <= now => {
+                self.state = State::HalfOpen;
+                Some(Pass::Trial)
+            }
+            State::Open { .. } | State::HalfOpen => None,
+        }
+    }
+
+    /// Takes in the outcome of an operation. Stragglers from before it opened decide nothing.
+    pub(crate) fn settle(&mut self, pass: Pass, outcome: Outcome, now: Instant) {
+        match (self.state, pass, outcome) {
+            (State::Closed { .. }, _, Outcome::Good) => self.state = State::Closed { failures: 0 },
+            (State::Closed { failures }, _, Outcome::Failed) => {
+                let failures = failures + 1;
+                self.state = State::Closed { failures };
+                if failures >= self.config.max_failures {
+                    self.open(now);
+                }
+            }
+            (State::HalfOpen, Pass::Trial, Outcome::Good) => {
+                self.state = State::Closed { failures: 0 };
+                self.cool_down = self.config.cool_down;
+            }
+            (State::HalfOpen, Pass::Trial, Outcome::Failed) => self.open(now),
+            // Nothing was learned: the next operation tries.
+            (State::HalfOpen, Pass::Trial, Outcome::Unknown) => self.state = State::Open { until: now },
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.state = State::Open { until: now + self.cool_down };
+        self.cool_down = (self.cool_down * 2).min(self.config.max_cool_down);
+        self.opened += 1;
+    }
+
+    pub(crate) fn state(&self) -> BreakerState {
+        match self.state {
+            State::Closed { .. } => BreakerState::Closed,
+            State::Open { .. } => BreakerState::Open,
+            State::HalfOpen => BreakerState::HalfOpen,
+        }
+    }
+
+    /// How often it has opened.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn breaker() -> (Breaker, Instant) {
+        let config = BreakerConfig { max_failures: 3, cool_down: SECOND, max_cool_down: 4 * SECOND };
+        (Breaker::new(config), Instant::now())
+    }
+
+    fn fail(breaker: &mut Breaker, now: Instant) {
+        let pass = breaker.admit(now).expect("it lets through");
+        breaker.settle(pass, Outcome::Failed, now);
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_a_success_between_them_does_not() {
+        let (mut breaker, now) = breaker();
+        fail(&mut breaker, now);
+        fail(&mut breaker, now);
+        let pass = breaker.admit(now).unwrap();
+        breaker.settle(pass, Outcome::Good, now);
+        fail(&mut breaker, now);
+        fail(&mut breaker, now);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        fail(&mut breaker, now);
+        assert_eq!((breaker.state(), breaker.opened()), (BreakerState::Open, 1));
+        assert_eq!(breaker.admit(now + SECOND / 2), None);
+    }
+
+    #[test]
+    fn after_its_cool_down_one_trial_decides_and_the_others_wait() {
+        let (mut breaker, now) = breaker();
+        (0..3).for_each(|_| fail(&mut breaker, now));
+        let now = now + SECOND;
+        assert_eq!(breaker.admit(now), Some(Pass::Trial));
+        assert_eq!((breaker.admit(now), breaker.state()), (None, BreakerState::HalfOpen));
+        breaker.settle(Pass::Ordinary, Outcome::Failed, now);
+        breaker.settle(Pass::Ordinary, Outcome::Good, now);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen, "stragglers decide nothing");
+        breaker.settle(Pass::Trial, Outcome::Good, now);
+        assert_eq!((breaker.state(), breaker.admit(now)), (BreakerState::Closed, Some(Pass::Ordinary)));
+    }
+
+    #[test]
+    fn each_failed_trial_doubles_the_cool_down_up_to_its_bound_and_a_good_one_resets_it() {
+        let (mut breaker, mut now) = breaker();
+        (0..3).for_each(|_| fail(&mut breaker, now));
+        for cool_down in [1, 2, 4, 4] {
+            assert_eq!(breaker.admit(now + SECOND * cool_down - SECOND / 2), None);
+            now += SECOND * cool_down;
+            fail(&mut breaker, now);
+        }
+        now += 4 * SECOND;
+        let pass = breaker.admit(now).unwrap();
+        breaker.settle(pass, Outcome::Good, now);
+        (0..3).for_each(|_| fail(&mut breaker, now));
+        assert_eq!(breaker.admit(now + SECOND), Some(Pass::Trial));
+    }
+
+    #[test]
+    fn a_trial_whose_caller_went_away_is_followed_by_another() {
+        let (mut breaker, now) = breaker();
+        (0..3).for_each(|_| fail(&mut breaker, now));
+        let now = now + SECOND;
+        assert_eq!(breaker.admit(now), Some(Pass::Trial));
+        breaker.settle(Pass::Trial, Outcome::Unknown, now);
+        assert_eq!(breaker.admit(now), Some(Pass::Trial));
+    }
+}

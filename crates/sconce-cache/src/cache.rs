@@ -1,0 +1,239 @@
+//! The stack of tiers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer::{Answer, Failure, Outcome, Source};
+use crate::behind::Behind;
+use crate::builder::CacheBuilder;
+use crate::flight::{Boarded, Flights};
+use crate::guard::Guarded;
+use crate::memory::MemoryTier;
+use crate::replica::{Lease, Replicas, Turn};
+use crate::stats::{CacheStats, Counter};
+use crate::{Key, Value};
+
+/// Tiers of cache in front of a computation that fails with `E`. Share it in an `Arc`.
+///
+/// A tier that is slow, full, broken or gone costs a miss within its time budget, and soon nothing, because its breaker
+/// opens. It never makes a lookup fail.
+pub struct Cache<E> {
+    pub(crate) memory: Option<MemoryTier>,
+    pub(crate) lower: Vec<Lower>,
+    pub(crate) negatives: moka::sync::Cache<Key, Arc<E>>,
+    pub(crate) replicas: Option<Replicas>,
+    pub(crate) flights: Flights<Outcome<E>>,
+    pub(crate) counts: Counts,
+}
+
+/// A tier below memory and the queue in front of it.
+pub(crate) struct Lower {
+    pub(crate) tier: Arc<Guarded>,
+    pub(crate) behind: Behind,
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    computed: Counter,
+    failed: Counter,
+    shared: Counter,
+    from_replicas: Counter,
+    negative_hits: Counter,
+}
+
+impl<E: Send + Sync + 'static> Cache<E> {
+    /// A stack to put tiers into.
+    #[must_use]
+    pub fn builder() -> CacheBuilder<E> {
+        CacheBuilder::new()
+    }
+
+    /// Looks up `key`, or one of the keys that may answer for it, nearest first: those of higher precisions that a policy
+    /// allows ([`CrossPrecision`](crate::CrossPrecision)), or none. A nearer tier goes before a nearer key. What is found is
+    /// stored in the tiers above.
+    pub async fn get(&self, key: Key, instead: &[Key]) -> Option<Answer> {
+        match self.in_memory(key, instead) {
+            Some(answer) => Some(answer),
+            None => self.in_lower_tiers(key, instead).await,
+        }
+    }
+
+    /// Looks up many keys in one operation per tier. Gives one answer or none per key, in the same order.
+    pub async fn get_many(&self, keys: &[Key]) -> Vec<Option<Answer>> {
+        let mut answers: Vec<_> = keys.iter().map(|key| self.in_memory(*key, &[])).collect();
+        for (level, lower) in self.lower.iter().enumerate() {
+            let missing: Vec<_> = (0..keys.len()).filter(|index| answers[*index].is_none()).collect();
+            if missing.is_empty() {
+                break;
+            }
+            let wanted: Vec<_> = missing.iter().map(|index| keys[*index]).collect();
+            for (index, value) in missing.into_iter().zip(lower.tier.get_many(&wanted).await) {
+                answers[index] = value.map(|value| self.promote(keys[index], value, level));
+            }
+        }
+        answers
+    }
+
+    /// Stores a value: in memory at once, in the other tiers behind. Where a tier's queue is full the value is dropped
+    /// there, and counted. Whoever must know that it arrived uses the tier itself ([`Tier::put_many`](crate::Tier)).
+    pub fn put(&self, key: Key, value: &Value) {
+        self.store(key, value, None);
+    }
+
+    /// Looks up as [`get`](Self::get) does and computes on a miss, once for all who want it at the same time.
+    ///
+    /// A caller that goes away while it computes hands over to one that waits, which then computes by its own `compute`; so
+    /// does one whose `compute` panics.
+    ///
+    /// # Errors
+    /// That of `compute`, shared by all who waited for it; or that of an earlier call, if it was a [`Failure::BadInput`].
+    pub async fn get_or_compute<C>(&self, key: Key, instead: &[Key], compute: C) -> Result<Answer, Arc<E>>
+    where
+        C: AsyncFnOnce() -> Result<Value, Failure<E>>,
+    {
+        if let Some(answer) = self.in_memory(key, instead) {
+            return Ok(answer);
+        }
+        if let Some(error) = self.negatives.get(&key) {
+            self.counts.negative_hits.add(1);
+            return Err(error);
+        }
+        // Who accepts other precisions may get an answer that the others must not see, so that is another flight.
+        let wanted: Vec<_> = [&[key], instead].concat();
+        let flight = Key::of_list(&wanted).expect("there is a key");
+        match self.flights.board(flight).await {
+            Boarded::Landed(outcome) => {
+                self.counts.shared.add(1);
+                outcome.map(|answer| Answer { source: Source::Shared, ..answer })
+            }
+            Boarded::Leading(lead) => {
+                let outcome = self.lead(key, instead, compute).await;
+                lead.land(outcome.clone());
+                outcome
+            }
+        }
+    }
+
+    /// Waits until all that was stored so far is written or lost, for at most so long; whether it was long enough.
+    pub async fn flush(&self, deadline: Duration) -> Result<(), tokio::time::error::Elapsed> {
+        let all = async {
+            for lower in &self.lower {
+                lower.behind.flush().await;
+            }
+        };
+        tokio::time::timeout(deadline, all).await
+    }
+
+    /// Stops filling the tiers below memory: takes no more, writes what waits for at most so long, ends the tasks. Gives
+    /// the number of entries that were not written. Lookups and memory go on.
+    pub async fn shutdown(&self, deadline: Duration) -> usize {
+        let end = tokio::time::Instant::now() + deadline;
+        let mut lost = 0;
+        for lower in &self.lower {
+            lost += lower.behind.close(end.saturating_duration_since(tokio::time::Instant::now())).await;
+        }
+        lost
+    }
+
+    /// What it has done since it was made.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        let lower = self.lower.iter().map(|lower| {
+            let mut stats = lower.tier.stats();
+            lower.behind.count(&mut stats);
+            stats
+        });
+        CacheStats {
+            tiers: self.memory.iter().map(MemoryTier::stats).chain(lower).collect(),
+            computed: self.counts.computed.get(),
+            failed: self.counts.failed.get(),
+            shared: self.counts.shared.get(),
+            from_replicas: self.counts.from_replicas.get(),
+            negative_hits: self.counts.negative_hits.get(),
+        }
+    }
+
+    /// What the leader of a flight does.
+    async fn lead<C>(&self, key: Key, instead: &[Key], compute: C) -> Outcome<E>
+    where
+        C: AsyncFnOnce() -> Result<Value, Failure<E>>,
+    {
+        // A flight may have landed between the look into memory and this one's start.
+        if let Some(answer) = self.in_memory(key, instead) {
+            return Ok(answer);
+        }
+        if let Some(answer) = self.in_lower_tiers(key, instead).await {
+            return Ok(answer);
+        }
+        let lease = match &self.replicas {
+            None => None,
+            Some(replicas) => match replicas.turn(key, async || self.in_lower_tiers(key, instead).await).await {
+                Turn::Compute(lease) => lease,
+                Turn::Found(answer) => {
+                    self.counts.from_replicas.add(1);
+                    return Ok(Answer { source: Source::Replica, ..answer });
+                }
+            },
+        };
+        match compute().await {
+            Ok(value) => {
+                self.counts.computed.add(1);
+                self.store(key, &value, lease);
+                Ok(Answer { value, source: Source::Computed })
+            }
+            Err(failure) => {
+                self.counts.failed.add(1);
+                Err(self.remember(key, failure))
+            }
+        }
+    }
+
+    fn remember(&self, key: Key, failure: Failure<E>) -> Arc<E> {
+        match failure {
+            Failure::Passing(error) => Arc::new(error),
+            Failure::BadInput(error) => {
+                let error = Arc::new(error);
+                self.negatives.insert(key, Arc::clone(&error));
+                error
+            }
+        }
+    }
+
+    fn in_memory(&self, key: Key, instead: &[Key]) -> Option<Answer> {
+        let memory = self.memory.as_ref()?;
+        let value = memory.get(&key).or_else(|| instead.iter().find_map(|key| memory.get(key)))?;
+        Some(Answer { value, source: Source::Tier(MemoryTier::NAME) })
+    }
+
+    async fn in_lower_tiers(&self, key: Key, instead: &[Key]) -> Option<Answer> {
+        let keys: Vec<_> = [&[key], instead].concat();
+        for (level, lower) in self.lower.iter().enumerate() {
+            let values = lower.tier.get_many(&keys).await;
+            if let Some((key, value)) = keys.iter().zip(values).find_map(|(key, value)| Some((*key, value?))) {
+                return Some(self.promote(key, value, level));
+            }
+        }
+        None
+    }
+
+    /// Stores what was found in the lower tier `level` in all above it.
+    fn promote(&self, key: Key, value: Value, level: usize) -> Answer {
+        if let Some(memory) = &self.memory {
+            memory.put(key, value.clone());
+        }
+        for above in &self.lower[..level] {
+            above.behind.put(key, value.clone(), None);
+        }
+        Answer { value, source: Source::Tier(self.lower[level].tier.name()) }
+    }
+
+    /// The lease goes with the nearest tier below memory, the one that replicas share.
+    fn store(&self, key: Key, value: &Value, mut lease: Option<Lease>) {
+        if let Some(memory) = &self.memory {
+            memory.put(key, value.clone());
+        }
+        for lower in &self.lower {
+            lower.behind.put(key, value.clone(), lease.take());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Prepared inputs, so that preparing is paid once even where the result cannot be cached.
+
+use std::sync::Arc;
+
+use moka::sync::Cache;
+
+use crate::config::{ConfigError, positive};
+use crate::flight::{Boarded, Flights};
+use crate::stats::Counter;
+use crate::{Digest, Key};
+
+/// A cache of prepared inputs (tokens, a decoded image) by what they were prepared from and how, bounded by bytes.
+/// Preparing fails with `E`; failures are not kept.
+///
+/// ```
+/// use sconce_cache::{Digest, FeatureCache};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let words: FeatureCache<Vec<String>, std::str::Utf8Error> = FeatureCache::new(1 << 20, |words| {
+///     words.iter().map(String::len).sum()
+/// })?;
+/// let (how, text) = (Digest::of(b"split at spaces"), b"a candle");
+/// for _ in 0..2 {
+///     let split = async || Ok(std::str::from_utf8(text)?.split(' ').map(str::to_owned).collect());
+///     assert_eq!(words.get_or_prepare(how, text, split).await?, ["a", "candle"]);
+/// }
+/// assert_eq!((words.stats().hits, words.stats().misses), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
+pub struct FeatureCache<T, E> {
+    features: Cache<Key, T>,
+    flights: Flights<Result<T, Arc<E>>>,
+    hits: Counter,
+    misses: Counter,
+    shared: Counter,
+}
+
+/// What a feature cache has done since it was made, and what it holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FeatureStats {
+    /// Inputs that were prepared already.
+    pub hits: u64,
+    /// Inputs that had to be prepared.
+    pub misses: u64,
+    /// Callers who got what another caller was preparing already.
+    pub shared: u64,
+    /// Inputs it holds, as of the last time it tidied up.
+    pub held: u64,
+    /// Bytes it holds, keys and overhead included; likewise.
+    pub held_bytes: u64,
+}
+
+impl<T, E> FeatureCache<T, E>
+where
+    T: Clone + Send + Sync + 'static,
+    E: Send + Sync + 'static,
+{
+    /// Bytes that an entry takes besides its feature, estimated.
+    pub const OVERHEAD: usize = 232;
+
+    /// A cache of at most `max_bytes`; `weigh` says how many bytes a feature takes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a bound of zero.
+    pub fn new(max_bytes: u64, weigh: impl Fn(&T) -> usize + Send + Sync + 'static) -> Result<Self, ConfigError> {
+        positive("max_bytes", usize::try_from(max_bytes).unwrap_or(usize::MAX))?;
+        let features = Cache::builder()
+            .max_capacity(max_bytes)
+            // What weighs 4 GiB or more counts as 4 GiB.
+            .weigher(move |_, feature| u32::try_from(weigh(feature) + Self::OVERHEAD).unwrap_or(u32::MAX))
+            .build();
+        let (hits, misses, shared) = (Counter::default(), Counter::default(), Counter::default());
+        Ok(Self { features, flights: Flights::new(), hits, misses, shared })
+    }
+
+    /// What `prepare` makes of `input`, from memory if it is there; `processing` is the digest of everything else that
+    /// `prepare` depends on. Prepared once for all who want it at the same time; a caller that goes away hands over.
+    ///
+    /// # Errors
+    /// That of `prepare`, shared by all who waited for it.
+    pub async fn get_or_prepare<P>(&self, processing: Digest, input: &[u8], prepare: P) -> Result<T, Arc<E>>
+    where
+        P: AsyncFnOnce() -> Result<T, E>,
+    {
+        let key = key(processing, input);
+        if let Some(feature) = self.features.get(&key) {
+            self.hits.add(1);
+            return Ok(feature);
+        }
+        let lead = match self.flights.board(key).await {
+            Boarded::Landed(outcome) => {
+                self.shared.add(1);
+                return outcome;
+            }
+            Boarded::Leading(lead) => lead,
+        };
+        // A flight may have landed between the look above and this one's start.
+        let outcome = if let Some(feature) = self.features.get(&key) {
+            self.hits.add(1);
+            Ok(feature)
+        } else {
+            self.misses.add(1);
+            prepare().await.inspect(|feature| self.features.insert(key, feature.clone())).map_err(Arc::new)
+        };
+        lead.land(outcome.clone());
+        outcome
+    }
+
+    /// What it has done and what it holds.
+    #[must_use]
+    pub fn stats(&self) -> FeatureStats {
+        FeatureStats {
+            hits: self.hits.get(),
+            misses: self.misses.get(),
+            shared: self.shared.get(),
+            held: self.features.entry_count(),
+            held_bytes: self.features.weighted_size(),
+        }
+    }
+
+    /// Evicts now what would be evicted within the next operations.
+    pub fn tidy_up(&self) {
+        self.features.run_pending_tasks();
+    }
+}
+
+/// The first part has one length, so the two cannot run into each other.
+fn key(processing: Digest, input: &[u8]) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&processing.0);
+    hasher.update(input);
+    Key::from_bytes(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,189 @@
+//! The third tier, shared: a table in Postgres.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Config, NoTls};
+
+use crate::config::{ConfigError, not_zero, positive};
+use crate::tier::{Found, Tier, TierError, TierFuture};
+use crate::{Key, Value};
+
+/// Makes the table unless it is there. The lock keeps two replicas from making it at once, which Postgres answers with an
+/// error even where `IF NOT EXISTS` is said; its number is the ASCII codes of `sconce`.
+const MAKE_TABLE: &str = "
+    BEGIN;
+    SELECT pg_advisory_xact_lock(126879466808165);
+    CREATE TABLE IF NOT EXISTS sconce_entries (key bytea PRIMARY KEY, expires timestamptz, value bytea NOT NULL);
+    CREATE INDEX IF NOT EXISTS sconce_entries_expires ON sconce_entries (expires) WHERE expires IS NOT NULL;
+    COMMIT
+";
+const HAS_TABLE: &str = "SELECT to_regclass('sconce_entries') IS NOT NULL";
+
+const SELECT: &str =
+    "SELECT key, value FROM sconce_entries WHERE key = any($1) AND (expires IS NULL OR expires > now())";
+/// The server's clock counts, so replicas need not agree on the time.
+const UPSERT: &str = "
+    INSERT INTO sconce_entries (key, value, expires)
+    SELECT key, value, now() + $3::float8 * interval '1 second' FROM unnest($1::bytea[], $2::bytea[]) AS new (key, value)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
+";
+/// Some at a time, with every write. What another replica is sweeping is left to it.
+const SWEEP: &str = "
+    DELETE FROM sconce_entries WHERE key IN (
+        SELECT key FROM sconce_entries WHERE expires <= now() ORDER BY expires LIMIT 256 FOR UPDATE SKIP LOCKED
+    )
+";
+
+/// Where the Postgres is and how many connections it gives.
+#[derive(Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database`, or `key=value` pairs as libpq takes them. Connections are not
+    /// encrypted: use it within a private network or through a proxy that encrypts.
+    pub address: String,
+    /// How long an entry stays; for ever where there is none. Nothing else bounds the table: its disk is the
+    /// database's business.
+    pub ttl: Option<Duration>,
+    /// Connections. Too few: lookups wait for each other. Too many: other clients of the database find none.
+    pub max_connections: usize,
+    /// How long connecting, and waiting for a free connection, may take.
+    pub connect_timeout: Duration,
+}
+
+impl PostgresConfig {
+    /// Entries stay for ever; 8 connections; 1 s to connect.
+    #[must_use]
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into(), ttl: None, max_connections: 8, connect_timeout: Duration::from_secs(1) }
+    }
+}
+
+/// Without the address, which may hold a password.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig").field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no Postgres tier.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresOpenError {
+    /// A field is out of bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address is not one.
+    #[error("not an address of a Postgres: {0}")]
+    Address(#[source] tokio_postgres::Error),
+    /// The pool cannot be made.
+    #[error("no pool of connections: {0}")]
+    Pool(#[source] deadpool_postgres::BuildError),
+}
+
+/// The Postgres tier: a pool of connections, one query for many keys and one for many entries.
+#[derive(Clone)]
+pub struct PostgresTier {
+    pool: Pool,
+    ttl: Option<Duration>,
+}
+
+impl PostgresTier {
+    /// Opens the tier; does not connect yet. The first connection makes the table `sconce_entries` unless it is there.
+    ///
+    /// # Errors
+    /// [`PostgresOpenError`] where the configuration cannot be right.
+    pub fn open(config: &PostgresConfig) -> Result<Self, PostgresOpenError> {
+        positive("max_connections", config.max_connections)?;
+        not_zero("connect_timeout", config.connect_timeout)?;
+        let mut address = Config::from_str(&config.address).map_err(PostgresOpenError::Address)?;
+        address.connect_timeout(config.connect_timeout);
+        // A peer that is gone without a word is noticed.
+        address.tcp_user_timeout(Duration::from_secs(5));
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let pool = Pool::builder(Manager::from_config(address, NoTls, recycling))
+            .max_size(config.max_connections)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(config.connect_timeout))
+            .create_timeout(Some(config.connect_timeout))
+            .post_create(Hook::async_fn(|client, _| {
+                Box::pin(async move { make_table(client).await.map_err(HookError::Backend) })
+            }))
+            .build()
+            .map_err(PostgresOpenError::Pool)?;
+        Ok(Self { pool, ttl: config.ttl })
+    }
+
+    /// Connects, if there is no connection yet: before the first request is served, say.
+    ///
+    /// # Errors
+    /// [`TierError::Unavailable`] where that fails.
+    pub async fn ping(&self) -> Result<(), TierError> {
+        self.client().await.map(drop)
+    }
+
+    async fn client(&self) -> Result<Object, TierError> {
+        self.pool.get().await.map_err(|error: PoolError| TierError::unavailable(error))
+    }
+
+    async fn select(&self, keys: &[Key]) -> Result<Vec<Found>, TierError> {
+        let client = self.client().await?;
+        let wanted: Vec<&[u8]> = keys.iter().map(|key| &key.as_bytes()[..]).collect();
+        let statement = client.prepare_cached(SELECT).await.map_err(tier_error)?;
+        let rows = client.query(&statement, &[&wanted]).await.map_err(tier_error)?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let (key, value): (&[u8], &[u8]) =
+                (row.try_get(0).map_err(tier_error)?, row.try_get(1).map_err(tier_error)?);
+            found.insert(key, Found::read(Bytes::copy_from_slice(value)));
+        }
+        Ok(keys.iter().map(|key| found.get(&key.as_bytes()[..]).cloned().unwrap_or(Found::Miss)).collect())
+    }
+
+    async fn upsert(&self, entries: &[(Key, Value)]) -> Result<(), TierError> {
+        // A row cannot be written twice by one statement; and if all write in the same order, none waits for another that
+        // waits for it.
+        let sorted: BTreeMap<&Key, &Value> = entries.iter().map(|(key, value)| (key, value)).collect();
+        let keys: Vec<&[u8]> = sorted.keys().map(|key| &key.as_bytes()[..]).collect();
+        let values: Vec<&[u8]> = sorted.values().map(|value| &value.encoded()[..]).collect();
+        let ttl_s = self.ttl.map(|ttl| ttl.as_secs_f64());
+        let client = self.client().await?;
+        if self.ttl.is_some() {
+            let sweep = client.prepare_cached(SWEEP).await.map_err(tier_error)?;
+            client.execute(&sweep, &[]).await.map_err(tier_error)?;
+        }
+        let statement = client.prepare_cached(UPSERT).await.map_err(tier_error)?;
+        client.execute(&statement, &[&keys, &values, &ttl_s]).await.map(drop).map_err(tier_error)
+    }
+}
+
+impl Tier for PostgresTier {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
+        Box::pin(self.select(keys))
+    }
+
+    fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
+        Box::pin(self.upsert(entries))
+    }
+}
+
+async fn make_table(client: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+    // Asked first, because a role may be allowed to use the table and not to make it.
+    if client.query_one(HAS_TABLE, &[]).await?.try_get(0)? {
+        return Ok(());
+    }
+    client.batch_execute(MAKE_TABLE).await
+}
+
+fn tier_error(error: tokio_postgres::Error) -> TierError {
+    if error.code() == Some(&SqlState::DISK_FULL) { TierError::Full } else { TierError::unavailable(error) }
+}

@@ -1,0 +1,33 @@
+//! Which precisions may answer for which.
+
+/// Whether an answer made in a higher precision may be given where a lower one was asked for. Never the reverse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CrossPrecision {
+    /// Only the precision that was asked for answers.
+    #[default]
+    Never,
+    /// So may each higher one: the answer is at least as accurate, and says which precision made it.
+    Higher,
+}
+
+impl CrossPrecision {
+    /// The precisions that may answer instead of `asked`, nearest first. `highest_first` lists those of the model; for one
+    /// that is not in it nothing else answers.
+    ///
+    /// ```
+    /// use sconce_cache::CrossPrecision;
+    ///
+    /// let precisions = ["f32", "int8", "q4k"];
+    /// let allowed = |asked| CrossPrecision::Higher.instead_of(asked, &precisions).collect::<Vec<_>>();
+    /// assert_eq!(allowed("q4k"), ["int8", "f32"]);
+    /// assert!(allowed("f32").is_empty());
+    /// assert_eq!(CrossPrecision::Never.instead_of("q4k", &precisions).count(), 0);
+    /// ```
+    pub fn instead_of<'a>(self, asked: &str, highest_first: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+        let higher = match self {
+            Self::Never => 0,
+            Self::Higher => highest_first.iter().position(|precision| *precision == asked).unwrap_or(0),
+        };
+        highest_first[..higher].iter().rev().copied()
+    }
+}

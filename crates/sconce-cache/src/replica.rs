@@ -1,0 +1,191 @@
+//! Single flight across replicas: one of them computes, the others wait for its result, within a bound.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+
+use crate::Key;
+use crate::breaker::{Breaker, Outcome, Pass};
+use crate::config::{BreakerConfig, ConfigError, not_zero};
+use crate::tier::{TierError, TierFuture};
+
+/// Tells one holder of a lock from the next.
+pub type Token = [u8; 16];
+
+/// A lock with a lease that replicas share.
+pub trait Leases: Send + Sync + 'static {
+    /// Takes the lock of `key` for `lease`, unless somebody has it.
+    fn try_acquire<'a>(
+        &'a self,
+        key: &'a Key,
+        token: Token,
+        lease: Duration,
+    ) -> TierFuture<'a, Result<bool, TierError>>;
+
+    /// Gives the lock back, if `token` still holds it.
+    fn release<'a>(&'a self, key: &'a Key, token: Token) -> TierFuture<'a, Result<(), TierError>>;
+}
+
+/// How replicas wait for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaConfig {
+    /// How long a replica may take to compute and store before another may start. Too short: work is done twice. Too
+    /// long: after a crash, waiting replicas wait in vain, up to `max_wait`.
+    pub lease: Duration,
+    /// How long a replica waits for another's result; then it computes. Choose about the time that computing takes: more
+    /// can only lose.
+    pub max_wait: Duration,
+    /// Between the first two looks; later pauses double, up to ten times this. Too short: Redis is asked too often. Too
+    /// long: a result that is there is not seen.
+    pub poll: Duration,
+    /// Time for taking the lock; after it the replica computes without.
+    pub budget: Duration,
+    /// When locks are no longer tried, so that a dead Redis costs `budget` only a few times.
+    pub breaker: BreakerConfig,
+}
+
+/// A lease of 5 s; waits up to 1 s, looking first after 5 ms; 10 ms to take the lock.
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(5),
+            max_wait: Duration::from_secs(1),
+            poll: Duration::from_millis(5),
+            budget: Duration::from_millis(10),
+            breaker: BreakerConfig::default(),
+        }
+    }
+}
+
+impl ReplicaConfig {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        not_zero("lease", self.lease)?;
+        not_zero("poll", self.poll)?;
+        not_zero("budget", self.budget)
+    }
+}
+
+/// What a replica does about a key that no tier has.
+pub(crate) enum Turn<T> {
+    /// Another replica computed this.
+    Found(T),
+    /// Compute; the lease, if there is one, is held until the result is stored.
+    Compute(Option<Lease>),
+}
+
+/// The agreement with other replicas.
+pub(crate) struct Replicas {
+    leases: Arc<dyn Leases>,
+    config: ReplicaConfig,
+    breaker: Mutex<Breaker>,
+    runtime: Handle,
+}
+
+impl Replicas {
+    pub(crate) fn new(leases: Arc<dyn Leases>, config: ReplicaConfig, runtime: Handle) -> Self {
+        let breaker = Mutex::new(Breaker::new(config.breaker.clone()));
+        Self { leases, config, breaker, runtime }
+    }
+
+    /// Takes the lock, or waits for the result of the replica that has it; `look` looks it up.
+    pub(crate) async fn turn<T>(&self, key: Key, look: impl AsyncFn() -> Option<T>) -> Turn<T> {
+        let give_up = Instant::now() + self.config.max_wait;
+        let mut pause = self.config.poll;
+        let mut waited = false;
+        loop {
+            match self.try_acquire(key).await {
+                // The holder may have stored its result between our look and its release.
+                Ok(Some(lease)) if waited => {
+                    return look().await.map_or(Turn::Compute(Some(lease)), Turn::Found);
+                }
+                Ok(Some(lease)) => return Turn::Compute(Some(lease)),
+                Err(NoLocks) => return Turn::Compute(None),
+                Ok(None) if Instant::now() + pause > give_up => return Turn::Compute(None),
+                Ok(None) => {}
+            }
+            tokio::time::sleep(pause).await;
+            waited = true;
+            pause = (pause * 2).min(self.config.poll * 10);
+            if let Some(found) = look().await {
+                return Turn::Found(found);
+            }
+        }
+    }
+
+    async fn try_acquire(&self, key: Key) -> Result<Option<Lease>, NoLocks> {
+        let pass = self.breaker().admit(Instant::now()).ok_or(NoLocks)?;
+        let token: Token = rand::random();
+        // Made before the lock is taken: if this future is dropped half-way, or its time runs out, the lock may have been
+        // taken nevertheless and is given back.
+        let lease = Lease { leases: Arc::clone(&self.leases), key, token, runtime: self.runtime.clone(), taken: true };
+        let mut settle = Settle { replicas: self, pass, outcome: Outcome::Unknown };
+        let acquired =
+            tokio::time::timeout(self.config.budget, self.leases.try_acquire(&key, token, self.config.lease)).await;
+        settle.outcome = if matches!(acquired, Ok(Ok(_))) { Outcome::Good } else { Outcome::Failed };
+        match acquired {
+            Ok(Ok(true)) => Ok(Some(lease)),
+            Ok(Ok(false)) => {
+                lease.forget();
+                Ok(None)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no lock could be taken");
+                lease.forget();
+                Err(NoLocks)
+            }
+            Err(_) => Err(NoLocks),
+        }
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().expect("no holder of this lock can panic")
+    }
+}
+
+/// There are no locks at the moment: everyone computes.
+struct NoLocks;
+
+/// Tells the breaker how a trial ended, also when its future was dropped.
+struct Settle<'a> {
+    replicas: &'a Replicas,
+    pass: Pass,
+    outcome: Outcome,
+}
+
+impl Drop for Settle<'_> {
+    fn drop(&mut self) {
+        self.replicas.breaker().settle(self.pass, self.outcome, Instant::now());
+    }
+}
+
+/// A held lock; given back when dropped.
+pub(crate) struct Lease {
+    leases: Arc<dyn Leases>,
+    key: Key,
+    token: Token,
+    runtime: Handle,
+    taken: bool,
+}
+
+impl Lease {
+    /// Nothing was taken, so nothing is given back.
+    fn forget(mut self) {
+        self.taken = false;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.taken {
+            return;
+        }
+        let (leases, key, token) = (Arc::clone(&self.leases), self.key, self.token);
+        self.runtime.spawn(async move {
+            // If this fails the lease runs out.
+            if let Err(error) = leases.release(&key, token).await {
+                tracing::debug!(%error, "a lock could not be given back");
+            }
+        });
+    }
+}

@@ -1,0 +1,169 @@
+//! The third tier, embedded: a `SQLite` file.
+//!
+//! Reads run on threads of their own, not on tokio's workers. A read that finds its page in memory takes some 10 µs, less
+//! than the hand-over; but one that waits for a disk takes as long as the disk likes, and a worker that waits cannot even
+//! notice that the time budget is over. Where an answer takes milliseconds to compute the hand-over does not matter.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use rusqlite::ErrorCode;
+use tokio::sync::oneshot;
+
+use crate::config::{ConfigError, positive};
+use crate::tier::{Found, Tier, TierError, TierFuture};
+use crate::{Key, Value};
+
+mod reader;
+mod store;
+mod writer;
+
+use reader::ReadJob;
+pub use reader::SqliteReader;
+use writer::WriteJob;
+
+/// Bounds of [`SqliteTier`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteConfig {
+    /// The file; made if it is not there. Beside it lie two more, with `-wal` and `-shm` at the end of their names.
+    pub path: PathBuf,
+    /// How long an entry stays; for ever where there is none. Keys name everything an answer depends on, so a
+    /// precomputed result does not go stale.
+    pub ttl: Option<Duration>,
+    /// Bytes of the file; then writes fail with [`TierError::Full`] and reads go on. Besides it the write-ahead log takes
+    /// up to 64 MiB. At least 1 MiB.
+    pub max_bytes: u64,
+    /// Bytes of the file that are mapped into memory, so that a read copies nothing but its value. Smaller than the file:
+    /// the rest goes through read calls.
+    pub mmap_bytes: u64,
+    /// Threads that read. More than one only helps where the file does not fit into memory.
+    pub readers: usize,
+    /// Operations that wait for the threads; then lookups fail with [`TierError::Busy`]. Too small: bursts are not looked
+    /// up. Too large: a disk that hangs collects them.
+    pub max_queue_size: usize,
+}
+
+impl SqliteConfig {
+    /// Entries stay for ever; 16 GiB, 1 GiB of them mapped; two readers; 1,024 operations may wait.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            ttl: None,
+            max_bytes: 16 << 30,
+            mmap_bytes: 1 << 30,
+            readers: 2,
+            max_queue_size: 1024,
+        }
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.max_bytes < 1 << 20 {
+            let (field, value) = ("max_bytes", self.max_bytes.to_string());
+            return Err(ConfigError { field, value, allowed: "at least 1048576".to_owned() });
+        }
+        positive("readers", self.readers)?;
+        positive("max_queue_size", self.max_queue_size)
+    }
+}
+
+/// Why there is no `SQLite` tier.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SqliteOpenError {
+    /// A field is out of bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The file has another application's tables, or those of another version. Use another file.
+    #[error("{} is not a cache of this version (user_version is {found})", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its `user_version`.
+        found: i64,
+    },
+    /// The file cannot be opened, or is damaged.
+    #[error("{} cannot be opened: {cause}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What `SQLite` says.
+        #[source]
+        cause: rusqlite::Error,
+    },
+    /// The operating system gives no thread.
+    #[error("no thread for the database")]
+    NoThread(#[source] std::io::Error),
+}
+
+/// The `SQLite` tier: some threads that read and one that writes, many entries in one transaction.
+pub struct SqliteTier {
+    reads: Sender<ReadJob>,
+    writes: Sender<WriteJob>,
+    max_queue_size: usize,
+}
+
+impl SqliteTier {
+    /// Opens the file, or makes it, and starts the threads. Waits for the disk: call it at start-up.
+    ///
+    /// # Errors
+    /// [`SqliteOpenError`] says what to change.
+    pub fn open(config: &SqliteConfig) -> Result<Self, SqliteOpenError> {
+        config.validate()?;
+        let writer = writer::Writer::open(config)?;
+        let (writes, write_jobs) = bounded(config.max_queue_size);
+        let (reads, read_jobs) = bounded(config.max_queue_size);
+        spawn("writer", move || writer.run(&write_jobs))?;
+        for _ in 0..config.readers {
+            let (mut reader, jobs) = (SqliteReader::open(config)?, read_jobs.clone());
+            spawn("reader", move || reader.run(&jobs))?;
+        }
+        Ok(Self { reads, writes, max_queue_size: config.max_queue_size })
+    }
+
+    async fn ask<J, T>(
+        &self,
+        queue: &Sender<J>,
+        job: impl FnOnce(oneshot::Sender<Result<T, TierError>>) -> J,
+    ) -> Result<T, TierError> {
+        let (reply, answer) = oneshot::channel();
+        queue.try_send(job(reply)).map_err(|error| match error {
+            TrySendError::Full(_) => TierError::Busy { max: self.max_queue_size },
+            TrySendError::Disconnected(_) => TierError::unavailable("the database's thread has ended"),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(TierError::unavailable("the database's thread has ended")))
+    }
+}
+
+impl Tier for SqliteTier {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
+        Box::pin(self.ask(&self.reads, |reply| ReadJob { keys: keys.to_vec(), reply }))
+    }
+
+    fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
+        Box::pin(self.ask(&self.writes, |reply| WriteJob { entries: entries.to_vec(), reply }))
+    }
+}
+
+/// Starts a thread that ends when its queue is closed. It is not joined: a disk that hangs would hold up whoever drops
+/// the tier, and a write whose end somebody awaits keeps the tier alive.
+fn spawn(job: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SqliteOpenError> {
+    let builder = std::thread::Builder::new().name(format!("sqlite-{job}"));
+    builder.spawn(run).map(drop).map_err(SqliteOpenError::NoThread)
+}
+
+fn unusable(path: &Path) -> impl Fn(rusqlite::Error) -> SqliteOpenError {
+    move |cause| SqliteOpenError::Unusable { path: path.to_owned(), cause }
+}
+
+fn tier_error(error: rusqlite::Error) -> TierError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => TierError::Full,
+        _ => TierError::unavailable(error),
+    }
+}

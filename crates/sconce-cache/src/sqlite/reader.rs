@@ -1,0 +1,70 @@
+//! Reading rows.
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+use rusqlite::{Connection, OptionalExtension, Row};
+use tokio::sync::oneshot;
+
+use super::store::{now_ms, open_to_read};
+use super::{SqliteConfig, SqliteOpenError, tier_error};
+use crate::Key;
+use crate::tier::{Found, TierError};
+
+const SELECT: &str = "SELECT key, expires_ms, value FROM entries WHERE id = ?1";
+
+/// A lookup on its way to a reader's thread.
+pub(super) struct ReadJob {
+    pub(super) keys: Vec<Key>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Found>, TierError>>,
+}
+
+/// Reads the file on the caller's thread, for tools that are not async; [`SqliteTier`](super::SqliteTier) has some on threads
+/// of their own.
+pub struct SqliteReader {
+    connection: Connection,
+}
+
+impl SqliteReader {
+    /// Opens a file that [`SqliteTier`](super::SqliteTier) has made.
+    ///
+    /// # Errors
+    /// [`SqliteOpenError`] says what to change.
+    pub fn open(config: &SqliteConfig) -> Result<Self, SqliteOpenError> {
+        Ok(Self { connection: open_to_read(config)? })
+    }
+
+    /// Looks up many keys in one transaction. Gives one [`Found`] per key, in the same order.
+    ///
+    /// # Errors
+    /// [`TierError::Unavailable`] where the file cannot be read.
+    pub fn get_many(&mut self, keys: &[Key]) -> Result<Vec<Found>, TierError> {
+        let now_ms = now_ms();
+        // A statement by itself is a transaction already.
+        let transaction = (keys.len() > 1).then(|| self.connection.unchecked_transaction()).transpose();
+        let _transaction = transaction.map_err(tier_error)?;
+        let mut select = self.connection.prepare_cached(SELECT).map_err(tier_error)?;
+        let mut get = |key: &Key| {
+            let found = select.query_row([key.row_id()], |row| found(row, key, now_ms)).optional();
+            found.map(|found| found.unwrap_or(Found::Miss))
+        };
+        keys.iter().map(&mut get).collect::<Result<_, _>>().map_err(tier_error)
+    }
+
+    /// Answers jobs until there can be no more.
+    pub(super) fn run(&mut self, jobs: &Receiver<ReadJob>) {
+        for ReadJob { keys, reply } in jobs {
+            // Its caller's time may be over by now.
+            if !reply.is_closed() {
+                reply.send(self.get_many(&keys)).ok();
+            }
+        }
+    }
+}
+
+fn found(row: &Row<'_>, key: &Key, now_ms: i64) -> Result<Found, rusqlite::Error> {
+    let (stored, expires_ms) = (row.get_ref(0)?.as_bytes()?, row.get::<_, Option<i64>>(1)?);
+    if stored != key.as_bytes() || expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms) {
+        return Ok(Found::Miss);
+    }
+    Ok(Found::read(Bytes::copy_from_slice(row.get_ref(2)?.as_bytes()?)))
+}

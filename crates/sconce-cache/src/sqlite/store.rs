@@ -1,0 +1,82 @@
+//! The file: its settings, its one table, its version.
+
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{SqliteConfig, SqliteOpenError, unusable};
+
+const SCHEMA_VERSION: i64 = 1;
+const PAGE_BYTES: u64 = 8192;
+
+/// The id is the beginning of the key, so that a row is found by one descent of one tree; of two keys that share it, the
+/// later takes the row. Only rows that can expire are in the index.
+const SCHEMA: &str = "
+    CREATE TABLE entries (
+        id INTEGER PRIMARY KEY,
+        key BLOB NOT NULL,
+        expires_ms INTEGER,
+        value BLOB NOT NULL
+    );
+    CREATE INDEX expiring ON entries (expires_ms) WHERE expires_ms IS NOT NULL;
+    PRAGMA user_version = 1;
+";
+
+/// Opens the file for the thread that writes, and makes its table if there is none.
+pub(super) fn open_to_write(config: &SqliteConfig) -> Result<Connection, SqliteOpenError> {
+    let failed = unusable(&config.path);
+    let mut connection = Connection::open(&config.path).map_err(&failed)?;
+    // Another process may write at the same time; the stack's budget bounds how long anyone waits for the answer.
+    connection.busy_timeout(Duration::from_secs(1)).map_err(&failed)?;
+    // Before anything is changed: it may be somebody else's file.
+    check(&connection, config)?;
+    // The size of a page can only be set before there is one.
+    connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(&failed)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(&failed)?;
+    // A cache may lose its last entries when the power fails; it must not be damaged, and is not.
+    connection.pragma_update(None, "synchronous", "normal").map_err(&failed)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(&failed)?;
+    connection.pragma_update(None, "max_page_count", config.max_bytes / PAGE_BYTES).map_err(&failed)?;
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(&failed)?;
+    // Another process may have made it in the meantime.
+    if check(&transaction, config)? == Tables::None {
+        transaction.execute_batch(SCHEMA).map_err(&failed)?;
+    }
+    transaction.commit().map_err(&failed)?;
+    Ok(connection)
+}
+
+#[derive(PartialEq)]
+enum Tables {
+    None,
+    Ours,
+}
+
+fn check(connection: &Connection, config: &SqliteConfig) -> Result<Tables, SqliteOpenError> {
+    let query = |sql| connection.query_row(sql, [], |row| row.get(0)).map_err(unusable(&config.path));
+    let (tables, version): (i64, i64) = (query("SELECT count(*) FROM sqlite_schema")?, query("PRAGMA user_version")?);
+    match (tables, version) {
+        (0, 0) => Ok(Tables::None),
+        (1.., SCHEMA_VERSION) => Ok(Tables::Ours),
+        _ => Err(SqliteOpenError::Foreign { path: config.path.clone(), found: version }),
+    }
+}
+
+/// Opens the file, which must be there, for a thread that reads.
+pub(super) fn open_to_read(config: &SqliteConfig) -> Result<Connection, SqliteOpenError> {
+    let failed = unusable(&config.path);
+    // Each connection is used by one thread at a time, so SQLite needs no locks of its own.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&config.path, flags).map_err(&failed)?;
+    connection.busy_timeout(Duration::ZERO).map_err(&failed)?;
+    connection.pragma_update(None, "query_only", true).map_err(&failed)?;
+    connection.pragma_update(None, "mmap_size", config.mmap_bytes).map_err(&failed)?;
+    Ok(connection)
+}
+
+/// Now, as the table counts it: milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

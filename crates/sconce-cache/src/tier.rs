@@ -1,0 +1,72 @@
+//! What a tier is: a store of values that may be slow, full or gone.
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{Key, Value};
+
+/// A future that can be boxed: the trait is used behind `dyn`.
+pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One level of cache.
+///
+/// A tier says honestly what went wrong; [`Cache`](crate::Cache) gives it its time budget and its circuit breaker and
+/// turns every failure into a miss. The suite in `tests/cache/conformance.rs` holds for each tier.
+pub trait Tier: Send + Sync + 'static {
+    /// What answers, statistics and logs call it.
+    fn name(&self) -> &'static str;
+
+    /// Looks up many keys at once. Gives one [`Found`] per key, in the same order.
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>>;
+
+    /// Stores many entries at once and returns when they can be read; an entry takes the place of an older one. Of two
+    /// with one key the last stays.
+    fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>>;
+}
+
+/// What a tier has under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// This value.
+    Hit(Value),
+    /// Nothing, or something whose time is over.
+    Miss,
+    /// Something that is not an intact value; it counts as a miss and is overwritten by the next fill.
+    Corrupt,
+}
+
+impl Found {
+    /// What stored bytes are.
+    #[must_use]
+    pub fn read(stored: Bytes) -> Self {
+        Value::decode(stored).map_or(Self::Corrupt, Self::Hit)
+    }
+}
+
+/// Why a tier did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TierError {
+    /// It cannot be reached, or failed. Try again later.
+    #[error("the tier is unavailable: {0}")]
+    Unavailable(Arc<dyn StdError + Send + Sync>),
+    /// It takes no more: its bound is reached, or the disk is full. Reading still works.
+    #[error("the tier is full")]
+    Full,
+    /// Too much waits for it. Try again at once, or do without.
+    #[error("{max} operations wait for the tier already")]
+    Busy {
+        /// The bound on waiting operations.
+        max: usize,
+    },
+}
+
+impl TierError {
+    /// A failure with its cause.
+    pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Unavailable(Arc::from(cause.into()))
+    }
+}
