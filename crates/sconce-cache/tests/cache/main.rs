@@ -1,0 +1,8 @@
+//! The crate with real servers: each tier, the stack of them, and what happens when they fail.
+
+mod conformance;
+mod faults;
+mod redis;
+mod replicas;
+mod stack;
+mod support;
