@@ -87,9 +87,10 @@ impl<E: Send + Sync + 'static> Cache<E> {
     ///
     /// # Errors
     /// That of `compute`, shared by all who waited for it; or that of an earlier call, if it was a [`Failure::BadInput`].
-    pub async fn get_or_compute<C>(&self, key: Key, instead: &[Key], compute: C) -> Result<Answer, Arc<E>>
+    pub async fn get_or_compute<C, F>(&self, key: Key, instead: &[Key], compute: C) -> Result<Answer, Arc<E>>
     where
-        C: AsyncFnOnce() -> Result<Value, Failure<E>>,
+        C: FnOnce() -> F + Send,
+        F: Future<Output = Result<Value, Failure<E>>> + Send,
     {
         if let Some(answer) = self.in_memory(key, instead) {
             return Ok(answer);
@@ -154,9 +155,10 @@ impl<E: Send + Sync + 'static> Cache<E> {
     }
 
     /// What the leader of a flight does.
-    async fn lead<C>(&self, key: Key, instead: &[Key], compute: C) -> Outcome<E>
+    async fn lead<C, F>(&self, key: Key, instead: &[Key], compute: C) -> Outcome<E>
     where
-        C: AsyncFnOnce() -> Result<Value, Failure<E>>,
+        C: FnOnce() -> F + Send,
+        F: Future<Output = Result<Value, Failure<E>>> + Send,
     {
         // A flight may have landed between the look into memory and this one's start.
         if let Some(answer) = self.in_memory(key, instead) {
@@ -167,7 +169,7 @@ impl<E: Send + Sync + 'static> Cache<E> {
         }
         let lease = match &self.replicas {
             None => None,
-            Some(replicas) => match replicas.turn(key, async || self.in_lower_tiers(key, instead).await).await {
+            Some(replicas) => match replicas.turn(key, || self.in_lower_tiers(key, instead)).await {
                 Turn::Compute(lease) => lease,
                 Turn::Found(answer) => {
                     self.counts.from_replicas.add(1);

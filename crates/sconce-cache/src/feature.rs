@@ -22,7 +22,7 @@ use crate::{Digest, Key};
 /// })?;
 /// let (how, text) = (Digest::of(b"split at spaces"), b"a candle");
 /// for _ in 0..2 {
-///     let split = async || Ok(std::str::from_utf8(text)?.split(' ').map(str::to_owned).collect());
+///     let split = || async { Ok(std::str::from_utf8(text)?.split(' ').map(str::to_owned).collect()) };
 ///     assert_eq!(words.get_or_prepare(how, text, split).await?, ["a", "candle"]);
 /// }
 /// assert_eq!((words.stats().hits, words.stats().misses), (1, 1));
@@ -81,9 +81,10 @@ where
     ///
     /// # Errors
     /// That of `prepare`, shared by all who waited for it.
-    pub async fn get_or_prepare<P>(&self, processing: Digest, input: &[u8], prepare: P) -> Result<T, Arc<E>>
+    pub async fn get_or_prepare<P, F>(&self, processing: Digest, input: &[u8], prepare: P) -> Result<T, Arc<E>>
     where
-        P: AsyncFnOnce() -> Result<T, E>,
+        P: FnOnce() -> F + Send,
+        F: Future<Output = Result<T, E>> + Send,
     {
         let key = key(processing, input);
         if let Some(feature) = self.features.get(&key) {

@@ -89,7 +89,10 @@ impl Replicas {
     }
 
     /// Takes the lock, or waits for the result of the replica that has it; `look` looks it up.
-    pub(crate) async fn turn<T>(&self, key: Key, look: impl AsyncFn() -> Option<T>) -> Turn<T> {
+    pub(crate) async fn turn<T, F>(&self, key: Key, look: impl Fn() -> F) -> Turn<T>
+    where
+        F: Future<Output = Option<T>>,
+    {
         let give_up = Instant::now() + self.config.max_wait;
         let mut pause = self.config.poll;
         let mut waited = false;

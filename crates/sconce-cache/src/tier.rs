@@ -27,6 +27,21 @@ pub trait Tier: Send + Sync + 'static {
     fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>>;
 }
 
+/// So that a tier can be in a stack and in other hands too.
+impl<T: Tier + ?Sized> Tier for Arc<T> {
+    fn name(&self) -> &'static str {
+        T::name(self)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
+        T::get_many(self, keys)
+    }
+
+    fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
+        T::put_many(self, entries)
+    }
+}
+
 /// What a tier has under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {

@@ -223,7 +223,11 @@ async fn redis_conforms() {
         tier: Arc::new(server.tier().await),
         short: Arc::new(RedisTier::open(&short).unwrap()),
         // Buffers of connections are not evicted.
-        bounded: Some(Bounded { tier: Arc::new(bounded), held_bytes: Box::new(held_bytes), overhead: base + (1 << 20) }),
+        bounded: Some(Bounded {
+            tier: Arc::new(bounded),
+            held_bytes: Box::new(held_bytes),
+            overhead: base + (1 << 20),
+        }),
         spoil: Some(Box::new(spoil)),
     })
     .await;

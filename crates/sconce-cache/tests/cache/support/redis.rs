@@ -23,13 +23,13 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// With more options, as `--name`, `value`, …
+    /// With more options, as `--name`, `value`, …; `{port}` stands for the port.
     pub(crate) fn start_with(options: &[&str]) -> Self {
         let (directory, path) = temporary();
         // Another process may take the port in between: then the server ends, and the next port is tried.
         for _ in 0..10 {
             let port = free_port();
-            let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
+            let options: Vec<_> = options.iter().map(|&option| option.replace("{port}", &port.to_string())).collect();
             let mut process = run(&path, port, &options);
             if answers(&mut process, port) {
                 return Self { process, port, options, _directory: directory, path };
