@@ -42,5 +42,10 @@ impl<E> From<E> for Failure<E> {
     }
 }
 
+/// There was not enough time to write all that waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the deadline passed before all was written")]
+pub struct DeadlineExceeded;
+
 /// What a flight lands.
 pub(crate) type Outcome<E> = Result<Answer, Arc<E>>;

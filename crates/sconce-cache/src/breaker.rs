@@ -158,7 +158,7 @@ mod tests {
         let (mut breaker, mut now) = breaker();
         (0..3).for_each(|_| fail(&mut breaker, now));
         for cool_down in [1, 2, 4, 4] {
-            assert_eq!(breaker.admit(now + SECOND * cool_down - SECOND / 2), None);
+            assert_eq!(breaker.admit(now + SECOND * cool_down / 2), None);
             now += SECOND * cool_down;
             fail(&mut breaker, now);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::{Answer, Failure, Outcome, Source};
+use crate::answer::{Answer, DeadlineExceeded, Failure, Outcome, Source};
 use crate::behind::Behind;
 use crate::builder::CacheBuilder;
 use crate::flight::{Boarded, Flights};
@@ -100,9 +100,7 @@ impl<E: Send + Sync + 'static> Cache<E> {
             return Err(error);
         }
         // Who accepts other precisions may get an answer that the others must not see, so that is another flight.
-        let wanted: Vec<_> = [&[key], instead].concat();
-        let flight = Key::of_list(&wanted).expect("there is a key");
-        match self.flights.board(flight).await {
+        match self.flights.board(Key::of_list(key, instead)).await {
             Boarded::Landed(outcome) => {
                 self.counts.shared.add(1);
                 outcome.map(|answer| Answer { source: Source::Shared, ..answer })
@@ -115,14 +113,17 @@ impl<E: Send + Sync + 'static> Cache<E> {
         }
     }
 
-    /// Waits until all that was stored so far is written or lost, for at most so long; whether it was long enough.
-    pub async fn flush(&self, deadline: Duration) -> Result<(), tokio::time::error::Elapsed> {
+    /// Waits until all that was stored so far is written or lost, for at most so long.
+    ///
+    /// # Errors
+    /// [`DeadlineExceeded`] where that is not long enough; filling goes on.
+    pub async fn flush(&self, deadline: Duration) -> Result<(), DeadlineExceeded> {
         let all = async {
             for lower in &self.lower {
                 lower.behind.flush().await;
             }
         };
-        tokio::time::timeout(deadline, all).await
+        tokio::time::timeout(deadline, all).await.map_err(|_| DeadlineExceeded)
     }
 
     /// Stops filling the tiers below memory: takes no more, writes what waits for at most so long, ends the tasks. Gives

@@ -73,16 +73,7 @@ impl TierConfig {
         not_zero("get_budget", self.get_budget)?;
         not_zero("put_budget", self.put_budget)?;
         positive("max_value_bytes", self.max_value_bytes)?;
-        positive("breaker.max_failures", self.breaker.max_failures as usize)?;
-        not_zero("breaker.cool_down", self.breaker.cool_down)?;
-        if self.breaker.max_cool_down < self.breaker.cool_down {
-            return Err(ConfigError {
-                field: "breaker.max_cool_down",
-                value: format!("{:?}", self.breaker.max_cool_down),
-                allowed: format!("at least {:?} (breaker.cool_down)", self.breaker.cool_down),
-            });
-        }
-        Ok(())
+        self.breaker.validate()
     }
 }
 
@@ -97,6 +88,18 @@ pub struct BreakerConfig {
     pub cool_down: Duration,
     /// The longest it stays open.
     pub max_cool_down: Duration,
+}
+
+impl BreakerConfig {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        positive("breaker.max_failures", self.max_failures as usize)?;
+        not_zero("breaker.cool_down", self.cool_down)?;
+        if self.max_cool_down >= self.cool_down {
+            return Ok(());
+        }
+        let allowed = format!("at least {:?} (breaker.cool_down)", self.cool_down);
+        Err(ConfigError { field: "breaker.max_cool_down", value: format!("{:?}", self.max_cool_down), allowed })
+    }
 }
 
 /// Opens after 5 failures, for 0.5 s at first and 15 s at most.

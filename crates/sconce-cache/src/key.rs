@@ -51,19 +51,16 @@ impl Key {
         i64::from_le_bytes(*head)
     }
 
-    /// One key for an ordered list of keys; of a single key, itself.
-    pub(crate) fn of_list(keys: &[Self]) -> Option<Self> {
-        match keys {
-            [] => None,
-            [only] => Some(*only),
-            several => {
-                let mut hasher = blake3::Hasher::new();
-                for key in several {
-                    hasher.update(&key.0);
-                }
-                Some(Self(*hasher.finalize().as_bytes()))
-            }
+    /// One key for an ordered list of keys; for a single one, itself.
+    pub(crate) fn of_list(first: Self, others: &[Self]) -> Self {
+        if others.is_empty() {
+            return first;
         }
+        let mut hasher = blake3::Hasher::new();
+        for key in [&[first], others].concat() {
+            hasher.update(&key.0);
+        }
+        Self(*hasher.finalize().as_bytes())
     }
 }
 

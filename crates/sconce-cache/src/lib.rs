@@ -1,4 +1,50 @@
-//! Three tiers of cache for computed tensors.
+//! Three tiers of cache for computed tensors: memory, Redis, a database.
+//!
+//! A key is a digest of everything an answer depends on ([`KeyFields`]); a value is a list of tensors and the precision that
+//! made them ([`Value`]). Any subset of tiers makes a [`Cache`]. A tier that is slow, full, broken or gone costs a miss within
+//! its time budget, never a failure. What many ask for at the same time is computed once, in the process and, with Redis,
+//! across replicas. Nothing here knows of models.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use sconce_cache::{Cache, Dtype, Failure, Key, MemoryConfig, Source, SqliteConfig, SqliteTier, Tensor, TierConfig, Value};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("answers.sqlite");
+//! let cache: Cache<std::io::Error> = Cache::builder()
+//!     .memory(MemoryConfig::default())
+//!     .tier(SqliteTier::open(&SqliteConfig::new(path))?, TierConfig::default())
+//!     .build()?;
+//!
+//! let key = Key::from_bytes([7; 32]); // a real one comes from `KeyFields::key`
+//! let compute = || async {
+//!     let embedding: Vec<u8> = [0.6_f32, 0.8].iter().flat_map(|x| x.to_le_bytes()).collect();
+//!     let tensor = Tensor { name: "embedding", dtype: Dtype::F32, shape: &[1, 2], bytes: &embedding };
+//!     Value::new("int8", &[tensor]).map_err(|error| Failure::Passing(std::io::Error::other(error)))
+//! };
+//! let first = cache.get_or_compute(key, &[], compute).await?;
+//! let second = cache.get_or_compute(key, &[], compute).await?;
+//! assert_eq!(first.source, Source::Computed);
+//! assert_eq!(second.source, Source::Tier("memory"));
+//! assert_eq!(second.value.precision(), "int8");
+//! cache.shutdown(Duration::from_secs(5)).await; // writes what still waits for the database
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The path of one lookup
+//! [`Cache::get_or_compute`] → memory ([`MemoryTier`], on the caller) → bad inputs remembered → one caller of those who want the
+//! same leads, the others wait (`flight.rs`) → each tier below, within its budget and if its breaker lets it (`guard.rs`) → what
+//! is found is stored in the tiers above; else, where replicas share a lock, take it or wait for the replica that has it
+//! (`replica.rs`) → compute → memory at once, the other tiers behind, through a bounded queue each (`behind.rs`).
+//!
+//! # Where to add things
+//! A tier is a [`Tier`]; list it in `tests/cache/conformance.rs` and it has its tests. A field of a key, or a change of what a
+//! stored value means, raises `SCHEMA_VERSION` in `key.rs`. When a tier is left alone is decided in `breaker.rs`, which is pure.
+//! [`FeatureCache`] stands by itself: it keeps prepared inputs, not answers.
 
 mod answer;
 mod behind;
@@ -24,7 +70,7 @@ mod stats;
 mod tier;
 mod value;
 
-pub use answer::{Answer, Failure, Source};
+pub use answer::{Answer, DeadlineExceeded, Failure, Source};
 pub use breaker::BreakerState;
 pub use builder::{BuildError, CacheBuilder};
 pub use cache::Cache;

@@ -164,13 +164,17 @@ impl Tier for RedisTier {
     /// One write of as many `SET … PX`.
     fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
         Box::pin(async {
-            self.set(entries).await.map_err(|error| match error.code() {
-                // `maxmemory` is reached and the policy evicts nothing.
-                Some("OOM") => TierError::Full,
-                _ => TierError::unavailable(error),
-            })
+            self.set(entries)
+                .await
+                .map_err(|error| if is_out_of_memory(&error) { TierError::Full } else { TierError::unavailable(error) })
         })
     }
+}
+
+/// `maxmemory` is reached and the policy evicts nothing.
+fn is_out_of_memory(error: &RedisError) -> bool {
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "OOM"))
 }
 
 fn client(config: &RedisConfig) -> Result<Client, RedisError> {

@@ -62,7 +62,8 @@ impl ReplicaConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         not_zero("lease", self.lease)?;
         not_zero("poll", self.poll)?;
-        not_zero("budget", self.budget)
+        not_zero("budget", self.budget)?;
+        self.breaker.validate()
     }
 }
 

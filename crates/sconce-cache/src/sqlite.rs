@@ -21,7 +21,7 @@ mod writer;
 
 use reader::ReadJob;
 pub use reader::SqliteReader;
-use writer::WriteJob;
+use writer::{WriteJob, Writer};
 
 /// Bounds of [`SqliteTier`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,10 +111,10 @@ impl SqliteTier {
     /// [`SqliteOpenError`] says what to change.
     pub fn open(config: &SqliteConfig) -> Result<Self, SqliteOpenError> {
         config.validate()?;
-        let writer = writer::Writer::open(config)?;
+        let table = Writer::open(config)?;
         let (writes, write_jobs) = bounded(config.max_queue_size);
         let (reads, read_jobs) = bounded(config.max_queue_size);
-        spawn("writer", move || writer.run(&write_jobs))?;
+        spawn("writer", move || table.run(&write_jobs))?;
         for _ in 0..config.readers {
             let (mut reader, jobs) = (SqliteReader::open(config)?, read_jobs.clone());
             spawn("reader", move || reader.run(&jobs))?;

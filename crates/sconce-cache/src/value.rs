@@ -69,6 +69,7 @@ impl Value {
     }
 
     /// Its tensors, in the order in which they were given.
+    #[must_use]
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
         self.0.tensors.iter().map(|place| Tensor {
             name: self.text(&place.name),

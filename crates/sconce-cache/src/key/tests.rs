@@ -264,10 +264,17 @@ fn golden_cases() -> Vec<(&'static str, Owned)> {
     vec![("empty", empty), ("text", text), ("tensors", tensors)]
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+        .collect()
+}
+
 /// To renew the file after `SCHEMA_VERSION` was raised, copy what this test prints.
 #[test]
 fn the_encoding_is_the_one_in_the_golden_file() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let lines: Vec<_> = golden_cases()
         .into_iter()
         .map(|(name, fields)| format!("{name} {} {}\n", hex(&fields.encoding()), fields.key()))
