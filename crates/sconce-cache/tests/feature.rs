@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 type Words = FeatureCache<Arc<Vec<u8>>, &'static str>;
 
 fn cache(max_bytes: u64) -> Words {
-    FeatureCache::new(max_bytes, |feature: &Arc<Vec<u8>>| feature.len()).unwrap()
+    FeatureCache::new(max_bytes, |feature: &Arc<Vec<u8>>| feature.len()).expect("a good bound")
 }
 
 #[tokio::test]

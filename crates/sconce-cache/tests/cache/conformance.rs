@@ -59,13 +59,13 @@ async fn the_suite_holds(subject: Subject) {
 async fn many_keys_are_answered_in_the_order_asked(subject: &Subject) {
     let keys = keys("order", 100);
     let even: Vec<_> = (0..100).step_by(2).map(|number| (keys[number], value(&format!("value {number}")))).collect();
-    subject.tier.put_many(&even).await.unwrap();
+    subject.tier.put_many(&even).await.expect("the tier works");
     let mut wanted: Vec<_> = keys.iter().rev().copied().collect();
     wanted.extend([keys[4], keys[5], keys[4]]);
-    let found = subject.tier.get_many(&wanted).await.unwrap();
+    let found = subject.tier.get_many(&wanted).await.expect("the tier works");
     assert_eq!(found.len(), wanted.len());
     for (key, found) in wanted.iter().zip(found) {
-        let number = keys.iter().position(|other| other == key).unwrap();
+        let number = keys.iter().position(|other| other == key).expect("it is one of them");
         let expected = if number % 2 == 0 { Found::Hit(value(&format!("value {number}"))) } else { Found::Miss };
         assert_eq!(found, expected, "{number}");
     }
@@ -76,13 +76,13 @@ async fn a_later_value_takes_the_place_of_an_earlier_one(subject: &Subject) {
     put(&subject.tier, key, value("first")).await;
     put(&subject.tier, key, value("second")).await;
     assert_eq!(get(&subject.tier, key).await, Found::Hit(value("second")));
-    subject.tier.put_many(&[(key, value("third")), (key, value("fourth"))]).await.unwrap();
+    subject.tier.put_many(&[(key, value("third")), (key, value("fourth"))]).await.expect("the tier works");
     assert_eq!(get(&subject.tier, key).await, Found::Hit(value("fourth")));
 }
 
 async fn nothing_is_asked_and_nothing_is_stored(subject: &Subject) {
-    assert_eq!(subject.tier.get_many(&[]).await.unwrap(), []);
-    subject.tier.put_many(&[]).await.unwrap();
+    assert_eq!(subject.tier.get_many(&[]).await.expect("the tier works"), []);
+    subject.tier.put_many(&[]).await.expect("the tier works");
 }
 
 async fn keys_with_the_same_beginning_are_never_taken_for_each_other(subject: &Subject) {
@@ -110,7 +110,7 @@ async fn what_is_not_an_intact_value_is_corrupt_until_it_is_overwritten(subject:
     let Some(spoil) = &subject.spoil else { return };
     let good = value("good");
     let mut flipped = good.encoded().to_vec();
-    *flipped.last_mut().unwrap() ^= 1;
+    *flipped.last_mut().expect("it is not empty") ^= 1;
     let cut = good.encoded()[..good.encoded().len() - 1].to_vec();
     let mut other_version = good.encoded().to_vec();
     other_version[4] += 1;
@@ -139,7 +139,7 @@ async fn many_can_read_and_write_at_once(subject: &Subject) {
         })
     });
     for worker in join_all(own).await {
-        worker.unwrap();
+        worker.expect("no worker panics");
     }
 }
 
@@ -166,7 +166,7 @@ async fn a_bounded_tier_keeps_its_bound_and_goes_on_answering(subject: &Subject)
             Err(error) => panic!("{error}"),
         }
     }
-    let found = tier.get_many(&keys).await.unwrap();
+    let found = tier.get_many(&keys).await.expect("the tier works");
     let hits = found.iter().filter(|found| **found == Found::Hit(filler.clone())).count();
     let misses = found.iter().filter(|found| **found == Found::Miss).count();
     assert_eq!(hits + misses, keys.len(), "nothing is corrupt");

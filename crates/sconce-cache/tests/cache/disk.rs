@@ -1,4 +1,4 @@
-//! What the SQLite tier does when the disk, or somebody else, makes trouble.
+//! What the `SQLite` tier does when the disk, or somebody else, makes trouble.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ const CHILD: &str = "disk::child_that_may_write_no_more_than_it_has";
 
 fn stack(tier: Arc<SqliteTier>, put_budget: Duration) -> Cache<()> {
     let config = TierConfig { get_budget: Duration::from_secs(10), put_budget, ..TierConfig::default() };
-    Cache::builder().tier(tier, config).build().unwrap()
+    Cache::builder().tier(tier, config).build().expect("a good configuration")
 }
 
 /// The operating system refuses to let files grow, as a full disk does; a limit is a process's own, so this is another one.
@@ -38,7 +38,9 @@ async fn child_that_may_write_no_more_than_it_has() {
     let cache = stack(tier, Duration::from_secs(10));
     let (before, after) = (keys("before", 20), keys("after", 60));
     let room = || getrlimit(Resource::Fsize).maximum;
-    before.iter().for_each(|key| cache.put(*key, &value("kept")));
+    for key in &before {
+        cache.put(*key, &value("kept"));
+    }
     cache.flush(Duration::from_mins(1)).await.unwrap();
 
     setrlimit(Resource::Fsize, Rlimit { current: Some(1 << 20), maximum: room() }).unwrap();

@@ -37,11 +37,11 @@ impl Load {
             max_failures: 5,
         };
         let config = TierConfig { get_budget: BUDGET, put_budget: BUDGET, breaker, ..TierConfig::default() };
-        let cache = Arc::new(Cache::builder().tier(tier, config).build().unwrap());
+        let cache = Arc::new(Cache::builder().tier(tier, config).build().expect("a good configuration"));
         for key in keys("load", 100) {
             cache.put(key, &value("kept"));
         }
-        cache.flush(Duration::from_mins(1)).await.unwrap();
+        cache.flush(Duration::from_mins(1)).await.expect("a good configuration");
         let stop = Arc::new(AtomicBool::new(false));
         let worker = |number| tokio::spawn(work(Arc::clone(&cache), Arc::clone(&stop), number));
         let workers = (0..WORKERS).map(worker).collect();

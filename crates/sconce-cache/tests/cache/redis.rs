@@ -11,7 +11,7 @@ use crate::support::redis::RedisServer;
 use crate::support::{key, keys, value};
 
 fn info(connection: &mut redis::Connection, section: &str) -> InfoDict {
-    redis::cmd("INFO").arg(section).query(connection).unwrap()
+    redis::cmd("INFO").arg(section).query(connection).expect("the server answers")
 }
 
 fn calls(connection: &mut redis::Connection, command: &str) -> u64 {
@@ -23,7 +23,7 @@ fn calls(connection: &mut redis::Connection, command: &str) -> u64 {
 /// How often the server has read from a connection and written to one. Asking is one of each, counted afterwards.
 fn trips(connection: &mut redis::Connection) -> [u64; 2] {
     let info = info(connection, "stats");
-    ["total_reads_processed", "total_writes_processed"].map(|name| info.get(name).unwrap())
+    ["total_reads_processed", "total_writes_processed"].map(|name| info.get(name).expect("the server answers"))
 }
 
 #[tokio::test]

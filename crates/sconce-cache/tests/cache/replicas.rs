@@ -22,7 +22,7 @@ async fn replica(server: &RedisServer, config: ReplicaConfig) -> Arc<Cache<&'sta
     let tier = server.tier().await;
     let budgets = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     let stack = Cache::builder().memory(MemoryConfig::default()).tier(tier.clone(), budgets);
-    Arc::new(stack.replicas(tier, config).build().unwrap())
+    Arc::new(stack.replicas(tier, config).build().expect("the server answers"))
 }
 
 fn lock_name(key: &Key) -> Vec<u8> {
@@ -30,14 +30,14 @@ fn lock_name(key: &Key) -> Vec<u8> {
 }
 
 fn is_locked(server: &RedisServer, key: &Key) -> bool {
-    redis::cmd("EXISTS").arg(lock_name(key)).query(&mut server.connection()).unwrap()
+    redis::cmd("EXISTS").arg(lock_name(key)).query(&mut server.connection()).expect("the server answers")
 }
 
 /// As a replica that took the lock and died.
 fn lock(server: &RedisServer, key: &Key, lease_ms: u64) {
     let mut command = redis::cmd("SET");
     command.arg(lock_name(key)).arg("somebody").arg("PX").arg(lease_ms);
-    let () = command.query(&mut server.connection()).unwrap();
+    let () = command.query(&mut server.connection()).expect("the server answers");
 }
 
 async fn at_once() -> Outcome {

@@ -30,11 +30,11 @@ fn patient() -> TierConfig {
 }
 
 fn in_memory() -> Cache<Trouble> {
-    builder().memory(MemoryConfig::default()).build().unwrap()
+    builder().memory(MemoryConfig::default()).build().expect("a good configuration")
 }
 
 fn sqlite(directory: &tempfile::TempDir) -> Arc<SqliteTier> {
-    Arc::new(SqliteTier::open(&SqliteConfig::new(directory.path().join("cache"))).unwrap())
+    Arc::new(SqliteTier::open(&SqliteConfig::new(directory.path().join("cache"))).expect("a good configuration"))
 }
 
 #[tokio::test]
@@ -151,7 +151,9 @@ async fn what_does_not_fit_into_the_queue_or_the_tier_is_dropped_and_counted_and
     let cache = builder().config(config).tier(server.tier().await, tier).build().unwrap();
     server.pause();
     let keys = keys("queue", 20);
-    keys.iter().for_each(|key| cache.put(*key, &value("x")));
+    for key in &keys {
+        cache.put(*key, &value("x"));
+    }
     cache.put(key("large"), &large_value(1001));
     let lost = cache.stats().tiers[0].lost;
     assert!((15..=16).contains(&lost.queue_full), "4 wait and at most one is being written: {lost:?}");
@@ -167,7 +169,9 @@ async fn bytes_that_wait_are_bounded_as_well() {
     let config = CacheConfig { max_queue_bytes: 10_000, ..CacheConfig::default() };
     let cache = builder().config(config).tier(server.tier().await, patient()).build().unwrap();
     server.pause();
-    keys("bytes", 20).iter().for_each(|key| cache.put(*key, &large_value(1_000)));
+    for key in keys("bytes", 20) {
+        cache.put(key, &large_value(1_000));
+    }
     // 9 values of 1,000 bytes and their headers.
     assert_eq!(cache.stats().tiers[0].lost.queue_full, 11);
     server.resume();
@@ -183,7 +187,9 @@ async fn shutting_down_writes_what_waits_and_says_what_it_could_not_write_in_tim
     let build = async || builder().tier(server.tier().await, patient()).build().unwrap();
     let (cache, other) = (build().await, build().await);
     let keys = keys("shutdown", 200);
-    keys[..100].iter().for_each(|key| cache.put(*key, &value("x")));
+    for key in &keys[..100] {
+        cache.put(*key, &value("x"));
+    }
     assert_eq!(cache.shutdown(MINUTE).await, 0);
     assert_eq!(cache.stats().tiers[0].puts, 100);
     cache.put(keys[100], &value("too late"));
@@ -191,7 +197,9 @@ async fn shutting_down_writes_what_waits_and_says_what_it_could_not_write_in_tim
     assert!(cache.get(keys[0], &[]).await.is_some(), "lookups go on");
 
     server.pause();
-    keys[100..].iter().for_each(|key| other.put(*key, &value("x")));
+    for key in &keys[100..] {
+        other.put(*key, &value("x"));
+    }
     let started = Instant::now();
     assert_eq!(other.shutdown(Duration::from_millis(200)).await, 100);
     assert!(started.elapsed() < Duration::from_secs(5));
