@@ -1,4 +1,4 @@
-//! What the cache costs: a key, a hit in memory, a read of SQLite, a batch of 32 from Redis. Needs `redis-server`.
+//! What the cache costs: a key, a hit in memory, a read of `SQLite`, a batch of 32 from Redis. Needs `redis-server`.
 
 use std::hint::black_box;
 use std::net::{TcpListener, TcpStream};
@@ -115,7 +115,7 @@ fn sqlite(criterion: &mut Criterion) {
                     let keys: Vec<_> = numbers.iter().map(|number| key(*number)).collect();
                     let started = thread_time();
                     let found = reader.get_many(&keys).expect("the file can be read");
-                    spent += thread_time() - started;
+                    spent += thread_time().saturating_sub(started);
                     check(&found, &numbers);
                 }
                 spent

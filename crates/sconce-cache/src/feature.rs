@@ -17,7 +17,7 @@ use crate::{Digest, Key};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let words: FeatureCache<Vec<String>, std::str::Utf8Error> = FeatureCache::new(1 << 20, |words| {
+/// let words: FeatureCache<Vec<String>, std::str::Utf8Error> = FeatureCache::new(1 << 20, |words: &Vec<String>| {
 ///     words.iter().map(String::len).sum()
 /// })?;
 /// let (how, text) = (Digest::of(b"split at spaces"), b"a candle");
