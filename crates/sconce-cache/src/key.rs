@@ -25,6 +25,14 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
+
+    /// The digest of all that can be read: of a file, say, without having it in memory.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn of_reader(reader: impl std::io::Read) -> std::io::Result<Self> {
+        Ok(Self(*blake3::Hasher::new().update_reader(reader)?.finalize().as_bytes()))
+    }
 }
 
 /// The key of an entry in all tiers: 32 bytes that depend on everything an answer depends on.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use sconce::{BatcherConfig, Precision, RuntimeBuilder};
 
+use crate::cache::CacheArgs;
 use crate::precision::PrecisionArg;
 
 /// Runs candle models: as a server, over lines of text, over files.
@@ -66,6 +67,7 @@ Examples:
   sconce serve --models /srv/models --grpc 0.0.0.0:8001
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
   sconce serve --precision minilm=int8 --cpu-threads 4
+  sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
   RUST_LOG=sconce=debug sconce serve")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -91,6 +93,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) batching: BatchingArgs,
+
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
 }
 
 /// Run a model over lines or files, one JSON object each, in input order.

@@ -49,6 +49,9 @@ pub(crate) enum Error {
     #[error("{0}\n  the flag of that name sets it; see `sconce serve --help`")]
     Batching(#[from] sconce::ConfigError),
 
+    #[error("{flag}: {cause}")]
+    Cache { flag: &'static str, cause: Box<dyn std::error::Error + Send + Sync> },
+
     #[error("cannot read {}: {source}", path.display())]
     Input { path: PathBuf, source: io::Error },
 

@@ -8,6 +8,7 @@
 mod answer;
 mod args;
 mod banner;
+mod cache;
 mod catalogue;
 mod error;
 mod infer;

@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     let listener = listen(&args.grpc).await?;
     let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
 
-    let builder = args.cpu.apply(Runtime::builder().batching(batching));
+    let builder = args.cache.apply(args.cpu.apply(Runtime::builder().batching(batching)))?;
     let runtime = load(found, &precisions, builder).await?;
     // Before the address is printed: whoever reads it may send the signal at once.
     let signals = Signals::listen().map_err(Error::Signals)?;
@@ -47,7 +47,7 @@ async fn load(found: Vec<Found>, precisions: &Precisions, builder: RuntimeBuilde
     let spinner = progress::spinner(format!("loading {} models", found.len()));
     let builder = found.into_iter().fold(builder, |builder, Found { name, directory }| {
         let precision = precisions.of(&name);
-        builder.model(ModelSource { directory, name: Some(name), precision })
+        builder.model(ModelSource { precision, ..ModelSource::new(directory).name(name) })
     });
     let built = tokio::task::spawn_blocking(move || builder.build().map_err(Error::from)).await;
     spinner.finish_and_clear();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sconce::{Answer, Classification, Task};
+use sconce::{Answer, AnswerSource, Classification, Task};
 
 use crate::error::RequestError;
 use crate::metadata::{EMBEDDING, LABEL, SCORES, dimension};
@@ -62,7 +62,22 @@ pub(crate) fn parameters(answers: &[Answer]) -> HashMap<String, InferParameter> 
     if answers.iter().any(|answer| answer.truncated) {
         parameters.insert("truncated".to_owned(), parameter(ParameterChoice::BoolParam(true)));
     }
+    if let Some(source) = source(answers) {
+        parameters.insert("source".to_owned(), parameter(ParameterChoice::StringParam(source.to_owned())));
+    }
     parameters
+}
+
+/// Where answers came from that were not all computed for this request.
+fn source(answers: &[Answer]) -> Option<&'static str> {
+    let mut sources = answers.iter().map(|answer| answer.source);
+    let first = sources.next()?;
+    let alike = sources.all(|source| source == first);
+    match first {
+        AnswerSource::Computed if alike => None,
+        source if alike => Some(source.name()),
+        _ => Some("several"),
+    }
 }
 
 /// Adds the wanted outputs of all items to `response`, raw or typed.

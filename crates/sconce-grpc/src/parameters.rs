@@ -20,6 +20,8 @@ pub(crate) struct Parameters {
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: Priority,
     pub(crate) truncation: Truncation,
+    /// Whether a cache may answer.
+    pub(crate) cache: bool,
 }
 
 impl Parameters {
@@ -27,7 +29,12 @@ impl Parameters {
         if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
             return Err(RequestError::Sequence { name: name.clone() });
         }
-        Ok(Self { timeout: timeout(parameters)?, priority: priority(parameters)?, truncation: truncation(parameters)? })
+        Ok(Self {
+            timeout: timeout(parameters)?,
+            priority: priority(parameters)?,
+            truncation: truncation(parameters)?,
+            cache: flag("cache", parameters)?.unwrap_or(true),
+        })
     }
 }
 
@@ -82,11 +89,14 @@ fn priority(parameters: &HashMap<String, InferParameter>) -> Result<Priority, Re
 }
 
 fn truncation(parameters: &HashMap<String, InferParameter>) -> Result<Truncation, RequestError> {
-    let name = "truncate";
-    let Some(parameter) = parameters.get(name) else { return Ok(Truncation::Truncate) };
+    let truncates = flag("truncate", parameters)?.unwrap_or(true);
+    Ok(if truncates { Truncation::Truncate } else { Truncation::Refuse })
+}
+
+fn flag(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Result<Option<bool>, RequestError> {
+    let Some(parameter) = parameters.get(name) else { return Ok(None) };
     match parameter.parameter_choice {
-        Some(ParameterChoice::BoolParam(true)) => Ok(Truncation::Truncate),
-        Some(ParameterChoice::BoolParam(false)) => Ok(Truncation::Refuse),
+        Some(ParameterChoice::BoolParam(value)) => Ok(Some(value)),
         _ => Err(RequestError::WrongParameter { name, got: shown(parameter), expected: "a bool" }),
     }
 }
@@ -123,10 +133,17 @@ mod tests {
 
     #[test]
     fn truncation_is_on_unless_refused() {
-        let unsaid = Parameters { timeout: None, priority: Priority::Normal, truncation: Truncation::Truncate };
+        let unsaid =
+            Parameters { timeout: None, priority: Priority::Normal, truncation: Truncation::Truncate, cache: true };
         assert_eq!(read(&[]).unwrap(), unsaid);
         assert_eq!(read(&[("truncate", BoolParam(true))]).unwrap().truncation, Truncation::Truncate);
         assert_eq!(read(&[("truncate", BoolParam(false))]).unwrap().truncation, Truncation::Refuse);
+    }
+
+    #[test]
+    fn a_cache_may_answer_unless_it_is_refused() {
+        assert!(read(&[("cache", BoolParam(true))]).unwrap().cache);
+        assert!(!read(&[("cache", BoolParam(false))]).unwrap().cache);
     }
 
     #[test]

@@ -61,8 +61,8 @@ impl Service {
         let items = decode::take_items(&mut request, &signature.input, max_items)?;
         let timeout = arrival.time_left(parameters.timeout, Instant::now())?;
 
-        let Parameters { priority, truncation, .. } = parameters;
-        let item = |input| Item { input, timeout, priority, truncation };
+        let Parameters { priority, truncation, cache, .. } = parameters;
+        let item = |input| Item { input, timeout, priority, truncation, cache };
         let answers = answer_all(model, items.inputs.into_iter().map(item).collect()).await?;
 
         let mut response = ModelInferResponse {

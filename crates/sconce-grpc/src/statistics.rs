@@ -69,11 +69,17 @@ struct Figures {
     prepare: Total,
     run: Total,
     rest: Total,
+    cached: Total,
     by_size: BTreeMap<usize, OfSize>,
 }
 
 impl Figures {
     fn succeeded<'a>(&mut self, took: Duration, timings: impl Iterator<Item = &'a Timing> + Clone) {
+        if timings.clone().all(|timing| timing.batch_size == 0) && timings.clone().next().is_some() {
+            self.succeeded.add(took);
+            return self.cached.add(took);
+        }
+        let timings = timings.filter(|timing| timing.batch_size > 0);
         let total = |timing: &Timing| timing.prepare + timing.queue_wait + timing.run;
         let Some(slowest) = timings.clone().max_by_key(|timing| total(timing)) else { return };
         self.succeeded.add(took);
@@ -105,6 +111,7 @@ impl Figures {
                 compute_input: Some(self.prepare.into()),
                 compute_infer: Some(self.run.into()),
                 compute_output: Some(self.rest.into()),
+                cache_hit: Some(self.cached.into()),
             }),
             batch_stats,
         }

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use sconce_batch::{BatcherConfig, Device};
 use sconce_models::{BatchingSettings, LoadOptions, Registry, Signature, Team};
 
+use crate::cached::ModelCache;
+use crate::model::Placed;
 use crate::prepare::PreparePool;
-use crate::{BuildError, Model, ModelSource, Runtime};
+use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
 
 /// Says which models a [`Runtime`] runs and how.
 #[derive(Default)]
@@ -20,6 +22,7 @@ pub struct RuntimeBuilder {
     batching: BatcherConfig,
     cpu_threads: Option<NonZeroUsize>,
     cpu_devices: Option<NonZeroUsize>,
+    cache: Option<Arc<AnswerCache>>,
 }
 
 enum Source {
@@ -80,6 +83,15 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Keeps answers, and computes what is asked for several times at once only once. Models that a [`ModelSource`] excepts, and
+    /// requests that are [`uncached`](crate::Request::uncached), go past it. To be given within a tokio runtime if callers that
+    /// block are to use it, too.
+    #[must_use]
+    pub fn cache(mut self, cache: impl Into<Arc<AnswerCache>>) -> Self {
+        self.cache = Some(cache.into());
+        self
+    }
+
     /// Loads the models, one after the other, and starts the device threads.
     ///
     /// # Errors
@@ -95,7 +107,7 @@ impl RuntimeBuilder {
         let sources = self.named_sources()?;
         let devices = self.spawn_devices(sources.len())?;
         let mut models = BTreeMap::new();
-        for ((name, ModelSource { directory, precision, .. }), device) in
+        for ((name, ModelSource { directory, precision, cached, .. }), device) in
             sources.into_iter().zip(devices.iter().cycle())
         {
             let started = Instant::now();
@@ -107,13 +119,16 @@ impl RuntimeBuilder {
             let load_time = started.elapsed();
             let Signature { parameters, precision, .. } = loaded.signature;
             tracing::info!(model = name, ?load_time, parameters, %precision, cpu_threads, "loaded");
-            let model = Model::start(name.clone(), directory, loaded, load_time, batching, pool.clone(), device)?;
+            let answers = self.cache.clone().filter(|_| cached);
+            let cache = answers.map(|answers| ModelCache::new(answers, &name, &directory, precision)).transpose()?;
+            let placed = Placed { directory, load_time, batching, pool: pool.clone(), cache };
+            let model = Model::start(name.clone(), loaded, placed, device)?;
             models.insert(name, model);
         }
         if models.is_empty() {
             return Err(BuildError::NoModel);
         }
-        Ok(Runtime::new(models, cpu_threads))
+        Ok(Runtime::new(models, cpu_threads, self.cache))
     }
 
     fn spawn_devices(&self, models: usize) -> Result<Vec<Device>, BuildError> {

@@ -59,6 +59,14 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
+    /// A model's files cannot be read to know what they hold, which a cache of its answers needs.
+    #[error("cannot read the files in {directory}, by whose content answers are cached: {source}")]
+    Digest {
+        /// The model's directory.
+        directory: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// There is no model to run.
     #[error("no model to run: give at least one directory that holds a config.json")]
     NoModel,

@@ -22,6 +22,7 @@
 //! ```
 //!
 //! # The path of one item
+//! Where the runtime has a cache ([`AnswerCache`]), it is asked first, and of identical requests at the same time one goes on.
 //! [`Model::infer`] prepares the input on the caller (long ones on a bounded pool) → the model's queue
 //! ([`sconce_batch::Queue`], hand-off 1) → a device thread runs the batch → hand-off 2 back to the caller, which
 //! finishes the row into a typed [`Output`].
@@ -31,6 +32,7 @@
 //! This crate ties them together and holds no algorithm of its own.
 
 mod builder;
+mod cached;
 mod error;
 mod model;
 mod prepare;
@@ -39,12 +41,15 @@ mod runtime;
 mod source;
 
 pub use builder::RuntimeBuilder;
+pub use cached::{AnswerCache, AnswerSource};
 pub use error::{BuildError, InferError, UnknownModel};
 pub use model::Model;
 pub use request::{Answer, Request, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
 
+/// What an [`AnswerCache`] is made of.
+pub use sconce_cache as cache;
 /// What a model family of one's own is made of.
 pub use sconce_models as models;
 

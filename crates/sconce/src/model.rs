@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use sconce_batch::{
     BatcherConfig, Completion, CostModel, Depth, Device, Error as QueueError, Executor, ExecutorError, Queue, Stats,
-    Terms, Ticket,
+    Terms,
 };
+use sconce_cache::{Failure, Key};
 use sconce_models::{Features, LoadedModel, Network, Prepared, Processor, Signature};
 
+use crate::cached::{Computed, ModelCache};
 use crate::prepare::{PreparePool, caught, prepare};
-use crate::{Answer, BuildError, InferError, Request, Timing};
+use crate::{Answer, AnswerSource, BuildError, InferError, Request, Timing};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and device.
 #[derive(Clone)]
@@ -27,23 +29,38 @@ struct Inner {
     load_time: Duration,
     processor: Arc<dyn Processor>,
     pool: PreparePool,
+    cache: Option<ModelCache>,
     queue: Queue<NetworkExecutor>,
+}
+
+/// What a model is given beside what was loaded.
+pub(crate) struct Placed {
+    pub(crate) directory: PathBuf,
+    pub(crate) load_time: Duration,
+    pub(crate) batching: BatcherConfig,
+    pub(crate) pool: PreparePool,
+    pub(crate) cache: Option<ModelCache>,
+}
+
+/// What to do where the queue is full.
+#[derive(Debug, Clone, Copy)]
+enum WhenFull {
+    Wait,
+    Refuse,
 }
 
 impl Model {
     pub(crate) fn start(
         name: String,
-        directory: PathBuf,
         loaded: LoadedModel,
-        load_time: Duration,
-        batching: BatcherConfig,
-        pool: PreparePool,
+        placed: Placed,
         device: &Device,
     ) -> Result<Self, BuildError> {
+        let Placed { directory, load_time, batching, pool, cache } = placed;
         let LoadedModel { signature, processor, network, .. } = loaded;
         let queue = Queue::on(batching.clone(), [(device, NetworkExecutor { network })])
             .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
-        let inner = Inner { name, directory, signature, batching, load_time, processor, pool, queue };
+        let inner = Inner { name, directory, signature, batching, load_time, processor, pool, cache, queue };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -57,8 +74,7 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
     pub async fn infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let wait_for_room = async |queue: &Queue<_>, features, terms: Terms| queue.submit(features, terms).await;
-        self.answer(request.into(), wait_for_room).await
+        self.answer(request.into(), WhenFull::Wait).await
     }
 
     /// As [`infer`](Self::infer), but refuses at once when the queue is full.
@@ -69,8 +85,7 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
     pub async fn try_infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let refuse = async |queue: &Queue<_>, features, terms: Terms| queue.try_submit(features, terms);
-        self.answer(request.into(), refuse).await
+        self.answer(request.into(), WhenFull::Refuse).await
     }
 
     /// As [`infer`](Self::infer), for a thread that may block. Needs no runtime; must not run on one's workers.
@@ -78,13 +93,17 @@ impl Model {
     /// # Errors
     /// [`InferError`]; but never one of a full queue.
     pub fn infer_blocking(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let Request { input, timeout, priority, truncation } = request.into();
-        let Inner { processor, queue, .. } = &*self.inner;
+        let request = request.into();
+        let Inner { processor, queue, cache, .. } = &*self.inner;
+        if let Some(ModelCache { handle: Some(handle), .. }) = cache.as_ref().filter(|_| request.cache) {
+            return handle.block_on(self.answer(request, WhenFull::Wait));
+        }
+        let Request { input, timeout, priority, truncation, .. } = request;
         let started = Instant::now();
         let Prepared { features, truncated } = prepare(&**processor, input, truncation)?;
         let prepare = started.elapsed();
         let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
-        self.finish(completion, truncated, prepare)
+        self.finish(computed(completion, truncated, prepare), AnswerSource::Computed)
     }
 
     /// The name it goes by in its runtime.
@@ -145,37 +164,102 @@ impl Model {
         self.inner.queue.shutdown();
     }
 
-    async fn answer<Submit>(&self, request: Request, submit: Submit) -> Result<Answer, InferError>
-    where
-        Submit: AsyncFnOnce(&Queue<NetworkExecutor>, Features, Terms) -> Result<Admitted, QueueError>,
-    {
-        let Request { input, timeout, priority, truncation } = request;
-        let Inner { processor, pool, queue, .. } = &*self.inner;
-        let started = Instant::now();
-        let deadline = deadline(started, timeout);
+    async fn answer(&self, request: Request, when_full: WhenFull) -> Result<Answer, InferError> {
+        let deadline = deadline(Instant::now(), request.timeout);
         within(deadline, async {
-            let Prepared { features, truncated } = pool.prepare(processor, input, truncation).await?;
-            let prepare = started.elapsed();
-            let completion = submit(queue, features, Terms { deadline, priority }).await?.await?;
-            self.finish(completion, truncated, prepare)
+            let cache = self.inner.cache.as_ref().filter(|_| request.cache);
+            let keyed = cache.and_then(|cache| Some((cache, cache.key(&request.input, request.truncation)?)));
+            if let Some((cache, key)) = keyed {
+                return self.answer_by(cache, key, &request, deadline, when_full).await;
+            }
+            let computed = self.compute(request, deadline, when_full).await?;
+            self.finish(computed, AnswerSource::Computed)
         })
         .await
     }
 
-    fn finish(
+    async fn answer_by(
         &self,
-        completion: Completion<Vec<f32>>,
-        truncated: bool,
-        prepare: Duration,
+        cache: &ModelCache,
+        key: Key,
+        request: &Request,
+        deadline: Option<Instant>,
+        when_full: WhenFull,
     ) -> Result<Answer, InferError> {
-        let Completion { output: row, queue_wait, run, batch_size } = completion;
+        loop {
+            let mut own = None;
+            let timing = &mut own;
+            let compute = move || async move {
+                let timing = timing.insert(Timing::default());
+                let computed = self.compute(request.clone(), deadline, when_full).await.map_err(failure)?;
+                *timing = computed.timing;
+                Ok(cache.encode(&computed))
+            };
+            match cache.answers.get_or_compute(key, &[], compute).await {
+                Ok(answer) => {
+                    let Some(computed) = ModelCache::decode(&answer.value) else {
+                        // Not of our making; computing is always right.
+                        let computed = self.compute(request.clone(), deadline, when_full).await?;
+                        return self.finish(computed, AnswerSource::Computed);
+                    };
+                    let timing = own.unwrap_or_default();
+                    return self.finish(Computed { timing, ..computed }, answer.source.into());
+                }
+                // The terms of the request that this one waited for are not its own: it may have had less time.
+                Err(error) if own.is_none() && depends_on_terms(&error) => {}
+                Err(error) => return Err(InferError::clone(&error)),
+            }
+        }
+    }
+
+    async fn compute(
+        &self,
+        request: Request,
+        deadline: Option<Instant>,
+        when_full: WhenFull,
+    ) -> Result<Computed, InferError> {
+        let Request { input, priority, truncation, .. } = request;
+        let Inner { processor, pool, queue, .. } = &*self.inner;
+        let started = Instant::now();
+        let Prepared { features, truncated } = pool.prepare(processor, input, truncation).await?;
+        let prepare = started.elapsed();
+        let terms = Terms { deadline, priority };
+        let admitted = match when_full {
+            WhenFull::Wait => queue.submit(features, terms).await?,
+            WhenFull::Refuse => queue.try_submit(features, terms)?,
+        };
+        Ok(computed(admitted.await?, truncated, prepare))
+    }
+
+    fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
+        let Computed { row, truncated, timing } = computed;
         let output = caught(|| self.inner.processor.finish(row))?;
-        let precision = self.inner.signature.precision;
-        Ok(Answer { output, truncated, precision, timing: Timing { prepare, queue_wait, run, batch_size } })
+        Ok(Answer { output, truncated, precision: self.inner.signature.precision, source, timing })
     }
 }
 
-type Admitted = Ticket<NetworkExecutor>;
+fn computed(completion: Completion<Vec<f32>>, truncated: bool, prepare: Duration) -> Computed {
+    let Completion { output: row, queue_wait, run, batch_size } = completion;
+    Computed { row, truncated, timing: Timing { prepare, queue_wait, run, batch_size } }
+}
+
+/// An input that the model does not take will not be taken later either.
+fn failure(error: InferError) -> Failure<InferError> {
+    match error {
+        InferError::Input(_) => Failure::BadInput(error),
+        error => Failure::Passing(error),
+    }
+}
+
+/// Whether another request for the same answer might have got it.
+fn depends_on_terms(error: &InferError) -> bool {
+    match error {
+        InferError::Queue(QueueError::Executor(_) | QueueError::TooHeavy { .. } | QueueError::ShuttingDown)
+        | InferError::Input(_)
+        | InferError::Panicked { .. } => false,
+        InferError::Queue(_) => true,
+    }
+}
 
 /// A network as the batcher sees it.
 struct NetworkExecutor {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use sconce_batch::Priority;
 use sconce_models::{Input, Output, Precision, Truncation};
 
+use crate::AnswerSource;
+
 /// One item to infer, with its terms. Made from anything that is an [`Input`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -16,12 +18,20 @@ pub struct Request {
     pub priority: Priority,
     /// What to do with a text of too many tokens.
     pub truncation: Truncation,
+    /// Whether the runtime's cache, if it has one, may answer and keep the answer.
+    pub cache: bool,
 }
 
 impl Request {
     /// A request with no time limit and of normal priority, that truncates a text of too many tokens.
     pub fn new(input: impl Into<Input>) -> Self {
-        Self { input: input.into(), timeout: None, priority: Priority::default(), truncation: Truncation::default() }
+        Self {
+            input: input.into(),
+            timeout: None,
+            priority: Priority::default(),
+            truncation: Truncation::default(),
+            cache: true,
+        }
     }
 
     /// Gives up after `timeout`.
@@ -34,6 +44,12 @@ impl Request {
     #[must_use]
     pub fn priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
+    }
+
+    /// Has it computed whatever the cache holds, and not kept.
+    #[must_use]
+    pub fn uncached(self) -> Self {
+        Self { cache: false, ..self }
     }
 
     /// Says what to do with a text of too many tokens.
@@ -59,12 +75,14 @@ pub struct Answer {
     pub truncated: bool,
     /// What the network was computed in.
     pub precision: Precision,
-    /// Where the time went.
+    /// Whether it was computed for this request, or where else it came from.
+    pub source: AnswerSource,
+    /// Where the time went; all zero if it was not computed for this request.
     pub timing: Timing,
 }
 
 /// Where the time of one item went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timing {
     /// Checking and preparing the input, the wait for the preparing pool included.

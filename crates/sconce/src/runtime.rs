@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::{Model, RuntimeBuilder, UnknownModel};
+use crate::{AnswerCache, Model, RuntimeBuilder, UnknownModel};
+
+/// What is left to the cache's tiers on leaving.
+const CACHE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Models by name, each with its queue and device thread. Clones share them.
 ///
@@ -14,6 +18,7 @@ use crate::{Model, RuntimeBuilder, UnknownModel};
 pub struct Runtime {
     models: Arc<BTreeMap<String, Model>>,
     cpu_threads: NonZeroUsize,
+    cache: Option<Arc<AnswerCache>>,
 }
 
 impl Runtime {
@@ -23,8 +28,12 @@ impl Runtime {
         RuntimeBuilder::default()
     }
 
-    pub(crate) fn new(models: BTreeMap<String, Model>, cpu_threads: NonZeroUsize) -> Self {
-        Self { models: Arc::new(models), cpu_threads }
+    pub(crate) fn new(
+        models: BTreeMap<String, Model>,
+        cpu_threads: NonZeroUsize,
+        cache: Option<Arc<AnswerCache>>,
+    ) -> Self {
+        Self { models: Arc::new(models), cpu_threads, cache }
     }
 
     /// The model of that name.
@@ -49,16 +58,29 @@ impl Runtime {
         self.cpu_threads
     }
 
-    /// Refuses new work, answers what waits, and returns when the device threads have ended.
+    /// The cache of answers, if it has one: its statistics say what each tier does.
+    #[must_use]
+    pub fn cache(&self) -> Option<&AnswerCache> {
+        self.cache.as_deref()
+    }
+
+    /// Refuses new work, answers what waits, and returns when the device threads have ended and what was to be cached is
+    /// written, or 5 s have passed with that.
     pub async fn shutdown(&self) {
         let runtime = self.clone();
         let joined = tokio::task::spawn_blocking(move || runtime.shutdown_blocking()).await;
         if let Err(error) = joined {
             tracing::error!(%error, "shutting down did not end well");
         }
+        if let Some(cache) = &self.cache {
+            let lost = cache.shutdown(CACHE_DEADLINE).await;
+            if lost > 0 {
+                tracing::warn!(lost, "answers were not written to the cache in time");
+            }
+        }
     }
 
-    /// As [`shutdown`](Self::shutdown), for a thread that may block.
+    /// As [`shutdown`](Self::shutdown), for a thread that may block; does not wait for the cache.
     pub fn shutdown_blocking(&self) {
         // In this order: every queue refuses before the first thread is waited for.
         for model in self.models() {

@@ -26,18 +26,26 @@ pub struct ModelSource {
     /// What its network is computed in; `None`: what `sconce.toml` says, else f32. One that the model does not have is
     /// refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
     pub precision: Option<Precision>,
+    /// Whether the runtime's cache, if it has one, keeps this model's answers.
+    pub cached: bool,
 }
 
 impl ModelSource {
     /// The model in `directory`, with nothing asked of it.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), name: None, precision: None }
+        Self { directory: directory.into(), name: None, precision: None, cached: true }
     }
 
     /// Names the model.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..self }
+    }
+
+    /// Keeps its answers out of the runtime's cache.
+    #[must_use]
+    pub fn uncached(self) -> Self {
+        Self { cached: false, ..self }
     }
 
     /// Asks for a precision.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 
 mod answers;
+mod cached;
 mod discovery;
 mod leaving;
 mod refusals;
