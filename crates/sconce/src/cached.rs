@@ -99,16 +99,16 @@ impl ModelCache {
         directory: &Path,
         precision: Precision,
     ) -> Result<Self, BuildError> {
-        let digest = |extensions: &[&str]| {
-            digest_of(directory, extensions)
+        let digest = |weights| {
+            digest_of(directory, weights)
                 .map_err(|source| BuildError::Digest { directory: directory.to_owned(), source })
         };
         Ok(Self {
             answers,
             handle: Handle::try_current().ok(),
             name: name.to_owned(),
-            weights: digest(&["safetensors"])?,
-            processing: digest(&["json", "toml", "txt"])?,
+            weights: digest(true)?,
+            processing: digest(false)?,
             precision: precision.to_string(),
             device_class: format!("cpu {} {}", Isa::best().name(), env!("CARGO_PKG_VERSION")),
         })
@@ -160,13 +160,13 @@ impl ModelCache {
     }
 }
 
-/// Of all files with one of these extensions: their names and contents, in order of their names.
-fn digest_of(directory: &Path, extensions: &[&str]) -> std::io::Result<Digest> {
+/// Of all files of weights, or of all others: their names and contents, in order of their names. None is left out, for a family may
+/// read what it likes; a file that no family reads costs no more than a miss when it changes.
+fn digest_of(directory: &Path, weights: bool) -> std::io::Result<Digest> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        if extensions.contains(&extension) && path.is_file() {
+        if path.is_file() && path.extension().is_some_and(|extension| extension == "safetensors") == weights {
             files.push(path);
         }
     }
@@ -205,6 +205,8 @@ mod tests {
         std::fs::write(at("tokenizer.json"), "{ }").unwrap();
         keys.push(key("a", Precision::F32));
         std::fs::write(at("model.safetensors"), "weighty").unwrap();
+        keys.push(key("a", Precision::F32));
+        std::fs::write(at("vocabulary.bin"), "read by a family of one's own").unwrap();
         keys.push(key("a", Precision::F32));
         let cache = cache(directory.path(), "a", Precision::F32);
         keys.extend(
