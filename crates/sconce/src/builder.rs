@@ -165,8 +165,11 @@ impl RuntimeBuilder {
         let ModelSource { directory, cached, cross_precision, .. } = source;
         let LoadedModel { signature, processor, settings, .. } = loaded;
         let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
-        let files =
-            if answers.is_some() || shared.features.is_some() { Some(read_files(&directory, settings)?) } else { None };
+        let files = if answers.is_some() || shared.features.is_some() {
+            Some(FileDigests::read(&directory, &settings.model)?)
+        } else {
+            None
+        };
         let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
         let cache = answers.zip(files).map(|(answers, files)| {
             ModelCache::new(answers, AnswerKeys::new(name, files, signature, self.precisions_of(signature), policy))
@@ -221,11 +224,6 @@ fn set_policy(settings: &Settings) -> Option<CrossPrecision> {
 fn prepared_inputs(max_bytes: NonZeroU64) -> Arc<PreparedInputs> {
     let weigh = |prepared: &Prepared| prepared.features.bytes();
     Arc::new(PreparedInputs::new(max_bytes.get(), weigh).expect("the bound is not zero"))
-}
-
-fn read_files(directory: &Path, settings: &Settings) -> Result<FileDigests, BuildError> {
-    FileDigests::read(directory, &settings.model)
-        .map_err(|source| BuildError::Digest { directory: directory.to_owned(), source })
 }
 
 fn model_directories(path: &Path) -> Result<Vec<PathBuf>, BuildError> {

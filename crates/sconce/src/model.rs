@@ -8,10 +8,10 @@ use sconce_batch::{
     BatcherConfig, Completion, CostModel, Depth, Device, Error as QueueError, Executor, ExecutorError, Queue, Stats,
     Terms,
 };
-use sconce_cache::Failure;
-use sconce_models::{Features, LoadedModel, Network, Prepared, Processor, Signature};
+use sconce_cache::{CrossPrecision, Failure, Value};
+use sconce_models::{Features, LoadedModel, ModelSettings, Network, Prepared, Processor, Signature};
 
-use crate::cached::{Computed, Keys, ModelCache};
+use crate::cached::{AnswerKeys, Computed, FileDigests, Keys, ModelCache};
 use crate::prepare::{Preparation, caught};
 use crate::{Answer, AnswerSource, BuildError, InferError, Request, Timing};
 
@@ -25,6 +25,7 @@ struct Inner {
     name: String,
     directory: PathBuf,
     signature: Signature,
+    settings: ModelSettings,
     batching: BatcherConfig,
     load_time: Duration,
     processor: Arc<dyn Processor>,
@@ -57,10 +58,12 @@ impl Model {
         device: &Device,
     ) -> Result<Self, BuildError> {
         let Placed { directory, load_time, batching, preparation, cache } = placed;
-        let LoadedModel { signature, processor, network, .. } = loaded;
+        let LoadedModel { signature, processor, network, settings } = loaded;
+        let settings = settings.model;
         let queue = Queue::on(batching.clone(), [(device, NetworkExecutor { network })])
             .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
-        let inner = Inner { name, directory, signature, batching, load_time, processor, preparation, cache, queue };
+        let inner =
+            Inner { name, directory, signature, settings, batching, load_time, processor, preparation, cache, queue };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -152,6 +155,18 @@ impl Model {
     #[must_use]
     pub fn cost(&self) -> CostModel {
         self.inner.queue.cost()
+    }
+
+    /// Under which keys its answers are kept. Reads its files.
+    pub(crate) fn answer_keys(&self) -> Result<AnswerKeys, BuildError> {
+        let Inner { name, directory, signature, settings, .. } = &*self.inner;
+        let files = FileDigests::read(directory, settings)?;
+        Ok(AnswerKeys::new(name, files, signature, &[], CrossPrecision::Never))
+    }
+
+    /// Computes an answer, waiting for room, in the form in which it is kept.
+    pub(crate) async fn compute_value(&self, request: Request) -> Result<Value, InferError> {
+        Ok(self.compute(request, None, WhenFull::Wait).await?.encode())
     }
 
     /// Refuses new work from now on.

@@ -7,6 +7,8 @@ use std::path::Path;
 use sconce_cache::Digest;
 use sconce_models::ModelSettings;
 
+use crate::BuildError;
+
 /// Digests of a model directory: answers of other weights or another tokenizer are never found by them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FileDigests {
@@ -19,12 +21,13 @@ pub(crate) struct FileDigests {
 impl FileDigests {
     /// Reads all files. How batches are formed and what is cached changes no answer, and the precision is a field of its own in a
     /// key: so `sconce.toml` counts by its settings, not by its bytes.
-    pub(crate) fn read(directory: &Path, settings: &ModelSettings) -> io::Result<Self> {
+    pub(crate) fn read(directory: &Path, settings: &ModelSettings) -> Result<Self, BuildError> {
+        let failed = |source| BuildError::Digest { directory: directory.to_owned(), source };
         let ModelSettings { precision: _, pooling, normalize, max_tokens } = settings;
         let settings = format!("{pooling:?} {normalize:?} {max_tokens:?}");
-        let files = digest_of(directory, false)?;
+        let files = digest_of(directory, false).map_err(failed)?;
         let processing = Digest::of(&[&files.0, settings.as_bytes()].concat());
-        Ok(Self { weights: digest_of(directory, true)?, processing })
+        Ok(Self { weights: digest_of(directory, true).map_err(failed)?, processing })
     }
 }
 
