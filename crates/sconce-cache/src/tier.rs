@@ -52,6 +52,24 @@ impl<T: Tier + ?Sized> Tier for Arc<T> {
     }
 }
 
+impl<T: Tier + ?Sized> Tier for Box<T> {
+    fn name(&self) -> &'static str {
+        T::name(self)
+    }
+
+    fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
+        T::get_many(self, keys)
+    }
+
+    fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
+        T::put_many(self, entries)
+    }
+
+    fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
+        T::settle(self)
+    }
+}
+
 /// What a tier has under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {

@@ -36,7 +36,8 @@ pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation)
     Answered { json, failed, consumed }
 }
 
-fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
+/// What a model is given for the content of a line, file or field.
+pub(crate) fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
     match model.signature().input.kind {
         InputKind::Image { shape } => {
             pixels::parse(&content, &shape).map(Input::Array).map_err(|cause| cause.to_string())

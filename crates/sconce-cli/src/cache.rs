@@ -1,8 +1,12 @@
-//! The tiers of cache that a server is given.
+//! The tiers of cache that a command is given: flags to tiers.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use sconce::cache::{MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier, TierConfig};
+use sconce::cache::{
+    CrossPrecision, MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier, StoredTier,
+    TierConfig,
+};
 use sconce::{AnswerCache, RuntimeBuilder};
 
 use crate::error::Error;
@@ -15,36 +19,96 @@ pub(crate) struct CacheArgs {
     #[arg(long = "cache-memory", value_name = "MIB", env = "SCONCE_CACHE_MEMORY", value_parser = clap::value_parser!(u64).range(1..))]
     memory: Option<u64>,
 
-    /// Keep answers in Redis, for all replicas: `redis://[user][:password]@host[:port][/database]`
+    #[command(flatten)]
+    stored: StoredArgs,
+
+    /// Where an answer in the precision that was asked for is not cached, give one that a higher precision made
+    ///
+    /// A model's sconce.toml wins: `higher_precisions` in its `[cache]`. An answer says which precision made it.
+    #[arg(long = "cache-higher-precisions")]
+    higher_precisions: bool,
+
+    /// Keep prepared inputs (tokens, pixels) in so many MiB of memory, so that preparing is paid once
+    #[arg(long = "cache-inputs", value_name = "MIB", env = "SCONCE_CACHE_INPUTS")]
+    inputs: Option<NonZeroU64>,
+}
+
+/// Tiers that outlive the process.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Cache")]
+pub(crate) struct StoredArgs {
+    /// Keep answers in Redis, for all replicas: `redis://[user][:password]@host[:port][/database]`; rediss:// for TLS
     #[arg(long = "cache-redis", value_name = "URL", env = "SCONCE_CACHE_REDIS", hide_env_values = true)]
     redis: Option<String>,
 
     /// Keep answers in a `SQLite` database, made if it is not there
     #[arg(long = "cache-sqlite", value_name = "FILE", env = "SCONCE_CACHE_SQLITE")]
     sqlite: Option<PathBuf>,
+
+    /// Keep answers in Postgres, in a table that is made if it is not there: `postgres://user:password@host:port/database`
+    #[cfg(feature = "postgres")]
+    #[arg(long = "cache-postgres", value_name = "URL", env = "SCONCE_CACHE_POSTGRES", hide_env_values = true)]
+    postgres: Option<String>,
 }
 
 impl CacheArgs {
     /// Within a tokio runtime.
-    pub(crate) fn apply(&self, builder: RuntimeBuilder) -> Result<RuntimeBuilder, Error> {
-        if self.memory.is_none() && self.redis.is_none() && self.sqlite.is_none() {
+    pub(crate) fn apply(&self, mut builder: RuntimeBuilder) -> Result<RuntimeBuilder, Error> {
+        if let Some(mebibytes) = self.inputs {
+            builder = builder.feature_cache(mebibytes.saturating_mul(MEBIBYTE));
+        }
+        if self.higher_precisions {
+            builder = builder.cross_precision(CrossPrecision::Higher);
+        }
+        let stored = self.stored.open()?;
+        if self.memory.is_none() && stored.is_empty() {
             return Ok(builder);
         }
         let mut cache = AnswerCache::builder();
         if let Some(mebibytes) = self.memory {
-            let max_bytes = mebibytes.saturating_mul(1 << 20);
+            let max_bytes = mebibytes.saturating_mul(MEBIBYTE.get());
             cache = cache.memory(MemoryConfig { max_bytes, ..MemoryConfig::default() });
         }
-        if let Some(url) = &self.redis {
-            let config = RedisConfig::new(url);
-            let open = || RedisTier::open(&config).map_err(|cause| cannot("--cache-redis", cause));
-            cache = cache.tier(open()?, TierConfig::default()).replicas(open()?, ReplicaConfig::default());
+        if let Some(redis) = self.stored.open_redis()? {
+            cache = cache.replicas(redis, ReplicaConfig::default());
         }
+        let cache = stored.into_iter().fold(cache, |cache, tier| cache.tier(tier, TierConfig::default()));
+        Ok(builder.cache(cache.build().map_err(|cause| cannot("--cache-memory", cause))?))
+    }
+}
+
+const MEBIBYTE: NonZeroU64 = NonZeroU64::new(1 << 20).expect("it is not zero");
+
+impl StoredArgs {
+    /// The tiers, nearest first: Redis, `SQLite`, Postgres. Within a tokio runtime.
+    pub(crate) fn open(&self) -> Result<Vec<Box<dyn StoredTier>>, Error> {
+        let mut tiers = Vec::new();
+        if let Some(redis) = self.open_redis()? {
+            tiers.push(Box::new(redis) as Box<dyn StoredTier>);
+        }
+        tiers.extend(self.open_databases()?);
+        Ok(tiers)
+    }
+
+    /// The tiers that keep answers for good.
+    pub(crate) fn open_databases(&self) -> Result<Vec<Box<dyn StoredTier>>, Error> {
+        let mut tiers: Vec<Box<dyn StoredTier>> = Vec::new();
         if let Some(path) = &self.sqlite {
             let tier = SqliteTier::open(&SqliteConfig::new(path)).map_err(|cause| cannot("--cache-sqlite", cause))?;
-            cache = cache.tier(tier, TierConfig::default());
+            tiers.push(Box::new(tier));
         }
-        Ok(builder.cache(cache.build().map_err(|cause| cannot("--cache-memory", cause))?))
+        #[cfg(feature = "postgres")]
+        if let Some(url) = &self.postgres {
+            use sconce::cache::{PostgresConfig, PostgresTier};
+            let opened = PostgresTier::open(&PostgresConfig::new(url));
+            tiers.push(Box::new(opened.map_err(|cause| cannot("--cache-postgres", cause))?));
+        }
+        Ok(tiers)
+    }
+
+    fn open_redis(&self) -> Result<Option<RedisTier>, Error> {
+        let open = |url: &String| RedisTier::open(&RedisConfig::new(url));
+        self.redis.as_ref().map(open).transpose().map_err(|cause| cannot("--cache-redis", cause))
     }
 }
 

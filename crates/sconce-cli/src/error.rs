@@ -52,6 +52,27 @@ pub(crate) enum Error {
     #[error("{flag}: {cause}")]
     Cache { flag: &'static str, cause: Box<dyn std::error::Error + Send + Sync> },
 
+    #[error("{what}\n  give one: {flags}")]
+    NoTier { what: &'static str, flags: &'static str },
+
+    #[error("{0}\n  what was stored until then stays; the same command goes on from there")]
+    Precompute(#[from] sconce::PrecomputeError),
+
+    #[error("the {tier} tier: {source}")]
+    Tier { tier: &'static str, source: sconce::cache::TierError },
+
+    #[error(
+        "cannot tell by its name what {} holds\n  say it with --format: text, jsonl, csv, tsv or parquet",
+        path.display()
+    )]
+    Format { path: PathBuf },
+
+    #[error("Parquet is not read from standard input, because its index is at its end; give a file")]
+    ParquetFromPipe,
+
+    #[error("--all deletes every entry of: {tiers}\n  add --yes to mean it")]
+    NotConfirmed { tiers: String },
+
     #[error("cannot read {}: {source}", path.display())]
     Input { path: PathBuf, source: io::Error },
 
@@ -92,7 +113,12 @@ impl Error {
     /// 2 for what the user gave, 1 for what went wrong on the way.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Output(_) | Self::Server(_) | Self::Signals(_) | Self::Threads(_) => ExitCode::FAILURE,
+            Self::Output(_)
+            | Self::Server(_)
+            | Self::Signals(_)
+            | Self::Threads(_)
+            | Self::Precompute(_)
+            | Self::Tier { .. } => ExitCode::FAILURE,
             Self::Pull(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
             _ => ExitCode::from(2),
         }

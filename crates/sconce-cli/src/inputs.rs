@@ -1,8 +1,15 @@
-//! Reads inputs on a thread of its own: lines, or whole files. Never more in memory than [`MAX_WAITING_BYTES`] and
-//! the one being read.
+//! Reads inputs on a thread of its own: lines, whole files, or a column of a table. Never more in memory than
+//! [`MAX_WAITING_BYTES`] and what is being read.
 
+mod csv;
+mod json_lines;
+mod lines;
+mod parquet;
+mod table;
+
+use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::Error;
+
+pub(crate) use table::{Format, Table};
 
 /// A longer line answers an error. Room for a large image as JSON; text models take less than that.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -21,12 +30,14 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 const MAX_READ_AHEAD: usize = 64;
 
 /// How a source is cut into inputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Each line is one input.
     Line,
     /// Each file is one input.
     File,
+    /// Each row of a table is one input.
+    Row(Table),
 }
 
 /// One input as it was read, before a model looks at it.
@@ -45,8 +56,20 @@ pub(crate) struct Record {
 pub(crate) struct Place {
     /// Named where inputs are files, or come from several.
     pub(crate) file: Option<Arc<str>>,
-    /// From 1; none where inputs are files.
+    /// Line, or row of a table without lines, from 1; none where inputs are files.
     pub(crate) line: Option<u64>,
+}
+
+/// As compilers say it: `file:line`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{file}:{line}"),
+            (Some(file), None) => f.write_str(file),
+            (None, Some(line)) => write!(f, "line {line}"),
+            (None, None) => f.write_str("standard input"),
+        }
+    }
 }
 
 /// An input that could not be read.
@@ -56,6 +79,14 @@ pub(crate) enum ReadError {
     TooLarge { unit: &'static str, max: usize },
     #[error("cannot read: {0}")]
     Io(#[from] io::Error),
+    #[error("not JSON: {0}; give one JSON string or object a line")]
+    NotJson(String),
+    #[error("there is no field '{column}'; there are: {}; --column names another", known.join(", "))]
+    NoField { column: String, known: Vec<String> },
+    #[error("field '{column}' holds {got}; it must be a text, or an array of numbers for a model of images")]
+    WrongType { column: String, got: String },
+    #[error("cannot read the rest of the table: {0}")]
+    Table(String),
 }
 
 /// Inputs that are being read.
@@ -72,10 +103,13 @@ impl Inputs {
     pub(crate) fn open(files: &[PathBuf], unit: Unit) -> Result<Self, Error> {
         let files = if files.is_empty() { vec![PathBuf::from("-")] } else { files.to_vec() };
         let sizes: Vec<Option<u64>> = files.iter().map(|path| regular_size(path)).collect();
-        if unit == Unit::Line {
+        if unit != Unit::File {
             for path in files.iter().filter(|path| !is_stdin(path)) {
                 check_readable(path).map_err(|source| Error::Input { path: path.clone(), source })?;
             }
+        }
+        if let Unit::Row(table) = &unit {
+            files.iter().try_for_each(|path| table.format_of(path).map(drop))?;
         }
         let (sender, records) = mpsc::channel(MAX_READ_AHEAD);
         let outlet = Outlet { sender, room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)), handle: Handle::current() };
@@ -84,9 +118,10 @@ impl Inputs {
         std::thread::spawn(move || {
             for path in &files {
                 let file = name_files.then(|| path.to_string_lossy().into());
-                let sent = match unit {
-                    Unit::Line => send_lines(path, file.as_ref(), &outlet),
+                let sent = match &unit {
+                    Unit::Line => lines::send(path, file.as_ref(), &outlet),
                     Unit::File => send_file(path, file, &outlet),
+                    Unit::Row(table) => table.send(path, file.as_ref(), &outlet),
                 };
                 if sent.is_err() {
                     return;
@@ -117,22 +152,6 @@ impl Outlet {
     }
 }
 
-fn send_lines(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
-    let place = |line| Place { file: file.cloned(), line: Some(line) };
-    let mut reader = match source(path) {
-        Ok(source) => BufReader::with_capacity(1 << 16, source),
-        Err(cause) => return outlet.send(place(1), Err(cause.into()), 0),
-    };
-    for number in 1.. {
-        match read_line(&mut reader, MAX_LINE_BYTES) {
-            Ok(Some(line)) => outlet.send(place(number), line.content, line.consumed)?,
-            Ok(None) => break,
-            Err(cause) => return outlet.send(place(number), Err(cause.into()), 0),
-        }
-    }
-    Ok(())
-}
-
 fn send_file(path: &Path, file: Option<Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
     let content = read_file(path, MAX_FILE_BYTES);
     let consumed = regular_size(path).unwrap_or(0);
@@ -147,46 +166,6 @@ fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
         return Err(ReadError::TooLarge { unit: "file", max });
     }
     Ok(content)
-}
-
-struct Line {
-    content: Result<Vec<u8>, ReadError>,
-    consumed: u64,
-}
-
-/// The next line without its end; none at the end of the source. The rest of a line beyond `max` is passed over.
-fn read_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<Line>> {
-    let mut content = Vec::new();
-    let mut consumed = 0;
-    let mut too_large = false;
-    loop {
-        let chunk = match reader.fill_buf() {
-            Ok(chunk) => chunk,
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
-            Err(cause) => return Err(cause),
-        };
-        let end = chunk.iter().position(|&byte| byte == b'\n');
-        let part = &chunk[..end.unwrap_or(chunk.len())];
-        too_large |= content.len() + part.len() > max;
-        if !too_large {
-            content.extend_from_slice(part);
-        }
-        let at_end = end.is_some() || chunk.is_empty();
-        let used = part.len() + usize::from(end.is_some());
-        consumed += used as u64;
-        reader.consume(used);
-        if at_end {
-            break;
-        }
-    }
-    if consumed == 0 {
-        return Ok(None);
-    }
-    if content.last() == Some(&b'\r') {
-        content.pop();
-    }
-    let content = if too_large { Err(ReadError::TooLarge { unit: "line", max }) } else { Ok(content) };
-    Ok(Some(Line { content, consumed }))
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -207,47 +186,4 @@ fn check_readable(path: &Path) -> io::Result<()> {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(source: &[u8], buffer: usize, max: usize) -> Vec<Option<Vec<u8>>> {
-        let mut reader = BufReader::with_capacity(buffer, source);
-        let mut lines = Vec::new();
-        let mut consumed = 0;
-        while let Some(line) = read_line(&mut reader, max).unwrap() {
-            consumed += line.consumed;
-            lines.push(line.content.ok());
-        }
-        assert_eq!(consumed, source.len() as u64, "each byte belongs to one line");
-        lines
-    }
-
-    #[test]
-    fn lines_do_not_depend_on_the_buffer_or_on_the_way_they_end() {
-        let table: [(&[u8], &[&[u8]]); 6] = [
-            (b"", &[]),
-            (b"\n", &[b""]),
-            (b"one\ntwo", &[b"one", b"two"]),
-            (b"one\r\n\r\ntwo\r\n", &[b"one", b"", b"two"]),
-            (b"\n\none\n", &[b"", b"", b"one"]),
-            (b"a\rb\n", &[b"a\rb"]),
-        ];
-        for (source, expected) in table {
-            for buffer in [1, 2, 3, 64] {
-                let expected: Vec<_> = expected.iter().map(|line| Some(line.to_vec())).collect();
-                assert_eq!(lines(source, buffer, 100), expected, "{source:?} in a buffer of {buffer}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_line_beyond_the_bound_fails_alone() {
-        for buffer in [1, 3, 64] {
-            let expected = vec![Some(b"1234".to_vec()), None, Some(b"ok".to_vec()), None];
-            assert_eq!(lines(b"1234\n12345\nok\n123456789", buffer, 4), expected);
-        }
-    }
 }

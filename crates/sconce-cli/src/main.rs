@@ -1,4 +1,4 @@
-//! The `sconce` command: serve models, run them over lines or files, list and fetch them.
+//! The `sconce` command: serve models, run them over lines or files, compute answers ahead of time, list and fetch models.
 //!
 //! Each command is one file: `args` says what can be asked, `main` hands it on, `error` says how it can end.
 //! The path of an input line: `inputs` reads it on a thread of its own, `lines` keeps a bounded number of them in
@@ -18,9 +18,12 @@ mod models;
 mod models_path;
 mod pixels;
 mod precision;
+mod precompute;
 mod progress;
 mod pull;
 mod serve;
+mod signals;
+mod stores;
 
 use std::process::ExitCode;
 
@@ -50,6 +53,8 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Serve(args) => async_runtime()?.block_on(serve::run(args)),
         Command::Embed(args) => async_runtime()?.block_on(infer::run(args, Wanted::Embedding)),
         Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
+        Command::Precompute(args) => async_runtime()?.block_on(precompute::run(args)),
+        Command::Cache(args) => async_runtime()?.block_on(stores::run(&args.command)),
         Command::Models(args) => async_runtime()?.block_on(models::run(args)),
         Command::Pull(args) => pull::run(args),
     }

@@ -21,11 +21,21 @@ impl InputProgress {
         let bar = match total_bytes {
             Some(total) => bytes_style(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())),
             None => ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
-                .with_style(style("{spinner} {human_pos} inputs, {per_sec}, {elapsed}")),
+                .with_style(style("{spinner} {msg} {human_pos} inputs, {per_sec}, {elapsed}")),
         };
         // Answers that scroll by on the same terminal are progress enough.
         let wanted = io::stderr().is_terminal() && !io::stdout().is_terminal();
         Self { bar, in_bytes: total_bytes.is_some(), appears: wanted.then(|| Instant::now() + PATIENCE) }
+    }
+
+    /// Shown beside the bar, or before the count.
+    pub(crate) fn say(&self, message: String) {
+        self.bar.set_message(message);
+    }
+
+    /// Prints a line above the bar, to standard error.
+    pub(crate) fn print(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
     }
 
     /// One more input, which took `bytes` of its source.
@@ -40,6 +50,11 @@ impl InputProgress {
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// A bar for so many entries.
+pub(crate) fn entries_bar(total: u64) -> ProgressBar {
+    ProgressBar::new(total).with_style(style("[{wide_bar}] {human_pos}/{human_len} entries, {per_sec}, {eta} left"))
 }
 
 /// A bar for a file of known size.

@@ -1,7 +1,7 @@
 //! `sconce serve`: load, listen, and drain when told to stop.
 
 use std::io::{self, ErrorKind};
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 
 use sconce::{ModelSource, Runtime, RuntimeBuilder};
 use tokio::net::TcpListener;
@@ -12,9 +12,10 @@ use crate::error::Error;
 use crate::models_path::{Found, ModelsPath};
 use crate::precision::Precisions;
 use crate::progress;
+use crate::signals::Signals;
 
-/// The status of a process that a second signal ended: 128 and the number of SIGINT.
-const INTERRUPTED: i32 = 130;
+const DRAINING: &str =
+    "draining: new connections are refused, requests in flight are answered (signal again to end at once)";
 
 /// Serves until SIGTERM or Ctrl-C, then answers what is in flight.
 pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
@@ -36,7 +37,7 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     // Before the address is printed: whoever reads it may send the signal at once.
     let signals = Signals::listen().map_err(Error::Signals)?;
     banner::print(&runtime, address)?;
-    let served = sconce_grpc::serve(runtime.clone(), listener, drain_begins(signals)).await;
+    let served = sconce_grpc::serve(runtime.clone(), listener, signals.first(DRAINING)).await;
     // On success the server has done this; after a failure the device threads still have to end.
     runtime.shutdown().await;
     served.map_err(|cause| Error::Server(cause.into()))?;
@@ -68,53 +69,4 @@ fn listen_error(address: &str, source: io::Error) -> Error {
         _ => "give HOST:PORT, for instance 127.0.0.1:8001",
     };
     Error::Listen { address: address.to_owned(), source, remedy }
-}
-
-/// Resolves at the first signal; from then on a second one ends the process.
-async fn drain_begins(mut signals: Signals) {
-    signals.next().await;
-    eprintln!("draining: new connections are refused, requests in flight are answered (signal again to end at once)");
-    tokio::spawn(async move {
-        signals.next().await;
-        process::exit(INTERRUPTED);
-    });
-}
-
-/// SIGTERM and SIGINT (Ctrl-C).
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// Ctrl-C, where there is no SIGTERM.
-#[cfg(windows)]
-struct Signals {
-    interrupt: tokio::signal::windows::CtrlC,
-}
-
-#[cfg(windows)]
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: tokio::signal::windows::ctrl_c()? })
-    }
-
-    async fn next(&mut self) {
-        self.interrupt.recv().await;
-    }
 }

@@ -186,13 +186,15 @@ struct Line<'a, T, D> {
     done: D,
 }
 
+/// Inputs that were looked up, with what was found for each.
+type LookedUp<T> = (Vec<Keyed<T>>, Vec<Found>);
 type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, PrecomputeError>> + Send + 'a>>;
 
 impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
     async fn run(mut self, mut next: impl AsyncFnMut() -> Option<(T, Input)>) -> Result<(), PrecomputeError> {
         let mut open = true;
         let mut read = Vec::new();
-        let mut lookup: Option<Operation<'a, (Vec<Keyed<T>>, Vec<Found>)>> = None;
+        let mut lookup: Option<Operation<'a, LookedUp<T>>> = None;
         let mut store: Option<Operation<'a, Vec<Answered<T>>>> = None;
         loop {
             self.compute_more();
@@ -256,7 +258,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
         None
     }
 
-    fn look_up(&self, read: Vec<Keyed<T>>) -> Operation<'a, (Vec<Keyed<T>>, Vec<Found>)> {
+    fn look_up(&self, read: Vec<Keyed<T>>) -> Operation<'a, LookedUp<T>> {
         let (tier, config) = (self.tier, self.config);
         Box::pin(async move {
             let keys: Vec<_> = read.iter().map(|keyed| keyed.key).collect();
@@ -265,7 +267,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
         })
     }
 
-    fn sort(&mut self, (read, found): (Vec<Keyed<T>>, Vec<Found>)) {
+    fn sort(&mut self, (read, found): LookedUp<T>) {
         for (keyed, found) in read.into_iter().zip(found) {
             match found {
                 Found::Hit(_) => {

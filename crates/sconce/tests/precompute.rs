@@ -115,7 +115,7 @@ impl Tier for Faulty {
             if self.fails() {
                 return Err(TierError::unavailable("it was told to fail"));
             }
-            let entries = self.entries.lock().unwrap();
+            let entries = self.entries.lock().expect("no test panics with the entries");
             Ok(keys.iter().map(|key| entries.get(key).cloned().map_or(Found::Miss, Found::Hit)).collect())
         })
     }
@@ -125,7 +125,7 @@ impl Tier for Faulty {
             if self.fails() {
                 return Err(TierError::unavailable("it was told to fail"));
             }
-            let mut entries = self.entries.lock().unwrap();
+            let mut entries = self.entries.lock().expect("no test panics with the entries");
             if self.room.is_some_and(|room| entries.len() + new.len() > room) {
                 return Err(TierError::Full);
             }

@@ -22,7 +22,7 @@ const VACUUM: &str = "VACUUM";
 
 impl StoredTier for SqliteTier {
     fn usage(&self) -> TierFuture<'_, Result<Usage, TierError>> {
-        Box::pin(self.read(|connection| usage(connection)))
+        Box::pin(self.read(usage))
     }
 
     fn scan(&self, from: Option<Cursor>, max: usize) -> TierFuture<'_, Result<Scanned, TierError>> {

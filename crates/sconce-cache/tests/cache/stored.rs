@@ -99,7 +99,7 @@ async fn postgres_conforms() {
 }
 
 fn short_lived(server: &PostgresServer) -> PostgresTier {
-    PostgresTier::open(&PostgresConfig { ttl: Some(SHORT), ..server.config() }).unwrap()
+    PostgresTier::open(&PostgresConfig { ttl: Some(SHORT), ..server.config() }).expect("the address of a server")
 }
 
 #[tokio::test]

@@ -1,0 +1,66 @@
+//! Tables, of which one column holds the inputs.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Closed, Outlet, csv, is_stdin, json_lines, lines, parquet};
+use crate::error::Error;
+
+/// How tables are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// What every file is; by its name if there is none.
+    pub(crate) format: Option<Format>,
+    /// Where the inputs are.
+    pub(crate) column: String,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// One text a line
+    Text,
+    /// One JSON string, object or array a line
+    Jsonl,
+    /// Comma-separated values with a header
+    Csv,
+    /// Tab-separated values with a header
+    Tsv,
+    /// Apache Parquet
+    Parquet,
+}
+
+impl Table {
+    /// The format that was asked for, else that of the file's name.
+    pub(crate) fn format_of(&self, path: &Path) -> Result<Format, Error> {
+        let format = self.format.or_else(|| by_name(path)).ok_or_else(|| Error::Format { path: path.to_owned() })?;
+        if format == Format::Parquet && is_stdin(path) {
+            return Err(Error::ParquetFromPipe);
+        }
+        Ok(format)
+    }
+
+    pub(super) fn send(&self, path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
+        let column = &self.column;
+        match self.format_of(path).expect("formats were checked before the first file was read") {
+            Format::Text => lines::send(path, file, outlet),
+            Format::Jsonl => json_lines::send(path, file, outlet, column),
+            Format::Csv => csv::send(path, file, outlet, column, b','),
+            Format::Tsv => csv::send(path, file, outlet, column, b'\t'),
+            Format::Parquet => parquet::send(path, file, outlet, column),
+        }
+    }
+}
+
+fn by_name(path: &Path) -> Option<Format> {
+    let extension = path.extension().and_then(OsStr::to_str)?.to_ascii_lowercase();
+    Some(match extension.as_str() {
+        "txt" | "text" => Format::Text,
+        "jsonl" | "ndjson" | "jsonlines" => Format::Jsonl,
+        "csv" => Format::Csv,
+        "tsv" | "tab" => Format::Tsv,
+        "parquet" | "pq" => Format::Parquet,
+        _ => return None,
+    })
+}

@@ -1,0 +1,164 @@
+//! `sconce precompute`: a database is filled with answers ahead of time.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use sconce::{Input, Model, ModelSource, PrecomputeConfig, Precomputed, Runtime, Truncation};
+use serde_json::json;
+
+use crate::answer;
+use crate::args::PrecomputeArgs;
+use crate::error::Error;
+use crate::inputs::{Format, Inputs, Place, Record, Table, Unit};
+use crate::models_path::{Found, ModelsPath};
+use crate::progress::InputProgress;
+use crate::signals::Signals;
+
+/// Inputs that fail and are told one by one; of the others only the number is told.
+const MAX_TOLD: u64 = 20;
+const STOPPING: &str = "stopping: what was begun is finished and stored (signal again to end at once)";
+
+/// Fills the database until there are no more inputs, or a signal says to stop.
+pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
+    let batching = args.batching.config();
+    batching.validate()?;
+    let tier = match args.stored.open_databases()? {
+        mut tiers if tiers.len() == 1 => tiers.remove(0),
+        none_or_several => {
+            let what =
+                if none_or_several.is_empty() { "there is no database to fill" } else { "there are two databases" };
+            return Err(Error::NoTier { what, flags: "--cache-sqlite FILE or --cache-postgres URL" });
+        }
+    };
+    let table =
+        Table { format: args.format.or(args.files.is_empty().then_some(Format::Jsonl)), column: args.column.clone() };
+    let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
+    let source = ModelSource { precision: args.precision, ..ModelSource::new(directory).name(name.clone()) };
+    let runtime = args.cpu.apply(Runtime::builder().batching(batching)).model(source).build()?;
+    let model = runtime.model(&name).expect("the runtime was built with this model");
+
+    let signals = Signals::listen().map_err(Error::Signals)?;
+    if args.files.is_empty() && io::stdin().is_terminal() {
+        eprintln!("reading standard input; Ctrl-D ends it");
+    }
+    let mut inputs = Inputs::open(&args.files, Unit::Row(table))?;
+    let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
+    let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
+    let mut run = Run::new(InputProgress::new(inputs.total_bytes));
+    let mut stop = std::pin::pin!(signals.first(STOPPING));
+    let (mut stopped, mut unread) = (false, Vec::new());
+    let next = async || {
+        while !stopped {
+            tokio::select! {
+                biased;
+                () = &mut stop => stopped = true,
+                record = inputs.records.recv() => match record.map(|record| to_input(model, record)) {
+                    None => return None,
+                    Some(Ok(input)) => return Some(input),
+                    Some(Err(failed)) => unread.push(failed),
+                },
+            }
+        }
+        None
+    };
+    let ended = model.precompute(&tier, &config, next, |place, outcome| run.done(&place, outcome)).await;
+    for (place, message) in unread {
+        run.failed(&place, &message);
+    }
+    tier.settle().await.ok();
+    runtime.shutdown().await;
+    run.report(args.json, stopped)?;
+    ended?;
+    Ok(run.exit_code())
+}
+
+/// An input and where it came from, with the bytes of its source; or why it is none.
+fn to_input(model: &Model, record: Record) -> Result<(Source, Input), (Source, String)> {
+    let Record { place, content, consumed, .. } = record;
+    let source = Source { place, consumed };
+    match content.map_err(|cause| cause.to_string()).and_then(|content| answer::input(model, content)) {
+        Ok(input) => Ok((source, input)),
+        Err(message) => Err((source, message)),
+    }
+}
+
+struct Source {
+    place: Place,
+    consumed: u64,
+}
+
+/// What became of the inputs so far.
+struct Run {
+    progress: InputProgress,
+    started: Instant,
+    inputs: u64,
+    stored: u64,
+    found: u64,
+    duplicates: u64,
+    failed: u64,
+}
+
+impl Run {
+    fn new(progress: InputProgress) -> Self {
+        Self { progress, started: Instant::now(), inputs: 0, stored: 0, found: 0, duplicates: 0, failed: 0 }
+    }
+
+    fn done(&mut self, source: &Source, outcome: Precomputed) {
+        match outcome {
+            Precomputed::Stored => self.stored += 1,
+            Precomputed::Found => self.found += 1,
+            Precomputed::Duplicate => self.duplicates += 1,
+            Precomputed::Failed(error) => return self.failed(source, &error.to_string()),
+            _ => unreachable!("there is nothing else that can become of an input"),
+        }
+        self.advance(source);
+    }
+
+    fn failed(&mut self, source: &Source, message: &str) {
+        self.failed += 1;
+        if self.failed <= MAX_TOLD {
+            self.progress.print(&format!("{}: {message}", source.place));
+        } else if self.failed == MAX_TOLD + 1 {
+            self.progress.print("more inputs fail; the end tells how many");
+        }
+        self.advance(source);
+    }
+
+    fn advance(&mut self, source: &Source) {
+        self.inputs += 1;
+        self.progress.advance(source.consumed);
+        if self.inputs.is_multiple_of(64) {
+            let rate = self.inputs as f64 / self.started.elapsed().as_secs_f64();
+            self.progress.say(format!("{} inputs, {rate:.0}/s", self.inputs));
+        }
+    }
+
+    fn report(&self, as_json: bool, stopped: bool) -> io::Result<()> {
+        self.progress.finish();
+        let Self { inputs, stored, found, duplicates, failed, .. } = self;
+        let seconds = self.started.elapsed().as_secs_f64();
+        let mut out = io::stdout().lock();
+        if as_json {
+            let summary = json!({
+                "inputs": inputs, "stored": stored, "found": found, "duplicates": duplicates, "failed": failed,
+                "seconds": seconds, "stopped": stopped,
+            });
+            return writeln!(out, "{summary}");
+        }
+        let rate = *inputs as f64 / seconds;
+        writeln!(
+            out,
+            "{inputs} inputs in {seconds:.1} s ({rate:.0}/s): {stored} computed and stored, {found} there already, \
+             {duplicates} given more than once, {failed} failed"
+        )?;
+        if stopped {
+            writeln!(out, "stopped early; the same command goes on from here")?;
+        }
+        Ok(())
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
