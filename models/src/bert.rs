@@ -1,12 +1,14 @@
 //! BERT (Devlin et al., arXiv:1810.04805): text embedding and sequence classification.
 
 mod config;
+mod demand;
 mod encoder;
 mod packed;
 mod tensors;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -17,7 +19,7 @@ use tensors::TensorBert;
 
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
-    Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
+    Classification, Demand, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
     ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature, TEXT_INPUT, Target, Task,
     TextProcessor, Truncation, Weights, labels,
 };
@@ -27,12 +29,22 @@ pub(crate) const FAMILY: Family = Family {
     model_type: "bert",
     summary: "text embedding and classification (BertModel, BertForSequenceClassification)",
     precisions,
+    demand,
     load,
 };
 
 /// Lower ones have kernels on the CPU alone.
 fn precisions(device: &Device) -> &'static [Precision] {
     if device.is_cpu() { &Precision::ALL } else { &[Precision::F32] }
+}
+
+fn demand(directory: &ModelDirectory, precision: Precision) -> Result<Demand, LoadError> {
+    let config = Config::read(directory)?;
+    let head = match config.architecture().map_err(|message| directory.invalid("config.json", message))? {
+        Architecture::Embedding => HeadKind::Mean,
+        Architecture::Classification => HeadKind::Classifier { labels: config.id2label.as_ref().map_or(2, BTreeMap::len) },
+    };
+    Ok(demand::demand(&config, head, precision))
 }
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {

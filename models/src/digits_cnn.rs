@@ -1,6 +1,7 @@
 //! A small convolutional network that reads one handwritten digit:
 //! convolution → relu → max pool → convolution → relu → max pool → linear → relu → linear.
 
+mod demand;
 mod packed;
 mod tensors;
 #[cfg(test)]
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use tensors::TensorDigits;
 
 use crate::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
+    Array, ArrayData, Classification, Demand, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
     LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
     Truncation, Weights, labels, sizes,
 };
@@ -27,8 +28,15 @@ pub(crate) const FAMILY: Family = Family {
     model_type: "digits-cnn",
     summary: "handwritten digits from 8×8 pixels",
     precisions: |_| &[Precision::F32],
+    demand,
     load,
 };
+
+fn demand(directory: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
+    let config: Config = directory.config()?;
+    config.check().map_err(|message| directory.invalid("config.json", message))?;
+    Ok(demand::demand(&config))
+}
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config: Config = directory.config()?;

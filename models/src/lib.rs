@@ -23,6 +23,7 @@
 //! to [`Registry::register`] instead.
 
 mod bert;
+mod demand;
 mod dense;
 mod digits_cnn;
 mod directory;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 pub use candle_core::Device;
 pub use sconce_kernels::Team;
 
+pub use demand::Demand;
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
 pub use error::{ForwardError, InputError, LoadError};
@@ -55,7 +57,7 @@ pub use input::{Array, ArrayData, Input, Truncation};
 pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
 pub use output::{Classification, Output};
 pub use precision::{Precision, UnknownPrecision};
-pub use registry::{Family, LoadOptions, Registry, Target};
+pub use registry::{Family, LoadOptions, Registry, Survey, Target};
 pub use sconce_kernels::Isa;
 pub use settings::{BatchingSettings, ModelSettings, Pooling, Settings};
 pub use signature::{InputKind, InputSpec, Signature, Task};

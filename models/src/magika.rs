@@ -3,6 +3,7 @@
 //! Embedding → gelu → four neighbours side by side → layer norm over the *positions* → convolution over positions →
 //! gelu → maximum over positions → layer norm → linear.
 
+mod demand;
 mod packed;
 mod tensors;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use serde::Deserialize;
 use tensors::TensorMagika;
 
 use crate::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
+    Array, ArrayData, Classification, Demand, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
     LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
     Truncation, Weights, labels, sizes,
 };
@@ -33,8 +34,15 @@ pub(crate) const FAMILY: Family = Family {
     model_type: "magika",
     summary: "the type of a file from its content",
     precisions: |_| &[Precision::F32],
+    demand,
     load,
 };
+
+fn demand(directory: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
+    let config: Config = directory.config()?;
+    config.check().map_err(|message| directory.invalid("config.json", message))?;
+    Ok(demand::demand(&config))
+}
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config: Config = directory.config()?;

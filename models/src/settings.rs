@@ -46,6 +46,8 @@ impl Settings {
 pub struct ModelSettings {
     /// What the network is computed in, unless whoever loads it asks for another; unset: f32.
     pub precision: Option<Precision>,
+    /// Where it runs, unless whoever loads it asks for another place: `auto`, `cpu` or `cuda:N`; unset: `cpu`.
+    pub device: Option<String>,
     /// How token vectors become one; unset: what the model directory says, else the mean.
     pub pooling: Option<Pooling>,
     /// Whether embeddings are scaled to length 1; unset: what the model directory says, else yes.
