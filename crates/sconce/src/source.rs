@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sconce_cache::CrossPrecision;
 use sconce_models::Precision;
 
 /// A model directory, with what is asked of the model beyond its `sconce.toml`. Made from anything that is a path.
@@ -26,14 +27,17 @@ pub struct ModelSource {
     /// What its network is computed in; `None`: what `sconce.toml` says, else f32. One that the model does not have is
     /// refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
     pub precision: Option<Precision>,
-    /// Whether the runtime's cache, if it has one, keeps this model's answers.
+    /// Whether the runtime's cache, if it has one, keeps this model's answers; `sconce.toml` can say no, too.
     pub cached: bool,
+    /// Whether an answer that a higher precision made may be given from the cache; `None`: what `sconce.toml` says, else what the
+    /// runtime does.
+    pub cross_precision: Option<CrossPrecision>,
 }
 
 impl ModelSource {
     /// The model in `directory`, with nothing asked of it.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), name: None, precision: None, cached: true }
+        Self { directory: directory.into(), name: None, precision: None, cached: true, cross_precision: None }
     }
 
     /// Names the model.
@@ -46,6 +50,12 @@ impl ModelSource {
     #[must_use]
     pub fn uncached(self) -> Self {
         Self { cached: false, ..self }
+    }
+
+    /// Says whether an answer that a higher precision made may be given from the cache.
+    #[must_use]
+    pub fn cross_precision(self, policy: CrossPrecision) -> Self {
+        Self { cross_precision: Some(policy), ..self }
     }
 
     /// Asks for a precision.
