@@ -24,6 +24,7 @@
 //! | [`embedding`] | tables in f32 or int8; the sum of three rows and its norm |
 //! | [`pooling`] | one vector per sequence |
 //! | [`encoder`] | all of them as one operation on packed tokens |
+//! | [`device`] | the CUDA devices of this machine; no kernel |
 //!
 //! | instruction set | where its tests have run |
 //! |---|---|
@@ -37,9 +38,14 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+// Named so that it is linked: candle's CUDA backend finds its functions there.
+#[cfg(feature = "cuda")]
+use sconce_cuda_link as _;
+
 mod aligned;
 pub mod attention;
 pub mod bias_gelu;
+pub mod device;
 pub mod embedding;
 pub mod encoder;
 mod error;

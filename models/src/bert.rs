@@ -19,9 +19,9 @@ use tensors::TensorBert;
 
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
-    Classification, Demand, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
-    ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature, TEXT_INPUT, Target, Task,
-    TextProcessor, Truncation, Weights, labels,
+    Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
+    LoadError, LoadedModel, ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature,
+    TEXT_INPUT, Target, Task, TextProcessor, Truncation, Weights, labels,
 };
 
 /// `"model_type": "bert"`.
@@ -42,7 +42,9 @@ fn demand(directory: &ModelDirectory, precision: Precision) -> Result<Demand, Lo
     let config = Config::read(directory)?;
     let head = match config.architecture().map_err(|message| directory.invalid("config.json", message))? {
         Architecture::Embedding => HeadKind::Mean,
-        Architecture::Classification => HeadKind::Classifier { labels: config.id2label.as_ref().map_or(2, BTreeMap::len) },
+        Architecture::Classification => {
+            HeadKind::Classifier { labels: config.id2label.as_ref().map_or(2, BTreeMap::len) }
+        }
     };
     Ok(demand::demand(&config, head, precision))
 }
@@ -117,6 +119,7 @@ fn signature(text: &TextProcessor, task: Task, weights: &Weights, target: &Targe
         input: InputSpec { name: TEXT_INPUT, kind },
         task,
         precision: target.precision,
+        device: DeviceName::of(&target.device),
         parameters: weights.parameters(),
     }
 }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, DeviceLocation};
+use candle_core::Device;
 use sconce_kernels::Team;
 
 use crate::settings::MODEL_FIELDS;
-use crate::{Demand, LoadError, LoadedModel, ModelDirectory, Precision, Settings, bert, digits_cnn, magika};
+use crate::{
+    Demand, DeviceName, LoadError, LoadedModel, ModelDirectory, Precision, Settings, bert, digits_cnn, magika,
+};
 
 /// One kind of model: how to load a directory whose `config.json` names it.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +128,16 @@ impl Registry {
         Ok(Survey { precision, demand: (family.demand)(&directory, precision)?, settings })
     }
 
+    /// What the `sconce.toml` of a model sets, or the defaults.
+    ///
+    /// # Errors
+    /// [`LoadError`] if there is no such model, or its settings are wrong.
+    pub fn settings(&self, directory: &Path) -> Result<Settings, LoadError> {
+        let directory = ModelDirectory::new(directory);
+        self.family_of(&directory)?;
+        directory.settings(&MODEL_FIELDS)
+    }
+
     fn family_of(&self, directory: &ModelDirectory) -> Result<&Family, LoadError> {
         let model_type = directory.model_type()?;
         self.family(&model_type).ok_or_else(|| LoadError::UnknownModelType {
@@ -155,17 +167,8 @@ impl Family {
             path,
             model_type: self.model_type.to_owned(),
             precision,
-            device: name(&options.device),
+            device: DeviceName::of(&options.device),
             allowed: (self.precisions)(&options.device).to_vec(),
         }
-    }
-}
-
-/// `cpu`, `cuda:0` or `metal:0`.
-fn name(device: &Device) -> String {
-    match device.location() {
-        DeviceLocation::Cpu => "cpu".to_owned(),
-        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }

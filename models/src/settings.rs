@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::Precision;
+use crate::{Placement, Precision};
 
 /// The fields of `[model]` that a family may leave without meaning.
 pub(crate) const MODEL_FIELDS: [&str; 3] = ["pooling", "normalize", "max_tokens"];
@@ -48,8 +48,8 @@ impl Settings {
 pub struct ModelSettings {
     /// What the network is computed in, unless whoever loads it asks for another; unset: f32.
     pub precision: Option<Precision>,
-    /// Where it runs, unless whoever loads it asks for another place: `auto`, `cpu` or `cuda:N`; unset: `cpu`.
-    pub device: Option<String>,
+    /// Where it runs, unless whoever loads it asks for another place; unset: where the runtime's models do.
+    pub device: Option<Placement>,
     /// How token vectors become one; unset: what the model directory says, else the mean.
     pub pooling: Option<Pooling>,
     /// Whether embeddings are scaled to length 1; unset: what the model directory says, else yes.

@@ -24,9 +24,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use admission::{Pace, Turns};
-use devices::Drain;
 pub(crate) use devices::MAX_DEVICES;
 pub use devices::{Barred, DeviceState, Profile, Role, Trouble};
+use devices::{Drain, Share};
 use forming::{Forming, Member};
 use waiting::Waiting;
 pub use waiting::{Entry, EntryId};
@@ -181,13 +181,13 @@ impl<T> Batcher<T> {
 
     /// What a device that is idle is to do. Whatever is handed out has left the queue.
     pub fn poll_on(&mut self, now: Instant, device: usize) -> Step<T> {
-        if let Some(until) = self.leaves_until(now, device) {
-            self.watched_until = until;
-            return match until {
-                Some(until) => Step::WaitUntil(until),
-                None if self.is_over() => Step::Finish,
-                None => Step::Wait,
-            };
+        match self.share_of(now, device) {
+            Share::Takes => {}
+            Share::LeavesUntil(until) => {
+                self.watched_until = Some(until);
+                return Step::WaitUntil(until);
+            }
+            Share::Leaves => return if self.is_over() { Step::Finish } else { Step::Wait },
         }
         let lingered = self.lingering_until.take().is_some();
         let mut forming = std::mem::take(&mut self.forming);

@@ -54,7 +54,8 @@ pub fn choose(now: Instant, own: usize, candidates: &[Option<Candidate>]) -> Cho
     let others = candidates.iter().enumerate().filter(|(device, _)| *device != own).filter_map(|(_, other)| *other);
     let sooner = others.filter(|other| other.completes_in(now) < mine.batch);
     // By then the other is so overdue that this one would be sooner.
-    let until = sooner.map(|other| other.busy_until.unwrap_or(now).max(now) + (mine.batch - other.all)).max();
+    let until =
+        sooner.map(|other| other.busy_until.unwrap_or(now).max(now) + mine.batch.saturating_sub(other.all)).max();
     until.map_or(Choice::Take, Choice::LeaveUntil)
 }
 
@@ -98,7 +99,8 @@ mod tests {
         /// With `waiting` in the queue, in batches of at most 16.
         fn candidate(self, now: Instant, waiting: u32) -> Candidate {
             let time = |weight| (self.fixed + self.per_weight * weight) * MS;
-            let all = waiting / 16 * time(16) + if waiting % 16 > 0 { time(waiting % 16) } else { Duration::ZERO };
+            let rest = Some(waiting % 16).filter(|rest| *rest > 0);
+            let all = waiting / 16 * time(16) + rest.map_or(Duration::ZERO, time);
             Candidate { busy_until: self.busy.map(|busy| now + busy * MS), batch: time(waiting.min(16)), all }
         }
     }

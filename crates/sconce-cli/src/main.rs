@@ -8,9 +8,13 @@
 mod answer;
 mod args;
 mod banner;
+mod bench;
 mod cache;
 mod catalogue;
+mod device_memory;
+mod devices;
 mod error;
+mod explain;
 mod infer;
 mod inputs;
 mod lines;
@@ -21,6 +25,7 @@ mod precision;
 mod progress;
 mod pull;
 mod serve;
+mod table;
 
 use std::process::ExitCode;
 
@@ -50,6 +55,9 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Serve(args) => async_runtime()?.block_on(serve::run(args)),
         Command::Embed(args) => async_runtime()?.block_on(infer::run(args, Wanted::Embedding)),
         Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
+        Command::Devices(args) => devices::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Models(args) => async_runtime()?.block_on(models::run(args)),
         Command::Pull(args) => pull::run(args),
     }

@@ -17,7 +17,9 @@ pub(super) fn demand(config: &Config) -> Demand {
     Demand {
         weight_bytes: f32_bytes(kernels[0] + kernels[1] + linear + biases),
         flops_per_weight: 2.0 * products as f64,
-        bytes_per_weight: f32_bytes(side.pow(2) * config.num_channels + convolved(side) * first + convolved(half) * second),
+        bytes_per_weight: f32_bytes(
+            side.pow(2) * config.num_channels + convolved(side) * first + convolved(half) * second,
+        ),
         unit: "item",
     }
 }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use sconce_models::{Family, InputKind, LoadError, LoadOptions, ModelDirectory, Precision, Registry, Target, Task};
+use sconce_models::{
+    Demand, Family, InputKind, LoadError, LoadOptions, ModelDirectory, Precision, Registry, Target, Task,
+};
 use serde_json::{Value, json};
 
 use crate::{copy_of, edit_config, infer, load};
@@ -174,6 +176,7 @@ fn a_family_from_outside_is_loaded_by_its_name() {
         model_type: "mine",
         summary: "digits under another name",
         precisions: |_| &[Precision::F32],
+        demand: |_, _| Ok(Demand { weight_bytes: 4, flops_per_weight: 2.0, bytes_per_weight: 4, unit: "item" }),
         load: digits_again,
     });
     let known: Vec<&str> = registry.known().map(|family| family.model_type).collect();

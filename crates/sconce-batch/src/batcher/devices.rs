@@ -75,6 +75,14 @@ pub(super) struct Drain {
     away: Option<Away>,
 }
 
+/// What a device that is free does about what waits.
+pub(super) enum Share {
+    Takes,
+    /// It is for others; if they have not taken it by then, the device asks again.
+    LeavesUntil(Instant),
+    Leaves,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Away {
     ForEver,
@@ -219,24 +227,23 @@ impl<T> Batcher<T> {
         self.devices[device].max_weight(now).map_or(bound, |weight| weight.min(bound))
     }
 
-    /// Whether a device that is free leaves what waits to another, and until when at most.
-    pub(super) fn leaves_until(&self, now: Instant, device: usize) -> Option<Option<Instant>> {
+    /// What a device that is free does about what waits.
+    pub(super) fn share_of(&self, now: Instant, device: usize) -> Share {
         if self.devices.len() == 1 {
-            return None;
+            return Share::Takes;
         }
         if !self.is_wanted(now, device) {
-            let back = match self.devices[device].away {
-                Some(Away::Until(until)) if now < until => Some(until),
-                _ => None,
+            return match self.devices[device].away {
+                Some(Away::Until(until)) if now < until => Share::LeavesUntil(until),
+                _ => Share::Leaves,
             };
-            return Some(back);
         }
         if !self.chooses {
-            return None;
+            return Share::Takes;
         }
         match choose(now, device, &self.candidates(now)) {
-            Choice::Take => None,
-            Choice::LeaveUntil(until) => Some(Some(until)),
+            Choice::Take => Share::Takes,
+            Choice::LeaveUntil(until) => Share::LeavesUntil(until),
         }
     }
 

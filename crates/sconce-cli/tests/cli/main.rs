@@ -1,6 +1,8 @@
 //! The real binary on the real models of the zoo.
 
+mod bench;
 mod command;
+mod explain;
 mod hub;
 mod infer;
 mod models;
