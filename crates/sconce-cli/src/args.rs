@@ -251,7 +251,7 @@ pub(crate) struct ExplainArgs {
 /// Compare devices and precisions: the same models and batches on each, in turns.
 ///
 /// Answers are compared with those of the CPU in f32 before anything is timed: what differs by more than 1e-5 in f32, 2e-3 in f16,
-/// 1e-2 in bf16 (of the largest number of a row), or has a cosine below 0.99 in a lower precision, is not timed, and the exit status
+/// 1e-2 in bf16 (of the largest number of an answer), or has a cosine below 0.99 in a lower precision, is not timed, and the exit status
 /// is 1. Batches are `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; of a model that reads no text, as many items.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\

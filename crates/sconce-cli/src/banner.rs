@@ -24,7 +24,7 @@ pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
         let devices: Vec<_> =
             model.devices().iter().filter(|it| it.role == Role::Serves).map(|it| it.name.to_string()).collect();
         let device = devices.join(" and ");
-        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4} on {device}")?;
+        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}  {device}")?;
         writeln!(out, "  loaded in {:.0?}", model.load_time())?;
     }
     writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;

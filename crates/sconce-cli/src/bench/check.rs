@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sconce::{DeviceName, Precision};
+use sconce::{DeviceName, Output, Precision};
 
 use super::shape::Shape;
 use super::subject::Cell;
@@ -11,7 +11,7 @@ use crate::error::Error;
 /// How far answers may be from those of the CPU in f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bound {
-    /// The largest difference, as a part of the largest number of the row or of 1.
+    /// The largest difference, as a part of the largest number of the answer or of 1.
     Gap(f64),
     /// The lowest cosine of a row, where a precision changes every number a little.
     Cosine(f64),
@@ -80,7 +80,9 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
         let expected =
             expected.map_err(|cause| Error::Forward { what: format!("{} on the CPU", cell.shape), cause })?;
         let bound = Bound::of(cell.precision);
-        let distance = bound.distance(&cell.forward()?, &expected);
+        let answers =
+            |rows: Vec<Vec<f32>>| rows.into_iter().map(|row| numbers(cell.processor.finish(row))).collect::<Vec<_>>();
+        let distance = bound.distance(&answers(cell.forward()?), &answers(expected));
         (cell.distance, cell.right) = (Some(distance), bound.allows(distance));
         if !cell.right {
             let Cell { device, precision, shape, .. } = *cell;
@@ -88,6 +90,15 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
         }
     }
     Ok(failures)
+}
+
+/// What a caller gets: of a classifier the scores, for a row of logits near zero points nowhere.
+fn numbers(output: Output) -> Vec<f32> {
+    match output {
+        Output::Embedding(embedding) => embedding,
+        Output::Classification(classification) => classification.scores,
+        _ => Vec::new(),
+    }
 }
 
 /// The worse of two, and NaN if there is one.

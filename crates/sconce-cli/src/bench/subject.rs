@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sconce::models::{Features, LoadOptions, LoadedModel, Network, Team};
+use sconce::models::{Features, LoadOptions, LoadedModel, Network, Processor, Team};
 use sconce::{BuildError, DeviceName, LoadError, Precision, Registry};
 
 use super::energy::Meter;
@@ -32,6 +32,8 @@ pub(crate) struct Cell {
     pub(crate) network: SharedNetwork,
     /// Of the same model on the CPU in f32, which is what answers are compared with.
     pub(crate) reference: SharedNetwork,
+    /// Makes answers of rows.
+    pub(crate) processor: Arc<dyn Processor>,
     pub(crate) meter: Rc<Meter>,
     /// How far its answers are from those, if they were compared.
     pub(crate) distance: Option<f64>,
@@ -83,6 +85,7 @@ impl Subjects<'_> {
                     batch: Rc::clone(batch),
                     network: Rc::clone(&network),
                     reference: Rc::clone(&reference),
+                    processor: Arc::clone(&processor),
                     meter: Rc::clone(&meter),
                     distance: None,
                     right: false,

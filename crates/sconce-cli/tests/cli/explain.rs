@@ -9,7 +9,7 @@ fn the_device_and_the_reason_are_told_in_figures() {
     let said = ended(&["explain", MODEL], b"").succeeded().stdout;
     for words in [
         "tiny-bert-sentiment in f32: weights",
-        "MFLOP per token",
+        "FLOP per token",
         "placement: auto",
         "cpu",
         "serves",
