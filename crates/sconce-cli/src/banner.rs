@@ -21,7 +21,7 @@ pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
         let task = models::task(&signature.task);
         let parameters = models::parameters(signature.parameters);
         let (precision, device) = (signature.precision, signature.device);
-        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4} on {device}")?;
+        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}  {device}")?;
         writeln!(out, "  loaded in {:.0?}", model.load_time())?;
     }
     writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;

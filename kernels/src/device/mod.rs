@@ -29,8 +29,8 @@ use candle_core::{Device, Error};
 /// What candle's kernels are compiled for, at least.
 pub const MIN_COMPUTE_CAPABILITY: Version = Version { major: 8, minor: 0 };
 
-/// What the driver must support, at least, to read candle's kernels (PTX 9.0).
-pub const MIN_DRIVER: Version = Version { major: 13, minor: 0 };
+/// What the driver must support, at least, to read the kernels (PTX 8.4).
+pub const MIN_DRIVER: Version = Version { major: 12, minor: 4 };
 
 /// Of a device's architecture (its compute capability), or of CUDA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
