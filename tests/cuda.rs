@@ -3,7 +3,6 @@
 //! Where there is no device each test says so and passes; `tests/run cuda` runs them on the simulator.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use sconce::{Array, ArrayData, DeviceError, DeviceName, Input, ModelSource, Runtime, Truncation};
 use sconce_models::{Features, LoadOptions, LoadedModel, Registry};
@@ -11,11 +10,10 @@ use sconce_tests::path_or_skip;
 
 const GPU: DeviceName = DeviceName::Cuda { ordinal: 0 };
 
-/// The first CUDA device, opened once for all tests; says so where there is none.
+/// The first CUDA device; says so where there is none.
 fn gpu_or_skip() -> Option<sconce_models::Device> {
-    static GPU_OPENED: OnceLock<Result<sconce_models::Device, DeviceError>> = OnceLock::new();
-    match GPU_OPENED.get_or_init(|| GPU.open()) {
-        Ok(device) => Some(device.clone()),
+    match GPU.open() {
+        Ok(device) => Some(device),
         Err(error @ (DeviceError::NoDriver { .. } | DeviceError::NoDevice)) => {
             eprintln!("SKIPPED: {error}");
             None
