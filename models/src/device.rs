@@ -24,7 +24,7 @@ pub enum DeviceName {
     Cpu,
     /// `cuda:N`: a GPU of NVIDIA's.
     Cuda {
-        /// Its number, as `nvidia-smi` counts within CUDA_VISIBLE_DEVICES.
+        /// Its number, as `nvidia-smi` counts within `CUDA_VISIBLE_DEVICES`.
         ordinal: usize,
     },
     /// `metal:N`: a GPU of Apple's, which whoever loads a model has opened; none is opened by this name.
