@@ -99,13 +99,11 @@ impl Memory {
         }
     }
 
-    /// A fresh address for `bytes`, which [`Self::map`] makes usable.
+    /// A fresh address for `bytes`, which [`Self::map`] makes usable. Nothing counts as used yet.
     pub fn reserve(&mut self, bytes: usize) -> u64 {
         let start = self.next;
         // At least one unmapped stretch lies between neighbours.
         self.next = (start + bytes as u64 + 1).next_multiple_of(ALIGNMENT) + ALIGNMENT;
-        self.used += bytes;
-        self.peak = self.peak.max(self.used);
         start
     }
 

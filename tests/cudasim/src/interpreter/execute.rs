@@ -19,8 +19,8 @@ pub enum Flow {
     WaitForLanes,
     /// The warp has met at a `bar.warp.sync`.
     WarpSync,
-    /// `bar.arrive`: barrier and number of threads.
-    Arrive(u32, Option<u32>),
+    /// `bar.arrive` at a barrier.
+    Arrive(u32),
     /// A barrier of the block, and the register of a reduction's result.
     Barrier(Waiting, Register),
 }
@@ -117,7 +117,7 @@ impl Machine<'_> {
                 if *waits {
                     Ok(Flow::Barrier(Waiting { barrier, threads, at: 0, reduction: None }, DISCARD))
                 } else {
-                    Ok(Flow::Arrive(barrier, threads))
+                    Ok(Flow::Arrive(barrier))
                 }
             }
             Operation::BarrierReduce { id, mode, d, predicate, negated } => {

@@ -326,7 +326,7 @@ impl Warp {
                     self.time = shared.warp_barrier();
                     pc += 1;
                 }
-                Flow::Arrive(barrier, _) => {
+                Flow::Arrive(barrier) => {
                     self.arrived.push((barrier, active.count_ones()));
                     pc += 1;
                 }
