@@ -29,8 +29,8 @@ use candle_core::{Device, Error};
 /// What candle's kernels are compiled for, at least.
 pub const MIN_COMPUTE_CAPABILITY: Version = Version { major: 8, minor: 0 };
 
-/// What the driver must support, at least, to read candle's kernels (PTX 9.0).
-pub const MIN_DRIVER: Version = Version { major: 13, minor: 0 };
+/// What the driver must support, at least, to read the kernels (PTX 8.4).
+pub const MIN_DRIVER: Version = Version { major: 12, minor: 4 };
 
 /// Of a device's architecture (its compute capability), or of CUDA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,6 +168,14 @@ pub fn cuda_devices() -> Result<Vec<CudaDevice>, DeviceError> {
     backend::devices()
 }
 
+/// One of them.
+///
+/// # Errors
+/// [`DeviceError`] says why there is no such device.
+pub fn cuda_device(ordinal: usize) -> Result<CudaDevice, DeviceError> {
+    backend::device(ordinal)
+}
+
 /// The CUDA version that the driver supports.
 ///
 /// # Errors
@@ -179,16 +187,14 @@ pub fn cuda_driver() -> Result<Version, DeviceError> {
 /// A device for candle, with one stream for all its tensors, whatever threads use them; no events are recorded. Memory that
 /// is given back is kept for the next batch.
 ///
-/// Opened twice, a device has two streams with no order between them: share the [`Device`], and copy no tensor from one
-/// to the other.
+/// It is opened once and stays open until the process ends: asked for again, it is the same device with the same stream.
+/// Closing it would not be safe to do, either: candle's handles of cuBLAS and cuRAND panic when a device that was lost
+/// refuses to close them.
 ///
 /// # Errors
 /// [`DeviceError`] says why it cannot be used.
 pub fn open_cuda(ordinal: usize) -> Result<Device, DeviceError> {
-    let devices = backend::devices()?;
-    let count = devices.len();
-    let device = devices.into_iter().nth(ordinal).ok_or(DeviceError::UnknownOrdinal { ordinal, count })?;
-    device.check(backend::driver()?)?;
+    backend::device(ordinal)?.check(backend::driver()?)?;
     backend::open(ordinal)
 }
 

@@ -17,12 +17,12 @@ fn device(major: u32, minor: u32) -> CudaDevice {
 #[test]
 fn a_device_or_a_driver_that_is_too_old_is_refused_with_what_is_needed() {
     let driver = |major, minor| Version { major, minor };
-    assert_eq!(device(8, 0).check(driver(13, 0)), Ok(()));
+    assert_eq!(device(8, 0).check(driver(12, 4)), Ok(()));
     assert_eq!(device(12, 1).check(driver(14, 2)), Ok(()));
     let old = device(7, 5).check(driver(13, 0)).unwrap_err();
     assert_eq!(old.to_string(), "cuda:0 (Test) has compute capability 7.5; 8.0 or higher is needed");
-    let old = device(8, 9).check(driver(12, 8)).unwrap_err();
-    assert_eq!(old.to_string(), "the driver supports CUDA 12.8; 13.0 or higher is needed: update NVIDIA's driver");
+    let old = device(8, 9).check(driver(12, 3)).unwrap_err();
+    assert_eq!(old.to_string(), "the driver supports CUDA 12.3; 12.4 or higher is needed: update NVIDIA's driver");
 }
 
 #[test]
@@ -41,6 +41,14 @@ fn what_is_not_there_is_a_typed_error_and_never_a_panic() {
     match first {
         Ok(count) => assert_eq!(far, DeviceError::UnknownOrdinal { ordinal: usize::MAX, count }),
         Err(none) => assert_eq!(far, none),
+    }
+}
+
+#[test]
+fn a_device_that_is_open_is_not_opened_again() {
+    match (open_cuda(0), open_cuda(0)) {
+        (Ok(first), Ok(second)) => assert!(first.same_device(&second)),
+        (first, second) => assert_eq!(first.unwrap_err(), second.unwrap_err()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod command;
+mod devices;
 mod explain;
 mod hub;
 mod infer;
