@@ -37,6 +37,10 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+// Named so that it is linked: candle's CUDA backend finds its functions there.
+#[cfg(feature = "cuda")]
+use sconce_cuda_link as _;
+
 mod aligned;
 pub mod attention;
 pub mod bias_gelu;
