@@ -44,6 +44,8 @@ use sconce_cuda_link as _;
 mod aligned;
 pub mod attention;
 pub mod bias_gelu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod embedding;
 pub mod encoder;
 mod error;

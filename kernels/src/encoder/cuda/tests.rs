@@ -1,0 +1,164 @@
+use super::*;
+use crate::Team;
+use crate::cuda::tests::each_new_gpu;
+use crate::embedding::TableFormat;
+use crate::encoder::Scratch;
+use crate::encoder::cases::{HEADS, HIDDEN, INNER, Parts, WORDS, batch, parts};
+use crate::linear::WeightFormat;
+
+const PRECISIONS: [CudaPrecision; 4] =
+    [CudaPrecision::F32, CudaPrecision::F16, CudaPrecision::Bf16, CudaPrecision::Int8];
+
+impl Parts {
+    fn on(&self, gpu: Gpu, precision: CudaPrecision, head: &HeadWeights) -> CudaEncoder {
+        let embeddings = self.embeddings(TableFormat::F32);
+        let mut encoder = CudaEncoder::new(gpu, precision, &embeddings, HEADS, INNER, head).unwrap();
+        for index in 0..self.linears.len() {
+            encoder.push(&self.layer(index)).unwrap();
+        }
+        encoder
+    }
+
+    fn layer(&self, index: usize) -> LayerWeights {
+        let [query_key_value, attention_output, up, down] =
+            self.linears[index].clone().map(|(weight, bias)| Dense { weight, bias });
+        let activation = linear::Activation::Gelu(crate::bias_gelu::GeluForm::Erf);
+        let (attention_norm, output_norm) = (self.norm(), self.norm());
+        LayerWeights { query_key_value, attention_output, attention_norm, up, activation, down, output_norm }
+    }
+
+    /// Token vectors by the CPU.
+    fn on_cpu(&self, format: WeightFormat, tokens: PackedTokens<'_>) -> Vec<f32> {
+        let table = if format == WeightFormat::F32 { TableFormat::F32 } else { TableFormat::Int8 };
+        let mut out = vec![0.0; tokens.ids.len() * HIDDEN];
+        self.encoder(format, table).forward(&Team::alone(), &mut Scratch::default(), tokens, &mut out).unwrap();
+        out
+    }
+}
+
+fn largest_gap(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
+}
+
+fn pooled(tokens: &[f32], lengths: &[usize], pooling: Pooling) -> Vec<f32> {
+    let mut out = vec![0.0; lengths.len() * HIDDEN];
+    crate::pooling::pool(tokens, lengths, HIDDEN, pooling, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn every_version_and_precision_agrees_with_the_cpu() {
+    let (parts, lengths) = (parts(), [3, 40, 1, 64, 130]);
+    let (ids, segments) = batch(&lengths);
+    let tokens = PackedTokens { ids: &ids, segments: &segments, lengths: &lengths };
+    let expected = parts.on_cpu(WeightFormat::F32, tokens);
+    for pooling in [Pooling::Mean, Pooling::Cls] {
+        let expected = pooled(&expected, &lengths, pooling);
+        let int8 = pooled(&parts.on_cpu(WeightFormat::Int8, tokens), &lengths, pooling);
+        let int8_error = largest_gap(&int8, &expected);
+        each_new_gpu(|open| {
+            for precision in PRECISIONS {
+                let mut encoder = parts.on(open(), precision, &HeadWeights::Pool(pooling));
+                let mut got = vec![f32::NAN; lengths.len() * HIDDEN];
+                encoder.forward(tokens, &mut got).unwrap();
+                let bound = match precision {
+                    CudaPrecision::F32 => 1e-5,
+                    CudaPrecision::F16 => 2e-3,
+                    // A vector's elements reach 3 here, and bf16 has 8 bits.
+                    CudaPrecision::Bf16 => 2e-2,
+                    CudaPrecision::Int8 => 1.2 * int8_error,
+                };
+                let worst = largest_gap(&got, &expected);
+                println!("{encoder:?} {pooling:?}: {worst:.1e} of {bound:.1e}");
+                assert!(worst <= bound, "{encoder:?} {pooling:?}: {worst:e}, allowed {bound:e}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_sequence_gives_the_same_alone_and_in_every_batch() {
+    let (parts, lengths) = (parts(), [3, 70, 1, 64, 16]);
+    let (ids, segments) = batch(&lengths);
+    each_new_gpu(|open| {
+        for (precision, bound) in PRECISIONS.into_iter().zip([1e-5, 2e-3, 1e-2, 2e-3]) {
+            let mut encoder = parts.on(open(), precision, &HeadWeights::Pool(Pooling::Mean));
+            let mut forward = |tokens: std::ops::Range<usize>, lengths: &[usize]| {
+                let mut out = vec![f32::NAN; lengths.len() * HIDDEN];
+                let tokens = PackedTokens { ids: &ids[tokens.clone()], segments: &segments[tokens], lengths };
+                encoder.forward(tokens, &mut out).unwrap();
+                out
+            };
+            // The largest first: those after it find its numbers in the memory that they use.
+            let together = forward(0..ids.len(), &lengths);
+            let mut first = 0;
+            for (length, together) in lengths.iter().zip(together.chunks_exact(HIDDEN)) {
+                let worst = largest_gap(&forward(first..first + length, &[*length]), together);
+                assert!(worst <= bound, "{precision:?} {length} tokens: {worst:e}");
+                first += length;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_classifier_stands_on_the_first_tokens() {
+    let (parts, lengths) = (parts(), [5, 1, 20]);
+    let (ids, segments) = batch(&lengths);
+    let tokens = PackedTokens { ids: &ids, segments: &segments, lengths: &lengths };
+    let numbers = |count: usize| (0..count).map(|at| (at * 37 % 101) as f32 / 500.0 - 0.1).collect::<Vec<f32>>();
+    let pooler = Dense { weight: numbers(HIDDEN * HIDDEN), bias: numbers(HIDDEN) };
+    let classifier = Dense { weight: numbers(3 * HIDDEN), bias: numbers(3) };
+    let cls = pooled(&parts.on_cpu(WeightFormat::F32, tokens), &lengths, Pooling::Cls);
+    let linear = |x: &[f32], dense: &Dense| -> Vec<f32> {
+        let identity = linear::Activation::Identity;
+        let y = linear::reference::linear(x, &dense.weight, &dense.bias, HIDDEN, identity);
+        #[expect(clippy::cast_possible_truncation, reason = "a reference in f64")]
+        y.into_iter().map(|y| y as f32).collect()
+    };
+    let between: Vec<f32> = linear(&cls, &pooler).into_iter().map(f32::tanh).collect();
+    let expected = linear(&between, &classifier);
+    let head = HeadWeights::Classifier { pooler, classifier };
+    each_new_gpu(|open| {
+        for (precision, bound) in PRECISIONS.into_iter().zip([1e-5, 2e-3, 1e-2, 2e-2]) {
+            let mut encoder = parts.on(open(), precision, &head);
+            let mut got = vec![f32::NAN; 9];
+            encoder.forward(tokens, &mut got).unwrap();
+            let worst = largest_gap(&got, &expected);
+            assert!(encoder.outputs() == 3 && worst <= bound, "{encoder:?}: {worst:e}");
+        }
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_is_written() {
+    let parts = parts();
+    each_new_gpu(|open| {
+        let mut encoder = parts.on(open(), CudaPrecision::F32, &HeadWeights::Pool(Pooling::Mean));
+        let mut out = vec![7.0; HIDDEN];
+        let beyond = u32::try_from(WORDS).unwrap();
+        let cases: [(&[u32], &[u32], &[usize]); 5] = [
+            (&[1, 2], &[0, 0], &[1]),
+            (&[1, 2], &[0], &[2]),
+            (&[1, beyond], &[0, 0], &[2]),
+            (&[1, 2], &[0, 2], &[2]),
+            (&[1, 2], &[0, 0], &[2, 0]),
+        ];
+        for (ids, segments, lengths) in cases {
+            let tokens = PackedTokens { ids, segments, lengths };
+            assert!(encoder.forward(tokens, &mut out).is_err(), "{tokens:?}");
+        }
+        assert!(out.iter().all(|x| x.to_bits() == 7.0_f32.to_bits()));
+        encoder.forward(PackedTokens { ids: &[], segments: &[], lengths: &[] }, &mut []).unwrap();
+
+        let mut layer = parts.layer(0);
+        layer.down.bias.pop();
+        let refused = encoder.push(&layer).unwrap_err().to_string();
+        assert!(refused.starts_with("layer 2: down of 6144 weights and 63 biases"), "{refused}");
+        let (embeddings, head) = (parts.embeddings(TableFormat::F32), HeadWeights::Pool(Pooling::Cls));
+        assert!(CudaEncoder::new(open(), CudaPrecision::F32, &embeddings, 3, INNER, &head).is_err());
+        let bytes = parts.embeddings(TableFormat::Int8);
+        assert!(CudaEncoder::new(open(), CudaPrecision::F32, &bytes, HEADS, INNER, &head).is_err());
+    });
+}
