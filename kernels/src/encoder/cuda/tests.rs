@@ -36,9 +36,12 @@ impl Parts {
     }
 }
 
-fn largest_gap(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
+/// The largest difference, as a part of the expected value where that is more than 1.
+fn largest_gap(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let gap = |(got, expected): (&f32, &f32)| (got - expected).abs() / expected.abs().max(1.0);
+    // `f32::max` would pass over a NaN.
+    got.iter().zip(expected).map(gap).fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
 }
 
 fn pooled(tokens: &[f32], lengths: &[usize], pooling: Pooling) -> Vec<f32> {
@@ -65,7 +68,7 @@ fn every_version_and_precision_agrees_with_the_cpu() {
                 let bound = match precision {
                     CudaPrecision::F32 => 1e-5,
                     CudaPrecision::F16 => 2e-3,
-                    // A vector's elements reach 3 here, and bf16 has 8 bits.
+                    // Twice what trained models keep (`models/src/bert/cuda/tests.rs`): random weights cancel more.
                     CudaPrecision::Bf16 => 2e-2,
                     CudaPrecision::Int8 => 1.2 * int8_error,
                 };
