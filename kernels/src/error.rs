@@ -90,12 +90,20 @@ pub enum KernelError {
         /// After it.
         minor: i32,
     },
-    /// The driver or the device has failed. Nothing on the device can be relied on; open it again, or go on elsewhere.
-    #[error("{call}: {error}")]
-    Device {
+    /// The device, or this process' hold on it, is gone: every later call fails, too. Go on elsewhere.
+    #[error("{call}: the device is lost: {error}")]
+    DeviceLost {
         /// What failed.
         call: &'static str,
         /// What the driver says.
+        error: String,
+    },
+    /// The driver refuses.
+    #[error("{call}: {error}")]
+    Device {
+        /// What it was asked for.
+        call: &'static str,
+        /// What it says.
         error: String,
     },
 }

@@ -24,6 +24,7 @@
 //! | [`embedding`] | tables in f32 or int8; the sum of three rows and its norm |
 //! | [`pooling`] | one vector per sequence |
 //! | [`encoder`] | all of them as one operation on packed tokens |
+//! | [`device`] | the CUDA devices of this machine; no kernel |
 //!
 //! | instruction set | where its tests have run |
 //! |---|---|
@@ -46,6 +47,7 @@ pub mod attention;
 pub mod bias_gelu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod device;
 pub mod embedding;
 pub mod encoder;
 mod error;

@@ -17,9 +17,9 @@ use tensors::TensorBert;
 
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
-    Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
-    ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature, TEXT_INPUT, Target, Task,
-    TextProcessor, Truncation, Weights, labels,
+    Classification, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError,
+    LoadedModel, ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature, TEXT_INPUT,
+    Target, Task, TextProcessor, Truncation, Weights, labels,
 };
 
 /// `"model_type": "bert"`.
@@ -105,6 +105,7 @@ fn signature(text: &TextProcessor, task: Task, weights: &Weights, target: &Targe
         input: InputSpec { name: TEXT_INPUT, kind },
         task,
         precision: target.precision,
+        device: DeviceName::of(&target.device),
         parameters: weights.parameters(),
     }
 }

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::Precision;
+use sconce_kernels::device::{self, DeviceFailure};
+
 use crate::precision::names;
+use crate::{DeviceName, Precision};
 
 /// An input that this model cannot take. The caller mends the input; its neighbours are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -155,8 +157,8 @@ pub enum LoadError {
         model_type: String,
         /// What is asked for.
         precision: Precision,
-        /// Where it would run: `cpu`, `cuda:0`.
-        device: String,
+        /// Where it would run.
+        device: DeviceName,
         /// What such models have there.
         allowed: Vec<Precision>,
     },
@@ -176,7 +178,19 @@ pub enum LoadError {
 pub enum ForwardError {
     /// The tensor library failed.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+    /// The device has no memory for this batch; it works on, and may have room for a smaller one.
+    #[error("the device is out of memory: {message}")]
+    OutOfMemory {
+        /// What the driver said.
+        message: String,
+    },
+    /// The device, or this process' hold on it, is gone: no later batch will run on it either.
+    #[error("the device is lost: {message}")]
+    DeviceLost {
+        /// What the driver said.
+        message: String,
+    },
     /// Features that this model's own processor would not have made, such as a token beyond the vocabulary.
     #[error("item {item} of the batch does not fit the network: {message}")]
     InvalidFeatures {
@@ -193,4 +207,14 @@ pub enum ForwardError {
         /// What came.
         got: &'static str,
     },
+}
+
+impl From<candle_core::Error> for ForwardError {
+    fn from(error: candle_core::Error) -> Self {
+        match device::failure(&error) {
+            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { message: error.to_string() },
+            Some(DeviceFailure::Lost) => Self::DeviceLost { message: error.to_string() },
+            None => Self::Candle(error),
+        }
+    }
 }

@@ -24,6 +24,7 @@
 
 mod bert;
 mod dense;
+mod device;
 mod digits_cnn;
 mod directory;
 mod error;
@@ -46,7 +47,9 @@ use std::sync::Arc;
 
 pub use candle_core::Device;
 pub use sconce_kernels::Team;
+pub use sconce_kernels::device::{CudaDevice, DeviceError, Version, cuda_devices, cuda_driver};
 
+pub use device::{DeviceName, UnknownDevice};
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
 pub use error::{ForwardError, InputError, LoadError};

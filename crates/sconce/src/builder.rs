@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, Device};
-use sconce_models::{BatchingSettings, LoadOptions, Registry, Signature, Team};
+use sconce_batch::BatcherConfig;
+use sconce_models::{BatchingSettings, DeviceName, LoadOptions, Registry, Signature, Team};
 
 use crate::cached::ModelCache;
+use crate::devices::Devices;
 use crate::model::Placed;
 use crate::prepare::PreparePool;
 use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
@@ -20,6 +21,7 @@ pub struct RuntimeBuilder {
     sources: Vec<Source>,
     registry: Registry,
     batching: BatcherConfig,
+    device: DeviceName,
     cpu_threads: Option<NonZeroUsize>,
     cpu_devices: Option<NonZeroUsize>,
     cache: Option<Arc<AnswerCache>>,
@@ -66,6 +68,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Where models run whose [`ModelSource`] says nothing else; unset: the CPU.
+    #[must_use]
+    pub fn device(mut self, device: DeviceName) -> Self {
+        self.device = device;
+        self
+    }
+
     /// CPU threads that compute one batch, shared by all models; unset: one for each core that the process may use.
     /// More than there are cores take turns and gain nothing; fewer leave cores to others.
     #[must_use]
@@ -95,46 +104,40 @@ impl RuntimeBuilder {
     /// Loads the models, one after the other, and starts the device threads.
     ///
     /// # Errors
-    /// [`BuildError`] for the first model that does not load, a name taken twice, a value out of bounds, or no model.
+    /// [`BuildError`] for the first model that does not load, a device that cannot be used, a name taken twice, a value out of bounds, or no model.
     pub fn build(self) -> Result<Runtime, BuildError> {
         let team = match self.cpu_threads {
             Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
             None => Team::default(),
         };
         let cpu_threads = team.threads();
-        let options = LoadOptions { device: sconce_models::Device::Cpu, precision: None, team: Arc::new(team) };
+        let team = Arc::new(team);
         let pool = PreparePool::new();
         let sources = self.named_sources()?;
-        let devices = self.spawn_devices(sources.len())?;
+        let mut devices = Devices::new(self.cpu_devices);
         let mut models = BTreeMap::new();
-        for ((name, ModelSource { directory, precision, cached, .. }), device) in
-            sources.into_iter().zip(devices.iter().cycle())
-        {
+        for (name, ModelSource { directory, precision, device, cached, .. }) in sources {
             let started = Instant::now();
+            let (device, thread) = devices.place(device.unwrap_or(self.device))?;
             let loaded = self
                 .registry
-                .load(&directory, &LoadOptions { precision, ..options.clone() })
+                .load(&directory, &LoadOptions { device, precision, team: Arc::clone(&team) })
                 .map_err(|source| BuildError::Load { name: name.clone(), source: Box::new(source) })?;
             let batching = with_settings(&self.batching, &loaded.settings.batching);
             let load_time = started.elapsed();
-            let Signature { parameters, precision, .. } = loaded.signature;
-            tracing::info!(model = name, ?load_time, parameters, %precision, cpu_threads, "loaded");
+            let Signature { parameters, precision, device, .. } = loaded.signature;
+            tracing::info!(model = name, ?load_time, parameters, %precision, %device, cpu_threads, "loaded");
             let answers = self.cache.clone().filter(|_| cached);
-            let cache = answers.map(|answers| ModelCache::new(answers, &name, &directory, precision)).transpose()?;
+            let cache =
+                answers.map(|answers| ModelCache::new(answers, &name, &directory, &loaded.signature)).transpose()?;
             let placed = Placed { directory, load_time, batching, pool: pool.clone(), cache };
-            let model = Model::start(name.clone(), loaded, placed, device)?;
+            let model = Model::start(name.clone(), loaded, placed, thread)?;
             models.insert(name, model);
         }
         if models.is_empty() {
             return Err(BuildError::NoModel);
         }
         Ok(Runtime::new(models, cpu_threads, self.cache))
-    }
-
-    fn spawn_devices(&self, models: usize) -> Result<Vec<Device>, BuildError> {
-        let devices = self.cpu_devices.map_or(models, |devices| models.min(devices.get()));
-        let spawn = |number| Device::spawn(&format!("cpu-{number}")).map_err(|source| BuildError::Device { source });
-        (0..devices).map(spawn).collect()
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.

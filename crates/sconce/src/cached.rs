@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce_cache::{Cache, Digest, Dtype, Input as KeyInput, Key, KeyFields, Parameter, Source, Tensor, Value};
-use sconce_models::{Array, ArrayData, Input, Isa, Precision, Truncation};
+use sconce_models::{Array, ArrayData, Input, Signature, Truncation};
 use tokio::runtime::Handle;
 
 use crate::{BuildError, InferError, Timing};
@@ -87,7 +87,7 @@ pub(crate) struct ModelCache {
     weights: Digest,
     processing: Digest,
     precision: String,
-    /// CPUs of one kind give the same bits; with other instructions sums are rounded otherwise.
+    /// Devices of one class give the same bits.
     device_class: String,
 }
 
@@ -97,7 +97,7 @@ impl ModelCache {
         answers: Arc<AnswerCache>,
         name: &str,
         directory: &Path,
-        precision: Precision,
+        signature: &Signature,
     ) -> Result<Self, BuildError> {
         let digest = |weights| {
             digest_of(directory, weights)
@@ -109,8 +109,8 @@ impl ModelCache {
             name: name.to_owned(),
             weights: digest(true)?,
             processing: digest(false)?,
-            precision: precision.to_string(),
-            device_class: format!("cpu {} {}", Isa::best().name(), env!("CARGO_PKG_VERSION")),
+            precision: signature.precision.to_string(),
+            device_class: format!("{} {}", signature.device.class(), env!("CARGO_PKG_VERSION")),
         })
     }
 

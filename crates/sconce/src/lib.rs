@@ -33,6 +33,7 @@
 
 mod builder;
 mod cached;
+mod devices;
 mod error;
 mod model;
 mod prepare;
@@ -57,6 +58,6 @@ pub use sconce_batch::{
     BatcherConfig, ConfigError, CostModel, Depth, Error as QueueError, ExecutorError, Priority, Refusals, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Precision,
-    Registry, Signature, Task, Truncation, UnknownPrecision,
+    Array, ArrayData, Classification, DeviceError, DeviceName, Family, Input, InputError, InputKind, InputSpec,
+    LoadError, Output, Precision, Registry, Signature, Task, Truncation, UnknownDevice, UnknownPrecision,
 };

@@ -234,7 +234,8 @@ impl Model {
     fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
         let Computed { row, truncated, timing } = computed;
         let output = caught(|| self.inner.processor.finish(row))?;
-        Ok(Answer { output, truncated, precision: self.inner.signature.precision, source, timing })
+        let Signature { precision, device, .. } = self.inner.signature;
+        Ok(Answer { output, truncated, precision, device, source, timing })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sconce_models::Precision;
+use sconce_models::{DeviceName, Precision};
 
 /// A model directory, with what is asked of the model beyond its `sconce.toml`. Made from anything that is a path.
 ///
@@ -26,6 +26,9 @@ pub struct ModelSource {
     /// What its network is computed in; `None`: what `sconce.toml` says, else f32. One that the model does not have is
     /// refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
     pub precision: Option<Precision>,
+    /// Where its network runs; `None`: where the runtime's models do, which is the CPU unless
+    /// [`RuntimeBuilder::device`](crate::RuntimeBuilder::device) says otherwise.
+    pub device: Option<DeviceName>,
     /// Whether the runtime's cache, if it has one, keeps this model's answers.
     pub cached: bool,
 }
@@ -33,7 +36,7 @@ pub struct ModelSource {
 impl ModelSource {
     /// The model in `directory`, with nothing asked of it.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), name: None, precision: None, cached: true }
+        Self { directory: directory.into(), name: None, precision: None, device: None, cached: true }
     }
 
     /// Names the model.
@@ -46,6 +49,12 @@ impl ModelSource {
     #[must_use]
     pub fn uncached(self) -> Self {
         Self { cached: false, ..self }
+    }
+
+    /// Says where it runs.
+    #[must_use]
+    pub fn device(self, device: DeviceName) -> Self {
+        Self { device: Some(device), ..self }
     }
 
     /// Asks for a precision.

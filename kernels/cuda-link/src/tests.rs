@@ -38,8 +38,25 @@ fn every_argument_reaches_the_real_function_on_the_first_call_and_after() {
             let (i, f) = (|i: c_int| i + round, |f: f64| f + f64::from(round));
             let room = text.as_mut_ptr();
             snprintf(
-                room, text.len(), numbers.as_ptr(), i(1), i(2), i(3), i(4), i(5), i(6), f(0.5), f(1.5), f(2.5), f(3.5),
-                f(4.5), f(5.5), f(6.5), f(7.5), f(8.5), f(9.5),
+                room,
+                text.len(),
+                numbers.as_ptr(),
+                i(1),
+                i(2),
+                i(3),
+                i(4),
+                i(5),
+                i(6),
+                f(0.5),
+                f(1.5),
+                f(2.5),
+                f(3.5),
+                f(4.5),
+                f(5.5),
+                f(6.5),
+                f(7.5),
+                f(8.5),
+                f(9.5),
             )
         };
         let integers = (1..=6).map(|i| (i + round).to_string());

@@ -1,10 +1,13 @@
 //! What the driver and cuBLAS say, as [`KernelError`]s.
 
+use std::fmt::Display;
+
 use cudarc::cublas::result::CublasError;
 use cudarc::driver::DriverError;
-use cudarc::driver::sys::CUresult;
 
 use crate::KernelError;
+use crate::device::DeviceFailure;
+use crate::device::cuda::{of_cublas, of_driver};
 
 /// Names the call that failed.
 pub(super) trait Named<T> {
@@ -13,18 +16,20 @@ pub(super) trait Named<T> {
 
 impl<T> Named<T> for Result<T, DriverError> {
     fn named(self, call: &'static str) -> Result<T, KernelError> {
-        self.map_err(|error| match error.0 {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => KernelError::OutOfDeviceMemory { call },
-            _ => KernelError::Device { call, error: error.to_string() },
-        })
+        self.map_err(|error| kernel_error(call, of_driver(error.0), &error))
     }
 }
 
 impl<T> Named<T> for Result<T, CublasError> {
     fn named(self, call: &'static str) -> Result<T, KernelError> {
-        self.map_err(|error| match error.0 {
-            cudarc::cublas::sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED => KernelError::OutOfDeviceMemory { call },
-            _ => KernelError::Device { call, error: error.to_string() },
-        })
+        self.map_err(|error| kernel_error(call, of_cublas(error.0), &error))
+    }
+}
+
+fn kernel_error(call: &'static str, failure: Option<DeviceFailure>, error: &dyn Display) -> KernelError {
+    match failure {
+        Some(DeviceFailure::OutOfMemory) => KernelError::OutOfDeviceMemory { call },
+        Some(DeviceFailure::Lost) => KernelError::DeviceLost { call, error: error.to_string() },
+        None => KernelError::Device { call, error: error.to_string() },
     }
 }
