@@ -4,10 +4,10 @@
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::{Encoder, EncoderLayer};
+use super::{Dense, Encoder, LayerWeights};
 use crate::bias_gelu::GeluForm;
 use crate::embedding::{Embeddings, Table, TableFormat};
-use crate::linear::{Activation, Linear, WeightFormat};
+use crate::linear::{Activation, WeightFormat};
 use crate::residual_norm::LayerNorm;
 use crate::{attention, linear, residual_norm};
 
@@ -48,23 +48,16 @@ impl Parts {
     }
 
     pub(crate) fn encoder(&self, format: WeightFormat, table: TableFormat) -> Encoder {
-        let layers = self.linears.iter().map(|linears| {
-            let mut made = linears.iter().zip(SHAPES).map(|((weight, bias), (inputs, outputs))| {
-                Linear::new(weight, Some(bias), inputs, outputs, format).unwrap()
-            });
-            let mut next = || made.next().unwrap();
-            EncoderLayer {
-                query_key_value: next(),
-                attention_output: next(),
-                attention_norm: self.norm(),
-                up: next(),
-                activation: Activation::Gelu(GeluForm::Erf),
-                down: next(),
-                output_norm: self.norm(),
-            }
-        });
-        let layers = layers.collect();
+        let layers = (0..self.linears.len()).map(|index| self.layer(index).pack(format).unwrap()).collect();
         Encoder::new(self.embeddings(table), layers, HEADS).unwrap()
+    }
+
+    pub(crate) fn layer(&self, index: usize) -> LayerWeights {
+        let [query_key_value, attention_output, up, down] =
+            self.linears[index].clone().map(|(weight, bias)| Dense { weight, bias });
+        let (attention_norm, output_norm) = (self.norm(), self.norm());
+        let activation = Activation::Gelu(GeluForm::Erf);
+        LayerWeights { query_key_value, attention_output, attention_norm, up, activation, down, output_norm }
     }
 
     pub(crate) fn embeddings(&self, format: TableFormat) -> Embeddings {

@@ -22,11 +22,13 @@ mod scratch;
 mod sequences;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use plan::{Costs, Plan};
 pub use scratch::Scratch;
 #[cfg(test)]
 pub(crate) use sequences::rows_of;
+pub use weights::{Dense, LayerWeights};
 
 use crate::embedding::Embeddings;
 use crate::linear::{Activation, Linear};

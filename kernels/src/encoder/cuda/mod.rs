@@ -18,13 +18,11 @@ use crate::bias_gelu::cuda::bias_activate;
 use crate::cuda::{Activation, Element, Gpu, mismatch};
 use crate::embedding::Embeddings;
 use crate::embedding::cuda::DeviceEmbeddings;
-use crate::encoder::PackedTokens;
+use crate::encoder::{Dense, LayerWeights, PackedTokens};
 use crate::linear::cuda::{FloatLinear, Int8Linear, Path as LinearPath};
-use crate::linear::{self};
 use crate::pooling::Pooling;
 use crate::pooling::cuda::{Length, pool};
 use crate::quantize::cuda::quantize;
-use crate::residual_norm::LayerNorm;
 use crate::residual_norm::cuda::DeviceNorm;
 use workspace::{Matrices, Widths, Workspace};
 
@@ -49,34 +47,6 @@ impl CudaPrecision {
             Self::Bf16 => Element::Bf16,
         }
     }
-}
-
-/// A linear layer as a model ships it.
-#[derive(Debug, Clone, Default)]
-pub struct Dense {
-    /// `[outputs, inputs]`
-    pub weight: Vec<f32>,
-    /// One per output.
-    pub bias: Vec<f32>,
-}
-
-/// The weights of one layer, as [`super::EncoderLayer`] has them packed.
-#[derive(Debug)]
-pub struct LayerWeights {
-    /// From `hidden` to `3·hidden`; the query is already divided by `√(head size)`.
-    pub query_key_value: Dense,
-    /// The projection after attention.
-    pub attention_output: Dense,
-    /// The norm after attention.
-    pub attention_norm: LayerNorm,
-    /// From `hidden` to the inner size.
-    pub up: Dense,
-    /// What follows `up`.
-    pub activation: linear::Activation,
-    /// Back to `hidden`.
-    pub down: Dense,
-    /// The norm at the end.
-    pub output_norm: LayerNorm,
 }
 
 /// From token vectors to one row per sequence.

@@ -4,7 +4,7 @@ use crate::cuda::tests::each_new_gpu;
 use crate::embedding::TableFormat;
 use crate::encoder::Scratch;
 use crate::encoder::cases::{HEADS, HIDDEN, INNER, Parts, WORDS, batch, parts};
-use crate::linear::WeightFormat;
+use crate::linear::{self, WeightFormat};
 
 const PRECISIONS: [CudaPrecision; 4] =
     [CudaPrecision::F32, CudaPrecision::F16, CudaPrecision::Bf16, CudaPrecision::Int8];
@@ -17,14 +17,6 @@ impl Parts {
             encoder.push(&self.layer(index)).unwrap();
         }
         encoder
-    }
-
-    fn layer(&self, index: usize) -> LayerWeights {
-        let [query_key_value, attention_output, up, down] =
-            self.linears[index].clone().map(|(weight, bias)| Dense { weight, bias });
-        let activation = linear::Activation::Gelu(crate::bias_gelu::GeluForm::Erf);
-        let (attention_norm, output_norm) = (self.norm(), self.norm());
-        LayerWeights { query_key_value, attention_output, attention_norm, up, activation, down, output_norm }
     }
 
     /// Token vectors by the CPU.
@@ -68,7 +60,7 @@ fn every_version_and_precision_agrees_with_the_cpu() {
                 let bound = match precision {
                     CudaPrecision::F32 => 1e-5,
                     CudaPrecision::F16 => 2e-3,
-                    // Twice what trained models keep (`models/src/bert/cuda/tests.rs`): random weights cancel more.
+                    // Twice what trained models keep (`models/src/bert/tests.rs`): random weights cancel more.
                     CudaPrecision::Bf16 => 2e-2,
                     CudaPrecision::Int8 => 1.2 * int8_error,
                 };
