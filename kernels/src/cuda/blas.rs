@@ -35,7 +35,7 @@ impl Blas {
         }
         let kind = kind_of(element);
         let (one, zero) = (1.0_f32, 0.0_f32);
-        let (m, n, k) = (int(outputs)?, int(rows)?, int(inputs)?);
+        let (rows, inputs, outputs) = (int(rows)?, int(inputs)?, int(outputs)?);
         // cuBLAS counts by columns: to it this is yᵀ = W·xᵀ, with each matrix as it lies.
         // SAFETY: the matrices are within their buffers and have the shapes checked above.
         unsafe {
@@ -43,20 +43,20 @@ impl Blas {
                 self.0,
                 sys::cublasOperation_t::CUBLAS_OP_T,
                 sys::cublasOperation_t::CUBLAS_OP_N,
-                m,
-                n,
-                k,
+                outputs,
+                rows,
+                inputs,
                 (&raw const one).cast(),
                 weight.pointer() as *const c_void,
                 kind,
-                k,
+                inputs,
                 x.pointer() as *const c_void,
                 kind,
-                k,
+                inputs,
                 (&raw const zero).cast(),
                 y.pointer() as *mut c_void,
                 kind,
-                m,
+                outputs,
                 sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::ptx::Version;
 use super::{Buffer, Element, Gpu, Matrix, QuantizedMatrix};
+use crate::device::{DeviceError, cuda_devices};
 
 /// Runs `check` with each version of the PTX that the first device can run (all of them where its compute capability is
 /// 8.9 or higher). Without a device it says so and checks nothing.
@@ -26,13 +27,11 @@ pub(crate) fn each_new_gpu(check: impl Fn(&dyn Fn() -> Gpu)) {
 fn gpus() -> MutexGuard<'static, Vec<Gpu>> {
     static GPUS: OnceLock<Mutex<Vec<Gpu>>> = OnceLock::new();
     let open = || {
-        let best = match Gpu::open(0) {
-            Ok(gpu) => gpu.version(),
-            Err(error) => {
-                println!("no GPU, nothing was checked: {error}");
-                return Mutex::default();
-            }
-        };
+        if let Err(error @ (DeviceError::NoDriver { .. } | DeviceError::NoDevice)) = cuda_devices() {
+            println!("SKIPPED: {error}");
+            return Mutex::default();
+        }
+        let best = Gpu::open(0).expect("there is a device").version();
         let versions = Version::ALL.into_iter().filter(|version| *version <= best);
         Mutex::new(versions.map(|version| Gpu::with_version(0, Some(version)).unwrap()).collect())
     };

@@ -185,7 +185,7 @@ fn check(weight: &[f32], bias: &[f32], inputs: usize) -> Result<(), KernelError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::tests::{QuantizedRoom, assert_near, each_gpu, rounded};
+    use crate::cuda::tests::{QuantizedRoom, assert_near, assert_within, each_gpu, rounded, tolerance};
     use crate::linear::cases::{ACTIVATIONS, Case, cases, int8_cases};
     use crate::linear::reference;
     use crate::quantize::cuda::quantize;
@@ -207,9 +207,7 @@ mod tests {
                         let case = (gpu, &layer, rows, activation);
                         // The product is rounded to the element before the bias is added.
                         let largest = expected.iter().fold(1.0, |largest: f64, y| largest.max(y.abs()));
-                        let scaled = |y: &f64| y / largest;
-                        let got: Vec<f32> = gpu.download(to, &y).iter().map(|y| y / largest as f32).collect();
-                        assert_near(&got, &expected.iter().map(scaled).collect::<Vec<_>>(), element, &case);
+                        assert_within(&gpu.download(to, &y), &expected, largest * tolerance(element), &case);
                     }
                 }
             }
