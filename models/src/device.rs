@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use candle_core::{Device, DeviceLocation};
 use sconce_kernels::Isa;
-use sconce_kernels::device::{CudaDevice, DeviceError, cuda_devices, open_cuda};
+use sconce_kernels::device::{CudaDevice, DeviceError, cuda_device, open_cuda};
 
 /// A device by name. The default is the CPU.
 ///
@@ -24,7 +24,7 @@ pub enum DeviceName {
     Cpu,
     /// `cuda:N`: a GPU of NVIDIA's.
     Cuda {
-        /// Its number, as `nvidia-smi` counts within CUDA_VISIBLE_DEVICES.
+        /// Its number, as `nvidia-smi` counts within `CUDA_VISIBLE_DEVICES`.
         ordinal: usize,
     },
     /// `metal:N`: a GPU of Apple's, which whoever loads a model has opened; none is opened by this name.
@@ -53,8 +53,7 @@ impl DeviceName {
         }
     }
 
-    /// Opens the device. Models that are to share one share what this returns: what is opened twice is two devices to
-    /// candle, on one GPU.
+    /// Opens the device; a GPU that is open already is not opened again.
     ///
     /// # Errors
     /// [`DeviceError`] says why there is no such device, or why it cannot be used.
@@ -71,9 +70,9 @@ impl DeviceName {
     pub fn class(self) -> String {
         match self {
             Self::Cpu => format!("cpu {}", Isa::best().name()),
-            Self::Cuda { ordinal } => match cuda_devices().ok().and_then(|devices| devices.into_iter().nth(ordinal)) {
-                Some(CudaDevice { name, compute_capability, .. }) => format!("cuda {compute_capability} {name}"),
-                None => self.to_string(),
+            Self::Cuda { ordinal } => match cuda_device(ordinal) {
+                Ok(CudaDevice { name, compute_capability, .. }) => format!("cuda {compute_capability} {name}"),
+                Err(_) => self.to_string(),
             },
             Self::Metal { .. } => self.to_string(),
         }

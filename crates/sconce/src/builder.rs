@@ -129,7 +129,7 @@ impl RuntimeBuilder {
             tracing::info!(model = name, ?load_time, parameters, %precision, %device, cpu_threads, "loaded");
             let answers = self.cache.clone().filter(|_| cached);
             let cache =
-                answers.map(|answers| ModelCache::new(answers, &name, &directory, &loaded.signature)).transpose()?;
+                answers.map(|answers| ModelCache::new(answers, &name, &directory, precision, device)).transpose()?;
             let placed = Placed { directory, load_time, batching, pool: pool.clone(), cache };
             let model = Model::start(name.clone(), loaded, placed, thread)?;
             models.insert(name, model);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce_cache::{Cache, Digest, Dtype, Input as KeyInput, Key, KeyFields, Parameter, Source, Tensor, Value};
-use sconce_models::{Array, ArrayData, Input, Signature, Truncation};
+use sconce_models::{Array, ArrayData, DeviceName, Input, Precision, Truncation};
 use tokio::runtime::Handle;
 
 use crate::{BuildError, InferError, Timing};
@@ -79,6 +79,7 @@ pub(crate) struct Computed {
 }
 
 /// A runtime's cache as one of its models uses it.
+#[derive(Clone)]
 pub(crate) struct ModelCache {
     pub(crate) answers: Arc<AnswerCache>,
     /// For callers that block.
@@ -97,7 +98,8 @@ impl ModelCache {
         answers: Arc<AnswerCache>,
         name: &str,
         directory: &Path,
-        signature: &Signature,
+        precision: Precision,
+        device: DeviceName,
     ) -> Result<Self, BuildError> {
         let digest = |weights| {
             digest_of(directory, weights)
@@ -109,8 +111,8 @@ impl ModelCache {
             name: name.to_owned(),
             weights: digest(true)?,
             processing: digest(false)?,
-            precision: signature.precision.to_string(),
-            device_class: format!("{} {}", signature.device.class(), env!("CARGO_PKG_VERSION")),
+            precision: precision.to_string(),
+            device_class: format!("{} {}", device.class(), env!("CARGO_PKG_VERSION")),
         })
     }
 
@@ -185,7 +187,7 @@ mod tests {
 
     fn cache(directory: &Path, name: &str, precision: Precision) -> ModelCache {
         let answers = AnswerCache::builder().build().unwrap();
-        ModelCache::new(Arc::new(answers), name, directory, precision).unwrap()
+        ModelCache::new(Arc::new(answers), name, directory, precision, DeviceName::Cpu).unwrap()
     }
 
     fn array(shape: &[usize], data: ArrayData) -> Input {
@@ -209,6 +211,8 @@ mod tests {
         std::fs::write(at("vocabulary.bin"), "read by a family of one's own").unwrap();
         keys.push(key("a", Precision::F32));
         let cache = cache(directory.path(), "a", Precision::F32);
+        let elsewhere = ModelCache { device_class: DeviceName::Cuda { ordinal: 0 }.class(), ..cache.clone() };
+        keys.push(elsewhere.key(&text, Truncation::Truncate).unwrap());
         keys.extend(
             [
                 (text, Truncation::Refuse),

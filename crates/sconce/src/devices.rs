@@ -1,6 +1,7 @@
 //! Where models run: a device thread for each batch that runs at a time on the CPU, and one for each GPU.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroUsize;
 
 use sconce_batch::Device as DeviceThread;
@@ -39,11 +40,13 @@ impl Devices {
 
     /// A GPU runs one batch at a time: its models take turns.
     fn place_on(&mut self, name: DeviceName) -> Result<(Device, &DeviceThread), BuildError> {
-        if !self.others.contains_key(&name) {
-            let device = name.open().map_err(|source| BuildError::OpenDevice { device: name, source })?;
-            self.others.insert(name, (device, spawn(&name.to_string().replace(':', "-"))?));
-        }
-        let (device, thread) = &self.others[&name];
+        let (device, thread) = match self.others.entry(name) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let device = name.open().map_err(|source| BuildError::OpenDevice { device: name, source })?;
+                entry.insert((device, spawn(&name.to_string().replace(':', "-"))?))
+            }
+        };
         Ok((device.clone(), thread))
     }
 }

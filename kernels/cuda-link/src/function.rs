@@ -16,7 +16,9 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    pub(crate) const fn new(first_call: extern "C" fn(), library: &'static Library, name: &'static CStr) -> Self {
+    /// `name` ends with a zero.
+    pub(crate) const fn new(first_call: extern "C" fn(), library: &'static Library, name: &'static str) -> Self {
+        let Ok(name) = CStr::from_bytes_with_nul(name.as_bytes()) else { panic!("a name ends with its only zero") };
         Self { address: AtomicPtr::new(first_call as *mut ()), library, name }
     }
 

@@ -104,13 +104,12 @@ fn open(names: &[&CStr]) -> Result<Handle, LibraryMissing> {
     let mut first = None;
     for name in names {
         // SAFETY: the name ends with a zero. The library's constructors run, as they would if it were linked.
-        match NonNull::new(unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }) {
-            Some(handle) => return Ok(Handle(handle)),
-            None => {
-                let missing = || LibraryMissing { name: name.to_string_lossy().into_owned(), reason: loader_error() };
-                first.get_or_insert_with(missing);
-            }
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if let Some(handle) = NonNull::new(handle) {
+            return Ok(Handle(handle));
         }
+        let missing = || LibraryMissing { name: name.to_string_lossy().into_owned(), reason: loader_error() };
+        first.get_or_insert_with(missing);
     }
     Err(first.expect("each library has a name"))
 }

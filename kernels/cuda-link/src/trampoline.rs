@@ -15,13 +15,7 @@ pub(crate) use architecture::{jump_to_address, jump_to_resolve, resolve_and_jump
 macro_rules! lazy_function {
     ($library:ident, $name:ident) => {
         const _: () = {
-            static FUNCTION: Function = {
-                let name = match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                    Ok(name) => name,
-                    Err(_) => panic!("a name has no zero in it"),
-                };
-                Function::new(first_call, &$library, name)
-            };
+            static FUNCTION: Function = Function::new(first_call, &$library, concat!(stringify!($name), "\0"));
 
             #[unsafe(naked)]
             extern "C" fn first_call() {

@@ -1,5 +1,8 @@
 //! The driver's devices.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::cuda_backend::CudaError;
 use candle_core::{Device, Error};
 use cudarc::cublas::sys::cublasStatus_t as Cublas;
@@ -10,8 +13,7 @@ use sconce_cuda_link::{CUBLAS, CUBLAS_LT, CURAND, DRIVER, LibraryMissing};
 use super::{CudaDevice, DeviceError, DeviceFailure, Version};
 
 pub(super) fn devices() -> Result<Vec<CudaDevice>, DeviceError> {
-    let count = count()?;
-    (0..count).map(properties).collect()
+    (0..count()?).map(device).collect()
 }
 
 /// After this, calls to the driver make sense.
@@ -42,8 +44,9 @@ pub(super) fn driver() -> Result<Version, DeviceError> {
     Ok(Version { major: version / 1000, minor: version % 1000 / 10 })
 }
 
-fn properties(ordinal: usize) -> Result<CudaDevice, DeviceError> {
-    let device = handle(ordinal)?;
+pub(super) fn device(ordinal: usize) -> Result<CudaDevice, DeviceError> {
+    let count = count()?;
+    let device = handle(ordinal, count)?;
     let attribute = |attribute| {
         // SAFETY: the driver gave this handle.
         let value = unsafe { result::device::get_attribute(device, attribute) };
@@ -61,6 +64,18 @@ fn properties(ordinal: usize) -> Result<CudaDevice, DeviceError> {
 }
 
 pub(super) fn open(ordinal: usize) -> Result<Device, DeviceError> {
+    static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    // A panic while it was held has left at most one device out.
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = opened.get(&ordinal) {
+        return Ok(device.clone());
+    }
+    let device = open_new(ordinal)?;
+    opened.insert(ordinal, device.clone());
+    Ok(device)
+}
+
+fn open_new(ordinal: usize) -> Result<Device, DeviceError> {
     for library in [&CUBLAS, &CUBLAS_LT, &CURAND] {
         library.open().map_err(|LibraryMissing { name, reason }| DeviceError::NoLibrary { name, reason })?;
     }
@@ -75,13 +90,13 @@ pub(super) fn open(ordinal: usize) -> Result<Device, DeviceError> {
 
 /// Has the pool keep what is given back to it. By default it returns everything to the operating system whenever the
 /// stream is waited for, which is after each batch.
-fn keep_memory(ordinal: usize) -> Result<std::sync::Arc<CudaContext>, DeviceError> {
+fn keep_memory(ordinal: usize) -> Result<Arc<CudaContext>, DeviceError> {
     let context = CudaContext::new(ordinal).map_err(refused("cuDevicePrimaryCtxRetain"))?;
     if context.has_async_alloc() {
         let mut threshold = u64::MAX;
         // SAFETY: the driver gave the handle and with it the pool; the value is of the attribute's type, which is only read.
         unsafe {
-            let pool = result::device::get_mem_pool(handle(ordinal)?).map_err(refused("cuDeviceGetMemPool"))?;
+            let pool = result::device::get_mem_pool(context.cu_device()).map_err(refused("cuDeviceGetMemPool"))?;
             let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
             result::mem_pool::set_attribute(pool, attribute, (&raw mut threshold).cast())
                 .map_err(refused("cuMemPoolSetAttribute"))?;
@@ -90,8 +105,9 @@ fn keep_memory(ordinal: usize) -> Result<std::sync::Arc<CudaContext>, DeviceErro
     Ok(context)
 }
 
-fn handle(ordinal: usize) -> Result<sys::CUdevice, DeviceError> {
-    let number = i32::try_from(ordinal).map_err(|_| DeviceError::UnknownOrdinal { ordinal, count: 0 })?;
+fn handle(ordinal: usize, count: usize) -> Result<sys::CUdevice, DeviceError> {
+    let number = i32::try_from(ordinal).ok().filter(|_| ordinal < count);
+    let number = number.ok_or(DeviceError::UnknownOrdinal { ordinal, count })?;
     result::device::get(number).map_err(refused("cuDeviceGet"))
 }
 

@@ -160,6 +160,14 @@ pub fn cuda_devices() -> Result<Vec<CudaDevice>, DeviceError> {
     backend::devices()
 }
 
+/// One of them.
+///
+/// # Errors
+/// [`DeviceError`] says why there is no such device.
+pub fn cuda_device(ordinal: usize) -> Result<CudaDevice, DeviceError> {
+    backend::device(ordinal)
+}
+
 /// The CUDA version that the driver supports.
 ///
 /// # Errors
@@ -171,16 +179,14 @@ pub fn cuda_driver() -> Result<Version, DeviceError> {
 /// A device for candle, with one stream for all its tensors, whatever threads use them; no events are recorded. Memory that
 /// is given back is kept for the next batch.
 ///
-/// Opened twice, a device has two streams with no order between them: share the [`Device`], and copy no tensor from one
-/// to the other.
+/// It is opened once and stays open until the process ends: asked for again, it is the same device with the same stream.
+/// Closing it would not be safe to do, either: candle's handles of cuBLAS and cuRAND panic when a device that was lost
+/// refuses to close them.
 ///
 /// # Errors
 /// [`DeviceError`] says why it cannot be used.
 pub fn open_cuda(ordinal: usize) -> Result<Device, DeviceError> {
-    let devices = backend::devices()?;
-    let count = devices.len();
-    let device = devices.into_iter().nth(ordinal).ok_or(DeviceError::UnknownOrdinal { ordinal, count })?;
-    device.check(backend::driver()?)?;
+    backend::device(ordinal)?.check(backend::driver()?)?;
     backend::open(ordinal)
 }
 

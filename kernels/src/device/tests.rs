@@ -40,6 +40,14 @@ fn what_is_not_there_is_a_typed_error_and_never_a_panic() {
     }
 }
 
+#[test]
+fn a_device_that_is_open_is_not_opened_again() {
+    match (open_cuda(0), open_cuda(0)) {
+        (Ok(first), Ok(second)) => assert!(first.same_device(&second)),
+        (first, second) => assert_eq!(first.unwrap_err(), second.unwrap_err()),
+    }
+}
+
 #[cfg(feature = "cuda")]
 #[test]
 fn errors_of_candle_say_what_has_become_of_the_device() {

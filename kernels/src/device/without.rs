@@ -8,6 +8,10 @@ pub(super) fn devices() -> Result<Vec<CudaDevice>, DeviceError> {
     Err(DeviceError::NotBuilt)
 }
 
+pub(super) fn device(_: usize) -> Result<CudaDevice, DeviceError> {
+    Err(DeviceError::NotBuilt)
+}
+
 pub(super) fn driver() -> Result<Version, DeviceError> {
     Err(DeviceError::NotBuilt)
 }
