@@ -28,6 +28,7 @@ fn gpus() -> MutexGuard<'static, Vec<Gpu>> {
     static GPUS: OnceLock<Mutex<Vec<Gpu>>> = OnceLock::new();
     let open = || {
         if let Err(error @ (DeviceError::NoDriver { .. } | DeviceError::NoDevice)) = cuda_devices() {
+            assert!(std::env::var_os("SCONCE_EXPECT_GPU").is_none(), "a GPU is expected, but {error}");
             println!("SKIPPED: {error}");
             return Mutex::default();
         }

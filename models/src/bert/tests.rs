@@ -105,6 +105,7 @@ mod cuda {
         match open_cuda(0) {
             Ok(device) => Some(device),
             Err(error @ (DeviceError::NoDriver { .. } | DeviceError::NoDevice)) => {
+                assert!(std::env::var_os("SCONCE_EXPECT_GPU").is_none(), "a GPU is expected, but {error}");
                 println!("SKIPPED: {error}");
                 None
             }
@@ -136,8 +137,8 @@ mod cuda {
                     Precision::F32 => (largest_gap(&got, &expected), 1e-5),
                     Precision::F16 => (largest_gap(&got, &expected), 2e-3),
                     Precision::Bf16 => (largest_gap(&got, &expected), 1e-2),
-                    // A device's int8 is judged by the CPU's own.
-                    _ => (deviation(&got, &expected), 1.1 * deviation(&int8, &expected)),
+                    // As far from f32 as the CPU's int8; which of two roundings comes nearer is chance.
+                    _ => (deviation(&got, &expected), 1.25 * deviation(&int8, &expected)),
                 };
                 let what = format!("{} {head:?} in {precision}", path.display());
                 println!("{what}: {error:.1e}, allowed {bound:.1e}");
