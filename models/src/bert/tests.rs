@@ -152,6 +152,22 @@ mod cuda {
         }
     }
 
+    /// Candle's operations on the device, which the engine of its own is compared with.
+    fn check_tensors(path: &Path, tokens: &[u32]) {
+        let Some(device) = device() else { return };
+        let model = Zoo::open(path);
+        let on_device = model.directory.weights(&device).unwrap();
+        let texts = texts(tokens);
+        let items = items(&texts);
+        for head in &model.heads {
+            let Zoo { directory, config, prefix, .. } = &model;
+            let tensors = TensorBert::load(directory, config, &on_device, prefix, *head, &device).unwrap();
+            let expected = model.on_cpu(*head, Precision::F32).forward(&items).unwrap();
+            let worst = largest_gap(&tensors.forward(&items).unwrap(), &expected);
+            assert!(worst <= 1e-5, "{} {head:?}: {worst:e}", path.display());
+        }
+    }
+
     #[test]
     fn the_engine_of_a_gpu_agrees_with_that_of_the_cpu_in_every_precision() {
         for path in zoo() {
@@ -160,9 +176,19 @@ mod cuda {
     }
 
     #[test]
+    fn candles_operations_on_a_gpu_agree_with_the_engine_of_the_cpu() {
+        for path in zoo() {
+            check_tensors(&path, &[1, 5, 33, 5]);
+        }
+    }
+
+    #[test]
     fn minilm_on_a_gpu_agrees_with_the_cpu_in_every_precision() {
         match std::env::var_os("SCONCE_MINILM") {
-            Some(path) => check(Path::new(&path), &[16, 16]),
+            Some(path) => {
+                check(Path::new(&path), &[16, 16]);
+                check_tensors(Path::new(&path), &[16, 16]);
+            }
             None => println!("SKIPPED: SCONCE_MINILM is not set"),
         }
     }
