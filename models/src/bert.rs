@@ -1,9 +1,13 @@
 //! BERT (Devlin et al., arXiv:1810.04805): text embedding and sequence classification.
 
+mod batch;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod demand;
 mod encoder;
 mod packed;
+mod parts;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -15,6 +19,7 @@ use candle_core::Device;
 
 use config::{Architecture, Config};
 use packed::PackedBert;
+use parts::Parts;
 use tensors::TensorBert;
 
 use crate::sentence_transformers::SentenceTransformer;
@@ -33,9 +38,13 @@ pub(crate) const FAMILY: Family = Family {
     load,
 };
 
-/// Lower ones have kernels on the CPU alone.
+/// By the engine that the device has: weight-only blocks are the CPU's, 16-bit floats are CUDA's, candle has f32 alone.
 fn precisions(device: &Device) -> &'static [Precision] {
-    if device.is_cpu() { &Precision::ALL } else { &[Precision::F32] }
+    match device {
+        Device::Cpu => &[Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K],
+        Device::Cuda(_) => &[Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8],
+        Device::Metal(_) => &[Precision::F32],
+    }
 }
 
 fn demand(directory: &ModelDirectory, precision: Precision) -> Result<Demand, LoadError> {
@@ -51,7 +60,8 @@ fn demand(directory: &ModelDirectory, precision: Precision) -> Result<Demand, Lo
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config = Config::read(directory)?;
-    let weights = directory.weights(&target.device)?;
+    // CUDA's engine takes them from the CPU.
+    let weights = directory.weights(if target.device.is_cuda() { &Device::Cpu } else { &target.device })?;
     let architecture = config.architecture().map_err(|message| directory.invalid("config.json", message))?;
     match architecture {
         Architecture::Embedding => load_embedding(directory, &config, &weights, target),
@@ -180,6 +190,9 @@ struct BertNetwork {
 enum Engine {
     /// The CPU.
     Packed(Box<PackedBert>),
+    /// CUDA.
+    #[cfg(feature = "cuda")]
+    Cuda(Box<cuda::CudaBert>),
     /// Any other device.
     Tensors(Box<TensorBert>),
 }
@@ -193,10 +206,12 @@ impl BertNetwork {
         target: &Target,
     ) -> Result<Self, LoadError> {
         let prefix = if weights.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
-        let engine = if target.device.is_cpu() {
-            Engine::Packed(Box::new(PackedBert::load(directory, config, weights, prefix, head, target)?))
-        } else {
-            Engine::Tensors(Box::new(TensorBert::load(directory, config, weights, prefix, head, &target.device)?))
+        let parts = Parts { directory, config, weights, prefix };
+        let engine = match &target.device {
+            Device::Cpu => Engine::Packed(Box::new(PackedBert::load(parts, head, target)?)),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => Engine::Cuda(Box::new(cuda::CudaBert::load(parts, head, target)?)),
+            device => Engine::Tensors(Box::new(TensorBert::load(directory, config, weights, prefix, head, device)?)),
         };
         Ok(Self {
             engine,
@@ -238,7 +253,9 @@ impl Network for BertNetwork {
         let items: Vec<_> =
             batch.iter().enumerate().map(|(item, features)| self.checked(item, features)).collect::<Result<_, _>>()?;
         match &mut self.engine {
-            Engine::Packed(engine) => engine.forward(&items).map_err(|error| candle_core::Error::wrap(error).into()),
+            Engine::Packed(engine) => Ok(engine.forward(&items)?),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(engine) => Ok(engine.forward(&items)?),
             Engine::Tensors(engine) => Ok(engine.forward(&items)?),
         }
     }

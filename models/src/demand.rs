@@ -34,6 +34,7 @@ impl Demand {
 pub(crate) fn linear_bytes(count: usize, precision: Precision) -> u64 {
     let bits = match precision {
         Precision::F32 => 64,
+        Precision::F16 | Precision::Bf16 => 32,
         Precision::Int8 => 16,
         // In halves of a bit: blocks of 32 with an f16 scale; blocks of 256 with scales and minima.
         Precision::Q8_0 => 17,
@@ -42,9 +43,10 @@ pub(crate) fn linear_bytes(count: usize, precision: Precision) -> u64 {
     count as u64 * bits / 16
 }
 
-/// Bytes of a table of vectors, which is f32 or, in every lower precision, int8.
+/// Bytes of a table of vectors, which is as the weights are in floats, and int8 in every lower precision.
 pub(crate) fn table_bytes(count: usize, precision: Precision) -> u64 {
-    linear_bytes(count, if precision == Precision::F32 { Precision::F32 } else { Precision::Int8 })
+    let is_float = matches!(precision, Precision::F32 | Precision::F16 | Precision::Bf16);
+    linear_bytes(count, if is_float { precision } else { Precision::Int8 })
 }
 
 /// Bytes of weights that are f32 in every precision.
@@ -59,7 +61,7 @@ mod tests {
     #[test]
     fn a_weight_takes_the_bits_of_its_precision() {
         let bytes = Precision::ALL.map(|precision| linear_bytes(256, precision));
-        assert_eq!(bytes, [1024, 256, 272, 144], "f32, int8, q8_0: 8.5 bits, q4k: 4.5 bits");
-        assert_eq!(Precision::ALL.map(|precision| table_bytes(256, precision)), [1024, 256, 256, 256]);
+        assert_eq!(bytes, [1024, 512, 512, 256, 272, 144], "f32, f16, bf16, int8, q8_0: 8.5 bits, q4k: 4.5 bits");
+        assert_eq!(Precision::ALL.map(|precision| table_bytes(256, precision)), [1024, 512, 512, 256, 256, 256]);
     }
 }
