@@ -71,7 +71,8 @@ impl<E: Executor> QueueLane<E> {
             self.shared.bell(self.device).set_busy_until(batcher.expected_end(self.device));
         }
         let leaves_work = !batcher.is_empty();
-        let wake = if several && leaves_work {
+        // Who lingers is to be left alone, not to be outrun.
+        let wake = if several && leaves_work && batcher.is_due(now) {
             self.shared.whom_to_wake(&mut batcher, now, Some(self.device))
         } else {
             Wake::Nobody

@@ -175,8 +175,8 @@ impl RuntimeBuilder {
             let Signature { parameters, precision, .. } = settled.signature;
             let device = names(&settled);
             tracing::info!(model = name, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
-            let placed = self.placed(&name, source, &settled, load_time, &shared)?;
-            let model = Model::start(name.clone(), settled, placed, &devices)?;
+            let given = self.placed(&name, source, &settled, load_time, &shared)?;
+            let model = Model::start(name.clone(), settled, given, &devices)?;
             models.insert(name, model);
         }
         if models.is_empty() {

@@ -2,6 +2,7 @@
 //! a time on the CPU, and one for each GPU.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -112,8 +113,8 @@ impl Devices {
     pub(crate) fn lane(&mut self, name: DeviceName) -> Result<LaneKey, BuildError> {
         if name != DeviceName::Cpu {
             // It runs one batch at a time: its models take turns.
-            if !self.lanes.contains_key(&name) {
-                self.lanes.insert(name, spawn(&name.to_string().replace(':', "-"))?);
+            if let Entry::Vacant(entry) = self.lanes.entry(name) {
+                entry.insert(spawn(&name.to_string().replace(':', "-"))?);
             }
             return Ok(LaneKey::Other(name));
         }

@@ -103,7 +103,7 @@ impl Placer<'_> {
         }
         let max_weight =
             if items { batching.max_batch_size.min(batching.max_batch_weight) } else { batching.max_batch_weight };
-        let decision = decide(placement, max_weight, offers)
+        let decision = decide(placement, max_weight, &offers)
             .map_err(|source| BuildError::Place { name: name.to_owned(), source: Box::new(source) })?;
         Ok((decision, batching))
     }
@@ -172,7 +172,9 @@ impl Placer<'_> {
     /// Where several devices serve, they are measured; where one does, there is nothing to choose.
     fn choose(&self, name: &str, places: &mut [Place], processor: &dyn Processor, signature: &Signature, max: usize) {
         if places.iter().filter(|place| place.profile.role == Role::Serves).count() < 2 {
-            places.iter_mut().for_each(|place| place.profile.estimate = None);
+            for place in places {
+                place.profile.estimate = None;
+            }
             return;
         }
         for place in places.iter_mut().filter(|place| self.warm_up && place.profile.role == Role::Serves) {

@@ -1,6 +1,8 @@
 //! Models on several devices. The second device is one that the test adds, with families of its own: the real ones, or one whose
 //! network runs out of memory or is lost when it is told to. It computes on the CPU, as nothing else is everywhere.
 
+#![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
+
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -30,6 +30,7 @@ fn registry() -> Registry {
     fn precisions(device: &Device) -> &'static [Precision] {
         if device.is_cpu() { &Precision::ALL } else { &[] }
     }
+    #[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
     fn demand(_: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
         Ok(Demand { weight_bytes: 4, flops_per_weight: 2.0, bytes_per_weight: 4, unit: "item" })
     }

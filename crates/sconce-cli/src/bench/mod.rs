@@ -44,7 +44,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
         let mut cells = subjects.load(found, &args.batches)?;
         let failures = check::check(&mut cells)?;
         wrong += failures.len();
-        failures.iter().for_each(|failure| eprintln!("WRONG: {failure}"));
+        for failure in failures {
+            eprintln!("WRONG: {failure}");
+        }
         rows.extend(timed(&found.name, &mut cells, args)?);
     }
     report::write_table(&mut out, &rows)?;

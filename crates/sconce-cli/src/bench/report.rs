@@ -1,5 +1,6 @@
 //! What was measured, as a table and as a file, with all that it takes to measure it again.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -42,7 +43,7 @@ impl Heading {
             format!("{}, {cores} cores, {threads} threads, {isa}", cpu_name().unwrap_or("CPU".to_owned()));
         for gpu in cuda_devices().unwrap_or_default() {
             if devices.contains(&DeviceName::Cuda { ordinal: gpu.ordinal }) {
-                machine += &format!("; cuda:{} {}", gpu.ordinal, gpu.name);
+                let _ = write!(machine, "; cuda:{} {}", gpu.ordinal, gpu.name);
             }
         }
         let command = std::env::args().collect::<Vec<_>>().join(" ");

@@ -34,9 +34,9 @@ fn json_tells_the_same_and_the_times_of_the_weights_that_were_asked_for() {
     let number = |value: &serde_json::Value| value.as_f64().unwrap();
     let (a, c) = (number(&cpu["estimate"]["fixed_seconds"]), number(&cpu["estimate"]["seconds_per_weight"]));
     let batches = cpu["estimate"]["batches"].as_array().unwrap();
-    for (batch, weight) in batches.iter().zip([1.0, 101.0]) {
-        assert_eq!(number(&batch["weight"]), weight);
-        assert!((number(&batch["seconds"]) - (a + c * weight)).abs() < 1e-12);
+    for (batch, weight) in batches.iter().zip([1, 101]) {
+        assert_eq!(batch["weight"], weight);
+        assert!((number(&batch["seconds"]) - (a + c * f64::from(weight))).abs() < 1e-12);
     }
     let flops = number(&object["demand"]["flops_per_weight"]);
     assert!((c - flops / (1.8 * number(&cpu["flops_per_second"]))).abs() < 1e-15, "int8 is 1.8 times as fast");

@@ -107,7 +107,7 @@ pub enum PlacementError {
 ///
 /// # Errors
 /// [`PlacementError`] if the device that was asked for is not among them, or the model runs on none.
-pub fn decide(placement: Placement, max_weight: usize, offers: Vec<Offer>) -> Result<Decision, PlacementError> {
+pub fn decide(placement: Placement, max_weight: usize, offers: &[Offer]) -> Result<Decision, PlacementError> {
     let estimates: Vec<Result<Line, Why>> = offers.iter().map(|offer| estimate(offer, max_weight)).collect();
     let mut considered = Vec::new();
     for (at, Offer { capability, demand }) in offers.iter().cloned().enumerate() {

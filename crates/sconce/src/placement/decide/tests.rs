@@ -46,7 +46,7 @@ fn offer(capability: Capability, demand: Demand) -> Offer {
 }
 
 fn verdicts(placement: Placement, offers: Vec<Offer>) -> Vec<(Verdict, Why)> {
-    decide(placement, 8192, offers).unwrap().considered.into_iter().map(|it| (it.verdict, it.why)).collect()
+    decide(placement, 8192, &offers).unwrap().considered.into_iter().map(|it| (it.verdict, it.why)).collect()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn small_batches_go_to_the_cpu_and_large_ones_to_the_gpu_from_a_weight_that_the_
 #[test]
 fn a_crossover_is_where_both_lines_meet() {
     let demand = models()[0].1;
-    let decision = decide(Placement::Auto, 8192, vec![offer(cpu(), demand), offer(gpu(), demand)]).unwrap();
+    let decision = decide(Placement::Auto, 8192, &[offer(cpu(), demand), offer(gpu(), demand)]).unwrap();
     let [light, heavy] = [0, 1].map(|at| decision.considered[at].estimate.unwrap());
     let weight = decision.crossover(light, heavy).unwrap();
     assert!(light.at(weight) >= heavy.at(weight) && light.at(weight - 1) < heavy.at(weight - 1), "{weight}");
@@ -109,10 +109,10 @@ fn a_precision_that_a_device_does_not_have_keeps_the_model_off_it() {
     let reason = "no int8 there".to_owned();
     let gpu = Offer { capability: gpu(), demand: Err(reason.clone()) };
     let int8 = Offer { capability: cpu(), demand: Ok((Precision::Int8, demand)) };
-    let decision = decide(Placement::Auto, 8192, vec![int8, gpu.clone()]).unwrap();
+    let decision = decide(Placement::Auto, 8192, &[int8, gpu.clone()]).unwrap();
     assert_eq!(decision.considered[1].why, Why::CannotRun(reason));
     assert_eq!(decision.considered[0].why, Why::First { from: 1, to: 8192 });
-    let f32 = decide(Placement::Auto, 8192, vec![offer(cpu(), demand), gpu]).unwrap();
+    let f32 = decide(Placement::Auto, 8192, &[offer(cpu(), demand), gpu]).unwrap();
     let per_weight = |decision: &Decision| decision.considered[0].estimate.unwrap().per_weight;
     assert!((per_weight(&f32) / per_weight(&decision) - 1.8).abs() < 1e-9, "int8 is faster on the CPU");
 }
@@ -128,7 +128,7 @@ fn of_devices_that_are_alike_the_first_serves() {
 #[test]
 fn a_model_that_runs_nowhere_is_refused_with_the_reason_of_each_device() {
     let demand = models()[0].1;
-    let refused = |placement, offers| decide(placement, 8192, offers).unwrap_err().to_string();
+    let refused = |placement, offers: Vec<Offer>| decide(placement, 8192, &offers).unwrap_err().to_string();
     let cuda1 = Placement::On(DeviceName::Cuda { ordinal: 1 });
     assert_eq!(
         refused(cuda1, vec![offer(cpu(), demand), offer(gpu(), demand)]),
