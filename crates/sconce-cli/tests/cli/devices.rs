@@ -68,7 +68,7 @@ fn a_gpu_that_is_not_there_is_refused_with_the_reason_in_every_command() {
 #[test]
 fn a_device_of_no_known_name_is_refused_with_the_names_there_can_be() {
     for device in ["gpu", "cuda", "cuda:first"] {
-        let said = ["--device", "is not known; give cpu, or cuda:N"];
+        let said = ["--device", "is not known; give auto, cpu, or cuda:N"];
         ended(&["classify", "--model", "magika", "--device", device], b"").failed_with(2, &said);
     }
 }
