@@ -60,7 +60,7 @@ pub use output::{Classification, Output};
 pub use precision::{Precision, UnknownPrecision};
 pub use registry::{Family, LoadOptions, Registry, Target};
 pub use sconce_kernels::Isa;
-pub use settings::{BatchingSettings, ModelSettings, Pooling, Settings};
+pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Pooling, Settings};
 pub use signature::{InputKind, InputSpec, Signature, Task};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor};
 pub use weights::Weights;

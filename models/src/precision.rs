@@ -36,6 +36,9 @@ impl Precision {
     /// Every precision there is, f32 first.
     pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Q8_0, Self::Q4K];
 
+    /// Every precision there is, the most accurate first: those that round activations, and then those of fewer bits, come later.
+    pub const HIGHEST_FIRST: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Int8, Self::Q4K];
+
     /// `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -90,6 +93,11 @@ mod tests {
             assert_eq!(serde_json::to_value(precision).unwrap(), precision.name());
             assert_eq!(serde_json::from_value::<Precision>(precision.name().into()).unwrap(), precision);
         }
+    }
+
+    #[test]
+    fn each_precision_has_its_place_by_accuracy() {
+        assert!(Precision::ALL.iter().all(|precision| Precision::HIGHEST_FIRST.contains(precision)));
     }
 
     #[test]

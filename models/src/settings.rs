@@ -15,12 +15,14 @@ pub struct Settings {
     pub model: ModelSettings,
     /// How batches are formed.
     pub batching: BatchingSettings,
+    /// What of its answers is cached.
+    pub cache: CacheSettings,
 }
 
 impl Settings {
     /// Refuses zeros, and those of [`MODEL_FIELDS`] that are set but not `used`.
     pub(crate) fn check(&self, used: &[&str]) -> Result<(), String> {
-        let Self { model, batching } = self;
+        let Self { model, batching, .. } = self;
         let set = [
             model.pooling.is_some(),
             model.normalize.is_some(),
@@ -88,4 +90,14 @@ pub struct BatchingSettings {
     pub max_queue_delay_us: Option<u64>,
     /// Milliseconds by which an item counts as younger for each step of priority below the highest.
     pub priority_ageing_ms: Option<u64>,
+}
+
+/// What of a model's answers a cache keeps and gives, where the runtime has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSettings {
+    /// Whether its answers are cached; unset: yes.
+    pub answers: Option<bool>,
+    /// Whether an answer that a higher precision made may be given; unset: what the runtime says, else no.
+    pub higher_precisions: Option<bool>,
 }

@@ -1,18 +1,21 @@
 //! From directories to a running runtime.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::BatcherConfig;
-use sconce_models::{BatchingSettings, DeviceName, LoadOptions, Registry, Signature, Team};
+use sconce_cache::CrossPrecision;
+use sconce_models::{
+    BatchingSettings, DeviceName, LoadOptions, LoadedModel, Precision, Prepared, Registry, Settings, Signature, Team,
+};
 
-use crate::cached::ModelCache;
+use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
 use crate::model::Placed;
-use crate::prepare::PreparePool;
+use crate::prepare::{Preparation, PreparePool, PreparedInputs};
 use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
 
 /// Says which models a [`Runtime`] runs and how.
@@ -25,6 +28,14 @@ pub struct RuntimeBuilder {
     cpu_threads: Option<NonZeroUsize>,
     cpu_devices: Option<NonZeroUsize>,
     cache: Option<Arc<AnswerCache>>,
+    cross_precision: CrossPrecision,
+    max_feature_bytes: Option<NonZeroU64>,
+}
+
+/// What the models of a runtime have together.
+struct Shared {
+    pool: PreparePool,
+    features: Option<Arc<PreparedInputs>>,
 }
 
 enum Source {
@@ -101,6 +112,22 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether the cache may give an answer that a higher precision made, for models that say nothing of it; unset: never.
+    #[must_use]
+    pub fn cross_precision(mut self, policy: CrossPrecision) -> Self {
+        self.cross_precision = policy;
+        self
+    }
+
+    /// Keeps prepared inputs (tokens, pixels) in so many bytes of memory, so that preparing is paid once even where the answer is
+    /// not cached: by the next request for the same input, by another precision of the model, and by whoever refuses a cached
+    /// answer. Too small: they leave before they are asked for again. Too large: memory that answers could use.
+    #[must_use]
+    pub fn feature_cache(mut self, max_bytes: NonZeroU64) -> Self {
+        self.max_feature_bytes = Some(max_bytes);
+        self
+    }
+
     /// Loads the models, one after the other, and starts the device threads.
     ///
     /// # Errors
@@ -112,32 +139,63 @@ impl RuntimeBuilder {
         };
         let cpu_threads = team.threads();
         let team = Arc::new(team);
-        let pool = PreparePool::new();
+        let shared = Shared { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
         let sources = self.named_sources()?;
         let mut devices = Devices::new(self.cpu_devices);
         let mut models = BTreeMap::new();
-        for (name, ModelSource { directory, precision, device, cached, .. }) in sources {
+        for (name, source) in sources {
             let started = Instant::now();
-            let (device, thread) = devices.place(device.unwrap_or(self.device))?;
+            let (device, thread) = devices.place(source.device.unwrap_or(self.device))?;
+            let options = LoadOptions { device, precision: source.precision, team: Arc::clone(&team) };
             let loaded = self
                 .registry
-                .load(&directory, &LoadOptions { device, precision, team: Arc::clone(&team) })
+                .load(&source.directory, &options)
                 .map_err(|source| BuildError::Load { name: name.clone(), source: Box::new(source) })?;
-            let batching = with_settings(&self.batching, &loaded.settings.batching);
             let load_time = started.elapsed();
             let Signature { parameters, precision, device, .. } = loaded.signature;
             tracing::info!(model = name, ?load_time, parameters, %precision, %device, cpu_threads, "loaded");
-            let answers = self.cache.clone().filter(|_| cached);
-            let cache =
-                answers.map(|answers| ModelCache::new(answers, &name, &directory, precision, device)).transpose()?;
-            let placed = Placed { directory, load_time, batching, pool: pool.clone(), cache };
+            let placed = self.placed(&name, source, &loaded, load_time, &shared)?;
             let model = Model::start(name.clone(), loaded, placed, thread)?;
             models.insert(name, model);
         }
         if models.is_empty() {
             return Err(BuildError::NoModel);
         }
-        Ok(Runtime::new(models, cpu_threads, self.cache))
+        Ok(Runtime::new(models, cpu_threads, self.cache, shared.features))
+    }
+
+    fn placed(
+        &self,
+        name: &str,
+        source: ModelSource,
+        loaded: &LoadedModel,
+        load_time: Duration,
+        shared: &Shared,
+    ) -> Result<Placed, BuildError> {
+        let ModelSource { directory, cached, cross_precision, .. } = source;
+        let LoadedModel { signature, processor, settings, .. } = loaded;
+        let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
+        let files = if answers.is_some() || shared.features.is_some() {
+            Some(FileDigests::read(&directory, &settings.model)?)
+        } else {
+            None
+        };
+        let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
+        let cache = answers.zip(files).map(|(answers, files)| {
+            ModelCache::new(answers, AnswerKeys::new(name, files, signature, self.precisions_of(signature), policy))
+        });
+        let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
+        let preparation = Preparation { processor: Arc::clone(processor), pool: shared.pool.clone(), kept };
+        let batching = with_settings(&self.batching, &settings.batching);
+        Ok(Placed { directory, load_time, batching, preparation, cache })
+    }
+
+    /// Those that models of its family have on its device.
+    fn precisions_of(&self, signature: &Signature) -> &'static [Precision] {
+        let family = self.registry.family(&signature.model_type);
+        // Opened before: this is the same device again.
+        let device = signature.device.open().ok();
+        family.zip(device).map_or(&[], |(family, device)| (family.precisions)(&device))
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.
@@ -161,6 +219,17 @@ impl RuntimeBuilder {
         }
         Ok(named)
     }
+}
+
+/// What a model's `sconce.toml` says of precisions that answer for each other.
+fn set_policy(settings: &Settings) -> Option<CrossPrecision> {
+    let higher = settings.cache.higher_precisions?;
+    Some(if higher { CrossPrecision::Higher } else { CrossPrecision::Never })
+}
+
+fn prepared_inputs(max_bytes: NonZeroU64) -> Arc<PreparedInputs> {
+    let weigh = |prepared: &Prepared| prepared.features.bytes();
+    Arc::new(PreparedInputs::new(max_bytes.get(), weigh).expect("the bound is not zero"))
 }
 
 fn model_directories(path: &Path) -> Result<Vec<PathBuf>, BuildError> {

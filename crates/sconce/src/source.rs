@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sconce_cache::CrossPrecision;
 use sconce_models::{DeviceName, Precision};
 
 /// A model directory, with what is asked of the model beyond its `sconce.toml`. Made from anything that is a path.
@@ -29,14 +30,18 @@ pub struct ModelSource {
     /// Where its network runs; `None`: where the runtime's models do, which is the CPU unless
     /// [`RuntimeBuilder::device`](crate::RuntimeBuilder::device) says otherwise.
     pub device: Option<DeviceName>,
-    /// Whether the runtime's cache, if it has one, keeps this model's answers.
+    /// Whether the runtime's cache, if it has one, keeps this model's answers; `sconce.toml` can say no, too.
     pub cached: bool,
+    /// Whether an answer that a higher precision made may be given from the cache; `None`: what `sconce.toml` says, else what the
+    /// runtime does.
+    pub cross_precision: Option<CrossPrecision>,
 }
 
 impl ModelSource {
     /// The model in `directory`, with nothing asked of it.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), name: None, precision: None, device: None, cached: true }
+        let directory = directory.into();
+        Self { directory, name: None, precision: None, device: None, cached: true, cross_precision: None }
     }
 
     /// Names the model.
@@ -55,6 +60,12 @@ impl ModelSource {
     #[must_use]
     pub fn device(self, device: DeviceName) -> Self {
         Self { device: Some(device), ..self }
+    }
+
+    /// Says whether an answer that a higher precision made may be given from the cache.
+    #[must_use]
+    pub fn cross_precision(self, policy: CrossPrecision) -> Self {
+        Self { cross_precision: Some(policy), ..self }
     }
 
     /// Asks for a precision.

@@ -3,15 +3,15 @@
 //! The fragment that is furthest behind runs, and joins another where they meet. A fragment that must meet others
 //! (a `.sync` instruction, a barrier) steps aside until they come: if nothing else can run, they never will.
 
+use super::Machine;
 use super::copies::Copies;
 use super::execute::Flow;
 use super::fault::FaultKind;
 use super::lanes::{Lanes, lanes_of, true_lanes};
 use super::shared::{Accessor, SharedMemory};
-use super::Machine;
+use crate::ptx::Program;
 use crate::ptx::operation::{BarrierReduction, Register};
 use crate::ptx::types::Special;
-use crate::ptx::Program;
 
 /// Backward jumps of one fragment in a row after which the others have a turn.
 const SPINS: u32 = 1000;
@@ -134,9 +134,7 @@ impl Warp {
                 Special::LanesFrom => !below & 0xffff_ffff,
                 Special::LaneBit => 1 << lane,
                 Special::DynamicSharedBytes => launch.dynamic_shared_bytes as u64,
-                Special::TotalSharedBytes => {
-                    (machine.program.static_shared_bytes + launch.dynamic_shared_bytes) as u64
-                }
+                Special::TotalSharedBytes => (machine.program.static_shared_bytes + launch.dynamic_shared_bytes) as u64,
                 Special::Zero | Special::Clock => 0,
             };
         }
@@ -282,9 +280,7 @@ impl Warp {
                 pc += 1;
                 continue;
             }
-            let flow = machine
-                .execute(self, shared, &instruction.operation, active)
-                .map_err(|kind| (kind, pc))?;
+            let flow = machine.execute(self, shared, &instruction.operation, active).map_err(|kind| (kind, pc))?;
             match flow {
                 Flow::Next => pc += 1,
                 Flow::Jump(target) if active == lanes => {
@@ -308,9 +304,11 @@ impl Warp {
                 }
                 Flow::Scatter(targets) => {
                     self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, aside: None };
-                    self.fragments.extend(
-                        targets.into_iter().map(|(target, lanes)| Fragment { pc: target, lanes, aside: None }),
-                    );
+                    self.fragments.extend(targets.into_iter().map(|(target, lanes)| Fragment {
+                        pc: target,
+                        lanes,
+                        aside: None,
+                    }));
                     self.fragments.retain(|fragment| fragment.lanes != 0);
                     return Ok(None);
                 }
@@ -336,7 +334,8 @@ impl Warp {
                         return Ok(None);
                     }
                     if active != lanes {
-                        let what = format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
+                        let what =
+                            format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
                         return Err((FaultKind::BarrierDivergence { what }, pc));
                     }
                     waiting.at = pc;

@@ -81,7 +81,8 @@ impl Machine {
                 Parameter::F32(value) => u64::from(value.to_bits()),
             })
             .collect();
-        let pointers: Vec<*mut c_void> = values.iter().map(|value| std::ptr::from_ref(value).cast_mut().cast()).collect();
+        let pointers: Vec<*mut c_void> =
+            values.iter().map(|value| std::ptr::from_ref(value).cast_mut().cast()).collect();
         cuLaunchKernel(function, grid, 1, 1, block, 1, 1, shared, stream, pointers.as_ptr(), std::ptr::null())
     }
 
