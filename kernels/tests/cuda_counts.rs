@@ -8,6 +8,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sconce_cudasim_control::{Control, Counts};
+use sconce_kernels::KernelError;
 use sconce_kernels::bias_gelu::GeluForm;
 use sconce_kernels::cuda::Gpu;
 use sconce_kernels::embedding::{Embeddings, Table, TableFormat};
@@ -102,6 +103,47 @@ fn a_batch_of_minilm_is_one_copy_in_sixty_launches_and_one_copy_out() {
 }
 
 #[test]
+fn a_recorded_batch_is_one_call() {
+    let Some((control, _alone)) = simulator() else { return };
+    for precision in [CudaPrecision::F32, CudaPrecision::Int8] {
+        let mut encoder = encoder(precision);
+        encoder.use_graphs();
+        for _ in 0..2 {
+            forward(&mut encoder, &[16, 14]);
+        }
+        // As it was recorded, and another batch of the same bucket.
+        for lengths in [[16, 14], [9, 20]] {
+            control.reset_counts();
+            forward(&mut encoder, &lengths);
+            let counts = control.counts();
+            println!("{encoder:?} {lengths:?}: {counts:?}");
+            assert_eq!((counts.graph_launches, counts.allocations, counts.events), (1, 0, 0), "{precision:?}");
+            assert!(counts.launches + counts.gemms <= 60, "{precision:?}");
+            assert_eq!((counts.copies_to_device, counts.copies_to_host), (1, 1), "{precision:?}");
+            // To make the context current, to launch, to wait.
+            assert_eq!(counts.driver_calls, 3, "{precision:?}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_device_is_told_as_that_and_what_is_left_is_dropped_in_peace() {
+    let Some((control, _alone)) = simulator() else { return };
+    let mut encoder = encoder(CudaPrecision::F16);
+    forward(&mut encoder, &[16]);
+    control.lose_device_after_launches(10);
+    let tokens = PackedTokens { ids: &[1; 8], segments: &[0; 8], lengths: &[8] };
+    let mut out = vec![7.0; HIDDEN];
+    for _ in 0..2 {
+        let refused = encoder.forward(tokens, &mut out).unwrap_err();
+        assert!(matches!(refused, KernelError::DeviceLost { .. }), "{refused}");
+    }
+    assert!(out.iter().all(|x| x.to_bits() == 7.0_f32.to_bits()));
+    drop(encoder);
+    control.restore();
+}
+
+#[test]
 fn a_batch_that_does_not_fit_leaves_an_encoder_that_works() {
     let Some((control, _alone)) = simulator() else { return };
     let mut encoder = encoder(CudaPrecision::F16);
@@ -110,7 +152,7 @@ fn a_batch_that_does_not_fit_leaves_an_encoder_that_works() {
     let tokens = PackedTokens { ids: &ids, segments: &[0; 8], lengths: &[8] };
     let mut out = vec![0.0; HIDDEN];
     let refused = encoder.forward(tokens, &mut out).unwrap_err();
-    assert!(matches!(refused, sconce_kernels::KernelError::OutOfDeviceMemory { .. }), "{refused}");
+    assert!(matches!(refused, KernelError::OutOfDeviceMemory { .. }), "{refused}");
     control.fail_allocation(0);
     encoder.forward(tokens, &mut out).unwrap();
     assert!(out.iter().any(|x| *x != 0.0));

@@ -25,8 +25,8 @@ use tensors::TensorBert;
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
     Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature,
-    TEXT_INPUT, Target, Task, TextProcessor, Truncation, Weights, labels,
+    LoadError, LoadedModel, ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Settings,
+    Signature, TEXT_INPUT, Target, Task, TextProcessor, Truncation, Weights, labels,
 };
 
 /// `"model_type": "bert"`.
@@ -75,7 +75,7 @@ fn load_embedding(
     weights: &Weights,
     target: &Target,
 ) -> Result<LoadedModel, LoadError> {
-    let settings = directory.settings(&["pooling", "normalize", "max_tokens"])?;
+    let settings = directory.settings(&["pooling", "normalize", "max_tokens", "cuda_graphs"])?;
     let declared = SentenceTransformer::read(directory)?;
     let text = load_text(directory, config, &settings, declared.max_tokens)?;
     let head = match settings.model.pooling.or(declared.pooling).unwrap_or(Pooling::Mean) {
@@ -86,7 +86,7 @@ fn load_embedding(
     let task = Task::Embedding { dimensions: config.hidden_size };
     Ok(LoadedModel {
         signature: signature(&text, task, weights, target),
-        network: Box::new(BertNetwork::load(directory, config, weights, head, target)?),
+        network: Box::new(BertNetwork::load(directory, config, weights, head, target, &settings)?),
         processor: Arc::new(EmbeddingProcessor { text, normalize }),
         settings,
     })
@@ -98,7 +98,7 @@ fn load_classification(
     weights: &Weights,
     target: &Target,
 ) -> Result<LoadedModel, LoadError> {
-    let settings = directory.settings(&["max_tokens"])?;
+    let settings = directory.settings(&["max_tokens", "cuda_graphs"])?;
     let text = load_text(directory, config, &settings, None)?;
     let invalid = |message| directory.invalid("config.json", message);
     let missing = || invalid("field 'id2label' is missing; give one label per class".to_owned());
@@ -107,7 +107,7 @@ fn load_classification(
     let task = Task::Classification { labels: Arc::clone(&labels) };
     Ok(LoadedModel {
         signature: signature(&text, task, weights, target),
-        network: Box::new(BertNetwork::load(directory, config, weights, head, target)?),
+        network: Box::new(BertNetwork::load(directory, config, weights, head, target, &settings)?),
         processor: Arc::new(ClassificationProcessor { text, labels }),
         settings,
     })
@@ -116,7 +116,7 @@ fn load_classification(
 fn load_text(
     directory: &ModelDirectory,
     config: &Config,
-    settings: &crate::Settings,
+    settings: &Settings,
     declared: Option<usize>,
 ) -> Result<TextProcessor, LoadError> {
     TextProcessor::load(directory, settings, declared, config.max_position_embeddings, config.vocab_size)
@@ -204,13 +204,21 @@ impl BertNetwork {
         weights: &Weights,
         head: HeadKind,
         target: &Target,
+        #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "it sets what CUDA's engine does"))]
+        settings: &Settings,
     ) -> Result<Self, LoadError> {
         let prefix = if weights.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
         let parts = Parts { directory, config, weights, prefix };
         let engine = match &target.device {
             Device::Cpu => Engine::Packed(Box::new(PackedBert::load(parts, head, target)?)),
             #[cfg(feature = "cuda")]
-            Device::Cuda(_) => Engine::Cuda(Box::new(cuda::CudaBert::load(parts, head, target)?)),
+            Device::Cuda(_) => {
+                let mut engine = cuda::CudaBert::load(parts, head, target)?;
+                if settings.model.cuda_graphs == Some(true) {
+                    engine.use_graphs();
+                }
+                Engine::Cuda(Box::new(engine))
+            }
             device => Engine::Tensors(Box::new(TensorBert::load(directory, config, weights, prefix, head, device)?)),
         };
         Ok(Self {

@@ -163,6 +163,22 @@ pub enum LoadError {
         /// What such models have there.
         allowed: Vec<Precision>,
     },
+    /// Weights for which the device has no room.
+    #[error("{path} does not fit into the memory of the device: {message}")]
+    OutOfMemory {
+        /// The weights file.
+        path: PathBuf,
+        /// What the driver said.
+        message: String,
+    },
+    /// A device that is gone while the model is loaded.
+    #[error("the device was lost while {path} was loaded: {message}")]
+    DeviceLost {
+        /// The weights file.
+        path: PathBuf,
+        /// What the driver said.
+        message: String,
+    },
     /// Weights that are missing, cut short, or of another shape than the configuration says.
     #[error("{path} does not fit the model: {source}")]
     Weights {
@@ -223,9 +239,28 @@ impl From<KernelError> for ForwardError {
 impl From<candle_core::Error> for ForwardError {
     fn from(error: candle_core::Error) -> Self {
         match device::failure(&error) {
-            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { message: error.to_string() },
-            Some(DeviceFailure::Lost) => Self::DeviceLost { message: error.to_string() },
+            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { message: message(&error) },
+            Some(DeviceFailure::Lost) => Self::DeviceLost { message: message(&error) },
             None => Self::Candle(error),
         }
+    }
+}
+
+impl LoadError {
+    /// Of an error while the tensors of a weights file are put together.
+    pub(crate) fn of_weights(path: PathBuf, source: candle_core::Error) -> Self {
+        match device::failure(&source) {
+            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { path, message: message(&source) },
+            Some(DeviceFailure::Lost) => Self::DeviceLost { path, message: message(&source) },
+            None => Self::Weights { path, source },
+        }
+    }
+}
+
+/// What candle says, without the backtrace that it adds where `RUST_BACKTRACE` is set: a message goes to clients.
+fn message(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => message(inner),
+        error => error.to_string(),
     }
 }

@@ -37,7 +37,7 @@ impl Precision {
     pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Q8_0, Self::Q4K];
 
     /// Every precision there is, the most accurate first: those that round activations, and then those of fewer bits, come later.
-    pub const HIGHEST_FIRST: [Self; 6] = [Self::F32, Self::F16, Self::Q8_0, Self::Bf16, Self::Int8, Self::Q4K];
+    pub const HIGHEST_FIRST: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Int8, Self::Q4K];
 
     /// `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`.
     #[must_use]

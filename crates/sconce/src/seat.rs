@@ -151,13 +151,12 @@ fn of_running(error: ForwardError) -> ExecutorError {
 
 /// A network that does not fit now may fit later; smaller batches would not help it.
 fn of_loading(error: LoadError) -> ExecutorError {
-    let LoadError::Weights { path, source } = error else { return ExecutorError::new(error) };
-    match ForwardError::from(source) {
-        cause @ ForwardError::OutOfMemory { .. } => ExecutorError::DeviceLost {
-            cause: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(cause)),
+    match error {
+        LoadError::OutOfMemory { .. } => ExecutorError::DeviceLost {
+            cause: Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(error)),
             retry_after: Some(RETRY_AFTER),
         },
-        cause @ ForwardError::DeviceLost { .. } => ExecutorError::device_lost(cause),
-        cause => ExecutorError::new(format!("{}: {cause}", path.display())),
+        LoadError::DeviceLost { .. } => ExecutorError::device_lost(error),
+        error => ExecutorError::new(error),
     }
 }

@@ -308,3 +308,60 @@ async fn a_cached_answer_says_which_device_computed_it() {
         assert_eq!((answer.source, answer.device), (source, SECOND));
     }
 }
+
+/// There is room for two models at first, and then for none.
+fn load_twice(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
+    static LOADS: AtomicUsize = AtomicUsize::new(0);
+    if LOADS.fetch_add(1, Ordering::SeqCst) >= 2 {
+        return no_room(directory, target);
+    }
+    (Registry::default().family("bert").unwrap().load)(directory, target)
+}
+
+fn no_room(directory: &ModelDirectory, _: &Target) -> Result<LoadedModel, LoadError> {
+    let path = directory.path().join("model.safetensors");
+    Err(LoadError::OutOfMemory { path, message: "somebody else has it all".to_owned() })
+}
+
+fn loading_by(load: fn(&ModelDirectory, &Target) -> Result<LoadedModel, LoadError>) -> Registry {
+    let mut registry = Registry::default();
+    let bert = *registry.family("bert").unwrap();
+    registry.register(Family { load, ..bert });
+    registry
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_for_which_a_device_has_no_room_goes_without_it_unless_it_was_asked_for() {
+    let Err(error) = builder(second(1e-9, loading_by(no_room)), SECOND).build() else { panic!("there is no room") };
+    assert!(error.to_string().contains("somebody else has it all"), "{error}");
+    let runtime = builder(second(1e-9, loading_by(no_room)), Placement::Auto).build().unwrap();
+    let model = runtime.model(MODEL).unwrap();
+    assert_eq!(model.devices().iter().map(|device| device.name).collect::<Vec<_>>(), [DeviceName::Cpu]);
+    assert_eq!(model.infer(TEXT).await.unwrap().device, DeviceName::Cpu);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_come_back_to_its_device_is_answered_by_the_cpu() {
+    // Two models for one place: the second takes it from the first when it is loaded.
+    let source = |name: &str| ModelSource::new(zoo(MODEL)).name(name).device(SECOND);
+    let decisions = builder(second(1e-9, Registry::default()), SECOND).batching(small_batches()).decide().unwrap();
+    let needed = decisions[MODEL].considered[1].demand.unwrap().1.bytes(64);
+    let runtime = Runtime::builder()
+        .accelerator(second(1e-9, loading_by(load_twice)))
+        .model(source("first"))
+        .model(source("second"))
+        .batching(small_batches())
+        .device_memory(SECOND, NonZeroU64::new(needed).unwrap())
+        .build()
+        .unwrap();
+    let [first, second] = ["first", "second"].map(|name| runtime.model(name).unwrap());
+    let loaded = |model: &Model| model.devices()[0].loaded;
+    assert_eq!([loaded(first), loaded(second)], [false, true]);
+    for _ in 0..3 {
+        let answer = first.infer(TEXT).await.unwrap();
+        assert_eq!(answer.device, DeviceName::Cpu);
+        assert_eq!(answer.output.classification().unwrap().label(), "positive");
+    }
+    assert_eq!(first.devices()[0].state, DeviceState::Lost, "for half a minute");
+    runtime.shutdown().await;
+}

@@ -60,6 +60,14 @@ impl Gpu {
         Ok(gpu)
     }
 
+    pub(super) fn stream(&self) -> sys::CUstream {
+        self.stream
+    }
+
+    pub(super) fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
     fn load_module(&mut self, source: &Source) -> Result<sys::CUmodule, KernelError> {
         let text = source.of(self.version);
         // SAFETY: PTX that ends in a 0; the context is current.
@@ -145,13 +153,16 @@ impl Gpu {
         unsafe { result::memcpy_htod_async(to.pointer(), from, self.stream).named("cuMemcpyHtoDAsync") }
     }
 
-    /// Copies from the device and waits for it, and thereby for all that was queued before.
-    pub(crate) fn copy_out<T: Number>(&self, from: View<'_, T>, to: &mut [T]) -> Result<(), KernelError> {
-        assert!(to.len() <= from.len());
-        // SAFETY: the view is within its buffer; `to` outlives the copy, which is waited for whether or not it fails.
-        let copied = unsafe { result::memcpy_dtoh_async(to, from.pointer(), self.stream).named("cuMemcpyDtoHAsync") };
-        self.wait()?;
-        copied
+    /// Queues a copy from the device to pinned memory, which is not to be read before [`Gpu::wait`].
+    pub(crate) fn copy_out<T: Number>(
+        &self,
+        from: View<'_, T>,
+        to: &mut Pinned<T>,
+        length: usize,
+    ) -> Result<(), KernelError> {
+        assert!(length <= from.len());
+        // SAFETY: the view is within its buffer; pinned memory is given back only after its owner has waited.
+        unsafe { result::memcpy_dtoh_async(&mut to[..length], from.pointer(), self.stream).named("cuMemcpyDtoHAsync") }
     }
 
     /// Until all that was queued is done. What went wrong on the device shows here.

@@ -13,6 +13,7 @@ mod activation;
 mod blas;
 mod error;
 mod gpu;
+mod graph;
 mod memory;
 mod ptx;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub(crate) mod tests;
 pub(crate) use activation::Function as Activation;
 pub use gpu::Gpu;
 pub(crate) use gpu::{Argument, Shape};
+pub(crate) use graph::Graph;
 pub(crate) use memory::{Buffer, Element, Matrix, Pinned, QuantizedMatrix, View};
 
 use crate::KernelError;

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::ptx::Version;
-use super::{Buffer, Element, Gpu, Matrix, QuantizedMatrix};
+use super::{Buffer, Element, Gpu, Matrix, QuantizedMatrix, View};
+use crate::aligned::Number;
 use crate::device::{DeviceError, cuda_devices};
 
 /// Runs `check` with each version of the PTX that the first device can run (all of them where its compute capability is
@@ -17,9 +18,9 @@ pub(crate) fn each_gpu(check: impl Fn(&Gpu)) {
 
 /// A device of its own for each version, to be handed on.
 pub(crate) fn each_new_gpu(check: impl Fn(&dyn Fn() -> Gpu)) {
-    let versions: Vec<Version> = gpus().iter().map(Gpu::version).collect();
-    for version in versions {
-        check(&|| Gpu::with_version(0, Some(version)).unwrap());
+    // Locked all the while: the simulator lets no thread allocate while another one records.
+    for gpu in gpus().iter() {
+        check(&|| Gpu::with_version(0, Some(gpu.version())).unwrap());
     }
 }
 
@@ -78,16 +79,21 @@ impl Gpu {
         self.allocate(rows * columns * element.size()).unwrap()
     }
 
+    /// Numbers from the device, once all that was queued is done.
+    pub(crate) fn read<T: Number>(&self, from: View<'_, T>) -> Vec<T> {
+        let mut to = self.pinned(from.len()).unwrap();
+        self.copy_out(from, &mut to, from.len()).unwrap();
+        self.wait().unwrap();
+        to.to_vec()
+    }
+
     /// A matrix as f32.
     pub(crate) fn download(&self, matrix: Matrix<'_>, buffer: &Buffer) -> Vec<f32> {
         let count = matrix.rows() * matrix.columns();
         if matrix.element() == Element::F32 {
-            let mut values = vec![0.0; count];
-            self.copy_out(buffer.view(0, count), &mut values).unwrap();
-            return values;
+            return self.read(buffer.view(0, count));
         }
-        let mut bits = vec![0_u16; count];
-        self.copy_out(buffer.view(0, count), &mut bits).unwrap();
+        let bits: Vec<u16> = self.read(buffer.view(0, count));
         let widen = |bits: u16| match matrix.element() {
             Element::F16 => half::f16::from_bits(bits).to_f32(),
             _ => half::bf16::from_bits(bits).to_f32(),
@@ -126,12 +132,8 @@ impl QuantizedRoom {
     /// that the device has quantised are then its own.
     pub(crate) fn assert_holds(&self, gpu: &Gpu, x: &[f32], exact: bool, case: &dyn std::fmt::Debug) {
         let stride = QuantizedMatrix::stride(self.columns);
-        let mut values = vec![0_i8; self.rows * stride];
-        let (mut scales, mut zeros) = (vec![0.0_f32; self.rows], vec![0_i32; self.rows]);
-        let QuantizedMatrix { values: on_values, scales: on_scales, zeros: on_zeros, .. } = self.matrix();
-        gpu.copy_out(on_values, &mut values).unwrap();
-        gpu.copy_out(on_scales, &mut scales).unwrap();
-        gpu.copy_out(on_zeros, &mut zeros).unwrap();
+        let QuantizedMatrix { values, scales, zeros, .. } = self.matrix();
+        let (values, scales, zeros) = (gpu.read(values), gpu.read(scales), gpu.read(zeros));
         let slack = i32::from(!exact);
         for (row, x) in x.chunks_exact(self.columns).enumerate() {
             let (bytes, scale, zero) = crate::quantize::reference::quantize_row(x, 255);

@@ -12,7 +12,7 @@ pub(crate) enum Length {
     One,
 }
 
-/// Pools each sequence into a row of `out`, which is f32. `starts` has one number more than there are sequences; that they
+/// Pools each sequence into a row of `out`, which is f32; one without tokens gives zeros. `starts` has one number more than there are sequences; that they
 /// rise and end within `tokens` is for the caller to see to.
 ///
 /// # Errors
@@ -80,6 +80,20 @@ mod tests {
                     // Whatever the element, sums and result are f32.
                     assert_near(&gpu.download(matrix, &out), &expected, Element::F32, &(gpu, pooling, length));
                 }
+            }
+        });
+    }
+
+    #[test]
+    fn a_sequence_without_tokens_gives_zeros_and_reads_nothing() {
+        each_gpu(|gpu| {
+            let (tokens, starts) = (gpu.upload(&[2.0_f32; 8]).unwrap(), gpu.upload(&[0, 0, 2, 2]).unwrap());
+            let out = gpu.room(3, 4, Element::F32);
+            let (tokens, to) = (tokens.matrix(0, 2, 4, Element::F32), out.matrix(0, 3, 4, Element::F32));
+            for pooling in [Pooling::Mean, Pooling::Cls] {
+                pool(gpu, tokens, starts.view(0, 4), pooling, Length::Kept, to).unwrap();
+                let expected = [0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0].map(f32::to_bits);
+                assert_eq!(gpu.download(to, &out).iter().map(|x| x.to_bits()).collect::<Vec<_>>(), expected);
             }
         });
     }

@@ -49,6 +49,11 @@ impl CudaBert {
         Ok(Self { encoder, batch: Batch::default() })
     }
 
+    /// See [`CudaEncoder::use_graphs`].
+    pub(super) fn use_graphs(&mut self) {
+        self.encoder.use_graphs();
+    }
+
     /// One row per item, each of them ids and segments that are within the tables.
     pub(super) fn forward(&mut self, items: &[(&[u32], &[u32])]) -> Result<Vec<Vec<f32>>, KernelError> {
         self.batch.pack(items.iter().copied());

@@ -1,10 +1,11 @@
 //! What a batch needs beside the weights: one piece of device memory cut up anew for each batch, and pinned memory on the
 //! host for what goes in and what comes out. Both grow when a larger batch comes, and only then.
 
+use super::shape::Shape;
 use crate::KernelError;
 use crate::aligned::Number;
-use crate::attention::cuda::{TILE, tiles};
-use crate::cuda::{Buffer, Element, Gpu, Matrix, Pinned, QuantizedMatrix, View, int};
+use crate::attention::cuda::TILE;
+use crate::cuda::{Buffer, Element, Gpu, Matrix, Pinned, QuantizedMatrix, View};
 use crate::embedding::cuda::Lookups;
 use crate::encoder::PackedTokens;
 
@@ -28,9 +29,7 @@ pub(super) struct Widths {
 /// A batch's numbers and where its matrices lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
-    tokens: usize,
-    sequences: usize,
-    tiles: usize,
+    pub(super) shape: Shape,
     x: usize,
     /// Query, key and value; after attention the inner matrix, which is not alive at the same time.
     wide: usize,
@@ -46,9 +45,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    fn new(widths: &Widths, lengths: &[usize]) -> Self {
-        let (tokens, sequences) = (lengths.iter().sum::<usize>(), lengths.len());
-        let tiles = tiles(lengths, widths.queries).count();
+    fn new(widths: &Widths, shape: Shape) -> Self {
+        let Shape { tokens, sequences, .. } = shape;
         let Widths { hidden, inner, pooler, outputs, element, int8, .. } = *widths;
         let mut bytes = 0;
         let mut part = |size: usize| {
@@ -56,13 +54,11 @@ impl Layout {
             bytes = (bytes + size).next_multiple_of(ALIGNMENT);
             start
         };
-        part(size_of::<i32>() * Self::inputs(tokens, sequences, tiles));
+        part(size_of::<i32>() * shape.inputs());
         let floats = tokens * element.size();
         let quantized = if int8 { tokens } else { 0 };
         let mut layout = Self {
-            tokens,
-            sequences,
-            tiles,
+            shape,
             x: part(floats * hidden),
             wide: part(floats * inner.max(3 * hidden)),
             attended: part(floats * hidden),
@@ -78,16 +74,13 @@ impl Layout {
         layout.bytes = bytes;
         layout
     }
-
-    /// Numbers that go in: ids, segments and positions of the tokens, starts of the sequences, tiles.
-    fn inputs(tokens: usize, sequences: usize, tiles: usize) -> usize {
-        3 * tokens + sequences + 1 + TILE * tiles
-    }
 }
 
 /// The memory, for batches up to the largest so far.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
+    /// Grows by one whenever memory is made anew.
+    generation: u64,
     device: Option<Buffer>,
     inputs: Option<Pinned<i32>>,
     outputs: Option<Pinned<f32>>,
@@ -99,44 +92,55 @@ impl Workspace {
         self.device.as_ref().map_or(0, Buffer::bytes)
     }
 
-    /// Makes room for a batch and writes its numbers where they are copied from. Nothing may be in flight.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Makes room for a batch of that shape and writes its numbers where they are copied from. Nothing may be in flight.
     pub(super) fn prepare(
         &mut self,
         gpu: &Gpu,
         widths: &Widths,
+        shape: Shape,
         tokens: PackedTokens<'_>,
     ) -> Result<Layout, KernelError> {
-        let layout = Layout::new(widths, tokens.lengths);
+        let layout = Layout::new(widths, shape);
         if self.bytes() < layout.bytes {
+            self.generation += 1;
             // The old one first: both may not fit.
             self.device = None;
             self.device = Some(gpu.allocate(layout.bytes)?);
         }
-        grow(gpu, &mut self.outputs, layout.sequences * widths.outputs)?;
-        let count = Layout::inputs(layout.tokens, layout.sequences, layout.tiles);
-        write_inputs(&mut grow(gpu, &mut self.inputs, count)?[..count], widths.queries, tokens)?;
+        let Self { inputs, outputs, generation, .. } = self;
+        grow(gpu, outputs, shape.sequences * widths.outputs, generation)?;
+        let inputs = grow(gpu, inputs, shape.inputs(), generation)?;
+        shape.write(&mut inputs[..shape.inputs()], widths.queries, tokens)?;
         Ok(layout)
     }
 
     /// Queues the copy of the numbers to the device.
     pub(super) fn copy_in(&self, gpu: &Gpu, layout: &Layout) -> Result<(), KernelError> {
-        let count = Layout::inputs(layout.tokens, layout.sequences, layout.tiles);
+        let count = layout.shape.inputs();
         let inputs = self.inputs.as_ref().expect("`prepare` has made it");
         gpu.copy_in(&inputs[..count], self.device().view(0, count))
     }
 
-    /// Copies the rows of the batch back, waits for them, and lends them.
-    pub(super) fn copy_out(&mut self, gpu: &Gpu, widths: &Widths, layout: &Layout) -> Result<&[f32], KernelError> {
-        let count = layout.sequences * widths.outputs;
+    /// Queues the copy of the rows back to the host.
+    pub(super) fn copy_out(&mut self, gpu: &Gpu, widths: &Widths, layout: &Layout) -> Result<(), KernelError> {
+        let count = layout.shape.sequences * widths.outputs;
         let device = self.device.as_ref().expect("`prepare` has made it");
         let outputs = self.outputs.as_mut().expect("`prepare` has made it");
-        gpu.copy_out(device.view(layout.out, count), &mut outputs[..count])?;
-        Ok(&outputs[..count])
+        gpu.copy_out(device.view(layout.out, count), outputs, count)
+    }
+
+    /// What has been copied back, once that has been waited for.
+    pub(super) fn outputs(&self) -> &[f32] {
+        self.outputs.as_ref().expect("`prepare` has made it")
     }
 
     /// The matrices of the batch.
     pub(super) fn matrices(&self, widths: &Widths, layout: &Layout) -> Matrices<'_> {
-        let (device, Layout { tokens, sequences, .. }) = (self.device(), *layout);
+        let (device, Shape { tokens, sequences, tiles }) = (self.device(), layout.shape);
         let number = size_of::<i32>();
         let numbers = |from: usize, length: usize| device.view(from * number, length);
         let of_tokens = |at, columns| device.matrix(at, tokens, columns, widths.element);
@@ -154,7 +158,7 @@ impl Workspace {
                 positions: numbers(2 * tokens, tokens),
             },
             starts: numbers(3 * tokens, sequences + 1),
-            tiles: numbers(3 * tokens + sequences + 1, TILE * layout.tiles),
+            tiles: numbers(3 * tokens + sequences + 1, TILE * tiles),
             x: of_tokens(layout.x, widths.hidden),
             query_key_value: of_tokens(layout.wide, 3 * widths.hidden),
             inner: of_tokens(layout.wide, widths.inner),
@@ -196,33 +200,14 @@ fn grow<'a, T: Number>(
     gpu: &Gpu,
     memory: &'a mut Option<Pinned<T>>,
     length: usize,
+    generation: &mut u64,
 ) -> Result<&'a mut Pinned<T>, KernelError> {
     if memory.as_ref().is_none_or(|memory| memory.len() < length) {
+        *generation += 1;
         *memory = None;
         *memory = Some(gpu.pinned(length)?);
     }
     Ok(memory.as_mut().expect("made on the line above"))
-}
-
-/// In the order of [`Layout::inputs`]. Ids and segments have been checked against their tables.
-fn write_inputs(to: &mut [i32], queries: usize, tokens: PackedTokens<'_>) -> Result<(), KernelError> {
-    let PackedTokens { ids, segments, lengths } = tokens;
-    let ends = lengths.iter().scan(0, |end, length| {
-        *end += length;
-        Some(*end)
-    });
-    let numbers = ids
-        .iter()
-        .chain(segments)
-        .map(|number| *number as usize)
-        .chain(lengths.iter().flat_map(|length| 0..*length))
-        .chain(std::iter::once(0))
-        .chain(ends)
-        .chain(tiles(lengths, queries).flatten());
-    for (to, number) in to.iter_mut().zip(numbers) {
-        *to = int(number)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -233,18 +218,9 @@ mod tests {
         Widths { hidden: 64, inner: 96, pooler: 0, outputs: 64, element: Element::F16, int8: true, queries: 64 };
 
     #[test]
-    fn the_numbers_of_a_batch_go_in_together() {
-        let tokens = PackedTokens { ids: &[7, 8, 9], segments: &[0, 1, 0], lengths: &[2, 1] };
-        let mut numbers = [-1; 18];
-        write_inputs(&mut numbers, 64, tokens).unwrap();
-        let expected = [7, 8, 9, 0, 1, 0, 0, 1, 0, 0, 2, 3, 0, 2, 0, 2, 1, 0];
-        assert_eq!(numbers, expected);
-        assert_eq!(Layout::inputs(3, 2, 2), expected.len());
-    }
-
-    #[test]
     fn parts_do_not_overlap_and_only_int8_has_room_for_bytes() {
-        let layout = Layout::new(&WIDTHS, &[5, 100]);
+        let shape = Shape::exact(&[5, 100], WIDTHS.queries);
+        let layout = Layout::new(&WIDTHS, shape);
         let Layout { x, wide, attended, projected, values, scales, zeros, pooled, pooler, out, bytes, .. } = layout;
         let starts = [0, x, wide, attended, projected, values, scales, zeros, pooled, pooler, out, bytes];
         let sizes = [
@@ -263,7 +239,7 @@ mod tests {
         for ((start, end), size) in starts.iter().zip(&starts[1..]).zip(sizes) {
             assert!(start + size <= *end && end - (start + size) < ALIGNMENT, "{layout:?}");
         }
-        let without = Layout::new(&Widths { int8: false, ..WIDTHS }, &[5, 100]);
+        let without = Layout::new(&Widths { int8: false, ..WIDTHS }, shape);
         assert_eq!((without.scales, without.zeros, without.pooled), (without.values, without.values, without.values));
     }
 }
