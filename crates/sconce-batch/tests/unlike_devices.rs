@@ -1,6 +1,8 @@
 //! A queue on devices that differ: which takes what, and what happens when one runs out of memory or is lost. Real threads, and
 //! executors whose behaviour is given, not timed.
 
+#![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use sconce_batch::{
     BatcherConfig, Device, DeviceState, Error, Executor, ExecutorError, Line, Profile, Queue, Role, from_fn,
 };
+
+type Function = Box<dyn FnMut(&[u64]) -> Result<Vec<u64>, ExecutorError> + Send>;
 
 const SLOW: Line = Line { fixed: 0.001, per_weight: 0.002 };
 const FAST: Line = Line { fixed: 0.010, per_weight: 0.0 };
@@ -19,9 +23,7 @@ fn serves(estimate: Line) -> Profile {
 const STANDBY: Profile = Profile { estimate: None, role: Role::Standby };
 
 /// Doubles numbers, and does what `fails` says about a batch first.
-fn doubles(
-    fails: impl Fn(&[u64]) -> Result<(), ExecutorError> + Send + 'static,
-) -> Box<dyn FnMut(&[u64]) -> Result<Vec<u64>, ExecutorError> + Send> {
+fn doubles(fails: impl Fn(&[u64]) -> Result<(), ExecutorError> + Send + 'static) -> Function {
     Box::new(move |batch| {
         fails(batch)?;
         Ok(batch.iter().map(|number| number * 2).collect())
@@ -31,7 +33,7 @@ fn doubles(
 /// Two devices that drain one queue.
 fn queue_of(
     config: BatcherConfig,
-    executors: [(Box<dyn FnMut(&[u64]) -> Result<Vec<u64>, ExecutorError> + Send>, Profile); 2],
+    executors: [(Function, Profile); 2],
 ) -> (Queue<impl Executor<Item = u64, Output = u64>>, [Device; 2]) {
     let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
     let executors = executors.map(|(function, profile)| (from_fn(function), profile));

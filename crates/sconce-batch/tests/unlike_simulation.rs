@@ -1,6 +1,8 @@
 //! A seeded simulation of a queue that a slow and a fast device drain, in virtual time: nothing is lost or left waiting, whatever
 //! happens to the fast one, and which device takes what pays.
 
+#![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};

@@ -19,6 +19,7 @@ use sconce::{
 
 const SECOND: DeviceName = DeviceName::Cuda { ordinal: 9 };
 const MODEL: &str = "tiny-bert-sentiment";
+const TEXT: &str = "What a wonderful day!";
 
 fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo").join(model)

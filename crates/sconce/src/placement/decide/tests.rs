@@ -45,15 +45,15 @@ fn offer(capability: Capability, demand: Demand) -> Offer {
     Offer { capability, demand: Ok((Precision::F32, demand)) }
 }
 
-fn verdicts(placement: Placement, offers: Vec<Offer>) -> Vec<(Verdict, Why)> {
-    decide(placement, 8192, &offers).unwrap().considered.into_iter().map(|it| (it.verdict, it.why)).collect()
+fn verdicts(placement: Placement, offers: &[Offer]) -> Vec<(Verdict, Why)> {
+    decide(placement, 8192, offers).unwrap().considered.into_iter().map(|it| (it.verdict, it.why)).collect()
 }
 
 #[test]
 fn small_batches_go_to_the_cpu_and_large_ones_to_the_gpu_from_a_weight_that_the_size_of_the_model_decides() {
     let crossovers: Vec<usize> = models()
         .map(|(name, demand)| {
-            let verdicts = verdicts(Placement::Auto, vec![offer(cpu(), demand), offer(gpu(), demand)]);
+            let verdicts = verdicts(Placement::Auto, &[offer(cpu(), demand), offer(gpu(), demand)]);
             match &verdicts[..] {
                 [(Verdict::Serves, Why::First { from: 1, to }), (Verdict::Serves, Why::First { from, to: 8192 })] => {
                     assert_eq!(from - to, 1, "{name}: nothing is left out");
@@ -83,7 +83,7 @@ fn a_crossover_is_where_both_lines_meet() {
 #[test]
 fn what_is_asked_for_is_done_and_only_the_cpu_stands_by() {
     let both = || vec![offer(cpu(), models()[1].1), offer(gpu(), models()[1].1)];
-    let on = |device| verdicts(Placement::On(device), both());
+    let on = |device| verdicts(Placement::On(device), &both());
     assert_eq!(on(DeviceName::Cpu), [(Verdict::Serves, Why::Asked), (Verdict::Unused, Why::AskedElsewhere)]);
     assert_eq!(on(CUDA), [(Verdict::Standby, Why::AskedElsewhere), (Verdict::Serves, Why::Asked)]);
 }
@@ -94,13 +94,13 @@ fn memory_must_hold_the_weights_and_the_heaviest_batch() {
     let needed = demand.bytes(8192);
     for (memory, fits) in [(needed, true), (needed - 1, false)] {
         let small = Capability { memory: Some(memory), ..gpu() };
-        let verdicts = verdicts(Placement::Auto, vec![offer(cpu(), demand), offer(small, demand)]);
+        let verdicts = verdicts(Placement::Auto, &[offer(cpu(), demand), offer(small, demand)]);
         let expected = if fits { Why::First { from: 1, to: 8192 } } else { Why::NoRoom { needed, memory } };
         assert_eq!(verdicts[1].1, expected);
         assert_eq!(verdicts[0].0, if fits { Verdict::Standby } else { Verdict::Serves });
     }
     let unbounded = Capability { memory: None, ..gpu() };
-    assert_eq!(verdicts(Placement::On(CUDA), vec![offer(unbounded, demand)]), [(Verdict::Serves, Why::Asked)]);
+    assert_eq!(verdicts(Placement::On(CUDA), &[offer(unbounded, demand)]), [(Verdict::Serves, Why::Asked)]);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_precision_that_a_device_does_not_have_keeps_the_model_off_it() {
 fn of_devices_that_are_alike_the_first_serves() {
     let second = Capability { device: DeviceName::Cuda { ordinal: 1 }, ..gpu() };
     let demand = models()[2].1;
-    let verdicts = verdicts(Placement::Auto, vec![offer(gpu(), demand), offer(second, demand)]);
+    let verdicts = verdicts(Placement::Auto, &[offer(gpu(), demand), offer(second, demand)]);
     assert_eq!(verdicts.iter().map(|(verdict, _)| *verdict).collect::<Vec<_>>(), [Verdict::Serves, Verdict::Unused]);
 }
 
