@@ -111,7 +111,11 @@ async fn a_runtime_answers_from_the_gpu_and_says_so() {
         return;
     }
     let on_gpu = ModelSource::new(zoo("tiny-bert-sentiment")).name("gpu").device(GPU);
-    let runtime = Runtime::builder().model(on_gpu).model(zoo("tiny-bert-sentiment")).build().expect("both load");
+    let runtime = Runtime::builder()
+        .model(on_gpu)
+        .model(ModelSource::new(zoo("tiny-bert-sentiment")).device(DeviceName::Cpu))
+        .build()
+        .expect("both load");
     for (name, device) in [("gpu", GPU), ("tiny-bert-sentiment", DeviceName::Cpu)] {
         let answer = runtime.model(name).expect("it is there").infer("What a wonderful day!").await.expect("an answer");
         assert_eq!(answer.output.classification().expect("a classifier").label(), "positive");

@@ -218,8 +218,8 @@ fn whatever_happens_to_the_fast_device_nothing_is_lost_or_left_waiting() {
             assert_eq!(lost.batcher.stats().lost_devices, u64::from(lost.batches[1] >= at));
             let hung = World::new(Scenario { hangs_in: Some(at), ..scenario }).run();
             // What was in the batch that hung waited for it; nobody else waited as long, if the slow device can do it all.
-            let hang = Duration::from_millis(150);
-            let late = hung.latencies.iter().filter(|latency| **latency > hang).count();
+            let bound = Duration::from_millis(150);
+            let late = hung.latencies.iter().filter(|latency| **latency > bound).count();
             assert!(late <= 32 || rate > 700.0, "{late} waited for the device that hung, seed {seed}, {rate} items/s");
         }
     }
