@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sconce_kernels::KernelError;
 use sconce_kernels::device::{self, DeviceError, DeviceFailure};
 
 use crate::precision::names;
@@ -226,6 +227,16 @@ pub enum ForwardError {
         /// What came.
         got: &'static str,
     },
+}
+
+impl From<KernelError> for ForwardError {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::OutOfDeviceMemory { .. } => Self::OutOfMemory { message: error.to_string() },
+            KernelError::DeviceLost { .. } => Self::DeviceLost { message: error.to_string() },
+            _ => Self::Candle(candle_core::Error::wrap(error)),
+        }
+    }
 }
 
 impl From<candle_core::Error> for ForwardError {

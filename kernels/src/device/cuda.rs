@@ -135,7 +135,7 @@ pub(super) fn failure(error: &Error) -> Option<DeviceFailure> {
 }
 
 /// By the driver's documentation of each status: whether "the process must be terminated and relaunched".
-fn of_driver(status: Status) -> Option<DeviceFailure> {
+pub(crate) fn of_driver(status: Status) -> Option<DeviceFailure> {
     match status {
         Status::CUDA_ERROR_OUT_OF_MEMORY => Some(DeviceFailure::OutOfMemory),
         Status::CUDA_ERROR_DEINITIALIZED
@@ -161,7 +161,7 @@ fn of_driver(status: Status) -> Option<DeviceFailure> {
 }
 
 /// What cuBLAS answers where the driver has answered one of the above before.
-fn of_cublas(status: Cublas) -> Option<DeviceFailure> {
+pub(crate) fn of_cublas(status: Cublas) -> Option<DeviceFailure> {
     match status {
         Cublas::CUBLAS_STATUS_ALLOC_FAILED => Some(DeviceFailure::OutOfMemory),
         Cublas::CUBLAS_STATUS_EXECUTION_FAILED

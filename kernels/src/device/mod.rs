@@ -13,7 +13,7 @@
 //! ```
 
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
 #[cfg(feature = "cuda")]
 use cuda as backend;
 
