@@ -91,6 +91,10 @@ async fn a_batch_that_does_not_fit_is_halved_and_smaller_ones_are_taken_from_the
     let (queue, _devices) = queue_of(config, [(small, serves(FAST)), (doubles(|_| Ok(())), STANDBY)]);
     assert_eq!(ask(&queue, 0..16).await, [0; 16], "nothing needed the other device");
     assert_eq!(*sizes.lock().unwrap(), [16, 8, 4, 4, 8, 4, 4]);
+    // Told when the batch is over, a moment after its last answer.
+    while queue.stats().out_of_memory == 0 {
+        std::thread::yield_now();
+    }
     assert_eq!(queue.device_state(0), DeviceState::ShortOfMemory { max_weight: 4 });
     sizes.lock().unwrap().clear();
     ask(&queue, 16..32).await;
