@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use sconce::Runtime;
 use sconce_models::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature,
-    Target, Task, Truncation,
+    Array, ArrayData, Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
+    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry,
+    Signature, Target, Task, Truncation,
 };
 
 use crate::Error;
@@ -20,7 +20,9 @@ pub(crate) fn runtime(directory: &Path) -> Result<Runtime, Error> {
     std::fs::write(directory.join("config.json"), format!(r#"{{"model_type": "{MODEL}"}}"#))?;
     let mut registry = Registry::default();
     let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32];
-    registry.register(Family { model_type: MODEL, summary: "ten pixels", precisions, load });
+    let demand: fn(&_, _) -> _ =
+        |_, _| Ok(Demand { weight_bytes: 0, flops_per_weight: 10.0, bytes_per_weight: 256, unit: "item" });
+    registry.register(Family { model_type: MODEL, summary: "ten pixels", precisions, demand, load });
     Ok(Runtime::builder().registry(registry).named_model(MODEL, directory).build()?)
 }
 
@@ -32,6 +34,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: INPUT, kind: InputKind::Image { shape: [1, 8, 8] } },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: 0,
         },
         processor: Arc::new(FirstTen { labels }),

@@ -1,6 +1,7 @@
 //! A small convolutional network that reads one handwritten digit:
 //! convolution → relu → max pool → convolution → relu → max pool → linear → relu → linear.
 
+mod demand;
 mod packed;
 mod tensors;
 #[cfg(test)]
@@ -14,9 +15,9 @@ use serde::Deserialize;
 use tensors::TensorDigits;
 
 use crate::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
-    Truncation, Weights, labels, sizes,
+    Array, ArrayData, Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
+    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature,
+    Target, Task, Truncation, Weights, labels, sizes,
 };
 
 /// The name clients use for an image.
@@ -27,8 +28,15 @@ pub(crate) const FAMILY: Family = Family {
     model_type: "digits-cnn",
     summary: "handwritten digits from 8×8 pixels",
     precisions: |_| &[Precision::F32],
+    demand,
     load,
 };
+
+fn demand(directory: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
+    let config: Config = directory.config()?;
+    config.check().map_err(|message| directory.invalid("config.json", message))?;
+    Ok(demand::demand(&config))
+}
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config: Config = directory.config()?;
@@ -44,6 +52,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: IMAGE_INPUT, kind: InputKind::Image { shape } },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: weights.parameters(),
         },
         network: Box::new(DigitsNetwork::load(&config, &weights, target)?),

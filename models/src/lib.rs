@@ -23,7 +23,9 @@
 //! to [`Registry::register`] instead.
 
 mod bert;
+mod demand;
 mod dense;
+mod device;
 mod digits_cnn;
 mod directory;
 mod error;
@@ -33,6 +35,7 @@ mod labels;
 mod magika;
 mod norm;
 mod output;
+mod placement;
 mod precision;
 mod registry;
 mod sentence_transformers;
@@ -46,7 +49,10 @@ use std::sync::Arc;
 
 pub use candle_core::Device;
 pub use sconce_kernels::Team;
+pub use sconce_kernels::device::{CudaDevice, DeviceError, Version, cuda_devices, cuda_driver};
 
+pub use demand::Demand;
+pub use device::{DeviceName, UnknownDevice};
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
 pub use error::{ForwardError, InputError, LoadError};
@@ -54,8 +60,9 @@ pub use features::{Features, Prepared};
 pub use input::{Array, ArrayData, Input, Truncation};
 pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
 pub use output::{Classification, Output};
+pub use placement::{Placement, UnknownPlacement};
 pub use precision::{Precision, UnknownPrecision};
-pub use registry::{Family, LoadOptions, Registry, Target};
+pub use registry::{Family, LoadOptions, Registry, Survey, Target};
 pub use sconce_kernels::Isa;
 pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Pooling, Settings};
 pub use signature::{InputKind, InputSpec, Signature, Task};

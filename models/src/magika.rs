@@ -3,6 +3,7 @@
 //! Embedding → gelu → four neighbours side by side → layer norm over the *positions* → convolution over positions →
 //! gelu → maximum over positions → layer norm → linear.
 
+mod demand;
 mod packed;
 mod tensors;
 #[cfg(test)]
@@ -16,9 +17,9 @@ use serde::Deserialize;
 use tensors::TensorMagika;
 
 use crate::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
-    Truncation, Weights, labels, sizes,
+    Array, ArrayData, Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
+    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature,
+    Target, Task, Truncation, Weights, labels, sizes,
 };
 
 /// The name clients use for the content of a file.
@@ -33,8 +34,15 @@ pub(crate) const FAMILY: Family = Family {
     model_type: "magika",
     summary: "the type of a file from its content",
     precisions: |_| &[Precision::F32],
+    demand,
     load,
 };
+
+fn demand(directory: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
+    let config: Config = directory.config()?;
+    config.check().map_err(|message| directory.invalid("config.json", message))?;
+    Ok(demand::demand(&config))
+}
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config: Config = directory.config()?;
@@ -49,6 +57,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: CONTENT_INPUT, kind: InputKind::Content },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: weights.parameters(),
         },
         network: Box::new(MagikaNetwork::load(&config, &weights, labels.len(), target)?),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, DeviceLocation};
+use candle_core::Device;
 use sconce_kernels::Team;
 
 use crate::settings::MODEL_FIELDS;
-use crate::{LoadError, LoadedModel, ModelDirectory, Precision, bert, digits_cnn, magika};
+use crate::{
+    Demand, DeviceName, LoadError, LoadedModel, ModelDirectory, Precision, Settings, bert, digits_cnn, magika,
+};
 
 /// One kind of model: how to load a directory whose `config.json` names it.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +21,8 @@ pub struct Family {
     pub summary: &'static str,
     /// The precisions that such models have on a device.
     pub precisions: fn(&Device) -> &'static [Precision],
+    /// What such a model asks of a device in a precision, told by its configuration without loading it.
+    pub demand: fn(&ModelDirectory, Precision) -> Result<Demand, LoadError>,
     /// Loads both halves of a model. The target's precision is one of `precisions`, and the signature must say it.
     pub load: fn(&ModelDirectory, &Target) -> Result<LoadedModel, LoadError>,
 }
@@ -50,6 +54,17 @@ pub struct Target {
     pub precision: Precision,
     /// The CPU threads that compute batches.
     pub team: Arc<Team>,
+}
+
+/// What a model would be on a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Survey {
+    /// What it would be computed in.
+    pub precision: Precision,
+    /// What it asks of the device.
+    pub demand: Demand,
+    /// What its `sconce.toml` sets, or the defaults.
+    pub settings: Settings,
 }
 
 /// The families that can be loaded.
@@ -94,17 +109,42 @@ impl Registry {
     /// file and what is wrong with it.
     pub fn load(&self, directory: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
         let directory = ModelDirectory::new(directory);
-        let model_type = directory.model_type()?;
-        let Some(family) = self.family(&model_type) else {
-            return Err(LoadError::UnknownModelType {
-                path: directory.path().join("config.json"),
-                model_type,
-                known: self.families.keys().map(ToString::to_string).collect(),
-            });
-        };
+        let family = self.family_of(&directory)?;
         let LoadOptions { device, team, .. } = options.clone();
         let precision = family.precision(&directory, options)?;
         (family.load)(&directory, &Target { device, precision, team })
+    }
+
+    /// What the model in a directory would be on a device, told without loading it: its settings, the precision that
+    /// [`load`](Self::load) would choose, and what it asks of the device.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but for the weights, which are not looked at.
+    pub fn survey(&self, directory: &Path, options: &LoadOptions) -> Result<Survey, LoadError> {
+        let directory = ModelDirectory::new(directory);
+        let family = self.family_of(&directory)?;
+        let precision = family.precision(&directory, options)?;
+        let settings = directory.settings(&MODEL_FIELDS)?;
+        Ok(Survey { precision, demand: (family.demand)(&directory, precision)?, settings })
+    }
+
+    /// What the `sconce.toml` of a model sets, or the defaults.
+    ///
+    /// # Errors
+    /// [`LoadError`] if there is no such model, or its settings are wrong.
+    pub fn settings(&self, directory: &Path) -> Result<Settings, LoadError> {
+        let directory = ModelDirectory::new(directory);
+        self.family_of(&directory)?;
+        directory.settings(&MODEL_FIELDS)
+    }
+
+    fn family_of(&self, directory: &ModelDirectory) -> Result<&Family, LoadError> {
+        let model_type = directory.model_type()?;
+        self.family(&model_type).ok_or_else(|| LoadError::UnknownModelType {
+            path: directory.path().join("config.json"),
+            model_type: model_type.clone(),
+            known: self.families.keys().map(ToString::to_string).collect(),
+        })
     }
 }
 
@@ -127,17 +167,8 @@ impl Family {
             path,
             model_type: self.model_type.to_owned(),
             precision,
-            device: name(&options.device),
+            device: DeviceName::of(&options.device),
             allowed: (self.precisions)(&options.device).to_vec(),
         }
-    }
-}
-
-/// `cpu`, `cuda:0` or `metal:0`.
-fn name(device: &Device) -> String {
-    match device.location() {
-        DeviceLocation::Cpu => "cpu".to_owned(),
-        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }

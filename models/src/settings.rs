@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use crate::Precision;
+use crate::{Placement, Precision};
 
 /// The fields of `[model]` that a family may leave without meaning.
-pub(crate) const MODEL_FIELDS: [&str; 3] = ["pooling", "normalize", "max_tokens"];
+pub(crate) const MODEL_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
 
 /// The content of `sconce.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -23,7 +23,12 @@ impl Settings {
     /// Refuses zeros, and those of [`MODEL_FIELDS`] that are set but not `used`.
     pub(crate) fn check(&self, used: &[&str]) -> Result<(), String> {
         let Self { model, batching, .. } = self;
-        let set = [model.pooling.is_some(), model.normalize.is_some(), model.max_tokens.is_some()];
+        let set = [
+            model.pooling.is_some(),
+            model.normalize.is_some(),
+            model.max_tokens.is_some(),
+            model.cuda_graphs.is_some(),
+        ];
         let mut set = MODEL_FIELDS.iter().zip(set);
         if let Some((field, _)) = set.find(|(field, is_set)| *is_set && !used.contains(field)) {
             return Err(format!("field 'model.{field}' has no meaning for this model; remove it"));
@@ -48,12 +53,17 @@ impl Settings {
 pub struct ModelSettings {
     /// What the network is computed in, unless whoever loads it asks for another; unset: f32.
     pub precision: Option<Precision>,
+    /// Where it runs, unless whoever loads it asks for another place; unset: where the runtime's models do.
+    pub device: Option<Placement>,
     /// How token vectors become one; unset: what the model directory says, else the mean.
     pub pooling: Option<Pooling>,
     /// Whether embeddings are scaled to length 1; unset: what the model directory says, else yes.
     pub normalize: Option<bool>,
     /// Tokens per text, special tokens included; unset: what the model directory says.
     pub max_tokens: Option<usize>,
+    /// On CUDA devices: whether what a batch asks of the device is recorded by size and queued by one call. Batches are then
+    /// padded to the next size, by up to half; less time where they are small, more where they are large. Unset: no.
+    pub cuda_graphs: Option<bool>,
 }
 
 /// How token vectors become one vector.

@@ -33,9 +33,10 @@ impl Weights {
     /// One tensor on the device, in f32 whatever float it is stored as.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] if it is missing, has another shape, or does not hold floats.
+    /// [`LoadError::Weights`] if it is missing, has another shape, or does not hold floats; [`LoadError::OutOfMemory`] and
+    /// [`LoadError::DeviceLost`] if the device fails.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.checked(name, shape).map_err(|source| LoadError::Weights { path: self.path.clone(), source })
+        self.checked(name, shape).map_err(|source| self.error(source))
     }
 
     /// The elements of one tensor, in f32 and in row-major order.
@@ -58,7 +59,7 @@ impl Weights {
 
     /// Wraps a failure while tensors of this file are put together.
     pub(crate) fn error(&self, source: Error) -> LoadError {
-        LoadError::Weights { path: self.path.clone(), source }
+        LoadError::of_weights(self.path.clone(), source)
     }
 
     fn checked(&self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {

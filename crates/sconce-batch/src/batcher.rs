@@ -16,6 +16,7 @@
 //!    too late.
 
 mod admission;
+mod devices;
 mod forming;
 mod waiting;
 
@@ -23,6 +24,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use admission::{Pace, Turns};
+pub(crate) use devices::MAX_DEVICES;
+pub use devices::{Barred, DeviceState, Profile, Role, Trouble};
+use devices::{Drain, Share};
 use forming::{Forming, Member};
 use waiting::Waiting;
 pub use waiting::{Entry, EntryId};
@@ -37,9 +41,14 @@ pub struct Batcher<T> {
     layout: Layout,
     waiting: Waiting<T>,
     closed: bool,
-    /// When each batch that runs is expected to end, in the order in which they started.
-    running: VecDeque<Instant>,
-    cost: CostModel,
+    /// On which device each batch runs and when it is expected to end, in the order in which they started.
+    running: VecDeque<(usize, Instant)>,
+    /// Those that drain the queue, the one to be preferred first.
+    devices: Vec<Drain>,
+    /// Whether devices differ, so that it matters which of them takes a batch.
+    chooses: bool,
+    /// Until when a device that left what waits to another watches whether that one takes it.
+    watched_until: Option<Instant>,
     returns: Returns,
     pace: Pace,
     turns: Turns,
@@ -95,6 +104,18 @@ impl<T> Batcher<T> {
     /// # Errors
     /// [`ConfigError`] for a value out of bounds.
     pub fn new(now: Instant, config: BatcherConfig, layout: Layout) -> Result<Self, ConfigError> {
+        Self::on(now, config, layout, &[Profile::default()])
+    }
+
+    /// An empty batcher that several devices drain.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a value out of bounds.
+    ///
+    /// # Panics
+    /// Without a device, or with more than 32.
+    pub fn on(now: Instant, config: BatcherConfig, layout: Layout, devices: &[Profile]) -> Result<Self, ConfigError> {
+        assert!((1..=MAX_DEVICES).contains(&devices.len()), "{} devices; 1 to {MAX_DEVICES} can be", devices.len());
         config.validate()?;
         Ok(Self {
             layout,
@@ -102,7 +123,9 @@ impl<T> Batcher<T> {
             config,
             closed: false,
             running: VecDeque::new(),
-            cost: CostModel::default(),
+            devices: devices.iter().copied().map(Drain::new).collect(),
+            chooses: devices.iter().any(|device| device.estimate.is_some()),
+            watched_until: None,
             returns: Returns::default(),
             pace: Pace::default(),
             turns: Turns::default(),
@@ -137,31 +160,45 @@ impl<T> Batcher<T> {
         if self.running.is_empty() {
             self.turns.wanted(now);
         }
-        let entry =
-            Entry { id: self.waiting.name(now, weight, priority), payload, weight, arrived: now, deadline, priority };
+        let id = self.waiting.name(now, weight, priority);
+        let barred = Barred::default();
+        let entry = Entry { id, payload, weight, arrived: now, deadline, priority, barred };
         // Those that give no time for any batch do not set the pace for the others.
-        let leaves_half = |time: &Duration| self.cost.predict(weight).is_none_or(|alone| alone <= *time / 2);
+        let leaves_half =
+            |time: &Duration| self.cheapest(weight).predict(weight).is_none_or(|alone| alone <= *time / 2);
         if let Some(time) = entry.time().filter(leaves_half) {
             self.typical_time = Some(self.typical_time.map_or(time, |typical| towards(typical, time)));
         }
         self.latest_half_time = Member::from(&entry).half_time_at();
-        let id = entry.id;
         self.waiting.push(entry);
         Ok(id)
     }
 
-    /// What an idle device thread is to do. Whatever is handed out has left the queue.
+    /// What the first device, idle now, is to do. Whatever is handed out has left the queue.
     pub fn poll(&mut self, now: Instant) -> Step<T> {
+        self.poll_on(now, 0)
+    }
+
+    /// What a device that is idle is to do. Whatever is handed out has left the queue.
+    pub fn poll_on(&mut self, now: Instant, device: usize) -> Step<T> {
+        match self.share_of(now, device) {
+            Share::Takes => {}
+            Share::LeavesUntil(until) => {
+                self.watched_until = Some(until);
+                return Step::WaitUntil(until);
+            }
+            Share::Leaves => return if self.is_over() { Step::Finish } else { Step::Wait },
+        }
         let lingered = self.lingering_until.take().is_some();
         let mut forming = std::mem::take(&mut self.forming);
-        self.form(now, &mut forming);
-        let step = self.step(now, &mut forming, lingered);
+        self.form(now, device, &mut forming);
+        let step = self.step(now, device, &mut forming, lingered);
         self.forming = forming;
         step
     }
 
     /// What comes of the batch that has been formed.
-    fn step(&mut self, now: Instant, batch: &mut Forming, lingered: bool) -> Step<T> {
+    fn step(&mut self, now: Instant, device: usize, batch: &mut Forming, lingered: bool) -> Step<T> {
         if !batch.dropped.is_empty() {
             self.stats.dropped += batch.dropped.len() as u64;
             let dropped = batch.dropped.drain(..).filter_map(|id| self.waiting.remove(id)).collect();
@@ -169,7 +206,7 @@ impl<T> Batcher<T> {
             return Step::Expire(dropped);
         }
         if batch.members.is_empty() {
-            return if self.closed { Step::Finish } else { Step::Wait };
+            return if self.is_over() { Step::Finish } else { Step::Wait };
         }
         let ready_at = self.ready_at(now, &batch.members);
         if !batch.full && !self.closed && now < ready_at {
@@ -177,8 +214,8 @@ impl<T> Batcher<T> {
             return Step::WaitUntil(ready_at);
         }
         self.stats.batch(batch.shape.size, lingered);
-        let run = self.cost.predict(batch.shape.weight(self.layout));
-        self.running.push_back(now + run.unwrap_or_default());
+        let run = self.expected_run(device, batch.shape.weight(self.layout));
+        self.begin(device, now + run.unwrap_or_default());
         self.turns.taken(now, lingered);
         Step::Run(batch.members.drain(..).filter_map(|member| self.waiting.remove(member.id)).collect())
     }
@@ -187,9 +224,25 @@ impl<T> Batcher<T> {
     /// and `None` says that nothing waits.
     #[must_use]
     pub fn want(&self) -> Option<Want> {
+        self.want_of(0)
+    }
+
+    /// As [`want`](Self::want), for any device: `None` if it is not to run what waits.
+    #[must_use]
+    pub fn want_on(&self, now: Instant, device: usize) -> Option<Want> {
+        self.is_wanted(now, device).then(|| self.want_of(device))?
+    }
+
+    fn want_of(&self, device: usize) -> Option<Want> {
         let since = self.waiting.head()?.arrived;
-        let weight = self.waiting.weight().min(self.full_batch_weight());
-        Some(Want { cost: self.cost.predict(weight).unwrap_or_default(), since })
+        let weight = self.waiting.weight().min(self.full_batch_weight(device));
+        Some(Want { cost: self.cost_on(device).predict(weight).unwrap_or_default(), since })
+    }
+
+    /// When the batch that a device runs is expected to end.
+    #[must_use]
+    pub fn expected_end(&self, device: usize) -> Option<Instant> {
+        self.running.iter().rev().find(|(running, _)| *running == device).map(|(_, end)| *end)
     }
 
     /// Whether an arrival at `now` is a reason to wake a device. It is not while one lingers, the batch has room, and
@@ -200,22 +253,30 @@ impl<T> Batcher<T> {
         let BatcherConfig { max_batch_size, max_batch_weight, max_queue_delay, .. } = self.config;
         let full = self.waiting.len() >= max_batch_size
             || self.waiting.weight() >= max_batch_weight
-            || self.half_time_weight().is_some_and(|max| self.waiting.weight() >= max);
+            || self.half_time_weight(0).is_some_and(|max| self.waiting.weight() >= max);
         let ready_at = self.returns.expected_until(now).unwrap_or(now).max(head.arrived + max_queue_delay);
         full || now >= until || ready_at < until || self.latest_half_time.is_some_and(|half_time| half_time < until)
     }
 
     /// Learns from a batch that [`poll`](Self::poll) handed out; to be told of each.
     pub fn completed(&mut self, now: Instant, batch: Ran) {
-        self.running.pop_front();
+        self.completed_on(now, 0, batch);
+    }
+
+    /// Learns from a batch that [`poll_on`](Self::poll_on) handed out; to be told of each.
+    pub fn completed_on(&mut self, now: Instant, device: usize, batch: Ran) {
+        if let Some(ended) = self.running.iter().position(|(running, _)| *running == device) {
+            self.running.remove(ended);
+        }
+        let learner = if self.chooses { device } else { 0 };
         match batch.run {
             Some(run) => {
-                self.cost.observe(batch.weight, run);
+                self.devices[learner].cost.observe(batch.weight, run);
                 self.stats.run = self.stats.run.saturating_add(run);
             }
             None => self.stats.failed_batches += u64::from(batch.size > 0),
         }
-        self.returns.completed(now, batch.size, self.cost.fixed());
+        self.returns.completed(now, batch.size, self.devices[learner].cost.fixed());
         if !self.waiting.is_empty() {
             self.turns.wanted(now);
         }
@@ -264,10 +325,10 @@ impl<T> Batcher<T> {
         &self.stats
     }
 
-    /// What batches cost, as far as it is learned.
+    /// What batches cost on the first device, as far as it is learned.
     #[must_use]
     pub fn cost(&self) -> &CostModel {
-        &self.cost
+        self.cost_on(0)
     }
 
     /// The bounds it was made with.
@@ -283,19 +344,19 @@ impl<T> Batcher<T> {
     }
 
     /// The weight of a batch that takes half of the time that items are given; `None` as long as that is not learned.
-    fn half_time_weight(&self) -> Option<usize> {
-        self.cost.weight_within(self.typical_time? / 2)
+    fn half_time_weight(&self, device: usize) -> Option<usize> {
+        self.cost_on(device).weight_within(self.typical_time? / 2)
     }
 
     /// What a batch weighs when enough waits to fill it.
-    fn full_batch_weight(&self) -> usize {
+    fn full_batch_weight(&self, device: usize) -> usize {
         let by_size = self
             .waiting
             .weight()
             .checked_div(self.waiting.len())
             .unwrap_or(1)
             .saturating_mul(self.config.max_batch_size);
-        let by_time = self.half_time_weight().unwrap_or(usize::MAX);
+        let by_time = self.half_time_weight(device).unwrap_or(usize::MAX);
         self.config.max_batch_weight.min(by_size).min(by_time).max(1)
     }
 

@@ -32,14 +32,19 @@ pub struct CostModel {
     line: Line,
 }
 
+/// a + c · weight, in seconds: a unit of weight may cost less than the nanosecond that a [`Duration`] can tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Line {
-    fixed: f64,
-    per_weight: f64,
+pub struct Line {
+    /// `a`: what a batch costs however small it is.
+    pub fixed: f64,
+    /// `c`: what each unit of weight adds.
+    pub per_weight: f64,
 }
 
 impl Line {
-    fn at(self, weight: usize) -> f64 {
+    /// What a batch of `weight` costs.
+    #[must_use]
+    pub fn at(self, weight: usize) -> f64 {
         self.fixed + self.per_weight * weight as f64
     }
 }
@@ -95,6 +100,12 @@ impl CostModel {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
         let weight = (spare.max(0.0) / self.line.per_weight + TOLERANCE) as usize;
         self.is_known().then_some(weight)
+    }
+
+    /// The line itself.
+    #[must_use]
+    pub fn line(&self) -> Option<Line> {
+        self.is_known().then_some(self.line)
     }
 
     /// `a`: what a batch costs however small it is.

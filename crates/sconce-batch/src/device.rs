@@ -1,9 +1,9 @@
 //! A device: one thread that runs the batches of the queues that share it, one batch at a time. It decides nothing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::sync::{Parker, Unparker};
 
@@ -24,6 +24,9 @@ pub(crate) struct Bell {
     unparker: Unparker,
     /// Whether the device sleeps and nobody has woken it yet.
     asleep: AtomicBool,
+    began: Instant,
+    /// When what runs is expected to end, in nanoseconds since it began and at least 1; 0 if nothing runs.
+    busy_until: AtomicU64,
     arrivals: Mutex<Arrivals>,
 }
 
@@ -42,7 +45,13 @@ impl Device {
     pub fn spawn(name: &str) -> std::io::Result<Self> {
         let parker = Parker::new();
         let unparker = parker.unparker().clone();
-        let bell = Arc::new(Bell { unparker, asleep: AtomicBool::new(false), arrivals: Mutex::default() });
+        let bell = Arc::new(Bell {
+            unparker,
+            asleep: AtomicBool::new(false),
+            began: Instant::now(),
+            busy_until: AtomicU64::new(0),
+            arrivals: Mutex::default(),
+        });
         let loop_bell = Arc::clone(&bell);
         let thread = std::thread::Builder::new()
             .name(format!("sconce-{name}"))
@@ -79,6 +88,19 @@ impl Bell {
             self.unparker.unpark();
         }
         slept
+    }
+
+    /// When what runs is expected to end; `None` if nothing runs.
+    pub(crate) fn busy_until(&self) -> Option<Instant> {
+        let until = self.busy_until.load(Ordering::Relaxed);
+        (until > 0).then(|| self.began + Duration::from_nanos(until))
+    }
+
+    /// Only the device's own thread says so.
+    pub(crate) fn set_busy_until(&self, until: Option<Instant>) {
+        let nanoseconds = |until: Instant| until.saturating_duration_since(self.began).as_nanos();
+        let until = until.map_or(0, |until| u64::try_from(nanoseconds(until)).unwrap_or(u64::MAX).max(1));
+        self.busy_until.store(until, Ordering::Relaxed);
     }
 
     /// Gives the device one more queue to run the batches of.

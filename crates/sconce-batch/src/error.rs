@@ -79,6 +79,18 @@ pub enum ExecutorError {
         /// What the panic said.
         message: Arc<str>,
     },
+    /// The device has no memory for this batch. It is halved, down to one item, and an item that does not fit alone goes to
+    /// another device of its queue if there is one.
+    #[error("the device is out of memory: {0}")]
+    OutOfMemory(Arc<dyn std::error::Error + Send + Sync>),
+    /// The executor cannot run anything any more. What it was given goes to the other devices of its queue if there are any.
+    #[error("the device is lost: {cause}")]
+    DeviceLost {
+        /// What happened.
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+        /// When it is worth another try; `None`: never.
+        retry_after: Option<Duration>,
+    },
     /// The executor did not give one output per item.
     #[error("the executor gave {got} outputs for {expected} items")]
     WrongOutputCount {
@@ -93,5 +105,15 @@ impl ExecutorError {
     /// A failure with its cause.
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(Arc::from(cause.into()))
+    }
+
+    /// [`OutOfMemory`](Self::OutOfMemory) with its cause.
+    pub fn out_of_memory(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::OutOfMemory(Arc::from(cause.into()))
+    }
+
+    /// [`DeviceLost`](Self::DeviceLost) with its cause, for ever.
+    pub fn device_lost(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::DeviceLost { cause: Arc::from(cause.into()), retry_after: None }
     }
 }

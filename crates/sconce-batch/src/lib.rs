@@ -7,10 +7,11 @@
 //! # Where to add things
 //! A rule about what runs when goes into [`Batcher`], which is pure and takes `now`; the simulation in
 //! `tests/simulation/` then covers it. Whose turn it is on a device belongs to [`DeficitRoundRobin`], a figure that operators need
-//! to [`Stats`]. `device.rs`, `lane.rs` and `queue.rs` only sleep, lock and send.
+//! to [`Stats`]; which of several unlike devices takes a batch is [`choose`]'s to say. `device.rs`, `lane.rs` and `queue.rs` only sleep, lock and send.
 
 mod batcher;
 mod block_on;
+mod choice;
 mod config;
 mod cost;
 mod deficit_round_robin;
@@ -20,13 +21,15 @@ mod executor;
 mod lane;
 mod linger;
 mod queue;
+mod running;
 mod shared;
 mod stats;
 mod terms;
 
-pub use batcher::{Batcher, Entry, EntryId, Ran, Refused, Step};
+pub use batcher::{Barred, Batcher, DeviceState, Entry, EntryId, Profile, Ran, Refused, Role, Step, Trouble};
+pub use choice::{Candidate, Choice, choose, whom_to_wake};
 pub use config::{BatcherConfig, ConfigError};
-pub use cost::CostModel;
+pub use cost::{CostModel, Line};
 pub use deficit_round_robin::{DeficitRoundRobin, Turn, Want};
 pub use device::Device;
 pub use error::{Error, ExecutorError};

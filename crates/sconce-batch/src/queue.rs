@@ -9,11 +9,13 @@ use std::time::Instant;
 use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
 
+use crate::batcher::MAX_DEVICES;
 use crate::block_on::block_on_until;
 use crate::lane::QueueLane;
-use crate::shared::{Answer, Job, Shared, lock};
+use crate::shared::{Answer, Job, Shared, Wake, lock};
 use crate::{
-    Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, EntryId, Error, Executor, Refused, Stats, Terms,
+    Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, DeviceState, EntryId, Error, Executor, Profile,
+    Refused, Stats, Terms,
 };
 
 /// A bounded queue drained by one or more devices.
@@ -46,6 +48,14 @@ pub enum SpawnError {
     /// There is nothing to run batches on.
     #[error("a queue needs at least one executor")]
     NoExecutor,
+    /// More devices than can drain one queue.
+    #[error("{devices} devices are to drain one queue; at most {max} can")]
+    TooManyDevices {
+        /// How many were given.
+        devices: usize,
+        /// How many can.
+        max: usize,
+    },
     /// The operating system gave no thread.
     #[error("cannot start a device thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -71,24 +81,43 @@ impl<E: Executor> Queue<E> {
         Ok(queue)
     }
 
-    /// A queue that is drained by devices which it may share with other queues; the one to be preferred comes first.
+    /// A queue that is drained by devices which it may share with other queues; the one to be preferred comes first. They count
+    /// as alike: whoever is idle takes what waits.
     ///
     /// # Errors
-    /// [`SpawnError`] for a bad configuration or for no executor.
+    /// [`SpawnError`] for a bad configuration, for no executor or more than 32.
     pub fn on<'a>(
         config: BatcherConfig,
         executors: impl IntoIterator<Item = (&'a Device, E)>,
     ) -> Result<Self, SpawnError> {
-        let batcher = Batcher::new(Instant::now(), config, E::LAYOUT)?;
-        let (bells, executors): (Vec<_>, Vec<_>) =
-            executors.into_iter().map(|(device, executor)| (Arc::clone(device.bell()), executor)).unzip();
-        if executors.is_empty() {
-            return Err(SpawnError::NoExecutor);
+        Self::placed(config, executors.into_iter().map(|(device, executor)| (device, executor, Profile::default())))
+    }
+
+    /// As [`on`](Self::on), with what is known of each device: where they differ, a batch goes to the one that would complete it
+    /// first, and what one cannot run goes to another.
+    ///
+    /// # Errors
+    /// [`SpawnError`] for a bad configuration, for no executor or more than 32.
+    pub fn placed<'a>(
+        config: BatcherConfig,
+        executors: impl IntoIterator<Item = (&'a Device, E, Profile)>,
+    ) -> Result<Self, SpawnError> {
+        let (mut bells, mut placed, mut profiles) = (Vec::new(), Vec::new(), Vec::new());
+        for (device, executor, profile) in executors {
+            bells.push(Arc::clone(device.bell()));
+            placed.push(executor);
+            profiles.push(profile);
         }
+        match placed.len() {
+            0 => return Err(SpawnError::NoExecutor),
+            devices if devices > MAX_DEVICES => return Err(SpawnError::TooManyDevices { devices, max: MAX_DEVICES }),
+            _ => {}
+        }
+        let batcher = Batcher::on(Instant::now(), config, E::LAYOUT, &profiles)?;
         let shared = Arc::new(Shared::new(batcher, bells.clone()));
         let lanes = WaitGroup::new();
-        for (bell, executor) in bells.iter().zip(executors) {
-            bell.add(Box::new(QueueLane::new(Arc::clone(&shared), executor, lanes.clone())));
+        for (device, (bell, executor)) in bells.iter().zip(placed).enumerate() {
+            bell.add(Box::new(QueueLane::new(Arc::clone(&shared), device, executor, lanes.clone())));
         }
         Ok(Self { shared, lanes: Mutex::new(Some(lanes)), own_devices: Mutex::default() })
     }
@@ -172,10 +201,36 @@ impl<E: Executor> Queue<E> {
         *self.shared.lock().stats()
     }
 
-    /// What batches cost, as far as it is learned.
+    /// What batches cost on the first device, as far as it is learned.
     #[must_use]
     pub fn cost(&self) -> CostModel {
-        *self.shared.lock().cost()
+        self.cost_on(0)
+    }
+
+    /// What batches cost on one of its devices, as far as it is learned.
+    ///
+    /// # Panics
+    /// If the queue has no such device.
+    #[must_use]
+    pub fn cost_on(&self, device: usize) -> CostModel {
+        *self.shared.lock().cost_on(device)
+    }
+
+    /// Begins with what was learned of a device before, for instance in a warm-up.
+    ///
+    /// # Panics
+    /// If the queue has no such device.
+    pub fn learned(&self, device: usize, cost: CostModel) {
+        self.shared.lock().learned(device, cost);
+    }
+
+    /// Whether one of its devices takes batches.
+    ///
+    /// # Panics
+    /// If the queue has no such device.
+    #[must_use]
+    pub fn device_state(&self, device: usize) -> DeviceState {
+        self.shared.lock().device_state(Instant::now(), device)
     }
 
     /// Refuses new work from now on. What waits is still answered.
@@ -199,17 +254,16 @@ impl<E: Executor> Queue<E> {
     fn offer(&self, item: E::Item, terms: Terms) -> Result<Ticket<E>, Refused<E::Item>> {
         let weight = E::weight(&item);
         let (reply, answer) = oneshot::channel();
-        let (id, due) = {
+        let (id, wake) = {
             let mut batcher = self.shared.lock();
             let now = Instant::now();
             match batcher.offer(now, Job { item, reply }, weight, terms) {
-                Ok(id) => (id, batcher.is_due(now)),
+                Ok(id) if batcher.is_due(now) => (id, self.shared.whom_to_wake(&mut batcher, now, None)),
+                Ok(id) => (id, Wake::Nobody),
                 Err(refused) => return Err(Refused { payload: refused.payload.item, error: refused.error }),
             }
         };
-        if due {
-            self.shared.wake_one();
-        }
+        self.shared.wake(wake);
         Ok(Ticket { answer, waiting: Some((Arc::downgrade(&self.shared), id)) })
     }
 }

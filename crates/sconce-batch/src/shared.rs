@@ -1,7 +1,7 @@
 //! What callers and devices share: the batcher, the devices that drain it, and who waits for room.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -19,6 +19,8 @@ pub struct Completion<O> {
     pub run: Duration,
     /// Items that ran together.
     pub batch_size: usize,
+    /// The place of the device that ran it among those of its queue.
+    pub device: usize,
 }
 
 pub(crate) type Answer<E> = Result<Completion<<E as Executor>::Output>, Error>;
@@ -49,18 +51,53 @@ impl<E: Executor> Shared<E> {
         lock(&self.batcher)
     }
 
-    /// Wakes one device that sleeps, if there is one.
-    pub(crate) fn wake_one(&self) {
-        let _woken = self.devices.iter().any(|device| device.ring());
+    /// Whom to wake for what waits, beside a device that has just looked.
+    pub(crate) fn whom_to_wake(&self, batcher: &mut Batcher<Job<E>>, now: Instant, looked: Option<usize>) -> Wake {
+        if self.devices.len() == 1 {
+            return Wake::Any;
+        }
+        self.observe_load(batcher);
+        batcher.whom_to_wake(now, looked).map_or(Wake::Nobody, Wake::One)
+    }
+
+    pub(crate) fn wake(&self, wake: Wake) {
+        match wake {
+            Wake::Nobody => {}
+            Wake::One(device) => _ = self.devices[device].ring(),
+            Wake::Any => _ = self.devices.iter().any(|device| device.ring()),
+            Wake::All => self.devices.iter().for_each(|device| _ = device.ring()),
+        }
+    }
+
+    /// Tells the batcher what its devices are busy with, for other queues, too.
+    pub(crate) fn observe_load(&self, batcher: &mut Batcher<Job<E>>) {
+        batcher.observe_load(self.devices.iter().map(|device| device.busy_until()));
+    }
+
+    /// The bell of one device.
+    pub(crate) fn bell(&self, device: usize) -> &Bell {
+        &self.devices[device]
+    }
+
+    pub(crate) fn has_several_devices(&self) -> bool {
+        self.devices.len() > 1
     }
 
     pub(crate) fn close(&self) {
         self.lock().close();
-        for device in &self.devices {
-            device.ring();
-        }
+        self.wake(Wake::All);
         self.room.notify_one();
     }
+}
+
+/// Which devices are told that there is something to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wake {
+    Nobody,
+    One(usize),
+    /// One that sleeps.
+    Any,
+    All,
 }
 
 /// Takes a lock whether or not a holder panicked: the short blocks under our locks leave no half-made state.

@@ -7,7 +7,8 @@ use crate::Error;
 /// Buckets of [`Stats::batch_sizes`].
 pub const BATCH_SIZE_BUCKETS: usize = 12;
 
-/// What a queue has done since it was made. Counts only grow; admitted items are waiting, in a batch, or counted here.
+/// What a queue has done since it was made. Counts only grow; admitted items, and those given back, are waiting, in a batch, or
+/// counted here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -25,8 +26,14 @@ pub struct Stats {
     pub batches: u64,
     /// Batches for which an idle device waited for company.
     pub lingered_batches: u64,
-    /// Batches that failed; their items ran once more, one by one.
+    /// Batches that failed; their items ran once more, one by one or, for want of memory, in parts.
     pub failed_batches: u64,
+    /// Items that left the queue in a batch and came back, because the device could not run them; they leave it once more.
+    pub given_back: u64,
+    /// Batches for which a device had no memory; they ran in parts.
+    pub out_of_memory: u64,
+    /// Times that a device was lost.
+    pub lost_devices: u64,
     /// How long devices ran batches that did not fail.
     pub run: Duration,
     /// Batches by size: 1, 2, 3–4, 5–8, … in each bucket up to the next power of two; the last has all larger ones.

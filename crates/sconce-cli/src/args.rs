@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use sconce::{BatcherConfig, Precision, RuntimeBuilder};
+use sconce::{BatcherConfig, DeviceName, Placement, Precision, RuntimeBuilder};
 
+use crate::bench::Shape;
 use crate::cache::{CacheArgs, StoredArgs};
+use crate::device_memory::DeviceMemoryArg;
 use crate::inputs::Format;
 use crate::precision::PrecisionArg;
 
@@ -24,6 +26,7 @@ use crate::precision::PrecisionArg;
     after_long_help = "\
 Examples:
   sconce models                                        what is here
+  sconce devices                                       and what it can run on
   echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
   sconce classify --model magika Cargo.toml README.md  what kind of files are these
   sconce pull minilm                                   fetch all-MiniLM-L6-v2
@@ -51,6 +54,9 @@ pub(crate) enum Command {
     Classify(InferArgs),
     Precompute(PrecomputeArgs),
     Cache(CacheCommandArgs),
+    Devices(DevicesArgs),
+    Explain(ExplainArgs),
+    Bench(BenchArgs),
     Models(ModelsArgs),
     Pull(PullArgs),
 }
@@ -71,6 +77,7 @@ Examples:
   sconce serve --models /srv/models --grpc 0.0.0.0:8001
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
   sconce serve --precision minilm=int8 --cpu-threads 4
+  sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
   RUST_LOG=sconce=debug sconce serve")]
 pub(crate) struct ServeArgs {
@@ -93,7 +100,7 @@ pub(crate) struct ServeArgs {
     pub(crate) precision: Vec<PrecisionArg>,
 
     #[command(flatten)]
-    pub(crate) cpu: CpuArgs,
+    pub(crate) compute: ComputeArgs,
 
     #[command(flatten)]
     pub(crate) batching: BatchingArgs,
@@ -120,7 +127,7 @@ Examples:
   sconce classify --model ./models/zoo/digits-cnn images.jsonl
 
 An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}};
-both say the \"precision\" that they were computed in.")]
+both say the \"precision\" that they were computed in, and the \"device\" they were computed on.")]
 pub(crate) struct InferArgs {
     /// A name on the models path (see `sconce models`), or a model directory
     #[arg(long, value_name = "NAME")]
@@ -142,7 +149,7 @@ pub(crate) struct InferArgs {
     pub(crate) precision: Option<Precision>,
 
     #[command(flatten)]
-    pub(crate) cpu: CpuArgs,
+    pub(crate) compute: ComputeArgs,
 
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
@@ -196,7 +203,7 @@ pub(crate) struct PrecomputeArgs {
     pub(crate) stored: StoredArgs,
 
     #[command(flatten)]
-    pub(crate) cpu: CpuArgs,
+    pub(crate) compute: ComputeArgs,
 
     #[command(flatten)]
     pub(crate) batching: BatchingArgs,
@@ -278,6 +285,18 @@ pub(crate) struct PurgeArgs {
     pub(crate) yes: bool,
 }
 
+/// List the devices that models can run on: the CPU, and what GPUs there are, or why there are none.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  sconce devices
+  sconce devices --json | jq -r 'select(.error == null) | .device'")]
+pub(crate) struct DevicesArgs {
+    /// One JSON object a line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// List the models that can be found: family, task, size, precision, input, directory.
 ///
 /// Each is loaded to see that it works. One that doesn't is listed with its error, and the exit status is 1.
@@ -324,6 +343,97 @@ pub(crate) struct PullArgs {
     pub(crate) force: bool,
 }
 
+/// Say on which devices a model runs, and why, in figures.
+///
+/// From its size: the bytes of its weights and the operations for a token (or an item), against what each device can do. With
+/// --measure also by running it: what a batch costs however small it is, what each unit of weight adds, and from which weight on
+/// another device is faster.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  sconce explain minilm
+  sconce explain minilm --precision int8 --measure
+  sconce explain minilm --device cuda:0 --weights 16,512,8192 --json")]
+pub(crate) struct ExplainArgs {
+    /// A name on the models path, or a model directory
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: String,
+
+    /// Compute in `f32`, `int8`, `q8_0` or `q4k` [default: what the model's sconce.toml says, else `f32`]
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<Precision>,
+
+    /// Weights of batches to tell the time of: tokens for text, items otherwise
+    #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', default_value = "16,512,8192")]
+    pub(crate) weights: Vec<NonZeroUsize>,
+
+    /// Run the model on each device and tell what it takes, too
+    #[arg(long)]
+    pub(crate) measure: bool,
+
+    /// One JSON object instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    #[command(flatten)]
+    pub(crate) models: ModelsPathArgs,
+}
+
+/// Compare devices and precisions: the same models and batches on each, in turns.
+///
+/// Answers are compared with those of the CPU in f32 before anything is timed: what differs by more than 1e-5 in f32, 2e-3 in f16,
+/// 1e-2 in bf16 (of the largest number of an answer), or has a cosine below 0.99 in a lower precision, is not timed, and the exit status
+/// is 1. Batches are `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; of a model that reads no text, as many items.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  sconce bench minilm
+  sconce bench minilm magika --devices cpu,cuda:0 --precisions f32,int8 --csv bench.csv --png bench.png
+  sconce bench tiny-bert-sentiment --batches 1x16,8x64 --rounds 20")]
+pub(crate) struct BenchArgs {
+    /// Names on the models path, or model directories
+    #[arg(value_name = "MODEL", required = true)]
+    pub(crate) names: Vec<String>,
+
+    /// Devices to compare
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
+    pub(crate) devices: Vec<DeviceName>,
+
+    /// Precisions to compare; one that a model does not have on a device is left out there
+    #[arg(long, value_name = "PRECISIONS", value_delimiter = ',', default_value = "f32,int8")]
+    pub(crate) precisions: Vec<Precision>,
+
+    /// Batches to run
+    #[arg(long, value_name = "BATCHES", value_delimiter = ',', default_value = "1x16,8x64,32x32,8x128,mixed")]
+    pub(crate) batches: Vec<Shape>,
+
+    /// Turns of each device, precision and batch. Fewer: one disturbance spoils more
+    #[arg(long, value_name = "ROUNDS", default_value = "10")]
+    pub(crate) rounds: NonZeroUsize,
+
+    /// Milliseconds of each turn; at least one batch runs
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 200)]
+    pub(crate) turn_ms: u64,
+
+    /// Also write every row of the table into this file, as comma-separated values
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+
+    /// Also draw throughput as bars into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) png: Option<PathBuf>,
+
+    /// CPU threads that compute one batch [default: one for each core]
+    #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    pub(crate) models: ModelsPathArgs,
+}
+
 /// Where models are looked for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelsPathArgs {
@@ -334,7 +444,21 @@ pub(crate) struct ModelsPathArgs {
 
 /// What models are computed with.
 #[derive(Debug, clap::Args)]
-pub(crate) struct CpuArgs {
+pub(crate) struct ComputeArgs {
+    /// Run on `cpu`, on the GPU `cuda:N`, or `auto`: each batch where it is complete first [default: what a model's sconce.toml
+    /// says, else `auto`]
+    ///
+    /// `sconce devices` lists what there is, and `sconce explain MODEL` says what `auto` makes of it. What a GPU cannot run, because
+    /// it is out of memory or lost, runs on the CPU.
+    #[arg(long, value_name = "DEVICE", env = "SCONCE_DEVICE")]
+    pub(crate) device: Option<Placement>,
+
+    /// MiB that models may take on a device, `cuda:0=8192`; repeatable [default: most of what is free on a GPU, no bound on the CPU]
+    ///
+    /// The model that was used longest ago leaves when another does not fit, and is loaded again when it is asked for.
+    #[arg(long, value_name = "DEVICE=MIB")]
+    pub(crate) device_memory: Vec<DeviceMemoryArg>,
+
     /// CPU threads that compute one batch, shared by all models [default: one for each core]
     #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS")]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -344,8 +468,9 @@ pub(crate) struct CpuArgs {
     pub(crate) devices: Option<NonZeroUsize>,
 }
 
-impl CpuArgs {
+impl ComputeArgs {
     pub(crate) fn apply(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
+        let builder = self.device_memory.iter().copied().fold(builder, |builder, bound| bound.apply(builder));
         let builder = match self.threads {
             Some(threads) => builder.cpu_threads(threads),
             None => builder,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use sconce::{InputKind, Model, Runtime, Task};
+use sconce::{InputKind, Model, Role, Runtime, Task};
 
 use crate::models;
 
@@ -21,7 +21,10 @@ pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
         let task = models::task(&signature.task);
         let parameters = models::parameters(signature.parameters);
         let precision = signature.precision;
-        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}")?;
+        let devices: Vec<_> =
+            model.devices().iter().filter(|it| it.role == Role::Serves).map(|it| it.name.to_string()).collect();
+        let device = devices.join(" and ");
+        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}  {device}")?;
         writeln!(out, "  loaded in {:.0?}", model.load_time())?;
     }
     writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;

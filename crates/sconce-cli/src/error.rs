@@ -76,6 +76,15 @@ pub(crate) enum Error {
     #[error("cannot read {}: {source}", path.display())]
     Input { path: PathBuf, source: io::Error },
 
+    #[error("{what}: {cause}")]
+    Forward { what: String, cause: sconce::models::ForwardError },
+
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+
+    #[error("cannot draw {}: {message}\n  give a file whose name ends in .png", path.display())]
+    Plot { path: PathBuf, message: String },
+
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 
@@ -113,7 +122,8 @@ impl Error {
     /// 2 for what the user gave, 1 for what went wrong on the way.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Output(_)
+            Self::Forward { .. }
+            | Self::Output(_)
             | Self::Server(_)
             | Self::Signals(_)
             | Self::Threads(_)

@@ -21,8 +21,12 @@ pub(crate) enum Wanted {
 /// Loads the model alone, answers every input and says how many failed.
 pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Error> {
     let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
-    let source = ModelSource { precision: args.precision, ..ModelSource::new(directory).name(name.clone()) };
-    let runtime = args.cpu.apply(Runtime::builder()).model(source).build()?;
+    let source = ModelSource {
+        precision: args.precision,
+        device: args.compute.device,
+        ..ModelSource::new(directory).name(name.clone())
+    };
+    let runtime = args.compute.apply(Runtime::builder()).model(source).build()?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
 

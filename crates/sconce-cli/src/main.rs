@@ -8,9 +8,13 @@
 mod answer;
 mod args;
 mod banner;
+mod bench;
 mod cache;
 mod catalogue;
+mod device_memory;
+mod devices;
 mod error;
+mod explain;
 mod infer;
 mod inputs;
 mod lines;
@@ -24,6 +28,7 @@ mod pull;
 mod serve;
 mod signals;
 mod stores;
+mod table;
 
 use std::process::ExitCode;
 
@@ -55,6 +60,9 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
         Command::Precompute(args) => async_runtime()?.block_on(precompute::run(args)),
         Command::Cache(args) => async_runtime()?.block_on(stores::run(&args.command)),
+        Command::Devices(args) => devices::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Models(args) => async_runtime()?.block_on(models::run(args)),
         Command::Pull(args) => pull::run(args),
     }

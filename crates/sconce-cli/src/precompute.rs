@@ -1,5 +1,6 @@
 //! `sconce precompute`: a database is filled with answers ahead of time.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -34,8 +35,12 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let table =
         Table { format: args.format.or(args.files.is_empty().then_some(Format::Jsonl)), column: args.column.clone() };
     let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
-    let source = ModelSource { precision: args.precision, ..ModelSource::new(directory).name(name.clone()) };
-    let runtime = args.cpu.apply(Runtime::builder().batching(batching)).model(source).build()?;
+    let source = ModelSource {
+        precision: args.precision,
+        device: args.compute.device,
+        ..ModelSource::new(directory).name(name.clone())
+    };
+    let runtime = args.compute.apply(Runtime::builder().batching(batching)).model(source).build()?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
 
     let signals = Signals::listen().map_err(Error::Signals)?;
@@ -45,9 +50,9 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let mut inputs = Inputs::open(&args.files, Unit::Row(table))?;
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
-    let mut run = Run::new(InputProgress::new(inputs.total_bytes));
+    let run = RefCell::new(Run::new(InputProgress::new(inputs.total_bytes)));
     let mut stop = std::pin::pin!(signals.first(STOPPING));
-    let (mut stopped, mut unread) = (false, Vec::new());
+    let mut stopped = false;
     let next = async || {
         while !stopped {
             tokio::select! {
@@ -56,16 +61,14 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
                 record = inputs.records.recv() => match record.map(|record| to_input(model, record)) {
                     None => return None,
                     Some(Ok(input)) => return Some(input),
-                    Some(Err(failed)) => unread.push(failed),
+                    Some(Err((source, message))) => run.borrow_mut().failed(&source, &message),
                 },
             }
         }
         None
     };
-    let ended = model.precompute(&tier, &config, next, |place, outcome| run.done(&place, outcome)).await;
-    for (place, message) in unread {
-        run.failed(&place, &message);
-    }
+    let ended = model.precompute(&tier, &config, next, |source, outcome| run.borrow_mut().done(&source, outcome)).await;
+    let run = run.into_inner();
     tier.settle().await.ok();
     runtime.shutdown().await;
     run.report(args.json, stopped)?;

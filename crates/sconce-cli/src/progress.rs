@@ -62,6 +62,11 @@ pub(crate) fn bytes_bar(total: u64, message: String) -> ProgressBar {
     bytes_style(ProgressBar::new(total)).with_message(message)
 }
 
+/// A bar for so many steps of work.
+pub(crate) fn count_bar(total: u64, message: String) -> ProgressBar {
+    ProgressBar::new(total).with_style(style("{msg} [{wide_bar}] {pos}/{len}, {eta} left")).with_message(message)
+}
+
 /// A sign of life for work of unknown length.
 pub(crate) fn spinner(message: String) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(message);

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use sconce::{ModelSource, Runtime, RuntimeBuilder};
+use sconce::{ModelSource, Placement, Runtime, RuntimeBuilder};
 use tokio::net::TcpListener;
 
 use crate::args::ServeArgs;
@@ -32,8 +32,8 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     let listener = listen(&args.grpc).await?;
     let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
 
-    let builder = args.cache.apply(args.cpu.apply(Runtime::builder().batching(batching)))?;
-    let runtime = load(found, &precisions, builder).await?;
+    let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching)))?;
+    let runtime = load(found, &precisions, args.compute.device, builder).await?;
     // Before the address is printed: whoever reads it may send the signal at once.
     let signals = Signals::listen().map_err(Error::Signals)?;
     banner::print(&runtime, address)?;
@@ -44,11 +44,16 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn load(found: Vec<Found>, precisions: &Precisions, builder: RuntimeBuilder) -> Result<Runtime, Error> {
+async fn load(
+    found: Vec<Found>,
+    precisions: &Precisions,
+    device: Option<Placement>,
+    builder: RuntimeBuilder,
+) -> Result<Runtime, Error> {
     let spinner = progress::spinner(format!("loading {} models", found.len()));
     let builder = found.into_iter().fold(builder, |builder, Found { name, directory }| {
         let precision = precisions.of(&name);
-        builder.model(ModelSource { precision, ..ModelSource::new(directory).name(name) })
+        builder.model(ModelSource { precision, device, ..ModelSource::new(directory).name(name) })
     });
     let built = tokio::task::spawn_blocking(move || builder.build().map_err(Error::from)).await;
     spinner.finish_and_clear();

@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, Device};
+use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
 use sconce_models::{
-    BatchingSettings, LoadOptions, LoadedModel, Precision, Prepared, Registry, Settings, Signature, Team,
+    BatchingSettings, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
 };
 
 use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
+use crate::devices::{Accelerator, Devices};
 use crate::model::Placed;
+use crate::placement::Decision;
+use crate::placing::{Placer, Settled};
 use crate::prepare::{Preparation, PreparePool, PreparedInputs};
 use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
 
@@ -23,6 +26,10 @@ pub struct RuntimeBuilder {
     sources: Vec<Source>,
     registry: Registry,
     batching: BatcherConfig,
+    device: Option<Placement>,
+    accelerators: Vec<Accelerator>,
+    max_device_memory: BTreeMap<DeviceName, u64>,
+    without_warm_up: bool,
     cpu_threads: Option<NonZeroUsize>,
     cpu_devices: Option<NonZeroUsize>,
     cache: Option<Arc<AnswerCache>>,
@@ -77,6 +84,38 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Where models run whose [`ModelSource`] and `sconce.toml` say nothing else: a device's name, or [`Placement::Auto`], which it
+    /// is unless set.
+    #[must_use]
+    pub fn device(mut self, device: impl Into<Placement>) -> Self {
+        self.device = Some(device.into());
+        self
+    }
+
+    /// Adds a device that is not found by itself.
+    #[must_use]
+    pub fn accelerator(mut self, accelerator: Accelerator) -> Self {
+        self.accelerators.push(accelerator);
+        self
+    }
+
+    /// Bytes that models may take on a device; unset: nine tenths of what is free on a GPU, and no bound on the CPU. The model that was
+    /// used longest ago leaves when another does not fit, and is loaded again when it is asked for. Too small: models are loaded
+    /// again and again. Too large: the device runs out of memory, batches are halved, and models fall back to the CPU.
+    #[must_use]
+    pub fn device_memory(mut self, device: DeviceName, max_bytes: NonZeroU64) -> Self {
+        self.max_device_memory.insert(device, max_bytes.get());
+        self
+    }
+
+    /// Does not measure models that several devices serve before they are used: which batch goes where is decided by estimates until
+    /// enough batches have run.
+    #[must_use]
+    pub fn without_warm_up(mut self) -> Self {
+        self.without_warm_up = true;
+        self
+    }
+
     /// CPU threads that compute one batch, shared by all models; unset: one for each core that the process may use.
     /// More than there are cores take turns and gain nothing; fewer leave cores to others.
     #[must_use]
@@ -122,30 +161,22 @@ impl RuntimeBuilder {
     /// Loads the models, one after the other, and starts the device threads.
     ///
     /// # Errors
-    /// [`BuildError`] for the first model that does not load, a name taken twice, a value out of bounds, or no model.
+    /// [`BuildError`] for the first model that does not load, a device that cannot be used, a name taken twice, a value out of bounds, or no model.
     pub fn build(self) -> Result<Runtime, BuildError> {
-        let team = match self.cpu_threads {
-            Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
-            None => Team::default(),
-        };
-        let cpu_threads = team.threads();
-        let options = LoadOptions { device: sconce_models::Device::Cpu, precision: None, team: Arc::new(team) };
+        let (placer, mut devices) = self.placer()?;
+        let cpu_threads = placer.team.threads();
         let shared = Shared { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
         let sources = self.named_sources()?;
-        let devices = self.spawn_devices(sources.len())?;
         let mut models = BTreeMap::new();
-        for ((name, source), device) in sources.into_iter().zip(devices.iter().cycle()) {
+        for (name, source) in sources {
             let started = Instant::now();
-            let options = LoadOptions { precision: source.precision, ..options.clone() };
-            let loaded = self
-                .registry
-                .load(&source.directory, &options)
-                .map_err(|source| BuildError::Load { name: name.clone(), source: Box::new(source) })?;
+            let settled = placer.settle(&name, &source, &mut devices)?;
             let load_time = started.elapsed();
-            let Signature { parameters, precision, .. } = loaded.signature;
-            tracing::info!(model = name, ?load_time, parameters, %precision, cpu_threads, "loaded");
-            let placed = self.placed(&name, source, &loaded, load_time, &shared)?;
-            let model = Model::start(name.clone(), loaded, placed, device)?;
+            let Signature { parameters, precision, .. } = settled.signature;
+            let device = names(&settled);
+            tracing::info!(model = name, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
+            let given = self.placed(&name, source, &settled, load_time, &shared)?;
+            let model = Model::start(name.clone(), settled, given, &devices)?;
             models.insert(name, model);
         }
         if models.is_empty() {
@@ -154,16 +185,61 @@ impl RuntimeBuilder {
         Ok(Runtime::new(models, cpu_threads, self.cache, shared.features))
     }
 
+    /// Where each model would run, and why: the decisions of [`build`](Self::build), without loading anything.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), but for weights that do not fit.
+    pub fn decide(&self) -> Result<BTreeMap<String, Decision>, BuildError> {
+        let (placer, mut devices) = self.placer()?;
+        let sources = self.named_sources()?;
+        let decide = |(name, source): (String, ModelSource)| {
+            let (decision, _) = placer.decide(&name, &source, &mut devices)?;
+            Ok((name, decision))
+        };
+        sources.into_iter().map(decide).collect()
+    }
+
+    /// What batches cost on each device that each model could run on: loads it there and runs batches for so long.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), and [`BuildError::Measure`].
+    pub fn measure(&self, time: Duration) -> Result<BTreeMap<String, Vec<(DeviceName, CostModel)>>, BuildError> {
+        let (placer, mut devices) = self.placer()?;
+        let sources = self.named_sources()?;
+        let measure = |(name, source): (String, ModelSource)| {
+            let measured = placer.measure(&name, &source, &mut devices, time)?;
+            Ok((name, measured))
+        };
+        sources.into_iter().map(measure).collect()
+    }
+
+    fn placer(&self) -> Result<(Placer<'_>, Devices), BuildError> {
+        let team = match self.cpu_threads {
+            Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
+            None => Team::default(),
+        };
+        let (accelerators, memory) = (self.accelerators.clone(), self.max_device_memory.clone());
+        let devices = Devices::new(self.cpu_devices, team.threads(), accelerators, memory);
+        let placer = Placer {
+            registry: &self.registry,
+            batching: &self.batching,
+            device: self.device,
+            team: Arc::new(team),
+            warm_up: !self.without_warm_up,
+        };
+        Ok((placer, devices))
+    }
+
     fn placed(
         &self,
         name: &str,
         source: ModelSource,
-        loaded: &LoadedModel,
+        settled: &Settled,
         load_time: Duration,
         shared: &Shared,
     ) -> Result<Placed, BuildError> {
         let ModelSource { directory, cached, cross_precision, .. } = source;
-        let LoadedModel { signature, processor, settings, .. } = loaded;
+        let Settled { signature, processor, settings, places, .. } = settled;
         let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
         let files = if answers.is_some() || shared.features.is_some() {
             Some(FileDigests::read(&directory, &settings.model)?)
@@ -172,24 +248,19 @@ impl RuntimeBuilder {
         };
         let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
         let cache = answers.zip(files).map(|(answers, files)| {
-            ModelCache::new(answers, AnswerKeys::new(name, files, signature, self.precisions_of(signature), policy))
+            let devices = places.iter().map(|place| place.device);
+            let precisions = self.precisions_of(signature);
+            ModelCache::new(answers, AnswerKeys::new(name, files, signature, devices, precisions, policy))
         });
         let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
         let preparation = Preparation { processor: Arc::clone(processor), pool: shared.pool.clone(), kept };
-        let batching = with_settings(&self.batching, &settings.batching);
-        Ok(Placed { directory, load_time, batching, preparation, cache })
+        Ok(Placed { directory, load_time, preparation, cache })
     }
 
     /// Those that models of its family have.
     fn precisions_of(&self, signature: &Signature) -> &'static [Precision] {
         let family = self.registry.family(&signature.model_type);
         family.map_or(&[], |family| (family.precisions)(&sconce_models::Device::Cpu))
-    }
-
-    fn spawn_devices(&self, models: usize) -> Result<Vec<Device>, BuildError> {
-        let devices = self.cpu_devices.map_or(models, |devices| models.min(devices.get()));
-        let spawn = |number| Device::spawn(&format!("cpu-{number}")).map_err(|source| BuildError::Device { source });
-        (0..devices).map(spawn).collect()
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.
@@ -213,6 +284,11 @@ impl RuntimeBuilder {
         }
         Ok(named)
     }
+}
+
+/// The devices of a model, for the log.
+fn names(settled: &Settled) -> String {
+    settled.places.iter().map(|place| place.device.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// What a model's `sconce.toml` says of precisions that answer for each other.
@@ -247,7 +323,7 @@ fn last_component(directory: &Path) -> Result<String, BuildError> {
 }
 
 /// What a model's `sconce.toml` sets goes before the runtime's defaults.
-fn with_settings(defaults: &BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
+pub(crate) fn with_settings(defaults: &BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
     let BatchingSettings {
         max_batch_size,
         max_batch_weight,

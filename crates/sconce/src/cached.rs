@@ -9,7 +9,7 @@ mod keys;
 use std::sync::Arc;
 
 use sconce_cache::{Cache, Dtype, Source, Tensor, Value};
-use sconce_models::Precision;
+use sconce_models::{DeviceName, Precision};
 use tokio::runtime::Handle;
 
 pub(crate) use files::FileDigests;
@@ -82,13 +82,17 @@ pub(crate) struct Computed {
     pub(crate) truncated: bool,
     /// What it was computed in.
     pub(crate) precision: Precision,
+    /// Where.
+    pub(crate) device: DeviceName,
     pub(crate) timing: Timing,
 }
 
 impl Computed {
     pub(crate) fn encode(&self) -> Value {
         let row: Vec<u8> = self.row.iter().flat_map(|element| element.to_le_bytes()).collect();
+        let device = self.device.to_string();
         let tensors = [
+            Tensor { name: "device", dtype: Dtype::U8, shape: &[device.len()], bytes: device.as_bytes() },
             Tensor { name: "row", dtype: Dtype::F32, shape: &[self.row.len()], bytes: &row },
             Tensor { name: "truncated", dtype: Dtype::Bool, shape: &[], bytes: &[u8::from(self.truncated)] },
         ];
@@ -101,7 +105,8 @@ impl Computed {
         let row = elements.iter().map(|element| f32::from_le_bytes(*element)).collect();
         let truncated = value.tensor("truncated")?.bytes == [1];
         let precision = value.precision().parse().ok()?;
-        Some(Self { row, truncated, precision, timing: Timing::default() })
+        let device = std::str::from_utf8(value.tensor("device")?.bytes).ok()?.parse().ok()?;
+        Some(Self { row, truncated, precision, device, timing: Timing::default() })
     }
 }
 
@@ -125,9 +130,10 @@ mod tests {
 
     #[test]
     fn a_row_comes_back_as_it_went() {
-        for (truncated, precision) in [(false, Precision::F32), (true, Precision::Int8)] {
+        let gpu = DeviceName::Cuda { ordinal: 1 };
+        for (truncated, precision, device) in [(false, Precision::F32, DeviceName::Cpu), (true, Precision::Int8, gpu)] {
             let row = vec![0.5, -0.0, f32::MIN_POSITIVE];
-            let computed = Computed { row, truncated, precision, timing: Timing::default() };
+            let computed = Computed { row, truncated, precision, device, timing: Timing::default() };
             assert_eq!(Computed::decode(&computed.encode()), Some(computed));
         }
     }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use sconce_batch::SpawnError;
-use sconce_models::{InputError, LoadError};
+use sconce_models::{DeviceError, DeviceName, ForwardError, InputError, LoadError};
+
+use crate::placement::PlacementError;
 
 /// Why an item got no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,6 +61,14 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
+    /// A device that a model is to run on cannot be used.
+    #[error("device {device}: {source}")]
+    OpenDevice {
+        /// Which.
+        device: DeviceName,
+        /// Why.
+        source: DeviceError,
+    },
     /// A model's files cannot be read to know what they hold, which a cache of its answers needs.
     #[error("cannot read the files in {directory}, by whose content answers are cached: {source}")]
     Digest {
@@ -93,6 +103,24 @@ pub enum BuildError {
         name: String,
         /// Why.
         source: Box<LoadError>,
+    },
+    /// A model that no device can run, or not the one that was asked for.
+    #[error("model '{name}': {source}")]
+    Place {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<PlacementError>,
+    },
+    /// A model that failed while it was measured.
+    #[error("model '{name}' cannot be measured on {device}: {source}")]
+    Measure {
+        /// Its name.
+        name: String,
+        /// Where.
+        device: DeviceName,
+        /// Why.
+        source: Box<ForwardError>,
     },
     /// A queue that cannot be made, for instance for a bad value in `sconce.toml`.
     #[error("model '{name}': {source}")]

@@ -33,18 +33,24 @@
 
 mod builder;
 mod cached;
+mod devices;
 mod error;
+mod memory;
 mod model;
+pub mod placement;
+mod placing;
 mod precompute;
 mod prepare;
 mod request;
 mod runtime;
+mod seat;
 mod source;
 
 pub use builder::RuntimeBuilder;
 pub use cached::{AnswerCache, AnswerSource};
+pub use devices::Accelerator;
 pub use error::{BuildError, InferError, UnknownModel};
-pub use model::Model;
+pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
 pub use request::{Answer, Request, Timing};
 pub use runtime::Runtime;
@@ -56,9 +62,11 @@ pub use sconce_cache as cache;
 pub use sconce_models as models;
 
 pub use sconce_batch::{
-    BatcherConfig, ConfigError, CostModel, Depth, Error as QueueError, ExecutorError, Priority, Refusals, Stats,
+    BatcherConfig, ConfigError, CostModel, Depth, DeviceState, Error as QueueError, ExecutorError, Line, Priority,
+    Refusals, Role, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Precision,
-    Registry, Signature, Task, Truncation, UnknownPrecision,
+    Array, ArrayData, Classification, Demand, DeviceError, DeviceName, Family, Input, InputError, InputKind, InputSpec,
+    LoadError, Output, Placement, Precision, Registry, Signature, Task, Truncation, UnknownDevice, UnknownPlacement,
+    UnknownPrecision,
 };

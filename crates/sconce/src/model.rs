@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    BatcherConfig, Completion, CostModel, Depth, Device, Error as QueueError, Executor, ExecutorError, Queue, Stats,
-    Terms,
+    BatcherConfig, Completion, CostModel, Depth, DeviceState, Error as QueueError, Line, Queue, Role, Stats, Terms,
 };
 use sconce_cache::{CrossPrecision, Failure, Value};
-use sconce_models::{Features, LoadedModel, ModelSettings, Network, Prepared, Processor, Signature};
+use sconce_models::{Demand, DeviceName, ModelSettings, Prepared, Processor, Signature};
 
 use crate::cached::{AnswerKeys, Computed, FileDigests, Keys, ModelCache};
+use crate::devices::Devices;
+use crate::placement::Decision;
+use crate::placing::{Place, Settled};
 use crate::prepare::{Preparation, caught};
+use crate::seat::{NetworkSlot, Seat};
 use crate::{Answer, AnswerSource, BuildError, InferError, Request, Timing};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and device.
@@ -31,14 +34,47 @@ struct Inner {
     processor: Arc<dyn Processor>,
     preparation: Preparation,
     cache: Option<ModelCache>,
-    queue: Queue<NetworkExecutor>,
+    decision: Decision,
+    /// In the order of the queue's.
+    devices: Vec<OnDevice>,
+    queue: Queue<Seat>,
+}
+
+/// What is known of a model on one of its devices.
+struct OnDevice {
+    name: DeviceName,
+    role: Role,
+    demand: Demand,
+    estimate: Option<Line>,
+    slot: Arc<NetworkSlot>,
+}
+
+/// A model on one of its devices, right now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct ModelDevice {
+    /// The device.
+    pub name: DeviceName,
+    /// Whether it takes batches whenever it would complete them first, or only what no other device can run.
+    pub role: Role,
+    /// Whether it takes batches now.
+    pub state: DeviceState,
+    /// Whether the network is in its memory.
+    pub loaded: bool,
+    /// How often the network was loaded.
+    pub loads: u64,
+    /// Bytes of the weights.
+    pub weight_bytes: u64,
+    /// What a batch was estimated to cost, where there was something to choose.
+    pub estimate: Option<Line>,
+    /// What a batch costs, as far as it is learned.
+    pub cost: CostModel,
 }
 
 /// What a model is given beside what was loaded.
 pub(crate) struct Placed {
     pub(crate) directory: PathBuf,
     pub(crate) load_time: Duration,
-    pub(crate) batching: BatcherConfig,
     pub(crate) preparation: Preparation,
     pub(crate) cache: Option<ModelCache>,
 }
@@ -51,19 +87,36 @@ enum WhenFull {
 }
 
 impl Model {
-    pub(crate) fn start(
-        name: String,
-        loaded: LoadedModel,
-        placed: Placed,
-        device: &Device,
-    ) -> Result<Self, BuildError> {
-        let Placed { directory, load_time, batching, preparation, cache } = placed;
-        let LoadedModel { signature, processor, network, settings } = loaded;
+    pub(crate) fn start(name: String, settled: Settled, placed: Placed, devices: &Devices) -> Result<Self, BuildError> {
+        let Placed { directory, load_time, preparation, cache } = placed;
+        let Settled { signature, processor, settings, batching, decision, places } = settled;
         let settings = settings.model;
-        let queue = Queue::on(batching.clone(), [(device, NetworkExecutor { network })])
+        let (mut on, mut learned, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
+        for Place { device: name, demand, lane, seat, profile, learned: cost } in places {
+            let slot = Arc::clone(&seat.slot);
+            on.push(OnDevice { name, role: profile.role, demand, estimate: profile.estimate, slot });
+            learned.push(cost);
+            lanes.push((devices.thread(lane), seat, profile));
+        }
+        let queue = Queue::placed(batching.clone(), lanes)
             .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
-        let inner =
-            Inner { name, directory, signature, settings, batching, load_time, processor, preparation, cache, queue };
+        for (device, cost) in learned.into_iter().enumerate().filter(|(_, cost)| cost.is_known()) {
+            queue.learned(device, cost);
+        }
+        let inner = Inner {
+            name,
+            directory,
+            signature,
+            settings,
+            batching,
+            load_time,
+            processor,
+            preparation,
+            cache,
+            decision,
+            devices: on,
+            queue,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -151,7 +204,30 @@ impl Model {
         self.inner.queue.stats()
     }
 
-    /// What a batch costs on its device, as far as it is learned.
+    /// Where it runs, and why, as it was decided before it was loaded.
+    #[must_use]
+    pub fn decision(&self) -> &Decision {
+        &self.inner.decision
+    }
+
+    /// The devices that it runs on right now, the preferred one first and those on standby last.
+    #[must_use]
+    pub fn devices(&self) -> Vec<ModelDevice> {
+        let Inner { devices, queue, .. } = &*self.inner;
+        let device = |(at, device): (usize, &OnDevice)| ModelDevice {
+            name: device.name,
+            role: device.role,
+            state: queue.device_state(at),
+            loaded: device.slot.is_loaded(),
+            loads: device.slot.loads(),
+            weight_bytes: device.demand.weight_bytes,
+            estimate: device.estimate,
+            cost: queue.cost_on(at),
+        };
+        devices.iter().enumerate().map(device).collect()
+    }
+
+    /// What a batch costs on its preferred device, as far as it is learned.
     #[must_use]
     pub fn cost(&self) -> CostModel {
         self.inner.queue.cost()
@@ -159,9 +235,10 @@ impl Model {
 
     /// Under which keys its answers are kept. Reads its files.
     pub(crate) fn answer_keys(&self) -> Result<AnswerKeys, BuildError> {
-        let Inner { name, directory, signature, settings, .. } = &*self.inner;
+        let Inner { name, directory, signature, settings, devices, .. } = &*self.inner;
         let files = FileDigests::read(directory, settings)?;
-        Ok(AnswerKeys::new(name, files, signature, &[], CrossPrecision::Never))
+        let devices = devices.iter().map(|device| device.name);
+        Ok(AnswerKeys::new(name, files, signature, devices, &[], CrossPrecision::Never))
     }
 
     /// Computes an answer, waiting for room, in the form in which it is kept.
@@ -247,15 +324,16 @@ impl Model {
     }
 
     fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
-        let Computed { row, truncated, precision, timing } = computed;
+        let Computed { row, truncated, precision, device, timing } = computed;
         let output = caught(|| self.inner.processor.finish(row))?;
-        Ok(Answer { output, truncated, precision, source, timing })
+        Ok(Answer { output, truncated, precision, device, source, timing })
     }
 
     fn computed(&self, completion: Completion<Vec<f32>>, truncated: bool, prepare: Duration) -> Computed {
-        let Completion { output: row, queue_wait, run, batch_size } = completion;
+        let Completion { output: row, queue_wait, run, batch_size, device } = completion;
         let precision = self.inner.signature.precision;
-        Computed { row, truncated, precision, timing: Timing { prepare, queue_wait, run, batch_size } }
+        let device = self.inner.devices[device].name;
+        Computed { row, truncated, precision, device, timing: Timing { prepare, queue_wait, run, batch_size } }
     }
 }
 
@@ -274,24 +352,6 @@ fn depends_on_terms(error: &InferError) -> bool {
         | InferError::Input(_)
         | InferError::Panicked { .. } => false,
         InferError::Queue(_) => true,
-    }
-}
-
-/// A network as the batcher sees it.
-struct NetworkExecutor {
-    network: Box<dyn Network>,
-}
-
-impl Executor for NetworkExecutor {
-    type Item = Features;
-    type Output = Vec<f32>;
-
-    fn run(&mut self, batch: &[Features]) -> Result<Vec<Vec<f32>>, ExecutorError> {
-        self.network.forward(batch).map_err(ExecutorError::new)
-    }
-
-    fn weight(features: &Features) -> usize {
-        features.weight()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sconce_cache::CrossPrecision;
-use sconce_models::Precision;
+use sconce_models::{Placement, Precision};
 
 /// A model directory, with what is asked of the model beyond its `sconce.toml`. Made from anything that is a path.
 ///
@@ -27,6 +27,9 @@ pub struct ModelSource {
     /// What its network is computed in; `None`: what `sconce.toml` says, else f32. One that the model does not have is
     /// refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
     pub precision: Option<Precision>,
+    /// Where its network runs; `None`: what `sconce.toml` says, else where the runtime's models do
+    /// ([`RuntimeBuilder::device`](crate::RuntimeBuilder::device)).
+    pub device: Option<Placement>,
     /// Whether the runtime's cache, if it has one, keeps this model's answers; `sconce.toml` can say no, too.
     pub cached: bool,
     /// Whether an answer that a higher precision made may be given from the cache; `None`: what `sconce.toml` says, else what the
@@ -37,7 +40,14 @@ pub struct ModelSource {
 impl ModelSource {
     /// The model in `directory`, with nothing asked of it.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), name: None, precision: None, cached: true, cross_precision: None }
+        Self {
+            directory: directory.into(),
+            name: None,
+            precision: None,
+            device: None,
+            cached: true,
+            cross_precision: None,
+        }
     }
 
     /// Names the model.
@@ -56,6 +66,12 @@ impl ModelSource {
     #[must_use]
     pub fn cross_precision(self, policy: CrossPrecision) -> Self {
         Self { cross_precision: Some(policy), ..self }
+    }
+
+    /// Says where it runs: a device's name, or [`Placement::Auto`].
+    #[must_use]
+    pub fn device(self, device: impl Into<Placement>) -> Self {
+        Self { device: Some(device.into()), ..self }
     }
 
     /// Asks for a precision.

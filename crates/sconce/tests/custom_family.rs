@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce::models::{
-    Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
-    ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature, Target, Task, Truncation,
+    Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
+    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature,
+    Target, Task, Truncation,
 };
 use sconce::{BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
@@ -57,6 +58,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: target.team.threads().get(),
         },
         processor: Arc::new(Parity { labels }),
@@ -65,11 +67,16 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
+fn demand(_: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
+    Ok(Demand { weight_bytes: 0, flops_per_weight: 1.0, bytes_per_weight: 4, unit: "item" })
+}
+
 fn builder(directory: &Path) -> RuntimeBuilder {
     std::fs::write(directory.join("config.json"), r#"{"model_type": "parity"}"#).expect("a file");
     let mut registry = Registry::default();
     let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32, Precision::Int8, Precision::Q8_0];
-    registry.register(Family { model_type: "parity", summary: "even or odd", precisions, load });
+    registry.register(Family { model_type: "parity", summary: "even or odd", precisions, demand, load });
     Runtime::builder().registry(registry)
 }
 

@@ -5,6 +5,7 @@
 mod bad_directories;
 mod bad_inputs;
 mod batched_equals_alone;
+mod demand;
 mod precisions;
 mod references;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce_models::{
-    Device, Family, LoadError, LoadOptions, LoadedModel, ModelDirectory, Precision, Registry, Target, Team,
+    Demand, Device, Family, LoadError, LoadOptions, LoadedModel, ModelDirectory, Precision, Registry, Target, Team,
 };
 use tempfile::TempDir;
 
@@ -30,8 +30,12 @@ fn registry() -> Registry {
     fn precisions(device: &Device) -> &'static [Precision] {
         if device.is_cpu() { &Precision::ALL } else { &[] }
     }
+    #[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
+    fn demand(_: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
+        Ok(Demand { weight_bytes: 4, flops_per_weight: 2.0, bytes_per_weight: 4, unit: "item" })
+    }
     let mut registry = Registry::default();
-    registry.register(Family { model_type: "told", summary: "says what it was told", precisions, load });
+    registry.register(Family { model_type: "told", summary: "says what it was told", precisions, demand, load });
     registry
 }
 

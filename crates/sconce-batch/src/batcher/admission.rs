@@ -24,7 +24,8 @@ impl<T> Batcher<T> {
             return Some(Error::QueueFull { max: max_queue_size, retry_after: self.next_batch_in(now) });
         }
         let queued = self.waiting.weight();
-        if weight > max_queue_weight - queued {
+        // What came back from a device may be more than the bound.
+        if weight > max_queue_weight.saturating_sub(queued) {
             let retry_after = self.next_batch_in(now);
             return Some(Error::QueueTooHeavy { queued, weight, max: max_queue_weight, retry_after });
         }
@@ -36,25 +37,28 @@ impl<T> Batcher<T> {
     /// How long an item that arrives now would wait for its answer, behind all that waits already; `None` as long as
     /// the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
     fn expected_wait(&self, now: Instant, weight: usize, priority: Priority) -> Option<Duration> {
-        let device_may_be_free = self.running.is_empty() && self.turns.mean < self.cost.fixed()? / 4;
+        let cost = self.cheapest(weight);
+        let device_may_be_free = self.running.is_empty() && self.turns.mean < cost.fixed()? / 4;
         if self.waiting.is_empty() || self.lingering_until.is_some() || device_may_be_free {
             return None;
         }
-        let full = self.full_batch_weight();
+        let full = self.full_batch_weight(0);
         let ahead = self.waiting.weight_ahead(priority);
         let (batches, rest) = (ahead / full, ahead % full);
-        let a_batch = self.cost.predict(full)?.saturating_add(self.turns.mean);
+        let a_batch = self.cheapest(full).predict(full)?.saturating_add(self.turns.mean);
         let devices = self.running.len().max(1);
         let begins_in = self.next_batch_in(now)?.saturating_add(a_batch.mul_f64(batches as f64 / devices as f64));
         // Those that come until then join its batch and make it longer.
         let joined = rest.saturating_add(weight).saturating_add(self.pace.weight_to_expect(begins_in));
-        Some(begins_in.saturating_add(self.cost.predict(joined.min(full).max(weight))?))
+        let last = joined.min(full).max(weight);
+        Some(begins_in.saturating_add(self.cheapest(last).predict(last)?))
     }
 
     /// When a device will take the next batch, as far as it can be told.
     fn next_batch_in(&self, now: Instant) -> Option<Duration> {
-        self.cost.is_known().then_some(())?;
-        let free_in = self.running.front().map_or(Duration::ZERO, |end| end.saturating_duration_since(now));
+        self.cheapest(1).is_known().then_some(())?;
+        let ends = self.running.iter().map(|(_, end)| end.saturating_duration_since(now));
+        let free_in = ends.min().unwrap_or_default();
         Some(free_in.saturating_add(self.turns.expected(now)))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Batcher;
 use super::waiting::{Entry, EntryId};
-use crate::{BatcherConfig, Layout, Priority};
+use crate::{Layout, Priority};
 
 /// What becomes of the entry behind the batch that is being formed.
 pub(super) enum Next {
@@ -94,13 +94,18 @@ impl<T> From<&Entry<T>> for Member {
 
 impl<T> Batcher<T> {
     /// Forms the next batch. Nothing leaves the queue yet, and entries further back cost nothing until they are reached.
-    pub(super) fn form(&self, now: Instant, forming: &mut Forming) {
+    pub(super) fn form(&self, now: Instant, device: usize, forming: &mut Forming) {
         forming.members.clear();
         forming.dropped.clear();
         (forming.shape, forming.full) = (Shape::default(), false);
         let mut behind = self.waiting.head();
-        while let Some(candidate) = behind.map(Member::from) {
-            match self.next(forming, candidate, now) {
+        while let Some(entry) = behind {
+            let candidate = Member::from(entry);
+            if self.is_for_others(now, device, entry) {
+                behind = self.waiting.after(candidate.id);
+                continue;
+            }
+            match self.next(forming, candidate, now, device) {
                 Next::Joins => forming.join(candidate),
                 Next::Stays => {
                     forming.full = true;
@@ -118,12 +123,12 @@ impl<T> Batcher<T> {
             }
             behind = self.waiting.after(candidate.id);
         }
-        let BatcherConfig { max_batch_size, max_batch_weight, .. } = self.config;
-        forming.full = forming.shape.size == max_batch_size || forming.shape.weight(self.layout) == max_batch_weight;
+        forming.full = forming.shape.size == self.config.max_batch_size
+            || forming.shape.weight(self.layout) >= self.max_batch_weight_on(now, device);
     }
 
     /// What becomes of the entry behind the batch.
-    fn next(&self, batch: &Forming, entry: Member, now: Instant) -> Next {
+    fn next(&self, batch: &Forming, entry: Member, now: Instant, device: usize) -> Next {
         if entry.deadline.is_some_and(|deadline| deadline <= now) {
             return Next::Drops(batch.shape.size);
         }
@@ -131,14 +136,17 @@ impl<T> Batcher<T> {
         let weight = longer.weight(self.layout);
         if longer.size > self.config.max_batch_size
             || weight > self.config.max_batch_weight
-            || !self.suits(&batch.members, entry)
+            || longer.size > 1 && weight > self.max_batch_weight_on(now, device)
+            || !self.suits(&batch.members, entry, device)
         {
             return Next::Stays;
         }
-        let (Some((deadline, tightest)), Some(run)) = (longer.tightest, self.cost.predict_with_margin(weight)) else {
+        let (Some((deadline, tightest)), Some(run)) =
+            (longer.tightest, self.cost_on(device).predict_with_margin(weight))
+        else {
             return Next::Joins;
         };
-        if longer.size > 1 && self.half_time_weight().is_some_and(|max| weight > max) {
+        if longer.size > 1 && self.half_time_weight(device).is_some_and(|max| weight > max) {
             return Next::Stays;
         }
         if now.checked_add(run).is_some_and(|end| end <= deadline) {
@@ -158,11 +166,11 @@ impl<T> Batcher<T> {
     }
 
     /// Whether it is cheaper to pad a shorter entry to the length of the batch than to run it in a batch of its own.
-    fn suits(&self, batch: &[Member], entry: Member) -> bool {
+    fn suits(&self, batch: &[Member], entry: Member, device: usize) -> bool {
         let Some(head) = batch.first().filter(|head| !head.id.shares_bucket(entry.id)) else {
             return true;
         };
-        let Some(worth) = self.cost.fixed_in_weight() else { return false };
+        let Some(worth) = self.cost_on(device).fixed_in_weight() else { return false };
         let shorter = batch.iter().filter(|member| !head.id.shares_bucket(member.id)).chain([&entry]);
         let padding: usize = shorter.map(|member| head.weight.saturating_sub(member.weight)).sum();
         padding as f64 <= worth

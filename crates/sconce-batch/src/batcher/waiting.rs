@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use super::devices::Barred;
 use crate::{Layout, Priority};
 
 /// One admitted item with what the rules need to know of it.
@@ -21,6 +22,8 @@ pub struct Entry<T> {
     pub deadline: Option<Instant>,
     /// How soon it runs among others.
     pub priority: Priority,
+    /// The devices that have no memory for it, even alone.
+    pub barred: Barred,
 }
 
 /// Names an entry of one batcher; never used twice.
@@ -59,11 +62,13 @@ pub(super) struct Waiting<T> {
     next_number: u64,
     layout: Layout,
     ageing: Duration,
+    /// Entries that do not fit on some device.
+    barred: usize,
 }
 
 impl<T> Waiting<T> {
     pub(super) fn new(began: Instant, layout: Layout, ageing: Duration) -> Self {
-        Self { entries: BTreeMap::new(), weights: [0; 3], began, next_number: 0, layout, ageing }
+        Self { entries: BTreeMap::new(), weights: [0; 3], began, next_number: 0, layout, ageing, barred: 0 }
     }
 
     /// Names an entry that comes now.
@@ -80,13 +85,20 @@ impl<T> Waiting<T> {
 
     pub(super) fn push(&mut self, entry: Entry<T>) {
         self.weights[entry.priority.level()] += entry.weight;
+        self.barred += usize::from(entry.barred.any());
         self.entries.insert(entry.id, entry);
     }
 
     pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry<T>> {
         let entry = self.entries.remove(&id)?;
         self.weights[entry.priority.level()] -= entry.weight;
+        self.barred -= usize::from(entry.barred.any());
         Some(entry)
+    }
+
+    /// The entries that do not fit on some device.
+    pub(super) fn barred(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.values().filter(|entry| entry.barred.any()).take(self.barred)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -155,7 +167,7 @@ mod tests {
         for &(payload, at_ms, weight, priority) in entries {
             let arrived = began + at_ms * MS;
             let id = waiting.name(arrived, weight, priority);
-            waiting.push(Entry { id, payload, weight, arrived, deadline: None, priority });
+            waiting.push(Entry { id, payload, weight, arrived, deadline: None, priority, barred: Barred::default() });
         }
         waiting
     }

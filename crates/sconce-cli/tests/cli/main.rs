@@ -1,6 +1,9 @@
 //! The real binary on the real models of the zoo.
 
+mod bench;
 mod command;
+mod devices;
+mod explain;
 mod hub;
 mod infer;
 mod models;

@@ -23,8 +23,10 @@ impl FileDigests {
     /// key: so `sconce.toml` counts by its settings, not by its bytes.
     pub(crate) fn read(directory: &Path, settings: &ModelSettings) -> Result<Self, BuildError> {
         let failed = |source| BuildError::Digest { directory: directory.to_owned(), source };
-        let ModelSettings { precision: _, pooling, normalize, max_tokens } = settings;
-        let settings = format!("{pooling:?} {normalize:?} {max_tokens:?}");
+        // Where it runs changes bits; keys have the class of the device for that.
+        let ModelSettings { precision: _, device: _, pooling, normalize, max_tokens, cuda_graphs } = settings;
+        // A graph computes for the size of its bucket, for which a library may choose another kernel.
+        let settings = format!("{pooling:?} {normalize:?} {max_tokens:?} {cuda_graphs:?}");
         let files = digest_of(directory, false).map_err(failed)?;
         let processing = Digest::of(&[&files.0, settings.as_bytes()].concat());
         Ok(Self { weights: digest_of(directory, true).map_err(failed)?, processing })

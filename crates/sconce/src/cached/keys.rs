@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sconce_cache::{CrossPrecision, Digest, Dtype, Input as KeyInput, Key, KeyFields, Parameter};
-use sconce_models::{Array, ArrayData, Input, InputKind, Isa, Precision, Signature, Truncation};
+use sconce_models::{Array, ArrayData, DeviceName, Input, InputKind, Precision, Signature, Truncation};
 
 use super::FileDigests;
 
@@ -14,8 +14,11 @@ pub(crate) struct AnswerKeys {
     precision: Precision,
     /// Precisions whose answers may be given instead, nearest first.
     instead: Vec<Precision>,
-    /// CPUs of one kind give the same bits; with other instructions sums are rounded otherwise.
+    /// Devices of one class give the same bits. A model on several has the class of them all: whoever asks it accepts the bits of
+    /// any of them, and whoever asks a model on one alone never gets another's.
     device_class: String,
+    /// The classes of its devices, where they are several: what was computed on one of them alone may be given, too.
+    single_classes: Vec<String>,
     reads_text: bool,
 }
 
@@ -33,6 +36,7 @@ impl AnswerKeys {
         name: &str,
         files: FileDigests,
         signature: &Signature,
+        devices: impl IntoIterator<Item = DeviceName>,
         precisions: &[Precision],
         policy: CrossPrecision,
     ) -> Self {
@@ -40,12 +44,20 @@ impl AnswerKeys {
             Precision::HIGHEST_FIRST.into_iter().filter(|one| precisions.contains(one)).map(Precision::name).collect();
         let instead =
             policy.instead_of(signature.precision.name(), &highest_first).filter_map(|name| name.parse().ok());
+        let mut single_classes: Vec<String> = devices.into_iter().map(DeviceName::class).collect();
+        single_classes.sort();
+        single_classes.dedup();
+        let device_class = format!("{} {}", single_classes.join(", "), env!("CARGO_PKG_VERSION"));
+        if single_classes.len() == 1 {
+            single_classes.clear();
+        }
         Self {
             name: name.to_owned(),
             files,
             precision: signature.precision,
             instead: instead.collect(),
-            device_class: format!("cpu {} {}", Isa::best().name(), env!("CARGO_PKG_VERSION")),
+            device_class,
+            single_classes,
             reads_text: reads_text(signature),
         }
     }
@@ -53,12 +65,12 @@ impl AnswerKeys {
     /// `None` for a kind of input that is newer than this function: nothing is better than a key that leaves something out.
     pub(crate) fn of(&self, input: &Input, truncation: Truncation) -> Option<Keys> {
         let input = Content::of(input, self.reads_text)?;
-        let key = |precision: Precision| {
+        let key = |precision: Precision, device_class: &str| {
             let fields = KeyFields {
                 model: &self.name,
                 weights: self.files.weights,
                 precision: precision.name(),
-                device_class: &self.device_class,
+                device_class,
                 processing: self.files.processing,
                 parameters: &[("truncate", Parameter::Bool(truncation == Truncation::Truncate))],
                 outputs: &[],
@@ -66,7 +78,15 @@ impl AnswerKeys {
             };
             fields.key()
         };
-        Some(Keys { key: key(self.precision), instead: self.instead.iter().map(|precision| key(*precision)).collect() })
+        let single = self.single_classes.iter().map(|class| format!("{class} {}", env!("CARGO_PKG_VERSION")));
+        let classes: Vec<String> = std::iter::once(self.device_class.clone()).chain(single).collect();
+        let of_precision = |precision| classes.iter().map(move |class| (precision, class));
+        let mut keys = std::iter::once(self.precision).chain(self.instead.iter().copied()).flat_map(of_precision);
+        let (precision, class) = keys.next()?;
+        Some(Keys {
+            key: key(precision, class),
+            instead: keys.map(|(precision, class)| key(precision, class)).collect(),
+        })
     }
 }
 
@@ -148,12 +168,13 @@ mod tests {
     fn signature(precision: Precision, kind: InputKind) -> Signature {
         let input = InputSpec { name: "input", kind };
         let task = Task::Embedding { dimensions: 1 };
-        Signature { model_type: "any".to_owned(), input, task, precision, parameters: 0 }
+        let device = DeviceName::Cpu;
+        Signature { model_type: "any".to_owned(), input, task, precision, device, parameters: 0 }
     }
 
     fn keys(directory: &Path, name: &str, precision: Precision, kind: InputKind) -> AnswerKeys {
         let files = FileDigests::read(directory, &ModelSettings::default()).unwrap();
-        AnswerKeys::new(name, files, &signature(precision, kind), ALL, CrossPrecision::Never)
+        AnswerKeys::new(name, files, &signature(precision, kind), [DeviceName::Cpu], ALL, CrossPrecision::Never)
     }
 
     fn array(shape: &[usize], data: ArrayData) -> Input {
@@ -227,7 +248,7 @@ mod tests {
         let files = FileDigests::read(directory.path(), &ModelSettings::default()).unwrap();
         let of = |precision, precisions: &[Precision], policy| {
             let signature = signature(precision, InputKind::Content);
-            let keys = AnswerKeys::new("a", files, &signature, precisions, policy);
+            let keys = AnswerKeys::new("a", files, &signature, [DeviceName::Cpu], precisions, policy);
             keys.of(&Input::from("a sconce"), Truncation::Truncate).unwrap()
         };
         let own = |precision| of(precision, ALL, CrossPrecision::Never).key;
@@ -259,5 +280,22 @@ mod tests {
         assert_ne!(of(&wide, Truncation::Truncate), of(&high, Truncation::Truncate));
         std::fs::write(directory.path().join("tokenizer.json"), "{}").unwrap();
         assert_ne!(of(&text, Truncation::Truncate), first);
+    }
+
+    #[test]
+    fn a_model_on_several_devices_finds_what_each_of_them_computed_and_its_own_answers_mix_with_nobodys() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = FileDigests::read(directory.path(), &ModelSettings::default()).unwrap();
+        let of = |devices: &[DeviceName]| {
+            let signature = signature(Precision::F32, InputKind::Content);
+            let keys = AnswerKeys::new("a", files, &signature, devices.iter().copied(), ALL, CrossPrecision::Never);
+            keys.of(&Input::from("a sconce"), Truncation::Truncate).unwrap()
+        };
+        let gpu = DeviceName::Metal { ordinal: 0 };
+        let (cpu_alone, gpu_alone, both) = (of(&[DeviceName::Cpu]), of(&[gpu]), of(&[gpu, DeviceName::Cpu]));
+        assert_eq!((cpu_alone.instead.len(), gpu_alone.instead.len()), (0, 0));
+        assert_eq!(both.instead, [cpu_alone.key, gpu_alone.key]);
+        assert!(both.key != cpu_alone.key && both.key != gpu_alone.key);
+        assert_eq!(both, of(&[DeviceName::Cpu, gpu]), "their order does not matter");
     }
 }

@@ -1,0 +1,334 @@
+//! The devices that drain a queue, as its rules see them: what batches cost on each, and what each can take.
+
+use std::time::{Duration, Instant};
+
+use super::Batcher;
+use super::waiting::Entry;
+use crate::choice::{Candidate, Choice, choose, whom_to_wake};
+use crate::{CostModel, Line};
+
+/// How long a device that ran out of memory is given batches of no more than what it managed. Too short: it fails again and again.
+/// Too long: its batches stay small after whatever took the memory is gone.
+const REMEMBERS_OUT_OF_MEMORY: Duration = Duration::from_mins(1);
+
+/// More devices than this cannot drain one queue: an entry remembers in a word which of them it does not fit on.
+pub(crate) const MAX_DEVICES: usize = 32;
+
+/// What is known beforehand of a device that drains a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Profile {
+    /// What batches are expected to cost there until that is learned. If it is given for any device of a queue, batches go to the
+    /// device that would complete them first; else devices count as alike, and whoever is idle takes what waits.
+    pub estimate: Option<Line>,
+    /// When it takes batches.
+    pub role: Role,
+}
+
+/// When a device takes the batches of a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Whenever it would complete them first.
+    #[default]
+    Serves,
+    /// Only what no other device of the queue can run: because they are lost, or it does not fit their memory.
+    Standby,
+}
+
+/// Whether a device takes batches, and of which size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeviceState {
+    /// It takes batches.
+    #[default]
+    Ready,
+    /// It ran out of memory, and takes batches of this weight at most, for now.
+    ShortOfMemory {
+        /// The heaviest batch that it is given; single items may weigh more.
+        max_weight: usize,
+    },
+    /// It takes nothing, for ever or until it is worth another try.
+    Lost,
+}
+
+/// What went wrong on a device while it ran a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It had no memory for a batch, and this is the weight of the heaviest that it then managed; 0 if none.
+    OutOfMemory {
+        /// Of the heaviest part of the batch that ran.
+        managed: usize,
+    },
+    /// It cannot run anything any more.
+    Lost {
+        /// Until it is worth another try; `None`: never.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// One of the devices of a queue.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Drain {
+    pub(super) profile: Profile,
+    pub(super) cost: CostModel,
+    /// When what runs there is expected to end, batches of other queues included.
+    busy_until: Option<Instant>,
+    max_weight: Option<(usize, Instant)>,
+    away: Option<Away>,
+}
+
+/// What a device that is free does about what waits.
+pub(super) enum Share {
+    Takes,
+    /// It is for others; if they have not taken it by then, the device asks again.
+    LeavesUntil(Instant),
+    Leaves,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Away {
+    ForEver,
+    Until(Instant),
+}
+
+impl Drain {
+    pub(super) fn new(profile: Profile) -> Self {
+        Self { profile, ..Self::default() }
+    }
+
+    fn is_away(&self, now: Instant) -> bool {
+        match self.away {
+            None => false,
+            Some(Away::ForEver) => true,
+            Some(Away::Until(until)) => now < until,
+        }
+    }
+
+    /// What a batch is expected to cost: learned, else estimated.
+    fn line(&self) -> Option<Line> {
+        self.cost.line().or(self.profile.estimate)
+    }
+
+    fn max_weight(&self, now: Instant) -> Option<usize> {
+        self.max_weight.filter(|(_, until)| now < *until).map(|(weight, _)| weight)
+    }
+
+    fn state(&self, now: Instant) -> DeviceState {
+        match self.max_weight(now) {
+            _ if self.is_away(now) => DeviceState::Lost,
+            Some(max_weight) => DeviceState::ShortOfMemory { max_weight },
+            None => DeviceState::Ready,
+        }
+    }
+}
+
+impl<T> Batcher<T> {
+    /// Whether a device takes batches now.
+    #[must_use]
+    pub fn device_state(&self, now: Instant, device: usize) -> DeviceState {
+        self.devices[device].state(now)
+    }
+
+    /// What batches cost on a device, as far as it is learned.
+    #[must_use]
+    pub fn cost_on(&self, device: usize) -> &CostModel {
+        &self.devices[if self.chooses { device } else { 0 }].cost
+    }
+
+    /// Begins with what was learned of a device before.
+    pub fn learned(&mut self, device: usize, cost: CostModel) {
+        self.devices[device].cost = cost;
+    }
+
+    /// Says when what runs on each device is expected to end, batches of other queues included; asked for by those that choose.
+    pub fn observe_load(&mut self, busy_until: impl IntoIterator<Item = Option<Instant>>) {
+        for (device, busy_until) in self.devices.iter_mut().zip(busy_until) {
+            device.busy_until = busy_until;
+        }
+    }
+
+    /// Which sleeping device is to be woken for what waits, if any; the one that `looked` just now is awake.
+    #[must_use]
+    pub fn whom_to_wake(&self, now: Instant, looked: Option<usize>) -> Option<usize> {
+        let candidates = self.candidates(now);
+        let sleeps = |device: &usize| Some(*device) != looked && self.devices[*device].busy_until.is_none();
+        let mut sleeping = (0..self.devices.len()).filter(sleeps).filter(|device| self.is_wanted(now, *device));
+        let unknown = |device: &usize| candidates[*device].is_none();
+        if let Some(device) = whom_to_wake(now, &candidates, looked).or_else(|| sleeping.clone().find(unknown)) {
+            return Some(device);
+        }
+        // All that sleep would leave it to one that is busy; one of them watches whether that comes true.
+        let is_watched = self.watched_until.is_some_and(|until| now < until);
+        sleeping.next().filter(|_| !is_watched)
+    }
+
+    /// A device ran into trouble.
+    pub fn trouble(&mut self, now: Instant, device: usize, trouble: Trouble) {
+        match trouble {
+            Trouble::OutOfMemory { managed } => {
+                self.stats.out_of_memory += 1;
+                self.devices[device].max_weight = Some((managed.max(1), now + REMEMBERS_OUT_OF_MEMORY));
+            }
+            Trouble::Lost { retry_after } => {
+                self.stats.lost_devices += 1;
+                if self.devices.len() > 1 {
+                    let until = retry_after.and_then(|after| now.checked_add(after));
+                    self.devices[device].away = Some(until.map_or(Away::ForEver, Away::Until));
+                }
+            }
+        }
+    }
+
+    /// Whether another device could run what this one cannot.
+    #[must_use]
+    pub fn has_another(&self, now: Instant, device: usize, barred: Barred) -> bool {
+        let could = |other: usize| other != device && !barred.has(other) && !self.devices[other].is_away(now);
+        (0..self.devices.len()).any(could)
+    }
+
+    /// Takes entries back into the queue, in their old places; they were in batches that a device could not run. Bounds of the
+    /// queue do not count for them: they were admitted.
+    pub fn give_back(&mut self, entries: impl IntoIterator<Item = Entry<T>>) {
+        for entry in entries {
+            self.stats.given_back += 1;
+            self.waiting.push(entry);
+        }
+    }
+
+    /// Whether nothing waits and nothing will.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        // What another device runs may still come back.
+        self.closed && self.waiting.is_empty() && (self.devices.len() == 1 || self.running.is_empty())
+    }
+
+    /// A device begins with a batch.
+    pub(super) fn begin(&mut self, device: usize, expected_end: Instant) {
+        self.running.push_back((device, expected_end));
+        self.devices[device].busy_until = Some(expected_end);
+        self.watched_until = None;
+    }
+
+    /// How long a batch is expected to take on a device: learned, else estimated.
+    pub(super) fn expected_run(&self, device: usize, weight: usize) -> Option<Duration> {
+        let estimated = || Some(seconds(self.devices[device].profile.estimate?.at(weight)));
+        self.cost_on(device).predict(weight).or_else(estimated)
+    }
+
+    /// What is best known of the cost of a batch of `weight`: that of the device on which it is cheapest.
+    pub(super) fn cheapest(&self, weight: usize) -> &CostModel {
+        let serving = self.devices.iter().filter(|device| device.profile.role == Role::Serves && device.away.is_none());
+        let known = serving.filter_map(|device| Some((device.cost.predict(weight)?, &device.cost)));
+        let cheapest = known.min_by_key(|(cost, _)| *cost).filter(|_| self.chooses);
+        cheapest.map_or(&self.devices[0].cost, |(_, cost)| cost)
+    }
+
+    /// The heaviest batch for a device: its configured bound, or what its memory holds.
+    pub(super) fn max_batch_weight_on(&self, now: Instant, device: usize) -> usize {
+        let bound = self.config.max_batch_weight;
+        self.devices[device].max_weight(now).map_or(bound, |weight| weight.min(bound))
+    }
+
+    /// What a device that is free does about what waits.
+    pub(super) fn share_of(&self, now: Instant, device: usize) -> Share {
+        if self.devices.len() == 1 {
+            return Share::Takes;
+        }
+        if !self.is_wanted(now, device) {
+            return match self.devices[device].away {
+                Some(Away::Until(until)) if now < until => Share::LeavesUntil(until),
+                _ => Share::Leaves,
+            };
+        }
+        if !self.chooses {
+            return Share::Takes;
+        }
+        match choose(now, device, &self.candidates(now)) {
+            Choice::Take => Share::Takes,
+            Choice::LeaveUntil(until) => Share::LeavesUntil(until),
+        }
+    }
+
+    /// Whether a device is not to run an entry: it does not fit there, it is for others that can, or it would be late here and in
+    /// time elsewhere.
+    pub(super) fn is_for_others(&self, now: Instant, device: usize, entry: &Entry<T>) -> bool {
+        self.devices.len() > 1
+            && (!self.may_run(now, device, entry.barred)
+                || entry.deadline.is_some_and(|deadline| self.rescues(now, device, entry.weight, deadline)))
+    }
+
+    /// Whether an item would be late on this device, but not on another one.
+    fn rescues(&self, now: Instant, device: usize, weight: usize, deadline: Instant) -> bool {
+        let in_time = |device: usize, free: Instant| {
+            let run = self.devices[device].cost.predict_with_margin(weight);
+            run.is_some_and(|run| free.checked_add(run).is_some_and(|end| end <= deadline))
+        };
+        let late_here = self.devices[device].cost.is_known() && !in_time(device, now);
+        let others = |other: usize| {
+            let state = &self.devices[other];
+            other != device
+                && state.profile.role == Role::Serves
+                && !state.is_away(now)
+                && in_time(other, state.busy_until.unwrap_or(now).max(now))
+        };
+        self.chooses && deadline > now && late_here && (0..self.devices.len()).any(others)
+    }
+
+    /// Whether a device may run entries with these bars: it is there, they fit, and it is no standby for others that can.
+    fn may_run(&self, now: Instant, device: usize, barred: Barred) -> bool {
+        let can = |device: usize| !self.devices[device].is_away(now) && !barred.has(device);
+        let serves = |device: &usize| self.devices[*device].profile.role == Role::Serves;
+        can(device) && (serves(&device) || !(0..self.devices.len()).filter(serves).any(can))
+    }
+
+    /// Whether anything waits that a device may run.
+    pub(super) fn is_wanted(&self, now: Instant, device: usize) -> bool {
+        let Some(head) = self.waiting.head() else { return false };
+        if self.devices.len() == 1 {
+            return true;
+        }
+        if head.deadline.is_some_and(|deadline| self.rescues(now, device, head.weight, deadline)) {
+            return false;
+        }
+        // Bars are rare: most of the time nothing needs to be looked at.
+        self.may_run(now, device, Barred::default())
+            || self.waiting.barred().any(|entry| self.may_run(now, device, entry.barred))
+    }
+
+    /// What each device would need for what waits.
+    fn candidates(&self, now: Instant) -> Vec<Option<Candidate>> {
+        let candidate = |device: usize| {
+            let state = &self.devices[device];
+            let line = state.line().filter(|_| self.is_wanted(now, device))?;
+            let waiting = self.waiting.weight();
+            let full = self.full_batch_weight(device).min(self.max_batch_weight_on(now, device)).max(1);
+            let time = |weight| if weight == 0 { Duration::ZERO } else { seconds(line.at(weight)) };
+            let batches = u32::try_from(waiting / full).unwrap_or(u32::MAX);
+            let all = time(full).saturating_mul(batches).saturating_add(time(waiting % full));
+            Some(Candidate { busy_until: state.busy_until, batch: time(waiting.min(full)), all })
+        };
+        (0..self.devices.len()).map(candidate).collect()
+    }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// The devices on which an entry does not fit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Barred(u32);
+
+impl Barred {
+    /// Bars one more.
+    #[must_use]
+    pub fn with(self, device: usize) -> Self {
+        Self(self.0 | 1 << device)
+    }
+
+    fn has(self, device: usize) -> bool {
+        self.0 & (1 << device) != 0
+    }
+
+    pub(super) fn any(self) -> bool {
+        self.0 != 0
+    }
+}

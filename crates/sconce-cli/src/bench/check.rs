@@ -1,0 +1,142 @@
+//! Whether answers are right: compared with those of the CPU in f32, before anything is timed.
+
+use std::fmt;
+
+use sconce::{DeviceName, Output, Precision};
+
+use super::shape::Shape;
+use super::subject::Cell;
+use crate::error::Error;
+
+/// How far answers may be from those of the CPU in f32.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Bound {
+    /// The largest difference, as a part of the largest number of the answer or of 1.
+    Gap(f64),
+    /// The lowest cosine of a row, where a precision changes every number a little.
+    Cosine(f64),
+}
+
+impl Bound {
+    pub(crate) fn of(precision: Precision) -> Self {
+        match precision.name() {
+            "f32" => Self::Gap(1e-5),
+            "f16" => Self::Gap(2e-3),
+            "bf16" => Self::Gap(1e-2),
+            _ => Self::Cosine(0.99),
+        }
+    }
+
+    /// How far two answers of a batch are apart in the terms of this bound; NaN if there is a NaN in them.
+    pub(crate) fn distance(self, rows: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
+        let pairs = || rows.iter().zip(expected);
+        if rows.len() != expected.len() || pairs().any(|(row, expected)| row.len() != expected.len()) {
+            return f64::NAN;
+        }
+        match self {
+            Self::Gap(_) => pairs().map(|(row, expected)| gap(row, expected)).fold(0.0, worse(f64::gt)),
+            Self::Cosine(_) => pairs().map(|(row, expected)| cosine(row, expected)).fold(1.0, worse(f64::lt)),
+        }
+    }
+
+    pub(crate) fn allows(self, distance: f64) -> bool {
+        match self {
+            Self::Gap(max) => distance <= max,
+            Self::Cosine(min) => distance >= min,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gap(max) => write!(f, "a difference of at most {max:e}"),
+            Self::Cosine(min) => write!(f, "a cosine of at least {min}"),
+        }
+    }
+}
+
+/// A cell whose answers are not what they should be.
+pub(crate) struct Failure {
+    device: DeviceName,
+    precision: Precision,
+    shape: Shape,
+    distance: f64,
+    bound: Bound,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, precision, shape, distance, bound } = self;
+        write!(f, "{shape} in {precision} on {device} is at {distance:e} from the CPU in f32; {bound} is allowed")
+    }
+}
+
+/// Compares every cell, and gives those that are wrong.
+pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
+    let mut failures = Vec::new();
+    for cell in cells {
+        let expected = cell.reference.borrow_mut().forward(&cell.batch);
+        let expected =
+            expected.map_err(|cause| Error::Forward { what: format!("{} on the CPU", cell.shape), cause })?;
+        let bound = Bound::of(cell.precision);
+        let answers =
+            |rows: Vec<Vec<f32>>| rows.into_iter().map(|row| numbers(cell.processor.finish(row))).collect::<Vec<_>>();
+        let distance = bound.distance(&answers(cell.forward()?), &answers(expected));
+        (cell.distance, cell.right) = (Some(distance), bound.allows(distance));
+        if !cell.right {
+            let Cell { device, precision, shape, .. } = *cell;
+            failures.push(Failure { device, precision, shape, distance, bound });
+        }
+    }
+    Ok(failures)
+}
+
+/// What a caller gets: of a classifier the scores, for a row of logits near zero points nowhere.
+fn numbers(output: Output) -> Vec<f32> {
+    match output {
+        Output::Embedding(embedding) => embedding,
+        Output::Classification(classification) => classification.scores,
+        _ => Vec::new(),
+    }
+}
+
+/// The worse of two, and NaN if there is one.
+fn worse(is_worse: fn(&f64, &f64) -> bool) -> impl Fn(f64, f64) -> f64 {
+    move |worst, one| if is_worse(&one, &worst) || one.is_nan() { one } else { worst }
+}
+
+fn gap(row: &[f32], expected: &[f32]) -> f64 {
+    let largest = expected.iter().map(|x| f64::from(x.abs())).fold(1.0, f64::max);
+    row.iter().zip(expected).map(|(a, b)| f64::from(a - b).abs() / largest).fold(0.0, worse(f64::gt))
+}
+
+fn cosine(row: &[f32], expected: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    dot(row, expected) / (dot(row, row) * dot(expected, expected)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_precision_has_its_bound_and_nan_is_never_right() {
+        let expected = vec![vec![1.0, -2.0], vec![0.5, 0.25]];
+        let apart = |by: f32| vec![vec![1.0, -2.0 + by], vec![0.5, 0.25]];
+        for (precision, by, right) in [
+            (Precision::F32, 0.0, true),
+            (Precision::F32, 1e-5, true),
+            (Precision::F32, 1e-4, false),
+            (Precision::Int8, 0.1, true),
+            (Precision::Int8, 2.0, false),
+            (Precision::F32, f32::NAN, false),
+            (Precision::Int8, f32::NAN, false),
+        ] {
+            let bound = Bound::of(precision);
+            assert_eq!(bound.allows(bound.distance(&apart(by), &expected)), right, "{precision}, {by} apart");
+        }
+        let bound = Bound::of(Precision::F32);
+        assert!(!bound.allows(bound.distance(&expected[..1], &expected)), "a row is missing");
+    }
+}

@@ -1,0 +1,131 @@
+//! The batches that are compared, by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sconce::models::{Features, Processor};
+use sconce::{Array, ArrayData, Input, InputKind, Truncation};
+
+/// `8x64`: eight texts of 64 tokens; or `mixed`: 32 texts of 8 to 256 tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Even { texts: usize, tokens: usize },
+    Mixed,
+}
+
+/// Texts of a mixed batch, and their shortest and longest.
+const MIXED: (usize, usize, usize) = (32, 8, 256);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("batch '{name}' is not known; give TEXTSxTOKENS with at least 1 text of 2 tokens, for instance 8x64, or mixed")]
+pub(crate) struct UnknownShape {
+    name: String,
+}
+
+impl Shape {
+    /// Tokens of each text; as long as the model takes at most in a mixed batch. `None` if the model takes no text that long.
+    fn lengths(self, max_tokens: usize) -> Option<Vec<usize>> {
+        match self {
+            Self::Even { texts, tokens } => (tokens <= max_tokens).then(|| vec![tokens; texts]),
+            Self::Mixed => {
+                let (texts, shortest, longest) = MIXED;
+                let longest = longest.min(max_tokens);
+                // Evenly spread, in an order that no sorting could be proud of.
+                let length =
+                    |text: usize| shortest + (text * 13 % texts) * longest.saturating_sub(shortest) / (texts - 1);
+                Some((0..texts).map(length).map(|length| length.min(max_tokens)).collect())
+            }
+        }
+    }
+
+    fn items(self) -> usize {
+        match self {
+            Self::Even { texts, .. } => texts,
+            Self::Mixed => MIXED.0,
+        }
+    }
+
+    /// The batch for a model: the same in every run, on every device. `None` if the model does not take it.
+    pub(crate) fn batch(self, processor: &dyn Processor, kind: &InputKind) -> Option<Vec<Features>> {
+        let prepare = |input| processor.prepare(input, Truncation::Truncate).ok().map(|prepared| prepared.features);
+        match kind {
+            InputKind::Text { max_tokens } => {
+                let words = prepare(Input::from(WORDS.repeat(20)))?;
+                let lengths = self.lengths(*max_tokens)?;
+                lengths.iter().enumerate().map(|(text, length)| cut(&words, text, *length)).collect()
+            }
+            InputKind::Image { shape } => (0..self.items()).map(|item| prepare(image(item, shape))).collect(),
+            _ => (0..self.items()).map(|item| prepare(content(item))).collect(),
+        }
+    }
+}
+
+/// Common words, so that activations are about as large as those of people's texts.
+const WORDS: &str = "it was a bright cold day in april and the clocks were striking thirteen but nobody who waited for the \
+    train had expected anything else from the old station on the hill where the wind never rests ";
+
+/// A text of so many tokens: what stands first and last in the model's own, and words between them.
+fn cut(words: &Features, text: usize, length: usize) -> Option<Features> {
+    let Features::Tokens { input_ids, .. } = words else { return None };
+    let [first, words @ .., last] = &input_ids[..] else { return None };
+    let between = words.iter().cycle().skip(text * 7).take(length.checked_sub(2)?);
+    let input_ids: Vec<u32> = std::iter::once(first).chain(between).chain([last]).copied().collect();
+    Some(Features::Tokens { token_type_ids: vec![0; input_ids.len()], input_ids })
+}
+
+fn image(item: usize, shape: &[usize; 3]) -> Input {
+    let pixel = |at: usize| u8::try_from((at * (item + 3)) % 17).expect("below 17");
+    let pixels = (0..shape.iter().product()).map(pixel).collect();
+    Input::Array(Array { shape: shape.to_vec(), data: ArrayData::U8(pixels) })
+}
+
+fn content(item: usize) -> Input {
+    Input::Bytes(WORDS.repeat(1 + item % 16).into_bytes())
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Even { texts, tokens } => f.pad(&format!("{texts}x{tokens}")),
+            Self::Mixed => f.pad("mixed"),
+        }
+    }
+}
+
+impl FromStr for Shape {
+    type Err = UnknownShape;
+
+    fn from_str(name: &str) -> Result<Self, UnknownShape> {
+        if name == "mixed" {
+            return Ok(Self::Mixed);
+        }
+        let parsed = name.split_once('x').and_then(|(texts, tokens)| Some((texts.parse().ok()?, tokens.parse().ok()?)));
+        match parsed {
+            Some((texts, tokens)) if texts > 0 && tokens > 1 => Ok(Self::Even { texts, tokens }),
+            _ => Err(UnknownShape { name: name.to_owned() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_read_as_they_are_written_and_others_are_refused() {
+        for name in ["1x16", "32x512", "mixed"] {
+            assert_eq!(name.parse::<Shape>().unwrap().to_string(), name);
+        }
+        for name in ["", "8", "x", "0x16", "8x1", "8X64", "-1x16", "8x64x2"] {
+            assert!(name.parse::<Shape>().unwrap_err().to_string().contains(&format!("'{name}'")));
+        }
+    }
+
+    #[test]
+    fn a_mixed_batch_has_texts_from_short_to_as_long_as_the_model_takes() {
+        let lengths = Shape::Mixed.lengths(512).unwrap();
+        assert_eq!((lengths.len(), lengths.iter().min(), lengths.iter().max()), (32, Some(&8), Some(&256)));
+        assert_eq!(Shape::Mixed.lengths(64).unwrap().iter().max(), Some(&64));
+        assert_eq!(Shape::Even { texts: 8, tokens: 128 }.lengths(64), None, "it would not be what its name says");
+    }
+}

@@ -1,0 +1,112 @@
+//! What is compared: a model on a device in a precision, with a batch.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sconce::models::{Features, LoadOptions, LoadedModel, Network, Processor, Team};
+use sconce::{BuildError, DeviceName, LoadError, Precision, Registry};
+
+use super::energy::Meter;
+use super::shape::Shape;
+use super::timing::Timings;
+use crate::error::Error;
+use crate::models_path::Found;
+
+/// Loads what is compared.
+pub(crate) struct Subjects<'a> {
+    pub(crate) devices: &'a [DeviceName],
+    pub(crate) precisions: &'a [Precision],
+    pub(crate) team: Arc<Team>,
+}
+
+/// A network that several cells run in turns.
+pub(crate) type SharedNetwork = Rc<RefCell<Box<dyn Network>>>;
+
+/// One row of the table.
+pub(crate) struct Cell {
+    pub(crate) device: DeviceName,
+    pub(crate) precision: Precision,
+    pub(crate) shape: Shape,
+    pub(crate) batch: Rc<Vec<Features>>,
+    pub(crate) network: SharedNetwork,
+    /// Of the same model on the CPU in f32, which is what answers are compared with.
+    pub(crate) reference: SharedNetwork,
+    /// Makes answers of rows.
+    pub(crate) processor: Arc<dyn Processor>,
+    pub(crate) meter: Rc<Meter>,
+    /// How far its answers are from those, if they were compared.
+    pub(crate) distance: Option<f64>,
+    /// Whether that is near enough to be timed.
+    pub(crate) right: bool,
+    pub(crate) timings: Timings,
+}
+
+impl Subjects<'_> {
+    /// All cells of a model. A precision that it does not have on a device is left out, and told on standard error; so is a
+    /// batch of longer texts than it takes.
+    pub(crate) fn load(&self, found: &Found, shapes: &[Shape]) -> Result<Vec<Cell>, Error> {
+        let registry = Registry::default();
+        let failed = |source| BuildError::Load { name: found.name.clone(), source: Box::new(source) };
+        let options =
+            |device, precision| LoadOptions { device, precision: Some(precision), team: Arc::clone(&self.team) };
+        let cpu = sconce::models::Device::Cpu;
+        let LoadedModel { signature, processor, network, .. } =
+            registry.load(&found.directory, &options(cpu, Precision::F32)).map_err(failed)?;
+        let reference: SharedNetwork = Rc::new(RefCell::new(network));
+        let mut batches = Vec::new();
+        for shape in shapes {
+            match shape.batch(&*processor, &signature.input.kind) {
+                Some(batch) => batches.push((*shape, Rc::new(batch))),
+                None => eprintln!("{} takes no batch {shape}: left out", found.name),
+            }
+        }
+        let mut cells = Vec::new();
+        for name in self.devices {
+            let device = name.open().map_err(|source| BuildError::OpenDevice { device: *name, source })?;
+            let meter = Rc::new(Meter::of(*name));
+            for precision in self.precisions {
+                let network = if (*name, *precision) == (DeviceName::Cpu, Precision::F32) {
+                    Rc::clone(&reference)
+                } else {
+                    match registry.load(&found.directory, &options(device.clone(), *precision)) {
+                        Ok(loaded) => Rc::new(RefCell::new(loaded.network)),
+                        Err(LoadError::UnsupportedPrecision { .. }) => {
+                            eprintln!("{} has no {precision} on {name}: left out", found.name);
+                            continue;
+                        }
+                        Err(error) => return Err(failed(error).into()),
+                    }
+                };
+                cells.extend(batches.iter().map(|(shape, batch)| Cell {
+                    device: *name,
+                    precision: *precision,
+                    shape: *shape,
+                    batch: Rc::clone(batch),
+                    network: Rc::clone(&network),
+                    reference: Rc::clone(&reference),
+                    processor: Arc::clone(&processor),
+                    meter: Rc::clone(&meter),
+                    distance: None,
+                    right: false,
+                    timings: Timings::default(),
+                }));
+            }
+        }
+        Ok(cells)
+    }
+}
+
+impl Cell {
+    /// Tokens of the batch, or its items.
+    pub(crate) fn weight(&self) -> usize {
+        self.batch.iter().map(Features::weight).sum()
+    }
+
+    /// Runs its batch once.
+    pub(crate) fn forward(&self) -> Result<Vec<Vec<f32>>, Error> {
+        let Self { device, precision, shape, .. } = self;
+        let rows = self.network.borrow_mut().forward(&self.batch);
+        rows.map_err(|cause| Error::Forward { what: format!("{shape} in {precision} on {device}"), cause })
+    }
+}

@@ -1,0 +1,81 @@
+//! Symbols of the simulator's own, for tests that run on it: counts, failures to come, the last fault.
+//!
+//! `sconce-cudasim-control` finds them in the driver that a program has loaded. They count as no call of the driver.
+
+use std::ffi::c_char;
+
+use crate::device::host::{HostPointer, write};
+use crate::device::simulator::{Simulator, lock};
+
+/// The interface below; a client refuses another one.
+const INTERFACE: u32 = 1;
+
+fn with<T>(act: impl FnOnce(&mut Simulator) -> T) -> T {
+    act(lock().as_mut().expect("built when it was locked"))
+}
+
+/// The number of this interface.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_interface() -> u32 {
+    INTERFACE
+}
+
+/// Writes up to `length` counts, in the order of [`crate::device::counts::Counts`]; how many there are.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_counts(out: *mut u64, length: usize) -> usize {
+    let counts = with(|simulator| simulator.counts.to_array());
+    let bytes: Vec<u8> = counts.iter().take(length).flat_map(|count| count.to_le_bytes()).collect();
+    if !out.is_null() {
+        write(HostPointer(out as usize), &bytes);
+    }
+    counts.len()
+}
+
+/// Sets all counts to zero; peak memory starts from what is in use.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_reset_counts() {
+    with(|simulator| {
+        let used: usize = simulator.devices.iter().map(|device| device.memory.used).sum();
+        simulator.counts = crate::device::counts::Counts { peak_memory: used as u64, ..Default::default() };
+    });
+}
+
+/// The `n`-th allocation from now on fails; zero for none.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_fail_allocation(n: u64) {
+    with(|simulator| simulator.failures.allocation_in = (n > 0).then_some(n));
+}
+
+/// The device is lost after `n` more launches and matrix products.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_lose_device_after_launches(n: u64) {
+    with(|simulator| simulator.failures.loss_in = Some(n));
+}
+
+/// Limits the memory of each device; `usize::MAX` for no limit but the device's.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_set_memory_limit(bytes: usize) {
+    with(|simulator| simulator.failures.memory_limit = (bytes != usize::MAX).then_some(bytes));
+}
+
+/// Memory that is in use, over all devices.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_memory_in_use() -> usize {
+    with(|simulator| simulator.devices.iter().map(|device| device.memory.used).sum())
+}
+
+/// Takes back all failures, also those that have happened, and forgets work that has not run.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_restore() {
+    with(Simulator::restore);
+}
+
+/// Writes the last fault as UTF-8, cut to `length` bytes; its full length, zero where there was no fault.
+#[unsafe(no_mangle)]
+pub extern "C" fn cudasim_last_fault(out: *mut c_char, length: usize) -> usize {
+    let text = with(|simulator| simulator.last_fault.clone()).unwrap_or_default();
+    if !out.is_null() {
+        write(HostPointer(out as usize), &text.as_bytes()[..text.len().min(length)]);
+    }
+    text.len()
+}

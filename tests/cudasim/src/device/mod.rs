@@ -1,0 +1,15 @@
+//! The simulated machine: memory, streams, events, graphs, modules, and what can be made to fail.
+//!
+//! [`simulator::Simulator`] owns all of it behind one lock. A call of the driver locks it, enqueues or waits, and
+//! unlocks: there are no threads, so what happens depends on the calls and on the seed alone.
+
+pub mod counts;
+pub mod error;
+pub mod graph;
+pub mod host;
+pub mod memory;
+pub mod modules;
+pub mod schedule;
+pub mod settings;
+pub mod simulator;
+pub mod work;
