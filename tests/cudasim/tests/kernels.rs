@@ -151,7 +151,10 @@ fn an_indexed_branch_reaches_each_of_its_targets() {
              $two: mov.u32 %r1, 12;
              $end: st.global.u32 [%rd0], %r1;"
         )
-        .replace("brx.idx %r0, $table;\n             $table: .branchtargets $zero, $one, $two;", "$table: .branchtargets $zero, $one, $two; brx.idx %r0, $table;"),
+        .replace(
+            "brx.idx %r0, $table;\n             $table: .branchtargets $zero, $one, $two;",
+            "$table: .branchtargets $zero, $one, $two; brx.idx %r0, $table;",
+        ),
     );
     let out = machine.allocate(4 * 32);
     machine.runs(kernel, 1, 32, 0, &[Address(out)]);

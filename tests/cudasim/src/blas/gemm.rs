@@ -144,12 +144,7 @@ impl Gemm {
         Ok(by_rows)
     }
 
-    fn store(
-        &self,
-        memory: &mut Memory,
-        index: usize,
-        value: impl Fn(usize, usize) -> u64,
-    ) -> Result<(), FaultKind> {
+    fn store(&self, memory: &mut Memory, index: usize, value: impl Fn(usize, usize) -> u64) -> Result<(), FaultKind> {
         let bytes = self.c.element.bytes();
         let start = matrix_address(&self.c, index);
         for column in 0..self.n {

@@ -169,12 +169,7 @@ impl Memory {
 
     /// Lets `fill` write all of a range.
     #[inline]
-    pub fn write_with(
-        &mut self,
-        address: u64,
-        bytes: usize,
-        fill: impl FnOnce(&mut [u8]),
-    ) -> Result<(), FaultKind> {
+    pub fn write_with(&mut self, address: u64, bytes: usize, fill: impl FnOnce(&mut [u8])) -> Result<(), FaultKind> {
         if bytes == 0 {
             return Ok(());
         }
@@ -210,8 +205,7 @@ impl Memory {
     #[inline]
     fn locate(&mut self, address: u64, bytes: usize) -> Result<(usize, usize), FaultKind> {
         let inside = |allocation: &Allocation| {
-            address >= allocation.start
-                && address.checked_add(bytes as u64).is_some_and(|end| end <= allocation.end())
+            address >= allocation.start && address.checked_add(bytes as u64).is_some_and(|end| end <= allocation.end())
         };
         if let Some(allocation) = self.allocations.get(self.last_hit)
             && inside(allocation)
@@ -281,10 +275,7 @@ mod tests {
         assert!(matches!(memory.write(start + 98, &[0; 4]), Err(FaultKind::OutOfBounds { .. })));
         assert!(matches!(memory.write(start + 100, &[0; 4]), Err(FaultKind::OutOfBounds { .. })));
         assert_eq!(memory.unmap(start), Some(100));
-        assert!(matches!(
-            memory.write(start, &[0; 4]),
-            Err(FaultKind::UseAfterFree { allocated: 100, .. })
-        ));
+        assert!(matches!(memory.write(start, &[0; 4]), Err(FaultKind::UseAfterFree { allocated: 100, .. })));
         assert_eq!(memory.unmap(start), None);
     }
 

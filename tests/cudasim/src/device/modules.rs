@@ -102,11 +102,8 @@ impl Simulator {
             Status::INVALID_PTX
         })?;
         let loaded = &self.modules[&module];
-        let function = Function {
-            device: loaded.device,
-            program: Arc::new(program),
-            max_dynamic_shared: DEFAULT_DYNAMIC_SHARED,
-        };
+        let function =
+            Function { device: loaded.device, program: Arc::new(program), max_dynamic_shared: DEFAULT_DYNAMIC_SHARED };
         let handle = self.new_handle();
         self.functions.insert(handle, function);
         self.modules.get_mut(&module).expect("looked up above").functions.insert(name.to_owned(), handle);

@@ -221,9 +221,10 @@ impl Simulator {
     }
 
     fn is_complete(&self, clock: &Clock) -> bool {
-        !self.streams.iter().any(|(id, stream)| {
-            stream.queue.front().is_some_and(|first| clock.covers(*id, first.number))
-        })
+        !self
+            .streams
+            .iter()
+            .any(|(id, stream)| stream.queue.front().is_some_and(|first| clock.covers(*id, first.number)))
     }
 
     /// Runs all that `clock` covers, without the host having waited.

@@ -31,7 +31,9 @@ pub fn convert(conversion: Conversion, a: &Lanes) -> Lanes {
         }
         (true, false) => map(a, |bits: u64| float_to_integer(conversion, bits)),
         (false, false) => map(a, |bits: u64| clamp(integer_value(from, bits), to)),
-        (false, true) => map(a, |bits: u64| saturate(conversion, narrow_integer(integer_value(from, bits), to, conversion.rounding))),
+        (false, true) => {
+            map(a, |bits: u64| saturate(conversion, narrow_integer(integer_value(from, bits), to, conversion.rounding)))
+        }
         (true, true) => match (from, to) {
             (Type::F16, Type::F32) if !conversion.saturate && !conversion.integral => {
                 map(a, |bits: u16| super::numeric::f16_to_f32(bits))
@@ -77,7 +79,11 @@ fn float_to_float(conversion: Conversion, bits: u64) -> u64 {
 
 /// An integer's result as a float, clamped where `.sat` says so.
 fn saturate(conversion: Conversion, bits: u64) -> u64 {
-    if conversion.saturate { narrow(widen(bits, conversion.to).clamp(0.0, 1.0), conversion.to, Rounding::Nearest) } else { bits }
+    if conversion.saturate {
+        narrow(widen(bits, conversion.to).clamp(0.0, 1.0), conversion.to, Rounding::Nearest)
+    } else {
+        bits
+    }
 }
 
 fn round_integral(value: f64, rounding: Rounding) -> f64 {

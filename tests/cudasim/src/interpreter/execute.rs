@@ -202,9 +202,10 @@ impl Machine<'_> {
                 };
                 (*d, out)
             }
-            Operation::Select { d, a, b, predicate } => {
-                (*d, map3(get(a), get(b), get(predicate), |a: u64, b: u64, holds: u64| if holds & 1 == 1 { a } else { b }))
-            }
+            Operation::Select { d, a, b, predicate } => (
+                *d,
+                map3(get(a), get(b), get(predicate), |a: u64, b: u64, holds: u64| if holds & 1 == 1 { a } else { b }),
+            ),
             Operation::SelectSign { float, d, a, b, c } => {
                 let float = *float;
                 let out = map3(get(a), get(b), get(c), |a: u64, b: u64, sign: u32| {
@@ -215,13 +216,9 @@ impl Machine<'_> {
             }
             Operation::TestFloat { class, ty, d, a } => (*d, float::test(*class, *ty, get(a))),
             Operation::Convert { conversion, d, a } => (*d, convert::convert(*conversion, get(a))),
-            Operation::ConvertPair { conversion, d, a, b } => {
-                (*d, convert::convert_pair(*conversion, get(a), get(b)))
-            }
+            Operation::ConvertPair { conversion, d, a, b } => (*d, convert::convert_pair(*conversion, get(a), get(b))),
             Operation::Logic3 { d, a, b, c, table } => (*d, bits::logic3(*table, get(a), get(b), get(c))),
-            Operation::Permute { mode, d, a, b, selector } => {
-                (*d, bits::permute(*mode, get(a), get(b), get(selector)))
-            }
+            Operation::Permute { mode, d, a, b, selector } => (*d, bits::permute(*mode, get(a), get(b), get(selector))),
             Operation::BitExtract { ty, d, a, start, length } => {
                 (*d, bits::extract(*ty, get(a), get(start), get(length)))
             }

@@ -50,7 +50,9 @@ pub enum FaultKind {
         bytes: usize,
     },
     /// Two threads touch a byte of shared memory with no barrier between.
-    #[error("race on shared memory at {address:#x}: {what} by thread {other}, then {then} by thread {thread}, with no barrier between")]
+    #[error(
+        "race on shared memory at {address:#x}: {what} by thread {other}, then {then} by thread {thread}, with no barrier between"
+    )]
     Race {
         /// The byte.
         address: u64,

@@ -1,9 +1,7 @@
 //! Floating-point arithmetic.
 
 use super::lanes::{Lanes, Word, map, map2, map3};
-use super::numeric::{
-    add_f64, add_to_odd, bf16_to_f32, direct, div_f64, f16_to_f32, mul_f64, narrow, sqrt_f64, widen,
-};
+use super::numeric::{add_f64, add_to_odd, bf16_to_f32, direct, div_f64, f16_to_f32, mul_f64, narrow, sqrt_f64, widen};
 use crate::ptx::operation::{FloatClass, FloatMode, FloatOp, FloatUnaryOp};
 use crate::ptx::types::{Rounding, Type};
 
@@ -183,11 +181,7 @@ fn fma_f32(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
 pub fn unary(op: FloatUnaryOp, ty: Type, mode: FloatMode, a: &Lanes) -> Lanes {
     if matches!(op, FloatUnaryOp::Negate | FloatUnaryOp::Absolute) {
         let sign = if ty.is_packed() { 0x8000_8000 } else { 1u64 << (ty.bits() - 1) };
-        return if op == FloatUnaryOp::Negate {
-            map(a, |a: u64| a ^ sign)
-        } else {
-            map(a, |a: u64| a & !sign)
-        };
+        return if op == FloatUnaryOp::Negate { map(a, |a: u64| a ^ sign) } else { map(a, |a: u64| a & !sign) };
     }
     match ty {
         Type::F64 => map(a, |a: f64| f64_unary(op, mode.rounding, a)),

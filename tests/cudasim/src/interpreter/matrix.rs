@@ -100,11 +100,8 @@ fn accumulator(c: &[Lanes], shape: &MatrixShape, rows: usize, columns: usize) ->
                 }
             } else {
                 let (row, column) = accumulator_place(lane, index);
-                *tile.at(row, column) = if shape.accumulator == Type::S32 {
-                    f64::from(*bits as i32)
-                } else {
-                    widen(*bits, Type::F32)
-                };
+                *tile.at(row, column) =
+                    if shape.accumulator == Type::S32 { f64::from(*bits as i32) } else { widen(*bits, Type::F32) };
             }
         }
     }
@@ -149,9 +146,8 @@ pub fn load(
             let address = addresses[lane] & 0xffff_ffff;
             bytes.copy_from_slice(shared.read(address, 16, warp.accessor(lane), Meaning::Plain)?);
         }
-        let element = |row: usize, column: usize| {
-            u64::from(rows[row][column * 2]) | u64::from(rows[row][column * 2 + 1]) << 8
-        };
+        let element =
+            |row: usize, column: usize| u64::from(rows[row][column * 2]) | u64::from(rows[row][column * 2 + 1]) << 8;
         let mut out = [0; 32];
         for (lane, out) in out.iter_mut().enumerate() {
             let (row, column) = (lane / 4, lane % 4 * 2);
@@ -173,15 +169,8 @@ mod tests {
     /// A matrix product with fragments filled by the formulas of the manual, against a plain loop.
     #[test]
     fn an_integer_product_of_the_largest_shape_equals_a_plain_loop() {
-        let shape = MatrixShape {
-            m: 16,
-            n: 8,
-            k: 32,
-            a: Type::S8,
-            b: Type::S8,
-            accumulator: Type::S32,
-            saturate: false,
-        };
+        let shape =
+            MatrixShape { m: 16, n: 8, k: 32, a: Type::S8, b: Type::S8, accumulator: Type::S32, saturate: false };
         let a = |row: usize, k: usize| (row * 7 + k * 3) as i8;
         let b = |k: usize, column: usize| (k * 5).wrapping_sub(column * 11) as i8;
         let (mut a_registers, mut b_registers) = (vec![[0; 32]; 4], vec![[0; 32]; 2]);
@@ -201,26 +190,17 @@ mod tests {
             }
         }
         let d = multiply(&shape, &a_registers, &b_registers, &vec![[5; 32]; 4]);
-        for lane in 0..32 {
-            for i in 0..4 {
-                let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
-                let expected: i32 = 5 + (0..32).map(|k| i32::from(a(row, k)) * i32::from(b(k, column))).sum::<i32>();
-                assert_eq!(d[i][lane] as i32, expected, "row {row}, column {column}");
-            }
+        for (lane, i) in (0..32).flat_map(|lane| (0..4).map(move |i| (lane, i))) {
+            let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
+            let expected: i32 = 5 + (0..32).map(|k| i32::from(a(row, k)) * i32::from(b(k, column))).sum::<i32>();
+            assert_eq!(d[i][lane] as i32, expected, "row {row}, column {column}");
         }
     }
 
     #[test]
     fn a_half_product_equals_a_plain_loop() {
-        let shape = MatrixShape {
-            m: 16,
-            n: 8,
-            k: 16,
-            a: Type::F16,
-            b: Type::F16,
-            accumulator: Type::F32,
-            saturate: false,
-        };
+        let shape =
+            MatrixShape { m: 16, n: 8, k: 16, a: Type::F16, b: Type::F16, accumulator: Type::F32, saturate: false };
         let half = |value: f32| u64::from(half::f16::from_f32(value).to_bits());
         let a = |row: usize, k: usize| row as f32 - k as f32 * 0.5;
         let b = |k: usize, column: usize| k as f32 * 0.25 + column as f32;
@@ -239,12 +219,10 @@ mod tests {
             }
         }
         let d = multiply(&shape, &a_registers, &b_registers, &vec![[0; 32]; 4]);
-        for lane in 0..32 {
-            for i in 0..4 {
-                let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
-                let expected: f32 = (0..16).map(|k| a(row, k) * b(k, column)).sum();
-                assert_eq!(f32::from_bits(d[i][lane] as u32), expected);
-            }
+        for (lane, i) in (0..32).flat_map(|lane| (0..4).map(move |i| (lane, i))) {
+            let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
+            let expected: f32 = (0..16).map(|k| a(row, k) * b(k, column)).sum();
+            assert_eq!(f32::from_bits(d[i][lane] as u32), expected);
         }
     }
 }

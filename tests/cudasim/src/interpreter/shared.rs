@@ -116,13 +116,7 @@ impl SharedMemory {
 
     /// Reads `bytes` at `address`.
     #[inline]
-    pub fn read(
-        &mut self,
-        address: u64,
-        bytes: usize,
-        by: Accessor,
-        meaning: Meaning,
-    ) -> Result<&[u8], FaultKind> {
+    pub fn read(&mut self, address: u64, bytes: usize, by: Accessor, meaning: Meaning) -> Result<&[u8], FaultKind> {
         let range = self.range(address, bytes)?;
         for at in range.clone() {
             self.note_read(at, by, meaning, (address, bytes))?;

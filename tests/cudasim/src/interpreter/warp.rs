@@ -3,15 +3,15 @@
 //! The fragment that is furthest behind runs, and joins another where they meet. A fragment that must meet others
 //! (a `.sync` instruction, a barrier) steps aside until they come: if nothing else can run, they never will.
 
+use super::Machine;
 use super::copies::Copies;
 use super::execute::Flow;
 use super::fault::FaultKind;
 use super::lanes::{Lanes, lanes_of, true_lanes};
 use super::shared::{Accessor, SharedMemory};
-use super::Machine;
+use crate::ptx::Program;
 use crate::ptx::operation::{BarrierReduction, Register};
 use crate::ptx::types::Special;
-use crate::ptx::Program;
 
 /// Backward jumps of one fragment in a row after which the others have a turn.
 const SPINS: u32 = 1000;
@@ -23,6 +23,14 @@ struct Fragment {
     lanes: u32,
     /// Waits for lanes that are elsewhere.
     aside: Option<Aside>,
+    /// Backward jumps since the others last had a turn.
+    spins: u32,
+}
+
+impl Fragment {
+    fn new(pc: usize, lanes: u32) -> Self {
+        Self { pc, lanes, aside: None, spins: 0 }
+    }
 }
 
 /// What a fragment that stepped aside waits for.
@@ -102,7 +110,7 @@ impl Warp {
         self.waiting = None;
         self.arrived.clear();
         self.fragments.clear();
-        self.fragments.push(Fragment { pc: 0, lanes: self.live, aside: None });
+        self.fragments.push(Fragment::new(0, self.live));
         self.time = 0;
         self.copies.clear();
         self.local.fill(0xff);
@@ -134,9 +142,7 @@ impl Warp {
                 Special::LanesFrom => !below & 0xffff_ffff,
                 Special::LaneBit => 1 << lane,
                 Special::DynamicSharedBytes => launch.dynamic_shared_bytes as u64,
-                Special::TotalSharedBytes => {
-                    (machine.program.static_shared_bytes + launch.dynamic_shared_bytes) as u64
-                }
+                Special::TotalSharedBytes => (machine.program.static_shared_bytes + launch.dynamic_shared_bytes) as u64,
                 Special::Zero | Special::Clock => 0,
             };
         }
@@ -217,15 +223,16 @@ impl Warp {
             }
             return Err(self.stuck());
         };
-        let mut lanes = 0;
+        let mut joined = Fragment::new(pc, 0);
         self.fragments.retain(|fragment| {
             let joins = fragment.pc == pc;
             if joins {
-                lanes |= fragment.lanes;
+                joined.lanes |= fragment.lanes;
+                joined.spins = joined.spins.max(fragment.spins);
             }
             !joins
         });
-        self.fragments.push(Fragment { pc, lanes, aside: None });
+        self.fragments.push(joined);
         Ok(Some(self.fragments.len() - 1))
     }
 
@@ -253,14 +260,13 @@ impl Warp {
         shared: &mut SharedMemory,
         end: u64,
     ) -> Result<Option<Stop>, (FaultKind, usize)> {
-        let Fragment { mut pc, lanes, .. } = self.fragments[at];
+        let Fragment { mut pc, lanes, mut spins, .. } = self.fragments[at];
         // Where another fragment is: there they join.
         let meets =
             self.fragments.iter().filter(|other| other.lanes != lanes && other.pc > pc).map(|other| other.pc).min();
         let meets = meets.unwrap_or(usize::MAX);
         let alone = self.fragments.len() == 1;
         let program = machine.program;
-        let mut spins = 0;
         loop {
             if pc >= meets || machine.executed >= end {
                 self.fragments[at].pc = pc;
@@ -282,35 +288,30 @@ impl Warp {
                 pc += 1;
                 continue;
             }
-            let flow = machine
-                .execute(self, shared, &instruction.operation, active)
-                .map_err(|kind| (kind, pc))?;
+            let flow = machine.execute(self, shared, &instruction.operation, active).map_err(|kind| (kind, pc))?;
             match flow {
                 Flow::Next => pc += 1,
                 Flow::Jump(target) if active == lanes => {
-                    if target <= pc {
+                    if target <= pc && !alone {
+                        // Behind others now, perhaps: the choice is made anew.
                         spins += 1;
-                        if !alone {
-                            let aside = (spins > SPINS).then_some(Aside::Yield);
-                            // Behind others now: the choice is made anew.
-                            self.fragments[at] = Fragment { pc: target, lanes, aside };
-                            if spins > SPINS || target < pc {
-                                return Ok(None);
-                            }
+                        let fragment = &mut self.fragments[at];
+                        *fragment = Fragment { spins, ..Fragment::new(target, lanes) };
+                        if spins > SPINS {
+                            *fragment = Fragment { aside: Some(Aside::Yield), ..Fragment::new(target, lanes) };
                         }
+                        return Ok(None);
                     }
                     pc = target;
                 }
                 Flow::Jump(target) => {
-                    self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, aside: None };
-                    self.fragments.push(Fragment { pc: target, lanes: active, aside: None });
+                    self.fragments[at] = Fragment::new(pc + 1, lanes & !active);
+                    self.fragments.push(Fragment::new(target, active));
                     return Ok(None);
                 }
                 Flow::Scatter(targets) => {
-                    self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, aside: None };
-                    self.fragments.extend(
-                        targets.into_iter().map(|(target, lanes)| Fragment { pc: target, lanes, aside: None }),
-                    );
+                    self.fragments[at] = Fragment::new(pc + 1, lanes & !active);
+                    self.fragments.extend(targets.into_iter().map(|(target, lanes)| Fragment::new(target, lanes)));
                     self.fragments.retain(|fragment| fragment.lanes != 0);
                     return Ok(None);
                 }
@@ -319,7 +320,7 @@ impl Warp {
                     return Ok(None);
                 }
                 Flow::WaitForLanes => {
-                    self.fragments[at] = Fragment { pc, lanes, aside: Some(Aside::Lanes) };
+                    self.fragments[at] = Fragment { aside: Some(Aside::Lanes), ..Fragment::new(pc, lanes) };
                     return Ok(None);
                 }
                 Flow::WarpSync => {
@@ -332,11 +333,12 @@ impl Warp {
                 }
                 Flow::Barrier(mut waiting, register) => {
                     if lanes != self.live {
-                        self.fragments[at] = Fragment { pc, lanes, aside: Some(Aside::Barrier) };
+                        self.fragments[at] = Fragment { aside: Some(Aside::Barrier), ..Fragment::new(pc, lanes) };
                         return Ok(None);
                     }
                     if active != lanes {
-                        let what = format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
+                        let what =
+                            format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
                         return Err((FaultKind::BarrierDivergence { what }, pc));
                     }
                     waiting.at = pc;

@@ -18,7 +18,10 @@ pub struct Generator {
 pub enum Distribution {
     /// In (0, 1].
     Uniform,
-    Normal { mean: f64, deviation: f64 },
+    Normal {
+        mean: f64,
+        deviation: f64,
+    },
     /// All bits.
     Bits,
 }

@@ -1,5 +1,6 @@
 //! A machine for one test, and the calls that a program makes, without their pointers.
 #![expect(dead_code, reason = "each test file uses a part of it")]
+#![expect(clippy::unused_self, reason = "the value proves that this test has its turn")]
 
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
@@ -47,9 +48,9 @@ impl Machine {
 
     /// A function of PTX text.
     pub fn function(&self, ptx: &str, name: &str) -> u64 {
-        let text = CString::new(ptx).unwrap();
+        let text = CString::new(ptx).expect("PTX has no zero bytes");
         let module = get(|out| cuModuleLoadData(out, text.as_ptr()));
-        let name = CString::new(name).unwrap();
+        let name = CString::new(name).expect("names have no zero bytes");
         get(|out| cuModuleGetFunction(out, module, name.as_ptr()))
     }
 
@@ -81,7 +82,8 @@ impl Machine {
                 Parameter::F32(value) => u64::from(value.to_bits()),
             })
             .collect();
-        let pointers: Vec<*mut c_void> = values.iter().map(|value| std::ptr::from_ref(value).cast_mut().cast()).collect();
+        let pointers: Vec<*mut c_void> =
+            values.iter().map(|value| std::ptr::from_ref(value).cast_mut().cast()).collect();
         cuLaunchKernel(function, grid, 1, 1, block, 1, 1, shared, stream, pointers.as_ptr(), std::ptr::null())
     }
 
@@ -115,7 +117,7 @@ impl Machine {
         let mut text = vec![0u8; 4096];
         let length = cudasim_last_fault(text.as_mut_ptr().cast(), text.len());
         text.truncate(length);
-        String::from_utf8(text).unwrap()
+        String::from_utf8(text).expect("faults are told in UTF-8")
     }
 
     /// Launches one kernel and gives its fault; panics where there is none.
@@ -133,7 +135,7 @@ impl Machine {
 
     /// Counts so far.
     pub fn counts(&self) -> sconce_cudasim::device::counts::Counts {
-        lock().as_ref().unwrap().counts
+        lock().as_ref().expect("built in `with`").counts
     }
 }
 

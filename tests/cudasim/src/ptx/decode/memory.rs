@@ -107,7 +107,6 @@ fn copy_async(parts: &mut Parts) -> Result<Operation, Reason> {
     if !allowed.contains(&bytes) {
         return Err(format!("a copy of {bytes} bytes; allowed are {allowed:?}"));
     }
-    let source_bytes: Option<Source> =
-        if parts.operands.len() > 3 { Some(parts.source(3, Type::U32)?) } else { None };
+    let source_bytes: Option<Source> = if parts.operands.len() > 3 { Some(parts.source(3, Type::U32)?) } else { None };
     Ok(Operation::CopyAsync { bytes, to: parts.address(0)?.0, from: parts.address(1)?.0, source_bytes })
 }
