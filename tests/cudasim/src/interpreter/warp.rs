@@ -13,7 +13,7 @@ use crate::ptx::Program;
 use crate::ptx::operation::{BarrierReduction, Register};
 use crate::ptx::types::Special;
 
-/// Backward jumps of one fragment in a row after which the others have a turn.
+/// Backward jumps of a fragment after which the others have a turn.
 const SPINS: u32 = 1000;
 
 /// Lanes that are at the same instruction.
@@ -260,7 +260,7 @@ impl Warp {
         shared: &mut SharedMemory,
         end: u64,
     ) -> Result<Option<Stop>, (FaultKind, usize)> {
-        let Fragment { mut pc, lanes, mut spins, .. } = self.fragments[at];
+        let Fragment { mut pc, lanes, .. } = self.fragments[at];
         // Where another fragment is: there they join.
         let meets =
             self.fragments.iter().filter(|other| other.lanes != lanes && other.pc > pc).map(|other| other.pc).min();
@@ -291,38 +291,7 @@ impl Warp {
             let flow = machine.execute(self, shared, &instruction.operation, active).map_err(|kind| (kind, pc))?;
             match flow {
                 Flow::Next => pc += 1,
-                Flow::Jump(target) if active == lanes => {
-                    if target <= pc && !alone {
-                        // Behind others now, perhaps: the choice is made anew.
-                        spins += 1;
-                        let fragment = &mut self.fragments[at];
-                        *fragment = Fragment { spins, ..Fragment::new(target, lanes) };
-                        if spins > SPINS {
-                            *fragment = Fragment { aside: Some(Aside::Yield), ..Fragment::new(target, lanes) };
-                        }
-                        return Ok(None);
-                    }
-                    pc = target;
-                }
-                Flow::Jump(target) => {
-                    self.fragments[at] = Fragment::new(pc + 1, lanes & !active);
-                    self.fragments.push(Fragment::new(target, active));
-                    return Ok(None);
-                }
-                Flow::Scatter(targets) => {
-                    self.fragments[at] = Fragment::new(pc + 1, lanes & !active);
-                    self.fragments.extend(targets.into_iter().map(|(target, lanes)| Fragment::new(target, lanes)));
-                    self.fragments.retain(|fragment| fragment.lanes != 0);
-                    return Ok(None);
-                }
-                Flow::Exit => {
-                    self.exit(at, active, pc)?;
-                    return Ok(None);
-                }
-                Flow::WaitForLanes => {
-                    self.fragments[at] = Fragment { aside: Some(Aside::Lanes), ..Fragment::new(pc, lanes) };
-                    return Ok(None);
-                }
+                Flow::Jump(target) if active == lanes && (alone || target > pc) => pc = target,
                 Flow::WarpSync => {
                     self.time = shared.warp_barrier();
                     pc += 1;
@@ -331,23 +300,52 @@ impl Warp {
                     self.arrived.push((barrier, active.count_ones()));
                     pc += 1;
                 }
-                Flow::Barrier(mut waiting, register) => {
-                    if lanes != self.live {
-                        self.fragments[at] = Fragment { aside: Some(Aside::Barrier), ..Fragment::new(pc, lanes) };
-                        return Ok(None);
-                    }
-                    if active != lanes {
-                        let what =
-                            format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
-                        return Err((FaultKind::BarrierDivergence { what }, pc));
-                    }
-                    waiting.at = pc;
-                    self.reduction_register = register;
-                    self.fragments[at].pc = pc + 1;
-                    return Ok(Some(Stop::Barrier(waiting)));
+                other => {
+                    self.fragments[at].pc = pc;
+                    return self.interrupt(at, other, active);
                 }
             }
         }
+    }
+
+    /// The active lanes of a fragment do what its other lanes, or other fragments, must know of.
+    fn interrupt(&mut self, at: usize, flow: Flow, active: u32) -> Result<Option<Stop>, (FaultKind, usize)> {
+        let Fragment { pc, lanes, spins, .. } = self.fragments[at];
+        let here = Fragment { spins, ..Fragment::new(pc, lanes) };
+        match flow {
+            Flow::Jump(target) if active == lanes => {
+                // Back to where it may be behind others: the choice is made anew.
+                let yields = spins >= SPINS;
+                self.fragments[at] = Fragment {
+                    spins: if yields { 0 } else { spins + 1 },
+                    aside: yields.then_some(Aside::Yield),
+                    ..Fragment::new(target, lanes)
+                };
+            }
+            Flow::Jump(target) => {
+                self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, ..here };
+                self.fragments.push(Fragment { pc: target, lanes: active, ..here });
+            }
+            Flow::Scatter(targets) => {
+                self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, ..here };
+                self.fragments.extend(targets.into_iter().map(|(pc, lanes)| Fragment { pc, lanes, ..here }));
+                self.fragments.retain(|fragment| fragment.lanes != 0);
+            }
+            Flow::Exit => self.exit(at, active, pc)?,
+            Flow::WaitForLanes => self.fragments[at].aside = Some(Aside::Lanes),
+            Flow::Barrier(..) if lanes != self.live => self.fragments[at].aside = Some(Aside::Barrier),
+            Flow::Barrier(..) if active != lanes => {
+                let what = format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
+                return Err((FaultKind::BarrierDivergence { what }, pc));
+            }
+            Flow::Barrier(waiting, register) => {
+                self.reduction_register = register;
+                self.fragments[at].pc = pc + 1;
+                return Ok(Some(Stop::Barrier(Waiting { at: pc, ..waiting })));
+            }
+            Flow::Next | Flow::WarpSync | Flow::Arrive(_) => unreachable!("these go on with the next instruction"),
+        }
+        Ok(None)
     }
 
     /// `lanes` end; whoever waited for them looks again.

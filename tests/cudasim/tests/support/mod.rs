@@ -143,15 +143,16 @@ impl Machine {
 /// `%tid` holds the thread's number in its block, `%gid` in the grid.
 pub fn kernel_text(target: u32, parameters: usize, body: &str) -> String {
     let list: Vec<String> = (0..parameters).map(|index| format!(".param .u64 p{index}")).collect();
-    let loads: String = (0..parameters).map(|index| format!("ld.param.u64 %a{index}, [p{index}];\n")).collect();
+    let loads: Vec<String> = (0..parameters).map(|index| format!("ld.param.u64 %a{index}, [p{index}];")).collect();
     format!(
         ".version 8.0\n.target sm_{target}\n.address_size 64\n.visible .entry test({})\n{{\n\
          .reg .pred %p<16>; .reg .b16 %h<16>; .reg .b32 %r<64>; .reg .f32 %f<64>; .reg .b64 %rd<64>; .reg .f64 %fd<16>;\n\
          .reg .b64 %a<{}>; .reg .b32 %tid, %gid;\n\
          mov.u32 %tid, %tid.x; mov.u32 %r63, %ctaid.x; mov.u32 %r62, %ntid.x; mad.lo.s32 %gid, %r63, %r62, %tid;\n\
-         {loads}{body}\nret;\n}}\n",
+         {}\n{body}\nret;\n}}\n",
         list.join(", "),
         parameters.max(1),
+        loads.join("\n"),
     )
 }
 
