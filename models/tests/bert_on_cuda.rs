@@ -18,7 +18,7 @@ fn load(directory: &Path, device: &Device) -> Result<LoadedModel, LoadError> {
 }
 
 fn features(model: &LoadedModel, text: &str) -> Features {
-    model.processor.prepare(text.into(), Truncation::Truncate).unwrap().features
+    model.processor.prepare(text.into(), Truncation::Truncate).expect("a good text").features
 }
 
 #[test]
