@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sconce_kernels::KernelError;
-use sconce_kernels::device::{self, DeviceFailure};
+use sconce_kernels::device::{self, DeviceError, DeviceFailure};
 
 use crate::precision::names;
 use crate::{DeviceName, Precision};
@@ -163,6 +163,9 @@ pub enum LoadError {
         /// What such models have there.
         allowed: Vec<Precision>,
     },
+    /// A device that models of this family do not run on, or that no longer answers.
+    #[error("the model cannot run there: {0}")]
+    Device(#[from] DeviceError),
     /// Weights for which the device has no room.
     #[error("{path} does not fit into the memory of the device: {message}")]
     OutOfMemory {

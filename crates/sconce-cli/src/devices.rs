@@ -39,8 +39,12 @@ fn write_table(out: &mut impl Write, gpus: &Gpus) -> io::Result<()> {
     match gpus {
         Ok((driver, devices)) => {
             writeln!(out, "\nCUDA driver {driver}")?;
-            for error in devices.iter().filter_map(|device| device.check(*driver).err()) {
-                writeln!(out, "NOT USABLE: {error}")?;
+            for device in devices {
+                if let Err(error) = device.check(*driver) {
+                    writeln!(out, "NOT USABLE: {error}")?;
+                } else if let Err(error) = device.check_for_candle() {
+                    writeln!(out, "BERT MODELS ONLY: for others, {error}")?;
+                }
             }
             Ok(())
         }
@@ -150,7 +154,7 @@ mod tests {
             assert!(listed.contains(part), "{listed}");
         }
         assert!(
-            listed.ends_with("NOT USABLE: cuda:1 (NVIDIA Test) has compute capability 6.0; 8.0 or higher is needed\n")
+            listed.ends_with("NOT USABLE: cuda:1 (NVIDIA Test) has compute capability 6.0; 7.5 or higher is needed\n")
         );
         let objects = gpu_objects(&gpus);
         assert_eq!((&objects[0]["device"], &objects[0]["free_memory"]), (&json!("cuda:0"), &json!(1_u64 << 30)));

@@ -24,10 +24,13 @@ use without as backend;
 
 use std::fmt;
 
-use candle_core::{Device, Error};
+use candle_core::{Device, DeviceLocation, Error};
 
-/// What candle's kernels are compiled for, at least.
-pub const MIN_COMPUTE_CAPABILITY: Version = Version { major: 8, minor: 0 };
+/// What a device must have, at least.
+pub const MIN_COMPUTE_CAPABILITY: Version = Version { major: 7, minor: 5 };
+
+/// What a device must have, at least, to run candle's kernels.
+pub const MIN_COMPUTE_CAPABILITY_OF_CANDLE: Version = Version { major: 8, minor: 0 };
 
 /// What the driver must support, at least, to read the kernels (PTX 8.4).
 pub const MIN_DRIVER: Version = Version { major: 12, minor: 4 };
@@ -86,7 +89,8 @@ pub enum DeviceError {
         /// How many there are.
         count: usize,
     },
-    /// A device that the kernels were not compiled for.
+    /// A device that the kernels were not compiled for: all of them, or candle's, which a model is made of that has none of
+    /// our own.
     #[error("cuda:{ordinal} ({name}) has compute capability {found}; {min} or higher is needed")]
     OldDevice {
         /// Which device.
@@ -127,19 +131,29 @@ pub enum DeviceError {
 }
 
 impl CudaDevice {
-    /// Whether the kernels run on this device, and a driver of that version reads them.
+    /// Whether kernels run on this device, and a driver of that version reads them.
     ///
     /// # Errors
     /// [`DeviceError::OldDevice`], [`DeviceError::OldDriver`].
     pub fn check(&self, driver: Version) -> Result<(), DeviceError> {
-        let Self { ordinal, ref name, compute_capability: found, .. } = *self;
-        if found < MIN_COMPUTE_CAPABILITY {
-            return Err(DeviceError::OldDevice { ordinal, name: name.clone(), found, min: MIN_COMPUTE_CAPABILITY });
-        }
+        self.at_least(MIN_COMPUTE_CAPABILITY)?;
         if driver < MIN_DRIVER {
             return Err(DeviceError::OldDriver { found: driver, min: MIN_DRIVER });
         }
         Ok(())
+    }
+
+    /// Whether candle's kernels run on it, too.
+    ///
+    /// # Errors
+    /// [`DeviceError::OldDevice`].
+    pub fn check_for_candle(&self) -> Result<(), DeviceError> {
+        self.at_least(MIN_COMPUTE_CAPABILITY_OF_CANDLE)
+    }
+
+    fn at_least(&self, min: Version) -> Result<(), DeviceError> {
+        let Self { ordinal, ref name, compute_capability: found, .. } = *self;
+        if found < min { Err(DeviceError::OldDevice { ordinal, name: name.clone(), found, min }) } else { Ok(()) }
     }
 }
 
@@ -188,6 +202,17 @@ pub fn cuda_driver() -> Result<Version, DeviceError> {
 pub fn open_cuda(ordinal: usize) -> Result<Device, DeviceError> {
     backend::device(ordinal)?.check(backend::driver()?)?;
     backend::open(ordinal)
+}
+
+/// Whether candle's operations run on a device: not on an old GPU, for which their kernels were not compiled.
+///
+/// # Errors
+/// [`DeviceError::OldDevice`], or why the device no longer answers.
+pub fn check_for_candle(device: &Device) -> Result<(), DeviceError> {
+    match device.location() {
+        DeviceLocation::Cuda { gpu_id } => backend::device(gpu_id)?.check_for_candle(),
+        DeviceLocation::Cpu | DeviceLocation::Metal { .. } => Ok(()),
+    }
 }
 
 /// What an error of candle says about the device; `None`: nothing, it works on.

@@ -15,8 +15,12 @@ fn a_device_or_a_driver_that_is_too_old_is_refused_with_what_is_needed() {
     let driver = |major, minor| Version { major, minor };
     assert_eq!(device(8, 0).check(driver(12, 4)), Ok(()));
     assert_eq!(device(12, 1).check(driver(14, 2)), Ok(()));
-    let old = device(7, 5).check(driver(13, 0)).unwrap_err();
+    let old = device(7, 0).check(driver(13, 0)).unwrap_err();
+    assert_eq!(old.to_string(), "cuda:0 (Test) has compute capability 7.0; 7.5 or higher is needed");
+    assert_eq!(device(7, 5).check(driver(13, 0)), Ok(()));
+    let old = device(7, 5).check_for_candle().unwrap_err();
     assert_eq!(old.to_string(), "cuda:0 (Test) has compute capability 7.5; 8.0 or higher is needed");
+    assert_eq!((device(8, 0).check_for_candle(), check_for_candle(&Device::Cpu)), (Ok(()), Ok(())));
     let old = device(8, 9).check(driver(12, 3)).unwrap_err();
     assert_eq!(old.to_string(), "the driver supports CUDA 12.3; 12.4 or higher is needed: update NVIDIA's driver");
 }

@@ -97,3 +97,28 @@ async fn a_server_says_where_its_models_run_and_so_do_its_answers() {
         assert_eq!(said, Some(ParameterChoice::StringParam((*device).to_owned())));
     }
 }
+
+#[test]
+fn an_old_gpu_is_listed_as_such_and_refused_where_its_kernels_are_missing() {
+    if !gpu_or_skip() {
+        return;
+    }
+    // The simulator's; a card does not listen to it.
+    let on = |compute_capability: &str, args: &[&str]| {
+        let mut command = sconce(args);
+        command.env("CUDASIM_CC", compute_capability);
+        run(command, TEXT)
+    };
+    if !on("61", &["devices"]).succeeded().stdout.contains("compute capability 6.1") {
+        eprintln!("SKIPPED: this GPU cannot pretend to be old");
+        return;
+    }
+    let listed = on("61", &["devices"]).stdout;
+    assert!(listed.contains("NOT USABLE: cuda:0") && listed.contains("6.1; 7.5 or higher is needed"), "{listed}");
+    let text = ["classify", "--model", "tiny-bert-sentiment", "--device", "cuda:0"];
+    on("61", &text).failed_with(2, &["device cuda:0", "6.1; 7.5 or higher is needed"]);
+    let listed = on("75", &["devices"]).succeeded().stdout;
+    assert!(listed.contains("BERT MODELS ONLY: for others, cuda:0"), "{listed}");
+    let file = ["classify", "--model", "magika", "--device", "cuda:0"];
+    on("75", &file).failed_with(2, &["model 'magika': the model cannot run there", "7.5; 8.0 or higher is needed"]);
+}

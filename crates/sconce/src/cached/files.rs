@@ -19,12 +19,13 @@ pub(crate) struct FileDigests {
 }
 
 impl FileDigests {
-    /// Reads all files. How batches are formed and queued (CUDA's graphs) and what is cached changes no answer, and the precision
-    /// is a field of its own in a key: so `sconce.toml` counts by its settings, not by its bytes.
+    /// Reads all files. How batches are formed and what is cached changes no answer, and the precision is a field of its own in a
+    /// key: so `sconce.toml` counts by its settings, not by its bytes.
     pub(crate) fn read(directory: &Path, settings: &ModelSettings) -> Result<Self, BuildError> {
         let failed = |source| BuildError::Digest { directory: directory.to_owned(), source };
-        let ModelSettings { precision: _, pooling, normalize, max_tokens, cuda_graphs: _ } = settings;
-        let settings = format!("{pooling:?} {normalize:?} {max_tokens:?}");
+        let ModelSettings { precision: _, pooling, normalize, max_tokens, cuda_graphs } = settings;
+        // A graph computes for the size of its bucket, for which a library may choose another kernel.
+        let settings = format!("{pooling:?} {normalize:?} {max_tokens:?} {cuda_graphs:?}");
         let files = digest_of(directory, false).map_err(failed)?;
         let processing = Digest::of(&[&files.0, settings.as_bytes()].concat());
         Ok(Self { weights: digest_of(directory, true).map_err(failed)?, processing })
