@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use sconce::Runtime;
 use sconce_models::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature,
-    Target, Task, Truncation,
+    Array, ArrayData, Classification, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
+    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry,
+    Signature, Target, Task, Truncation,
 };
 
 use crate::Error;
@@ -32,6 +32,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: INPUT, kind: InputKind::Image { shape: [1, 8, 8] } },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: 0,
         },
         processor: Arc::new(FirstTen { labels }),

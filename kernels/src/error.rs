@@ -66,4 +66,44 @@ pub enum KernelError {
         /// Which, and how.
         what: String,
     },
+    /// A weight does not fit the element that a GPU keeps it in.
+    #[error("weight {at} is {value}: too large for {element}; choose bf16 or f32")]
+    TooLarge {
+        /// Its index.
+        at: usize,
+        /// What it is.
+        value: String,
+        /// The element.
+        element: &'static str,
+    },
+    /// The device has no room left. A smaller batch may fit.
+    #[error("{call}: the device has no room left; use smaller batches, or unload a model")]
+    OutOfDeviceMemory {
+        /// What asked for room.
+        call: &'static str,
+    },
+    /// There is no PTX for a device as old.
+    #[error("the device has compute capability {major}.{minor}; the kernels need 7.5 or higher")]
+    OldDevice {
+        /// Before the dot.
+        major: i32,
+        /// After it.
+        minor: i32,
+    },
+    /// The device, or this process' hold on it, is gone: every later call fails, too. Go on elsewhere.
+    #[error("{call}: the device is lost: {error}")]
+    DeviceLost {
+        /// What failed.
+        call: &'static str,
+        /// What the driver says.
+        error: String,
+    },
+    /// The driver refuses.
+    #[error("{call}: {error}")]
+    Device {
+        /// What it was asked for.
+        call: &'static str,
+        /// What it says.
+        error: String,
+    },
 }

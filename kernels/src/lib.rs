@@ -1,4 +1,4 @@
-//! Fused CPU kernels, each beside its plain reference: the only crate of Sconce with `unsafe`.
+//! Fused kernels for CPUs and CUDA devices, each beside its plain reference: the only crate of Sconce with `unsafe`.
 //!
 //! ```
 //! use sconce_kernels::bias_gelu::{GeluForm, bias_gelu};
@@ -24,22 +24,35 @@
 //! | [`embedding`] | tables in f32 or int8; the sum of three rows and its norm |
 //! | [`pooling`] | one vector per sequence |
 //! | [`encoder`] | all of them as one operation on packed tokens |
+//! | [`device`] | the CUDA devices of this machine; no kernel |
+//!
+//! With the feature `cuda` a kernel's folder also has its `.cu`, the PTX made of it (`tools/cuda/make-ptx`), and the launch
+//! (`cuda.rs`); devices are found by [`device`], and `encoder::cuda` is the encoder on one of them.
 //!
 //! | instruction set | where its tests have run |
 //! |---|---|
 //! | AVX-512 with VNNI, AVX-VNNI, AVX2 with FMA, portable | Intel Emerald Rapids, in every test run (those that the processor has) |
+//! | CUDA, compute capability 7.5, 8.0 and 8.9 | on the simulator (`tests/cudasim`), in every test run; never on a real device, never timed |
 //! | NEON with dot product | under QEMU (`-cpu max`), by hand, 2026-11-24; never on a real processor, never timed |
 //!
 //! To add a kernel, add a folder: `mod.rs` (formula with its source, checked functions, candle hook), `reference.rs`
-//! (plain f64, written to be read), `simd.rs` (fast), `tests.rs` (every instruction set against the reference by one
-//! case table), and a group in `benches/kernels.rs`. A `.cu` file goes beside them. To add an instruction set, implement
+//! (plain f64, written to be read), `simd.rs` (fast), `cases.rs` (one table of cases for every implementation), `tests.rs`
+//! (every instruction set against the reference), and a group in `benches/kernels.rs`; for GPUs `<kernel>.cu`, its PTX, and
+//! `cuda.rs` with a test over the same cases. To add an instruction set, implement
 //! `simd::Simd` and list it in `simd/mod.rs`: every test then runs on it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+// Named so that it is linked: candle's CUDA backend finds its functions there.
+#[cfg(feature = "cuda")]
+use sconce_cuda_link as _;
+
 mod aligned;
 pub mod attention;
 pub mod bias_gelu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+pub mod device;
 pub mod embedding;
 pub mod encoder;
 mod error;

@@ -1,8 +1,12 @@
 //! BERT (Devlin et al., arXiv:1810.04805): text embedding and sequence classification.
 
+mod batch;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod encoder;
 mod packed;
+mod parts;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -13,13 +17,14 @@ use candle_core::Device;
 
 use config::{Architecture, Config};
 use packed::PackedBert;
+use parts::Parts;
 use tensors::TensorBert;
 
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
-    Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
-    ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Signature, TEXT_INPUT, Target, Task,
-    TextProcessor, Truncation, Weights, labels,
+    Classification, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError,
+    LoadedModel, ModelDirectory, Network, Output, Pooling, Precision, Prepared, Processor, Settings, Signature,
+    TEXT_INPUT, Target, Task, TextProcessor, Truncation, Weights, labels,
 };
 
 /// `"model_type": "bert"`.
@@ -30,14 +35,19 @@ pub(crate) const FAMILY: Family = Family {
     load,
 };
 
-/// Lower ones have kernels on the CPU alone.
+/// By the engine that the device has: weight-only blocks are the CPU's, 16-bit floats are CUDA's, candle has f32 alone.
 fn precisions(device: &Device) -> &'static [Precision] {
-    if device.is_cpu() { &Precision::ALL } else { &[Precision::F32] }
+    match device {
+        Device::Cpu => &[Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K],
+        Device::Cuda(_) => &[Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8],
+        Device::Metal(_) => &[Precision::F32],
+    }
 }
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
     let config = Config::read(directory)?;
-    let weights = directory.weights(&target.device)?;
+    // CUDA's engine takes them from the CPU.
+    let weights = directory.weights(if target.device.is_cuda() { &Device::Cpu } else { &target.device })?;
     let architecture = config.architecture().map_err(|message| directory.invalid("config.json", message))?;
     match architecture {
         Architecture::Embedding => load_embedding(directory, &config, &weights, target),
@@ -51,7 +61,7 @@ fn load_embedding(
     weights: &Weights,
     target: &Target,
 ) -> Result<LoadedModel, LoadError> {
-    let settings = directory.settings(&["pooling", "normalize", "max_tokens"])?;
+    let settings = directory.settings(&["pooling", "normalize", "max_tokens", "cuda_graphs"])?;
     let declared = SentenceTransformer::read(directory)?;
     let text = load_text(directory, config, &settings, declared.max_tokens)?;
     let head = match settings.model.pooling.or(declared.pooling).unwrap_or(Pooling::Mean) {
@@ -62,7 +72,7 @@ fn load_embedding(
     let task = Task::Embedding { dimensions: config.hidden_size };
     Ok(LoadedModel {
         signature: signature(&text, task, weights, target),
-        network: Box::new(BertNetwork::load(directory, config, weights, head, target)?),
+        network: Box::new(BertNetwork::load(directory, config, weights, head, target, &settings)?),
         processor: Arc::new(EmbeddingProcessor { text, normalize }),
         settings,
     })
@@ -74,7 +84,7 @@ fn load_classification(
     weights: &Weights,
     target: &Target,
 ) -> Result<LoadedModel, LoadError> {
-    let settings = directory.settings(&["max_tokens"])?;
+    let settings = directory.settings(&["max_tokens", "cuda_graphs"])?;
     let text = load_text(directory, config, &settings, None)?;
     let invalid = |message| directory.invalid("config.json", message);
     let missing = || invalid("field 'id2label' is missing; give one label per class".to_owned());
@@ -83,7 +93,7 @@ fn load_classification(
     let task = Task::Classification { labels: Arc::clone(&labels) };
     Ok(LoadedModel {
         signature: signature(&text, task, weights, target),
-        network: Box::new(BertNetwork::load(directory, config, weights, head, target)?),
+        network: Box::new(BertNetwork::load(directory, config, weights, head, target, &settings)?),
         processor: Arc::new(ClassificationProcessor { text, labels }),
         settings,
     })
@@ -92,7 +102,7 @@ fn load_classification(
 fn load_text(
     directory: &ModelDirectory,
     config: &Config,
-    settings: &crate::Settings,
+    settings: &Settings,
     declared: Option<usize>,
 ) -> Result<TextProcessor, LoadError> {
     TextProcessor::load(directory, settings, declared, config.max_position_embeddings, config.vocab_size)
@@ -105,6 +115,7 @@ fn signature(text: &TextProcessor, task: Task, weights: &Weights, target: &Targe
         input: InputSpec { name: TEXT_INPUT, kind },
         task,
         precision: target.precision,
+        device: DeviceName::of(&target.device),
         parameters: weights.parameters(),
     }
 }
@@ -165,6 +176,9 @@ struct BertNetwork {
 enum Engine {
     /// The CPU.
     Packed(Box<PackedBert>),
+    /// CUDA.
+    #[cfg(feature = "cuda")]
+    Cuda(Box<cuda::CudaBert>),
     /// Any other device.
     Tensors(Box<TensorBert>),
 }
@@ -176,12 +190,22 @@ impl BertNetwork {
         weights: &Weights,
         head: HeadKind,
         target: &Target,
+        #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "it sets what CUDA's engine does"))]
+        settings: &Settings,
     ) -> Result<Self, LoadError> {
         let prefix = if weights.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
-        let engine = if target.device.is_cpu() {
-            Engine::Packed(Box::new(PackedBert::load(directory, config, weights, prefix, head, target)?))
-        } else {
-            Engine::Tensors(Box::new(TensorBert::load(directory, config, weights, prefix, head, &target.device)?))
+        let parts = Parts { directory, config, weights, prefix };
+        let engine = match &target.device {
+            Device::Cpu => Engine::Packed(Box::new(PackedBert::load(parts, head, target)?)),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => {
+                let mut engine = cuda::CudaBert::load(parts, head, target)?;
+                if settings.model.cuda_graphs == Some(true) {
+                    engine.use_graphs();
+                }
+                Engine::Cuda(Box::new(engine))
+            }
+            device => Engine::Tensors(Box::new(TensorBert::load(directory, config, weights, prefix, head, device)?)),
         };
         Ok(Self {
             engine,
@@ -223,7 +247,9 @@ impl Network for BertNetwork {
         let items: Vec<_> =
             batch.iter().enumerate().map(|(item, features)| self.checked(item, features)).collect::<Result<_, _>>()?;
         match &mut self.engine {
-            Engine::Packed(engine) => engine.forward(&items).map_err(|error| candle_core::Error::wrap(error).into()),
+            Engine::Packed(engine) => Ok(engine.forward(&items)?),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(engine) => Ok(engine.forward(&items)?),
             Engine::Tensors(engine) => Ok(engine.forward(&items)?),
         }
     }

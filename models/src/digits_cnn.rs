@@ -14,9 +14,9 @@ use serde::Deserialize;
 use tensors::TensorDigits;
 
 use crate::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
-    Truncation, Weights, labels, sizes,
+    Array, ArrayData, Classification, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
+    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature,
+    Target, Task, Truncation, Weights, labels, sizes,
 };
 
 /// The name clients use for an image.
@@ -44,6 +44,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: IMAGE_INPUT, kind: InputKind::Image { shape } },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: weights.parameters(),
         },
         network: Box::new(DigitsNetwork::load(&config, &weights, target)?),

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::Precision;
+use sconce_kernels::KernelError;
+use sconce_kernels::device::{self, DeviceError, DeviceFailure};
+
 use crate::precision::names;
+use crate::{DeviceName, Precision};
 
 /// An input that this model cannot take. The caller mends the input; its neighbours are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -155,10 +158,29 @@ pub enum LoadError {
         model_type: String,
         /// What is asked for.
         precision: Precision,
-        /// Where it would run: `cpu`, `cuda:0`.
-        device: String,
+        /// Where it would run.
+        device: DeviceName,
         /// What such models have there.
         allowed: Vec<Precision>,
+    },
+    /// A device that models of this family do not run on, or that no longer answers.
+    #[error("the model cannot run there: {0}")]
+    Device(#[from] DeviceError),
+    /// Weights for which the device has no room.
+    #[error("{path} does not fit into the memory of the device: {message}")]
+    OutOfMemory {
+        /// The weights file.
+        path: PathBuf,
+        /// What the driver said.
+        message: String,
+    },
+    /// A device that is gone while the model is loaded.
+    #[error("the device was lost while {path} was loaded: {message}")]
+    DeviceLost {
+        /// The weights file.
+        path: PathBuf,
+        /// What the driver said.
+        message: String,
     },
     /// Weights that are missing, cut short, or of another shape than the configuration says.
     #[error("{path} does not fit the model: {source}")]
@@ -176,7 +198,19 @@ pub enum LoadError {
 pub enum ForwardError {
     /// The tensor library failed.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Candle(candle_core::Error),
+    /// The device has no memory for this batch; it works on, and may have room for a smaller one.
+    #[error("the device is out of memory: {message}")]
+    OutOfMemory {
+        /// What the driver said.
+        message: String,
+    },
+    /// The device, or this process' hold on it, is gone: no later batch will run on it either.
+    #[error("the device is lost: {message}")]
+    DeviceLost {
+        /// What the driver said.
+        message: String,
+    },
     /// Features that this model's own processor would not have made, such as a token beyond the vocabulary.
     #[error("item {item} of the batch does not fit the network: {message}")]
     InvalidFeatures {
@@ -193,4 +227,52 @@ pub enum ForwardError {
         /// What came.
         got: &'static str,
     },
+}
+
+impl From<KernelError> for ForwardError {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::OutOfDeviceMemory { .. } => Self::OutOfMemory { message: error.to_string() },
+            KernelError::DeviceLost { .. } => Self::DeviceLost { message: error.to_string() },
+            _ => Self::Candle(candle_core::Error::wrap(error)),
+        }
+    }
+}
+
+impl From<candle_core::Error> for ForwardError {
+    fn from(error: candle_core::Error) -> Self {
+        match device::failure(&error) {
+            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { message: message(&error) },
+            Some(DeviceFailure::Lost) => Self::DeviceLost { message: message(&error) },
+            None => Self::Candle(error),
+        }
+    }
+}
+
+impl LoadError {
+    /// Of an error while kernels take the weights of that file.
+    pub(crate) fn of_kernels(path: PathBuf, error: KernelError) -> Self {
+        match error {
+            KernelError::OutOfDeviceMemory { .. } => Self::OutOfMemory { path, message: error.to_string() },
+            KernelError::DeviceLost { .. } => Self::DeviceLost { path, message: error.to_string() },
+            _ => Self::Weights { path, source: candle_core::Error::wrap(error) },
+        }
+    }
+
+    /// Of an error while the tensors of a weights file are put together.
+    pub(crate) fn of_weights(path: PathBuf, source: candle_core::Error) -> Self {
+        match device::failure(&source) {
+            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { path, message: message(&source) },
+            Some(DeviceFailure::Lost) => Self::DeviceLost { path, message: message(&source) },
+            None => Self::Weights { path, source },
+        }
+    }
+}
+
+/// What candle says, without the backtrace that it adds where `RUST_BACKTRACE` is set: a message goes to clients.
+fn message(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => message(inner),
+        error => error.to_string(),
+    }
 }

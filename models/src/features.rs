@@ -27,6 +27,19 @@ impl Features {
         }
     }
 
+    /// Bytes of memory that they take, their own place included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let elements = match self {
+            Self::Tokens { input_ids, token_type_ids } => {
+                size_of_val(&input_ids[..]) + size_of_val(&token_type_ids[..])
+            }
+            Self::Symbols(symbols) => size_of_val(&symbols[..]),
+            Self::Values(values) => size_of_val(&values[..]),
+        };
+        size_of::<Self>() + elements
+    }
+
     /// What these features are, in the words of an error message.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -24,6 +24,7 @@
 
 mod bert;
 mod dense;
+mod device;
 mod digits_cnn;
 mod directory;
 mod error;
@@ -46,7 +47,9 @@ use std::sync::Arc;
 
 pub use candle_core::Device;
 pub use sconce_kernels::Team;
+pub use sconce_kernels::device::{CudaDevice, DeviceError, Version, cuda_devices, cuda_driver};
 
+pub use device::{DeviceName, UnknownDevice};
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
 pub use error::{ForwardError, InputError, LoadError};
@@ -57,7 +60,7 @@ pub use output::{Classification, Output};
 pub use precision::{Precision, UnknownPrecision};
 pub use registry::{Family, LoadOptions, Registry, Target};
 pub use sconce_kernels::Isa;
-pub use settings::{BatchingSettings, ModelSettings, Pooling, Settings};
+pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Pooling, Settings};
 pub use signature::{InputKind, InputSpec, Signature, Task};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor};
 pub use weights::Weights;

@@ -16,9 +16,9 @@ use serde::Deserialize;
 use tensors::TensorMagika;
 
 use crate::{
-    Array, ArrayData, Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature, Target, Task,
-    Truncation, Weights, labels, sizes,
+    Array, ArrayData, Classification, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
+    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature,
+    Target, Task, Truncation, Weights, labels, sizes,
 };
 
 /// The name clients use for the content of a file.
@@ -49,6 +49,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: CONTENT_INPUT, kind: InputKind::Content },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: weights.parameters(),
         },
         network: Box::new(MagikaNetwork::load(&config, &weights, labels.len(), target)?),

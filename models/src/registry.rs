@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, DeviceLocation};
+use candle_core::Device;
 use sconce_kernels::Team;
 
 use crate::settings::MODEL_FIELDS;
-use crate::{LoadError, LoadedModel, ModelDirectory, Precision, bert, digits_cnn, magika};
+use crate::{DeviceName, LoadError, LoadedModel, ModelDirectory, Precision, bert, digits_cnn, magika};
 
 /// One kind of model: how to load a directory whose `config.json` names it.
 #[derive(Debug, Clone, Copy)]
@@ -127,17 +127,8 @@ impl Family {
             path,
             model_type: self.model_type.to_owned(),
             precision,
-            device: name(&options.device),
+            device: DeviceName::of(&options.device),
             allowed: (self.precisions)(&options.device).to_vec(),
         }
-    }
-}
-
-/// `cpu`, `cuda:0` or `metal:0`.
-fn name(device: &Device) -> String {
-    match device.location() {
-        DeviceLocation::Cpu => "cpu".to_owned(),
-        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::Precision;
 
 /// The fields of `[model]` that a family may leave without meaning.
-pub(crate) const MODEL_FIELDS: [&str; 3] = ["pooling", "normalize", "max_tokens"];
+pub(crate) const MODEL_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
 
 /// The content of `sconce.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -15,13 +15,20 @@ pub struct Settings {
     pub model: ModelSettings,
     /// How batches are formed.
     pub batching: BatchingSettings,
+    /// What of its answers is cached.
+    pub cache: CacheSettings,
 }
 
 impl Settings {
     /// Refuses zeros, and those of [`MODEL_FIELDS`] that are set but not `used`.
     pub(crate) fn check(&self, used: &[&str]) -> Result<(), String> {
-        let Self { model, batching } = self;
-        let set = [model.pooling.is_some(), model.normalize.is_some(), model.max_tokens.is_some()];
+        let Self { model, batching, .. } = self;
+        let set = [
+            model.pooling.is_some(),
+            model.normalize.is_some(),
+            model.max_tokens.is_some(),
+            model.cuda_graphs.is_some(),
+        ];
         let mut set = MODEL_FIELDS.iter().zip(set);
         if let Some((field, _)) = set.find(|(field, is_set)| *is_set && !used.contains(field)) {
             return Err(format!("field 'model.{field}' has no meaning for this model; remove it"));
@@ -52,6 +59,9 @@ pub struct ModelSettings {
     pub normalize: Option<bool>,
     /// Tokens per text, special tokens included; unset: what the model directory says.
     pub max_tokens: Option<usize>,
+    /// On CUDA devices: whether what a batch asks of the device is recorded by size and queued by one call. Batches are then
+    /// padded to the next size, by up to half; less time where they are small, more where they are large. Unset: no.
+    pub cuda_graphs: Option<bool>,
 }
 
 /// How token vectors become one vector.
@@ -80,4 +90,14 @@ pub struct BatchingSettings {
     pub max_queue_delay_us: Option<u64>,
     /// Milliseconds by which an item counts as younger for each step of priority below the highest.
     pub priority_ageing_ms: Option<u64>,
+}
+
+/// What of a model's answers a cache keeps and gives, where the runtime has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheSettings {
+    /// Whether its answers are cached; unset: yes.
+    pub answers: Option<bool>,
+    /// Whether an answer that a higher precision made may be given; unset: what the runtime says, else no.
+    pub higher_precisions: Option<bool>,
 }

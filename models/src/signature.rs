@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::Precision;
+use crate::{DeviceName, Precision};
 
 /// What a model takes and gives.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Signature {
     pub task: Task,
     /// What the network is computed in.
     pub precision: Precision,
+    /// Where.
+    pub device: DeviceName,
     /// How many weights the model has.
     pub parameters: usize,
 }

@@ -6,6 +6,8 @@ use candle_core::safetensors::{BufferedSafetensors, Load as _};
 use candle_core::{DType, Device, Error, Tensor};
 use safetensors::Dtype;
 
+use sconce_kernels::KernelError;
+
 use crate::LoadError;
 
 /// A safetensors file in memory. The file is read, not mapped: a mapping would need `unsafe`, and a fault while a
@@ -33,9 +35,10 @@ impl Weights {
     /// One tensor on the device, in f32 whatever float it is stored as.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] if it is missing, has another shape, or does not hold floats.
+    /// [`LoadError::Weights`] if it is missing, has another shape, or does not hold floats; [`LoadError::OutOfMemory`] and
+    /// [`LoadError::DeviceLost`] if the device fails.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.checked(name, shape).map_err(|source| LoadError::Weights { path: self.path.clone(), source })
+        self.checked(name, shape).map_err(|source| self.error(source))
     }
 
     /// The elements of one tensor, in f32 and in row-major order.
@@ -58,7 +61,12 @@ impl Weights {
 
     /// Wraps a failure while tensors of this file are put together.
     pub(crate) fn error(&self, source: Error) -> LoadError {
-        LoadError::Weights { path: self.path.clone(), source }
+        LoadError::of_weights(self.path.clone(), source)
+    }
+
+    /// The same of kernels.
+    pub(crate) fn kernel_error(&self, error: KernelError) -> LoadError {
+        LoadError::of_kernels(self.path.clone(), error)
     }
 
     fn checked(&self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {

@@ -133,6 +133,8 @@ impl<E: Send + Sync + 'static> Cache<E> {
         let mut lost = 0;
         for lower in &self.lower {
             lost += lower.behind.close(end.saturating_duration_since(tokio::time::Instant::now())).await;
+            // A tier that does not come to it is none the worse for it.
+            tokio::time::timeout_at(end, lower.tier.settle()).await.ok();
         }
         lost
     }

@@ -110,6 +110,25 @@ where
         outcome
     }
 
+    /// As [`get_or_prepare`](Self::get_or_prepare), for a thread that may block. Does not wait for others who prepare the same.
+    ///
+    /// # Errors
+    /// That of `prepare`.
+    pub fn get_or_prepare_blocking(
+        &self,
+        processing: Digest,
+        input: &[u8],
+        prepare: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let key = key(processing, input);
+        if let Some(feature) = self.features.get(&key) {
+            self.hits.add(1);
+            return Ok(feature);
+        }
+        self.misses.add(1);
+        prepare().inspect(|feature| self.features.insert(key, feature.clone()))
+    }
+
     /// What it has done and what it holds.
     #[must_use]
     pub fn stats(&self) -> FeatureStats {

@@ -79,6 +79,12 @@ impl Guarded {
         }
     }
 
+    pub(crate) async fn settle(&self) {
+        if let Err(error) = self.tier.settle().await {
+            tracing::debug!(tier = self.name(), %error, "a tier could not tidy up");
+        }
+    }
+
     /// Everything but what the queue in front of it counts.
     pub(crate) fn stats(&self) -> TierStats {
         TierStats {

@@ -42,7 +42,8 @@
 //! (`replica.rs`) → compute → memory at once, the other tiers behind, through a bounded queue each (`behind.rs`).
 //!
 //! # Where to add things
-//! A tier is a [`Tier`]; list it in `tests/cache/conformance.rs` and it has its tests. A field of a key, or a change of what a
+//! A tier is a [`Tier`], and a [`StoredTier`] if its entries outlive the process; list it in `tests/cache/conformance.rs` and it
+//! has its tests. A field of a key, or a change of what a
 //! stored value means, raises `SCHEMA_VERSION` in `key.rs`. When a tier is left alone is decided in `breaker.rs`, which is pure.
 //! [`FeatureCache`] stands by itself: it keeps prepared inputs, not answers.
 
@@ -67,6 +68,7 @@ mod replica;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod stats;
+mod stored;
 mod tier;
 mod value;
 
@@ -88,5 +90,6 @@ pub use replica::{Leases, ReplicaConfig, Token};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteOpenError, SqliteReader, SqliteTier};
 pub use stats::{CacheStats, LATENCY_BUCKETS, Latency, Lost, OperationStats, TierStats};
+pub use stored::{Cursor, Purge, Scanned, StoredTier, Usage};
 pub use tier::{Found, Tier, TierError, TierFuture};
 pub use value::{Corrupt, Tensor, Value, ValueError};

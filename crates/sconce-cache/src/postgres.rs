@@ -15,6 +15,8 @@ use crate::config::{ConfigError, not_zero, positive};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
 
+mod stored;
+
 /// Makes the table unless it is there. The lock keeps two replicas from making it at once, which Postgres answers with an
 /// error even where `IF NOT EXISTS` is said; its number is the ASCII codes of `sconce`.
 const MAKE_TABLE: &str = "

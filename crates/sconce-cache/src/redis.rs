@@ -12,6 +12,7 @@ use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
 
 mod lease;
+mod stored;
 
 /// Where the Redis is and how entries lie in it.
 ///

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
-use rusqlite::ErrorCode;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
 use crate::config::{ConfigError, positive};
@@ -17,11 +17,15 @@ use crate::{Key, Value};
 
 mod reader;
 mod store;
+mod stored;
 mod writer;
 
 use reader::ReadJob;
 pub use reader::SqliteReader;
-use writer::{WriteJob, Writer};
+use writer::{PutJob, WriteJob, Writer};
+
+/// Something that a thread does with its connection.
+type Call = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Bounds of [`SqliteTier`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +126,22 @@ impl SqliteTier {
         Ok(Self { reads, writes, max_queue_size: config.max_queue_size })
     }
 
+    /// Has a reader's thread do something.
+    async fn read<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Connection) -> Result<T, TierError> + Send + 'static,
+    ) -> Result<T, TierError> {
+        self.ask(&self.reads, |reply| ReadJob::Call(replying(call, reply))).await
+    }
+
+    /// Has the writer's thread do something.
+    async fn write<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Connection) -> Result<T, TierError> + Send + 'static,
+    ) -> Result<T, TierError> {
+        self.ask(&self.writes, |reply| WriteJob::Call(replying(call, reply))).await
+    }
+
     async fn ask<J, T>(
         &self,
         queue: &Sender<J>,
@@ -142,12 +162,30 @@ impl Tier for SqliteTier {
     }
 
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
-        Box::pin(self.ask(&self.reads, |reply| ReadJob { keys: keys.to_vec(), reply }))
+        Box::pin(self.ask(&self.reads, |reply| ReadJob::Get { keys: keys.to_vec(), reply }))
     }
 
     fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
-        Box::pin(self.ask(&self.writes, |reply| WriteJob { entries: entries.to_vec(), reply }))
+        Box::pin(self.ask(&self.writes, |reply| WriteJob::Put(PutJob { entries: entries.to_vec(), reply })))
     }
+
+    /// Moves what the write-ahead log holds into the file, and empties the log.
+    fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
+        Box::pin(self.write(|connection| {
+            // It answers with a row, and says in it whether somebody who reads kept it from being done.
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(tier_error)
+        }))
+    }
+}
+
+fn replying<T: Send + 'static>(
+    call: impl FnOnce(&Connection) -> Result<T, TierError> + Send + 'static,
+    reply: oneshot::Sender<Result<T, TierError>>,
+) -> Call {
+    Box::new(move |connection| {
+        // Whoever asked may have gone.
+        reply.send(call(connection)).ok();
+    })
 }
 
 /// Starts a thread that ends when its queue is closed. It is not joined: a disk that hangs would hold up whoever drops

@@ -25,6 +25,12 @@ pub trait Tier: Send + Sync + 'static {
     /// Stores many entries at once and returns when they can be read; an entry takes the place of an older one. Of two
     /// with one key the last stays.
     fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>>;
+
+    /// Tidies up what a store leaves behind while it is used. Called when no more is to be written for now; the tier may be used
+    /// on.
+    fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// So that a tier can be in a stack and in other hands too.
@@ -39,6 +45,10 @@ impl<T: Tier + ?Sized> Tier for Arc<T> {
 
     fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
         T::put_many(self, entries)
+    }
+
+    fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
+        T::settle(self)
     }
 }
 

@@ -35,6 +35,20 @@ async fn an_input_is_prepared_once_for_each_way_of_preparing() {
 }
 
 #[tokio::test]
+async fn what_a_blocking_caller_prepared_others_find() {
+    let cache = cache(1 << 20);
+    let way = Digest::of(b"one");
+    assert_eq!(cache.get_or_prepare_blocking(way, b"input", || Err("it is bad")), Err("it is bad"));
+    for _ in 0..2 {
+        assert_eq!(*cache.get_or_prepare_blocking(way, b"input", || Ok(Arc::new(vec![1]))).unwrap(), [1]);
+    }
+    let found = cache.get_or_prepare(way, b"input", || async { Err("not asked for") }).await.unwrap();
+    assert_eq!(*found, [1]);
+    let stats = cache.stats();
+    assert_eq!((stats.hits, stats.misses), (2, 2));
+}
+
+#[tokio::test]
 async fn it_holds_no_more_bytes_than_its_bound() {
     let cache = cache(100_000);
     let way = Digest::of(b"");

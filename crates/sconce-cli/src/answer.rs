@@ -48,16 +48,17 @@ fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
 
 fn object(place: &Place, answer: &Answer) -> Vec<u8> {
     let file = place.file.as_deref();
-    let Answer { output, truncated, precision, .. } = answer;
-    let (truncated, precision) = (*truncated, *precision);
+    let Answer { output, truncated, precision, device, .. } = answer;
+    let (truncated, precision, device) = (*truncated, *precision, device.to_string());
     match output {
-        Output::Embedding(embedding) => to_json(&EmbeddingObject { file, embedding, precision, truncated }),
+        Output::Embedding(embedding) => to_json(&EmbeddingObject { file, embedding, precision, device, truncated }),
         Output::Classification(classification) => to_json(&ClassificationObject {
             file,
             label: classification.label(),
             score: classification.score(),
             scores: Scores(classification),
             precision,
+            device,
             truncated,
         }),
         _ => unreachable!("the command has checked the task"),
@@ -74,6 +75,7 @@ struct EmbeddingObject<'a> {
     file: Option<&'a str>,
     embedding: &'a [f32],
     precision: Precision,
+    device: String,
     #[serde(skip_serializing_if = "Not::not")]
     truncated: bool,
 }
@@ -86,6 +88,7 @@ struct ClassificationObject<'a> {
     score: f32,
     scores: Scores<'a>,
     precision: Precision,
+    device: String,
     #[serde(skip_serializing_if = "Not::not")]
     truncated: bool,
 }

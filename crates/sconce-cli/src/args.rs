@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use sconce::{BatcherConfig, Precision, RuntimeBuilder};
+use sconce::{BatcherConfig, DeviceName, Precision, RuntimeBuilder};
 
 use crate::cache::CacheArgs;
 use crate::precision::PrecisionArg;
@@ -23,6 +23,7 @@ use crate::precision::PrecisionArg;
     after_long_help = "\
 Examples:
   sconce models                                        what is here
+  sconce devices                                       and what it can run on
   echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
   sconce classify --model magika Cargo.toml README.md  what kind of files are these
   sconce pull minilm                                   fetch all-MiniLM-L6-v2
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     Embed(InferArgs),
     Classify(InferArgs),
+    Devices(DevicesArgs),
     Models(ModelsArgs),
     Pull(PullArgs),
 }
@@ -67,6 +69,7 @@ Examples:
   sconce serve --models /srv/models --grpc 0.0.0.0:8001
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
   sconce serve --precision minilm=int8 --cpu-threads 4
+  sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
   RUST_LOG=sconce=debug sconce serve")]
 pub(crate) struct ServeArgs {
@@ -89,7 +92,7 @@ pub(crate) struct ServeArgs {
     pub(crate) precision: Vec<PrecisionArg>,
 
     #[command(flatten)]
-    pub(crate) cpu: CpuArgs,
+    pub(crate) compute: ComputeArgs,
 
     #[command(flatten)]
     pub(crate) batching: BatchingArgs,
@@ -116,7 +119,7 @@ Examples:
   sconce classify --model ./models/zoo/digits-cnn images.jsonl
 
 An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}};
-both say the \"precision\" that they were computed in.")]
+both say the \"precision\" that they were computed in, and the \"device\" they were computed on.")]
 pub(crate) struct InferArgs {
     /// A name on the models path (see `sconce models`), or a model directory
     #[arg(long, value_name = "NAME")]
@@ -138,10 +141,22 @@ pub(crate) struct InferArgs {
     pub(crate) precision: Option<Precision>,
 
     #[command(flatten)]
-    pub(crate) cpu: CpuArgs,
+    pub(crate) compute: ComputeArgs,
 
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
+}
+
+/// List the devices that models can run on: the CPU, and what GPUs there are, or why there are none.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  sconce devices
+  sconce devices --json | jq -r 'select(.error == null) | .device'")]
+pub(crate) struct DevicesArgs {
+    /// One JSON object a line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// List the models that can be found: family, task, size, precision, input, directory.
@@ -200,7 +215,11 @@ pub(crate) struct ModelsPathArgs {
 
 /// What models are computed with.
 #[derive(Debug, clap::Args)]
-pub(crate) struct CpuArgs {
+pub(crate) struct ComputeArgs {
+    /// Run on `cpu`, or on the GPU `cuda:N`; `sconce devices` lists them
+    #[arg(long, value_name = "DEVICE", env = "SCONCE_DEVICE", default_value_t)]
+    pub(crate) device: DeviceName,
+
     /// CPU threads that compute one batch, shared by all models [default: one for each core]
     #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS")]
     pub(crate) threads: Option<NonZeroUsize>,
@@ -210,8 +229,9 @@ pub(crate) struct CpuArgs {
     pub(crate) devices: Option<NonZeroUsize>,
 }
 
-impl CpuArgs {
+impl ComputeArgs {
     pub(crate) fn apply(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
+        let builder = builder.device(self.device);
         let builder = match self.threads {
             Some(threads) => builder.cpu_threads(threads),
             None => builder,

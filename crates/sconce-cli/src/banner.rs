@@ -20,8 +20,8 @@ pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
         let name = model.name();
         let task = models::task(&signature.task);
         let parameters = models::parameters(signature.parameters);
-        let precision = signature.precision;
-        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}")?;
+        let (precision, device) = (signature.precision, signature.device);
+        write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}  {device}")?;
         writeln!(out, "  loaded in {:.0?}", model.load_time())?;
     }
     writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;

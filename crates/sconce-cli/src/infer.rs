@@ -22,7 +22,7 @@ pub(crate) enum Wanted {
 pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Error> {
     let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
     let source = ModelSource { precision: args.precision, ..ModelSource::new(directory).name(name.clone()) };
-    let runtime = args.cpu.apply(Runtime::builder()).model(source).build()?;
+    let runtime = args.compute.apply(Runtime::builder()).model(source).build()?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
 

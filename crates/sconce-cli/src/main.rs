@@ -10,6 +10,7 @@ mod args;
 mod banner;
 mod cache;
 mod catalogue;
+mod devices;
 mod error;
 mod infer;
 mod inputs;
@@ -21,6 +22,7 @@ mod precision;
 mod progress;
 mod pull;
 mod serve;
+mod table;
 
 use std::process::ExitCode;
 
@@ -50,6 +52,7 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Serve(args) => async_runtime()?.block_on(serve::run(args)),
         Command::Embed(args) => async_runtime()?.block_on(infer::run(args, Wanted::Embedding)),
         Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
+        Command::Devices(args) => devices::run(args),
         Command::Models(args) => async_runtime()?.block_on(models::run(args)),
         Command::Pull(args) => pull::run(args),
     }

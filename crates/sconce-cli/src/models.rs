@@ -12,6 +12,7 @@ use crate::args::ModelsArgs;
 use crate::error::Error;
 use crate::models_path::{Found, ModelsPath};
 use crate::progress;
+use crate::table;
 
 const HEADER: [&str; 7] = ["NAME", "FAMILY", "TASK", "PARAMETERS", "PRECISION", "INPUT", "DIRECTORY"];
 
@@ -61,13 +62,8 @@ fn print_table(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<
             ]);
         }
     }
-    let widths: Vec<usize> =
-        (0..HEADER.len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     let mut out = io::stdout().lock();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
+    table::write(&mut out, &rows)?;
     for (found, loaded) in models {
         if let Err(cause) = loaded {
             writeln!(out, "\nBROKEN {} in {}\n  {cause}", found.name, shown(&found.directory))?;

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn what_is_unknown_or_said_twice_is_refused_with_what_there_is() {
         let table: [(&[&str], &str); 6] = [
-            (&["int4"], "precision 'int4' is not known; known are: f32, int8, q8_0, q4k"),
+            (&["int4"], "precision 'int4' is not known; known are: f32, f16, bf16, int8, q8_0, q4k"),
             (&["minilm="], "precision '' is not known"),
             (
                 &["bert=int8"],

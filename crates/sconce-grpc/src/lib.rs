@@ -53,7 +53,7 @@
 //! request's `timeout` parameter (microseconds) and the `grpc-timeout` header both bound it; `priority` (1 high, 2 normal, 3 low)
 //! says how soon its items run among others; `truncate` (a bool) refuses texts of too many tokens when false, and so does `cache` (a bool) an answer from the runtime's cache. A request that
 //! is refused because too much waits is told by the trailer `grpc-retry-pushback-ms` when to come back. The answer's `precision` parameter (a string) says what the network was
-//! computed in, `truncated` (true) that the end of an item was left out, and `source` (a string: `memory`, `redis`, `sqlite`,
+//! computed in, `device` (`cpu`, `cuda:0`) on what, `truncated` (true) that the end of an item was left out, and `source` (a string: `memory`, `redis`, `sqlite`,
 //! `shared`, …) that it was not computed for this request.
 //!
 //! # The path of one item

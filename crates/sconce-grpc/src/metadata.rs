@@ -106,6 +106,7 @@ fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
         ("model_type", signature.model_type.clone()),
         ("task", signature.task.name().to_owned()),
         ("precision", signature.precision.to_string()),
+        ("device", signature.device.to_string()),
         ("parameters", signature.parameters.to_string()),
     ]
     .into_iter()

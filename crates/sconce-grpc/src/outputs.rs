@@ -58,6 +58,8 @@ pub(crate) fn parameters(answers: &[Answer]) -> HashMap<String, InferParameter> 
     if let Some(answer) = answers.first() {
         let precision = ParameterChoice::StringParam(answer.precision.to_string());
         parameters.insert("precision".to_owned(), parameter(precision));
+        let device = ParameterChoice::StringParam(answer.device.to_string());
+        parameters.insert("device".to_owned(), parameter(device));
     }
     if answers.iter().any(|answer| answer.truncated) {
         parameters.insert("truncated".to_owned(), parameter(ParameterChoice::BoolParam(true)));

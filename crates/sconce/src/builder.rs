@@ -1,17 +1,21 @@
 //! From directories to a running runtime.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, Device};
-use sconce_models::{BatchingSettings, LoadOptions, Registry, Signature, Team};
+use sconce_batch::BatcherConfig;
+use sconce_cache::CrossPrecision;
+use sconce_models::{
+    BatchingSettings, DeviceName, LoadOptions, LoadedModel, Precision, Prepared, Registry, Settings, Signature, Team,
+};
 
-use crate::cached::ModelCache;
+use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
+use crate::devices::Devices;
 use crate::model::Placed;
-use crate::prepare::PreparePool;
+use crate::prepare::{Preparation, PreparePool, PreparedInputs};
 use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
 
 /// Says which models a [`Runtime`] runs and how.
@@ -20,9 +24,18 @@ pub struct RuntimeBuilder {
     sources: Vec<Source>,
     registry: Registry,
     batching: BatcherConfig,
+    device: DeviceName,
     cpu_threads: Option<NonZeroUsize>,
     cpu_devices: Option<NonZeroUsize>,
     cache: Option<Arc<AnswerCache>>,
+    cross_precision: CrossPrecision,
+    max_feature_bytes: Option<NonZeroU64>,
+}
+
+/// What the models of a runtime have together.
+struct Shared {
+    pool: PreparePool,
+    features: Option<Arc<PreparedInputs>>,
 }
 
 enum Source {
@@ -66,6 +79,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Where models run whose [`ModelSource`] says nothing else; unset: the CPU.
+    #[must_use]
+    pub fn device(mut self, device: DeviceName) -> Self {
+        self.device = device;
+        self
+    }
+
     /// CPU threads that compute one batch, shared by all models; unset: one for each core that the process may use.
     /// More than there are cores take turns and gain nothing; fewer leave cores to others.
     #[must_use]
@@ -92,49 +112,90 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether the cache may give an answer that a higher precision made, for models that say nothing of it; unset: never.
+    #[must_use]
+    pub fn cross_precision(mut self, policy: CrossPrecision) -> Self {
+        self.cross_precision = policy;
+        self
+    }
+
+    /// Keeps prepared inputs (tokens, pixels) in so many bytes of memory, so that preparing is paid once even where the answer is
+    /// not cached: by the next request for the same input, by another precision of the model, and by whoever refuses a cached
+    /// answer. Too small: they leave before they are asked for again. Too large: memory that answers could use.
+    #[must_use]
+    pub fn feature_cache(mut self, max_bytes: NonZeroU64) -> Self {
+        self.max_feature_bytes = Some(max_bytes);
+        self
+    }
+
     /// Loads the models, one after the other, and starts the device threads.
     ///
     /// # Errors
-    /// [`BuildError`] for the first model that does not load, a name taken twice, a value out of bounds, or no model.
+    /// [`BuildError`] for the first model that does not load, a device that cannot be used, a name taken twice, a value out of bounds, or no model.
     pub fn build(self) -> Result<Runtime, BuildError> {
         let team = match self.cpu_threads {
             Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
             None => Team::default(),
         };
         let cpu_threads = team.threads();
-        let options = LoadOptions { device: sconce_models::Device::Cpu, precision: None, team: Arc::new(team) };
-        let pool = PreparePool::new();
+        let team = Arc::new(team);
+        let shared = Shared { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
         let sources = self.named_sources()?;
-        let devices = self.spawn_devices(sources.len())?;
+        let mut devices = Devices::new(self.cpu_devices);
         let mut models = BTreeMap::new();
-        for ((name, ModelSource { directory, precision, cached, .. }), device) in
-            sources.into_iter().zip(devices.iter().cycle())
-        {
+        for (name, source) in sources {
             let started = Instant::now();
+            let (device, thread) = devices.place(source.device.unwrap_or(self.device))?;
+            let options = LoadOptions { device, precision: source.precision, team: Arc::clone(&team) };
             let loaded = self
                 .registry
-                .load(&directory, &LoadOptions { precision, ..options.clone() })
+                .load(&source.directory, &options)
                 .map_err(|source| BuildError::Load { name: name.clone(), source: Box::new(source) })?;
-            let batching = with_settings(&self.batching, &loaded.settings.batching);
             let load_time = started.elapsed();
-            let Signature { parameters, precision, .. } = loaded.signature;
-            tracing::info!(model = name, ?load_time, parameters, %precision, cpu_threads, "loaded");
-            let answers = self.cache.clone().filter(|_| cached);
-            let cache = answers.map(|answers| ModelCache::new(answers, &name, &directory, precision)).transpose()?;
-            let placed = Placed { directory, load_time, batching, pool: pool.clone(), cache };
-            let model = Model::start(name.clone(), loaded, placed, device)?;
+            let Signature { parameters, precision, device, .. } = loaded.signature;
+            tracing::info!(model = name, ?load_time, parameters, %precision, %device, cpu_threads, "loaded");
+            let placed = self.placed(&name, source, &loaded, load_time, &shared)?;
+            let model = Model::start(name.clone(), loaded, placed, thread)?;
             models.insert(name, model);
         }
         if models.is_empty() {
             return Err(BuildError::NoModel);
         }
-        Ok(Runtime::new(models, cpu_threads, self.cache))
+        Ok(Runtime::new(models, cpu_threads, self.cache, shared.features))
     }
 
-    fn spawn_devices(&self, models: usize) -> Result<Vec<Device>, BuildError> {
-        let devices = self.cpu_devices.map_or(models, |devices| models.min(devices.get()));
-        let spawn = |number| Device::spawn(&format!("cpu-{number}")).map_err(|source| BuildError::Device { source });
-        (0..devices).map(spawn).collect()
+    fn placed(
+        &self,
+        name: &str,
+        source: ModelSource,
+        loaded: &LoadedModel,
+        load_time: Duration,
+        shared: &Shared,
+    ) -> Result<Placed, BuildError> {
+        let ModelSource { directory, cached, cross_precision, .. } = source;
+        let LoadedModel { signature, processor, settings, .. } = loaded;
+        let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
+        let files = if answers.is_some() || shared.features.is_some() {
+            Some(FileDigests::read(&directory, &settings.model)?)
+        } else {
+            None
+        };
+        let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
+        let cache = answers.zip(files).map(|(answers, files)| {
+            ModelCache::new(answers, AnswerKeys::new(name, files, signature, self.precisions_of(signature), policy))
+        });
+        let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
+        let preparation = Preparation { processor: Arc::clone(processor), pool: shared.pool.clone(), kept };
+        let batching = with_settings(&self.batching, &settings.batching);
+        Ok(Placed { directory, load_time, batching, preparation, cache })
+    }
+
+    /// Those that models of its family have on its device.
+    fn precisions_of(&self, signature: &Signature) -> &'static [Precision] {
+        let family = self.registry.family(&signature.model_type);
+        // Opened before: this is the same device again.
+        let device = signature.device.open().ok();
+        family.zip(device).map_or(&[], |(family, device)| (family.precisions)(&device))
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.
@@ -158,6 +219,17 @@ impl RuntimeBuilder {
         }
         Ok(named)
     }
+}
+
+/// What a model's `sconce.toml` says of precisions that answer for each other.
+fn set_policy(settings: &Settings) -> Option<CrossPrecision> {
+    let higher = settings.cache.higher_precisions?;
+    Some(if higher { CrossPrecision::Higher } else { CrossPrecision::Never })
+}
+
+fn prepared_inputs(max_bytes: NonZeroU64) -> Arc<PreparedInputs> {
+    let weigh = |prepared: &Prepared| prepared.features.bytes();
+    Arc::new(PreparedInputs::new(max_bytes.get(), weigh).expect("the bound is not zero"))
 }
 
 fn model_directories(path: &Path) -> Result<Vec<PathBuf>, BuildError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sconce_batch::SpawnError;
-use sconce_models::{InputError, LoadError};
+use sconce_models::{DeviceError, DeviceName, InputError, LoadError};
 
 /// Why an item got no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -58,6 +58,14 @@ pub enum BuildError {
     Device {
         /// Why.
         source: std::io::Error,
+    },
+    /// A device that a model is to run on cannot be used.
+    #[error("device {device}: {source}")]
+    OpenDevice {
+        /// Which.
+        device: DeviceName,
+        /// Why.
+        source: DeviceError,
     },
     /// A model's files cannot be read to know what they hold, which a cache of its answers needs.
     #[error("cannot read the files in {directory}, by whose content answers are cached: {source}")]

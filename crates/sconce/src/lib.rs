@@ -33,8 +33,10 @@
 
 mod builder;
 mod cached;
+mod devices;
 mod error;
 mod model;
+mod precompute;
 mod prepare;
 mod request;
 mod runtime;
@@ -44,6 +46,7 @@ pub use builder::RuntimeBuilder;
 pub use cached::{AnswerCache, AnswerSource};
 pub use error::{BuildError, InferError, UnknownModel};
 pub use model::Model;
+pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
 pub use request::{Answer, Request, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
@@ -57,6 +60,6 @@ pub use sconce_batch::{
     BatcherConfig, ConfigError, CostModel, Depth, Error as QueueError, ExecutorError, Priority, Refusals, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Classification, Family, Input, InputError, InputKind, InputSpec, LoadError, Output, Precision,
-    Registry, Signature, Task, Truncation, UnknownPrecision,
+    Array, ArrayData, Classification, DeviceError, DeviceName, Family, Input, InputError, InputKind, InputSpec,
+    LoadError, Output, Precision, Registry, Signature, Task, Truncation, UnknownDevice, UnknownPrecision,
 };

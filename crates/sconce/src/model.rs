@@ -8,11 +8,11 @@ use sconce_batch::{
     BatcherConfig, Completion, CostModel, Depth, Device, Error as QueueError, Executor, ExecutorError, Queue, Stats,
     Terms,
 };
-use sconce_cache::{Failure, Key};
-use sconce_models::{Features, LoadedModel, Network, Prepared, Processor, Signature};
+use sconce_cache::{CrossPrecision, Failure, Value};
+use sconce_models::{Features, LoadedModel, ModelSettings, Network, Prepared, Processor, Signature};
 
-use crate::cached::{Computed, ModelCache};
-use crate::prepare::{PreparePool, caught, prepare};
+use crate::cached::{AnswerKeys, Computed, FileDigests, Keys, ModelCache};
+use crate::prepare::{Preparation, caught};
 use crate::{Answer, AnswerSource, BuildError, InferError, Request, Timing};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and device.
@@ -25,10 +25,11 @@ struct Inner {
     name: String,
     directory: PathBuf,
     signature: Signature,
+    settings: ModelSettings,
     batching: BatcherConfig,
     load_time: Duration,
     processor: Arc<dyn Processor>,
-    pool: PreparePool,
+    preparation: Preparation,
     cache: Option<ModelCache>,
     queue: Queue<NetworkExecutor>,
 }
@@ -38,7 +39,7 @@ pub(crate) struct Placed {
     pub(crate) directory: PathBuf,
     pub(crate) load_time: Duration,
     pub(crate) batching: BatcherConfig,
-    pub(crate) pool: PreparePool,
+    pub(crate) preparation: Preparation,
     pub(crate) cache: Option<ModelCache>,
 }
 
@@ -56,11 +57,13 @@ impl Model {
         placed: Placed,
         device: &Device,
     ) -> Result<Self, BuildError> {
-        let Placed { directory, load_time, batching, pool, cache } = placed;
-        let LoadedModel { signature, processor, network, .. } = loaded;
+        let Placed { directory, load_time, batching, preparation, cache } = placed;
+        let LoadedModel { signature, processor, network, settings } = loaded;
+        let settings = settings.model;
         let queue = Queue::on(batching.clone(), [(device, NetworkExecutor { network })])
             .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
-        let inner = Inner { name, directory, signature, batching, load_time, processor, pool, cache, queue };
+        let inner =
+            Inner { name, directory, signature, settings, batching, load_time, processor, preparation, cache, queue };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -94,16 +97,16 @@ impl Model {
     /// [`InferError`]; but never one of a full queue.
     pub fn infer_blocking(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         let request = request.into();
-        let Inner { processor, queue, cache, .. } = &*self.inner;
+        let Inner { preparation, queue, cache, .. } = &*self.inner;
         if let Some(ModelCache { handle: Some(handle), .. }) = cache.as_ref().filter(|_| request.cache) {
             return handle.block_on(self.answer(request, WhenFull::Wait));
         }
         let Request { input, timeout, priority, truncation, .. } = request;
         let started = Instant::now();
-        let Prepared { features, truncated } = prepare(&**processor, input, truncation)?;
+        let Prepared { features, truncated } = preparation.prepare_blocking(input, truncation)?;
         let prepare = started.elapsed();
         let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
-        self.finish(computed(completion, truncated, prepare), AnswerSource::Computed)
+        self.finish(self.computed(completion, truncated, prepare), AnswerSource::Computed)
     }
 
     /// The name it goes by in its runtime.
@@ -154,6 +157,18 @@ impl Model {
         self.inner.queue.cost()
     }
 
+    /// Under which keys its answers are kept. Reads its files.
+    pub(crate) fn answer_keys(&self) -> Result<AnswerKeys, BuildError> {
+        let Inner { name, directory, signature, settings, .. } = &*self.inner;
+        let files = FileDigests::read(directory, settings)?;
+        Ok(AnswerKeys::new(name, files, signature, &[], CrossPrecision::Never))
+    }
+
+    /// Computes an answer, waiting for room, in the form in which it is kept.
+    pub(crate) async fn compute_value(&self, request: Request) -> Result<Value, InferError> {
+        Ok(self.compute(request, None, WhenFull::Wait).await?.encode())
+    }
+
     /// Refuses new work from now on.
     pub(crate) fn close(&self) {
         self.inner.queue.close();
@@ -168,9 +183,9 @@ impl Model {
         let deadline = deadline(Instant::now(), request.timeout);
         within(deadline, async {
             let cache = self.inner.cache.as_ref().filter(|_| request.cache);
-            let keyed = cache.and_then(|cache| Some((cache, cache.key(&request.input, request.truncation)?)));
-            if let Some((cache, key)) = keyed {
-                return self.answer_by(cache, key, &request, deadline, when_full).await;
+            let keyed = cache.and_then(|cache| Some((cache, cache.keys.of(&request.input, request.truncation)?)));
+            if let Some((cache, keys)) = keyed {
+                return self.answer_by(cache, &keys, &request, deadline, when_full).await;
             }
             let computed = self.compute(request, deadline, when_full).await?;
             self.finish(computed, AnswerSource::Computed)
@@ -181,7 +196,7 @@ impl Model {
     async fn answer_by(
         &self,
         cache: &ModelCache,
-        key: Key,
+        keys: &Keys,
         request: &Request,
         deadline: Option<Instant>,
         when_full: WhenFull,
@@ -193,11 +208,11 @@ impl Model {
                 let timing = timing.insert(Timing::default());
                 let computed = self.compute(request.clone(), deadline, when_full).await.map_err(failure)?;
                 *timing = computed.timing;
-                Ok(cache.encode(&computed))
+                Ok(computed.encode())
             };
-            match cache.answers.get_or_compute(key, &[], compute).await {
+            match cache.answers.get_or_compute(keys.key, &keys.instead, compute).await {
                 Ok(answer) => {
-                    let Some(computed) = ModelCache::decode(&answer.value) else {
+                    let Some(computed) = Computed::decode(&answer.value) else {
                         // Not of our making; computing is always right.
                         let computed = self.compute(request.clone(), deadline, when_full).await?;
                         return self.finish(computed, AnswerSource::Computed);
@@ -219,28 +234,30 @@ impl Model {
         when_full: WhenFull,
     ) -> Result<Computed, InferError> {
         let Request { input, priority, truncation, .. } = request;
-        let Inner { processor, pool, queue, .. } = &*self.inner;
+        let Inner { preparation, queue, .. } = &*self.inner;
         let started = Instant::now();
-        let Prepared { features, truncated } = pool.prepare(processor, input, truncation).await?;
+        let Prepared { features, truncated } = preparation.prepare(input, truncation).await?;
         let prepare = started.elapsed();
         let terms = Terms { deadline, priority };
         let admitted = match when_full {
             WhenFull::Wait => queue.submit(features, terms).await?,
             WhenFull::Refuse => queue.try_submit(features, terms)?,
         };
-        Ok(computed(admitted.await?, truncated, prepare))
+        Ok(self.computed(admitted.await?, truncated, prepare))
     }
 
     fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
-        let Computed { row, truncated, timing } = computed;
+        let Computed { row, truncated, precision, timing } = computed;
         let output = caught(|| self.inner.processor.finish(row))?;
-        Ok(Answer { output, truncated, precision: self.inner.signature.precision, source, timing })
+        let device = self.inner.signature.device;
+        Ok(Answer { output, truncated, precision, device, source, timing })
     }
-}
 
-fn computed(completion: Completion<Vec<f32>>, truncated: bool, prepare: Duration) -> Computed {
-    let Completion { output: row, queue_wait, run, batch_size } = completion;
-    Computed { row, truncated, timing: Timing { prepare, queue_wait, run, batch_size } }
+    fn computed(&self, completion: Completion<Vec<f32>>, truncated: bool, prepare: Duration) -> Computed {
+        let Completion { output: row, queue_wait, run, batch_size } = completion;
+        let precision = self.inner.signature.precision;
+        Computed { row, truncated, precision, timing: Timing { prepare, queue_wait, run, batch_size } }
+    }
 }
 
 /// An input that the model does not take will not be taken later either.

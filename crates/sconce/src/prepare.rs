@@ -1,16 +1,49 @@
-//! Preparing off the device: short inputs on the caller, long ones on a bounded pool.
+//! Preparing off the device: from the cache of prepared inputs, else short inputs on the caller and long ones on a bounded pool.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+use sconce_cache::FeatureCache;
 use sconce_models::{Input, Prepared, Processor, Truncation};
 use tokio::sync::Semaphore;
 
 use crate::InferError;
+use crate::cached::FeatureKeys;
 
 /// Inputs up to this size are prepared in place. Tokenising this much takes about 0.1 ms, ten times a hand-off to the
 /// pool and little enough not to hold up an async worker.
 const MAX_INLINE_BYTES: usize = 1024;
+
+/// Prepared inputs of a runtime's models.
+pub(crate) type PreparedInputs = FeatureCache<Prepared, InferError>;
+
+/// How one model's inputs are prepared.
+pub(crate) struct Preparation {
+    pub(crate) processor: Arc<dyn Processor>,
+    pub(crate) pool: PreparePool,
+    /// Where prepared inputs are kept, and by what.
+    pub(crate) kept: Option<(Arc<PreparedInputs>, FeatureKeys)>,
+}
+
+impl Preparation {
+    pub(crate) async fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
+        let keyed = self.kept.as_ref().and_then(|(kept, keys)| Some((kept, keys.of(&input, truncation)?)));
+        let Some((kept, (how, bytes))) = keyed else {
+            return self.pool.prepare(&self.processor, input, truncation).await;
+        };
+        let prepare = || self.pool.prepare(&self.processor, input.clone(), truncation);
+        kept.get_or_prepare(how, &bytes, prepare).await.map_err(|error| InferError::clone(&error))
+    }
+
+    /// On the caller's thread, whatever the size.
+    pub(crate) fn prepare_blocking(&self, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
+        let keyed = self.kept.as_ref().and_then(|(kept, keys)| Some((kept, keys.of(&input, truncation)?)));
+        let Some((kept, (how, bytes))) = keyed else {
+            return prepare(&*self.processor, input, truncation);
+        };
+        kept.get_or_prepare_blocking(how, &bytes, || prepare(&*self.processor, input.clone(), truncation))
+    }
+}
 
 /// Where long inputs are prepared: tokio's blocking pool, by no more threads than there are cores.
 #[derive(Clone)]
@@ -22,7 +55,7 @@ impl PreparePool {
         Self(Arc::new(Semaphore::new(cores)))
     }
 
-    pub(crate) async fn prepare(
+    async fn prepare(
         &self,
         processor: &Arc<dyn Processor>,
         input: Input,
@@ -47,7 +80,7 @@ impl PreparePool {
 }
 
 /// Prepares in place; a panic becomes an error.
-pub(crate) fn prepare(processor: &dyn Processor, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
+fn prepare(processor: &dyn Processor, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
     caught(|| processor.prepare(input, truncation))?.map_err(InferError::from)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce_batch::Priority;
-use sconce_models::{Input, Output, Precision, Truncation};
+use sconce_models::{DeviceName, Input, Output, Precision, Truncation};
 
 use crate::AnswerSource;
 
@@ -75,6 +75,8 @@ pub struct Answer {
     pub truncated: bool,
     /// What the network was computed in.
     pub precision: Precision,
+    /// Where; of a kept answer, where it would be computed now.
+    pub device: DeviceName,
     /// Whether it was computed for this request, or where else it came from.
     pub source: AnswerSource,
     /// Where the time went; all zero if it was not computed for this request.

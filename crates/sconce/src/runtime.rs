@@ -5,6 +5,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sconce_cache::FeatureStats;
+
+use crate::prepare::PreparedInputs;
 use crate::{AnswerCache, Model, RuntimeBuilder, UnknownModel};
 
 /// What is left to the cache's tiers on leaving.
@@ -19,6 +22,7 @@ pub struct Runtime {
     models: Arc<BTreeMap<String, Model>>,
     cpu_threads: NonZeroUsize,
     cache: Option<Arc<AnswerCache>>,
+    features: Option<Arc<PreparedInputs>>,
 }
 
 impl Runtime {
@@ -32,8 +36,9 @@ impl Runtime {
         models: BTreeMap<String, Model>,
         cpu_threads: NonZeroUsize,
         cache: Option<Arc<AnswerCache>>,
+        features: Option<Arc<PreparedInputs>>,
     ) -> Self {
-        Self { models: Arc::new(models), cpu_threads, cache }
+        Self { models: Arc::new(models), cpu_threads, cache, features }
     }
 
     /// The model of that name.
@@ -62,6 +67,12 @@ impl Runtime {
     #[must_use]
     pub fn cache(&self) -> Option<&AnswerCache> {
         self.cache.as_deref()
+    }
+
+    /// What the cache of prepared inputs has done and holds, if there is one.
+    #[must_use]
+    pub fn feature_stats(&self) -> Option<FeatureStats> {
+        self.features.as_ref().map(|features| features.stats())
     }
 
     /// Refuses new work, answers what waits, and returns when the device threads have ended and what was to be cached is

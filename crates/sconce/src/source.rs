@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use sconce_models::Precision;
+use sconce_cache::CrossPrecision;
+use sconce_models::{DeviceName, Precision};
 
 /// A model directory, with what is asked of the model beyond its `sconce.toml`. Made from anything that is a path.
 ///
@@ -26,14 +27,21 @@ pub struct ModelSource {
     /// What its network is computed in; `None`: what `sconce.toml` says, else f32. One that the model does not have is
     /// refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
     pub precision: Option<Precision>,
-    /// Whether the runtime's cache, if it has one, keeps this model's answers.
+    /// Where its network runs; `None`: where the runtime's models do, which is the CPU unless
+    /// [`RuntimeBuilder::device`](crate::RuntimeBuilder::device) says otherwise.
+    pub device: Option<DeviceName>,
+    /// Whether the runtime's cache, if it has one, keeps this model's answers; `sconce.toml` can say no, too.
     pub cached: bool,
+    /// Whether an answer that a higher precision made may be given from the cache; `None`: what `sconce.toml` says, else what the
+    /// runtime does.
+    pub cross_precision: Option<CrossPrecision>,
 }
 
 impl ModelSource {
     /// The model in `directory`, with nothing asked of it.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), name: None, precision: None, cached: true }
+        let directory = directory.into();
+        Self { directory, name: None, precision: None, device: None, cached: true, cross_precision: None }
     }
 
     /// Names the model.
@@ -46,6 +54,18 @@ impl ModelSource {
     #[must_use]
     pub fn uncached(self) -> Self {
         Self { cached: false, ..self }
+    }
+
+    /// Says where it runs.
+    #[must_use]
+    pub fn device(self, device: DeviceName) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
+    /// Says whether an answer that a higher precision made may be given from the cache.
+    #[must_use]
+    pub fn cross_precision(self, policy: CrossPrecision) -> Self {
+        Self { cross_precision: Some(policy), ..self }
     }
 
     /// Asks for a precision.

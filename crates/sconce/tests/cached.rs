@@ -1,10 +1,11 @@
 //! The cache in the path of a request, on the models that ship.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sconce::cache::{MemoryConfig, SqliteConfig, SqliteTier, TierConfig};
+use sconce::cache::{CrossPrecision, MemoryConfig, SqliteConfig, SqliteTier, TierConfig};
 use sconce::{
     AnswerCache, AnswerSource, Array, ArrayData, BatcherConfig, InferError, Input, InputError, Model, ModelSource,
     Precision, Request, Runtime, RuntimeBuilder, Truncation,
@@ -171,4 +172,61 @@ async fn a_cache_is_shared_by_the_models_of_a_runtime_and_by_runtimes() {
         }
     }
     assert_eq!(cache.stats().computed, 2);
+}
+
+#[tokio::test]
+async fn a_higher_precision_answers_for_a_lower_one_where_the_policy_allows_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = copy_of(SENTIMENT, directory.path()).unwrap();
+    let cache = Arc::new(in_memory());
+    let answer = async |precision, policy: Option<CrossPrecision>, settings: &str, text: &str| {
+        std::fs::write(copy.join("sconce.toml"), settings).unwrap();
+        let source = ModelSource { cross_precision: policy, ..ModelSource::new(&copy).precision(precision) };
+        let (_runtime, model) = build(Runtime::builder().model(source).cache(Arc::clone(&cache)));
+        let answer = model.infer(text).await.unwrap();
+        (answer.source.name(), answer.precision)
+    };
+    let (f32, int8, higher) = (Precision::F32, Precision::Int8, Some(CrossPrecision::Higher));
+    assert_eq!(answer(f32, None, "", "a lovely day").await, ("computed", f32));
+    assert_eq!(answer(int8, higher, "", "a lovely day").await, ("memory", f32));
+    assert_eq!(answer(int8, None, "[cache]\nhigher_precisions = true", "a lovely day").await, ("memory", f32));
+    let never = Some(CrossPrecision::Never);
+    assert_eq!(answer(int8, never, "[cache]\nhigher_precisions = true", "a lovely day").await, ("computed", int8));
+    assert_eq!(answer(int8, higher, "", "a lovely day").await, ("memory", int8), "its own goes first");
+
+    assert_eq!(answer(int8, None, "", "a dull day").await, ("computed", int8));
+    assert_eq!(answer(f32, higher, "", "a dull day").await, ("computed", f32), "a lower one never answers");
+    assert_eq!(answer(f32, None, "[cache]\nanswers = false", "a dull day").await, ("computed", f32));
+}
+
+#[tokio::test]
+async fn an_input_is_prepared_once_for_all_who_want_it_computed() {
+    let (runtime, _) = build(
+        Runtime::builder()
+            .model(ModelSource::new(zoo(SENTIMENT)).name("plain"))
+            .model(ModelSource::new(zoo(SENTIMENT)).name("small").precision(Precision::Int8))
+            .model(zoo("digits-cnn"))
+            .feature_cache(NonZeroU64::new(1 << 20).unwrap()),
+    );
+    let plain = runtime.model("plain").unwrap();
+    let first = ask(plain, "What a wonderful day!").await;
+    assert_eq!(ask(plain, "What a wonderful day!").await, first);
+    assert_eq!(ask(plain, Input::Bytes(b"What a wonderful day!".to_vec())).await, first);
+    let blocking = {
+        let plain = plain.clone();
+        tokio::task::spawn_blocking(move || plain.infer_blocking("What a wonderful day!").unwrap().output)
+    };
+    assert_eq!(blocking.await.unwrap(), first.1);
+    ask(runtime.model("small").unwrap(), "What a wonderful day!").await;
+    let stats = runtime.feature_stats().unwrap();
+    assert_eq!((stats.hits, stats.misses), (4, 1), "the other precision reads the same tokens");
+    ask(plain, Request::new("What a wonderful day!").truncation(Truncation::Refuse)).await;
+    let pixels = || Input::Array(Array { shape: vec![1, 8, 8], data: ArrayData::F32(vec![0.5; 64]) });
+    for _ in 0..2 {
+        ask(runtime.model("digits-cnn").unwrap(), pixels()).await;
+    }
+    let stats = runtime.feature_stats().unwrap();
+    assert_eq!((stats.hits, stats.misses), (5, 3));
+    let empty = plain.infer("   ").await;
+    assert!(matches!(empty, Err(InferError::Input(InputError::Empty { .. }))), "{empty:?}");
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce::models::{
-    Classification, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError, LoadedModel,
-    ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature, Target, Task, Truncation,
+    Classification, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError,
+    LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature, Target, Task,
+    Truncation,
 };
 use sconce::{BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
@@ -57,6 +58,7 @@ fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, Load
             input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
             task: Task::Classification { labels: Arc::clone(&labels) },
             precision: target.precision,
+            device: DeviceName::of(&target.device),
             parameters: target.team.threads().get(),
         },
         processor: Arc::new(Parity { labels }),

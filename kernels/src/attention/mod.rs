@@ -5,6 +5,10 @@
 //! Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135), so memory does not grow with the square of the
 //! length. A sequence's result does not depend on the others, to the bit.
 
+#[cfg(test)]
+pub(crate) mod cases;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 mod simd;
 #[cfg(test)]

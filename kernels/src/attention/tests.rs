@@ -1,73 +1,44 @@
 use std::num::NonZeroUsize;
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-
-use super::{Scratch, attend, attention, reference};
+use super::cases::{Case, TOLERANCE, cases, huge_scores, numbers};
+use super::{Scratch, attend, attention};
+use crate::encoder::rows_of;
 use crate::rows::{Rows, RowsMut};
 use crate::{Isa, Team};
-
-fn numbers(seed: u64, count: usize, size: f32) -> Vec<f32> {
-    let mut random = StdRng::seed_from_u64(seed);
-    (0..count).map(|_| random.random_range(-size..size)).collect()
-}
-
-/// The columns of one part (query, key or value) and head.
-fn columns(packed: &[f32], tokens: usize, heads: usize, size: usize, part: usize, head: usize) -> Vec<f32> {
-    let first = (part * heads + head) * size;
-    packed.chunks_exact(3 * heads * size).take(tokens).flat_map(|row| row[first..first + size].to_vec()).collect()
-}
 
 #[test]
 fn every_instruction_set_agrees_with_the_reference_at_every_length_and_head_size() {
     let mut scratch = Scratch::default(); // used again with what earlier cases left in it
-    for (tokens, heads, size) in [
-        (1, 1, 1),
-        (2, 3, 4),
-        (7, 2, 32),
-        (16, 2, 64),
-        (33, 1, 33),
-        (64, 12, 32),
-        (255, 1, 8),
-        (257, 2, 16),
-        (520, 1, 64),
-    ] {
-        // Large enough that softmax picks out single keys.
-        let packed = numbers(tokens as u64, tokens * 3 * heads * size, 2.0);
+    for case in cases() {
+        let expected = case.expected(&case.packed);
         for isa in Isa::available() {
-            let hidden = heads * size;
-            let mut out = vec![f32::NAN; tokens * hidden];
-            let rows = Rows::new(&packed, tokens, 3 * hidden, 3 * hidden);
-            attend(*isa, rows, heads, 0..heads, RowsMut::new(&mut out, tokens, hidden, hidden), &mut scratch);
-            for head in 0..heads {
-                let part = |part| columns(&packed, tokens, heads, size, part, head);
-                let expected = reference::attention(&part(0), &part(1), &part(2), size);
-                for token in 0..tokens {
-                    for column in 0..size {
-                        let (got, expected) =
-                            (out[token * hidden + head * size + column], expected[token * size + column]);
-                        let error = (f64::from(got) - expected).abs();
-                        assert!(error < 2e-5, "{isa} {tokens}x{heads}x{size} at {token}, {column}: {got} {expected}");
-                    }
-                }
+            let got = run(*isa, &case, &mut scratch);
+            for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let Case { lengths, heads, size, .. } = &case;
+                let error = (f64::from(*got) - expected).abs();
+                assert!(error < TOLERANCE, "{isa} {lengths:?}x{heads}x{size} at {at}: {got} {expected}");
             }
         }
     }
 }
 
+/// Each sequence by itself.
+fn run(isa: Isa, case: &Case, scratch: &mut Scratch) -> Vec<f32> {
+    let (tokens, heads, hidden) = (case.tokens(), case.heads, case.hidden());
+    let mut out = vec![f32::NAN; tokens * hidden];
+    let packed = Rows::new(&case.packed, tokens, 3 * hidden, 3 * hidden);
+    let mut to = RowsMut::new(&mut out, tokens, hidden, hidden);
+    for rows in rows_of(&case.lengths) {
+        let out = to.part(rows.clone(), 0..hidden);
+        attend(isa, packed.part(rows, 0..3 * hidden), heads, 0..heads, out, scratch);
+    }
+    out
+}
+
 #[test]
 fn huge_scores_neither_overflow_nor_vanish() {
-    // 300 keys in two blocks; the winner is in the second, 2,000 above the others.
-    let tokens = 300;
-    let mut packed = vec![0.0; tokens * 3 * 8];
-    for (token, row) in packed.chunks_exact_mut(24).enumerate() {
-        row[0] = 1000.0;
-        row[8] = if token == 290 { 1.0 } else { -1.0 };
-        row[16] = token as f32;
-    }
     for isa in Isa::available() {
-        let mut out = vec![f32::NAN; tokens * 8];
-        let rows = Rows::new(&packed, tokens, 24, 24);
-        attend(*isa, rows, 1, 0..1, RowsMut::new(&mut out, tokens, 8, 8), &mut Scratch::default());
+        let out = run(*isa, &huge_scores(), &mut Scratch::default());
         assert!(
             out.chunks_exact(8).all(|row| (row[0] - 290.0).abs() < 1e-3 && row[1] == 0.0),
             "{isa}: {:?}",

@@ -9,6 +9,10 @@
 //! The limits hold: `gelu(∞) = ∞`, `gelu(-∞) = 0`; NaN stays NaN. An element's result depends on its value and bias
 //! alone, never on its position or its neighbours.
 
+#[cfg(test)]
+pub(crate) mod cases;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod gelu;
 pub mod reference;
 mod simd;

@@ -1,6 +1,7 @@
 use candle_core::{Device, Tensor};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
+use super::cases::{Case, LIMITS, cases};
 use super::{GeluForm, bias_gelu, bias_gelu_tensor, reference, simd};
 use crate::{Isa, KernelError};
 
@@ -19,19 +20,14 @@ fn relative_error(got: f32, expected: f64, x: f32) -> f64 {
 
 #[test]
 fn every_implementation_agrees_with_the_reference_at_every_size() {
-    let mut random = StdRng::seed_from_u64(1);
-    for columns in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 384, 1536] {
-        for rows in [0, 1, 2, 5] {
-            let values: Vec<f32> = (0..rows * columns).map(|_| random.random_range(-6.0..6.0)).collect();
-            let bias: Vec<f32> = (0..columns).map(|_| random.random_range(-1.0..1.0)).collect();
-            for (form, isa) in FORMS.into_iter().flat_map(|form| Isa::available().iter().map(move |isa| (form, isa))) {
-                let expected = reference::bias_gelu(&values, &bias, form);
-                let mut got = values.clone();
-                run(*isa, &mut got, &bias, form);
-                for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                    let error = relative_error(*got, *expected, values[at] + bias[at % columns]);
-                    assert!(error <= TOLERANCE, "{isa} {form:?} {rows}x{columns} at {at}: {got} for {expected}");
-                }
+    for Case { rows, columns, values, bias } in cases() {
+        for (form, isa) in FORMS.into_iter().flat_map(|form| Isa::available().iter().map(move |isa| (form, isa))) {
+            let expected = reference::bias_gelu(&values, &bias, form);
+            let mut got = values.clone();
+            run(*isa, &mut got, &bias, form);
+            for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let error = relative_error(*got, *expected, values[at] + bias[at % columns]);
+                assert!(error <= TOLERANCE, "{isa} {form:?} {rows}x{columns} at {at}: {got} for {expected}");
             }
         }
     }
@@ -57,22 +53,9 @@ fn the_error_stays_within_the_documented_bound_on_a_dense_grid() {
 
 #[test]
 fn infinities_zeros_huge_and_tiny_values_have_their_limits_and_nan_stays_nan() {
-    let cases = [
-        (f32::INFINITY, f32::INFINITY),
-        (f32::NEG_INFINITY, 0.0),
-        (0.0, 0.0),
-        (-0.0, 0.0),
-        (f32::MAX, f32::MAX),
-        (f32::MIN, 0.0),
-        (f32::MIN_POSITIVE, f32::MIN_POSITIVE / 2.0),
-        (-f32::MIN_POSITIVE, -f32::MIN_POSITIVE / 2.0),
-        (1e-40, 5e-41),
-        (100.0, 100.0),
-        (-100.0, 0.0),
-    ];
     for form in FORMS {
         for isa in Isa::available() {
-            for (x, limit) in cases {
+            for (x, limit) in LIMITS {
                 // In every lane of a vector and in the rest after it.
                 let mut row = vec![x; 19];
                 run(*isa, &mut row, &[0.0; 19], form);

@@ -1,6 +1,10 @@
 //! Tables of vectors, and the sum of three rows that begins an encoder:
 //! `layer_norm(words[id] + segments[segment] + positions[position])` (Devlin et al., arXiv:1810.04805).
 
+#[cfg(test)]
+pub(crate) mod cases;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -92,6 +96,32 @@ pub struct Embeddings {
     norm: LayerNorm,
 }
 
+/// Rows of the tables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    words: usize,
+    segments: usize,
+    positions: usize,
+}
+
+impl Bounds {
+    /// Names the first number that is in no table.
+    pub(crate) fn check(self, ids: &[u32], segments: &[u32], lengths: &[usize]) -> Result<(), KernelError> {
+        for (name, numbers, rows) in [("token id", ids, self.words), ("segment", segments, self.segments)] {
+            if let Some(number) = numbers.iter().find(|number| **number as usize >= rows) {
+                return Err(KernelError::Mismatch { what: format!("{name} {number}; the table has {rows}") });
+            }
+        }
+        match lengths.iter().find(|length| !(1..=self.positions).contains(length)) {
+            Some(length) => {
+                let what = format!("a sequence of {length} tokens; the model takes 1 to {}", self.positions);
+                Err(KernelError::Mismatch { what })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Embeddings {
     /// Puts tables of one width together.
     ///
@@ -118,21 +148,9 @@ impl Embeddings {
         self.words.bytes() + self.positions.bytes() + self.segments.bytes()
     }
 
-    /// Names the first number that is in no table.
-    pub(crate) fn check(&self, ids: &[u32], segments: &[u32], lengths: &[usize]) -> Result<(), KernelError> {
-        let tables = [("token id", ids, &self.words), ("segment", segments, &self.segments)];
-        for (name, numbers, table) in tables {
-            if let Some(number) = numbers.iter().find(|number| **number as usize >= table.rows) {
-                return Err(KernelError::Mismatch { what: format!("{name} {number}; the table has {}", table.rows) });
-            }
-        }
-        match lengths.iter().find(|length| !(1..=self.positions.rows).contains(length)) {
-            Some(length) => {
-                let what = format!("a sequence of {length} tokens; the model takes 1 to {}", self.positions.rows);
-                Err(KernelError::Mismatch { what })
-            }
-            None => Ok(()),
-        }
+    /// What can be looked up.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { words: self.words.rows, segments: self.segments.rows, positions: self.positions.rows }
     }
 
     /// The normalised sums for the tokens of one sequence from position 0, all of them within the tables.

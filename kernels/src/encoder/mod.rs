@@ -12,15 +12,23 @@
 //! (`columns.rs`); `plan.rs` decides. The bits of a token's vector depend on its own sequence alone, never on the batch
 //! around it or on the threads.
 
+#[cfg(test)]
+pub(crate) mod cases;
 mod columns;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod plan;
 mod scratch;
 mod sequences;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use plan::{Costs, Plan};
 pub use scratch::Scratch;
+#[cfg(test)]
+pub(crate) use sequences::rows_of;
+pub use weights::{Dense, LayerWeights};
 
 use crate::embedding::Embeddings;
 use crate::linear::{Activation, Linear};
@@ -136,7 +144,7 @@ impl Encoder {
             let what = format!("{count} tokens, but {lengths:?} ids, segments and rows of output");
             return Err(KernelError::Mismatch { what });
         }
-        self.embeddings.check(tokens.ids, tokens.segments, tokens.lengths)?;
+        self.embeddings.bounds().check(tokens.ids, tokens.segments, tokens.lengths)?;
         let out = RowsMut::new(out, count, self.hidden, self.hidden);
         let costs = Costs { hidden: self.hidden, inner: self.inner };
         match plan::plan(tokens.lengths, team.threads().get(), costs, &mut scratch.parts) {

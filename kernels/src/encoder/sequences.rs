@@ -151,7 +151,7 @@ impl PartScratch {
 }
 
 /// The rows of each sequence, one after the other.
-pub(super) fn rows_of(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> + '_ {
+pub(crate) fn rows_of(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> + '_ {
     lengths.iter().scan(0, |end, length| {
         let start = *end;
         *end += length;

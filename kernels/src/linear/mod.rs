@@ -16,6 +16,10 @@
 //! without the packing of x: at the sizes of encoders it fits the second-level cache as it is.
 
 mod blocks;
+#[cfg(test)]
+pub(crate) mod cases;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod f32;
 pub(crate) mod int8;
 pub mod reference;

@@ -41,7 +41,7 @@ pub fn linear_int8(x: &[f32], weight: &[f32], bias: &[f32], inputs: usize, max_a
     y
 }
 
-fn activate(y: f64, activation: Activation) -> f64 {
+pub(crate) fn activate(y: f64, activation: Activation) -> f64 {
     match activation {
         Activation::Identity => y,
         Activation::Relu => y.max(0.0),

@@ -1,13 +1,10 @@
 use std::num::NonZeroUsize;
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{SeedableRng as _, rngs::StdRng};
 
+use super::cases::{ACTIVATIONS, Case, cases, int8_cases, numbers};
 use super::*;
 use crate::bias_gelu::GeluForm;
-
-fn numbers(random: &mut StdRng, count: usize) -> Vec<f32> {
-    (0..count).map(|_| random.random_range(-1.0..1.0)).collect()
-}
 
 fn team(threads: usize) -> Team {
     Team::new(NonZeroUsize::new(threads).unwrap()).unwrap()
@@ -32,51 +29,45 @@ fn each_layer(inputs: usize, outputs: usize, format: WeightFormat, check: impl F
 
 #[test]
 fn f32_agrees_with_the_reference_at_every_size_and_activation() {
-    let activations =
-        [Activation::Identity, Activation::Relu, Activation::Gelu(GeluForm::Erf), Activation::Gelu(GeluForm::Tanh)];
-    for (inputs, outputs) in [(1, 1), (3, 5), (16, 16), (31, 33), (64, 32), (100, 48), (128, 130), (384, 65)] {
-        each_layer(inputs, outputs, WeightFormat::F32, |layer, weight, bias| {
-            let mut random = StdRng::seed_from_u64(7);
-            for rows in [0, 1, 2, 5, 6, 7, 11, 12, 13, 24, 25, 97] {
-                let x = numbers(&mut random, rows * inputs);
-                for activation in activations {
-                    let mut y = vec![f32::NAN; rows * outputs];
-                    layer.forward(&team(1), &x, &mut y, activation).unwrap();
-                    let expected = reference::linear(&x, weight, bias, inputs, activation);
-                    for (at, (got, expected)) in y.iter().zip(&expected).enumerate() {
-                        let bound = 1e-6 * (inputs as f64).sqrt().max(1.0) + 3e-7;
-                        assert!(
-                            (f64::from(*got) - expected).abs() <= bound,
-                            "{layer:?} {rows} rows {activation:?} at {at}: {got} for {expected}"
-                        );
-                    }
+    for Case { inputs, outputs, weight, bias, x } in cases() {
+        let bound = 1e-6 * (inputs as f64).sqrt().max(1.0) + 3e-7;
+        for (x, activation) in x.iter().flat_map(|x| ACTIVATIONS.map(|activation| (x, activation))) {
+            let rows = x.len() / inputs;
+            let expected = reference::linear(x, &weight, &bias, inputs, activation);
+            for isa in Isa::available() {
+                let layer = Linear::for_isa(*isa, &weight, Some(&bias), inputs, outputs, WeightFormat::F32).unwrap();
+                let mut y = vec![f32::NAN; rows * outputs];
+                layer.forward(&team(1), x, &mut y, activation).unwrap();
+                for (at, (got, expected)) in y.iter().zip(&expected).enumerate() {
+                    assert!(
+                        (f64::from(*got) - expected).abs() <= bound,
+                        "{layer:?} {rows} rows {activation:?} at {at}: {got} for {expected}"
+                    );
                 }
             }
-        });
+        }
     }
 }
 
 #[test]
 fn int8_agrees_with_exact_sums_of_what_was_quantised() {
-    for (inputs, outputs) in [(1, 1), (4, 16), (5, 7), (63, 33), (384, 32), (1536, 40)] {
-        each_layer(inputs, outputs, WeightFormat::Int8, |layer, weight, bias| {
-            let mut random = StdRng::seed_from_u64(8);
-            for rows in [1, 3, 4, 6, 12, 13, 26] {
-                let x = numbers(&mut random, rows * inputs);
-                let mut y = vec![f32::NAN; rows * outputs];
-                layer.forward(&team(1), &x, &mut y, Activation::Identity).unwrap();
-                let expected = reference::linear_int8(&x, weight, bias, inputs, layer.isa.max_u8());
-                // Rounding of the result; and an instruction set without fused multiply-add may round one byte in
-                // some hundred thousand to the other side, which changes a sum by one weight.
-                let one_byte = 1.01 / 127.0 * 2.0 / f64::from(layer.isa.max_u8()) * 127.0;
-                let largest = expected.iter().fold(1.0, |largest: f64, y| largest.max(y.abs()));
-                for (at, (got, expected)) in y.iter().zip(&expected).enumerate() {
-                    let error = (f64::from(*got) - expected).abs();
-                    let bound = if layer.isa.name() == "portable" { one_byte } else { 0.0 } + 1e-6 * largest;
-                    assert!(error <= bound, "{layer:?} {rows} rows at {at}: {got} for {expected}");
-                }
+    for Case { inputs, outputs, weight, bias, x } in int8_cases() {
+        for (x, isa) in x.iter().flat_map(|x| Isa::available().iter().map(move |isa| (x, isa))) {
+            let layer = Linear::for_isa(*isa, &weight, Some(&bias), inputs, outputs, WeightFormat::Int8).unwrap();
+            let rows = x.len() / inputs;
+            let mut y = vec![f32::NAN; rows * outputs];
+            layer.forward(&team(1), x, &mut y, Activation::Identity).unwrap();
+            let expected = reference::linear_int8(x, &weight, &bias, inputs, isa.max_u8());
+            // Rounding of the result; and an instruction set without fused multiply-add may round one byte in
+            // some hundred thousand to the other side, which changes a sum by one weight.
+            let one_byte = 1.01 / 127.0 * 2.0 / f64::from(isa.max_u8()) * 127.0;
+            let largest = expected.iter().fold(1.0, |largest: f64, y| largest.max(y.abs()));
+            for (at, (got, expected)) in y.iter().zip(&expected).enumerate() {
+                let error = (f64::from(*got) - expected).abs();
+                let bound = if isa.name() == "portable" { one_byte } else { 0.0 } + 1e-6 * largest;
+                assert!(error <= bound, "{layer:?} {rows} rows at {at}: {got} for {expected}");
             }
-        });
+        }
     }
 }
 

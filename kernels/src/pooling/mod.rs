@@ -3,6 +3,10 @@
 //! [`Pooling::Mean`] is `Σ xᵢ / n`, [`Pooling::Cls`] the first token's; both optionally divided by their Euclidean
 //! length (Reimers and Gurevych, Sentence-BERT, arXiv:1908.10084).
 
+#[cfg(test)]
+pub(crate) mod cases;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 mod simd;
 #[cfg(test)]

@@ -1,26 +1,24 @@
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-
+use super::cases::{Case, cases};
 use super::{Pooling, normalize, pool, reference, simd};
 use crate::Isa;
+use crate::encoder::rows_of;
 use crate::rows::Rows;
 
 #[test]
 fn every_instruction_set_agrees_with_the_reference() {
-    let mut random = StdRng::seed_from_u64(1);
-    for (tokens, columns) in [(1, 1), (3, 7), (5, 8), (16, 17), (100, 384)] {
-        let values: Vec<f32> = (0..tokens * columns).map(|_| random.random_range(-1.0..1.0)).collect();
-        for pooling in [Pooling::Mean, Pooling::Cls] {
-            let expected = reference::pool(&values, columns, pooling);
-            for isa in Isa::available() {
-                let mut out = vec![f32::NAN; columns];
-                isa.run(simd::Pool { tokens: Rows::new(&values, tokens, columns, columns), pooling, out: &mut out });
-                let near = out.iter().zip(&expected).all(|(got, expected)| (f64::from(*got) - expected).abs() < 1e-6);
-                assert!(near, "{isa} {pooling:?} {tokens}x{columns}");
+    for Case { columns, lengths, tokens, pooling } in cases() {
+        let rows = rows_of(&lengths);
+        for (rows, isa) in rows.flat_map(|rows| Isa::available().iter().map(move |isa| (rows.clone(), isa))) {
+            let values = &tokens[rows.start * columns..rows.end * columns];
+            let expected = reference::pool(values, columns, pooling);
+            let mut out = vec![f32::NAN; columns];
+            isa.run(simd::Pool { tokens: Rows::new(values, rows.len(), columns, columns), pooling, out: &mut out });
+            let near = out.iter().zip(&expected).all(|(got, expected)| (f64::from(*got) - expected).abs() < 1e-6);
+            assert!(near, "{isa} {pooling:?} {rows:?}x{columns}");
 
-                isa.run(simd::Normalize(&mut out));
-                let length = out.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-                assert!((length - 1.0).abs() < 1e-6, "{isa} {columns}: {length}");
-            }
+            isa.run(simd::Normalize(&mut out));
+            let length = out.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+            assert!((length - 1.0).abs() < 1e-6, "{isa} {columns}: {length}");
         }
     }
 }

@@ -4,6 +4,10 @@
 //! (255 with VNNI, else 127): `s = (hi - lo)/m`, `z = round(-lo/s)`, `q = round(x/s) + z` within 0 to m, so that
 //! `x ≈ s·(q - z)` and 0 is exact. This is the `DynamicQuantizeLinear` of ONNX, per row. Halves go to even.
 
+#[cfg(test)]
+pub(crate) mod cases;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 mod simd;
 #[cfg(test)]

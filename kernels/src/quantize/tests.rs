@@ -1,19 +1,17 @@
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-
+use super::cases::{Case, cases};
 use super::{Quantized, reference};
 use crate::Isa;
 use crate::rows::Rows;
 
 #[test]
 fn every_instruction_set_agrees_with_the_reference_at_every_length() {
-    let mut random = StdRng::seed_from_u64(1);
-    for columns in [1, 2, 7, 8, 15, 16, 17, 33, 64, 100, 384] {
-        let x: Vec<f32> = (0..3 * columns).map(|_| random.random_range(-2.0..5.0)).collect();
+    for Case { columns, x } in cases() {
+        let rows = x.len() / columns;
         for isa in Isa::available() {
             let mut quantized = Quantized::default();
-            quantized.resize(3, columns);
-            quantized.quantize(*isa, Rows::new(&x, 3, columns, columns), 0..3);
-            let got = quantized.rows(0..3, columns);
+            quantized.resize(rows, columns);
+            quantized.quantize(*isa, Rows::new(&x, rows, columns, columns), 0..rows);
+            let got = quantized.rows(0..rows, columns);
             for (row, x) in x.chunks_exact(columns).enumerate() {
                 let (values, scale, zero) = reference::quantize_row(x, isa.max_u8());
                 assert_eq!((got.scales[row].to_bits(), got.zeros[row]), (scale.to_bits(), zero), "{isa} {columns}");

@@ -3,6 +3,10 @@
 //! `y = (v - mean(v)) / √(var(v) + ε) · γ + β` for each row `v` of `x + residual`, with the variance of the population,
 //! taken from the centred values so that nothing cancels.
 
+#[cfg(test)]
+pub(crate) mod cases;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 pub(crate) mod simd;
 #[cfg(test)]

@@ -1,5 +1,4 @@
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-
+use super::cases::cases;
 use super::{LayerNorm, reference};
 use crate::Isa;
 use crate::rows::{Rows, RowsMut};
@@ -15,17 +14,12 @@ fn run(isa: Isa, norm: &LayerNorm, x: &[f32], residual: &[f32]) -> Vec<f32> {
 
 #[test]
 fn every_instruction_set_agrees_with_the_reference_at_every_width() {
-    let mut random = StdRng::seed_from_u64(1);
-    let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| random.random_range(-3.0..3.0)).collect() };
-    for columns in [1, 2, 7, 8, 9, 16, 17, 31, 128, 384, 768] {
-        let (weight, bias) = (numbers(columns), numbers(columns));
-        let norm = LayerNorm::new(weight.clone(), bias.clone(), 1e-5).unwrap();
-        let (x, residual) = (numbers(3 * columns), numbers(3 * columns));
+    for case in cases() {
+        let (norm, expected) = (case.norm(), case.expected(&case.x, &case.residual));
         for isa in Isa::available() {
-            let got = run(*isa, &norm, &x, &residual);
-            let rows = x.chunks_exact(columns).zip(residual.chunks_exact(columns));
-            let expected = rows.flat_map(|(x, r)| reference::residual_norm(x, r, &weight, &bias, 1e-5));
-            for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
+            let got = run(*isa, &norm, &case.x, &case.residual);
+            for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let columns = case.columns();
                 assert!((f64::from(*got) - expected).abs() < 1e-5, "{isa} {columns} at {at}: {got} for {expected}");
             }
         }

@@ -1,6 +1,7 @@
 //! BERT as candle's operations, for devices that have no engine of their own.
 
 use candle_core::{Device, Tensor};
+use sconce_kernels::device::check_for_candle;
 
 use super::HeadKind;
 use super::config::Config;
@@ -23,6 +24,7 @@ impl TensorBert {
         head: HeadKind,
         device: &Device,
     ) -> Result<Self, LoadError> {
+        check_for_candle(device)?;
         let encoder = Encoder::load(directory, weights, prefix, config)?;
         let hidden = config.hidden_size;
         let head = match head {

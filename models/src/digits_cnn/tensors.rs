@@ -1,6 +1,7 @@
 //! The network as candle's operations, for devices that have no engine of their own.
 
 use candle_core::{Device, Result, Tensor};
+use sconce_kernels::device::check_for_candle;
 
 use super::Config;
 use crate::dense::Dense;
@@ -18,6 +19,7 @@ pub(super) struct TensorDigits {
 
 impl TensorDigits {
     pub(super) fn load(config: &Config, weights: &Weights, device: &Device) -> std::result::Result<Self, LoadError> {
+        check_for_candle(device)?;
         let [first, second] = config.channels;
         let [_, _, side] = config.sides();
         Ok(Self {

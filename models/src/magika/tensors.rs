@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 use sconce_kernels::bias_gelu::{GeluForm, bias_gelu_tensor};
+use sconce_kernels::device::check_for_candle;
 
 use super::Config;
 use crate::dense::Dense;
@@ -29,6 +30,7 @@ impl TensorMagika {
         labels: usize,
         device: &Device,
     ) -> std::result::Result<Self, LoadError> {
+        check_for_candle(device)?;
         let (positions, channels) = (config.positions(), config.channels());
         let embedding = weights.tensor("embed.weight", &[config.vocab_size, config.embed_dim])?;
         let embedding_bias = weights.tensor("embed.bias", &[config.embed_dim])?;

@@ -109,7 +109,7 @@ fn a_tokenizer_that_is_missing_or_broken_is_named() {
 
 #[test]
 fn settings_that_are_unknown_out_of_range_or_without_meaning_are_named() {
-    let cases: [(&str, &str, &[&str]); 10] = [
+    let cases: [(&str, &str, &[&str]); 11] = [
         ("encoder-mini", "[batching]\nmax_batchsize = 3", &["unknown field `max_batchsize`", "max_batch_size"]),
         ("encoder-mini", "[batch]", &["unknown field `batch`", "batching"]),
         ("encoder-mini", "[batching]\nmax_batch_size = 0", &["'batching.max_batch_size' is 0"]),
@@ -119,6 +119,7 @@ fn settings_that_are_unknown_out_of_range_or_without_meaning_are_named() {
         ("encoder-mini", "[model]\npooling = \"max\"", &["'model.pooling'", "unknown variant `max`", "mean"]),
         ("tiny-bert-sentiment", "[model]\npooling = \"cls\"", &["'model.pooling' has no meaning"]),
         ("digits-cnn", "[model]\nmax_tokens = 9", &["'model.max_tokens' has no meaning"]),
+        ("magika", "[model]\ncuda_graphs = true", &["'model.cuda_graphs' has no meaning"]),
         ("digits-cnn", "[model", &["sconce.toml is not valid"]),
     ];
     for (model, toml, parts) in cases {

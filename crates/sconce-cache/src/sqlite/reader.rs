@@ -6,16 +6,16 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::oneshot;
 
 use super::store::{now_ms, open_to_read};
-use super::{SqliteConfig, SqliteOpenError, tier_error};
+use super::{Call, SqliteConfig, SqliteOpenError, tier_error};
 use crate::Key;
 use crate::tier::{Found, TierError};
 
 const SELECT: &str = "SELECT key, expires_ms, value FROM entries WHERE id = ?1";
 
-/// A lookup on its way to a reader's thread.
-pub(super) struct ReadJob {
-    pub(super) keys: Vec<Key>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Found>, TierError>>,
+/// What is on its way to a reader's thread.
+pub(super) enum ReadJob {
+    Get { keys: Vec<Key>, reply: oneshot::Sender<Result<Vec<Found>, TierError>> },
+    Call(Call),
 }
 
 /// Reads the file on the caller's thread, for tools that are not async; [`SqliteTier`](super::SqliteTier) has some on threads
@@ -52,10 +52,14 @@ impl SqliteReader {
 
     /// Answers jobs until there can be no more.
     pub(super) fn run(&mut self, jobs: &Receiver<ReadJob>) {
-        for ReadJob { keys, reply } in jobs {
-            // Its caller's time may be over by now.
-            if !reply.is_closed() {
-                reply.send(self.get_many(&keys)).ok();
+        for job in jobs {
+            match job {
+                // Its caller's time may be over by now.
+                ReadJob::Get { reply, .. } if reply.is_closed() => {}
+                ReadJob::Get { keys, reply } => {
+                    reply.send(self.get_many(&keys)).ok();
+                }
+                ReadJob::Call(call) => call(&self.connection),
             }
         }
     }

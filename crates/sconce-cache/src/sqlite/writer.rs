@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::store::{now_ms, open_to_write};
-use super::{SqliteConfig, SqliteOpenError, tier_error};
+use super::{Call, SqliteConfig, SqliteOpenError, tier_error};
 use crate::tier::TierError;
 use crate::{Key, Value};
 
@@ -21,8 +21,14 @@ const INSERT: &str = "INSERT OR REPLACE INTO entries (id, key, expires_ms, value
 const SWEEP: &str =
     "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE expires_ms <= ?1 ORDER BY expires_ms LIMIT 256)";
 
-/// Entries on their way to the writer's thread.
-pub(super) struct WriteJob {
+/// What is on its way to the writer's thread.
+pub(super) enum WriteJob {
+    Put(PutJob),
+    Call(Call),
+}
+
+/// Entries to write.
+pub(super) struct PutJob {
     pub(super) entries: Vec<(Key, Value)>,
     pub(super) reply: oneshot::Sender<Result<(), TierError>>,
 }
@@ -40,22 +46,42 @@ impl Writer {
     /// Writes until there can be no more jobs.
     pub(super) fn run(mut self, jobs: &Receiver<WriteJob>) {
         while let Ok(first) = jobs.recv() {
-            let mut bytes = weight(&first);
-            let mut batch = vec![first];
-            while batch.len() < MAX_JOBS && bytes < MAX_BYTES {
-                let Ok(job) = jobs.try_recv() else { break };
-                bytes += weight(&job);
-                batch.push(job);
+            let mut call = None;
+            match first {
+                WriteJob::Call(first) => call = Some(first),
+                WriteJob::Put(first) => self.put(first, jobs, &mut call),
             }
-            let written = self.write(&batch).map_err(tier_error);
-            for job in batch {
-                // Whoever waited may have gone.
-                job.reply.send(written.clone()).ok();
+            if let Some(call) = call {
+                call(&self.connection);
             }
         }
     }
 
-    fn write(&mut self, batch: &[WriteJob]) -> Result<(), rusqlite::Error> {
+    /// Writes `first` and what else waits to be written, up to a call.
+    fn put(&mut self, first: PutJob, jobs: &Receiver<WriteJob>, call: &mut Option<Call>) {
+        let mut bytes = weight(&first);
+        let mut batch = vec![first];
+        while batch.len() < MAX_JOBS && bytes < MAX_BYTES {
+            match jobs.try_recv() {
+                Ok(WriteJob::Put(job)) => {
+                    bytes += weight(&job);
+                    batch.push(job);
+                }
+                Ok(WriteJob::Call(next)) => {
+                    *call = Some(next);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let written = self.write(&batch).map_err(tier_error);
+        for job in batch {
+            // Whoever waited may have gone.
+            job.reply.send(written.clone()).ok();
+        }
+    }
+
+    fn write(&mut self, batch: &[PutJob]) -> Result<(), rusqlite::Error> {
         let now_ms = now_ms();
         let ttl_ms = self.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
         let expires_ms = ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
@@ -73,6 +99,6 @@ impl Writer {
     }
 }
 
-fn weight(job: &WriteJob) -> usize {
+fn weight(job: &PutJob) -> usize {
     job.entries.iter().map(|(_, value)| value.encoded().len()).sum()
 }

@@ -6,4 +6,5 @@ mod faults;
 mod redis;
 mod replicas;
 mod stack;
+mod stored;
 mod support;

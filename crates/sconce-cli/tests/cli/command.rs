@@ -39,7 +39,7 @@ impl Ended {
 pub(crate) fn sconce(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
     command.args(args).env("SCONCE_HOME", "/nonexistent");
-    for set_outside in ["SCONCE_MODELS", "SCONCE_CPU_THREADS", "RUST_LOG"] {
+    for set_outside in ["SCONCE_MODELS", "SCONCE_CPU_THREADS", "SCONCE_DEVICE", "RUST_LOG"] {
         command.env_remove(set_outside);
     }
     command

@@ -1,6 +1,7 @@
 //! The real binary on the real models of the zoo.
 
 mod command;
+mod devices;
 mod hub;
 mod infer;
 mod models;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::command::{ended, path, run, sconce, zoo};
 use crate::serve::{Server, classify};
 
-const ALL: &str = "f32, int8, q8_0, q4k";
+const ALL: &str = "f32, f16, bf16, int8, q8_0, q4k";
 
 #[test]
 fn an_embedding_in_each_precision_says_which_and_is_near_that_in_f32() {

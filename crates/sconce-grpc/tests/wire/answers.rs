@@ -142,7 +142,7 @@ async fn a_long_text_is_truncated_and_said_to_be_or_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_and_the_configuration_say_which_precision_made_it() {
+async fn an_answer_and_the_configuration_say_which_precision_made_it_on_which_device() {
     for precision in [Precision::F32, Precision::Int8] {
         let source = ModelSource::new(zoo().join(SENTIMENT)).precision(precision);
         let server = Server::of(Runtime::builder().model(source).build().unwrap()).await;
@@ -150,9 +150,12 @@ async fn an_answer_and_the_configuration_say_which_precision_made_it() {
         let response = client.model_infer(texts(SENTIMENT, &["What a wonderful day!"; 2])).await.unwrap().into_inner();
         let said = response.parameters["precision"].parameter_choice.clone();
         assert_eq!(said, Some(ParameterChoice::StringParam(precision.to_string())));
+        let device = Some(ParameterChoice::StringParam("cpu".to_owned()));
+        assert_eq!(response.parameters["device"].parameter_choice, device);
         let request = ModelConfigRequest { name: SENTIMENT.into(), version: String::new() };
         let config = client.model_config(request).await.unwrap().into_inner().config.unwrap();
         assert_eq!(config.parameters["precision"].string_value, precision.to_string());
+        assert_eq!(config.parameters["device"].string_value, "cpu");
     }
 }
 

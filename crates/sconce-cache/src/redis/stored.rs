@@ -1,0 +1,121 @@
+//! Counting, copying and deleting entries.
+
+use bytes::Bytes;
+use redis::RedisError;
+
+use super::RedisTier;
+use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor};
+use crate::tier::{TierError, TierFuture};
+
+/// Names that Redis looks at for each step of a walk.
+const STEP: usize = 1000;
+const KEY_BYTES: usize = 32;
+
+impl StoredTier for RedisTier {
+    fn usage(&self) -> TierFuture<'_, Result<Usage, TierError>> {
+        Box::pin(async {
+            let (mut usage, mut cursor) = (Usage::default(), Some(0));
+            while let Some(at) = cursor {
+                let (next, names) = self.names(at, STEP).await.map_err(TierError::unavailable)?;
+                let lengths = self.lengths(&names).await.map_err(TierError::unavailable)?;
+                usage.entries += names.len() as u64;
+                usage.bytes += lengths.iter().sum::<u64>();
+                cursor = next;
+            }
+            Ok(usage)
+        })
+    }
+
+    fn scan(&self, from: Option<Cursor>, max: usize) -> TierFuture<'_, Result<Scanned, TierError>> {
+        Box::pin(async move {
+            let at = match from {
+                None => 0,
+                Some(Cursor(Position::Cursor(at))) => at,
+                Some(_) => return Err(foreign_cursor()),
+            };
+            let (next, names) = self.names(at, max).await.map_err(TierError::unavailable)?;
+            let mut scanned = Scanned { next: next.map(|at| Cursor(Position::Cursor(at))), ..Scanned::default() };
+            let values = self.values(&names).await.map_err(TierError::unavailable)?;
+            for (name, value) in names.iter().zip(values) {
+                // One that has run out in between is none.
+                if let Some(value) = value {
+                    scanned.add(&name[self.prefix.len()..], Bytes::from(value));
+                }
+            }
+            Ok(scanned)
+        })
+    }
+
+    /// Redis deletes what is over by itself.
+    fn purge(&self, what: Purge) -> TierFuture<'_, Result<u64, TierError>> {
+        Box::pin(async move {
+            let (mut deleted, mut cursor) = (0, (what == Purge::All).then_some(0));
+            while let Some(at) = cursor {
+                let (next, names) = self.names(at, STEP).await.map_err(TierError::unavailable)?;
+                deleted += self.unlink(&names).await.map_err(TierError::unavailable)?;
+                cursor = next;
+            }
+            Ok(deleted)
+        })
+    }
+}
+
+impl RedisTier {
+    /// Names of entries, among `count` names that are looked at; and where to go on.
+    async fn names(&self, cursor: u64, count: usize) -> Result<(Option<u64>, Vec<Vec<u8>>), RedisError> {
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(pattern(&self.prefix)).arg("COUNT").arg(count.max(1));
+        let (next, mut names): (u64, Vec<Vec<u8>>) = command.query_async(&mut self.connection.clone()).await?;
+        // Locks have longer names.
+        names.retain(|name| name.len() == self.prefix.len() + KEY_BYTES);
+        Ok(((next != 0).then_some(next), names))
+    }
+
+    async fn lengths(&self, names: &[Vec<u8>]) -> Result<Vec<u64>, RedisError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = redis::pipe();
+        for name in names {
+            pipeline.cmd("STRLEN").arg(name);
+        }
+        pipeline.query_async(&mut self.connection.clone()).await
+    }
+
+    async fn values(&self, names: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, RedisError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        redis::cmd("MGET").arg(names).query_async(&mut self.connection.clone()).await
+    }
+
+    async fn unlink(&self, names: &[Vec<u8>]) -> Result<u64, RedisError> {
+        if names.is_empty() {
+            return Ok(0);
+        }
+        redis::cmd("UNLINK").arg(names).query_async(&mut self.connection.clone()).await
+    }
+}
+
+/// What is special to Redis's patterns stands for itself.
+fn pattern(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len() + 1);
+    for character in prefix.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern + "*"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_stands_for_itself() {
+        assert_eq!(pattern("sconce:"), "sconce:*");
+        assert_eq!(pattern(r"a*[b]?\"), r"a\*\[b\]\?\\*");
+    }
+}

@@ -1,0 +1,265 @@
+//! Under which keys a model's answers and prepared inputs are kept.
+
+use std::borrow::Cow;
+
+use sconce_cache::{CrossPrecision, Digest, Dtype, Input as KeyInput, Key, KeyFields, Parameter};
+use sconce_models::{Array, ArrayData, Input, InputKind, Precision, Signature, Truncation};
+
+use super::FileDigests;
+
+/// Everything that the answers of a model depend on, but for the request.
+pub(crate) struct AnswerKeys {
+    name: String,
+    files: FileDigests,
+    precision: Precision,
+    /// Precisions whose answers may be given instead, nearest first.
+    instead: Vec<Precision>,
+    /// Devices of one class give the same bits.
+    device_class: String,
+    reads_text: bool,
+}
+
+/// Where an answer may be found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub(crate) key: Key,
+    /// Of the same answer in higher precisions, where the policy allows them.
+    pub(crate) instead: Vec<Key>,
+}
+
+impl AnswerKeys {
+    /// `precisions` are those that the model has; `policy` says whether higher ones may answer for its own.
+    pub(crate) fn new(
+        name: &str,
+        files: FileDigests,
+        signature: &Signature,
+        precisions: &[Precision],
+        policy: CrossPrecision,
+    ) -> Self {
+        let highest_first: Vec<&str> =
+            Precision::HIGHEST_FIRST.into_iter().filter(|one| precisions.contains(one)).map(Precision::name).collect();
+        let instead =
+            policy.instead_of(signature.precision.name(), &highest_first).filter_map(|name| name.parse().ok());
+        Self {
+            name: name.to_owned(),
+            files,
+            precision: signature.precision,
+            instead: instead.collect(),
+            device_class: format!("{} {}", signature.device.class(), env!("CARGO_PKG_VERSION")),
+            reads_text: reads_text(signature),
+        }
+    }
+
+    /// `None` for a kind of input that is newer than this function: nothing is better than a key that leaves something out.
+    pub(crate) fn of(&self, input: &Input, truncation: Truncation) -> Option<Keys> {
+        let input = Content::of(input, self.reads_text)?;
+        let key = |precision: Precision| {
+            let fields = KeyFields {
+                model: &self.name,
+                weights: self.files.weights,
+                precision: precision.name(),
+                device_class: &self.device_class,
+                processing: self.files.processing,
+                parameters: &[("truncate", Parameter::Bool(truncation == Truncation::Truncate))],
+                outputs: &[],
+                inputs: &[input.as_key_input()],
+            };
+            fields.key()
+        };
+        Some(Keys { key: key(self.precision), instead: self.instead.iter().map(|precision| key(*precision)).collect() })
+    }
+}
+
+/// Everything that a model's prepared inputs depend on, but for the input. Neither precision nor weights are among it.
+pub(crate) struct FeatureKeys {
+    processing: Digest,
+    reads_text: bool,
+}
+
+impl FeatureKeys {
+    pub(crate) fn new(files: FileDigests, signature: &Signature) -> Self {
+        Self { processing: files.processing, reads_text: reads_text(signature) }
+    }
+
+    /// The digest of how an input is prepared, its shape included, and its bytes.
+    pub(crate) fn of<'a>(&self, input: &'a Input, truncation: Truncation) -> Option<(Digest, Cow<'a, [u8]>)> {
+        let content = Content::of(input, self.reads_text)?;
+        let fields = KeyFields {
+            model: "",
+            weights: self.processing,
+            precision: "",
+            device_class: "",
+            processing: self.processing,
+            parameters: &[("truncate", Parameter::Bool(truncation == Truncation::Truncate))],
+            outputs: &[],
+            inputs: &[KeyInput { bytes: &[], ..content.as_key_input() }],
+        };
+        Some((Digest(*fields.key().as_bytes()), content.bytes))
+    }
+}
+
+/// A text is the same text whether it came as a string or as bytes, as it does over the wire.
+fn reads_text(signature: &Signature) -> bool {
+    matches!(signature.input.kind, InputKind::Text { .. })
+}
+
+/// An input as keys see it.
+struct Content<'a> {
+    name: &'static str,
+    dtype: Dtype,
+    shape: &'a [usize],
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Content<'a> {
+    fn of(input: &'a Input, reads_text: bool) -> Option<Self> {
+        let content = |name, dtype, shape, bytes| Some(Self { name, dtype, shape, bytes });
+        match input {
+            Input::Text(text) => content("text", Dtype::Bytes, &[][..], text.as_bytes().into()),
+            Input::Bytes(bytes) => {
+                content(if reads_text { "text" } else { "bytes" }, Dtype::Bytes, &[][..], bytes.into())
+            }
+            Input::Array(Array { shape, data: ArrayData::U8(bytes) }) => {
+                content("array", Dtype::U8, shape, bytes.into())
+            }
+            Input::Array(Array { shape, data: ArrayData::F32(data) }) => {
+                let bytes: Vec<u8> = data.iter().flat_map(|element| element.to_le_bytes()).collect();
+                content("array", Dtype::F32, shape, bytes.into())
+            }
+            _ => None,
+        }
+    }
+
+    fn as_key_input(&self) -> KeyInput<'_> {
+        KeyInput { name: self.name, dtype: self.dtype, shape: self.shape, bytes: &self.bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sconce_models::{DeviceName, InputSpec, ModelSettings, Pooling, Task};
+
+    use super::*;
+
+    const ALL: &[Precision] = &Precision::ALL;
+
+    fn signature(precision: Precision, kind: InputKind) -> Signature {
+        let input = InputSpec { name: "input", kind };
+        let task = Task::Embedding { dimensions: 1 };
+        Signature { model_type: "any".to_owned(), input, task, precision, device: DeviceName::Cpu, parameters: 0 }
+    }
+
+    fn keys(directory: &Path, name: &str, precision: Precision, kind: InputKind) -> AnswerKeys {
+        let files = FileDigests::read(directory, &ModelSettings::default()).unwrap();
+        AnswerKeys::new(name, files, &signature(precision, kind), ALL, CrossPrecision::Never)
+    }
+
+    fn array(shape: &[usize], data: ArrayData) -> Input {
+        Input::Array(Array { shape: shape.to_vec(), data })
+    }
+
+    #[test]
+    fn whatever_changes_an_answer_changes_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name| directory.path().join(name);
+        let text = Input::from("a sconce");
+        std::fs::write(at("model.safetensors"), "weights").unwrap();
+        std::fs::write(at("tokenizer.json"), "{}").unwrap();
+        let of = |name, precision| keys(directory.path(), name, precision, InputKind::Content);
+        let key = |name, precision| of(name, precision).of(&text, Truncation::Truncate).unwrap().key;
+        let mut all = vec![key("a", Precision::F32), key("b", Precision::F32), key("a", Precision::Int8)];
+        assert_eq!(key("a", Precision::F32), all[0], "the same model has the same keys");
+        std::fs::write(at("tokenizer.json"), "{ }").unwrap();
+        all.push(key("a", Precision::F32));
+        std::fs::write(at("model.safetensors"), "weighty").unwrap();
+        all.push(key("a", Precision::F32));
+        std::fs::write(at("vocabulary.bin"), "read by a family of one's own").unwrap();
+        all.push(key("a", Precision::F32));
+        let model = of("a", Precision::F32);
+        let on_gpu = AnswerKeys { device_class: DeviceName::Cuda { ordinal: 0 }.class(), ..of("a", Precision::F32) };
+        all.push(on_gpu.of(&text, Truncation::Truncate).unwrap().key);
+        all.extend(
+            [
+                (text, Truncation::Refuse),
+                (Input::from("a sconce "), Truncation::Truncate),
+                (Input::Bytes(b"a sconce".to_vec()), Truncation::Truncate),
+                (array(&[2, 4], ArrayData::U8(vec![0; 8])), Truncation::Truncate),
+                (array(&[4, 2], ArrayData::U8(vec![0; 8])), Truncation::Truncate),
+                (array(&[2, 1], ArrayData::F32(vec![0.0; 2])), Truncation::Truncate),
+            ]
+            .map(|(input, truncation)| model.of(&input, truncation).unwrap().key),
+        );
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn settings_count_by_what_they_do_to_an_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let processing = |settings: &ModelSettings| FileDigests::read(directory.path(), settings).unwrap().processing;
+        let plain = processing(&ModelSettings::default());
+        std::fs::write(directory.path().join("sconce.toml"), "[batching]\nmax_batch_size = 3").unwrap();
+        assert_eq!(processing(&ModelSettings::default()), plain);
+        let precision = ModelSettings { precision: Some(Precision::Int8), ..ModelSettings::default() };
+        assert_eq!(processing(&precision), plain);
+        for changed in [
+            ModelSettings { pooling: Some(Pooling::Cls), ..ModelSettings::default() },
+            ModelSettings { normalize: Some(false), ..ModelSettings::default() },
+            ModelSettings { max_tokens: Some(7), ..ModelSettings::default() },
+        ] {
+            assert_ne!(processing(&changed), plain, "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_the_same_as_string_and_as_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let model = keys(directory.path(), "a", Precision::F32, InputKind::Text { max_tokens: 8 });
+        let of = |input: &Input| model.of(input, Truncation::Truncate).unwrap();
+        assert_eq!(of(&Input::from("a sconce")), of(&Input::Bytes(b"a sconce".to_vec())));
+    }
+
+    #[test]
+    fn higher_precisions_are_found_where_the_policy_allows_and_lower_ones_never() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = FileDigests::read(directory.path(), &ModelSettings::default()).unwrap();
+        let of = |precision, precisions: &[Precision], policy| {
+            let signature = signature(precision, InputKind::Content);
+            let keys = AnswerKeys::new("a", files, &signature, precisions, policy);
+            keys.of(&Input::from("a sconce"), Truncation::Truncate).unwrap()
+        };
+        let own = |precision| of(precision, ALL, CrossPrecision::Never).key;
+        let higher = |precision| of(precision, ALL, CrossPrecision::Higher).instead;
+        assert_eq!(higher(Precision::F32), []);
+        assert_eq!(higher(Precision::Int8).last(), Some(&own(Precision::F32)));
+        assert!(!higher(Precision::Int8).contains(&own(Precision::Q4K)));
+        assert!(higher(Precision::Q4K).contains(&own(Precision::Int8)));
+        let two = of(Precision::Q4K, &[Precision::F32, Precision::Q4K], CrossPrecision::Higher);
+        assert_eq!(two.instead, [own(Precision::F32)], "precisions that the model does not have are not looked for");
+        assert_eq!(of(Precision::Q4K, ALL, CrossPrecision::Never).instead, []);
+    }
+
+    #[test]
+    fn prepared_inputs_do_not_depend_on_precision_or_weights_but_on_all_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |input: &Input, truncation| {
+            let files = FileDigests::read(directory.path(), &ModelSettings::default()).unwrap();
+            let keys = FeatureKeys::new(files, &signature(Precision::F32, InputKind::Content));
+            let (how, bytes) = keys.of(input, truncation).unwrap();
+            (how, bytes.into_owned())
+        };
+        let text = Input::from("a sconce");
+        let first = of(&text, Truncation::Truncate);
+        std::fs::write(directory.path().join("model.safetensors"), "weights").unwrap();
+        assert_eq!(of(&text, Truncation::Truncate), first);
+        assert_ne!(of(&text, Truncation::Refuse), first);
+        let (wide, high) = (array(&[1, 2], ArrayData::U8(vec![0; 2])), array(&[2, 1], ArrayData::U8(vec![0; 2])));
+        assert_ne!(of(&wide, Truncation::Truncate), of(&high, Truncation::Truncate));
+        std::fs::write(directory.path().join("tokenizer.json"), "{}").unwrap();
+        assert_ne!(of(&text, Truncation::Truncate), first);
+    }
+}

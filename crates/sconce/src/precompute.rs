@@ -1,0 +1,338 @@
+//! Answers computed ahead of time: a tier of cache is filled with those it does not have yet.
+//!
+//! The tier itself is the record of what is done, so there is no other that could disagree with it: who is killed and starts
+//! again finds what was stored and computes the rest.
+
+use std::collections::{HashSet, VecDeque};
+use std::pin::Pin;
+use std::time::Duration;
+
+use sconce_cache::{Found, Key, Tier, TierError, TierFuture, Value};
+use sconce_models::{Input, Truncation};
+use tokio::task::JoinSet;
+
+use crate::cached::AnswerKeys;
+use crate::{BuildError, InferError, Model, Request};
+
+/// How answers are computed ahead of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrecomputeConfig {
+    /// What to do with a text of too many tokens. It is part of what is asked: an answer is found only by requests that say the
+    /// same.
+    pub truncation: Truncation,
+    /// Inputs that are looked up at once, and answers that are stored at once. Too small: a round trip or a transaction is paid too
+    /// often. Too large: more is computed again after a kill.
+    pub max_batch_size: usize,
+    /// Attempts at reading from or writing to the tier before it is given up, with a pause between them that starts at
+    /// 100 ms and doubles.
+    pub max_attempts: u32,
+}
+
+/// Truncates; 256 at once; five attempts.
+impl Default for PrecomputeConfig {
+    fn default() -> Self {
+        Self { truncation: Truncation::Truncate, max_batch_size: 256, max_attempts: 5 }
+    }
+}
+
+/// What became of one input.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Precomputed {
+    /// It was computed, and the tier has stored it.
+    Stored,
+    /// The tier had it already.
+    Found,
+    /// The same input came shortly before and was being computed.
+    Duplicate,
+    /// There is no answer, so nothing was stored.
+    Failed(InferError),
+}
+
+/// Why precomputing ended early. What was stored until then stays, and starting again goes on from there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrecomputeError {
+    /// A field is out of bounds.
+    #[error("{field} is 0, but must be at least 1")]
+    Config {
+        /// The field.
+        field: &'static str,
+    },
+    /// The model's files cannot be read to know what they hold.
+    #[error(transparent)]
+    Files(#[from] BuildError),
+    /// The tier takes no more: give it more room, or another.
+    #[error("the {tier} tier is full")]
+    Full {
+        /// Its name.
+        tier: &'static str,
+    },
+    /// The tier failed at every attempt.
+    #[error("the {tier} tier failed {attempts} times in a row: {source}")]
+    Tier {
+        /// Its name.
+        tier: &'static str,
+        /// Attempts that were made.
+        attempts: u32,
+        /// What it said last.
+        source: TierError,
+    },
+}
+
+impl Model {
+    /// Computes an answer for each input that `tier` does not have one for, at the full speed of the device, and stores it there under
+    /// the key by which a runtime with the same model, under the same name, finds it.
+    ///
+    /// `next` gives the inputs one after the other, each with something to know it by, and `done` is told what became of each, not in
+    /// order. The future of `next` may be dropped before it is ready, and `next` called again. An input of which `done` has heard [`Precomputed::Stored`] is stored even if the process is killed then. When `next` gives
+    /// none, what was begun is finished.
+    ///
+    /// ```
+    /// use sconce::cache::{SqliteConfig, SqliteTier};
+    /// use sconce::{Input, PrecomputeConfig, Precomputed};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let zoo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("answers.sqlite");
+    /// let runtime = sconce::Runtime::builder().model(zoo.join("tiny-bert-sentiment")).build()?;
+    /// let model = runtime.model("tiny-bert-sentiment")?;
+    /// let tier = SqliteTier::open(&SqliteConfig::new(path))?;
+    ///
+    /// let mut texts = ["a lovely day", "a dull day"].into_iter().enumerate();
+    /// let next = async || texts.next().map(|(line, text)| (line, Input::from(text)));
+    /// let mut stored = Vec::new();
+    /// let done = |line, outcome| {
+    ///     if let Precomputed::Stored = outcome {
+    ///         stored.push(line);
+    ///     }
+    /// };
+    /// model.precompute(&tier, &PrecomputeConfig::default(), next, done).await?;
+    /// assert_eq!(stored.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PrecomputeError`]: never for an input that the model does not take.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn precompute<T: Send + 'static>(
+        &self,
+        tier: &dyn Tier,
+        config: &PrecomputeConfig,
+        next: impl AsyncFnMut() -> Option<(T, Input)>,
+        done: impl FnMut(T, Precomputed),
+    ) -> Result<(), PrecomputeError> {
+        for (field, value) in
+            [("max_batch_size", config.max_batch_size), ("max_attempts", config.max_attempts as usize)]
+        {
+            if value == 0 {
+                return Err(PrecomputeError::Config { field });
+            }
+        }
+        let keys = self.answer_keys()?;
+        let line = Line {
+            model: self,
+            tier,
+            config,
+            keys,
+            max_in_flight: self.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT),
+            waiting: VecDeque::new(),
+            computing: JoinSet::new(),
+            computed: Vec::new(),
+            pending: HashSet::new(),
+            done,
+        };
+        line.run(next).await
+    }
+}
+
+/// Batches' worth of items that are computed at a time: one runs, one waits, others are being prepared or handed on.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// An input of which the key is known.
+struct Keyed<T> {
+    id: T,
+    key: Key,
+    input: Input,
+}
+
+/// An answer to be stored.
+struct Answered<T> {
+    id: T,
+    key: Key,
+    value: Value,
+}
+
+/// Where inputs stand: read → looked up → computed → stored. Looking up and storing run beside computing, and each has at most one
+/// operation in flight.
+struct Line<'a, T, D> {
+    model: &'a Model,
+    tier: &'a dyn Tier,
+    config: &'a PrecomputeConfig,
+    keys: AnswerKeys,
+    max_in_flight: usize,
+    /// Looked up, and not there.
+    waiting: VecDeque<Keyed<T>>,
+    computing: JoinSet<(T, Key, Result<Value, InferError>)>,
+    /// Not being stored yet.
+    computed: Vec<Answered<T>>,
+    /// Keys of all that is between looked up and stored: the same input is not computed again meanwhile.
+    pending: HashSet<Key>,
+    done: D,
+}
+
+type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, PrecomputeError>> + Send + 'a>>;
+
+impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
+    async fn run(mut self, mut next: impl AsyncFnMut() -> Option<(T, Input)>) -> Result<(), PrecomputeError> {
+        let mut open = true;
+        let mut read = Vec::new();
+        let mut lookup: Option<Operation<'a, (Vec<Keyed<T>>, Vec<Found>)>> = None;
+        let mut store: Option<Operation<'a, Vec<Answered<T>>>> = None;
+        loop {
+            self.compute_more();
+            // With what has come, if there is nothing else to do: whoever gives inputs may be slow.
+            if lookup.is_none()
+                && !read.is_empty()
+                && (self.waiting.is_empty() || read.len() >= self.config.max_batch_size)
+            {
+                lookup = Some(self.look_up(std::mem::take(&mut read)));
+            }
+            let idle = self.computing.is_empty() && self.waiting.is_empty();
+            let enough = self.computed.len() >= self.config.max_batch_size;
+            if store.is_none() && (enough || (idle && !self.computed.is_empty())) {
+                store = Some(self.store());
+            }
+            if !open && read.is_empty() && lookup.is_none() && store.is_none() && idle {
+                return Ok(());
+            }
+            // No further ahead than one lookup's worth, and no further behind in storing.
+            let may_read = open && read.len() < self.config.max_batch_size && self.waiting.len() < self.max_in_flight;
+            let may_take = self.computed.len() < self.config.max_batch_size.saturating_mul(4);
+            tokio::select! {
+                biased;
+                Some(ended) = self.computing.join_next(), if may_take => self.take(ended),
+                looked_up = ready(&mut lookup) => {
+                    lookup = None;
+                    self.sort(looked_up?);
+                }
+                stored = ready(&mut store) => {
+                    store = None;
+                    self.confirm(stored?);
+                }
+                input = next(), if may_read => match input {
+                    None => open = false,
+                    Some((id, input)) => read.extend(self.keyed(id, input)),
+                },
+            }
+        }
+    }
+
+    /// Starts computing what waits, as far as there is room.
+    fn compute_more(&mut self) {
+        while self.computing.len() < self.max_in_flight {
+            let Some(Keyed { id, key, input }) = self.waiting.pop_front() else { return };
+            let (model, truncation) = (self.model.clone(), self.config.truncation);
+            self.computing.spawn(async move {
+                let value = model.compute_value(Request::new(input).truncation(truncation)).await;
+                (id, key, value)
+            });
+        }
+    }
+
+    /// `None` for an input that cannot be looked up, which is told.
+    fn keyed(&mut self, id: T, input: Input) -> Option<Keyed<T>> {
+        // Each kind of input that there is has a key.
+        let key = self.keys.of(&input, self.config.truncation).expect("inputs of this version have keys").key;
+        if self.pending.insert(key) {
+            return Some(Keyed { id, key, input });
+        }
+        (self.done)(id, Precomputed::Duplicate);
+        None
+    }
+
+    fn look_up(&self, read: Vec<Keyed<T>>) -> Operation<'a, (Vec<Keyed<T>>, Vec<Found>)> {
+        let (tier, config) = (self.tier, self.config);
+        Box::pin(async move {
+            let keys: Vec<_> = read.iter().map(|keyed| keyed.key).collect();
+            let found = persist(tier, config, || tier.get_many(&keys)).await?;
+            Ok((read, found))
+        })
+    }
+
+    fn sort(&mut self, (read, found): (Vec<Keyed<T>>, Vec<Found>)) {
+        for (keyed, found) in read.into_iter().zip(found) {
+            match found {
+                Found::Hit(_) => {
+                    self.pending.remove(&keyed.key);
+                    (self.done)(keyed.id, Precomputed::Found);
+                }
+                Found::Miss | Found::Corrupt => self.waiting.push_back(keyed),
+            }
+        }
+    }
+
+    fn take(&mut self, ended: Result<(T, Key, Result<Value, InferError>), tokio::task::JoinError>) {
+        let (id, key, value) = ended.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()));
+        match value {
+            Ok(value) => self.computed.push(Answered { id, key, value }),
+            Err(error) => {
+                self.pending.remove(&key);
+                (self.done)(id, Precomputed::Failed(error));
+            }
+        }
+    }
+
+    fn store(&mut self) -> Operation<'a, Vec<Answered<T>>> {
+        let (tier, config) = (self.tier, self.config);
+        let computed = std::mem::take(&mut self.computed);
+        Box::pin(async move {
+            let entries: Vec<_> = computed.iter().map(|answered| (answered.key, answered.value.clone())).collect();
+            persist(tier, config, || tier.put_many(&entries)).await?;
+            Ok(computed)
+        })
+    }
+
+    fn confirm(&mut self, stored: Vec<Answered<T>>) {
+        for Answered { id, key, .. } in stored {
+            self.pending.remove(&key);
+            (self.done)(id, Precomputed::Stored);
+        }
+    }
+}
+
+/// The operation's end, or never where there is none. Dropped before that it changes nothing.
+async fn ready<T>(operation: &mut Option<Operation<'_, T>>) -> Result<T, PrecomputeError> {
+    match operation {
+        Some(operation) => operation.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tries again what failed for now.
+async fn persist<'a, T>(
+    tier: &dyn Tier,
+    config: &PrecomputeConfig,
+    mut attempt: impl FnMut() -> TierFuture<'a, Result<T, TierError>>,
+) -> Result<T, PrecomputeError> {
+    let mut pause = Duration::from_millis(100);
+    let mut attempts = 1;
+    loop {
+        match attempt().await {
+            Ok(output) => return Ok(output),
+            Err(TierError::Full) => return Err(PrecomputeError::Full { tier: tier.name() }),
+            Err(source) if attempts >= config.max_attempts => {
+                return Err(PrecomputeError::Tier { tier: tier.name(), attempts, source });
+            }
+            Err(error) => tracing::warn!(tier = tier.name(), %error, ?pause, "the tier failed; trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        attempts += 1;
+    }
+}

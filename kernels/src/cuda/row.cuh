@@ -1,0 +1,65 @@
+// What is done to a row of f32 in shared memory by all threads of a block: layer norm, and quantisation to bytes.
+//
+// A thread reads and writes the columns threadIdx.x, threadIdx.x + blockDim.x, ... and no others, so that the row
+// itself needs no barrier.
+#pragma once
+#include "element.cuh"
+
+// Where a quantised row goes; all null where it is not wanted.
+struct QuantizedRows {
+    signed char* values; // [rows, stride]; columns beyond the row's are 0
+    float* scales;       // [rows]
+    int* zeros;          // [rows]
+    int stride;
+};
+
+// v = (v - mean(v)) / sqrt(var(v) + eps) * weight + bias, with the variance of the population.
+__device__ __forceinline__ void layer_norm(float* v, int columns, const float* weight, const float* bias, float eps) {
+    float sum = 0.0f;
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) sum += v[column];
+    const float mean = over_block(sum, Sum(), 0.0f) / columns;
+    float squares = 0.0f; // of centred values: nothing cancels
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
+        const float centred = v[column] - mean;
+        squares = fmaf(centred, centred, squares);
+    }
+    const float deviation = sqrtf(over_block(squares, Sum(), 0.0f) / columns + eps);
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
+        v[column] = fmaf((v[column] - mean) / deviation, weight[column], bias[column]);
+    }
+}
+
+// s = (hi - lo)/255, z = round(-lo/s) - 128, q = round(x/s) + z within -128 and 127, so that x = s*(q - z) nearly.
+// The bytes of `quantize/reference.rs` less 128: tensor cores and dp4a multiply signed bytes.
+__device__ __forceinline__ void quantize(const float* v, int columns, const QuantizedRows& to, int row) {
+    constexpr float LARGEST = 255.0f, OFFSET = 128.0f;
+    float low = 0.0f, high = 0.0f;
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
+        low = fminf(low, v[column]);
+        high = fmaxf(high, v[column]);
+    }
+    low = -over_block(-low, Largest(), 0.0f);
+    high = over_block(high, Largest(), 0.0f);
+    const float scale = high > low ? (high - low) / LARGEST : 1.0f;
+    const float inverse = 1.0f / scale;
+    const float zero = rintf(-low * inverse);
+    signed char* values = to.values + (size_t)row * to.stride;
+    for (int column = threadIdx.x; column < to.stride; column += blockDim.x) {
+        float value = OFFSET;
+        if (column < columns) value = fminf(fmaxf(rintf(fmaf(v[column], inverse, zero)), 0.0f), LARGEST);
+        values[column] = (signed char)(int)(value - OFFSET);
+    }
+    if (threadIdx.x == 0) {
+        to.scales[row] = scale;
+        to.zeros[row] = (int)(zero - OFFSET);
+    }
+}
+
+// The row as elements, as bytes, or as both.
+template <typename T>
+__device__ __forceinline__ void store_row(const float* v, int columns, T* y, const QuantizedRows& quantized, int row) {
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
+        y[(size_t)row * columns + column] = narrow<T>(v[column]);
+    }
+    if (quantized.values != nullptr) quantize(v, columns, quantized, row);
+}

@@ -1,0 +1,151 @@
+//! The launch of `embedding.cu`.
+
+use super::{Bounds, Embeddings, Table, Values};
+use crate::KernelError;
+use crate::cuda::{Buffer, Element, Gpu, Matrix, QuantizedMatrix, Shape, View, int, mismatch};
+use crate::residual_norm::cuda::{DeviceNorm, quantized_arguments};
+
+/// The tables at the entrance of an encoder in a device's memory.
+#[derive(Debug)]
+pub(crate) struct DeviceEmbeddings {
+    words: DeviceTable,
+    positions: DeviceTable,
+    segments: DeviceTable,
+    norm: DeviceNorm,
+    bounds: Bounds,
+    element: Element,
+}
+
+#[derive(Debug)]
+struct DeviceTable {
+    values: Buffer,
+    rows: usize,
+}
+
+/// What each token of a batch looks up, within the tables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lookups<'a> {
+    pub(crate) ids: View<'a, i32>,
+    pub(crate) segments: View<'a, i32>,
+    pub(crate) positions: View<'a, i32>,
+}
+
+impl DeviceEmbeddings {
+    /// Copies tables that are kept in f32.
+    ///
+    /// # Errors
+    /// If a table is kept in int8, or a value is too large for the element.
+    pub(crate) fn new(gpu: &Gpu, embeddings: &Embeddings, element: Element) -> Result<Self, KernelError> {
+        Ok(Self {
+            words: DeviceTable::new(gpu, &embeddings.words, element)?,
+            positions: DeviceTable::new(gpu, &embeddings.positions, element)?,
+            segments: DeviceTable::new(gpu, &embeddings.segments, element)?,
+            norm: DeviceNorm::new(gpu, &embeddings.norm)?,
+            bounds: embeddings.bounds(),
+            element,
+        })
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let tables = [&self.words, &self.positions, &self.segments];
+        tables.iter().map(|table| table.values.bytes()).sum::<usize>() + self.norm.bytes()
+    }
+
+    /// The normalised sums, and the same rows quantised if asked.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together. That the numbers are within the tables is for the caller to check
+    /// ([`Bounds::check`]).
+    pub(crate) fn forward(
+        &self,
+        gpu: &Gpu,
+        lookups: Lookups<'_>,
+        y: Matrix<'_>,
+        quantized: Option<QuantizedMatrix<'_>>,
+    ) -> Result<(), KernelError> {
+        let Lookups { ids, segments, positions } = lookups;
+        let columns = self.norm.columns();
+        let lengths = [ids.len(), segments.len(), positions.len()];
+        if lengths != [y.rows(); 3] || y.columns() != columns || y.element() != self.element {
+            return Err(mismatch(format!("embeddings of {lengths:?} numbers in {columns} columns into {y:?}")));
+        }
+        let table = |table: &DeviceTable| table.values.matrix(0, table.rows, columns, self.element).pointer().into();
+        let [values, scales, zeros, stride] = quantized_arguments(quantized, y)?;
+        let [weight, bias, eps] = self.norm.arguments();
+        let arguments = [
+            ids.pointer().into(),
+            segments.pointer().into(),
+            positions.pointer().into(),
+            table(&self.words),
+            table(&self.segments),
+            table(&self.positions),
+            weight,
+            bias,
+            eps,
+            y.pointer().into(),
+            values,
+            scales,
+            zeros,
+            stride,
+            int(columns)?.into(),
+        ];
+        let shape = Shape::row_by_row(y.rows(), columns)?;
+        // SAFETY: the parameters of `embedding_*`; as many numbers as rows of `y`, which the caller has checked against
+        // the tables; a row of f32 is in shared memory.
+        unsafe { gpu.launch(gpu.functions.embedding.of(self.element), shape, arguments) }
+    }
+}
+
+impl DeviceTable {
+    fn new(gpu: &Gpu, table: &Table, element: Element) -> Result<Self, KernelError> {
+        let Values::F32(values) = &table.values else {
+            return Err(mismatch("a GPU takes tables of vectors that are kept in f32".to_owned()));
+        };
+        Ok(Self { values: gpu.upload_as(element, values)?, rows: table.rows })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::tests::{QuantizedRoom, assert_near, each_gpu, rounded};
+    use crate::embedding::TableFormat;
+    use crate::embedding::cases::{IDS, SEGMENTS, cases};
+
+    #[test]
+    fn every_version_and_element_adds_three_rows_and_normalises_them() {
+        each_gpu(|gpu| {
+            for (case, element) in cases().flat_map(|case| Element::ALL.map(|element| (case.clone(), element))) {
+                let made = DeviceEmbeddings::new(gpu, &case.embeddings(), element);
+                if case.format == TableFormat::Int8 {
+                    assert!(made.is_err());
+                    continue;
+                }
+                let (embeddings, columns, tokens) = (made.unwrap(), case.columns, IDS.len());
+                let [ids, segments] =
+                    [IDS, SEGMENTS].map(|numbers| gpu.upload(&numbers.map(u32::cast_signed)).unwrap());
+                let positions = gpu.upload(&[0, 1, 2, 3]).unwrap();
+                let lookups = Lookups {
+                    ids: ids.view(0, tokens),
+                    segments: segments.view(0, tokens),
+                    positions: positions.view(0, tokens),
+                };
+                let (y, quantized) = (gpu.room(tokens, columns, element), QuantizedRoom::new(gpu, tokens, columns));
+                let matrix = y.matrix(0, tokens, columns, element);
+                embeddings.forward(gpu, lookups, matrix, Some(quantized.matrix())).unwrap();
+                let got = gpu.download(matrix, &y);
+                let expected = case.expected(&case.tables.each_ref().map(|table| rounded(element, table)));
+                assert_near(&got, &expected, element, &(gpu, columns));
+                if element == Element::F32 {
+                    quantized.assert_holds(gpu, &got, true, &(gpu, columns));
+                }
+                let short = Lookups { ids: ids.view(0, tokens - 1), ..lookups };
+                assert!(embeddings.forward(gpu, short, matrix, None).is_err());
+            }
+        });
+    }
+}

@@ -1,0 +1,35 @@
+// y = layer_norm(words[id] + segments[segment] + positions[position]), and the same rows quantised where int8 layers
+// follow.
+//
+// Shapes:  ids, segment_ids, position_ids [tokens] i32, all within the tables (the host checks); words, segments, positions
+//          [rows, columns] of the element type; weight, bias [columns] f32; y [tokens, columns]; quantized as in row.cuh.
+// Launch:  grid (tokens), 128 threads, columns * 4 bytes of shared memory.
+// Formula: the reference is residual_norm/reference.rs on the sum of the three rows.
+// Last run: simulator, 2026-11-25; no real device yet.
+#include "row.cuh"
+
+template <typename T>
+__device__ void embedding(const int* ids, const int* segment_ids, const int* position_ids, const T* words,
+                          const T* segments, const T* positions, const float* weight, const float* bias, float eps,
+                          T* y, QuantizedRows quantized, int columns) {
+    extern __shared__ float v[];
+    const T* word = words + (size_t)ids[blockIdx.x] * columns;
+    const T* segment = segments + (size_t)segment_ids[blockIdx.x] * columns;
+    const T* position = positions + (size_t)position_ids[blockIdx.x] * columns;
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
+        v[column] = widen(word[column]) + (widen(segment[column]) + widen(position[column]));
+    }
+    layer_norm(v, columns, weight, bias, eps);
+    store_row(v, columns, y, quantized, blockIdx.x);
+}
+
+#define ENTRY(T, NAME)                                                                                                 \
+    extern "C" __global__ void embedding_##NAME(const int* ids, const int* segment_ids, const int* position_ids,       \
+                                                const T* words, const T* segments, const T* positions,                 \
+                                                const float* weight, const float* bias, float eps, T* y,               \
+                                                signed char* values, float* scales, int* zeros, int stride,            \
+                                                int columns) {                                                         \
+        embedding<T>(ids, segment_ids, position_ids, words, segments, positions, weight, bias, eps, y,                 \
+                     {values, scales, zeros, stride}, columns);                                                        \
+    }
+FOR_EACH_ELEMENT(ENTRY)
