@@ -1,4 +1,5 @@
-//! Models on the first CUDA device, through candle's backend: the same answers as on the CPU.
+//! Models on the first CUDA device, BERTs by the kernels of Sconce and the others by candle's backend: the same answers as on
+//! the CPU.
 //!
 //! Where there is no device each test says so and passes, unless `SCONCE_EXPECT_GPU` is set. `tests/run cuda` runs them on
 //! the simulator.

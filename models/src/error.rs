@@ -250,6 +250,15 @@ impl From<candle_core::Error> for ForwardError {
 }
 
 impl LoadError {
+    /// Of an error while kernels take the weights of that file.
+    pub(crate) fn of_kernels(path: PathBuf, error: KernelError) -> Self {
+        match error {
+            KernelError::OutOfDeviceMemory { .. } => Self::OutOfMemory { path, message: error.to_string() },
+            KernelError::DeviceLost { .. } => Self::DeviceLost { path, message: error.to_string() },
+            _ => Self::Weights { path, source: candle_core::Error::wrap(error) },
+        }
+    }
+
     /// Of an error while the tensors of a weights file are put together.
     pub(crate) fn of_weights(path: PathBuf, source: candle_core::Error) -> Self {
         match device::failure(&source) {

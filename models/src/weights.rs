@@ -6,6 +6,8 @@ use candle_core::safetensors::{BufferedSafetensors, Load as _};
 use candle_core::{DType, Device, Error, Tensor};
 use safetensors::Dtype;
 
+use sconce_kernels::KernelError;
+
 use crate::LoadError;
 
 /// A safetensors file in memory. The file is read, not mapped: a mapping would need `unsafe`, and a fault while a
@@ -60,6 +62,11 @@ impl Weights {
     /// Wraps a failure while tensors of this file are put together.
     pub(crate) fn error(&self, source: Error) -> LoadError {
         LoadError::of_weights(self.path.clone(), source)
+    }
+
+    /// The same of kernels.
+    pub(crate) fn kernel_error(&self, error: KernelError) -> LoadError {
+        LoadError::of_kernels(self.path.clone(), error)
     }
 
     fn checked(&self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {

@@ -21,6 +21,8 @@ pub struct Gpu {
     blas: OnceCell<Blas>,
     pub(crate) functions: Functions,
     version: Version,
+    /// Of the device, which may be higher than that of the PTX.
+    capability: (i32, i32),
     modules: Vec<sys::CUmodule>,
     stream: sys::CUstream,
     context: Arc<CudaContext>,
@@ -52,12 +54,18 @@ impl Gpu {
             blas: OnceCell::new(),
             functions: Functions::default(),
             version,
+            capability: (major, minor),
             modules: Vec::new(),
             stream,
             context,
         };
         gpu.functions = Functions::load(&mut gpu)?;
         Ok(gpu)
+    }
+
+    /// Whether cuBLAS multiplies bf16 on the device.
+    pub(crate) fn has_bf16(&self) -> bool {
+        self.capability >= (8, 0)
     }
 
     pub(super) fn stream(&self) -> sys::CUstream {

@@ -90,8 +90,8 @@ impl Parts<'_> {
         }
     }
 
-    /// A part that does not fit is a fault of the weights' file.
+    /// A part that does not fit is a fault of the weights' file, unless it is the device's.
     pub(super) fn fits<T>(&self, part: Result<T, KernelError>) -> Result<T, LoadError> {
-        part.map_err(|error| self.weights.error(candle_core::Error::wrap(error)))
+        part.map_err(|error| self.weights.kernel_error(error))
     }
 }

@@ -123,6 +123,9 @@ impl CudaEncoder {
     ) -> Result<Self, KernelError> {
         gpu.bind()?;
         let (hidden, element) = (embeddings.columns(), precision.element());
+        if precision == CudaPrecision::Bf16 && !gpu.has_bf16() {
+            return Err(mismatch(format!("bf16 needs compute capability 8.0, which {gpu:?} has not; choose f16")));
+        }
         if heads == 0 || !hidden.is_multiple_of(heads) {
             return Err(mismatch(format!("{heads} heads do not divide vectors of {hidden}")));
         }

@@ -9,6 +9,12 @@ use crate::linear::{self, WeightFormat};
 const PRECISIONS: [CudaPrecision; 4] =
     [CudaPrecision::F32, CudaPrecision::F16, CudaPrecision::Bf16, CudaPrecision::Int8];
 
+/// Those that the device has.
+fn precisions(open: &dyn Fn() -> Gpu) -> impl Iterator<Item = CudaPrecision> {
+    let bf16 = open().has_bf16();
+    PRECISIONS.into_iter().filter(move |precision| bf16 || *precision != CudaPrecision::Bf16)
+}
+
 impl Parts {
     fn on(&self, gpu: Gpu, precision: CudaPrecision, head: &HeadWeights) -> CudaEncoder {
         let embeddings = self.embeddings(TableFormat::F32);
@@ -59,7 +65,7 @@ fn every_version_and_precision_agrees_with_the_cpu() {
         let int8 = pooled(&parts.on_cpu(WeightFormat::Int8, tokens), &lengths, pooling);
         let int8_deviation = deviation(&int8, &expected);
         each_new_gpu(|open| {
-            for precision in PRECISIONS {
+            for precision in precisions(open) {
                 let mut encoder = parts.on(open(), precision, &HeadWeights::Pool(pooling));
                 let mut got = vec![f32::NAN; lengths.len() * HIDDEN];
                 encoder.forward(tokens, &mut got).unwrap();
@@ -84,7 +90,8 @@ fn a_sequence_gives_the_same_alone_and_in_every_batch() {
     let (parts, lengths) = (parts(), [3, 70, 1, 64, 16]);
     let (ids, segments) = batch(&lengths);
     each_new_gpu(|open| {
-        for (precision, bound) in PRECISIONS.into_iter().zip([1e-5, 2e-3, 1e-2, 2e-3]) {
+        for precision in precisions(open) {
+            let bound = [1e-5, 2e-3, 1e-2, 2e-3][precision as usize];
             let mut encoder = parts.on(open(), precision, &HeadWeights::Pool(Pooling::Mean));
             let mut forward = |tokens: std::ops::Range<usize>, lengths: &[usize]| {
                 let mut out = vec![f32::NAN; lengths.len() * HIDDEN];
@@ -108,7 +115,8 @@ fn a_sequence_gives_the_same_alone_and_in_every_batch() {
 fn recorded_batches_give_the_same_as_those_that_are_queued() {
     let parts = parts();
     each_new_gpu(|open| {
-        for (precision, bound) in PRECISIONS.into_iter().zip([1e-5, 2e-3, 1e-2, 2e-3]) {
+        for precision in precisions(open) {
+            let bound = [1e-5, 2e-3, 1e-2, 2e-3][precision as usize];
             let head = || HeadWeights::Pool(Pooling::Cls);
             let [mut queued, mut recorded] = [(); 2].map(|()| parts.on(open(), precision, &head()));
             recorded.use_graphs();
@@ -159,7 +167,8 @@ fn a_classifier_stands_on_the_first_tokens() {
     let expected = linear(&between, &classifier);
     let head = HeadWeights::Classifier { pooler, classifier };
     each_new_gpu(|open| {
-        for (precision, bound) in PRECISIONS.into_iter().zip([1e-5, 2e-3, 1e-2, 2e-2]) {
+        for precision in precisions(open) {
+            let bound = [1e-5, 2e-3, 1e-2, 2e-2][precision as usize];
             let mut encoder = parts.on(open(), precision, &head);
             let mut got = vec![f32::NAN; 9];
             encoder.forward(tokens, &mut got).unwrap();
@@ -198,5 +207,17 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
         assert!(CudaEncoder::new(open(), CudaPrecision::F32, &embeddings, 3, INNER, &head).is_err());
         let bytes = parts.embeddings(TableFormat::Int8);
         assert!(CudaEncoder::new(open(), CudaPrecision::F32, &bytes, HEADS, INNER, &head).is_err());
+    });
+}
+
+#[test]
+fn bf16_is_refused_where_the_device_has_none() {
+    let (parts, head) = (parts(), HeadWeights::Pool(Pooling::Cls));
+    each_new_gpu(|open| {
+        let (gpu, embeddings) = (open(), parts.embeddings(TableFormat::F32));
+        let has = gpu.has_bf16();
+        let made = CudaEncoder::new(gpu, CudaPrecision::Bf16, &embeddings, HEADS, INNER, &head);
+        assert_eq!(made.is_ok(), has);
+        assert!(made.err().is_none_or(|error| error.to_string().contains("bf16 needs compute capability 8.0")));
     });
 }

@@ -83,6 +83,10 @@ impl Control {
     }
 
     /// What was asked of the machine since the last reset.
+    ///
+    /// # Panics
+    ///
+    /// Where the simulator breaks its own interface.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let read: Symbol<extern "C" fn(*mut u64, usize) -> usize> = self.symbol(b"cudasim_counts\0");

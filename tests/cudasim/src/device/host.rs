@@ -1,7 +1,9 @@
 //! The host's memory, which callers hand over as pointers. All access to it is here.
 //!
 //! The pointers come over the C interface of CUDA. Its contract is what each `SAFETY` line rests on: a caller passes
-//! ranges that are valid, and keeps them valid until the work that uses them is complete.
+//! ranges that are valid, and keeps them valid until the work that uses them is complete. The functions are safe to
+//! call because no Rust type can express that contract, and every call of them would repeat it.
+#![expect(clippy::not_unsafe_ptr_arg_deref, reason = "the contract of the C interface, as said above")]
 
 use std::alloc::Layout;
 use std::ffi::{CStr, c_char, c_void};

@@ -56,11 +56,10 @@ impl Settings {
 /// A variable as a number. A value that is none stops the process: a test with a misspelt setting proves nothing.
 fn number(name: &str) -> Option<u64> {
     let text = var(name).ok()?;
-    match text.trim().parse() {
-        Ok(value) => Some(value),
-        Err(_) => {
-            eprintln!("[cudasim] {name}={text} is not a number; unset it or give a whole number");
-            std::process::exit(2);
-        }
+    let value = text.trim().parse().ok();
+    if value.is_none() {
+        eprintln!("[cudasim] {name}={text} is not a number; unset it or give a whole number");
+        std::process::exit(2);
     }
+    value
 }

@@ -57,9 +57,12 @@ impl Work {
     }
 }
 
+/// Bytes that land in the host's memory when the host waits for them.
+type ForHost = (HostPointer, Vec<u8>);
+
 impl Simulator {
     /// Runs one piece of work; bytes for the host are returned, as they land when the host waits for them.
-    pub fn perform(&mut self, work: &Work) -> Option<(HostPointer, Vec<u8>)> {
+    pub fn perform(&mut self, work: &Work) -> Option<ForHost> {
         if self.sticky.is_some() {
             // After a fault nothing runs.
             return None;
@@ -73,7 +76,7 @@ impl Simulator {
         }
     }
 
-    fn attempt(&mut self, work: &Work) -> Result<Option<(HostPointer, Vec<u8>)>, (FaultKind, String)> {
+    fn attempt(&mut self, work: &Work) -> Result<Option<ForHost>, (FaultKind, String)> {
         let named = |kind: FaultKind| {
             let message = format!("{kind} in a {}", work.describe());
             (kind, message)

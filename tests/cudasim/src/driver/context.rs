@@ -114,7 +114,7 @@ fn attribute_value(simulator: &Simulator, attribute: c_int, number: usize) -> c_
     let capability = simulator.settings.compute_capability;
     match attribute {
         // Threads of a block, in all and along x and y; along z.
-        1..=3 | 4 if attribute != 4 => 1024,
+        1..=3 => 1024,
         4 => 64,
         // Blocks of a grid along x; along y and z.
         5 => c_int::MAX,
@@ -162,32 +162,18 @@ pub(super) fn max_shared(capability: u32) -> usize {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGetErrorName(error: u32, name: Option<&mut MaybeUninit<*const c_char>>) -> Status {
     let Some(name) = name else { return Status::INVALID_VALUE };
-    match Status(error).name() {
-        Some(text) => {
-            name.write(text.as_ptr());
-            Status::SUCCESS
-        }
-        None => {
-            name.write(std::ptr::null());
-            Status::INVALID_VALUE
-        }
-    }
+    let known = Status(error).name();
+    name.write(known.map_or(std::ptr::null(), std::ffi::CStr::as_ptr));
+    if known.is_some() { Status::SUCCESS } else { Status::INVALID_VALUE }
 }
 
 /// The description of an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGetErrorString(error: u32, text: Option<&mut MaybeUninit<*const c_char>>) -> Status {
     let Some(text) = text else { return Status::INVALID_VALUE };
-    match Status(error).description() {
-        Some(description) => {
-            text.write(description.as_ptr().cast());
-            Status::SUCCESS
-        }
-        None => {
-            text.write(std::ptr::null());
-            Status::INVALID_VALUE
-        }
-    }
+    let known = Status(error).description();
+    text.write(known.map_or(std::ptr::null(), |description| description.as_ptr().cast()));
+    if known.is_some() { Status::SUCCESS } else { Status::INVALID_VALUE }
 }
 
 /// Interfaces that are not documented: there are none. NVRTC asks for one and does without.

@@ -168,6 +168,7 @@ impl Block {
         waits.join(", ")
     }
 
+    #[expect(clippy::unnecessary_box_returns, reason = "the rare error must not widen every result")]
     fn fault(&self, machine: &Machine, kind: FaultKind, pc: Option<usize>, warp: Option<u32>) -> Box<Fault> {
         let program = machine.program;
         let instruction = pc.map_or_else(String::new, |pc| {

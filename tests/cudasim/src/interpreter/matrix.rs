@@ -190,12 +190,10 @@ mod tests {
             }
         }
         let d = multiply(&shape, &a_registers, &b_registers, &vec![[5; 32]; 4]);
-        for lane in 0..32 {
-            for i in 0..4 {
-                let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
-                let expected: i32 = 5 + (0..32).map(|k| i32::from(a(row, k)) * i32::from(b(k, column))).sum::<i32>();
-                assert_eq!(d[i][lane] as i32, expected, "row {row}, column {column}");
-            }
+        for (lane, i) in (0..32).flat_map(|lane| (0..4).map(move |i| (lane, i))) {
+            let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
+            let expected: i32 = 5 + (0..32).map(|k| i32::from(a(row, k)) * i32::from(b(k, column))).sum::<i32>();
+            assert_eq!(d[i][lane] as i32, expected, "row {row}, column {column}");
         }
     }
 
@@ -221,12 +219,10 @@ mod tests {
             }
         }
         let d = multiply(&shape, &a_registers, &b_registers, &vec![[0; 32]; 4]);
-        for lane in 0..32 {
-            for i in 0..4 {
-                let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
-                let expected: f32 = (0..16).map(|k| a(row, k) * b(k, column)).sum();
-                assert_eq!(f32::from_bits(d[i][lane] as u32), expected);
-            }
+        for (lane, i) in (0..32).flat_map(|lane| (0..4).map(move |i| (lane, i))) {
+            let (row, column) = (lane / 4 + if i < 2 { 0 } else { 8 }, lane % 4 * 2 + (i & 1));
+            let expected: f32 = (0..16).map(|k| a(row, k) * b(k, column)).sum();
+            assert_eq!(f32::from_bits(d[i][lane] as u32), expected);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::ptx::Program;
 use crate::ptx::operation::{BarrierReduction, Register};
 use crate::ptx::types::Special;
 
-/// Backward jumps of one fragment in a row after which the others have a turn.
+/// Backward jumps of a fragment after which the others have a turn.
 const SPINS: u32 = 1000;
 
 /// Lanes that are at the same instruction.
@@ -23,6 +23,14 @@ struct Fragment {
     lanes: u32,
     /// Waits for lanes that are elsewhere.
     aside: Option<Aside>,
+    /// Backward jumps since the others last had a turn.
+    spins: u32,
+}
+
+impl Fragment {
+    fn new(pc: usize, lanes: u32) -> Self {
+        Self { pc, lanes, aside: None, spins: 0 }
+    }
 }
 
 /// What a fragment that stepped aside waits for.
@@ -102,7 +110,7 @@ impl Warp {
         self.waiting = None;
         self.arrived.clear();
         self.fragments.clear();
-        self.fragments.push(Fragment { pc: 0, lanes: self.live, aside: None });
+        self.fragments.push(Fragment::new(0, self.live));
         self.time = 0;
         self.copies.clear();
         self.local.fill(0xff);
@@ -215,15 +223,16 @@ impl Warp {
             }
             return Err(self.stuck());
         };
-        let mut lanes = 0;
+        let mut joined = Fragment::new(pc, 0);
         self.fragments.retain(|fragment| {
             let joins = fragment.pc == pc;
             if joins {
-                lanes |= fragment.lanes;
+                joined.lanes |= fragment.lanes;
+                joined.spins = joined.spins.max(fragment.spins);
             }
             !joins
         });
-        self.fragments.push(Fragment { pc, lanes, aside: None });
+        self.fragments.push(joined);
         Ok(Some(self.fragments.len() - 1))
     }
 
@@ -258,7 +267,6 @@ impl Warp {
         let meets = meets.unwrap_or(usize::MAX);
         let alone = self.fragments.len() == 1;
         let program = machine.program;
-        let mut spins = 0;
         loop {
             if pc >= meets || machine.executed >= end {
                 self.fragments[at].pc = pc;
@@ -283,43 +291,7 @@ impl Warp {
             let flow = machine.execute(self, shared, &instruction.operation, active).map_err(|kind| (kind, pc))?;
             match flow {
                 Flow::Next => pc += 1,
-                Flow::Jump(target) if active == lanes => {
-                    if target <= pc {
-                        spins += 1;
-                        if !alone {
-                            let aside = (spins > SPINS).then_some(Aside::Yield);
-                            // Behind others now: the choice is made anew.
-                            self.fragments[at] = Fragment { pc: target, lanes, aside };
-                            if spins > SPINS || target < pc {
-                                return Ok(None);
-                            }
-                        }
-                    }
-                    pc = target;
-                }
-                Flow::Jump(target) => {
-                    self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, aside: None };
-                    self.fragments.push(Fragment { pc: target, lanes: active, aside: None });
-                    return Ok(None);
-                }
-                Flow::Scatter(targets) => {
-                    self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, aside: None };
-                    self.fragments.extend(targets.into_iter().map(|(target, lanes)| Fragment {
-                        pc: target,
-                        lanes,
-                        aside: None,
-                    }));
-                    self.fragments.retain(|fragment| fragment.lanes != 0);
-                    return Ok(None);
-                }
-                Flow::Exit => {
-                    self.exit(at, active, pc)?;
-                    return Ok(None);
-                }
-                Flow::WaitForLanes => {
-                    self.fragments[at] = Fragment { pc, lanes, aside: Some(Aside::Lanes) };
-                    return Ok(None);
-                }
+                Flow::Jump(target) if active == lanes && (alone || target > pc) => pc = target,
                 Flow::WarpSync => {
                     self.time = shared.warp_barrier();
                     pc += 1;
@@ -328,23 +300,52 @@ impl Warp {
                     self.arrived.push((barrier, active.count_ones()));
                     pc += 1;
                 }
-                Flow::Barrier(mut waiting, register) => {
-                    if lanes != self.live {
-                        self.fragments[at] = Fragment { pc, lanes, aside: Some(Aside::Barrier) };
-                        return Ok(None);
-                    }
-                    if active != lanes {
-                        let what =
-                            format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
-                        return Err((FaultKind::BarrierDivergence { what }, pc));
-                    }
-                    waiting.at = pc;
-                    self.reduction_register = register;
-                    self.fragments[at].pc = pc + 1;
-                    return Ok(Some(Stop::Barrier(waiting)));
+                other => {
+                    self.fragments[at].pc = pc;
+                    return self.interrupt(at, other, active);
                 }
             }
         }
+    }
+
+    /// The active lanes of a fragment do what its other lanes, or other fragments, must know of.
+    fn interrupt(&mut self, at: usize, flow: Flow, active: u32) -> Result<Option<Stop>, (FaultKind, usize)> {
+        let Fragment { pc, lanes, spins, .. } = self.fragments[at];
+        let here = Fragment { spins, ..Fragment::new(pc, lanes) };
+        match flow {
+            Flow::Jump(target) if active == lanes => {
+                // Back to where it may be behind others: the choice is made anew.
+                let yields = spins >= SPINS;
+                self.fragments[at] = Fragment {
+                    spins: if yields { 0 } else { spins + 1 },
+                    aside: yields.then_some(Aside::Yield),
+                    ..Fragment::new(target, lanes)
+                };
+            }
+            Flow::Jump(target) => {
+                self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, ..here };
+                self.fragments.push(Fragment { pc: target, lanes: active, ..here });
+            }
+            Flow::Scatter(targets) => {
+                self.fragments[at] = Fragment { pc: pc + 1, lanes: lanes & !active, ..here };
+                self.fragments.extend(targets.into_iter().map(|(pc, lanes)| Fragment { pc, lanes, ..here }));
+                self.fragments.retain(|fragment| fragment.lanes != 0);
+            }
+            Flow::Exit => self.exit(at, active, pc)?,
+            Flow::WaitForLanes => self.fragments[at].aside = Some(Aside::Lanes),
+            Flow::Barrier(..) if lanes != self.live => self.fragments[at].aside = Some(Aside::Barrier),
+            Flow::Barrier(..) if active != lanes => {
+                let what = format!("lanes {:#010x} of warp {} pass a guarded barrier by", lanes & !active, self.id);
+                return Err((FaultKind::BarrierDivergence { what }, pc));
+            }
+            Flow::Barrier(waiting, register) => {
+                self.reduction_register = register;
+                self.fragments[at].pc = pc + 1;
+                return Ok(Some(Stop::Barrier(Waiting { at: pc, ..waiting })));
+            }
+            Flow::Next | Flow::WarpSync | Flow::Arrive(_) => unreachable!("these go on with the next instruction"),
+        }
+        Ok(None)
     }
 
     /// `lanes` end; whoever waited for them looks again.

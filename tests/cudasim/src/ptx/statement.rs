@@ -91,7 +91,8 @@ pub fn statements(body: &str) -> Result<Vec<Statement<'_>>, PtxError> {
 fn directive<'a>(lexer: &mut Lexer<'a>, word: &str, list: &mut Vec<Statement<'a>>) -> Result<(), PtxError> {
     lexer.next();
     match word {
-        ".reg" => {
+        // Assembly within C++ writes `.reg.b32` without the space.
+        _ if word == ".reg" || word.starts_with(".reg.") => {
             // The type: every register is 64 bits wide here.
             while matches!(lexer.peek(), Some(Token::Word(word)) if word.starts_with('.')) {
                 lexer.next();
@@ -241,7 +242,7 @@ mod tests {
 
     #[test]
     fn labels_scopes_and_declarations_keep_their_order() {
-        let list = statements("{ .reg .pred p, %q<3>; $L1: bra.uni $L1; } .shared .align 4 .b8 tile[64];").unwrap();
+        let list = statements("{ .reg.pred p, %q<3>; $L1: bra.uni $L1; } .shared .align 4 .b8 tile[64];").unwrap();
         assert_eq!(list[0], Statement::Open);
         assert_eq!(list[1], Statement::Registers(vec![("p", None), ("%q", Some(3))]));
         assert_eq!(list[2], Statement::Label("$L1"));

@@ -1,5 +1,6 @@
 //! A machine for one test, and the calls that a program makes, without their pointers.
 #![expect(dead_code, reason = "each test file uses a part of it")]
+#![expect(clippy::unused_self, reason = "the value proves that this test has its turn")]
 
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
@@ -47,9 +48,9 @@ impl Machine {
 
     /// A function of PTX text.
     pub fn function(&self, ptx: &str, name: &str) -> u64 {
-        let text = CString::new(ptx).unwrap();
+        let text = CString::new(ptx).expect("PTX has no zero bytes");
         let module = get(|out| cuModuleLoadData(out, text.as_ptr()));
-        let name = CString::new(name).unwrap();
+        let name = CString::new(name).expect("names have no zero bytes");
         get(|out| cuModuleGetFunction(out, module, name.as_ptr()))
     }
 
@@ -116,7 +117,7 @@ impl Machine {
         let mut text = vec![0u8; 4096];
         let length = cudasim_last_fault(text.as_mut_ptr().cast(), text.len());
         text.truncate(length);
-        String::from_utf8(text).unwrap()
+        String::from_utf8(text).expect("faults are told in UTF-8")
     }
 
     /// Launches one kernel and gives its fault; panics where there is none.
@@ -134,7 +135,7 @@ impl Machine {
 
     /// Counts so far.
     pub fn counts(&self) -> sconce_cudasim::device::counts::Counts {
-        lock().as_ref().unwrap().counts
+        lock().as_ref().expect("built in `with`").counts
     }
 }
 
@@ -142,15 +143,16 @@ impl Machine {
 /// `%tid` holds the thread's number in its block, `%gid` in the grid.
 pub fn kernel_text(target: u32, parameters: usize, body: &str) -> String {
     let list: Vec<String> = (0..parameters).map(|index| format!(".param .u64 p{index}")).collect();
-    let loads: String = (0..parameters).map(|index| format!("ld.param.u64 %a{index}, [p{index}];\n")).collect();
+    let loads: Vec<String> = (0..parameters).map(|index| format!("ld.param.u64 %a{index}, [p{index}];")).collect();
     format!(
         ".version 8.0\n.target sm_{target}\n.address_size 64\n.visible .entry test({})\n{{\n\
          .reg .pred %p<16>; .reg .b16 %h<16>; .reg .b32 %r<64>; .reg .f32 %f<64>; .reg .b64 %rd<64>; .reg .f64 %fd<16>;\n\
          .reg .b64 %a<{}>; .reg .b32 %tid, %gid;\n\
          mov.u32 %tid, %tid.x; mov.u32 %r63, %ctaid.x; mov.u32 %r62, %ntid.x; mad.lo.s32 %gid, %r63, %r62, %tid;\n\
-         {loads}{body}\nret;\n}}\n",
+         {}\n{body}\nret;\n}}\n",
         list.join(", "),
         parameters.max(1),
+        loads.join("\n"),
     )
 }
 

@@ -4,7 +4,7 @@ use super::{Parts, Reason};
 use crate::ptx::operation::{
     CarryOp, FloatClass, FloatOp, FloatUnaryOp, IntegerOp, IntegerUnaryOp, Operation, Product,
 };
-use crate::ptx::types::Type;
+use crate::ptx::types::{Rounding, Type};
 
 /// The operation, or `None` where the mnemonic belongs to another group.
 pub fn decode(parts: &mut Parts) -> Result<Option<Operation>, Reason> {
@@ -131,9 +131,13 @@ fn carry(parts: &mut Parts) -> Result<Operation, Reason> {
 fn multiply_add(parts: &mut Parts) -> Result<Operation, Reason> {
     let ty = parts.ty()?;
     if ty.is_float() {
+        let mode = parts.float_mode();
+        if ty == Type::F64 && mode.rounding != Rounding::Nearest {
+            return Err("a 64-bit fused product is rounded to nearest alone".to_owned());
+        }
         return Ok(Operation::FusedMultiplyAdd {
             ty,
-            mode: parts.float_mode(),
+            mode,
             d: parts.destination(0)?,
             a: parts.source(1, ty)?,
             b: parts.source(2, ty)?,

@@ -62,7 +62,10 @@ pub fn decode(call: &Call, decoder: &mut dyn Decoder) -> Result<Operation, Reaso
     let mut words = call.mnemonic.split('.');
     let base = words.next().unwrap_or_default();
     let suffixes: Vec<&str> = words.collect();
-    let types = suffixes.iter().filter_map(|suffix| Type::parse(suffix)).collect();
+    let types: Vec<Type> = suffixes.iter().filter_map(|suffix| Type::parse(suffix)).collect();
+    if types.contains(&Type::B128) {
+        return Err("registers of 128 bits are not simulated".to_owned());
+    }
     let mut parts = Parts { base, suffixes, types, operands: &call.operands, decoder };
     let found = match arithmetic::decode(&mut parts)? {
         Some(operation) => Some(operation),
