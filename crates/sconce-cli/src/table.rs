@@ -7,7 +7,7 @@ pub(crate) fn write<const COLUMNS: usize>(out: &mut impl Write, rows: &[[String;
     write_rows(out, rows)
 }
 
-/// As [`write`], where the number of columns is not known beforehand; it is the first row's.
+/// As [`write()`], where the number of columns is not known beforehand; it is the first row's.
 pub(crate) fn write_rows(out: &mut impl Write, rows: &[impl AsRef<[String]>]) -> io::Result<()> {
     let columns = rows.first().map_or(0, |row| row.as_ref().len());
     let cell = |row: &[String], column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
