@@ -1,0 +1,223 @@
+//! A database is filled from files, found by a server, and filled on after whatever ended the first run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use sconce_test_servers::PostgresServer;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::command::{Ended, ended, path, sconce};
+use crate::serve::{Server, classify, source};
+
+const TEXTS: [&str; 4] = ["a wonderful day", "dull, and far too long", "she said \"yes\"", "zwölf Boxkämpfer"];
+
+/// A directory with a database in it, and what is written beside it.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn database(&self) -> PathBuf {
+        self.0.path().join("answers.sqlite")
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let file = self.0.path().join(name);
+        fs::write(&file, content).unwrap();
+        file
+    }
+
+    fn args<'a>(&self, model: &'a str, more: &[&'a str]) -> Vec<String> {
+        let own = ["precompute", "--json", "--model", model, "--cache-sqlite", path(&self.database())];
+        own.iter().chain(more).map(|&arg| arg.to_owned()).collect()
+    }
+
+    fn precompute(&self, more: &[&str], stdin: &[u8]) -> Ended {
+        let args = self.args("tiny-bert-sentiment", more);
+        ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), stdin)
+    }
+
+    /// How many entries the database has.
+    fn entries(&self) -> u64 {
+        entries(&["--cache-sqlite", path(&self.database())])
+    }
+}
+
+fn entries(tier: &[&str]) -> u64 {
+    let stats = ended(&[&["cache", "stats", "--json"], tier].concat(), b"").succeeded();
+    stats.objects()[0]["entries"].as_u64().unwrap()
+}
+
+/// Stored, found, duplicates, failed.
+fn counts(ended: &Ended) -> [u64; 4] {
+    let summary = ended.objects().pop().unwrap();
+    ["stored", "found", "duplicates", "failed"].map(|count| summary[count].as_u64().unwrap())
+}
+
+fn write_parquet(file: &Path) {
+    let numbers: ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![1, 2, 3, 4]));
+    let texts: ArrayRef = Arc::new(StringArray::from(TEXTS.to_vec()));
+    let batch = RecordBatch::try_from_iter([("id", numbers), ("text", texts)]).unwrap();
+    let zstd = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let mut writer = ArrowWriter::try_new(fs::File::create(file).unwrap(), batch.schema(), Some(zstd)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn each_format_gives_the_same_inputs_and_none_is_computed_twice() {
+    let place = Place::new();
+    let lines = |of: &dyn Fn(&str) -> Value| TEXTS.map(|text| format!("{}\n", of(text))).concat();
+    let objects = place.file("objects.jsonl", lines(&|text| json!({"id": 1, "text": text})));
+    assert_eq!(counts(&place.precompute(&[path(&objects)], b"").succeeded()), [4, 0, 0, 0]);
+
+    let parquet = place.0.path().join("table.parquet");
+    write_parquet(&parquet);
+    let quoted = TEXTS.map(|text| format!("1,\"{}\"\r\n", text.replace('"', "\"\""))).concat();
+    let others = [
+        place.file("strings.ndjson", lines(&|text| json!(text))),
+        place.file("table.csv", format!("id,text\r\n{quoted}")),
+        place.file("table.tsv", format!("text\tid\n{}", TEXTS.map(|text| format!("{text}\t1\n")).concat())),
+        place.file("lines.txt", TEXTS.join("\n")),
+        parquet,
+    ];
+    for file in &others {
+        let ended = place.precompute(&[path(file)], b"").succeeded();
+        assert_eq!(counts(&ended), [0, 4, 0, 0], "{}: {ended:?}", file.display());
+    }
+    let all: Vec<_> = others.iter().map(|file| path(file)).collect();
+    assert_eq!(counts(&place.precompute(&all, b"").succeeded()).iter().sum::<u64>(), 20);
+
+    let piped = lines(&|text| json!({"body": text}));
+    let ended = place.precompute(&["--column", "body"], piped.as_bytes()).succeeded();
+    assert_eq!(counts(&ended), [0, 4, 0, 0]);
+    let ended = place.precompute(&["-", "--column", "body"], piped.as_bytes()).succeeded();
+    assert_eq!(counts(&ended), [0, 4, 0, 0]);
+    let ended = place.precompute(&["-", "--format", "csv"], b"text\na new one\na new one\n").succeeded();
+    assert_eq!((counts(&ended), place.entries()), ([1, 0, 1, 0], 5));
+}
+
+#[test]
+fn bad_rows_are_told_with_their_place_and_the_others_go_on() {
+    let place = Place::new();
+    let rows = place.file("rows.jsonl", "\"good\"\n{\"text\": 7}\n{\"title\": \"x\"}\nnot JSON\n{\"text\": \"good too\"}\n");
+    let ended = place.precompute(&[path(&rows)], b"").failed_with(
+        1,
+        &[
+            "line 2: field 'text' holds a number",
+            "line 3: there is no field 'text'; there are: title; --column names another",
+            "line 4: not JSON",
+        ],
+    );
+    assert_eq!((counts(&ended), place.entries()), ([2, 0, 0, 3], 2));
+
+    let table = place.file("table.csv", "id,text\n1,fine\n2\n3,fine as well\n");
+    let ended = place.precompute(&[path(&table), path(&rows)], b"").failed_with(1, &["table.csv:3: ", "rows.jsonl:4: "]);
+    assert_eq!(counts(&ended), [2, 2, 0, 4]);
+
+    let broken = place.file("broken.parquet", "not parquet at all");
+    place.precompute(&[path(&broken)], b"").failed_with(1, &["line 1: cannot read the rest of the table"]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_it_begins() {
+    let place = Place::new();
+    let rows = place.file("rows", "\"one\"\n");
+    place.precompute(&[path(&rows)], b"").failed_with(2, &["rows", "--format"]);
+    place.precompute(&["-", "--format", "parquet"], b"").failed_with(2, &["Parquet"]);
+    place.precompute(&[path(&place.0.path().join("missing.csv"))], b"").failed_with(2, &["missing.csv"]);
+    let none = ended(&["precompute", "--model", "tiny-bert-sentiment"], b"");
+    none.failed_with(2, &["there is no database to fill", "--cache-sqlite FILE or --cache-postgres URL"]);
+}
+
+#[tokio::test]
+async fn a_server_finds_what_was_precomputed_in_either_database() {
+    let (place, postgres) = (Place::new(), PostgresServer::start());
+    let url = postgres.url();
+    for (name, tier) in [("sqlite", ["--cache-sqlite", path(&place.database())]), ("postgres", ["--cache-postgres", &url])] {
+        let precompute = ["precompute", "--model", "tiny-bert-sentiment", "--format", "text", "-"];
+        let said = ended(&[&precompute[..], &tier].concat(), b"a wonderful day\n").succeeded();
+        assert!(said.stdout.contains("1 computed and stored"), "{said:?}");
+        let server = Server::start(&[&["--model", "tiny-bert-sentiment"], &tier[..]].concat());
+        let answer = classify(server.address, "a wonderful day").await.unwrap();
+        assert_eq!(source(&answer), name);
+        let answer = classify(server.address, "another day").await.unwrap();
+        assert_eq!(source(&answer), "computed");
+    }
+}
+
+/// 3,000 texts of 1 to 25 words, a tenth of them twice.
+fn many() -> (String, u64) {
+    let text = |number: usize| format!("{} number {number}", "word ".repeat(number % 24));
+    let texts: Vec<_> = (0..3000).chain((0..3000).step_by(10)).map(text).collect();
+    (texts.join("\n"), 3000)
+}
+
+fn start(place: &Place, file: &Path) -> Child {
+    let args = place.args("encoder-mini", &[path(file)]);
+    let mut command = sconce(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn wait_for_entries(place: &Place, least: u64) {
+    let started = Instant::now();
+    while !place.database().exists() || place.entries() < least {
+        assert!(started.elapsed() < Duration::from_mins(1), "after a minute there are fewer than {least} entries");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn finish(place: &Place, file: &Path) -> [u64; 4] {
+    let output = start(place, file).wait_with_output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    counts(&Ended { status: Some(0), stdout: text, stderr: String::new() })
+}
+
+#[test]
+fn after_kill_9_nothing_is_lost_and_nothing_is_done_twice() {
+    let place = Place::new();
+    let (texts, distinct) = many();
+    let file = place.file("texts.txt", texts);
+    let mut killed = 0;
+    for least in [1, 1000] {
+        let mut child = start(&place, &file);
+        wait_for_entries(&place, least);
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success(), "it was killed before it was done");
+        let kept = place.entries();
+        assert!(kept >= killed && kept < distinct, "{kept}");
+        killed = kept;
+    }
+    let [stored, found, duplicates, failed] = finish(&place, &file);
+    assert_eq!((stored, place.entries()), (distinct - killed, distinct));
+    assert_eq!((stored + found + duplicates, failed), (3300, 0));
+    assert_eq!(finish(&place, &file)[0], 0);
+}
+
+#[test]
+fn ctrl_c_stores_what_was_begun_and_the_same_command_goes_on() {
+    let place = Place::new();
+    let (texts, distinct) = many();
+    let file = place.file("texts.txt", texts);
+    let child = start(&place, &file);
+    wait_for_entries(&place, 1);
+    let pid = i32::try_from(child.id()).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success() && summary["stopped"] == true, "{summary}");
+    let stored = summary["stored"].as_u64().unwrap();
+    assert!(stored < distinct && place.entries() == stored, "{summary}");
+    assert_eq!(finish(&place, &file)[0], distinct - stored);
+}
