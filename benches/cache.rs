@@ -1,8 +1,6 @@
 //! What the cache costs: a key, a hit in memory, a read of `SQLite`, a batch of 32 from Redis. Needs `redis-server`.
 
 use std::hint::black_box;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -11,6 +9,7 @@ use sconce_cache::{
     Cache, Digest, Dtype, Found, Input, Key, KeyFields, MemoryConfig, Parameter, RedisConfig, RedisTier, SqliteConfig,
     SqliteReader, SqliteTier, Tensor, Tier, Value,
 };
+use sconce_test_servers::RedisServer;
 
 /// An embedding of MiniLM.
 const DIMENSIONS: usize = 384;
@@ -134,11 +133,10 @@ fn sqlite(criterion: &mut Criterion) {
 }
 
 fn redis(criterion: &mut Criterion) {
-    let server = Redis::start();
+    let server = RedisServer::start();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let _entered = runtime.enter();
-    let address = format!("redis://127.0.0.1:{}", server.port);
-    let tier = RedisTier::open(&RedisConfig::new(address)).expect("an address");
+    let tier = RedisTier::open(&RedisConfig::new(server.url())).expect("an address");
     runtime.block_on(tier.ping()).expect("it answers");
     let entries: Vec<_> = (0..1000).map(|number| (key(number), value(number))).collect();
     runtime.block_on(tier.put_many(&entries)).expect("it has room");
@@ -196,35 +194,6 @@ fn check(found: &[Found], numbers: &[u32]) {
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("less than a second"))
-}
-
-/// A server of the bench's own, without a disk.
-struct Redis {
-    child: Child,
-    port: u16,
-}
-
-impl Redis {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        let child = command.stdout(Stdio::null()).spawn();
-        let child = child.expect("redis-server does not start; install it: apt-get install redis-server");
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(20), "redis-server does not come up");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { child, port }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
 }
 
 criterion_group! {

@@ -15,3 +15,12 @@ pub fn zoo(model: &str) -> PathBuf {
 pub fn minilm() -> Option<PathBuf> {
     std::env::var_os("SCONCE_MINILM").map(PathBuf::from)
 }
+
+/// Some ten words, all different in their order.
+#[must_use]
+pub fn review(number: usize) -> String {
+    const WORDS: [&str; 10] =
+        ["candle", "harbour", "winter", "engine", "letter", "garden", "mirror", "thunder", "copper", "silence"];
+    let words: Vec<_> = number.to_string().bytes().map(|digit| WORDS[usize::from(digit - b'0')]).collect();
+    format!("The review of {} says that it was worth every minute.", words.join(" and the "))
+}

@@ -37,7 +37,10 @@ impl Load {
         let zipf = Zipf::new(texts as f64, 1.0)?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 1 on")]
         let mut of_one = || (0..requests / callers).map(|_| rng.sample(zipf) as usize - 1).collect();
-        Ok(Self { callers: (0..callers).map(|_| of_one()).collect(), texts: (0..texts).map(text).collect() })
+        Ok(Self {
+            callers: (0..callers).map(|_| of_one()).collect(),
+            texts: (0..texts).map(sconce_benches::review).collect(),
+        })
     }
 
     pub(crate) async fn run(&self, model: &Model, answers: &mut Answers) -> Result<Ran, Box<dyn Error>> {
@@ -59,14 +62,6 @@ impl Load {
         latencies.sort_unstable();
         Ok(Ran { latencies, hits, elapsed })
     }
-}
-
-/// Some ten words, all different in their order.
-fn text(number: usize) -> String {
-    const WORDS: [&str; 10] =
-        ["candle", "harbour", "winter", "engine", "letter", "garden", "mirror", "thunder", "copper", "silence"];
-    let words: Vec<_> = number.to_string().bytes().map(|digit| WORDS[usize::from(digit - b'0')]).collect();
-    format!("The review of {} says that it was worth every minute.", words.join(" and the "))
 }
 
 async fn call(model: Model, texts: Arc<[String]>, wanted: Arc<[usize]>, answers: Answers) -> (Vec<Duration>, usize) {

@@ -5,7 +5,6 @@
 //! `SCONCE_MINILM` says where it is, else encoder-mini. Every answer is compared, bit by bit, with that of the run without a cache.
 
 mod load;
-mod redis;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -15,10 +14,10 @@ use clap::Parser;
 use sconce::cache::{MemoryConfig, RedisConfig, RedisTier, SqliteConfig, SqliteTier, TierConfig};
 use sconce::{AnswerCache, Runtime};
 use sconce_benches::python::Python;
+use sconce_test_servers::RedisServer;
 use serde::Serialize;
 
 use load::{Answers, Load, Ran};
-use redis::Redis;
 
 /// Asks for texts by Zipf's law, with no cache and with each tier, and says what each gives
 #[derive(Debug, Parser)]
@@ -64,7 +63,7 @@ async fn main() -> Fallible<()> {
     let requests = args.requests.unwrap_or(if args.bench { 40_000 } else { 1000 });
     let load = Load::new(texts, requests, args.callers)?;
     let directory = tempfile::tempdir()?;
-    let redis = Redis::start()?;
+    let redis = RedisServer::start();
     let model = sconce_benches::minilm().unwrap_or_else(|| sconce_benches::zoo("encoder-mini"));
 
     println!("{texts} texts by Zipf(1.0), {requests} requests of {} callers, model {}", args.callers, model.display());
@@ -111,7 +110,7 @@ const TIERS: [Tiers; 7] = [
 ];
 
 impl Tiers {
-    fn cache(self, texts: usize, database: &Path, redis: &Redis) -> Fallible<Option<AnswerCache>> {
+    fn cache(self, texts: usize, database: &Path, redis: &RedisServer) -> Fallible<Option<AnswerCache>> {
         /// A row of 384 f32, its key, and what keeping them takes.
         const BYTES: u64 = 2048;
         if !self.single_flight {

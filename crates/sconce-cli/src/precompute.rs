@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::answer;
 use crate::args::PrecomputeArgs;
 use crate::error::Error;
-use crate::inputs::{Format, Inputs, Place, Record, Table, Unit};
+use crate::inputs::{Inputs, Place, Record, Table, Unit};
 use crate::models_path::{Found, ModelsPath};
 use crate::progress::InputProgress;
 use crate::signals::Signals;
@@ -32,8 +32,7 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
             return Err(Error::NoTier { what, flags: "--cache-sqlite FILE or --cache-postgres URL" });
         }
     };
-    let table =
-        Table { format: args.format.or(args.files.is_empty().then_some(Format::Jsonl)), column: args.column.clone() };
+    let table = Table { format: args.format, column: args.column.clone() };
     let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
     let source = ModelSource {
         precision: args.precision,

@@ -10,7 +10,10 @@
 //! ```
 
 // They panic as assertions do: a server that does not come up ends the test.
-#![expect(clippy::missing_panics_doc, reason = "every function of a test's server panics where the server does not obey")]
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "every function of a test's server panics where the server does not obey"
+)]
 
 mod postgres;
 mod process;

@@ -19,6 +19,7 @@ pub struct PostgresServer {
 
 impl PostgresServer {
     /// One with an empty database, `postgres`.
+    #[must_use]
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().to_owned();

@@ -19,11 +19,13 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// One that keeps nothing on disk.
+    #[must_use]
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// With more options, as `--name`, `value`, …; `{port}` stands for the port.
+    #[must_use]
     pub fn start_with(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().to_owned();

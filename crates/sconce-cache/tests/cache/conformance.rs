@@ -9,8 +9,8 @@ use sconce_cache::{
     SqliteTier, Tier, TierError, TierFuture, Value,
 };
 
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
+use crate::support::postgres::{Clients as _, PostgresServer};
+use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{eventually, key, keys, large_value, value};
 
 const SHORT: Duration = Duration::from_secs(1);

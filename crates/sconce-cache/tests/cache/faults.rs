@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use sconce_cache::{BreakerConfig, BreakerState, Cache, Failure, Source, Tier, TierConfig, TierStats};
 
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
+use crate::support::postgres::{Clients as _, PostgresServer};
+use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{eventually, keys, value};
 
 const BUDGET: Duration = Duration::from_millis(100);

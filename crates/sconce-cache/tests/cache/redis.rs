@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::InfoDict;
 use sconce_cache::{Found, RedisConfig, RedisTier, Tier, TierError};
 
-use crate::support::redis::RedisServer;
+use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{key, keys, value};
 
 fn info(connection: &mut redis::Connection, section: &str) -> InfoDict {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sconce_cache::{Answer, Cache, Failure, Key, Leases, MemoryConfig, ReplicaConfig, Source, TierConfig, Value};
 
-use crate::support::redis::RedisServer;
+use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{eventually, key, value};
 
 type Outcome = Result<Value, Failure<&'static str>>;

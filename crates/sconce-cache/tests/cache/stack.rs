@@ -12,7 +12,7 @@ use sconce_cache::{
 };
 use tokio::sync::Notify;
 
-use crate::support::redis::RedisServer;
+use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{eventually, key, keys, large_value, value};
 
 const MINUTE: Duration = Duration::from_mins(1);

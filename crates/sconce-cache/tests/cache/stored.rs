@@ -9,8 +9,8 @@ use sconce_cache::{
     StoredTier, TierConfig, Value,
 };
 
-use crate::support::postgres::PostgresServer;
-use crate::support::redis::RedisServer;
+use crate::support::postgres::{Clients as _, PostgresServer};
+use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{eventually, key, keys, value};
 
 const SHORT: Duration = Duration::from_secs(1);

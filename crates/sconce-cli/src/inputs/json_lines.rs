@@ -61,7 +61,7 @@ mod tests {
         let table = [
             ("{", "not JSON: "),
             ("", "not JSON: "),
-            (r#"{"id": 1, "body": "x"}"#, "there is no field 'text'; there are: id, body; --column names another"),
+            (r#"{"body": "x", "id": 1}"#, "there is no field 'text'; there are: body, id; --column names another"),
             (r#"{"text": null}"#, "field 'text' holds null; "),
             ("17", "field 'text' holds a number; "),
         ];

@@ -32,9 +32,10 @@ pub(crate) enum Format {
 }
 
 impl Table {
-    /// The format that was asked for, else that of the file's name.
+    /// The format that was asked for, else that of the file's name; JSON lines from standard input.
     pub(crate) fn format_of(&self, path: &Path) -> Result<Format, Error> {
-        let format = self.format.or_else(|| by_name(path)).ok_or_else(|| Error::Format { path: path.to_owned() })?;
+        let by_name = || if is_stdin(path) { Some(Format::Jsonl) } else { by_name(path) };
+        let format = self.format.or_else(by_name).ok_or_else(|| Error::Format { path: path.to_owned() })?;
         if format == Format::Parquet && is_stdin(path) {
             return Err(Error::ParquetFromPipe);
         }

@@ -8,5 +8,7 @@ mod hub;
 mod infer;
 mod models;
 mod precision;
+mod precompute;
 mod pull;
 mod serve;
+mod stores;

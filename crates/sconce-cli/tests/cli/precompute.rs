@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::command::{Ended, ended, path, sconce};
 use crate::serve::{Server, classify, source};
+use crate::stores::entries;
 
 const TEXTS: [&str; 4] = ["a wonderful day", "dull, and far too long", "she said \"yes\"", "zwölf Boxkämpfer"];
 
@@ -24,7 +25,7 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
     fn database(&self) -> PathBuf {
@@ -33,12 +34,13 @@ impl Place {
 
     fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let file = self.0.path().join(name);
-        fs::write(&file, content).unwrap();
+        fs::write(&file, content).expect("it can be written");
         file
     }
 
     fn args<'a>(&self, model: &'a str, more: &[&'a str]) -> Vec<String> {
-        let own = ["precompute", "--json", "--model", model, "--cache-sqlite", path(&self.database())];
+        let database = self.database();
+        let own = ["precompute", "--json", "--model", model, "--cache-sqlite", path(&database)];
         own.iter().chain(more).map(|&arg| arg.to_owned()).collect()
     }
 
@@ -49,29 +51,25 @@ impl Place {
 
     /// How many entries the database has.
     fn entries(&self) -> u64 {
-        entries(&["--cache-sqlite", path(&self.database())])
+        entries(&["--cache-sqlite", path(&self.database())])[0]
     }
-}
-
-fn entries(tier: &[&str]) -> u64 {
-    let stats = ended(&[&["cache", "stats", "--json"], tier].concat(), b"").succeeded();
-    stats.objects()[0]["entries"].as_u64().unwrap()
 }
 
 /// Stored, found, duplicates, failed.
 fn counts(ended: &Ended) -> [u64; 4] {
-    let summary = ended.objects().pop().unwrap();
-    ["stored", "found", "duplicates", "failed"].map(|count| summary[count].as_u64().unwrap())
+    let summary = ended.objects().pop().expect("it says what it did");
+    ["stored", "found", "duplicates", "failed"].map(|count| summary[count].as_u64().expect("a count"))
 }
 
 fn write_parquet(file: &Path) {
     let numbers: ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![1, 2, 3, 4]));
     let texts: ArrayRef = Arc::new(StringArray::from(TEXTS.to_vec()));
-    let batch = RecordBatch::try_from_iter([("id", numbers), ("text", texts)]).unwrap();
+    let batch = RecordBatch::try_from_iter([("id", numbers), ("text", texts)]).expect("columns of one length");
     let zstd = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-    let mut writer = ArrowWriter::try_new(fs::File::create(file).unwrap(), batch.schema(), Some(zstd)).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
+    let target = fs::File::create(file).expect("it can be written");
+    let mut writer = ArrowWriter::try_new(target, batch.schema(), Some(zstd)).expect("a schema that can be written");
+    writer.write(&batch).expect("rows can be written");
+    writer.close().expect("the index can be written");
 }
 
 #[test]
@@ -110,7 +108,8 @@ fn each_format_gives_the_same_inputs_and_none_is_computed_twice() {
 #[test]
 fn bad_rows_are_told_with_their_place_and_the_others_go_on() {
     let place = Place::new();
-    let rows = place.file("rows.jsonl", "\"good\"\n{\"text\": 7}\n{\"title\": \"x\"}\nnot JSON\n{\"text\": \"good too\"}\n");
+    let rows =
+        place.file("rows.jsonl", "\"good\"\n{\"text\": 7}\n{\"title\": \"x\"}\nnot JSON\n{\"text\": \"good too\"}\n");
     let ended = place.precompute(&[path(&rows)], b"").failed_with(
         1,
         &[
@@ -122,7 +121,8 @@ fn bad_rows_are_told_with_their_place_and_the_others_go_on() {
     assert_eq!((counts(&ended), place.entries()), ([2, 0, 0, 3], 2));
 
     let table = place.file("table.csv", "id,text\n1,fine\n2\n3,fine as well\n");
-    let ended = place.precompute(&[path(&table), path(&rows)], b"").failed_with(1, &["table.csv:3: ", "rows.jsonl:4: "]);
+    let ended =
+        place.precompute(&[path(&table), path(&rows)], b"").failed_with(1, &["table.csv:3: ", "rows.jsonl:4: "]);
     assert_eq!(counts(&ended), [2, 2, 0, 4]);
 
     let broken = place.file("broken.parquet", "not parquet at all");
@@ -144,7 +144,9 @@ fn what_cannot_be_done_is_refused_before_it_begins() {
 async fn a_server_finds_what_was_precomputed_in_either_database() {
     let (place, postgres) = (Place::new(), PostgresServer::start());
     let url = postgres.url();
-    for (name, tier) in [("sqlite", ["--cache-sqlite", path(&place.database())]), ("postgres", ["--cache-postgres", &url])] {
+    for (name, tier) in
+        [("sqlite", ["--cache-sqlite", path(&place.database())]), ("postgres", ["--cache-postgres", &url])]
+    {
         let precompute = ["precompute", "--model", "tiny-bert-sentiment", "--format", "text", "-"];
         let said = ended(&[&precompute[..], &tier].concat(), b"a wonderful day\n").succeeded();
         assert!(said.stdout.contains("1 computed and stored"), "{said:?}");
@@ -166,7 +168,7 @@ fn many() -> (String, u64) {
 fn start(place: &Place, file: &Path) -> Child {
     let args = place.args("encoder-mini", &[path(file)]);
     let mut command = sconce(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs")
 }
 
 fn wait_for_entries(place: &Place, least: u64) {
@@ -178,9 +180,9 @@ fn wait_for_entries(place: &Place, least: u64) {
 }
 
 fn finish(place: &Place, file: &Path) -> [u64; 4] {
-    let output = start(place, file).wait_with_output().unwrap();
+    let output = start(place, file).wait_with_output().expect("it ends");
     assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).expect("it prints UTF-8");
     counts(&Ended { status: Some(0), stdout: text, stderr: String::new() })
 }
 

@@ -3,6 +3,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
+use sconce_grpc::proto::infer_parameter::ParameterChoice;
 use sconce_grpc::proto::model_infer_request::InferInputTensor;
 use sconce_grpc::proto::{InferTensorContents, ModelInferRequest, ModelInferResponse};
 use tokio::task::JoinHandle;
@@ -83,6 +84,14 @@ pub(crate) async fn classify(
     let model_name = "tiny-bert-sentiment".to_owned();
     let request = ModelInferRequest { model_name, inputs: vec![input], ..ModelInferRequest::default() };
     Ok(client.model_infer(request).await?.into_inner())
+}
+
+/// Where the answer says that it came from.
+pub(crate) fn source(answer: &ModelInferResponse) -> &str {
+    match &answer.parameters["source"].parameter_choice {
+        Some(ParameterChoice::StringParam(source)) => source,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@ use crate::command::{ended, path};
 use crate::serve::{Server, classify, source};
 
 /// Entries of the tiers in the order of their rows.
-fn entries(tiers: &[&str]) -> Vec<u64> {
+pub(crate) fn entries(tiers: &[&str]) -> Vec<u64> {
     let stats = ended(&[&["cache", "stats", "--json"], tiers].concat(), b"").succeeded();
-    stats.objects().iter().map(|row| row["entries"].as_u64().unwrap()).collect()
+    stats.objects().iter().map(|row| row["entries"].as_u64().expect("a count")).collect()
 }
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn tiers_are_counted_copied_to_nearer_ones_and_purged() {
     let (sqlite, postgres_flags) = (["--cache-sqlite", path(&sqlite)], ["--cache-postgres", postgres.0.as_str()]);
     let all = [redis, sqlite, postgres_flags].concat();
 
-    let texts: String = (0..1200).map(|number| format!("text {number}\n")).collect();
+    let texts = (0..1200).map(|number| format!("text {number}\n")).collect::<Vec<_>>().concat();
     let precompute = ["precompute", "--model", "tiny-bert-sentiment", "--format", "text", "-"];
     ended(&[&precompute[..], &postgres_flags].concat(), texts.as_bytes()).succeeded();
     assert_eq!(entries(&all), [0, 0, 1200]);

@@ -1,177 +1,30 @@
-//! A Postgres of a test's own.
+//! Tiers and clients of a test's own Postgres.
 
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process};
 use sconce_cache::{PostgresConfig, PostgresTier};
-use tempfile::TempDir;
+pub(crate) use sconce_test_servers::PostgresServer;
 
-use super::{Process, free_port, is_root, last_lines, temporary};
+pub(crate) trait Clients {
+    fn config(&self) -> PostgresConfig;
 
-pub(crate) struct PostgresServer {
-    process: Process,
-    port: u16,
-    _directory: TempDir,
-    path: PathBuf,
-}
-
-impl PostgresServer {
-    pub(crate) fn start() -> Self {
-        let (directory, path) = temporary();
-        if is_root() {
-            let (user, group) = account();
-            chown(&path, Some(user), Some(group)).expect("root may");
-        }
-        let made = as_user("initdb")
-            .arg("--pgdata")
-            .arg(path.join("data"))
-            .args(["--auth=trust", "--username=sconce", "--no-sync", "--encoding=UTF8", "--locale=C"])
-            .output()
-            .expect("initdb was found");
-        assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
-        for _ in 0..10 {
-            let port = free_port();
-            let mut process = run(&path, port);
-            if answers(&mut process, port) {
-                return Self { process, port, _directory: directory, path };
-            }
-        }
-        panic!("postgres does not come up; its log:\n{}", last_lines(&path.join("log")));
-    }
-
-    pub(crate) fn config(&self) -> PostgresConfig {
-        PostgresConfig::new(format!("postgres://sconce@127.0.0.1:{}/postgres", self.port))
-    }
-
-    pub(crate) async fn tier(&self) -> PostgresTier {
+    async fn tier(&self) -> PostgresTier {
         let tier = PostgresTier::open(&self.config()).expect("a good configuration");
         tier.ping().await.expect("it answers");
         tier
     }
 
     /// A connection beside the tier's, to look behind its back.
-    pub(crate) async fn client(&self) -> tokio_postgres::Client {
-        connect(self.port).await.expect("it answers")
-    }
-
-    /// As a crash: nothing is said to the clients, nothing is saved.
-    pub(crate) fn kill(&mut self) {
-        self.process.send(Signal::QUIT);
-        self.process.wait();
-    }
-
-    /// After `kill`, at the same port.
-    pub(crate) fn restart(&mut self) {
-        self.process = run(&self.path, self.port);
-        assert!(answers(&mut self.process, self.port), "it comes up again");
-    }
-
-    /// From now on it accepts connections and answers nothing.
-    pub(crate) fn pause(&self) {
-        self.send(Signal::STOP);
-    }
-
-    pub(crate) fn resume(&self) {
-        self.send(Signal::CONT);
-    }
-
-    /// To the server and to the processes that serve its connections.
-    fn send(&self, signal: Signal) {
-        self.process.send(signal);
-        for child in children(self.process.pid()) {
-            // It may have ended just now.
-            kill_process(child, signal).ok();
-        }
-    }
+    async fn client(&self) -> tokio_postgres::Client;
 }
 
-/// A server that was paused does not end by itself when its parent is killed: its children must be awake.
-impl Drop for PostgresServer {
-    fn drop(&mut self) {
-        if !self.process.has_ended() {
-            self.resume();
-            self.process.send(Signal::QUIT);
-            self.process.wait();
-        }
+impl Clients for PostgresServer {
+    fn config(&self) -> PostgresConfig {
+        PostgresConfig::new(self.url())
     }
-}
 
-fn run(directory: &Path, port: u16) -> Process {
-    let log = std::fs::File::create(directory.join("log")).expect("a log");
-    let mut command = as_user("postgres");
-    command.arg("-D").arg(directory.join("data")).arg("-k").arg(directory).args(["-p", &port.to_string()]);
-    command.args(["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB"]).stderr(log);
-    Process::start(&mut command, "postgresql")
-}
-
-/// A program of Postgres, which refuses to run as root: then as somebody else.
-fn as_user(program: &str) -> Command {
-    let program = binaries().join(program);
-    if !is_root() {
-        return Command::new(program);
+    async fn client(&self) -> tokio_postgres::Client {
+        let connected = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await;
+        let (client, connection) = connected.expect("it answers");
+        tokio::spawn(connection);
+        client
     }
-    let (user, group) = account();
-    let mut command = Command::new("setpriv");
-    command.args([&format!("--reuid={user}"), &format!("--regid={group}"), "--clear-groups", "--"]).arg(program);
-    command.current_dir("/");
-    command
-}
-
-/// Debian keeps them out of the path, by version.
-fn binaries() -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
-    let newest = newest.expect("Postgres is not installed; install it: apt-get install postgresql");
-    PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
-}
-
-/// User and group of `postgres`, or of `nobody`.
-fn account() -> (u32, u32) {
-    let accounts = std::fs::read_to_string("/etc/passwd").expect("there are accounts");
-    let of = |name: &str| {
-        let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut numbers = line.split(':').skip(2).map_while(|number| number.parse().ok());
-        Some((numbers.next()?, numbers.next()?))
-    };
-    of("postgres").or_else(|| of("nobody")).expect("an account that is not root's")
-}
-
-fn children(parent: Pid) -> Vec<Pid> {
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_child = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which is in brackets: state, parent.
-        let parent_of = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
-        parent_of == Some(parent.as_raw_nonzero().get())
-    };
-    pids.filter(is_child).filter_map(Pid::from_raw).collect()
-}
-
-fn answers(process: &mut Process, port: u16) -> bool {
-    // Of its own thread, because the test's may be running a runtime already.
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let started = Instant::now();
-            while started.elapsed() < Duration::from_secs(30) && !process.has_ended() {
-                if runtime.block_on(connect(port)).is_ok() {
-                    return true;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            false
-        });
-        waiting.join().expect("it does not panic")
-    })
-}
-
-async fn connect(port: u16) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
-    let address = format!("postgres://sconce@127.0.0.1:{port}/postgres");
-    let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
 }

@@ -1,0 +1,221 @@
+//! A runtime under load whose cache breaks: servers die or take five seconds to answer, the disk is full. In each case no
+//! request fails, the slowest percent is slower by no more than the tier's time budget, and the breaker's state is seen.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sconce::cache::{
+    BreakerConfig, BreakerState, PostgresConfig, PostgresTier, RedisConfig, RedisTier, SqliteConfig, SqliteTier, Tier,
+    TierConfig, TierStats,
+};
+use sconce::{AnswerCache, Model, Runtime};
+use sconce_test_servers::{PostgresServer, RedisServer};
+use tokio::task::JoinHandle;
+
+const BUDGET: Duration = Duration::from_millis(100);
+const WORKERS: usize = 4;
+/// Texts that the tier has; as many requests are for one of them as for a text that nobody asked for before.
+const KEPT: usize = 100;
+const CHILD: &str = "child_whose_files_may_not_grow";
+
+struct Load {
+    runtime: Arc<Runtime>,
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<Vec<(Instant, Duration)>>>,
+}
+
+impl Load {
+    async fn start(tier: impl Tier) -> Self {
+        let cool_down = Duration::from_millis(200);
+        let breaker = BreakerConfig { cool_down, max_cool_down: Duration::from_secs(1), max_failures: 5 };
+        let config = TierConfig { get_budget: BUDGET, put_budget: BUDGET, breaker, ..TierConfig::default() };
+        let cache = AnswerCache::builder().tier(tier, config).build().expect("good bounds");
+        let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo/tiny-bert-sentiment");
+        let runtime = Arc::new(Runtime::builder().model(zoo).cache(cache).build().expect("it loads"));
+        let model = runtime.models().next().expect("it has one").clone();
+        for number in 0..KEPT {
+            model.infer(kept(number)).await.expect("a good request");
+        }
+        let cache = runtime.cache().expect("it has one");
+        cache.flush(Duration::from_mins(1)).await.expect("the tier takes what it is given");
+        let (stop, fresh) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let worker = |_| tokio::spawn(work(model.clone(), Arc::clone(&stop), Arc::clone(&fresh)));
+        let workers = (0..WORKERS).map(worker).collect();
+        Self { runtime, stop, workers }
+    }
+
+    fn stats(&self) -> TierStats {
+        self.runtime.cache().expect("it has one").stats().tiers.remove(0)
+    }
+
+    /// Until the tier has answered a few hundred requests, and is trusted.
+    async fn is_answered_by_the_tier(&self) {
+        let before = self.stats().hits;
+        let trusted = || self.stats().reads.breaker == BreakerState::Closed;
+        eventually("the tier answers", || self.stats().hits > before + 300 && trusted()).await;
+    }
+
+    async fn breaker_opens(&self) {
+        eventually("the breaker opens", || self.stats().reads.breaker == BreakerState::Open).await;
+    }
+
+    /// No worker has seen an error, and the fault from `from` to `until` cost its budget at most.
+    async fn ends_well(self, name: &str, from: Instant, until: Instant) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (mut before, mut during) = (Vec::new(), Vec::new());
+        for worker in self.workers {
+            for (at, took) in worker.await.expect("no request fails") {
+                if at < from {
+                    before.push(took);
+                } else if at < until {
+                    during.push(took);
+                }
+            }
+        }
+        let (usual, slow) = (p99(&mut before), p99(&mut during));
+        println!("{name}: p99 {usual:?} of {} before, {slow:?} of {} during", before.len(), during.len());
+        assert!(during.len() > 500, "the load went on: {}", during.len());
+        assert!(slow <= usual + BUDGET, "{name}: {usual:?} before, {slow:?} during");
+    }
+}
+
+fn kept(number: usize) -> String {
+    format!("text {} is kept", number % KEPT)
+}
+
+async fn work(model: Model, stop: Arc<AtomicBool>, fresh: Arc<AtomicUsize>) -> Vec<(Instant, Duration)> {
+    let mut requests = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let number = fresh.fetch_add(1, Ordering::Relaxed);
+        let text = if number.is_multiple_of(2) { kept(number / 2) } else { format!("text {number} is new") };
+        let at = Instant::now();
+        model.infer(text).await.expect("no request fails");
+        requests.push((at, at.elapsed()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    requests
+}
+
+fn p99(latencies: &mut [Duration]) -> Duration {
+    latencies.sort_unstable();
+    latencies[latencies.len() * 99 / 100]
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_mins(1), "after a minute still not: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn redis(server: &RedisServer) -> RedisTier {
+    RedisTier::open(&RedisConfig::new(server.url())).expect("an address")
+}
+
+fn postgres(server: &PostgresServer) -> PostgresTier {
+    PostgresTier::open(&PostgresConfig::new(server.url())).expect("an address")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_costs_computations() {
+    let mut server = RedisServer::start();
+    let load = Load::start(redis(&server)).await;
+    load.is_answered_by_the_tier().await;
+    let from = Instant::now();
+    server.kill();
+    load.breaker_opens().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let until = Instant::now();
+    server.restart();
+    load.is_answered_by_the_tier().await;
+    load.ends_well("redis killed", from, until).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_postgres_costs_computations() {
+    let mut server = PostgresServer::start();
+    let load = Load::start(postgres(&server)).await;
+    load.is_answered_by_the_tier().await;
+    let from = Instant::now();
+    server.kill();
+    load.breaker_opens().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let until = Instant::now();
+    server.restart();
+    load.is_answered_by_the_tier().await;
+    load.ends_well("postgres killed", from, until).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_takes_five_seconds_costs_computations() {
+    let server = RedisServer::start();
+    let load = Load::start(redis(&server)).await;
+    load.is_answered_by_the_tier().await;
+    let from = Instant::now();
+    server.pause();
+    load.breaker_opens().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let until = Instant::now();
+    server.resume();
+    load.is_answered_by_the_tier().await;
+    load.ends_well("redis takes 5 s", from, until).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_takes_five_seconds_costs_computations() {
+    let server = PostgresServer::start();
+    let load = Load::start(postgres(&server)).await;
+    load.is_answered_by_the_tier().await;
+    let from = Instant::now();
+    server.pause();
+    load.breaker_opens().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let until = Instant::now();
+    server.resume();
+    load.is_answered_by_the_tier().await;
+    load.ends_well("postgres takes 5 s", from, until).await;
+}
+
+/// The operating system refuses to let files grow, as a full disk does; the limit is a process's own, so this is another one.
+#[test]
+fn a_full_disk_costs_what_would_have_been_stored() {
+    let test = std::env::current_exe().unwrap();
+    // Passing the limit is a signal that ends the process, unless it is ignored: then it is an error of the write.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh"]).arg(test).args([
+        "--exact",
+        CHILD,
+        "--ignored",
+        "--nocapture",
+    ]);
+    let output = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    print!("{said}");
+    assert!(output.status.success() && said.contains("1 passed"), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the test above, in a process of its own"]
+async fn child_whose_files_may_not_grow() {
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join("answers");
+    let load = Load::start(SqliteTier::open(&SqliteConfig::new(path)).unwrap()).await;
+    load.is_answered_by_the_tier().await;
+    let room = getrlimit(Resource::Fsize);
+    let from = Instant::now();
+    setrlimit(Resource::Fsize, Rlimit { current: Some(1 << 14), maximum: room.maximum }).unwrap();
+    eventually("the breaker of writes opens", || load.stats().writes.breaker == BreakerState::Open).await;
+    let hits = load.stats().hits;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(load.stats().hits > hits + 300, "what was stored is still found");
+    assert_eq!(load.stats().reads.breaker, BreakerState::Closed);
+    let until = Instant::now();
+    setrlimit(Resource::Fsize, room).unwrap();
+    eventually("answers are stored again", || load.stats().writes.breaker == BreakerState::Closed).await;
+    load.ends_well("disk full", from, until).await;
+}
