@@ -33,42 +33,31 @@ pub trait Tier: Send + Sync + 'static {
     }
 }
 
-/// So that a tier can be in a stack and in other hands too.
-impl<T: Tier + ?Sized> Tier for Arc<T> {
-    fn name(&self) -> &'static str {
-        T::name(self)
-    }
+/// What points to a tier is one.
+macro_rules! tier_behind {
+    ($($pointer:ident),+) => {$(
+        impl<T: Tier + ?Sized> Tier for $pointer<T> {
+            fn name(&self) -> &'static str {
+                T::name(self)
+            }
 
-    fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
-        T::get_many(self, keys)
-    }
+            fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
+                T::get_many(self, keys)
+            }
 
-    fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
-        T::put_many(self, entries)
-    }
+            fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
+                T::put_many(self, entries)
+            }
 
-    fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
-        T::settle(self)
-    }
+            fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
+                T::settle(self)
+            }
+        }
+    )+};
 }
 
-impl<T: Tier + ?Sized> Tier for Box<T> {
-    fn name(&self) -> &'static str {
-        T::name(self)
-    }
-
-    fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
-        T::get_many(self, keys)
-    }
-
-    fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
-        T::put_many(self, entries)
-    }
-
-    fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
-        T::settle(self)
-    }
-}
+// An `Arc`, so that a tier can be in a stack and in other hands too; a `Box`, so that the kind of tier can be chosen as it runs.
+tier_behind!(Arc, Box);
 
 /// What a tier has under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,6 +17,8 @@ use sconce_test_servers::{PostgresServer, RedisServer};
 use tokio::task::JoinHandle;
 
 const BUDGET: Duration = Duration::from_millis(100);
+const FOR_A_WHILE: Duration = Duration::from_secs(2);
+const SLOW: Duration = Duration::from_secs(5);
 const WORKERS: usize = 4;
 /// Texts that the tier has; as many requests are for one of them as for a text that nobody asked for before.
 const KEPT: usize = 100;
@@ -121,64 +123,60 @@ fn postgres(server: &PostgresServer) -> PostgresTier {
     PostgresTier::open(&PostgresConfig::new(server.url())).expect("an address")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_redis_costs_computations() {
-    let mut server = RedisServer::start();
-    let load = Load::start(redis(&server)).await;
+/// Breaks the server of a tier under load, mends it after a while, and sees what that has cost.
+async fn costs_computations<S>(
+    name: &str,
+    mut server: S,
+    tier: impl Tier,
+    (broken, lasts, mended): (fn(&mut S), Duration, fn(&mut S)),
+) {
+    let load = Load::start(tier).await;
     load.is_answered_by_the_tier().await;
     let from = Instant::now();
-    server.kill();
+    broken(&mut server);
     load.breaker_opens().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(lasts).await;
     let until = Instant::now();
-    server.restart();
+    mended(&mut server);
     load.is_answered_by_the_tier().await;
-    load.ends_well("redis killed", from, until).await;
+    load.ends_well(name, from, until).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_costs_computations() {
+    let server = RedisServer::start();
+    let tier = redis(&server);
+    costs_computations("redis killed", server, tier, (|server| server.kill(), FOR_A_WHILE, |server| server.restart()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_postgres_costs_computations() {
-    let mut server = PostgresServer::start();
-    let load = Load::start(postgres(&server)).await;
-    load.is_answered_by_the_tier().await;
-    let from = Instant::now();
-    server.kill();
-    load.breaker_opens().await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let until = Instant::now();
-    server.restart();
-    load.is_answered_by_the_tier().await;
-    load.ends_well("postgres killed", from, until).await;
+    let server = PostgresServer::start();
+    let tier = postgres(&server);
+    costs_computations(
+        "postgres killed",
+        server,
+        tier,
+        (|server| server.kill(), FOR_A_WHILE, |server| server.restart()),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_takes_five_seconds_costs_computations() {
     let server = RedisServer::start();
-    let load = Load::start(redis(&server)).await;
-    load.is_answered_by_the_tier().await;
-    let from = Instant::now();
-    server.pause();
-    load.breaker_opens().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let until = Instant::now();
-    server.resume();
-    load.is_answered_by_the_tier().await;
-    load.ends_well("redis takes 5 s", from, until).await;
+    let tier = redis(&server);
+    costs_computations("redis takes 5 s", server, tier, (|server| server.pause(), SLOW, |server| server.resume()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_takes_five_seconds_costs_computations() {
     let server = PostgresServer::start();
-    let load = Load::start(postgres(&server)).await;
-    load.is_answered_by_the_tier().await;
-    let from = Instant::now();
-    server.pause();
-    load.breaker_opens().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let until = Instant::now();
-    server.resume();
-    load.is_answered_by_the_tier().await;
-    load.ends_well("postgres takes 5 s", from, until).await;
+    let tier = postgres(&server);
+    costs_computations("postgres takes 5 s", server, tier, (|server| server.pause(), SLOW, |server| server.resume()))
+        .await;
 }
 
 /// The operating system refuses to let files grow, as a full disk does; the limit is a process's own, so this is another one.

@@ -86,10 +86,10 @@ pub(crate) async fn classify(
     Ok(client.model_infer(request).await?.into_inner())
 }
 
-/// Where the answer says that it came from.
-pub(crate) fn source(answer: &ModelInferResponse) -> &str {
-    match &answer.parameters["source"].parameter_choice {
-        Some(ParameterChoice::StringParam(source)) => source,
+/// The tier that the answer says it came from, if it was not computed.
+pub(crate) fn source(answer: &ModelInferResponse) -> Option<&str> {
+    match answer.parameters.get("source")?.parameter_choice.as_ref() {
+        Some(ParameterChoice::StringParam(source)) => Some(source),
         other => panic!("{other:?}"),
     }
 }

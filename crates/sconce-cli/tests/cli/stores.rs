@@ -34,7 +34,7 @@ async fn tiers_are_counted_copied_to_nearer_ones_and_purged() {
     assert_eq!(entries(&all), [1200, 1200, 1200]);
 
     let server = Server::start(&[&["--model", "tiny-bert-sentiment"], &redis[..]].concat());
-    assert_eq!(source(&classify(server.address, "text 7").await.unwrap()), "redis");
+    assert_eq!(source(&classify(server.address, "text 7").await.unwrap()), Some("redis"));
 
     let purge = ["cache", "purge"];
     ended(&[&purge[..], &["--expired"], &sqlite].concat(), b"").succeeded();
