@@ -1,4 +1,4 @@
-//! What the cache costs: a key, a hit in memory, a read of `SQLite`, a batch of 32 from Redis. Needs `redis-server`.
+//! What the cache costs: a key, a hit in memory, a read of SQLite, a batch of 32 from Redis. Needs `redis-server`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

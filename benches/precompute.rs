@@ -1,4 +1,4 @@
-//! `Model::precompute` into `SQLite` against the bare executor: the same texts in the same batches, tokenised beforehand and
+//! `Model::precompute` into SQLite against the bare executor: the same texts in the same batches, tokenised beforehand and
 //! handed to the network one batch after the other. Rounds take turns, and every stored answer is compared, bit by bit.
 //!
 //! `cargo bench -p sconce-benches --bench precompute`. The model is MiniLM if `SCONCE_MINILM` says where it is, else encoder-mini.

@@ -52,7 +52,7 @@ impl Key {
         &self.0
     }
 
-    /// The first eight bytes as a number: a row's id in `SQLite`. Two keys may share it.
+    /// The first eight bytes as a number: a row's id in SQLite. Two keys may share it.
     #[cfg(feature = "sqlite")]
     pub(crate) fn row_id(&self) -> i64 {
         let (head, _) = self.0.split_first_chunk().expect("a key has more than eight bytes");

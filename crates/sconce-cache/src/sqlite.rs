@@ -1,4 +1,4 @@
-//! The third tier, embedded: a `SQLite` file.
+//! The third tier, embedded: a SQLite file.
 //!
 //! Reads run on threads of their own, not on tokio's workers. A read that finds its page in memory takes some 10 µs, less
 //! than the hand-over; but one that waits for a disk takes as long as the disk likes, and a worker that waits cannot even
@@ -72,7 +72,7 @@ impl SqliteConfig {
     }
 }
 
-/// Why there is no `SQLite` tier.
+/// Why there is no SQLite tier.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteOpenError {
@@ -92,7 +92,7 @@ pub enum SqliteOpenError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What `SQLite` says.
+        /// What SQLite says.
         #[source]
         cause: rusqlite::Error,
     },
@@ -101,7 +101,7 @@ pub enum SqliteOpenError {
     NoThread(#[source] std::io::Error),
 }
 
-/// The `SQLite` tier: some threads that read and one that writes, many entries in one transaction.
+/// The SQLite tier: some threads that read and one that writes, many entries in one transaction.
 pub struct SqliteTier {
     reads: Sender<ReadJob>,
     writes: Sender<WriteJob>,

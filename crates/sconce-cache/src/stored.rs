@@ -25,7 +25,7 @@ pub struct Usage {
     pub entries: u64,
     /// Entries whose time is over and which are still there. Redis has none: it deletes them itself.
     pub expired: u64,
-    /// Bytes that the store takes: of `SQLite` the file, of Postgres the table with its indexes, of Redis the values.
+    /// Bytes that the store takes: of SQLite the file, of Postgres the table with its indexes, of Redis the values.
     pub bytes: u64,
 }
 
@@ -60,7 +60,7 @@ pub struct Cursor(pub(crate) Position);
     expect(dead_code, reason = "each tier has its own kind of position")
 )]
 pub(crate) enum Position {
-    /// After this row of `SQLite`.
+    /// After this row of SQLite.
     Row(i64),
     /// Redis's own cursor.
     Cursor(u64),

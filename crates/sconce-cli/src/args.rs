@@ -1,16 +1,20 @@
 //! What can be asked of `sconce`, and the help that teaches it.
 
+mod cache;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use sconce::{BatcherConfig, DeviceName, Placement, Precision, RuntimeBuilder};
+use sconce::{BatcherConfig, DeviceName, ModelSource, Placement, Precision, RuntimeBuilder};
 
+pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PrecomputeArgs, PurgeArgs, StatsArgs, WarmArgs};
 use crate::bench::Shape;
-use crate::cache::{CacheArgs, StoredArgs};
+use crate::cache::CacheArgs;
 use crate::device_memory::DeviceMemoryArg;
-use crate::inputs::Format;
+use crate::error::Error;
+use crate::models_path::{Found, ModelsPath};
 use crate::precision::PrecisionArg;
 
 /// Runs candle models: as a server, over lines of text, over files.
@@ -92,10 +96,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
     pub(crate) grpc: String,
 
-    /// Compute every model, or the one called NAME, in `f32`, `int8`, `q8_0` or `q4k`; repeatable, a NAME wins
+    /// Compute every model, or the one called NAME, in `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`; repeatable, a NAME wins
     ///
-    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time. Unset, a model's
-    /// sconce.toml decides, else it is `f32`. `sconce models` lists what each model has; another is refused.
+    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time; `f16` and `bf16` are for GPUs.
+    /// Unset, a model's sconce.toml decides, else it is `f32`. `sconce models` lists what each model has; another is refused.
     #[arg(long, value_name = "[NAME=]PRECISION")]
     pub(crate) precision: Vec<PrecisionArg>,
 
@@ -141,148 +145,8 @@ pub(crate) struct InferArgs {
     #[arg(long)]
     pub(crate) no_truncate: bool,
 
-    /// Compute in `f32`, `int8`, `q8_0` or `q4k` [default: what the model's sconce.toml says, else `f32`]
-    ///
-    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time. `sconce models`
-    /// lists what each model has; another is refused.
-    #[arg(long, value_name = "PRECISION")]
-    pub(crate) precision: Option<Precision>,
-
     #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-
-    #[command(flatten)]
-    pub(crate) models: ModelsPathArgs,
-}
-
-/// Fill a database with answers ahead of time, so that `sconce serve` with the same database finds them.
-///
-/// Reads one input a row: JSON lines (a string, or an object with a field), CSV or TSV with a header, Parquet, or plain lines. What the
-/// database has is not computed again, so a run that was stopped or killed goes on where it was by the same command, and nothing
-/// is done twice. An answer belongs to the content of the model's files, to its name and to its precision: give those that will be
-/// served.
-///
-/// A bad input is told and passed over, the others go on, and the exit status is 1. Ctrl-C finishes what was begun.
-#[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
-Examples:
-  sconce precompute --model minilm --cache-sqlite answers.sqlite products.jsonl --column title
-  sconce precompute --model minilm --precision int8 --cache-sqlite answers.sqlite texts.parquet
-  psql -c '…' | sconce precompute --model minilm --cache-postgres postgres://cache@db/answers --format csv -
-  sconce serve --model minilm --cache-sqlite answers.sqlite")]
-pub(crate) struct PrecomputeArgs {
-    /// A name on the models path (see `sconce models`), or a model directory
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model: String,
-
-    /// What to read; `-` or nothing is standard input, as JSON lines unless --format says otherwise
-    #[arg(value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-
-    /// What the files hold [default: by their names]
-    #[arg(long, value_name = "FORMAT")]
-    pub(crate) format: Option<Format>,
-
-    /// The field or column that holds the input
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub(crate) column: String,
-
-    /// Refuse a text of more tokens than the model takes, rather than cut its end; found by requests that refuse, too
-    #[arg(long)]
-    pub(crate) no_truncate: bool,
-
-    /// Compute in `f32`, `int8`, `q8_0` or `q4k` [default: what the model's sconce.toml says, else `f32`]
-    #[arg(long, value_name = "PRECISION")]
-    pub(crate) precision: Option<Precision>,
-
-    /// Say at the end what was done as one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) stored: StoredArgs,
-
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-
-    #[command(flatten)]
-    pub(crate) batching: BatchingArgs,
-
-    #[command(flatten)]
-    pub(crate) models: ModelsPathArgs,
-}
-
-/// Look into the tiers of cache that outlive a process, copy from one to another, delete.
-#[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
-pub(crate) struct CacheCommandArgs {
-    #[command(subcommand)]
-    pub(crate) command: CacheCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum CacheCommand {
-    Stats(StatsArgs),
-    Warm(WarmArgs),
-    Purge(PurgeArgs),
-}
-
-/// Count entries and bytes.
-#[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
-Examples:
-  sconce cache stats --cache-redis redis://localhost --cache-sqlite answers.sqlite
-  sconce cache stats --cache-sqlite answers.sqlite --json | jq .entries")]
-pub(crate) struct StatsArgs {
-    #[command(flatten)]
-    pub(crate) stored: StoredArgs,
-
-    /// One JSON object a tier instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Copy what a farther tier holds into the nearer one, so that replicas find it there.
-///
-/// From Postgres to `SQLite` to Redis, as far as they are given. Entries in a nearer tier are given a new time to live there.
-#[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
-Examples:
-  sconce cache warm --cache-redis redis://localhost --cache-sqlite answers.sqlite
-  sconce cache warm --cache-redis redis://localhost --cache-postgres postgres://cache@db/answers --max-entries 100000")]
-pub(crate) struct WarmArgs {
-    #[command(flatten)]
-    pub(crate) stored: StoredArgs,
-
-    /// Copy no more than so many
-    #[arg(long, value_name = "ENTRIES")]
-    pub(crate) max_entries: Option<u64>,
-}
-
-/// Delete entries: those whose time is over, or all.
-///
-/// Answers of a model or tokenizer that was replaced are never found again, but they take room until they are deleted or
-/// their time is over.
-#[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
-Examples:
-  sconce cache purge --expired --cache-postgres postgres://cache@db/answers
-  sconce cache purge --all --yes --cache-sqlite answers.sqlite")]
-pub(crate) struct PurgeArgs {
-    #[command(flatten)]
-    pub(crate) stored: StoredArgs,
-
-    /// Those whose time is over
-    #[arg(long, required_unless_present = "all")]
-    pub(crate) expired: bool,
-
-    /// Every entry
-    #[arg(long, conflicts_with = "expired")]
-    pub(crate) all: bool,
-
-    /// Mean it, with --all
-    #[arg(long, requires = "all")]
-    pub(crate) yes: bool,
+    pub(crate) how: OneModelArgs,
 }
 
 /// List the devices that models can run on: the CPU, and what GPUs there are, or why there are none.
@@ -359,10 +223,6 @@ pub(crate) struct ExplainArgs {
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
 
-    /// Compute in `f32`, `int8`, `q8_0` or `q4k` [default: what the model's sconce.toml says, else `f32`]
-    #[arg(long, value_name = "PRECISION")]
-    pub(crate) precision: Option<Precision>,
-
     /// Weights of batches to tell the time of: tokens for text, items otherwise
     #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', default_value = "16,512,8192")]
     pub(crate) weights: Vec<NonZeroUsize>,
@@ -376,10 +236,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-
-    #[command(flatten)]
-    pub(crate) models: ModelsPathArgs,
+    pub(crate) how: OneModelArgs,
 }
 
 /// Compare devices and precisions: the same models and batches on each, in turns.
@@ -434,6 +291,23 @@ pub(crate) struct BenchArgs {
     pub(crate) models: ModelsPathArgs,
 }
 
+/// How one model is found and computed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneModelArgs {
+    /// Compute in `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k` [default: what the model's sconce.toml says, else `f32`]
+    ///
+    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time; `f16` and `bf16` are for GPUs.
+    /// `sconce models` lists what each model has; another is refused.
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<Precision>,
+
+    #[command(flatten)]
+    pub(crate) compute: ComputeArgs,
+
+    #[command(flatten)]
+    pub(crate) models: ModelsPathArgs,
+}
+
 /// Where models are looked for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ModelsPathArgs {
@@ -466,6 +340,15 @@ pub(crate) struct ComputeArgs {
     /// Batches that run at a time; models take turns if there are fewer than models [default: one of each model]
     #[arg(long = "cpu-devices", value_name = "BATCHES", env = "SCONCE_CPU_DEVICES")]
     pub(crate) devices: Option<NonZeroUsize>,
+}
+
+impl OneModelArgs {
+    /// The model of that name or directory, and what it is called.
+    pub(crate) fn find(&self, model: &str) -> Result<(String, ModelSource), Error> {
+        let Found { name, directory } = ModelsPath::new(&self.models).find(model)?;
+        let source = ModelSource::new(directory).name(name.clone());
+        Ok((name, ModelSource { precision: self.precision, device: self.compute.device, ..source }))
+    }
 }
 
 impl ComputeArgs {

@@ -41,7 +41,15 @@ pub(crate) struct StoredArgs {
     #[arg(long = "cache-redis", value_name = "URL", env = "SCONCE_CACHE_REDIS", hide_env_values = true)]
     redis: Option<String>,
 
-    /// Keep answers in a `SQLite` database, made if it is not there
+    #[command(flatten)]
+    databases: DatabaseArgs,
+}
+
+/// Tiers that keep answers for good.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Cache")]
+pub(crate) struct DatabaseArgs {
+    /// Keep answers in a SQLite database, made if it is not there
     #[arg(long = "cache-sqlite", value_name = "FILE", env = "SCONCE_CACHE_SQLITE")]
     sqlite: Option<PathBuf>,
 
@@ -80,18 +88,25 @@ impl CacheArgs {
 const MEBIBYTE: NonZeroU64 = NonZeroU64::new(1 << 20).expect("it is not zero");
 
 impl StoredArgs {
-    /// The tiers, nearest first: Redis, `SQLite`, Postgres. Within a tokio runtime.
+    /// The tiers, nearest first: Redis, SQLite, Postgres. Within a tokio runtime.
     pub(crate) fn open(&self) -> Result<Vec<Box<dyn StoredTier>>, Error> {
         let mut tiers = Vec::new();
         if let Some(redis) = self.open_redis()? {
             tiers.push(Box::new(redis) as Box<dyn StoredTier>);
         }
-        tiers.extend(self.open_databases()?);
+        tiers.extend(self.databases.open()?);
         Ok(tiers)
     }
 
-    /// The tiers that keep answers for good.
-    pub(crate) fn open_databases(&self) -> Result<Vec<Box<dyn StoredTier>>, Error> {
+    fn open_redis(&self) -> Result<Option<RedisTier>, Error> {
+        let open = |url: &String| RedisTier::open(&RedisConfig::new(url));
+        self.redis.as_ref().map(open).transpose().map_err(|cause| cannot("--cache-redis", cause))
+    }
+}
+
+impl DatabaseArgs {
+    /// SQLite before Postgres. Within a tokio runtime.
+    fn open(&self) -> Result<Vec<Box<dyn StoredTier>>, Error> {
         let mut tiers: Vec<Box<dyn StoredTier>> = Vec::new();
         if let Some(path) = &self.sqlite {
             let tier = SqliteTier::open(&SqliteConfig::new(path)).map_err(|cause| cannot("--cache-sqlite", cause))?;
@@ -106,9 +121,16 @@ impl StoredArgs {
         Ok(tiers)
     }
 
-    fn open_redis(&self) -> Result<Option<RedisTier>, Error> {
-        let open = |url: &String| RedisTier::open(&RedisConfig::new(url));
-        self.redis.as_ref().map(open).transpose().map_err(|cause| cannot("--cache-redis", cause))
+    /// The only one. Within a tokio runtime.
+    pub(crate) fn open_one(&self) -> Result<Box<dyn StoredTier>, Error> {
+        let mut tiers = self.open()?;
+        let one = tiers.pop();
+        let what = match one {
+            Some(tier) if tiers.is_empty() => return Ok(tier),
+            Some(_) => "there are two databases",
+            None => "there is no database to fill",
+        };
+        Err(Error::NoTier { what, flags: "--cache-sqlite FILE or --cache-postgres URL" })
     }
 }
 

@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sconce::placement::{Considered, Decision};
-use sconce::{CostModel, Demand, DeviceName, Line, ModelSource, Precision, Runtime};
+use sconce::{CostModel, Demand, DeviceName, Line, Precision, Runtime};
 use serde_json::{Value, json};
 
 use crate::args::ExplainArgs;
 use crate::error::Error;
-use crate::models_path::{Found, ModelsPath};
 use crate::{progress, table};
 
 /// How long each device is measured.
@@ -25,10 +24,8 @@ struct Told<'a> {
 }
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Error> {
-    let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
-    let source = ModelSource::new(directory).name(name.clone());
-    let source = ModelSource { precision: args.precision, device: args.compute.device, ..source };
-    let builder = args.compute.apply(Runtime::builder()).model(source);
+    let (name, source) = args.how.find(&args.model)?;
+    let builder = args.how.compute.apply(Runtime::builder()).model(source);
     let decision = builder.decide()?.remove(&name).expect("it was asked for");
     let mut measured = Vec::new();
     if args.measure {

@@ -3,13 +3,12 @@
 use std::io::{self, BufWriter, IsTerminal as _};
 use std::process::ExitCode;
 
-use sconce::{InputKind, Model, ModelSource, Runtime, Task, Truncation};
+use sconce::{InputKind, Model, Runtime, Task, Truncation};
 
 use crate::args::InferArgs;
 use crate::error::Error;
 use crate::inputs::{Inputs, Unit};
 use crate::lines::{self, Tally};
-use crate::models_path::{Found, ModelsPath};
 
 /// What the command promises to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +19,8 @@ pub(crate) enum Wanted {
 
 /// Loads the model alone, answers every input and says how many failed.
 pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Error> {
-    let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
-    let source = ModelSource {
-        precision: args.precision,
-        device: args.compute.device,
-        ..ModelSource::new(directory).name(name.clone())
-    };
-    let runtime = args.compute.apply(Runtime::builder()).model(source).build()?;
+    let (name, source) = args.how.find(&args.model)?;
+    let runtime = args.how.compute.apply(Runtime::builder()).model(source).build()?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
 

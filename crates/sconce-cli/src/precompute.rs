@@ -5,14 +5,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sconce::{Input, Model, ModelSource, PrecomputeConfig, Precomputed, Runtime, Truncation};
+use sconce::{Input, Model, PrecomputeConfig, Precomputed, Runtime, Truncation};
 use serde_json::json;
 
 use crate::answer;
 use crate::args::PrecomputeArgs;
 use crate::error::Error;
 use crate::inputs::{Inputs, Place, Record, Table, Unit};
-use crate::models_path::{Found, ModelsPath};
 use crate::progress::InputProgress;
 use crate::signals::Signals;
 
@@ -24,22 +23,10 @@ const STOPPING: &str = "stopping: what was begun is finished and stored (signal 
 pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let batching = args.batching.config();
     batching.validate()?;
-    let tier = match args.stored.open_databases()? {
-        mut tiers if tiers.len() == 1 => tiers.remove(0),
-        none_or_several => {
-            let what =
-                if none_or_several.is_empty() { "there is no database to fill" } else { "there are two databases" };
-            return Err(Error::NoTier { what, flags: "--cache-sqlite FILE or --cache-postgres URL" });
-        }
-    };
+    let tier = args.database.open_one()?;
     let table = Table { format: args.format, column: args.column.clone() };
-    let Found { name, directory } = ModelsPath::new(&args.models).find(&args.model)?;
-    let source = ModelSource {
-        precision: args.precision,
-        device: args.compute.device,
-        ..ModelSource::new(directory).name(name.clone())
-    };
-    let runtime = args.compute.apply(Runtime::builder().batching(batching)).model(source).build()?;
+    let (name, source) = args.how.find(&args.model)?;
+    let runtime = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build()?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
 
     let signals = Signals::listen().map_err(Error::Signals)?;

@@ -1,4 +1,4 @@
-//! What the `SQLite` tier does when the disk, or somebody else, makes trouble.
+//! What the SQLite tier does when the disk, or somebody else, makes trouble.
 
 use std::process::Command;
 use std::sync::Arc;

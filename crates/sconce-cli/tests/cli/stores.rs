@@ -1,4 +1,4 @@
-//! `sconce cache`, on a real Redis, a real Postgres and `SQLite`.
+//! `sconce cache`, on a real Redis, a real Postgres and SQLite.
 
 use sconce_test_servers::{PostgresServer, RedisServer};
 
