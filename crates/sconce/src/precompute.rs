@@ -81,12 +81,13 @@ pub enum PrecomputeError {
 }
 
 impl Model {
-    /// Computes an answer for each input that `tier` does not have one for, at the full speed of the device, and stores it there under
-    /// the key by which a runtime with the same model, under the same name, finds it.
+    /// Computes an answer for each input that `tier` does not have one for, at the full speed of the device, and stores it
+    /// there under the key by which a runtime with the same model, under the same name, finds it.
     ///
-    /// `next` gives the inputs one after the other, each with something to know it by, and `done` is told what became of each, not in
-    /// order. The future of `next` may be dropped before it is ready, and `next` called again. An input of which `done` has heard [`Precomputed::Stored`] is stored even if the process is killed then. When `next` gives
-    /// none, what was begun is finished.
+    /// `next` gives the inputs one after the other, each with something to know it by, and `done` is told what became of each,
+    /// not in order. The future of `next` may be dropped before it is ready, and `next` called again. An input of which `done`
+    /// has heard [`Precomputed::Stored`] is stored even if the process is killed then. When `next` gives none, what was begun
+    /// is finished.
     ///
     /// ```
     /// use sconce::cache::{SqliteConfig, SqliteTier};
@@ -168,8 +169,8 @@ struct Answered<T> {
     value: Value,
 }
 
-/// Where inputs stand: read → looked up → computed → stored. Looking up and storing run beside computing, and each has at most one
-/// operation in flight.
+/// Where inputs stand: read → looked up → computed → stored. Looking up and storing run beside computing, and each has at most
+/// one operation in flight.
 struct Line<'a, T, D> {
     model: &'a Model,
     tier: &'a dyn Tier,

@@ -15,10 +15,9 @@ pub(crate) struct AnswerKeys {
     /// Precisions whose answers may be given instead, nearest first.
     instead: Vec<Precision>,
     /// Devices of one class give the same bits. A model on several has the class of them all: whoever asks it accepts the bits of
-    /// any of them, and whoever asks a model on one alone never gets another's.
-    device_class: String,
-    /// The classes of its devices, where they are several: what was computed on one of them alone may be given, too.
-    single_classes: Vec<String>,
+    /// any of them, and whoever asks a model on one alone never gets another's. That class is the first; behind it, where they are
+    /// several, is the class of each: what was computed on it alone may be given, too.
+    device_classes: Vec<String>,
     reads_text: bool,
 }
 
@@ -44,20 +43,19 @@ impl AnswerKeys {
             Precision::HIGHEST_FIRST.into_iter().filter(|one| precisions.contains(one)).map(Precision::name).collect();
         let instead =
             policy.instead_of(signature.precision.name(), &highest_first).filter_map(|name| name.parse().ok());
-        let mut single_classes: Vec<String> = devices.into_iter().map(DeviceName::class).collect();
-        single_classes.sort();
-        single_classes.dedup();
-        let device_class = format!("{} {}", single_classes.join(", "), env!("CARGO_PKG_VERSION"));
-        if single_classes.len() == 1 {
-            single_classes.clear();
-        }
+        let mut classes: Vec<String> = devices.into_iter().map(DeviceName::class).collect();
+        classes.sort();
+        classes.dedup();
+        let all = classes.join(", ");
+        classes.retain(|class| *class != all);
+        let of_version = |class| format!("{class} {}", env!("CARGO_PKG_VERSION"));
+        let device_classes = std::iter::once(all).chain(classes).map(of_version).collect();
         Self {
             name: name.to_owned(),
             files,
             precision: signature.precision,
             instead: instead.collect(),
-            device_class,
-            single_classes,
+            device_classes,
             reads_text: reads_text(signature),
         }
     }
@@ -78,9 +76,7 @@ impl AnswerKeys {
             };
             fields.key()
         };
-        let single = self.single_classes.iter().map(|class| format!("{class} {}", env!("CARGO_PKG_VERSION")));
-        let classes: Vec<String> = std::iter::once(self.device_class.clone()).chain(single).collect();
-        let of_precision = |precision| classes.iter().map(move |class| (precision, class));
+        let of_precision = |precision| self.device_classes.iter().map(move |class| (precision, class));
         let mut keys = std::iter::once(self.precision).chain(self.instead.iter().copied()).flat_map(of_precision);
         let (precision, class) = keys.next()?;
         Some(Keys {
