@@ -122,6 +122,7 @@ impl Error {
     /// 2 for what the user gave, 1 for what went wrong on the way.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
+            Self::Precompute(sconce::PrecomputeError::NeverCached { .. }) => ExitCode::from(2),
             Self::Forward { .. }
             | Self::Output(_)
             | Self::Server(_)

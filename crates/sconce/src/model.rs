@@ -8,7 +8,7 @@ use sconce_batch::{
     BatcherConfig, Completion, CostModel, Depth, DeviceState, Error as QueueError, Line, Queue, Role, Stats, Terms,
 };
 use sconce_cache::{CrossPrecision, Failure, Value};
-use sconce_models::{Demand, DeviceName, ModelSettings, Prepared, Processor, Signature};
+use sconce_models::{Demand, DeviceName, Prepared, Processor, Settings, Signature};
 
 use crate::cached::{AnswerKeys, Computed, FileDigests, Keys, ModelCache};
 use crate::devices::Devices;
@@ -28,7 +28,7 @@ struct Inner {
     name: String,
     directory: PathBuf,
     signature: Signature,
-    settings: ModelSettings,
+    settings: Settings,
     batching: BatcherConfig,
     load_time: Duration,
     processor: Arc<dyn Processor>,
@@ -90,7 +90,6 @@ impl Model {
     pub(crate) fn start(name: String, settled: Settled, placed: Placed, devices: &Devices) -> Result<Self, BuildError> {
         let Placed { directory, load_time, preparation, cache } = placed;
         let Settled { signature, processor, settings, batching, decision, places } = settled;
-        let settings = settings.model;
         let (mut on, mut learned, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
         for Place { device: name, demand, lane, seat, profile, learned: cost } in places {
             let slot = Arc::clone(&seat.slot);
@@ -233,10 +232,15 @@ impl Model {
         self.inner.queue.cost()
     }
 
+    /// Whether caches keep its answers, by its `sconce.toml`.
+    pub(crate) fn keeps_answers(&self) -> bool {
+        self.inner.settings.cache.answers.unwrap_or(true)
+    }
+
     /// Under which keys its answers are kept. Reads its files.
     pub(crate) fn answer_keys(&self) -> Result<AnswerKeys, BuildError> {
         let Inner { name, directory, signature, settings, devices, .. } = &*self.inner;
-        let files = FileDigests::read(directory, settings)?;
+        let files = FileDigests::read(directory, &settings.model)?;
         let devices = devices.iter().map(|device| device.name);
         Ok(AnswerKeys::new(name, files, signature, devices, &[], CrossPrecision::Never))
     }

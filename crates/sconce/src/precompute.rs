@@ -59,6 +59,12 @@ pub enum PrecomputeError {
         /// The field.
         field: &'static str,
     },
+    /// Nobody would find the answers.
+    #[error("sconce.toml of {model} says that its answers are not cached; remove `answers = false` from its [cache]")]
+    NeverCached {
+        /// The model's name.
+        model: String,
+    },
     /// The model's files cannot be read to know what they hold.
     #[error(transparent)]
     Files(#[from] BuildError),
@@ -134,6 +140,9 @@ impl Model {
             if value == 0 {
                 return Err(PrecomputeError::Config { field });
             }
+        }
+        if !self.keeps_answers() {
+            return Err(PrecomputeError::NeverCached { model: self.name().to_owned() });
         }
         let keys = self.answer_keys()?;
         let line = Line {

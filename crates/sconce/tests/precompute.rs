@@ -207,3 +207,19 @@ async fn another_name_or_precision_is_another_answer_and_a_bound_of_zero_is_refu
         assert_eq!(refused.to_string(), "max_batch_size is 0, but must be at least 1");
     }
 }
+
+#[tokio::test]
+async fn answers_that_nobody_would_find_are_not_computed() {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join(SENTIMENT);
+    std::fs::create_dir(&copy).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(zoo(SENTIMENT).join(file), copy.join(file)).unwrap();
+    }
+    std::fs::write(copy.join("sconce.toml"), "[cache]\nanswers = false").unwrap();
+    let runtime = Runtime::builder().model(copy).build().unwrap();
+    let model = runtime.model(SENTIMENT).unwrap();
+    let refused = precompute(model, &Faulty::default(), &PrecomputeConfig::default(), &texts(1)).await.unwrap_err();
+    assert!(matches!(refused, PrecomputeError::NeverCached { .. }), "{refused}");
+    assert_eq!(model.stats().batched, 0);
+}
