@@ -1,5 +1,6 @@
 //! A database is filled from files, found by a server, and filled on after whatever ended the first run.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::command::{Ended, ended, path, sconce};
-use crate::serve::{Server, classify, source};
+use crate::serve::{Server, sources};
 use crate::stores::entries;
 
 const TEXTS: [&str; 4] = ["a wonderful day", "dull, and far too long", "she said \"yes\"", "zwölf Boxkämpfer"];
@@ -144,17 +145,18 @@ fn what_cannot_be_done_is_refused_before_it_begins() {
 async fn a_server_finds_what_was_precomputed_in_either_database() {
     let (place, postgres) = (Place::new(), PostgresServer::start());
     let url = postgres.url();
+    let texts = || (0..50).map(|number| format!("day {number}"));
     for (name, tier) in
         [("sqlite", ["--cache-sqlite", path(&place.database())]), ("postgres", ["--cache-postgres", &url])]
     {
         let precompute = ["precompute", "--model", "tiny-bert-sentiment", "--format", "text", "-"];
-        let said = ended(&[&precompute[..], &tier].concat(), b"a wonderful day\n").succeeded();
-        assert!(said.stdout.contains("1 computed and stored"), "{said:?}");
+        let said =
+            ended(&[&precompute[..], &tier].concat(), texts().collect::<Vec<_>>().join("\n").as_bytes()).succeeded();
+        assert!(said.stdout.contains("50 computed and stored"), "{said:?}");
         let server = Server::start(&[&["--model", "tiny-bert-sentiment"], &tier[..]].concat());
-        let answer = classify(server.address, "a wonderful day").await.unwrap();
-        assert_eq!(source(&answer), Some(name));
-        let answer = classify(server.address, "another day").await.unwrap();
-        assert_eq!(source(&answer), None, "it was computed");
+        let others = texts().map(|text| text + " of others");
+        assert_eq!(sources(server.address, others).await, BTreeSet::from([None]), "they are computed");
+        assert!(sources(server.address, texts()).await.contains(&Some(name.to_owned())));
     }
 }
 

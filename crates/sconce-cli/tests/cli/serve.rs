@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -87,11 +88,22 @@ pub(crate) async fn classify(
 }
 
 /// The tier that the answer says it came from, if it was not computed.
-pub(crate) fn source(answer: &ModelInferResponse) -> Option<&str> {
+fn source(answer: &ModelInferResponse) -> Option<&str> {
     match answer.parameters.get("source")?.parameter_choice.as_ref() {
         Some(ParameterChoice::StringParam(source)) => Some(source),
         other => panic!("{other:?}"),
     }
+}
+
+/// Where answers to `texts` come from, of which a tier has each. A tier that needs more than its time budget is passed over, which
+/// may happen while it is connected to or the machine is busy: so not all come from it, and none is asked for twice.
+pub(crate) async fn sources(address: SocketAddr, texts: impl IntoIterator<Item = String>) -> BTreeSet<Option<String>> {
+    let mut sources = BTreeSet::new();
+    for text in texts {
+        let answer = classify(address, &text).await.expect("it answers");
+        sources.insert(source(&answer).map(str::to_owned));
+    }
+    sources
 }
 
 #[tokio::test]
