@@ -83,7 +83,7 @@ impl Found {
 #[non_exhaustive]
 pub enum TierError {
     /// It cannot be reached, or failed. Try again later.
-    #[error("the tier is unavailable: {0}")]
+    #[error("the tier is unavailable: {}", with_sources(&**.0))]
     Unavailable(Arc<dyn StdError + Send + Sync>),
     /// It takes no more: its bound is reached, or the disk is full. Reading still works.
     #[error("the tier is full")]
@@ -94,6 +94,20 @@ pub enum TierError {
         /// The bound on waiting operations.
         max: usize,
     },
+}
+
+/// What an error says, and what each of its sources adds to that: clients of databases keep the reason there.
+fn with_sources(error: &dyn StdError) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !said.contains(&more) {
+            said = format!("{said}: {more}");
+        }
+        source = cause.source();
+    }
+    said
 }
 
 impl TierError {

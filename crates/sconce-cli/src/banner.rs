@@ -28,6 +28,10 @@ pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
         writeln!(out, "  loaded in {:.0?}", model.load_time())?;
     }
     writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;
+    if let Some(cache) = runtime.cache() {
+        let tiers: Vec<_> = cache.stats().tiers.iter().map(|stats| stats.tier).collect();
+        writeln!(out, "Answers are cached: {}", tiers.join(", then "))?;
+    }
     writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
     if let Some(example) = example(runtime) {
         writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(address)))?;

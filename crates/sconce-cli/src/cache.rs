@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sconce::cache::{
-    CrossPrecision, MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier, StoredTier,
+    CrossPrecision, Key, MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier, StoredTier,
     TierConfig,
 };
 use sconce::{AnswerCache, RuntimeBuilder};
@@ -60,8 +61,7 @@ pub(crate) struct DatabaseArgs {
 }
 
 impl CacheArgs {
-    /// Within a tokio runtime.
-    pub(crate) fn apply(&self, mut builder: RuntimeBuilder) -> Result<RuntimeBuilder, Error> {
+    pub(crate) async fn apply(&self, mut builder: RuntimeBuilder) -> Result<RuntimeBuilder, Error> {
         if let Some(mebibytes) = self.inputs {
             builder = builder.feature_cache(mebibytes.saturating_mul(MEBIBYTE));
         }
@@ -69,6 +69,7 @@ impl CacheArgs {
             builder = builder.cross_precision(CrossPrecision::Higher);
         }
         let stored = self.stored.open()?;
+        connect(&stored).await;
         if self.memory.is_none() && stored.is_empty() {
             return Ok(builder);
         }
@@ -85,6 +86,20 @@ impl CacheArgs {
     }
 }
 
+/// So that the first requests find the tiers connected. A tier that does not answer is told: it may be a mistake, or come later.
+async fn connect(tiers: &[Box<dyn StoredTier>]) {
+    for tier in tiers {
+        let answer = tokio::time::timeout(CONNECT_BUDGET, tier.get_many(&[Key::from_bytes([0; 32])])).await;
+        let problem = match answer {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {CONNECT_BUDGET:?}"),
+        };
+        eprintln!("{}: {problem}; requests pass it over until it answers", tier.name());
+    }
+}
+
+const CONNECT_BUDGET: Duration = Duration::from_secs(2);
 const MEBIBYTE: NonZeroU64 = NonZeroU64::new(1 << 20).expect("it is not zero");
 
 impl StoredArgs {

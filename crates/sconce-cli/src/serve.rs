@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     let listener = listen(&args.grpc).await?;
     let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
 
-    let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching)))?;
+    let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
     let runtime = load(found, &precisions, args.compute.device, builder).await?;
     // Before the address is printed: whoever reads it may send the signal at once.
     let signals = Signals::listen().map_err(Error::Signals)?;

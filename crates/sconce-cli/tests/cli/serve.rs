@@ -49,7 +49,7 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell is there").success());
     }
 
-    fn wait_until_it_says(&mut self, words: &str) {
+    pub(crate) fn wait_until_it_says(&mut self, words: &str) {
         let mut line = String::new();
         while !line.contains(words) {
             line.clear();

@@ -1,5 +1,7 @@
 //! `sconce cache`, on a real Redis, a real Postgres and SQLite.
 
+use std::collections::BTreeSet;
+
 use sconce_test_servers::{PostgresServer, RedisServer};
 
 use crate::command::{ended, path};
@@ -58,8 +60,25 @@ fn without_tiers_there_is_nothing_to_do() {
 
 #[test]
 fn a_server_that_is_not_there_is_named_with_the_reason() {
+    let (mut redis, mut postgres) = (RedisServer::start(), PostgresServer::start());
+    redis.kill();
+    postgres.kill();
+    for (name, flag, url) in [("redis", "--cache-redis", redis.url()), ("postgres", "--cache-postgres", postgres.url())]
+    {
+        ended(&["cache", "stats", flag, &url], b"").failed_with(1, &[name, "Connection refused"]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_says_which_tiers_it_has_and_which_of_them_do_not_answer_and_answers_itself() {
     let mut redis = RedisServer::start();
     redis.kill();
-    let stats = ended(&["cache", "stats", "--cache-redis", &redis.url()], b"");
-    stats.failed_with(1, &["redis", "refused"]);
+    let tiers = ["--cache-memory", "16", "--cache-redis", &redis.url()].map(str::to_owned);
+    let tiers = tiers.each_ref().map(String::as_str);
+    let mut server = Server::start(&[&["--model", "tiny-bert-sentiment"], &tiers[..]].concat());
+    assert!(server.banner.contains("Answers are cached: memory, then redis"), "{}", server.banner);
+    server.wait_until_it_says("redis: ");
+    let twice = ["a lovely day", "a lovely day"].map(str::to_owned);
+    let expected = BTreeSet::from([None, Some("memory".to_owned())]);
+    assert_eq!(sources(server.address, twice).await, expected);
 }
