@@ -4,11 +4,10 @@
 
 use std::ffi::c_char;
 
+use sconce_cudasim_control::{Counts, INTERFACE};
+
 use crate::device::host::{HostPointer, write};
 use crate::device::simulator::{Simulator, lock};
-
-/// The interface below; a client refuses another one.
-const INTERFACE: u32 = 1;
 
 fn with<T>(act: impl FnOnce(&mut Simulator) -> T) -> T {
     act(lock().as_mut().expect("built when it was locked"))
@@ -20,15 +19,17 @@ pub extern "C" fn cudasim_interface() -> u32 {
     INTERFACE
 }
 
-/// Writes up to `length` counts, in the order of [`crate::device::counts::Counts`]; how many there are.
+/// Writes the counts.
+///
+/// # Safety
+/// `out` points to room for them, or nowhere.
 #[unsafe(no_mangle)]
-pub extern "C" fn cudasim_counts(out: *mut u64, length: usize) -> usize {
-    let counts = with(|simulator| simulator.counts.to_array());
-    let bytes: Vec<u8> = counts.iter().take(length).flat_map(|count| count.to_le_bytes()).collect();
+pub unsafe extern "C" fn cudasim_counts(out: *mut Counts) {
+    let counts = with(|simulator| simulator.counts);
     if !out.is_null() {
-        write(HostPointer(out as usize), &bytes);
+        // SAFETY: the caller says that there is room.
+        unsafe { out.write(counts) };
     }
-    counts.len()
 }
 
 /// Sets all counts to zero; peak memory starts from what is in use.
@@ -36,7 +37,7 @@ pub extern "C" fn cudasim_counts(out: *mut u64, length: usize) -> usize {
 pub extern "C" fn cudasim_reset_counts() {
     with(|simulator| {
         let used: usize = simulator.devices.iter().map(|device| device.memory.used).sum();
-        simulator.counts = crate::device::counts::Counts { peak_memory: used as u64, ..Default::default() };
+        simulator.counts = Counts { peak_memory: used as u64, ..Default::default() };
     });
 }
 

@@ -14,58 +14,23 @@
 //! }
 //! ```
 
+mod counts;
+
 use std::ffi::c_char;
 
 use libloading::{Library, Symbol};
 
+pub use counts::Counts;
+
 /// The driver's name, under which the simulator is found as well.
 const DRIVER: &str = "libcuda.so.1";
-/// The interface that this crate speaks.
-const INTERFACE: u32 = 1;
+/// The interface that this crate speaks, which the simulator says that it has.
+pub const INTERFACE: u32 = 2;
 
 /// A way to the simulator that this process runs on.
 #[derive(Debug)]
 pub struct Control {
     driver: Library,
-}
-
-/// What the program asked of the simulated machine since the last reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Calls of the driver, cuBLAS and cuRAND.
-    pub driver_calls: u64,
-    /// Kernels that were launched, directly or as a part of a graph; those within cuBLAS not included.
-    pub launches: u64,
-    /// Matrix products of cuBLAS; a batched one counts once.
-    pub gemms: u64,
-    /// Allocations of device memory.
-    pub allocations: u64,
-    /// Frees of device memory.
-    pub frees: u64,
-    /// Copies from the host to a device.
-    pub copies_to_device: u64,
-    /// Bytes of those copies.
-    pub bytes_to_device: u64,
-    /// Copies from a device to the host.
-    pub copies_to_host: u64,
-    /// Bytes of those copies.
-    pub bytes_to_host: u64,
-    /// Copies within a device or between devices.
-    pub copies_on_device: u64,
-    /// Bytes of those copies.
-    pub bytes_on_device: u64,
-    /// Events that were created.
-    pub events: u64,
-    /// Instructions of warps.
-    pub instructions: u64,
-    /// The most device memory that was in use at once, in bytes, over all devices.
-    pub peak_memory: u64,
-    /// Launches of graphs; what they contain is counted as well.
-    pub graph_launches: u64,
-    /// Calls that waited for a device.
-    pub synchronisations: u64,
-    /// Multiplications of the matrix products of cuBLAS.
-    pub gemm_multiplications: u64,
 }
 
 impl Control {
@@ -89,48 +54,10 @@ impl Control {
     /// Where the simulator breaks its own interface.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let read: Symbol<extern "C" fn(*mut u64, usize) -> usize> = self.symbol(b"cudasim_counts\0");
-        let mut values = [0u64; 17];
-        let known = read(values.as_mut_ptr(), values.len());
-        assert_eq!(known, values.len(), "one interface has one set of counts");
-        let [
-            driver_calls,
-            launches,
-            gemms,
-            allocations,
-            frees,
-            copies_to_device,
-            bytes_to_device,
-            copies_to_host,
-            bytes_to_host,
-            copies_on_device,
-            bytes_on_device,
-            events,
-            instructions,
-            peak_memory,
-            graph_launches,
-            synchronisations,
-            gemm_multiplications,
-        ] = values;
-        Counts {
-            driver_calls,
-            launches,
-            gemms,
-            allocations,
-            frees,
-            copies_to_device,
-            bytes_to_device,
-            copies_to_host,
-            bytes_to_host,
-            copies_on_device,
-            bytes_on_device,
-            events,
-            instructions,
-            peak_memory,
-            graph_launches,
-            synchronisations,
-            gemm_multiplications,
-        }
+        let read: Symbol<extern "C" fn(*mut Counts)> = self.symbol(b"cudasim_counts\0");
+        let mut counts = Counts::default();
+        read(&raw mut counts);
+        counts
     }
 
     /// Sets all counts to zero; peak memory starts from what is in use.

@@ -3,7 +3,6 @@
 //! [`simulator::Simulator`] owns all of it behind one lock. A call of the driver locks it, enqueues or waits, and
 //! unlocks: there are no threads, so what happens depends on the calls and on the seed alone.
 
-pub mod counts;
 pub mod error;
 pub mod graph;
 pub mod host;

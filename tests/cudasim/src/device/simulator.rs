@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::counts::Counts;
+use sconce_cudasim_control::Counts;
+
 use super::error::Status;
 use super::graph::{Capture, Graph, GraphExec};
 use super::memory::Memory;

@@ -134,7 +134,7 @@ impl Machine {
     }
 
     /// Counts so far.
-    pub fn counts(&self) -> sconce_cudasim::device::counts::Counts {
+    pub fn counts(&self) -> sconce_cudasim_control::Counts {
         lock().as_ref().expect("built in `with`").counts
     }
 }

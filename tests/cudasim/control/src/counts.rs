@@ -1,11 +1,12 @@
-//! What a program asked of the simulated machine.
+//! What the simulator counts.
 
-/// Sums since the start or the last reset. The order of the fields is that of [`Counts::to_array`].
+/// What the program asked of the simulated machine since the last reset. The simulator hands it over as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Counts {
     /// Calls of the driver, cuBLAS and cuRAND.
     pub driver_calls: u64,
-    /// Kernels that were launched, by `cuLaunchKernel` or as a part of a graph; cuBLAS not included.
+    /// Kernels that were launched, directly or as a part of a graph; those within cuBLAS not included.
     pub launches: u64,
     /// Matrix products of cuBLAS; a batched one counts once.
     pub gemms: u64,
@@ -27,7 +28,7 @@ pub struct Counts {
     pub bytes_on_device: u64,
     /// Events that were created.
     pub events: u64,
-    /// Warp instructions.
+    /// Instructions of warps.
     pub instructions: u64,
     /// The most device memory that was in use at once, in bytes, over all devices.
     pub peak_memory: u64,
@@ -37,29 +38,4 @@ pub struct Counts {
     pub synchronisations: u64,
     /// Multiplications of the matrix products of cuBLAS.
     pub gemm_multiplications: u64,
-}
-
-impl Counts {
-    /// The sums as numbers, in the order of the fields.
-    pub fn to_array(self) -> [u64; 17] {
-        [
-            self.driver_calls,
-            self.launches,
-            self.gemms,
-            self.allocations,
-            self.frees,
-            self.copies_to_device,
-            self.bytes_to_device,
-            self.copies_to_host,
-            self.bytes_to_host,
-            self.copies_on_device,
-            self.bytes_on_device,
-            self.events,
-            self.instructions,
-            self.peak_memory,
-            self.graph_launches,
-            self.synchronisations,
-            self.gemm_multiplications,
-        ]
-    }
 }
