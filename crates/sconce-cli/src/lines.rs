@@ -32,7 +32,7 @@ pub(crate) async fn run(
 ) -> io::Result<Tally> {
     let max_in_flight = model.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT);
     let mut in_flight: VecDeque<JoinHandle<Answered>> = VecDeque::new();
-    let mut progress = InputProgress::new(inputs.total_bytes);
+    let mut progress = InputProgress::beside_answers(inputs.total_bytes);
     let mut tally = Tally::default();
     let mut open = true;
     while open || !in_flight.is_empty() {

@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let mut inputs = Inputs::open(&args.files, Unit::Row(table))?;
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
-    let run = RefCell::new(Run::new(InputProgress::new(inputs.total_bytes)));
+    let run = RefCell::new(Run::new(InputProgress::alone(inputs.total_bytes)));
     let mut stop = std::pin::pin!(signals.first(STOPPING));
     let mut stopped = false;
     let next = async || {

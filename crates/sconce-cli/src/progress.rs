@@ -17,14 +17,23 @@ pub(crate) struct InputProgress {
 }
 
 impl InputProgress {
-    pub(crate) fn new(total_bytes: Option<u64>) -> Self {
+    /// Of a command whose answers go to standard output: where they scroll by on the same terminal, they are progress enough.
+    pub(crate) fn beside_answers(total_bytes: Option<u64>) -> Self {
+        Self::new(total_bytes, !io::stdout().is_terminal())
+    }
+
+    /// Of a command that says nothing until it is done.
+    pub(crate) fn alone(total_bytes: Option<u64>) -> Self {
+        Self::new(total_bytes, true)
+    }
+
+    fn new(total_bytes: Option<u64>, wanted: bool) -> Self {
         let bar = match total_bytes {
             Some(total) => bytes_style(ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden())),
             None => ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
                 .with_style(style("{spinner} {msg} {human_pos} inputs, {per_sec}, {elapsed}")),
         };
-        // Answers that scroll by on the same terminal are progress enough.
-        let wanted = io::stderr().is_terminal() && !io::stdout().is_terminal();
+        let wanted = wanted && io::stderr().is_terminal();
         Self { bar, in_bytes: total_bytes.is_some(), appears: wanted.then(|| Instant::now() + PATIENCE) }
     }
 

@@ -65,7 +65,7 @@ async fn warm(args: &WarmArgs) -> Result<(), Error> {
 
 async fn copy(from: &dyn StoredTier, to: &dyn StoredTier, max_entries: Option<u64>) -> Result<(u64, u64), Error> {
     let held = told(from, from.usage().await)?;
-    let total = max_entries.unwrap_or(u64::MAX).min(held.entries - held.expired);
+    let total = max_entries.unwrap_or(u64::MAX).min(held.entries.saturating_sub(held.expired));
     let bar = progress::entries_bar(total);
     let (mut copied, mut corrupt, mut position) = (0, 0, None);
     while copied < max_entries.unwrap_or(u64::MAX) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -224,4 +224,24 @@ fn ctrl_c_stores_what_was_begun_and_the_same_command_goes_on() {
     let stored = summary["stored"].as_u64().unwrap();
     assert!(stored < distinct && place.entries() == stored, "{summary}");
     assert_eq!(finish(&place, &file)[0], distinct - stored);
+}
+
+#[test]
+fn on_a_terminal_a_bar_tells_how_many_how_fast_and_how_long() {
+    let place = Place::new();
+    let file = place.file("texts.txt", many().0);
+    let command = sconce(&place.args("encoder-mini", &[path(&file)]).iter().map(String::as_str).collect::<Vec<_>>());
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect::<Vec<_>>().join(" ");
+    // Gives the command a terminal for both its outputs.
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => terminal.env(name, value),
+            None => terminal.env_remove(name),
+        };
+    }
+    let shown = String::from_utf8_lossy(&terminal.output().unwrap().stdout).into_owned();
+    assert!(shown.contains(" inputs, ") && shown.contains("/s") && shown.contains(" left"), "{shown}");
 }
