@@ -5,8 +5,12 @@
 //! the simulator.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sconce::{Array, ArrayData, DeviceError, DeviceName, Input, ModelSource, Runtime, Truncation};
+use sconce::cache::{CrossPrecision, MemoryConfig};
+use sconce::{
+    AnswerCache, Array, ArrayData, DeviceError, DeviceName, Input, ModelSource, Precision, Runtime, Truncation,
+};
 use sconce_models::{Features, LoadOptions, LoadedModel, Registry};
 use sconce_tests::path_or_skip;
 
@@ -123,6 +127,22 @@ async fn a_runtime_answers_from_the_gpu_and_says_so() {
         assert_eq!(answer.device, device);
     }
     runtime.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_answer_in_f16_may_be_given_for_one_in_int8_where_that_is_allowed() {
+    if gpu_or_skip().is_none() {
+        return;
+    }
+    let cache = Arc::new(AnswerCache::builder().memory(MemoryConfig::default()).build().expect("good defaults"));
+    for (precision, source) in [(Precision::F16, "computed"), (Precision::Int8, "memory")] {
+        let model = ModelSource::new(zoo("tiny-bert-sentiment")).device(GPU).precision(precision);
+        let builder = Runtime::builder().model(model.cross_precision(CrossPrecision::Higher)).cache(Arc::clone(&cache));
+        let runtime = builder.build().expect("it loads");
+        let model = runtime.model("tiny-bert-sentiment").expect("it is there");
+        let answer = model.infer("What a wonderful day!").await.expect("an answer");
+        assert_eq!((answer.precision, answer.source.name()), (Precision::F16, source), "asked for in {precision}");
+    }
 }
 
 #[test]

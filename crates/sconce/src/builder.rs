@@ -248,19 +248,21 @@ impl RuntimeBuilder {
         };
         let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
         let cache = answers.zip(files).map(|(answers, files)| {
-            let devices = places.iter().map(|place| place.device);
-            let precisions = self.precisions_of(signature);
-            ModelCache::new(answers, AnswerKeys::new(name, files, signature, devices, precisions, policy))
+            let devices: Vec<_> = places.iter().map(|place| place.device).collect();
+            let precisions = self.precisions_of(signature, &devices);
+            ModelCache::new(answers, AnswerKeys::new(name, files, signature, devices, &precisions, policy))
         });
         let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
         let preparation = Preparation { processor: Arc::clone(processor), pool: shared.pool.clone(), kept };
         Ok(Placed { directory, load_time, preparation, cache })
     }
 
-    /// Those that models of its family have.
-    fn precisions_of(&self, signature: &Signature) -> &'static [Precision] {
-        let family = self.registry.family(&signature.model_type);
-        family.map_or(&[], |family| (family.precisions)(&sconce_models::Device::Cpu))
+    /// Those that models of its family have on any of its devices.
+    fn precisions_of(&self, signature: &Signature, devices: &[DeviceName]) -> Vec<Precision> {
+        let Some(family) = self.registry.family(&signature.model_type) else { return Vec::new() };
+        // Each was opened before: this is the same device again.
+        let open = devices.iter().filter_map(|name| name.open().ok());
+        open.flat_map(|device| (family.precisions)(&device)).copied().collect()
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.
