@@ -213,9 +213,10 @@ impl World {
             if lost.is_none() {
                 entry.barred = entry.barred.with(device);
             }
-            match self.queues[queue].has_another(self.now, device, entry.barred) {
-                true => back.push(entry),
-                false => self.settle(entry.payload, Outcome::Failed),
+            if self.queues[queue].has_another(self.now, device, entry.barred) {
+                back.push(entry);
+            } else {
+                self.settle(entry.payload, Outcome::Failed);
             }
         }
         let out_of_memory = (weight > memory && lost.is_none()).then_some(Trouble::OutOfMemory { managed });

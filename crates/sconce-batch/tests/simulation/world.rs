@@ -29,7 +29,7 @@ impl Outcome {
         [Self::Answered, Self::Failed, Self::Expired, Self::Cancelled, Self::Refused, Self::Stranded];
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
     Arrival(usize),
     Cancellation(usize),
