@@ -15,7 +15,8 @@ use crate::inputs::Format;
 /// command, and nothing is done twice. An answer belongs to the content of the model's files, to its name and to its
 /// precision: give those that will be served.
 ///
-/// A bad input is told and passed over, the others go on, and the exit status is 1. Ctrl-C finishes what was begun.
+/// A bad input is told and passed over, the others go on, and the exit status is 1. Ctrl-C finishes what was begun, and the exit
+/// status is 130.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -59,6 +60,8 @@ pub(crate) struct PrecomputeArgs {
 }
 
 /// Look into the tiers of cache that outlive a process, copy from one to another, delete.
+///
+/// A database that is not there is an error; none is made but by `warm`, to copy into.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct CacheCommandArgs {
@@ -101,7 +104,7 @@ pub(crate) struct WarmArgs {
     pub(crate) stored: StoredArgs,
 
     /// Copy no more than so many
-    #[arg(long, value_name = "ENTRIES")]
+    #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_entries: Option<u64>,
 }
 
