@@ -215,14 +215,9 @@ fn spawn(job: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SqliteOpe
 /// What SQLite says, without the path, which it repeats.
 fn told(cause: &rusqlite::Error) -> String {
     match cause {
-        rusqlite::Error::SqliteFailure(error, _) => ffi_message(*error),
+        rusqlite::Error::SqliteFailure(error, _) => rusqlite::ffi::code_to_str(error.extended_code).to_owned(),
         cause => cause.to_string(),
     }
-}
-
-/// `unable to open database file`, for instance.
-fn ffi_message(error: rusqlite::ffi::Error) -> String {
-    rusqlite::Error::SqliteFailure(error, None).to_string()
 }
 
 /// What to do about it, as far as the file system tells.

@@ -30,7 +30,7 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> 
     }
     if !failed.is_empty() {
         let names: Vec<_> = failed.keys().map(String::as_str).collect();
-        writeln!(out, "NOT SERVED, for the reasons on standard error: {}", names.join(", "))?;
+        writeln!(out, "NOT SERVED (standard error says why): {}", names.join(", "))?;
     }
     writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;
     if let Some(cache) = runtime.cache() {

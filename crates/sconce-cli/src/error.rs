@@ -73,10 +73,10 @@ pub(crate) enum Error {
     #[error("{what}\n  give one: {flags}")]
     NoTier { what: &'static str, flags: &'static str },
 
-    #[error("{0}\n  what was stored until then stays; the same command goes on from there")]
+    #[error("{0}\n  what was stored until then stays; {room}the same command goes on from there", room = if_full(.0))]
     Precompute(#[from] sconce::PrecomputeError),
 
-    #[error("the {tier} tier at {place}: {source}\n  {}", remedy(flag, source))]
+    #[error("the {tier} tier at {place}: {source}\n  {}", remedy(tier, flag, source))]
     Tier { tier: &'static str, place: String, flag: &'static str, source: TierError },
 
     #[error(
@@ -182,8 +182,18 @@ fn makes_it(flag: &str, cause: &(dyn std::error::Error + Send + Sync + 'static))
 
 const MAKES_IT: &str = "check the name; `sconce serve` or `sconce precompute` with the same FLAG makes and fills it";
 
-fn remedy(flag: &str, error: &TierError) -> String {
+fn if_full(error: &sconce::PrecomputeError) -> &'static str {
     match error {
+        sconce::PrecomputeError::Full { .. } => "make room on its disk or beneath its bound, and ",
+        _ => "",
+    }
+}
+
+fn remedy(tier: &str, flag: &str, error: &TierError) -> String {
+    match error {
+        TierError::Unavailable(_) if tier == "sqlite" => {
+            "check the file and its directory: both must be readable, and writable to change anything".to_owned()
+        }
         TierError::Missing { .. } => MAKES_IT.replace("FLAG", flag),
         TierError::Full => "make room there, for instance with `sconce cache purge --expired`".to_owned(),
         TierError::Busy { .. } => "try again in a moment".to_owned(),

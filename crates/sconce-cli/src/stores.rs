@@ -1,6 +1,7 @@
 //! `sconce cache`: what the tiers that outlive a process hold; copying and deleting it.
 
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 
 use sconce::cache::{Access, Purge, Usage};
@@ -60,7 +61,7 @@ async fn warm(args: &WarmArgs) -> Result<(), Error> {
     from.told(from.tier.usage().await)?;
     for store in nearer.iter().rev() {
         let to = store.open(Access::Create)?;
-        let (copied, corrupt) = copy(&from, &to, args.max_entries).await?;
+        let (copied, corrupt) = copy(&from, &to, args.max_entries.map(NonZeroU64::get)).await?;
         let (source, target) = (from.tier.name(), to.tier.name());
         writeln!(io::stdout(), "copied {copied} entries from {source} to {target}{}", passed_over(corrupt))?;
         from = to;

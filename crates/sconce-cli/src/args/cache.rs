@@ -1,9 +1,11 @@
 //! The command lines of what outlives a server: precomputed answers, and the tiers that hold them.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::numbers::positive;
 use super::{BatchingArgs, OneModelArgs};
 use crate::cache::{DatabaseArgs, StoredArgs};
 use crate::inputs::Format;
@@ -104,8 +106,8 @@ pub(crate) struct WarmArgs {
     pub(crate) stored: StoredArgs,
 
     /// Copy no more than so many
-    #[arg(long, value_name = "ENTRIES", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) max_entries: Option<u64>,
+    #[arg(long, value_name = "ENTRIES", value_parser = positive::<NonZeroU64>)]
+    pub(crate) max_entries: Option<NonZeroU64>,
 }
 
 /// Delete entries: those whose time is over, or all.

@@ -47,8 +47,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
         None => Team::default(),
     };
     let heading = Heading::new(team.threads().get(), &args.devices);
-    let mut out = io::stdout().lock();
-    heading.write(&mut out)?;
     let subjects = Subjects { devices: &args.devices, precisions: &args.precisions, team: Arc::new(team) };
     let (mut rows, mut left_out, mut wrong) = (Vec::new(), Vec::new(), 0);
     let mut without: Vec<&str> = Vec::new();
@@ -74,6 +72,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     if rows.is_empty() {
         return Err(Error::NothingToMeasure { left_out });
     }
+    let mut out = io::stdout().lock();
+    heading.write(&mut out)?;
     report::write_table(&mut out, &rows)?;
     out.flush()?;
     if let Some(csv) = &args.csv {

@@ -119,6 +119,9 @@ struct Hub<'a> {
 
 impl<'a> Hub<'a> {
     fn new(repository: &'a Repository, cache: &'a Cache, max_silence: Duration) -> Result<Self, PullError> {
+        if let Some(value) = std::env::var("HF_ENDPOINT").ok().filter(|value| !value.starts_with("http")) {
+            return Err(PullError::Endpoint { value });
+        }
         let api = ApiBuilder::from_env().with_user_agent("sconce", env!("CARGO_PKG_VERSION")).build();
         let api = api.map_err(|cause| PullError::Unreachable {
             repository: repository.to_string(),

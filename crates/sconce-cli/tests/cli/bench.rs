@@ -84,8 +84,8 @@ fn a_target_that_cannot_be_written_is_told_before_anything_is_measured() {
     bench(&["no-such-model", "--csv", path(&csv)]).failed_with(2, &["no-such-model"]);
     bench(&["digits-cnn", "--precisions", "q4k", "--csv", path(&csv)]).failed_with(2, &["nothing could be measured"]);
     assert_eq!(fs::read_to_string(&csv).unwrap(), "earlier");
-    let args = ["digits-cnn", "--png", path(&directory.path().join("picture.gif"))];
-    bench(&args).failed_with(2, &["cannot draw", ".png"]);
+    let gif = directory.path().join("picture.gif");
+    bench(&["digits-cnn", "--png", path(&gif)]).failed_with(2, &["cannot draw", ".png"]);
 }
 
 #[test]

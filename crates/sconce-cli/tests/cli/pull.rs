@@ -224,6 +224,17 @@ fn a_file_that_the_hub_refuses_is_told_with_the_status_and_what_it_means() {
 }
 
 #[test]
+fn an_address_of_a_hub_that_is_none_and_a_directory_that_cannot_be_are_told_with_the_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    let said = ["HF_ENDPOINT is 'huggingface.co'", "https://huggingface.co"];
+    pull(&["org/encoder-mini"], home.path(), "huggingface.co").failed_with(2, &said);
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let said = ["cannot use", "file/models", "nothing was installed", "--to DIR"];
+    pull(&["org/encoder-mini", "--to", path(&file.join("models"))], home.path(), NO_HUB).failed_with(1, &said);
+}
+
+#[test]
 fn ctrl_c_ends_a_download_and_leaves_no_half_of_a_model() {
     let home = tempfile::tempdir().unwrap();
     let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Silent(1000));

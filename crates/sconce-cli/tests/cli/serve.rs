@@ -218,9 +218,7 @@ async fn a_model_that_does_not_load_is_told_and_the_others_are_served() {
     let models = mixed();
     let mut server = Server::start(&["--models", path(models.path())]);
     assert!(
-        server
-            .banner
-            .contains("NOT SERVED, for the reasons on standard error: bad-queue, bad-toml, cut-short, unknown\n")
+        server.banner.contains("\nNOT SERVED (standard error says why): bad-queue, bad-toml, cut-short, unknown\n")
     );
     for (name, reason) in BROKEN {
         let line = server.wait_until_it_says("warning: not served: ");
