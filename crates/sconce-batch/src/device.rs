@@ -1,15 +1,14 @@
 //! A device: one thread that runs the batches of the queues that share it, one batch at a time. It decides nothing.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam_utils::sync::{Parker, Unparker};
 
 use crate::deficit_round_robin::{DeficitRoundRobin, Turn, Want};
 use crate::lane::{Lane, Outlook, Taken};
 use crate::shared::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{self, Mutex, Parker, Unparker};
 
 /// One thread on which queues run their batches, in turns of fair length ([`DeficitRoundRobin`]).
 ///
@@ -48,14 +47,13 @@ impl Device {
         let bell = Arc::new(Bell {
             unparker,
             asleep: AtomicBool::new(false),
-            began: Instant::now(),
+            began: sync::now(),
             busy_until: AtomicU64::new(0),
             arrivals: Mutex::default(),
         });
         let loop_bell = Arc::clone(&bell);
-        let thread = std::thread::Builder::new()
-            .name(format!("sconce-{name}"))
-            .spawn(move || Loop::new(loop_bell, parker).run())?;
+        let thread =
+            thread::Builder::new().name(format!("sconce-{name}")).spawn(move || Loop::new(loop_bell, parker).run())?;
         Ok(Self { bell, thread: Some(thread) })
     }
 
@@ -156,10 +154,10 @@ impl Loop {
             }
             match next {
                 Next::Run { queue, in_turn } => {
-                    let started = Instant::now();
+                    let started = sync::now();
                     self.lanes[queue].run();
                     if in_turn {
-                        self.robin.charge(queue, started.elapsed());
+                        self.robin.charge(queue, sync::now().duration_since(started));
                     }
                 }
                 Next::Sleep(_) => {}

@@ -4,12 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
 
 use crate::batcher::{Entry, Step};
 use crate::running::{Outcome, Running};
 use crate::shared::{Job, Shared, Wake};
+use crate::sync::{self, WaitGroup};
 use crate::{Error, Executor, Want};
 
 /// A queue and the executor that runs its batches on one device, whatever their types.
@@ -60,7 +60,7 @@ impl<E: Executor> QueueLane<E> {
 
     /// Asks the batcher, and says whom else to wake.
     fn poll(&self) -> (Step<Job<E>>, bool, Wake) {
-        let now = Instant::now();
+        let now = sync::now();
         let mut batcher = self.shared.lock();
         let several = self.shared.has_several_devices();
         if several {
@@ -84,7 +84,7 @@ impl<E: Executor> QueueLane<E> {
 impl<E: Executor> Lane for QueueLane<E> {
     fn outlook(&self) -> Outlook {
         let batcher = self.shared.lock();
-        match batcher.want_on(Instant::now(), self.device) {
+        match batcher.want_on(sync::now(), self.device) {
             Some(want) => Outlook::Work(want),
             None if batcher.is_over() => Outlook::Over,
             None => Outlook::Nothing,
@@ -116,10 +116,10 @@ impl<E: Executor> Lane for QueueLane<E> {
 
     fn run(&mut self) {
         let batch = std::mem::take(&mut self.batch);
-        let has_another = |barred| self.shared.lock().has_another(Instant::now(), self.device, barred);
+        let has_another = |barred| self.shared.lock().has_another(sync::now(), self.device, barred);
         let Outcome { ran, back, trouble } = Running::new(batch, self.device).run(&mut self.executor, has_another);
         let wake = {
-            let now = Instant::now();
+            let now = sync::now();
             let mut batcher = self.shared.lock();
             self.shared.bell(self.device).set_busy_until(None);
             for trouble in trouble {

@@ -22,8 +22,11 @@ mod lane;
 mod linger;
 mod queue;
 mod running;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod shared;
 mod stats;
+mod sync;
 mod terms;
 
 pub use batcher::{Barred, Batcher, DeviceState, Entry, EntryId, Profile, Ran, Refused, Role, Step, Trouble};

@@ -2,17 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
 
 use crate::batcher::MAX_DEVICES;
 use crate::block_on::block_on_until;
 use crate::lane::QueueLane;
 use crate::shared::{Answer, Job, Shared, Wake, lock};
+use crate::sync::{self, Mutex, WaitGroup};
 use crate::{
     Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, DeviceState, EntryId, Error, Executor, Profile,
     Refused, Stats, Terms,
@@ -113,7 +113,7 @@ impl<E: Executor> Queue<E> {
             devices if devices > MAX_DEVICES => return Err(SpawnError::TooManyDevices { devices, max: MAX_DEVICES }),
             _ => {}
         }
-        let batcher = Batcher::on(Instant::now(), config, E::LAYOUT, &profiles)?;
+        let batcher = Batcher::on(sync::now(), config, E::LAYOUT, &profiles)?;
         let shared = Arc::new(Shared::new(batcher, bells.clone()));
         let lanes = WaitGroup::new();
         for (device, (bell, executor)) in bells.iter().zip(placed).enumerate() {
@@ -230,7 +230,7 @@ impl<E: Executor> Queue<E> {
     /// If the queue has no such device.
     #[must_use]
     pub fn device_state(&self, device: usize) -> DeviceState {
-        self.shared.lock().device_state(Instant::now(), device)
+        self.shared.lock().device_state(sync::now(), device)
     }
 
     /// Refuses new work from now on. What waits is still answered.
@@ -256,7 +256,7 @@ impl<E: Executor> Queue<E> {
         let (reply, answer) = oneshot::channel();
         let (id, wake) = {
             let mut batcher = self.shared.lock();
-            let now = Instant::now();
+            let now = sync::now();
             match batcher.offer(now, Job { item, reply }, weight, terms) {
                 Ok(id) if batcher.is_due(now) => (id, self.shared.whom_to_wake(&mut batcher, now, None)),
                 Ok(id) => (id, Wake::Nobody),

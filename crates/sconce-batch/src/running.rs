@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::batcher::{Barred, Entry, EntryId, Ran, Trouble};
 use crate::lane::{answer, drop_caught};
 use crate::shared::{Answer, Completion, Job};
-use crate::{Error, Executor, ExecutorError, Priority};
+use crate::{Error, Executor, ExecutorError, Priority, sync};
 
 pub(crate) struct Running<E: Executor> {
     items: Vec<E::Item>,
@@ -49,7 +49,7 @@ impl<E: Executor> Running<E> {
                 callers.push(Some(Caller { id, reply, weight, arrived, deadline, priority, barred }));
             }
         }
-        let (started, parts) = (Instant::now(), VecDeque::new());
+        let (started, parts) = (sync::now(), VecDeque::new());
         Self { items, callers, device, started, parts, out_of_memory: false, managed: 0, lost: None }
     }
 
@@ -67,7 +67,7 @@ impl<E: Executor> Running<E> {
             }
             match attempt(executor, &self.items[part.clone()]) {
                 Ok(outputs) => {
-                    let took = self.started.elapsed();
+                    let took = sync::now().duration_since(self.started);
                     run = is_whole.then_some(took);
                     self.managed = self.managed.max(self.weight(&part));
                     self.succeed(part, outputs, took);
@@ -124,7 +124,7 @@ impl<E: Executor> Running<E> {
             self.callers[at] = None;
             return false;
         }
-        let late = caller.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let late = caller.deadline.is_some_and(|deadline| deadline <= sync::now());
         if late {
             self.answer(at, Err(Error::DeadlineExceeded));
         }

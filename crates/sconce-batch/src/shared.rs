@@ -1,11 +1,12 @@
 //! What callers and devices share: the batcher, the devices that drain it, and who waits for room.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::device::Bell;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Batcher, Error, Executor};
 
 /// An answer, and what it took.

@@ -141,42 +141,42 @@ async fn after_a_failed_batch_neither_a_cancelled_item_nor_a_late_one_runs_again
 async fn what_a_lost_device_gives_back_wakes_another_though_the_lost_one_looks_at_other_queues_first() {
     // In some rounds the second device has not yet fallen asleep when the item comes back, and needs no waking.
     for _ in 0..20 {
-        lose_a_device_that_has_another_queue().await;
+        let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
+        // A device with several queues asks each for what waits before it takes.
+        let others = devices.each_ref().map(|device| Queue::on(small(), [(device, from_fn(echo))]).unwrap());
+        let (started, starts) = mpsc::channel();
+        let (permit, permission) = mpsc::channel::<()>();
+        let mut permission = Some(permission);
+        let executors = [0, 1].map(|device| {
+            let (started, permission) = (started.clone(), permission.take());
+            from_fn(move |batch: &[u32]| {
+                started.send(device).ok();
+                let Some(permission) = &permission else { return echo(batch) };
+                permission.recv().ok();
+                Err(ExecutorError::device_lost("it fell off"))
+            })
+        });
+        let queue = Queue::on(small(), devices.iter().zip(executors)).unwrap();
+
+        // Which of two alike devices takes an item is not said: one item after the other until the first has one.
+        let given_back = loop {
+            let ticket = queue.try_submit(7, None).unwrap();
+            match starts.recv() {
+                Ok(0) => break ticket,
+                _ => _ = soon("an answer", ticket).await.unwrap(),
+            }
+        };
+        soon("an answer", others[1].call(1, None)).await.unwrap();
+        drop(permit);
+        let completion = soon("an answer", given_back).await.unwrap();
+        assert_eq!((completion.output, completion.device), (7, 1));
+        assert_eq!(queue.stats().given_back, 1);
+        assert_eq!(
+            soon("an answer", others[0].call(8, None)).await.unwrap().output,
+            8,
+            "it was lost for one queue only"
+        );
     }
-}
-
-async fn lose_a_device_that_has_another_queue() {
-    let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
-    // A device with several queues asks each for what waits before it takes.
-    let others = devices.each_ref().map(|device| Queue::on(small(), [(device, from_fn(echo))]).unwrap());
-    let (started, starts) = mpsc::channel();
-    let (permit, permission) = mpsc::channel::<()>();
-    let mut permission = Some(permission);
-    let executors = [0, 1].map(|device| {
-        let (started, permission) = (started.clone(), permission.take());
-        from_fn(move |batch: &[u32]| {
-            started.send(device).ok();
-            let Some(permission) = &permission else { return echo(batch) };
-            permission.recv().ok();
-            Err(ExecutorError::device_lost("it fell off"))
-        })
-    });
-    let queue = Queue::on(small(), devices.iter().zip(executors)).unwrap();
-
-    // Which of two alike devices takes an item is not said: one item after the other until the first has one.
-    let given_back = loop {
-        let ticket = queue.try_submit(7, None).unwrap();
-        match starts.recv() {
-            Ok(0) => break ticket,
-            _ => _ = soon("an answer", ticket).await.unwrap(),
-        }
-    };
-    soon("an answer", others[1].call(1, None)).await.unwrap();
-    drop(permit);
-    let completion = soon("an answer", given_back).await.unwrap();
-    assert_eq!((completion.output, completion.device), (7, 1));
-    assert_eq!(queue.stats().given_back, 1);
-    assert_eq!(soon("an answer", others[0].call(8, None)).await.unwrap().output, 8, "it was lost for one queue only");
 }
 
 #[test]
