@@ -3,12 +3,10 @@
 //! A schedule fails if a test's assertion does, and if all threads of it wait for each other: a wake-up that is lost shows as that, as
 //! does a device thread that never ends.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use sconce_test_schedules::explore;
+use sconce_test_schedules::{explore, perhaps};
 use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
 
@@ -74,18 +72,6 @@ where
     let mut answers: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
     answers.sort_by_key(|answer| answer.as_ref().ok().copied());
     answers
-}
-
-/// Polls until the future is ready, or a number of times drawn by lot: then it is given up.
-fn perhaps<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    for _ in 0..thread_rng().gen_range(1..6) {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return Some(output);
-        }
-        thread::yield_now();
-    }
-    None
 }
 
 #[test]

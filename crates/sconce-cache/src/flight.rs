@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::Key;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What is in flight.
 pub(crate) struct Flights<T> {
@@ -108,6 +109,9 @@ impl<T> Drop for Seat<'_, T> {
         }
     }
 }
+
+#[cfg(all(test, shuttle))]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

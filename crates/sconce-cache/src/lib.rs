@@ -69,6 +69,7 @@ mod replica;
 mod sqlite;
 mod stats;
 mod stored;
+mod sync;
 mod tier;
 mod value;
 

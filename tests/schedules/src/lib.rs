@@ -8,6 +8,10 @@
 //! prints its schedule; `SCONCE_REPLAY` with that text, or with the name of a file that holds it, runs that schedule alone.
 #![cfg(shuttle)]
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
@@ -28,6 +32,18 @@ pub fn explore(test: impl Fn() + Send + Sync + Copy + 'static) {
     });
     run(RandomScheduler::new(iterations), test);
     run(PctScheduler::new(INTERRUPTIONS, iterations), test);
+}
+
+/// Polls until the future is ready, or a number of times drawn by lot: then it is given up.
+pub fn perhaps<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    for _ in 0..thread_rng().gen_range(1..6) {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(output);
+        }
+        shuttle::thread::yield_now();
+    }
+    None
 }
 
 fn run(scheduler: impl Scheduler + 'static, test: impl Fn() + Send + Sync + 'static) {
