@@ -12,7 +12,7 @@ use shuttle::rand::{Rng, thread_rng};
 
 use crate::shared::lock;
 use crate::sync::{self, Mutex, thread};
-use crate::{BatcherConfig, Device, Error, Executor, ExecutorError, Line, Profile, Queue, Role, Terms, from_fn};
+use crate::{BatcherConfig, Device, Error, Executor, ExecutorError, Line, Profile, Queue, Retry, Role, Terms, from_fn};
 
 /// Room for so many items in a batch and in the queue.
 fn bounds(batch: usize, queue: usize) -> BatcherConfig {
@@ -244,6 +244,51 @@ fn what_one_device_gives_back_wakes_another_and_nobody_is_left_behind() {
 }
 
 #[test]
+fn when_every_device_is_lost_what_waits_is_answered_and_the_rest_refused() {
+    explore(|| {
+        let log = Log::default();
+        let lost: fn() -> ExecutorError = || ExecutorError::device_lost("it fell off");
+        let executors = [failing(&log, Some(lost)), failing(&log, Some(lost))];
+        let queue = Arc::new(Queue::spawn("test", bounds(1, 1), executors).unwrap());
+        let answers = call_from_threads(&queue, &[&[0, 1], &[10], &[20]], Terms::default());
+        for answer in answers {
+            assert!(matches!(answer, Err(Error::DevicesLost { .. } | Error::Executor(_))), "{answer:?}");
+        }
+        queue.shutdown();
+    });
+}
+
+#[test]
+fn items_that_are_admitted_together_get_in_past_single_ones_and_all_are_answered() {
+    explore(|| {
+        let log = Log::default();
+        let queue = Arc::new(Queue::spawn("test", bounds(2, 3), [log.executor(), log.executor()]).unwrap());
+        let many = |items: [u32; 3]| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                for (item, ticket) in items.into_iter().zip(block_on(queue.submit_many(items.to_vec(), None)).unwrap())
+                {
+                    assert_eq!(block_on(ticket).unwrap().output, item);
+                }
+            })
+        };
+        let gives_up = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || drop(perhaps(queue.submit_many(vec![200, 201], None))))
+        };
+        let together = [many([100, 101, 102]), many([110, 111, 112])];
+        let answers = call_from_threads(&queue, &[&[0, 1]], Terms::default());
+        assert!(answers.into_iter().map(Result::unwrap).eq([0, 1]));
+        for thread in together.into_iter().chain([gives_up]) {
+            thread.join().unwrap();
+        }
+        queue.shutdown();
+        let stats = queue.stats();
+        assert_eq!(stats.admitted, stats.batched + stats.cancelled);
+    });
+}
+
+#[test]
 fn among_unlike_devices_none_leaves_what_waits_to_one_that_does_not_take_it() {
     explore(|| {
         let log = Log::default();
@@ -286,8 +331,9 @@ fn a_batch_that_panics_fails_its_callers_and_nobody_else() {
         let picky = from_fn(move |batch: &[u32]| {
             // Without the hook, which would print each.
             if batch.contains(&1) { std::panic::resume_unwind(Box::new("no ones")) } else { echo.run(batch) }
-        });
-        let queue = Arc::new(Queue::spawn("test", bounds(1, 2), [picky]).unwrap());
+        })
+        .retry(Retry::ItemByItem);
+        let queue = Arc::new(Queue::spawn("test", bounds(2, 2), [picky]).unwrap());
         let answers = call_from_threads(&queue, &[&[0, 1, 2], &[10]], Terms::default());
         assert!(answers.iter().filter_map(|answer| answer.as_ref().ok()).eq(&[0, 2, 10]));
         queue.shutdown();
