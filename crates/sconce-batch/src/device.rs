@@ -242,3 +242,6 @@ enum Next {
     Sleep(Option<Instant>),
     End,
 }
+
+#[cfg(all(test, loom))]
+mod orders;
