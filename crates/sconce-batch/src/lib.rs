@@ -22,6 +22,7 @@ mod lane;
 mod linger;
 mod queue;
 mod running;
+mod saturate;
 #[cfg(all(test, shuttle))]
 mod schedules;
 mod shared;
