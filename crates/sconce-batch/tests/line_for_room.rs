@@ -209,7 +209,9 @@ fn callers_that_refuse_to_wait_do_not_overtake_one_that_waits() {
     stop.store(true, Ordering::Relaxed);
     drop(permit);
     assert_eq!(heavy.join().unwrap().unwrap(), 100);
-    light.into_iter().for_each(|caller| caller.join().unwrap());
+    for caller in light {
+        caller.join().unwrap();
+    }
 }
 
 #[tokio::test]
@@ -288,6 +290,6 @@ fn groups_of_many_callers_are_answered_whole_under_load() {
     });
     let (calls, refused) = (calls.into_inner(), refused.into_inner());
     assert_eq!(calls + refused, 800);
-    let stats = queue.stats();
-    assert_eq!((stats.admitted, stats.batched), (5 * calls as u64, 5 * calls as u64), "of those refused nothing ran");
+    let done = queue.stats();
+    assert_eq!((done.admitted, done.batched), (5 * calls as u64, 5 * calls as u64), "of those refused nothing ran");
 }

@@ -29,7 +29,8 @@ fn one_batch() -> BatcherConfig {
 
 #[tokio::test]
 async fn each_choice_runs_what_it_says_and_nothing_more() {
-    let table: [(Retry, &[&[u64]], [bool; 3]); 3] = [
+    type Batch = &'static [u64];
+    let table: [(Retry, &[Batch], [bool; 3]); 3] = [
         (Retry::Never, &[&[2, 3, 4]], [false, false, false]),
         (Retry::Whole, &[&[2, 3, 4], &[2, 3, 4]], [false, false, false]),
         (Retry::ItemByItem, &[&[2, 3, 4], &[2], &[3], &[4]], [true, false, true]),
