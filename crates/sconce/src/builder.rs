@@ -239,10 +239,11 @@ impl RuntimeBuilder {
         shared: &Shared,
     ) -> Result<Placed, BuildError> {
         let ModelSource { directory, cached, cross_precision, .. } = source;
-        let Settled { signature, processor, settings, places, .. } = settled;
+        let Settled { signature, processor, settings, files, places, .. } = settled;
         let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
         let files = if answers.is_some() || shared.features.is_some() {
-            Some(FileDigests::read(&directory, &settings.model)?)
+            let digests = FileDigests::of(files, &settings.model);
+            Some(digests.map_err(|source| BuildError::Digest { directory: directory.clone(), source })?)
         } else {
             None
         };
