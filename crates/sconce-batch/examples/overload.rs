@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         match caller? {
             (Ok(()), latency) if latency <= SLO => tally.in_time += 1,
             (Ok(()), _) => tally.late += 1,
-            (Err(Error::DeadlineExceeded), _) => tally.dropped += 1,
+            (Err(Error::DeadlineExceeded { .. }), _) => tally.dropped += 1,
             (Err(_), latency) => {
                 tally.refused += 1;
                 tally.slowest_refusal = tally.slowest_refusal.max(latency);

@@ -40,6 +40,8 @@ pub struct Batcher<T> {
     config: BatcherConfig,
     layout: Layout,
     waiting: Waiting<T>,
+    /// What callers hold that wait for room.
+    in_line: Group,
     closed: bool,
     /// On which device each batch runs and when it is expected to end, in the order in which they started.
     running: VecDeque<(usize, Instant)>,
@@ -72,6 +74,45 @@ pub struct Ran {
     pub weight: usize,
     /// How long the device took; `None` if the batch failed, for then its time says nothing about its cost.
     pub run: Option<Duration>,
+}
+
+/// Items that are admitted together or not at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Their number.
+    pub items: usize,
+    /// Their weight.
+    pub weight: usize,
+    /// The weight of the heaviest.
+    pub heaviest: usize,
+}
+
+impl Group {
+    /// A group of one.
+    #[must_use]
+    pub fn one(weight: usize) -> Self {
+        Self { items: 1, weight, heaviest: weight }
+    }
+}
+
+impl FromIterator<usize> for Group {
+    /// From the weights of its items.
+    fn from_iter<I: IntoIterator<Item = usize>>(weights: I) -> Self {
+        weights.into_iter().fold(Self::default(), |group, weight| Self {
+            items: group.items + 1,
+            weight: group.weight.saturating_add(weight),
+            heaviest: group.heaviest.max(weight),
+        })
+    }
+}
+
+/// The standing of an offer among callers that wait for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Behind all that wait for room: it is admitted only if there is room for them, too.
+    Newcomer,
+    /// The first of those that wait for room.
+    FirstInLine,
 }
 
 /// An item that was not admitted, handed back with the reason.
@@ -119,6 +160,7 @@ impl<T> Batcher<T> {
         config.validate()?;
         Ok(Self {
             layout,
+            in_line: Group::default(),
             waiting: Waiting::new(now, layout, config.priority_ageing),
             config,
             closed: false,
@@ -140,7 +182,7 @@ impl<T> Batcher<T> {
     /// Admits an item to the queue.
     ///
     /// # Errors
-    /// [`Refused`] hands the item back with [`Error::ShuttingDown`], [`Error::TooHeavy`],
+    /// [`Refused`] hands the item back with [`Error::ShuttingDown`], [`Error::TooHeavy`], [`Error::DevicesLost`],
     /// [`Error::DeadlineExceeded`], [`Error::QueueFull`], [`Error::QueueTooHeavy`] or [`Error::Overloaded`].
     pub fn offer(
         &mut self,
@@ -149,11 +191,66 @@ impl<T> Batcher<T> {
         weight: usize,
         terms: impl Into<Terms>,
     ) -> Result<EntryId, Refused<T>> {
-        let Terms { deadline, priority } = terms.into();
-        if let Some(error) = self.objection(now, weight, Terms { deadline, priority }) {
-            self.stats.refuse(&error);
-            return Err(Refused { payload, error });
+        self.offer_as(now, payload, weight, terms.into(), Standing::Newcomer)
+    }
+
+    /// As [`offer`](Self::offer), also for callers that waited for room.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer).
+    pub fn offer_as(
+        &mut self,
+        now: Instant,
+        payload: T,
+        weight: usize,
+        terms: Terms,
+        standing: Standing,
+    ) -> Result<EntryId, Refused<T>> {
+        match self.refusal(now, Group::one(weight), terms, standing) {
+            Some(error) => Err(Refused { payload, error }),
+            None => Ok(self.admit(now, payload, weight, terms)),
         }
+    }
+
+    /// Admits all of these items, each with its weight, or none of them.
+    ///
+    /// # Errors
+    /// As [`offer`](Self::offer), and [`Error::GroupTooLarge`].
+    pub fn offer_many(
+        &mut self,
+        now: Instant,
+        items: Vec<(T, usize)>,
+        terms: Terms,
+        standing: Standing,
+    ) -> Result<Vec<EntryId>, Refused<Vec<(T, usize)>>> {
+        let group = items.iter().map(|(_, weight)| *weight).collect();
+        match self.refusal(now, group, terms, standing) {
+            Some(error) => Err(Refused { payload: items, error }),
+            None => Ok(items.into_iter().map(|(item, weight)| self.admit(now, item, weight, terms)).collect()),
+        }
+    }
+
+    /// Why a group would not be admitted now; `None` if it would. Counts as a refusal: nothing needs to be offered any more.
+    pub fn refusal(&mut self, now: Instant, group: Group, terms: Terms, standing: Standing) -> Option<Error> {
+        let error = self.objection(now, group, terms, standing)?;
+        self.stats.refuse(&error, group.items);
+        Some(error)
+    }
+
+    /// One more caller waits for room, with this group.
+    pub fn join_line(&mut self, group: Group) {
+        self.in_line.items += group.items;
+        self.in_line.weight = self.in_line.weight.saturating_add(group.weight);
+    }
+
+    /// A caller that [waited for room](Self::join_line) does so no more.
+    pub fn leave_line(&mut self, group: Group) {
+        self.in_line.items -= group.items;
+        self.in_line.weight = self.in_line.weight.saturating_sub(group.weight);
+    }
+
+    fn admit(&mut self, now: Instant, payload: T, weight: usize, terms: Terms) -> EntryId {
+        let Terms { deadline, priority } = terms;
         self.stats.admitted += 1;
         self.returns.arrived(now);
         self.pace.arrived(now, weight);
@@ -165,13 +262,13 @@ impl<T> Batcher<T> {
         let entry = Entry { id, payload, weight, arrived: now, deadline, priority, barred };
         // Those that give no time for any batch do not set the pace for the others.
         let leaves_half =
-            |time: &Duration| self.cheapest(weight).predict(weight).is_none_or(|alone| alone <= *time / 2);
+            |time: &Duration| self.cheapest(now, weight).predict(weight).is_none_or(|alone| alone <= *time / 2);
         if let Some(time) = entry.time().filter(leaves_half) {
             self.typical_time = Some(self.typical_time.map_or(time, |typical| towards(typical, time)));
         }
         self.latest_half_time = Member::from(&entry).half_time_at();
         self.waiting.push(entry);
-        Ok(id)
+        id
     }
 
     /// What the first device, idle now, is to do. Whatever is handed out has left the queue.
@@ -181,13 +278,17 @@ impl<T> Batcher<T> {
 
     /// What a device that is idle is to do. Whatever is handed out has left the queue.
     pub fn poll_on(&mut self, now: Instant, device: usize) -> Step<T> {
+        if self.is_over() {
+            return Step::Finish;
+        }
         match self.share_of(now, device) {
             Share::Takes => {}
             Share::LeavesUntil(until) => {
                 self.watched_until = Some(until);
                 return Step::WaitUntil(until);
             }
-            Share::Leaves => return if self.is_over() { Step::Finish } else { Step::Wait },
+            Share::AwayUntil(until) => return Step::WaitUntil(until),
+            Share::Leaves => return Step::Wait,
         }
         let lingered = self.lingering_until.take().is_some();
         let mut forming = std::mem::take(&mut self.forming);
@@ -206,7 +307,7 @@ impl<T> Batcher<T> {
             return Step::Expire(dropped);
         }
         if batch.members.is_empty() {
-            return if self.is_over() { Step::Finish } else { Step::Wait };
+            return Step::Wait;
         }
         let ready_at = self.ready_at(now, &batch.members);
         if !batch.full && !self.closed && now < ready_at {
@@ -290,7 +391,7 @@ impl<T> Batcher<T> {
         Some(entry.payload)
     }
 
-    /// Admits nothing more. What waits is still run, without lingering.
+    /// Admits nothing more. What waits is still run, without lingering. Then ask for the [`stranded`](Self::stranded) entries.
     pub fn close(&mut self) {
         self.closed = true;
     }

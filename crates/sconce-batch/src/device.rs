@@ -180,11 +180,10 @@ impl Loop {
                 Taken::Over => self.end(0),
             }
         }
-        self.look();
+        let mut wake_at = self.look();
         if closed && self.lanes.is_empty() {
             return Next::End;
         }
-        let mut wake_at = None;
         self.robin.order(&self.wants, &mut self.order);
         for &turn in &self.order {
             match self.lanes[turn.queue].take() {
@@ -210,18 +209,23 @@ impl Loop {
         arrivals.closed
     }
 
-    /// Sees what waits, and lets go of the queues that are over.
-    fn look(&mut self) {
+    /// Sees what waits, lets go of the queues that are over, and says when to look again at those that cannot run here now.
+    fn look(&mut self) -> Option<Instant> {
+        let mut look_again_at = None;
         self.wants.clear();
         while let Some(lane) = self.lanes.get(self.wants.len()) {
             match lane.outlook() {
                 Outlook::Work(want) => self.wants.push(Some(want)),
-                Outlook::Nothing => self.wants.push(None),
+                Outlook::Nothing(until) => {
+                    self.wants.push(None);
+                    look_again_at = [look_again_at, until].into_iter().flatten().min();
+                }
                 Outlook::Over => {
                     self.end(self.wants.len());
                 }
             }
         }
+        look_again_at
     }
 
     fn end(&mut self, queue: usize) {

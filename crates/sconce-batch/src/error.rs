@@ -7,8 +7,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Too many items wait. Come back later, or wait for room.
-    #[error("the queue is full: {max} items wait")]
+    /// Too many items wait, callers in line for room included. Come back later, or wait for room.
+    #[error("the queue is full: at most {max} items may wait")]
     QueueFull {
         /// The bound on waiting items.
         max: usize,
@@ -18,9 +18,9 @@ pub enum Error {
     /// The waiting items weigh too much. Come back later, or wait for room.
     #[error("the queue is full: weight {queued} waits and {weight} more would pass its bound of {max}")]
     QueueTooHeavy {
-        /// Weight that waits.
+        /// Weight that waits, that of callers in line for room included.
         queued: usize,
-        /// Weight of the refused item.
+        /// Weight of what was refused.
         weight: usize,
         /// The bound on waiting weight.
         max: usize,
@@ -35,6 +35,21 @@ pub enum Error {
         /// The bound on a batch.
         max: usize,
     },
+    /// Items that are to be admitted together are more than the queue can hold. Offer them in smaller groups.
+    #[error(
+        "{items} items of weight {weight} are to be admitted together, but the queue holds at most {max_items} items of \
+         weight {max_weight}"
+    )]
+    GroupTooLarge {
+        /// Number of items.
+        items: usize,
+        /// Their weight.
+        weight: usize,
+        /// The bound on waiting items.
+        max_items: usize,
+        /// The bound on waiting weight.
+        max_weight: usize,
+    },
     /// So much waits that the deadline would be missed. Come back later, or go elsewhere.
     #[error("the queue is overloaded: an answer would take {wait:?}, more than the deadline allows")]
     Overloaded {
@@ -45,11 +60,20 @@ pub enum Error {
     },
     /// The deadline passed before the answer was there, or could not be met any more.
     #[error("the deadline passed, or could not be met any more")]
-    DeadlineExceeded,
+    DeadlineExceeded {
+        /// When the queue will have caught up, as far as it is learned; `None` if nothing waits.
+        retry_after: Option<Duration>,
+    },
+    /// Every device that could run the item is lost. Come back when one is worth another try, or go elsewhere.
+    #[error("no device is left that could run the item{}", at_the_earliest(*retry_after))]
+    DevicesLost {
+        /// When the first of them is worth another try; `None`: never.
+        retry_after: Option<Duration>,
+    },
     /// The queue takes no more work. Go elsewhere.
     #[error("the queue is shutting down")]
     ShuttingDown,
-    /// The executor failed on this item, alone as well as in its batch.
+    /// The executor failed on this item, and on every further try that [`Executor::retry`](crate::Executor::retry) allows.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
 }
@@ -59,11 +83,19 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { retry_after, .. } | Self::QueueTooHeavy { retry_after, .. } => *retry_after,
+            Self::QueueFull { retry_after, .. }
+            | Self::QueueTooHeavy { retry_after, .. }
+            | Self::DeadlineExceeded { retry_after }
+            | Self::DevicesLost { retry_after }
+            | Self::Executor(ExecutorError::DeviceLost { retry_after, .. }) => *retry_after,
             Self::Overloaded { retry_after, .. } => Some(*retry_after),
-            _ => None,
+            Self::TooHeavy { .. } | Self::GroupTooLarge { .. } | Self::ShuttingDown | Self::Executor(_) => None,
         }
     }
+}
+
+fn at_the_earliest(retry_after: Option<Duration>) -> String {
+    retry_after.map(|after| format!("; one may be back in {after:?}")).unwrap_or_default()
 }
 
 /// What went wrong in an executor. Cheap to clone: a batch shares one cause.
@@ -79,11 +111,12 @@ pub enum ExecutorError {
         /// What the panic said.
         message: Arc<str>,
     },
-    /// The device has no memory for this batch. It is halved, down to one item, and an item that does not fit alone goes to
-    /// another device of its queue if there is one.
+    /// The device has no memory for this batch, and nothing of it was run. It is halved, down to one item, and an item that
+    /// does not fit alone goes to another device of its queue if there is one.
     #[error("the device is out of memory: {0}")]
     OutOfMemory(Arc<dyn std::error::Error + Send + Sync>),
-    /// The executor cannot run anything any more. What it was given goes to the other devices of its queue if there are any.
+    /// The executor cannot run anything any more. What it was given goes to the other devices of its queue if there are any,
+    /// and is run there from the beginning.
     #[error("the device is lost: {cause}")]
     DeviceLost {
         /// What happened.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
@@ -26,7 +26,8 @@ pub(crate) trait Lane: Send {
 
 pub(crate) enum Outlook {
     Work(Want),
-    Nothing,
+    /// There is nothing to run, at least until this instant if one is given.
+    Nothing(Option<Instant>),
     /// The queue is closed and empty.
     Over,
 }
@@ -58,8 +59,8 @@ impl<E: Executor> QueueLane<E> {
         Self { shared, device, executor, batch: Vec::new(), _running: running }
     }
 
-    /// Asks the batcher, and says whom else to wake.
-    fn poll(&self) -> (Step<Job<E>>, bool, Wake) {
+    /// Asks the batcher for the next step, and which other device to wake.
+    fn poll(&self) -> Polled<E> {
         let now = Instant::now();
         let mut batcher = self.shared.lock();
         let several = self.shared.has_several_devices();
@@ -70,6 +71,7 @@ impl<E: Executor> QueueLane<E> {
         if matches!(step, Step::Run(_)) {
             self.shared.bell(self.device).set_busy_until(batcher.expected_end(self.device));
         }
+        let retry_after = matches!(step, Step::Expire(_)).then(|| batcher.retry_after(now)).flatten();
         let leaves_work = !batcher.is_empty();
         // Who lingers is to be left alone, not to be outrun.
         let wake = if several && leaves_work && batcher.is_due(now) {
@@ -77,23 +79,32 @@ impl<E: Executor> QueueLane<E> {
         } else {
             Wake::Nobody
         };
-        (step, leaves_work, wake)
+        Polled { step, retry_after, leaves_work, wake }
     }
+}
+
+struct Polled<E: Executor> {
+    step: Step<Job<E>>,
+    /// For callers whose entries expire: when the queue will have caught up.
+    retry_after: Option<Duration>,
+    leaves_work: bool,
+    wake: Wake,
 }
 
 impl<E: Executor> Lane for QueueLane<E> {
     fn outlook(&self) -> Outlook {
+        let now = Instant::now();
         let batcher = self.shared.lock();
-        match batcher.want_on(Instant::now(), self.device) {
+        match batcher.want_on(now, self.device) {
             Some(want) => Outlook::Work(want),
             None if batcher.is_over() => Outlook::Over,
-            None => Outlook::Nothing,
+            None => Outlook::Nothing(batcher.back_at(now, self.device)),
         }
     }
 
     fn take(&mut self) -> Taken {
         loop {
-            let (step, leaves_work, wake) = self.poll();
+            let Polled { step, retry_after, leaves_work, wake } = self.poll();
             self.shared.wake(wake);
             match step {
                 Step::Run(batch) => {
@@ -104,7 +115,8 @@ impl<E: Executor> Lane for QueueLane<E> {
                 Step::Expire(entries) => {
                     self.shared.room.notify_one();
                     for entry in entries {
-                        answer(entry.payload.reply, Err(Error::DeadlineExceeded));
+                        answer(entry.payload.reply, Err(Error::DeadlineExceeded { retry_after }));
+                        drop_caught(entry.payload.item);
                     }
                 }
                 Step::WaitUntil(instant) => return Taken::NothingUntil(instant),
@@ -116,8 +128,8 @@ impl<E: Executor> Lane for QueueLane<E> {
 
     fn run(&mut self) {
         let batch = std::mem::take(&mut self.batch);
-        let has_another = |barred| self.shared.lock().has_another(Instant::now(), self.device, barred);
-        let Outcome { ran, back, trouble } = Running::new(batch, self.device).run(&mut self.executor, has_another);
+        let Outcome { ran, back, trouble } = Running::new(batch, self.device, &self.shared).run(&mut self.executor);
+        let is_troubled = !trouble.is_empty();
         let wake = {
             let now = Instant::now();
             let mut batcher = self.shared.lock();
@@ -129,7 +141,7 @@ impl<E: Executor> Lane for QueueLane<E> {
             batcher.completed_on(now, self.device, ran);
             match self.shared.has_several_devices() {
                 false => Wake::Nobody,
-                // They may have stayed only for what might have come back.
+                // A closing queue keeps its devices awake only for returned batches: wake them all.
                 true if batcher.is_closed() => Wake::All,
                 true if batcher.is_empty() => Wake::Nobody,
                 // It looks again by itself.
@@ -137,6 +149,9 @@ impl<E: Executor> Lane for QueueLane<E> {
             }
         };
         self.shared.wake(wake);
+        if is_troubled {
+            self.shared.answer_stranded();
+        }
     }
 
     fn end(self: Box<Self>) {

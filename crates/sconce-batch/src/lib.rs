@@ -26,14 +26,16 @@ mod shared;
 mod stats;
 mod terms;
 
-pub use batcher::{Barred, Batcher, DeviceState, Entry, EntryId, Profile, Ran, Refused, Role, Step, Trouble};
+pub use batcher::{
+    Barred, Batcher, DeviceState, Entry, EntryId, Group, Profile, Ran, Refused, Role, Standing, Step, Trouble,
+};
 pub use choice::{Candidate, Choice, choose, whom_to_wake};
 pub use config::{BatcherConfig, ConfigError};
 pub use cost::{CostModel, Line};
 pub use deficit_round_robin::{DeficitRoundRobin, Turn, Want};
 pub use device::Device;
 pub use error::{Error, ExecutorError};
-pub use executor::{Executor, Layout, from_fn};
+pub use executor::{Executor, FnExecutor, Layout, Retry, from_fn};
 pub use queue::{Depth, Queue, SpawnError, Ticket};
 pub use shared::Completion;
 pub use stats::{BATCH_SIZE_BUCKETS, Refusals, Stats};

@@ -14,8 +14,8 @@ use crate::block_on::block_on_until;
 use crate::lane::QueueLane;
 use crate::shared::{Answer, Job, Shared, Wake, lock};
 use crate::{
-    Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, DeviceState, EntryId, Error, Executor, Profile,
-    Refused, Stats, Terms,
+    Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, DeviceState, EntryId, Error, Executor, Group,
+    Profile, Refused, Standing, Stats, Terms,
 };
 
 /// A bounded queue drained by one or more devices.
@@ -133,7 +133,7 @@ impl<E: Executor> Queue<E> {
     /// With a deadline, outside of a tokio runtime with time enabled.
     pub async fn call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
-        before(terms.deadline, async { self.submit(item, terms).await?.await }).await
+        self.before(terms.deadline, async { self.submit(item, terms).await?.await }).await
     }
 
     /// As [`call`](Self::call), but refuses at once when the queue is full.
@@ -145,7 +145,7 @@ impl<E: Executor> Queue<E> {
     /// With a deadline, outside of a tokio runtime with time enabled.
     pub async fn try_call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
-        before(terms.deadline, self.try_submit(item, terms)?).await
+        self.before(terms.deadline, self.try_submit(item, terms)?).await
     }
 
     /// As [`call`](Self::call), for a thread that may block. Needs no runtime; must not run on one's workers.
@@ -155,37 +155,60 @@ impl<E: Executor> Queue<E> {
     pub fn call_blocking(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
         let answer = async { self.submit(item, terms).await?.await };
-        block_on_until(answer, terms.deadline).unwrap_or(Err(Error::DeadlineExceeded))
+        block_on_until(answer, terms.deadline).unwrap_or_else(|| Err(self.too_late()))
     }
 
     /// Admits one item, waiting for room in order of arrival. The answer comes from the [`Ticket`].
     ///
     /// # Errors
-    /// [`Error::TooHeavy`], [`Error::Overloaded`], [`Error::DeadlineExceeded`] (checked at admission) or
-    /// [`Error::ShuttingDown`].
-    pub async fn submit(&self, mut item: E::Item, terms: impl Into<Terms>) -> Result<Ticket<E>, Error> {
-        let terms = terms.into();
-        // Only one caller at a time waits for room, the others line up behind it. So a heavy item is not overtaken
-        // for ever by light ones, and one wake-up per freed place is enough.
-        let _turn = self.shared.turnstile.lock().await;
-        loop {
-            match self.offer(item, terms) {
-                Ok(ticket) => return Ok(ticket),
-                Err(Refused { payload, error: Error::QueueFull { .. } | Error::QueueTooHeavy { .. } }) => {
-                    item = payload;
-                }
-                Err(Refused { error, .. }) => return Err(error),
+    /// Any [`Error`] at admission but the two of a full queue.
+    pub async fn submit(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Ticket<E>, Error> {
+        let (terms, group) = (terms.into(), Group::one(E::weight(&item)));
+        match self.offer(item, terms, Standing::Newcomer) {
+            Ok(ticket) => Ok(ticket),
+            Err(refused) => {
+                self.wait_for_room(refused, group, |item| self.offer(item, terms, Standing::FirstInLine)).await
             }
-            self.shared.room.notified().await;
         }
     }
 
-    /// Admits one item or refuses it at once. The answer comes from the [`Ticket`].
+    /// Admits one item or refuses it at once, also where there is room but callers that came before wait for it. The answer
+    /// comes from the [`Ticket`].
     ///
     /// # Errors
     /// Any [`Error`] but [`Error::Executor`].
     pub fn try_submit(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Ticket<E>, Error> {
-        self.offer(item, terms.into()).map_err(|refused| refused.error)
+        self.offer(item, terms.into(), Standing::Newcomer).map_err(|refused| refused.error)
+    }
+
+    /// Admits all items together, waiting until there is room for all of them. The answers come from the [`Ticket`]s, in the
+    /// order of the items; they may run in several batches.
+    ///
+    /// # Errors
+    /// Any [`Error`] at admission but the two of a full queue; none of the items was admitted then.
+    pub async fn submit_many(&self, items: Vec<E::Item>, terms: impl Into<Terms>) -> Result<Vec<Ticket<E>>, Error> {
+        let (terms, group) = (terms.into(), items.iter().map(E::weight).collect());
+        match self.offer_many(items, terms, Standing::Newcomer) {
+            Ok(tickets) => Ok(tickets),
+            Err(refused) => {
+                self.wait_for_room(refused, group, |items| self.offer_many(items, terms, Standing::FirstInLine)).await
+            }
+        }
+    }
+
+    /// As [`submit_many`](Self::submit_many), but refuses at once when there is not room for all.
+    ///
+    /// # Errors
+    /// Any [`Error`] but [`Error::Executor`]; none of the items was admitted then.
+    pub fn try_submit_many(&self, items: Vec<E::Item>, terms: impl Into<Terms>) -> Result<Vec<Ticket<E>>, Error> {
+        self.offer_many(items, terms.into(), Standing::Newcomer).map_err(|refused| refused.error)
+    }
+
+    /// Why an item of at least this weight would be refused now; `None` if it might be admitted. For callers to whom an item costs
+    /// something to make. Counts as a refusal.
+    #[must_use]
+    pub fn refusal(&self, weight: usize, terms: impl Into<Terms>) -> Option<Error> {
+        self.shared.lock().refusal(Instant::now(), Group::one(weight), terms.into(), Standing::Newcomer)
     }
 
     /// What waits right now, running batches not counted.
@@ -251,20 +274,123 @@ impl<E: Executor> Queue<E> {
         }
     }
 
-    fn offer(&self, item: E::Item, terms: Terms) -> Result<Ticket<E>, Refused<E::Item>> {
+    fn offer(&self, item: E::Item, terms: Terms, standing: Standing) -> Result<Ticket<E>, Refused<E::Item>> {
         let weight = E::weight(&item);
         let (reply, answer) = oneshot::channel();
         let (id, wake) = {
             let mut batcher = self.shared.lock();
             let now = Instant::now();
-            match batcher.offer(now, Job { item, reply }, weight, terms) {
-                Ok(id) if batcher.is_due(now) => (id, self.shared.whom_to_wake(&mut batcher, now, None)),
-                Ok(id) => (id, Wake::Nobody),
+            match batcher.offer_as(now, Job { item, reply }, weight, terms, standing) {
+                Ok(id) => (id, self.whom_to_wake(&mut batcher, now)),
                 Err(refused) => return Err(Refused { payload: refused.payload.item, error: refused.error }),
             }
         };
         self.shared.wake(wake);
-        Ok(Ticket { answer, waiting: Some((Arc::downgrade(&self.shared), id)) })
+        Ok(self.ticket(answer, id))
+    }
+
+    fn offer_many(
+        &self,
+        items: Vec<E::Item>,
+        terms: Terms,
+        standing: Standing,
+    ) -> Result<Vec<Ticket<E>>, Refused<Vec<E::Item>>> {
+        let (mut jobs, mut answers) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+        for item in items {
+            let (reply, answer) = oneshot::channel();
+            let weight = E::weight(&item);
+            jobs.push((Job { item, reply }, weight));
+            answers.push(answer);
+        }
+        let (ids, wake) = {
+            let mut batcher = self.shared.lock();
+            let now = Instant::now();
+            match batcher.offer_many(now, jobs, terms, standing) {
+                Ok(ids) => (ids, self.whom_to_wake(&mut batcher, now)),
+                Err(Refused { payload, error }) => {
+                    let payload = payload.into_iter().map(|(job, _)| job.item).collect();
+                    return Err(Refused { payload, error });
+                }
+            }
+        };
+        self.shared.wake(wake);
+        Ok(answers.into_iter().zip(ids).map(|(answer, id)| self.ticket(answer, id)).collect())
+    }
+
+    /// Waits in line until `offer` is not refused for want of room.
+    async fn wait_for_room<P, T>(
+        &self,
+        refused: Refused<P>,
+        group: Group,
+        offer: impl Fn(P) -> Result<T, Refused<P>>,
+    ) -> Result<T, Error> {
+        let Refused { mut payload, mut error } = refused;
+        if !is_full(&error) {
+            return Err(error);
+        }
+        let _place = Place::new(&self.shared, group);
+        // Only the first in line waits for room, the others wait for its turn to end. So one wake-up per freed place is enough,
+        // and nobody in line is overtaken, however heavy.
+        let _turn = self.shared.turnstile.lock().await;
+        while is_full(&error) {
+            match offer(payload) {
+                Ok(admitted) => return Ok(admitted),
+                Err(refused) => Refused { payload, error } = refused,
+            }
+            if is_full(&error) {
+                self.shared.room.notified().await;
+            }
+        }
+        Err(error)
+    }
+
+    fn whom_to_wake(&self, batcher: &mut Batcher<Job<E>>, now: Instant) -> Wake {
+        if batcher.is_due(now) { self.shared.whom_to_wake(batcher, now, None) } else { Wake::Nobody }
+    }
+
+    fn ticket(&self, answer: oneshot::Receiver<Answer<E>>, id: EntryId) -> Ticket<E> {
+        Ticket { answer, waiting: Some((Arc::downgrade(&self.shared), id)) }
+    }
+
+    async fn before(
+        &self,
+        deadline: Option<Instant>,
+        answer: impl Future<Output = Result<Completion<E::Output>, Error>>,
+    ) -> Result<Completion<E::Output>, Error> {
+        match deadline {
+            None => answer.await,
+            Some(deadline) => {
+                let answer = tokio::time::timeout_at(deadline.into(), answer).await;
+                answer.unwrap_or_else(|_| Err(self.too_late()))
+            }
+        }
+    }
+
+    fn too_late(&self) -> Error {
+        Error::DeadlineExceeded { retry_after: self.shared.lock().retry_after(Instant::now()) }
+    }
+}
+
+fn is_full(error: &Error) -> bool {
+    matches!(error, Error::QueueFull { .. } | Error::QueueTooHeavy { .. })
+}
+
+/// A place in the line for room. It ends when the caller is admitted, refused or gone.
+struct Place<'a, E: Executor> {
+    shared: &'a Shared<E>,
+    group: Group,
+}
+
+impl<'a, E: Executor> Place<'a, E> {
+    fn new(shared: &'a Shared<E>, group: Group) -> Self {
+        shared.lock().join_line(group);
+        Self { shared, group }
+    }
+}
+
+impl<E: Executor> Drop for Place<'_, E> {
+    fn drop(&mut self) {
+        self.shared.lock().leave_line(self.group);
     }
 }
 
@@ -301,18 +427,6 @@ impl<E: Executor> Drop for Ticket<E> {
         let cancelled = shared.lock().cancel(id);
         if cancelled.is_some() {
             shared.room.notify_one();
-        }
-    }
-}
-
-async fn before<O>(
-    deadline: Option<Instant>,
-    answer: impl Future<Output = Result<Completion<O>, Error>>,
-) -> Result<Completion<O>, Error> {
-    match deadline {
-        None => answer.await,
-        Some(deadline) => {
-            tokio::time::timeout_at(deadline.into(), answer).await.unwrap_or(Err(Error::DeadlineExceeded))
         }
     }
 }

@@ -1,173 +1,210 @@
 //! A batch that runs: each of its entries is answered exactly once, or given back for another device.
 //!
-//! What fails is run again in smaller parts, so that no item fails for another's sake: a batch that does not fit the memory in
-//! halves, one that fails otherwise item by item.
+//! After a failure parts of the batch may run again. A batch that does not fit the memory runs in halves; after any other
+//! failure the executor's [`Retry`] decides.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use crate::batcher::{Barred, Entry, EntryId, Ran, Trouble};
 use crate::lane::{answer, drop_caught};
-use crate::shared::{Answer, Completion, Job};
-use crate::{Error, Executor, ExecutorError, Priority};
+use crate::shared::{Answer, Completion, Job, Shared};
+use crate::{Error, Executor, ExecutorError, Priority, Retry};
 
-pub(crate) struct Running<E: Executor> {
-    items: Vec<E::Item>,
-    /// Who waits for each item; `None` once it is answered.
-    callers: Vec<Option<Caller<E>>>,
+pub(crate) struct Running<'a, E: Executor> {
+    shared: &'a Shared<E>,
     device: usize,
     started: Instant,
     /// Parts of the batch that are still to run, in order.
-    parts: VecDeque<Range<usize>>,
-    out_of_memory: bool,
+    parts: VecDeque<Part<E>>,
     /// Weight of the heaviest part that ran.
     managed: usize,
-    lost: Option<Trouble>,
+    outcome: Outcome<E>,
 }
 
 /// What became of a batch, for the batcher.
 pub(crate) struct Outcome<E: Executor> {
     pub(crate) ran: Ran,
-    /// What this device could not run and another can.
+    /// Entries that this device could not run and another can.
     pub(crate) back: Vec<Entry<Job<E>>>,
     pub(crate) trouble: Vec<Trouble>,
 }
 
-impl<E: Executor> Running<E> {
-    pub(crate) fn new(batch: Vec<Entry<Job<E>>>, device: usize) -> Self {
-        let mut items = Vec::with_capacity(batch.len());
-        let mut callers = Vec::with_capacity(batch.len());
+impl<'a, E: Executor> Running<'a, E> {
+    pub(crate) fn new(batch: Vec<Entry<Job<E>>>, device: usize, shared: &'a Shared<E>) -> Self {
+        let (items, callers) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let mut part = Part { items, callers, has_run: false, is_retry: false };
         for Entry { id, payload: Job { item, reply }, weight, arrived, deadline, priority, barred } in batch {
             // Cancelled between leaving the queue and here.
             if !reply.is_closed() {
-                items.push(item);
-                callers.push(Some(Caller { id, reply, weight, arrived, deadline, priority, barred }));
+                part.items.push(item);
+                part.callers.push(Caller { id, reply, weight, arrived, deadline, priority, barred });
             }
         }
-        let (started, parts) = (Instant::now(), VecDeque::new());
-        Self { items, callers, device, started, parts, out_of_memory: false, managed: 0, lost: None }
+        let ran = Ran { size: part.items.len(), weight: part.weight(), run: None };
+        let outcome = Outcome { ran, back: Vec::new(), trouble: Vec::new() };
+        Self { shared, device, started: Instant::now(), parts: VecDeque::from([part]), managed: 0, outcome }
     }
 
-    /// Runs it. `has_another` says whether another device can run an entry that does not fit on some.
-    pub(crate) fn run(mut self, executor: &mut E, has_another: impl Fn(Barred) -> bool) -> Outcome<E> {
-        let (size, weight) = (self.items.len(), self.weight(&(0..self.items.len())));
-        let mut run = None;
-        if size > 0 {
-            self.parts.push_back(0..size);
-        }
-        while let Some(part) = self.parts.pop_front() {
-            let is_whole = part.len() == size;
-            if !is_whole && part.len() == 1 && !self.is_still_wanted(part.start) {
+    pub(crate) fn run(mut self, executor: &mut E) -> Outcome<E> {
+        let mut out_of_memory = false;
+        while let Some(mut part) = self.parts.pop_front() {
+            if part.has_run {
+                self.keep_wanted(&mut part);
+            }
+            if part.items.is_empty() {
                 continue;
             }
-            match attempt(executor, &self.items[part.clone()]) {
-                Ok(outputs) => {
-                    let took = self.started.elapsed();
-                    run = is_whole.then_some(took);
-                    self.managed = self.managed.max(self.weight(&part));
-                    self.succeed(part, outputs, took);
+            match attempt(executor, &part.items) {
+                Ok(outputs) => self.succeed(part, outputs),
+                Err(error @ ExecutorError::DeviceLost { .. }) => {
+                    self.parts.push_front(part);
+                    self.lose_device(&error);
                 }
-                Err(error) => self.failed(part, error, &has_another),
-            }
-            if self.lost.is_some() {
-                break;
+                Err(error @ ExecutorError::OutOfMemory(_)) => {
+                    out_of_memory = true;
+                    self.halve(part, &error);
+                }
+                Err(error) => self.fail(part, &error, executor.retry()),
             }
         }
-        self.end(Ran { size, weight, run })
+        if out_of_memory {
+            self.outcome.trouble.push(Trouble::OutOfMemory { managed: self.managed });
+        }
+        self.outcome
     }
 
-    /// What becomes of a part that failed.
-    fn failed(&mut self, part: Range<usize>, error: ExecutorError, has_another: impl Fn(Barred) -> bool) {
-        match error {
-            ExecutorError::DeviceLost { retry_after, .. } => {
-                self.lost = Some(Trouble::Lost { retry_after });
-                tracing::error!(device = self.device, %error, "a device is lost");
-                // The others are given back.
-                for caller in self.callers.iter_mut().filter_map(|caller| caller.take_if(|it| !has_another(it.barred)))
-                {
-                    answer(caller.reply, Err(error.clone().into()));
-                }
+    fn succeed(&mut self, part: Part<E>, outputs: Vec<E::Output>) {
+        let run = self.started.elapsed();
+        let batch_size = part.items.len();
+        self.managed = self.managed.max(part.weight());
+        if !part.has_run {
+            self.outcome.ran.run = Some(run);
+        }
+        for (caller, output) in part.callers.into_iter().zip(outputs) {
+            let queue_wait = self.started - caller.arrived;
+            answer(caller.reply, Ok(Completion { output, queue_wait, run, batch_size, device: self.device }));
+        }
+        drop_caught(part.items);
+    }
+
+    fn fail(&mut self, mut part: Part<E>, error: &ExecutorError, retry: Retry) {
+        let batch_size = part.items.len();
+        part.has_run = true;
+        match retry {
+            Retry::Whole if !part.is_retry => {
+                tracing::warn!(batch_size, %error, "a batch failed; it runs once more");
+                self.parts.push_front(Part { is_retry: true, ..part });
             }
-            ExecutorError::OutOfMemory(_) => {
-                self.out_of_memory = true;
-                tracing::warn!(device = self.device, batch_size = part.len(), %error, "a batch does not fit");
-                if part.len() > 1 {
-                    let middle = part.start + part.len() / 2;
-                    self.parts.push_front(middle..part.end);
-                    self.parts.push_front(part.start..middle);
-                } else if let Some(caller) = &mut self.callers[part.start] {
-                    caller.barred = caller.barred.with(self.device);
-                    if !has_another(caller.barred) {
-                        self.answer(part.start, Err(error.into()));
-                    }
-                }
-            }
-            _ if part.len() == 1 => self.answer(part.start, Err(error.into())),
-            _ => {
-                tracing::warn!(batch_size = part.len(), %error, "a batch failed; its items run once more, one by one");
-                for at in part.rev() {
-                    self.parts.push_front(at..at + 1);
+            Retry::ItemByItem if batch_size > 1 => {
+                tracing::warn!(batch_size, %error, "a batch failed; its items run once more, one by one");
+                for alone in part.into_single_items().rev() {
+                    self.parts.push_front(alone);
                 }
             }
+            _ => part.answer_all(error),
         }
     }
 
-    /// Whether an item that runs again has a caller that waits and has time; else it is answered.
-    fn is_still_wanted(&mut self, at: usize) -> bool {
-        let Some(caller) = &self.callers[at] else { return false };
-        if caller.reply.is_closed() {
-            self.callers[at] = None;
-            return false;
+    /// The device has no memory for this part.
+    fn halve(&mut self, mut part: Part<E>, error: &ExecutorError) {
+        tracing::warn!(device = self.device, batch_size = part.items.len(), %error, "a batch does not fit");
+        part.has_run = true;
+        if part.items.len() > 1 {
+            let behind = part.split_off(part.items.len() / 2);
+            self.parts.push_front(behind);
+            self.parts.push_front(part);
+            return;
         }
-        let late = caller.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if late {
-            self.answer(at, Err(Error::DeadlineExceeded));
+        for caller in &mut part.callers {
+            caller.barred = caller.barred.with(self.device);
         }
-        !late
+        self.give_back(part, error);
     }
 
-    fn succeed(&mut self, part: Range<usize>, outputs: Vec<E::Output>, run: Duration) {
-        let (batch_size, device) = (part.len(), self.device);
-        for (at, output) in part.zip(outputs) {
-            let Some(arrived) = self.callers[at].as_ref().map(|caller| caller.arrived) else { continue };
-            let queue_wait = self.started - arrived;
-            self.answer(at, Ok(Completion { output, queue_wait, run, batch_size, device }));
-        }
-    }
-
-    fn answer(&mut self, at: usize, with: Answer<E>) {
-        if let Some(caller) = self.callers[at].take() {
-            answer(caller.reply, with);
+    /// Ends the batch: nothing more of it runs here.
+    fn lose_device(&mut self, error: &ExecutorError) {
+        let ExecutorError::DeviceLost { retry_after, .. } = error else { return };
+        self.outcome.trouble.push(Trouble::Lost { retry_after: *retry_after });
+        tracing::error!(device = self.device, %error, "a device is lost");
+        for part in std::mem::take(&mut self.parts) {
+            self.give_back(part, error);
         }
     }
 
-    fn weight(&self, part: &Range<usize>) -> usize {
-        let weights = || self.callers[part.clone()].iter().flatten().map(|caller| caller.weight);
-        E::LAYOUT.batch_weight(part.len(), weights().sum(), weights().max().unwrap_or_default())
+    /// Gives back what another device can run, and answers the rest.
+    fn give_back(&mut self, mut part: Part<E>, error: &ExecutorError) {
+        self.keep_wanted(&mut part);
+        for (item, caller) in part.items.into_iter().zip(part.callers) {
+            if self.shared.lock().has_another(Instant::now(), self.device, caller.barred) {
+                self.outcome.back.push(caller.entry(item));
+            } else {
+                answer(caller.reply, Err(error.clone().into()));
+                drop_caught(item);
+            }
+        }
     }
 
-    /// Whoever has no answer yet goes back into the queue.
-    fn end(self, ran: Ran) -> Outcome<E> {
-        let Self { items, callers, out_of_memory, managed, lost, .. } = self;
-        let (mut back, mut done) = (Vec::new(), Vec::with_capacity(items.len()));
+    /// Leaves out items that were cancelled, and answers those whose time is over: neither runs again.
+    fn keep_wanted(&self, part: &mut Part<E>) {
+        let now = Instant::now();
+        let (items, callers) = (std::mem::take(&mut part.items), std::mem::take(&mut part.callers));
         for (item, caller) in items.into_iter().zip(callers) {
-            match caller {
-                Some(caller) if !caller.reply.is_closed() => back.push(caller.entry(item)),
-                _ => done.push(item),
+            if caller.reply.is_closed() {
+                drop_caught(item);
+            } else if caller.deadline.is_some_and(|deadline| deadline <= now) {
+                let retry_after = self.shared.lock().retry_after(now);
+                answer(caller.reply, Err(Error::DeadlineExceeded { retry_after }));
+                drop_caught(item);
+            } else {
+                part.items.push(item);
+                part.callers.push(caller);
             }
         }
-        drop_caught(done);
-        let out_of_memory = out_of_memory.then_some(Trouble::OutOfMemory { managed });
-        Outcome { ran, back, trouble: out_of_memory.into_iter().chain(lost).collect() }
     }
 }
 
-/// Who waits for an item that is running: all of its entry but the item.
+/// Items that run together, and their callers in the same order.
+struct Part<E: Executor> {
+    items: Vec<E::Item>,
+    callers: Vec<Caller<E>>,
+    /// Whether they ran before, in this part or in a larger one.
+    has_run: bool,
+    /// Whether they run again as a whole.
+    is_retry: bool,
+}
+
+impl<E: Executor> Part<E> {
+    fn weight(&self) -> usize {
+        let weights = || self.callers.iter().map(|caller| caller.weight);
+        E::LAYOUT.batch_weight(self.items.len(), weights().sum(), weights().max().unwrap_or_default())
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        let Self { items, callers, has_run, is_retry } = self;
+        let (items, callers) = (items.split_off(at), callers.split_off(at));
+        Self { items, callers, has_run: *has_run, is_retry: *is_retry }
+    }
+
+    fn into_single_items(self) -> impl DoubleEndedIterator<Item = Self> {
+        let Self { items, callers, has_run, is_retry } = self;
+        let pairs = items.into_iter().zip(callers);
+        pairs.map(move |(item, caller)| Self { items: vec![item], callers: vec![caller], has_run, is_retry })
+    }
+
+    fn answer_all(self, error: &ExecutorError) {
+        for caller in self.callers {
+            answer(caller.reply, Err(error.clone().into()));
+        }
+        drop_caught(self.items);
+    }
+}
+
+/// The caller of an item that is running: all of its entry but the item.
 struct Caller<E: Executor> {
     id: EntryId,
     reply: oneshot::Sender<Answer<E>>,

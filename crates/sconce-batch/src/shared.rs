@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 use crate::device::Bell;
+use crate::lane::{answer, drop_caught};
 use crate::{Batcher, Error, Executor};
 
 /// An answer, and what it took.
@@ -15,7 +16,7 @@ pub struct Completion<O> {
     pub output: O,
     /// From admission until the device took the item.
     pub queue_wait: Duration,
-    /// How long the device ran the batch (and, if the batch failed, the item alone).
+    /// How long the device ran the batch, and what of it ran again.
     pub run: Duration,
     /// Items that ran together.
     pub batch_size: usize,
@@ -85,7 +86,24 @@ impl<E: Executor> Shared<E> {
 
     pub(crate) fn close(&self) {
         self.lock().close();
+        self.answer_stranded();
         self.wake(Wake::All);
+        self.room.notify_one();
+    }
+
+    /// Answers what no device will run, after one was lost or the queue was closed. Callers that wait for room look again: they
+    /// may be refused for the same reason.
+    pub(crate) fn answer_stranded(&self) {
+        let (stranded, retry_after) = {
+            let now = Instant::now();
+            let mut batcher = self.lock();
+            let stranded = batcher.stranded(now);
+            (stranded, batcher.first_back_at(now).map(|at| at - now))
+        };
+        for entry in stranded {
+            answer(entry.payload.reply, Err(Error::DevicesLost { retry_after }));
+            drop_caught(entry.payload.item);
+        }
         self.room.notify_one();
     }
 }

@@ -20,13 +20,15 @@ pub struct Stats {
     pub cancelled: u64,
     /// Items that left the queue because their deadline had passed or would have been missed.
     pub dropped: u64,
+    /// Items that left the queue because every device that could have run them was lost.
+    pub stranded: u64,
     /// Items that left the queue in a batch.
     pub batched: u64,
     /// Batches that were handed to a device.
     pub batches: u64,
     /// Batches for which an idle device waited for company.
     pub lingered_batches: u64,
-    /// Batches that failed; their items ran once more, one by one or, for want of memory, in parts.
+    /// Batches that failed; what ran again is the executor's choice, or, for want of memory, all in parts.
     pub failed_batches: u64,
     /// Items that left the queue in a batch and came back, because the device could not run them; they leave it once more.
     pub given_back: u64,
@@ -48,27 +50,41 @@ pub struct Refusals {
     pub queue_full: u64,
     /// [`Error::QueueTooHeavy`]; likewise.
     pub queue_too_heavy: u64,
-    /// [`Error::TooHeavy`].
+    /// [`Error::TooHeavy`] and [`Error::GroupTooLarge`].
     pub too_heavy: u64,
     /// [`Error::Overloaded`].
     pub overloaded: u64,
     /// [`Error::DeadlineExceeded`].
     pub deadline_exceeded: u64,
+    /// [`Error::DevicesLost`].
+    pub devices_lost: u64,
     /// [`Error::ShuttingDown`].
     pub shutting_down: u64,
 }
 
 impl Stats {
-    pub(crate) fn refuse(&mut self, error: &Error) {
-        match error {
-            Error::QueueFull { .. } => self.refused.queue_full += 1,
-            Error::QueueTooHeavy { .. } => self.refused.queue_too_heavy += 1,
-            Error::TooHeavy { .. } => self.refused.too_heavy += 1,
-            Error::Overloaded { .. } => self.refused.overloaded += 1,
-            Error::DeadlineExceeded => self.refused.deadline_exceeded += 1,
-            Error::ShuttingDown => self.refused.shutting_down += 1,
+    /// Counts `items` that were refused for this reason.
+    pub(crate) fn refuse(&mut self, error: &Error, items: usize) {
+        let Refusals {
+            queue_full,
+            queue_too_heavy,
+            too_heavy,
+            overloaded,
+            deadline_exceeded,
+            devices_lost,
+            shutting_down,
+        } = &mut self.refused;
+        let count = match error {
+            Error::QueueFull { .. } => queue_full,
+            Error::QueueTooHeavy { .. } => queue_too_heavy,
+            Error::TooHeavy { .. } | Error::GroupTooLarge { .. } => too_heavy,
+            Error::Overloaded { .. } => overloaded,
+            Error::DeadlineExceeded { .. } => deadline_exceeded,
+            Error::DevicesLost { .. } => devices_lost,
+            Error::ShuttingDown => shutting_down,
             Error::Executor(_) => unreachable!("an executor fails after admission"),
-        }
+        };
+        *count += items as u64;
     }
 
     pub(crate) fn batch(&mut self, size: usize, lingered: bool) {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, Device, Error, Executor, ExecutorError, Layout, Priority, Queue, Terms, from_fn};
+use sconce_batch::{
+    BatcherConfig, Device, Error, Executor, ExecutorError, Layout, Priority, Queue, Retry, Terms, from_fn,
+};
 
 fn numbers() -> impl Executor<Item = u64, Output = u64> {
     from_fn(|batch: &[u64]| Ok(batch.iter().map(|number| number * 2).collect()))
@@ -164,7 +166,10 @@ fn under_load_with_failures_deadlines_cancellations_and_a_shutdown_every_call_ha
     const CALLS: u64 = 3000;
     let devices = [Device::spawn("one").unwrap(), Device::spawn("two").unwrap()];
     let config = BatcherConfig { max_batch_size: 8, max_queue_size: 64, ..BatcherConfig::default() };
-    let queue = || Queue::on(config.clone(), devices.iter().map(|device| (device, from_fn(faulty)))).unwrap();
+    let queue = || {
+        Queue::on(config.clone(), devices.iter().map(|device| (device, from_fn(faulty).retry(Retry::ItemByItem))))
+            .unwrap()
+    };
     let queues = [queue(), queue(), queue()];
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let [answered, failed, late, cancelled, refused] = [const { AtomicU64::new(0) }; 5];
@@ -190,7 +195,7 @@ fn under_load_with_failures_deadlines_cancellations_and_a_shutdown_every_call_ha
                 assert!(number % 11 == 10 || number % 9 == 8, "{number} is good");
                 count(&failed);
             }
-            Err(Error::DeadlineExceeded) => {
+            Err(Error::DeadlineExceeded { .. }) => {
                 assert!(deadline.is_some());
                 count(&late);
             }

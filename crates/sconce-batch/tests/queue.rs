@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, Error, Executor, ExecutorError, Queue, SpawnError, from_fn};
+use sconce_batch::{BatcherConfig, Error, Executor, ExecutorError, Queue, Retry, SpawnError, from_fn};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Item {
@@ -31,6 +31,10 @@ impl Executor for Gated {
         // An error means that the test has let go of the gate: it is open from then on.
         self.permission.recv().ok();
         double(batch)
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::ItemByItem
     }
 
     fn weight(item: &Item) -> usize {
@@ -99,7 +103,7 @@ async fn a_full_queue_refuses_at_once_or_makes_the_caller_wait() {
         async move { queue.call(Item::Good(6), None).await }
     });
     let hurried = queue.call(Item::Good(7), Some(Instant::now() + Duration::from_millis(20))).await;
-    assert!(matches!(hurried, Err(Error::DeadlineExceeded)), "a deadline also ends the wait for room");
+    assert!(matches!(hurried, Err(Error::DeadlineExceeded { .. })), "a deadline also ends the wait for room");
     drop(permit);
     assert_eq!(patient.await.unwrap().unwrap().output, 12);
     assert_eq!(running.await.unwrap().output, 0);
@@ -158,7 +162,7 @@ async fn a_deadline_is_answered_on_time_even_while_the_device_is_busy() {
     let running = queue.try_submit(Item::Good(0), None).unwrap();
     assert_eq!(starts.recv(), Ok(1));
     let late = queue.call(Item::Good(1), Some(Instant::now() + Duration::from_millis(10))).await;
-    assert!(matches!(late, Err(Error::DeadlineExceeded)));
+    assert!(matches!(late, Err(Error::DeadlineExceeded { .. })));
     assert_eq!(queue.depth().items, 0, "its place in the queue is free again");
     drop(permit);
     running.await.unwrap();
@@ -201,7 +205,7 @@ fn a_blocking_caller_needs_no_runtime() {
 
     let (queue, _starts, _permit) = gated(small());
     let late = queue.call_blocking(Item::Good(1), Some(Instant::now() + Duration::from_millis(10)));
-    assert!(matches!(late, Err(Error::DeadlineExceeded)));
+    assert!(matches!(late, Err(Error::DeadlineExceeded { .. })));
 }
 
 #[tokio::test]
@@ -261,6 +265,7 @@ fn several_devices_drain_one_queue_under_load_with_bad_items_and_nothing_is_lost
             ran.fetch_add(batch.len(), Ordering::Relaxed);
             Ok(outputs)
         })
+        .retry(Retry::ItemByItem)
     };
     let config = BatcherConfig { max_queue_size: 64, ..small() };
     let queue = Queue::spawn("test", config, [executor(), executor()]).unwrap();

@@ -162,6 +162,7 @@ impl World {
         if lost {
             self.batcher.trouble(self.now, device, Trouble::Lost { retry_after: None });
             self.batcher.give_back(batch);
+            assert!(self.batcher.stranded(self.now).is_empty(), "the slow device is there");
         } else {
             for entry in batch {
                 self.answered[entry.payload] += 1;

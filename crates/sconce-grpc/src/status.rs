@@ -35,12 +35,14 @@ fn code(error: &RequestError) -> Code {
 
 fn item_code(error: &InferError) -> Code {
     match error {
-        InferError::Input(_) | InferError::Queue(QueueError::TooHeavy { .. }) => Code::InvalidArgument,
+        InferError::Input(_) | InferError::Queue(QueueError::TooHeavy { .. } | QueueError::GroupTooLarge { .. }) => {
+            Code::InvalidArgument
+        }
         InferError::Queue(
             QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. } | QueueError::Overloaded { .. },
         ) => Code::ResourceExhausted,
-        InferError::Queue(QueueError::DeadlineExceeded) => Code::DeadlineExceeded,
-        InferError::Queue(QueueError::ShuttingDown) => Code::Unavailable,
+        InferError::Queue(QueueError::DeadlineExceeded { .. }) => Code::DeadlineExceeded,
+        InferError::Queue(QueueError::ShuttingDown | QueueError::DevicesLost { .. }) => Code::Unavailable,
         _ => Code::Internal,
     }
 }
@@ -66,8 +68,9 @@ mod tests {
                 QueueError::QueueTooHeavy { queued: 8, weight: 1, max: 8, retry_after: None }.into(),
                 Code::ResourceExhausted,
             ),
-            (QueueError::DeadlineExceeded.into(), Code::DeadlineExceeded),
+            (QueueError::DeadlineExceeded { retry_after: None }.into(), Code::DeadlineExceeded),
             (QueueError::ShuttingDown.into(), Code::Unavailable),
+            (QueueError::DevicesLost { retry_after: None }.into(), Code::Unavailable),
             (QueueError::Executor(ExecutorError::new("out of memory")).into(), Code::Internal),
             (InferError::Panicked { message: "index out of bounds".into() }, Code::Internal),
         ];

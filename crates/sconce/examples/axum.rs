@@ -37,7 +37,7 @@ async fn sentiment(State(model): State<Model>, Json(body): Json<Text>) -> Result
 fn refusal(error: &InferError) -> Refusal {
     let status = match error {
         InferError::Input(_) | InferError::Queue(QueueError::TooHeavy { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
-        InferError::Queue(QueueError::DeadlineExceeded) => StatusCode::GATEWAY_TIMEOUT,
+        InferError::Queue(QueueError::DeadlineExceeded { .. }) => StatusCode::GATEWAY_TIMEOUT,
         InferError::Queue(QueueError::Executor(_)) | InferError::Panicked { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };

@@ -63,7 +63,7 @@ pub use sconce_models as models;
 
 pub use sconce_batch::{
     BatcherConfig, ConfigError, CostModel, Depth, DeviceState, Error as QueueError, ExecutorError, Line, Priority,
-    Refusals, Role, Stats,
+    Refusals, Retry, Role, Stats,
 };
 pub use sconce_models::{
     Array, ArrayData, Classification, Demand, DeviceError, DeviceName, Family, Input, InputError, InputKind, InputSpec,

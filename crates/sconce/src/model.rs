@@ -352,7 +352,12 @@ fn failure(error: InferError) -> Failure<InferError> {
 /// Whether another request for the same answer might have got it.
 fn depends_on_terms(error: &InferError) -> bool {
     match error {
-        InferError::Queue(QueueError::Executor(_) | QueueError::TooHeavy { .. } | QueueError::ShuttingDown)
+        InferError::Queue(
+            QueueError::Executor(_)
+            | QueueError::TooHeavy { .. }
+            | QueueError::DevicesLost { .. }
+            | QueueError::ShuttingDown,
+        )
         | InferError::Input(_)
         | InferError::Panicked { .. } => false,
         InferError::Queue(_) => true,
@@ -372,6 +377,6 @@ async fn within(
         None => answer.await,
         Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
             .await
-            .unwrap_or(Err(InferError::Queue(QueueError::DeadlineExceeded))),
+            .unwrap_or(Err(InferError::Queue(QueueError::DeadlineExceeded { retry_after: None }))),
     }
 }

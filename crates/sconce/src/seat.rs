@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sconce_batch::{Executor, ExecutorError};
+use sconce_batch::{Executor, ExecutorError, Retry};
 use sconce_models::{DeviceName, Features, ForwardError, LoadError, Network};
 
 use crate::memory::{DeviceMemory, Entered};
@@ -134,6 +134,11 @@ impl Executor for Seat {
             self.slot.unload();
         }
         outcome
+    }
+
+    /// Networks only compute.
+    fn retry(&self) -> Retry {
+        Retry::ItemByItem
     }
 
     fn weight(features: &Features) -> usize {

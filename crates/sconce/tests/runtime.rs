@@ -167,9 +167,9 @@ async fn a_timeout_is_answered_on_time() {
     let runtime = runtime();
     let request = Request::new("word ".repeat(100)).timeout(Duration::from_nanos(1));
     let error = embedder(&runtime).infer(request.clone()).await.unwrap_err();
-    assert!(matches!(error, InferError::Queue(QueueError::DeadlineExceeded)), "{error}");
+    assert!(matches!(error, InferError::Queue(QueueError::DeadlineExceeded { .. })), "{error}");
     let error = tokio::task::spawn_blocking(move || embedder(&runtime).infer_blocking(request)).await.unwrap();
-    assert!(matches!(error.unwrap_err(), InferError::Queue(QueueError::DeadlineExceeded)));
+    assert!(matches!(error.unwrap_err(), InferError::Queue(QueueError::DeadlineExceeded { .. })));
 }
 
 #[test]

@@ -2,61 +2,85 @@
 
 use std::time::{Duration, Instant};
 
-use super::Batcher;
+use super::{Batcher, Group, Standing};
 use crate::{BatcherConfig, Error, Priority, Terms};
 
+/// The shortest time after which a refused caller is told to come back. Less is not worth a timer, and nothing would have changed.
+const MIN_RETRY_AFTER: Duration = Duration::from_millis(1);
+
 impl<T> Batcher<T> {
-    /// Why an item is not to be admitted. Reasons that no waiting can mend come first, so that nobody waits for room in
+    /// Why a group is not to be admitted. Reasons that no waiting can mend come first, so that nobody waits for room in
     /// vain.
-    pub(super) fn objection(&self, now: Instant, weight: usize, terms: Terms) -> Option<Error> {
-        let BatcherConfig { max_batch_weight, max_queue_size, max_queue_weight, .. } = self.config;
+    pub(super) fn objection(&self, now: Instant, group: Group, terms: Terms, standing: Standing) -> Option<Error> {
+        let BatcherConfig { max_batch_weight, max_queue_size: max_items, max_queue_weight: max_weight, .. } =
+            self.config;
         let Terms { deadline, priority } = terms;
+        let Group { items, weight, heaviest } = group;
         if self.closed {
             return Some(Error::ShuttingDown);
         }
-        if weight > max_batch_weight {
-            return Some(Error::TooHeavy { weight, max: max_batch_weight });
+        if heaviest > max_batch_weight {
+            return Some(Error::TooHeavy { weight: heaviest, max: max_batch_weight });
+        }
+        if items > max_items || weight > max_weight {
+            return Some(Error::GroupTooLarge { items, weight, max_items, max_weight });
         }
         if deadline.is_some_and(|deadline| deadline <= now) {
-            return Some(Error::DeadlineExceeded);
+            return Some(Error::DeadlineExceeded { retry_after: self.retry_after(now) });
         }
-        if self.waiting.len() >= max_queue_size {
-            return Some(Error::QueueFull { max: max_queue_size, retry_after: self.next_batch_in(now) });
+        if let Some(error) = self.no_device_before(now, deadline) {
+            return Some(error);
         }
-        let queued = self.waiting.weight();
-        // What came back from a device may be more than the bound.
-        if weight > max_queue_weight.saturating_sub(queued) {
-            let retry_after = self.next_batch_in(now);
-            return Some(Error::QueueTooHeavy { queued, weight, max: max_queue_weight, retry_after });
+        let in_line = match standing {
+            Standing::Newcomer => self.in_line,
+            Standing::FirstInLine => Group::default(),
+        };
+        // What came back from a device may be more than the bounds.
+        if items > max_items.saturating_sub(self.waiting.len().saturating_add(in_line.items)) {
+            return Some(Error::QueueFull { max: max_items, retry_after: self.retry_after(now) });
+        }
+        let queued = self.waiting.weight().saturating_add(in_line.weight);
+        if weight > max_weight.saturating_sub(queued) {
+            let retry_after = self.retry_after(now);
+            return Some(Error::QueueTooHeavy { queued, weight, max: max_weight, retry_after });
         }
         let time = deadline? - now;
-        let wait = self.expected_wait(now, weight, priority)?;
-        (wait > time).then(|| Error::Overloaded { wait, retry_after: wait.saturating_sub(time) })
+        let wait = self.expected_wait(now, group, priority)?;
+        let retry_after = wait.saturating_sub(time).max(MIN_RETRY_AFTER);
+        (wait > time).then_some(Error::Overloaded { wait, retry_after })
     }
 
-    /// How long an item that arrives now would wait for its answer, behind all that waits already; `None` as long as
-    /// the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
-    fn expected_wait(&self, now: Instant, weight: usize, priority: Priority) -> Option<Duration> {
-        let cost = self.cheapest(weight);
+    /// When a caller that is refused now is to come back: when the next batch makes room. `None` as long as the cost of a batch
+    /// is not learned.
+    pub(crate) fn retry_after(&self, now: Instant) -> Option<Duration> {
+        Some(self.next_batch_in(now)?.max(MIN_RETRY_AFTER))
+    }
+
+    /// How long the last item of a group that arrives now would wait for its answer, behind all that waits already; `None` as
+    /// long as the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
+    fn expected_wait(&self, now: Instant, group: Group, priority: Priority) -> Option<Duration> {
+        let cost = self.cheapest(now, group.weight);
         let device_may_be_free = self.running.is_empty() && self.turns.mean < cost.fixed()? / 4;
-        if self.waiting.is_empty() || self.lingering_until.is_some() || device_may_be_free {
+        let full = self.full_batch_weight(0);
+        let begins_at_once = self.waiting.is_empty() || self.lingering_until.is_some() || device_may_be_free;
+        if begins_at_once && (group.items == 1 || group.weight <= full) {
             return None;
         }
-        let full = self.full_batch_weight(0);
-        let ahead = self.waiting.weight_ahead(priority);
+        let last_item = group.weight / group.items.max(1);
+        let ahead = self.waiting.weight_ahead(priority).saturating_add(group.weight - last_item);
         let (batches, rest) = (ahead / full, ahead % full);
-        let a_batch = self.cheapest(full).predict(full)?.saturating_add(self.turns.mean);
+        let a_batch = self.cheapest(now, full).predict(full)?.saturating_add(self.turns.mean);
         let devices = self.running.len().max(1);
         let begins_in = self.next_batch_in(now)?.saturating_add(a_batch.mul_f64(batches as f64 / devices as f64));
         // Those that come until then join its batch and make it longer.
-        let joined = rest.saturating_add(weight).saturating_add(self.pace.weight_to_expect(begins_in));
-        let last = joined.min(full).max(weight);
-        Some(begins_in.saturating_add(self.cheapest(last).predict(last)?))
+        let joined = rest.saturating_add(last_item).saturating_add(self.pace.weight_to_expect(begins_in));
+        let last = joined.min(full).max(last_item);
+        Some(begins_in.saturating_add(self.cheapest(now, last).predict(last)?))
     }
 
     /// When a device will take the next batch, as far as it can be told.
     fn next_batch_in(&self, now: Instant) -> Option<Duration> {
-        self.cheapest(1).is_known().then_some(())?;
+        self.cheapest(now, 1).is_known().then_some(())?;
         let ends = self.running.iter().map(|(_, end)| end.saturating_duration_since(now));
         let free_in = ends.min().unwrap_or_default();
         Some(free_in.saturating_add(self.turns.expected(now)))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Batcher;
 use super::waiting::Entry;
 use crate::choice::{Candidate, Choice, choose, whom_to_wake};
-use crate::{CostModel, Line};
+use crate::{CostModel, Error, Line};
 
 /// How long a device that ran out of memory is given batches of no more than what it managed. Too short: it fails again and again.
 /// Too long: its batches stay small after whatever took the memory is gone.
@@ -75,11 +75,13 @@ pub(super) struct Drain {
     away: Option<Away>,
 }
 
-/// What a device that is free does about what waits.
+/// An idle device's part in the queued entries.
 pub(super) enum Share {
     Takes,
     /// It is for others; if they have not taken it by then, the device asks again.
     LeavesUntil(Instant),
+    /// The device is lost, and worth another try then.
+    AwayUntil(Instant),
     Leaves,
 }
 
@@ -99,6 +101,23 @@ impl Drain {
             None => false,
             Some(Away::ForEver) => true,
             Some(Away::Until(until)) => now < until,
+        }
+    }
+
+    /// Whether entries may wait for this device: it takes batches, or will. A closing queue waits for no device to come back.
+    fn may_come(&self, now: Instant, closed: bool) -> bool {
+        match self.away {
+            None => true,
+            Some(Away::ForEver) => false,
+            Some(Away::Until(until)) => !closed || now >= until,
+        }
+    }
+
+    /// When a device that is away is worth another try.
+    fn back_at(&self, now: Instant) -> Option<Instant> {
+        match self.away {
+            Some(Away::Until(until)) if now < until => Some(until),
+            _ => None,
         }
     }
 
@@ -160,7 +179,7 @@ impl<T> Batcher<T> {
         sleeping.next().filter(|_| !is_watched)
     }
 
-    /// A device ran into trouble.
+    /// A device ran into trouble. Then ask for the [`stranded`](Self::stranded) entries.
     pub fn trouble(&mut self, now: Instant, device: usize, trouble: Trouble) {
         match trouble {
             Trouble::OutOfMemory { managed } => {
@@ -169,10 +188,8 @@ impl<T> Batcher<T> {
             }
             Trouble::Lost { retry_after } => {
                 self.stats.lost_devices += 1;
-                if self.devices.len() > 1 {
-                    let until = retry_after.and_then(|after| now.checked_add(after));
-                    self.devices[device].away = Some(until.map_or(Away::ForEver, Away::Until));
-                }
+                let until = retry_after.and_then(|after| now.checked_add(after));
+                self.devices[device].away = Some(until.map_or(Away::ForEver, Away::Until));
             }
         }
     }
@@ -185,12 +202,51 @@ impl<T> Batcher<T> {
     }
 
     /// Takes entries back into the queue, in their old places; they were in batches that a device could not run. Bounds of the
-    /// queue do not count for them: they were admitted.
+    /// queue do not count for them: they were admitted. Then ask for the [`stranded`](Self::stranded) entries.
     pub fn give_back(&mut self, entries: impl IntoIterator<Item = Entry<T>>) {
         for entry in entries {
             self.stats.given_back += 1;
             self.waiting.push(entry);
         }
+    }
+
+    /// Takes out the entries that no device will run: all on which they fit are lost, or, in a closed queue, away. Answer them
+    /// [`Error::DevicesLost`]. To be asked for after [`trouble`](Self::trouble), [`give_back`](Self::give_back) and
+    /// [`close`](Self::close).
+    pub fn stranded(&mut self, now: Instant) -> Vec<Entry<T>> {
+        let gone = (0..self.devices.len()).filter(|device| !self.devices[*device].may_come(now, self.closed));
+        let gone = gone.fold(Barred::default(), Barred::with);
+        if !gone.any() {
+            return Vec::new();
+        }
+        let is_stranded = |entry: &&Entry<T>| (0..self.devices.len()).all(|it| gone.has(it) || entry.barred.has(it));
+        let ids: Vec<_> = self.waiting.iter().filter(is_stranded).map(|entry| entry.id).collect();
+        let stranded: Vec<_> = ids.into_iter().filter_map(|id| self.waiting.remove(id)).collect();
+        self.stats.stranded += stranded.len() as u64;
+        if !stranded.is_empty() {
+            self.left();
+        }
+        stranded
+    }
+
+    /// Why nothing can run before `deadline`, if that is so: every device is lost.
+    pub(super) fn no_device_before(&self, now: Instant, deadline: Option<Instant>) -> Option<Error> {
+        if self.devices.iter().any(|device| !device.is_away(now)) {
+            return None;
+        }
+        let back_at = self.first_back_at(now);
+        let waits = back_at.is_some_and(|at| deadline.is_none_or(|deadline| at < deadline));
+        (!waits).then(|| Error::DevicesLost { retry_after: back_at.map(|at| at - now) })
+    }
+
+    /// When the first of the devices that are away is worth another try; `None`: none ever is.
+    pub(crate) fn first_back_at(&self, now: Instant) -> Option<Instant> {
+        self.devices.iter().filter_map(|device| device.back_at(now)).min()
+    }
+
+    /// When a device that is away is worth another try.
+    pub(crate) fn back_at(&self, now: Instant, device: usize) -> Option<Instant> {
+        self.devices[device].back_at(now)
     }
 
     /// Whether nothing waits and nothing will.
@@ -214,8 +270,9 @@ impl<T> Batcher<T> {
     }
 
     /// What is best known of the cost of a batch of `weight`: that of the device on which it is cheapest.
-    pub(super) fn cheapest(&self, weight: usize) -> &CostModel {
-        let serving = self.devices.iter().filter(|device| device.profile.role == Role::Serves && device.away.is_none());
+    pub(super) fn cheapest(&self, now: Instant, weight: usize) -> &CostModel {
+        let serves = |device: &&Drain| device.profile.role == Role::Serves && !device.is_away(now);
+        let serving = self.devices.iter().filter(serves);
         let known = serving.filter_map(|device| Some((device.cost.predict(weight)?, &device.cost)));
         let cheapest = known.min_by_key(|(cost, _)| *cost).filter(|_| self.chooses);
         cheapest.map_or(&self.devices[0].cost, |(_, cost)| cost)
@@ -227,16 +284,14 @@ impl<T> Batcher<T> {
         self.devices[device].max_weight(now).map_or(bound, |weight| weight.min(bound))
     }
 
-    /// What a device that is free does about what waits.
+    /// An idle device's decision: take a batch, or leave what waits to others, or until it is worth another try itself.
     pub(super) fn share_of(&self, now: Instant, device: usize) -> Share {
-        if self.devices.len() == 1 {
+        let is_away = self.devices[device].is_away(now);
+        if self.devices.len() == 1 && !is_away {
             return Share::Takes;
         }
-        if !self.is_wanted(now, device) {
-            return match self.devices[device].away {
-                Some(Away::Until(until)) if now < until => Share::LeavesUntil(until),
-                _ => Share::Leaves,
-            };
+        if is_away || !self.is_wanted(now, device) {
+            return self.back_at(now, device).map_or(Share::Leaves, Share::AwayUntil);
         }
         if !self.chooses {
             return Share::Takes;
@@ -283,7 +338,7 @@ impl<T> Batcher<T> {
     pub(super) fn is_wanted(&self, now: Instant, device: usize) -> bool {
         let Some(head) = self.waiting.head() else { return false };
         if self.devices.len() == 1 {
-            return true;
+            return !self.devices[0].is_away(now);
         }
         if head.deadline.is_some_and(|deadline| self.rescues(now, device, head.weight, deadline)) {
             return false;

@@ -112,7 +112,7 @@ fn an_expired_entry_is_handed_out_to_be_answered_and_never_run() {
 fn a_deadline_in_the_past_is_refused() {
     let (mut batcher, now) = (batcher(small()), Instant::now());
     let refused = batcher.offer(now, "late", 1, Some(now)).unwrap_err();
-    assert!(matches!(refused.error, Error::DeadlineExceeded));
+    assert!(matches!(refused.error, Error::DeadlineExceeded { .. }));
 }
 
 #[test]

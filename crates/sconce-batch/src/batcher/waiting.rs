@@ -101,6 +101,10 @@ impl<T> Waiting<T> {
         self.entries.values().filter(|entry| entry.barred.any()).take(self.barred)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.values()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
