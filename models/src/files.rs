@@ -77,7 +77,8 @@ impl ModelFiles {
     /// A file that is not what it was when another model was loaded from the same directory, of those that both looked at.
     #[must_use]
     pub fn changed_since(&self, earlier: &Self) -> Option<PathBuf> {
-        let changed = |(name, seen): &(&String, &Seen)| earlier.seen.get(*name).is_some_and(|before| before.differs(**seen));
+        let changed =
+            |(name, seen): &(&String, &Seen)| earlier.seen.get(*name).is_some_and(|before| before.differs(**seen));
         self.seen.iter().find(changed).map(|(name, _)| self.directory.join(name))
     }
 }

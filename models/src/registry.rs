@@ -9,7 +9,8 @@ use sconce_kernels::Team;
 
 use crate::settings::MODEL_FIELDS;
 use crate::{
-    Demand, DeviceName, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings, bert, digits_cnn, magika,
+    Demand, DeviceName, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings, bert, digits_cnn,
+    magika,
 };
 
 /// One kind of model: how to load a directory whose `config.json` names it.

@@ -37,7 +37,7 @@
 //!
 //! # The path of one lookup
 //! [`Cache::get_or_compute`] → memory ([`MemoryTier`], on the caller) → bad inputs remembered → one caller of those who want the
-//! same leads, the others wait (`flight.rs`) → each tier below, within its budget and if its breaker lets it (`guard.rs`) → what
+//! same leads, the others wait (`claim.rs`, `flight.rs`; whom a failure concerns, their [`Terms`] say) → each tier below, within its budget and if its breaker lets it (`guard.rs`) → what
 //! is found is stored in the tiers above; else, where replicas share a lock, take it or wait for the replica that has it
 //! (`replica.rs`) → compute → memory at once, the other tiers behind, through a bounded queue each (`behind.rs`).
 //!

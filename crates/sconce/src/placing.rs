@@ -151,7 +151,8 @@ impl Placer<'_> {
             let device = device.and_then(|open| open.device.clone().ok()).expect("what serves is open");
             let registry = devices.families(considered.capability.device).unwrap_or(self.registry).clone();
             let options = self.options(device, source.precision);
-            let loading = Loading { registry, directory: source.directory.clone(), options, made_of: Arc::clone(&made_of) };
+            let loading =
+                Loading { registry, directory: source.directory.clone(), options, made_of: Arc::clone(&made_of) };
             let mut place = place(name, considered, devices, loading.clone().reload())?;
             // A standby serves after all if those before it cannot be loaded.
             if place.profile.role == Role::Serves || told.is_none() {

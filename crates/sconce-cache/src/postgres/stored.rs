@@ -42,7 +42,10 @@ impl StoredTier for PostgresTier {
                     (row.try_get(0).map_err(tier_error)?, row.try_get(1).map_err(tier_error)?);
                 scanned.add(key, Bytes::copy_from_slice(value));
             }
-            let last = rows.last().filter(|_| rows.len() as u64 >= u64::from(limit)).and_then(|row| row.try_get::<_, &[u8]>(0).ok());
+            let last = rows
+                .last()
+                .filter(|_| rows.len() as u64 >= u64::from(limit))
+                .and_then(|row| row.try_get::<_, &[u8]>(0).ok());
             let last = last.and_then(|key| <[u8; 32]>::try_from(key).ok());
             scanned.next = last.map(|key| Cursor(Position::Key(crate::Key::from_bytes(key))));
             Ok(scanned)

@@ -157,8 +157,7 @@ async fn replicas_at_their_bounds_are_used_and_beyond_them_refused() {
     ];
     for (config, refused) in table {
         let patient = TierConfig { get_budget: DAY, put_budget: DAY, ..TierConfig::default() };
-        let built =
-            Cache::builder().tier(redis.clone(), patient).replicas(redis.clone(), config.clone()).build();
+        let built = Cache::builder().tier(redis.clone(), patient).replicas(redis.clone(), config.clone()).build();
         used_or_refused(built, refused, &format!("{config:?}")).await;
     }
 }
@@ -183,7 +182,9 @@ async fn a_sqlite_tier_at_its_bounds_is_used_and_beyond_them_refused() {
     for (config, refused) in table {
         match (SqliteTier::open(&config), refused) {
             (Ok(tier), None) => {
-                tier.put_many(&[(key("one"), value("one"))]).await.unwrap_or_else(|error| panic!("{error}: {config:?}"));
+                tier.put_many(&[(key("one"), value("one"))])
+                    .await
+                    .unwrap_or_else(|error| panic!("{error}: {config:?}"));
                 let found = tier.get_many(&[key("one")]).await.unwrap_or_else(|error| panic!("{error}: {config:?}"));
                 assert_eq!(found, [Found::Hit(value("one"))], "{config:?}");
             }
