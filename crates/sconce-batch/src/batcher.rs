@@ -32,6 +32,7 @@ use waiting::Waiting;
 pub use waiting::{Entry, EntryId};
 
 use crate::linger::Returns;
+use crate::saturate::later;
 use crate::{BatcherConfig, ConfigError, CostModel, Error, Layout, Stats, Terms, Want};
 
 /// What waits, and the rules by which it becomes batches.
@@ -316,7 +317,7 @@ impl<T> Batcher<T> {
         }
         self.stats.batch(batch.shape.size, lingered);
         let run = self.expected_run(device, batch.shape.weight(self.layout));
-        self.begin(device, now + run.unwrap_or_default());
+        self.begin(device, later(now, run.unwrap_or_default()));
         self.turns.taken(now, lingered);
         Step::Run(batch.members.drain(..).filter_map(|member| self.waiting.remove(member.id)).collect())
     }

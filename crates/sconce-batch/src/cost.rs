@@ -132,7 +132,7 @@ impl CostModel {
     }
 
     fn known(&self, seconds: f64) -> Option<Duration> {
-        self.is_known().then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+        self.is_known().then(|| crate::saturate::seconds(seconds))
     }
 
     /// Least squares, kept to what a cost can be: neither part is negative. Where all batches weigh the same, the two

@@ -62,7 +62,11 @@ impl World {
         let profile = |line: &Line| Profile { estimate: scenario.chooses.then_some(*line), role: Role::Serves };
         let profiles: Vec<Profile> = lines.iter().map(profile).collect();
         let start = Instant::now();
-        let config = BatcherConfig { max_queue_size: usize::MAX, max_queue_weight: usize::MAX, ..Default::default() };
+        let config = BatcherConfig {
+            max_queue_size: usize::MAX,
+            max_queue_weight: BatcherConfig::MAX_WEIGHT,
+            ..Default::default()
+        };
         Self {
             rng: StdRng::seed_from_u64(scenario.seed),
             start,

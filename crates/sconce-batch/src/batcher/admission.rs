@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Batcher, Group, Standing};
+use crate::saturate::seconds;
 use crate::{BatcherConfig, Error, Priority, Terms};
 
 /// The shortest time after which a refused caller is told to come back. Less is not worth a timer, and nothing would have changed.
@@ -71,7 +72,8 @@ impl<T> Batcher<T> {
         let (batches, rest) = (ahead / full, ahead % full);
         let a_batch = self.cheapest(now, full).predict(full)?.saturating_add(self.turns.mean);
         let devices = self.running.len().max(1);
-        let begins_in = self.next_batch_in(now)?.saturating_add(a_batch.mul_f64(batches as f64 / devices as f64));
+        let before = seconds(a_batch.as_secs_f64() * batches as f64 / devices as f64);
+        let begins_in = self.next_batch_in(now)?.saturating_add(before);
         // Those that come until then join its batch and make it longer.
         let joined = rest.saturating_add(last_item).saturating_add(self.pace.weight_to_expect(begins_in));
         let last = joined.min(full).max(last_item);

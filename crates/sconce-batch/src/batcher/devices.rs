@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Batcher;
 use super::waiting::Entry;
 use crate::choice::{Candidate, Choice, choose, whom_to_wake};
+use crate::saturate::seconds;
 use crate::{CostModel, Error, Line};
 
 /// How long a device that ran out of memory is given batches of no more than what it managed. Too short: it fails again and again.
@@ -362,10 +363,6 @@ impl<T> Batcher<T> {
         };
         (0..self.devices.len()).map(candidate).collect()
     }
-}
-
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// The devices on which an entry does not fit.
