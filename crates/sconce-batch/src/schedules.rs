@@ -9,6 +9,7 @@ use std::time::Duration;
 use sconce_test_schedules::{explore, perhaps};
 use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync::Condvar;
 
 use crate::shared::lock;
 use crate::sync::{self, Mutex, thread};
@@ -180,6 +181,8 @@ fn callers_that_wait_for_room_all_get_in_whoever_of_them_gives_up() {
         for thread in give_up {
             thread.join().unwrap();
         }
+        // Nobody is left in line.
+        assert_eq!(block_on(queue.try_submit(200, None).unwrap()).unwrap().output, 200);
         queue.shutdown();
         let stats = queue.stats();
         assert_eq!(stats.admitted, stats.batched + stats.cancelled);
@@ -307,6 +310,30 @@ fn among_unlike_devices_none_leaves_what_waits_to_one_that_does_not_take_it() {
         assert!(answers.into_iter().map(Result::unwrap).eq([0, 1, 10, 11, 20]));
         queue.shutdown();
         assert_eq!(log.sorted(), [0, 1, 10, 11, 20]);
+    });
+}
+
+#[test]
+fn as_many_devices_run_as_have_something_to_run() {
+    explore(|| {
+        let (running, both) = (Arc::new(Mutex::new(0)), Arc::new(Condvar::new()));
+        let executor = || {
+            let (running, both) = (Arc::clone(&running), Arc::clone(&both));
+            from_fn(move |batch: &[u32]| {
+                let mut running = lock(&running);
+                *running += 1;
+                both.notify_all();
+                // For ever, if the other device is not woken for what this one leaves.
+                while *running < 2 {
+                    running = both.wait(running).unwrap();
+                }
+                Ok(batch.to_vec())
+            })
+        };
+        let queue = Queue::spawn("test", bounds(1, 2), [executor(), executor()]).unwrap();
+        for ticket in [0, 1].map(|item| queue.try_submit(item, None).unwrap()) {
+            block_on(ticket).unwrap();
+        }
     });
 }
 

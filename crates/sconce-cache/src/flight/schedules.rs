@@ -10,16 +10,24 @@ use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
-use super::{Boarded, Flights, Lead};
+use super::{Boarded, Flights, Lead, Turn, lock};
 use crate::{Cache, Failure, Key, MemoryConfig, Source, Value};
 
-/// Flights of numbers that count up: a later landing has a higher one.
+/// Flights whose outcomes count up, so that a later landing has a higher one. Terms above 9 want no outcome of another.
 struct Counted {
-    flights: Flights<u32>,
+    flights: Flights<u32, u32>,
     leaders: AtomicU32,
     next: AtomicU32,
-    /// The last number whose landing is complete.
+    /// The last outcome whose landing is complete.
     landed: AtomicU32,
+}
+
+/// What a leader does with its turn.
+#[derive(Clone, Copy)]
+enum Lands {
+    ForAll,
+    ForSome,
+    Not,
 }
 
 impl Counted {
@@ -27,29 +35,46 @@ impl Counted {
         Self { flights: Flights::new(), leaders: AtomicU32::new(0), next: AtomicU32::new(0), landed: AtomicU32::new(0) }
     }
 
-    /// Leads and lands, or gets what another landed, and says which.
-    async fn fly(&self, key: Key, lands: bool) -> Option<u32> {
+    /// Leads, or gets what another landed; gives the outcome, if there is one.
+    async fn fly(&self, terms: u32, lands: Lands) -> Option<u32> {
         let before = self.landed.load(Ordering::SeqCst);
-        match self.flights.board(key).await {
-            Boarded::Leading(lead) => self.lead(lead, lands),
-            Boarded::Landed(number) => {
-                assert!(number > before, "{number} had landed before this caller came, {before} too");
-                Some(number)
+        let turn = match self.flights.board(key(7), terms) {
+            Boarded::Leads(lead) => Turn::Leads(lead),
+            Boarded::Waits(waiting) => waiting.turn().await,
+        };
+        match turn {
+            Turn::Leads(lead) => self.lead(lead, lands),
+            Turn::Landed(outcome) => {
+                assert!(outcome > before, "{outcome} had landed before this caller came, and so had {before}");
+                Some(outcome)
             }
         }
     }
 
-    fn lead(&self, lead: Lead<'_, u32>, lands: bool) -> Option<u32> {
+    fn lead(&self, lead: Lead<u32, u32>, lands: Lands) -> Option<u32> {
         assert_eq!(self.leaders.fetch_add(1, Ordering::SeqCst), 0, "two lead at the same time");
         thread::yield_now();
         self.leaders.fetch_sub(1, Ordering::SeqCst);
-        if !lands {
-            return None;
-        }
-        let number = self.next.fetch_add(1, Ordering::SeqCst) + 1;
-        lead.land(number);
-        self.landed.fetch_max(number, Ordering::SeqCst);
-        Some(number)
+        let outcome = || self.next.fetch_add(1, Ordering::SeqCst) + 1;
+        let outcome = match lands {
+            Lands::ForAll => {
+                let outcome = outcome();
+                lead.land(&outcome);
+                outcome
+            }
+            Lands::ForSome => {
+                let outcome = outcome();
+                lead.land_where(&outcome, |terms| *terms < 10);
+                outcome
+            }
+            Lands::Not => return None,
+        };
+        self.landed.fetch_max(outcome, Ordering::SeqCst);
+        Some(outcome)
+    }
+
+    fn is_empty(&self) -> bool {
+        lock(&self.flights.listed).flights.is_empty()
     }
 }
 
@@ -57,20 +82,23 @@ fn key(byte: u8) -> Key {
     Key::from_bytes([byte; 32])
 }
 
+fn value(byte: u8) -> Value {
+    Value::new(&format!("precision {byte}"), &[]).unwrap()
+}
+
 #[test]
-fn all_callers_of_a_flight_get_what_lands_while_they_wait_and_one_leads_at_a_time() {
+fn every_caller_gets_what_lands_while_it_waits_and_one_leads_at_a_time() {
     explore(|| {
         let counted = Arc::new(Counted::new());
-        let callers: Vec<_> = (0..4)
-            .map(|_| {
-                let counted = Arc::clone(&counted);
-                thread::spawn(move || block_on(counted.fly(key(7), true)))
-            })
-            .collect();
+        let callers = [Lands::ForAll, Lands::ForAll, Lands::ForSome, Lands::ForSome].map(|lands| {
+            let counted = Arc::clone(&counted);
+            let terms = thread_rng().gen_range(8..12);
+            thread::spawn(move || block_on(counted.fly(terms, lands)))
+        });
         for caller in callers {
             assert!(caller.join().unwrap().is_some());
         }
-        assert!(counted.flights.lock().is_empty());
+        assert!(counted.is_empty());
     });
 }
 
@@ -83,15 +111,10 @@ fn a_leader_that_leaves_or_is_cancelled_hands_over_and_nobody_waits_for_ever() {
         let caller = |how: u32| {
             let counted = Arc::clone(&counted);
             thread::spawn(move || match how {
-                0 => assert!(block_on(counted.fly(key(7), true)).is_some()),
-                1 => drop(block_on(counted.fly(key(7), false))),
-                _ => drop(perhaps(async {
-                    if let Boarded::Leading(_lead) = counted.flights.board(key(7)).await {
-                        // Cancelled here, most of the time.
-                        yield_once().await;
-                        yield_once().await;
-                    }
-                })),
+                0 => assert!(block_on(counted.fly(1, Lands::ForAll)).is_some()),
+                1 => drop(block_on(counted.fly(2, Lands::Not))),
+                // Cancelled while it waits, or in the moment in which its turn comes.
+                _ => drop(perhaps(counted.fly(3, Lands::Not))),
             })
         };
         let callers: Vec<_> =
@@ -99,21 +122,8 @@ fn a_leader_that_leaves_or_is_cancelled_hands_over_and_nobody_waits_for_ever() {
         for caller in callers {
             caller.join().unwrap();
         }
-        assert!(counted.flights.lock().is_empty());
+        assert!(counted.is_empty());
     });
-}
-
-/// Pending once, and awake.
-async fn yield_once() {
-    let mut yielded = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return std::task::Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 #[test]
@@ -142,8 +152,4 @@ fn callers_of_the_same_compute_once_and_those_of_another_by_themselves() {
         assert_eq!(computed.load(Ordering::SeqCst), 2);
         assert_eq!(sources.iter().filter(|source| **source == Source::Computed).count(), 2, "{sources:?}");
     });
-}
-
-fn value(byte: u8) -> Value {
-    Value::new(&format!("precision {byte}"), &[]).unwrap()
 }

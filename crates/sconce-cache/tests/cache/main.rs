@@ -3,6 +3,7 @@
 mod conformance;
 mod disk;
 mod faults;
+mod limits;
 mod redis;
 mod replicas;
 mod stack;
