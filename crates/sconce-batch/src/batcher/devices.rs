@@ -245,8 +245,9 @@ impl<T> Batcher<T> {
         self.devices.iter().filter_map(|device| device.back_at(now)).min()
     }
 
-    /// When a device that is away is worth another try.
-    pub(crate) fn back_at(&self, now: Instant, device: usize) -> Option<Instant> {
+    /// When a device that is away is worth another try; to be asked again then, also for what comes to wait meanwhile.
+    #[must_use]
+    pub fn back_at(&self, now: Instant, device: usize) -> Option<Instant> {
         self.devices[device].back_at(now)
     }
 
