@@ -245,3 +245,22 @@ enum Next {
 
 #[cfg(all(test, loom))]
 mod orders;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_tells_until_when_its_device_is_busy() {
+        let device = Device::spawn("test").unwrap();
+        let bell = device.bell();
+        assert_eq!(bell.busy_until(), None);
+        let until = bell.began + Duration::from_millis(5);
+        bell.set_busy_until(Some(until));
+        assert_eq!(bell.busy_until(), Some(until));
+        bell.set_busy_until(bell.began.checked_sub(Duration::from_millis(5)));
+        assert_eq!(bell.busy_until(), Some(bell.began + Duration::from_nanos(1)), "what is overdue still runs");
+        bell.set_busy_until(None);
+        assert_eq!(bell.busy_until(), None);
+    }
+}
