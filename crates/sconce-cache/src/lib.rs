@@ -71,6 +71,7 @@ mod replica;
 mod sqlite;
 mod stats;
 mod stored;
+mod sync;
 mod terms;
 mod tier;
 mod value;

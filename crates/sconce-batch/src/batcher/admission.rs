@@ -167,3 +167,6 @@ impl Turns {
         self.mean.saturating_sub(2 * self.deviation).saturating_sub(waited)
     }
 }
+
+#[cfg(test)]
+mod tests;
