@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use crossbeam_utils::sync::{Parker, Unparker};
+use crate::sync::{self, Parker, Unparker};
 
 /// Drives `future` on this thread until it is done, or until `deadline`: then `None`.
 pub(crate) fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
@@ -20,7 +20,7 @@ pub(crate) fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) ->
         }
         match deadline {
             None => parker.park(),
-            Some(deadline) if Instant::now() < deadline => parker.park_deadline(deadline),
+            Some(deadline) if sync::now() < deadline => parker.park_deadline(deadline),
             Some(_) => return None,
         }
     }

@@ -1,15 +1,14 @@
 //! A device: one thread that runs the batches of the queues that share it, one batch at a time. It decides nothing.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use crossbeam_utils::sync::{Parker, Unparker};
 
 use crate::deficit_round_robin::{DeficitRoundRobin, Turn, Want};
 use crate::lane::{Lane, Outlook, Taken};
 use crate::shared::lock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{self, Mutex, Parker, Unparker};
 
 /// One thread on which queues run their batches, in turns of fair length ([`DeficitRoundRobin`]).
 ///
@@ -48,14 +47,13 @@ impl Device {
         let bell = Arc::new(Bell {
             unparker,
             asleep: AtomicBool::new(false),
-            began: Instant::now(),
+            began: sync::now(),
             busy_until: AtomicU64::new(0),
             arrivals: Mutex::default(),
         });
         let loop_bell = Arc::clone(&bell);
-        let thread = std::thread::Builder::new()
-            .name(format!("sconce-{name}"))
-            .spawn(move || Loop::new(loop_bell, parker).run())?;
+        let thread =
+            thread::Builder::new().name(format!("sconce-{name}")).spawn(move || Loop::new(loop_bell, parker).run())?;
         Ok(Self { bell, thread: Some(thread) })
     }
 
@@ -156,10 +154,10 @@ impl Loop {
             }
             match next {
                 Next::Run { queue, in_turn } => {
-                    let started = Instant::now();
+                    let started = sync::now();
                     self.lanes[queue].run();
                     if in_turn {
-                        self.robin.charge(queue, started.elapsed());
+                        self.robin.charge(queue, sync::now().duration_since(started));
                     }
                 }
                 Next::Sleep(_) => {}
@@ -243,4 +241,26 @@ enum Next {
     /// Until this instant, or until the bell rings.
     Sleep(Option<Instant>),
     End,
+}
+
+#[cfg(all(test, loom))]
+mod orders;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bell_tells_until_when_its_device_is_busy() {
+        let device = Device::spawn("test").unwrap();
+        let bell = device.bell();
+        assert_eq!(bell.busy_until(), None);
+        let until = bell.began + Duration::from_millis(5);
+        bell.set_busy_until(Some(until));
+        assert_eq!(bell.busy_until(), Some(until));
+        bell.set_busy_until(bell.began.checked_sub(Duration::from_millis(5)));
+        assert_eq!(bell.busy_until(), Some(bell.began + Duration::from_nanos(1)), "what is overdue still runs");
+        bell.set_busy_until(None);
+        assert_eq!(bell.busy_until(), None);
+    }
 }

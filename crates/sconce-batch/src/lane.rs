@@ -4,12 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
 
 use crate::batcher::{Entry, Step};
 use crate::running::{Outcome, Running};
 use crate::shared::{Job, Shared, Wake};
+use crate::sync::{self, WaitGroup};
 use crate::{Error, Executor, Want};
 
 /// A queue and the executor that runs its batches on one device, whatever their types.
@@ -61,7 +61,7 @@ impl<E: Executor> QueueLane<E> {
 
     /// Asks the batcher for the next step, and which other device to wake.
     fn poll(&self) -> Polled<E> {
-        let now = Instant::now();
+        let now = sync::now();
         let mut batcher = self.shared.lock();
         let several = self.shared.has_several_devices();
         if several {
@@ -93,7 +93,7 @@ struct Polled<E: Executor> {
 
 impl<E: Executor> Lane for QueueLane<E> {
     fn outlook(&self) -> Outlook {
-        let now = Instant::now();
+        let now = sync::now();
         let batcher = self.shared.lock();
         match batcher.want_on(now, self.device) {
             Some(want) => Outlook::Work(want),
@@ -131,7 +131,7 @@ impl<E: Executor> Lane for QueueLane<E> {
         let Outcome { ran, back, trouble } = Running::new(batch, self.device, &self.shared).run(&mut self.executor);
         let is_troubled = !trouble.is_empty();
         let wake = {
-            let now = Instant::now();
+            let now = sync::now();
             let mut batcher = self.shared.lock();
             self.shared.bell(self.device).set_busy_until(None);
             for trouble in trouble {

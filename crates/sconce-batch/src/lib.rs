@@ -23,8 +23,11 @@ mod linger;
 mod queue;
 mod running;
 mod saturate;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod shared;
 mod stats;
+mod sync;
 mod terms;
 
 pub use batcher::{

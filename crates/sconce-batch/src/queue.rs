@@ -2,17 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use crossbeam_utils::sync::WaitGroup;
 use tokio::sync::oneshot;
 
 use crate::batcher::MAX_DEVICES;
 use crate::block_on::block_on_until;
 use crate::lane::QueueLane;
 use crate::shared::{Answer, Job, Shared, Wake, lock};
+use crate::sync::{self, Mutex, WaitGroup};
 use crate::{
     Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, DeviceState, EntryId, Error, Executor, Group,
     Profile, Refused, Standing, Stats, Terms,
@@ -113,7 +113,7 @@ impl<E: Executor> Queue<E> {
             devices if devices > MAX_DEVICES => return Err(SpawnError::TooManyDevices { devices, max: MAX_DEVICES }),
             _ => {}
         }
-        let batcher = Batcher::on(Instant::now(), config, E::LAYOUT, &profiles)?;
+        let batcher = Batcher::on(sync::now(), config, E::LAYOUT, &profiles)?;
         let shared = Arc::new(Shared::new(batcher, bells.clone()));
         let lanes = WaitGroup::new();
         for (device, (bell, executor)) in bells.iter().zip(placed).enumerate() {
@@ -208,7 +208,7 @@ impl<E: Executor> Queue<E> {
     /// something to make. Counts as a refusal.
     #[must_use]
     pub fn refusal(&self, weight: usize, terms: impl Into<Terms>) -> Option<Error> {
-        self.shared.lock().refusal(Instant::now(), Group::one(weight), terms.into(), Standing::Newcomer)
+        self.shared.lock().refusal(sync::now(), Group::one(weight), terms.into(), Standing::Newcomer)
     }
 
     /// What waits right now, running batches not counted.
@@ -253,7 +253,7 @@ impl<E: Executor> Queue<E> {
     /// If the queue has no such device.
     #[must_use]
     pub fn device_state(&self, device: usize) -> DeviceState {
-        self.shared.lock().device_state(Instant::now(), device)
+        self.shared.lock().device_state(sync::now(), device)
     }
 
     /// Refuses new work from now on. What waits is still answered.
@@ -279,7 +279,7 @@ impl<E: Executor> Queue<E> {
         let (reply, answer) = oneshot::channel();
         let (id, wake) = {
             let mut batcher = self.shared.lock();
-            let now = Instant::now();
+            let now = sync::now();
             match batcher.offer_as(now, Job { item, reply }, weight, terms, standing) {
                 Ok(id) => (id, self.whom_to_wake(&mut batcher, now)),
                 Err(refused) => return Err(Refused { payload: refused.payload.item, error: refused.error }),
@@ -304,7 +304,7 @@ impl<E: Executor> Queue<E> {
         }
         let (ids, wake) = {
             let mut batcher = self.shared.lock();
-            let now = Instant::now();
+            let now = sync::now();
             match batcher.offer_many(now, jobs, terms, standing) {
                 Ok(ids) => (ids, self.whom_to_wake(&mut batcher, now)),
                 Err(Refused { payload, error }) => {
@@ -367,7 +367,7 @@ impl<E: Executor> Queue<E> {
     }
 
     fn too_late(&self) -> Error {
-        Error::DeadlineExceeded { retry_after: self.shared.lock().retry_after(Instant::now()) }
+        Error::DeadlineExceeded { retry_after: self.shared.lock().retry_after(sync::now()) }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::batcher::{Barred, Entry, EntryId, Ran, Trouble};
 use crate::lane::{answer, drop_caught};
 use crate::shared::{Answer, Completion, Job, Shared};
-use crate::{Error, Executor, ExecutorError, Priority, Retry};
+use crate::{Error, Executor, ExecutorError, Priority, Retry, sync};
 
 pub(crate) struct Running<'a, E: Executor> {
     shared: &'a Shared<E>,
@@ -47,7 +47,7 @@ impl<'a, E: Executor> Running<'a, E> {
         }
         let ran = Ran { size: part.items.len(), weight: part.weight(), run: None };
         let outcome = Outcome { ran, back: Vec::new(), trouble: Vec::new() };
-        Self { shared, device, started: Instant::now(), parts: VecDeque::from([part]), managed: 0, outcome }
+        Self { shared, device, started: sync::now(), parts: VecDeque::from([part]), managed: 0, outcome }
     }
 
     pub(crate) fn run(mut self, executor: &mut E) -> Outcome<E> {
@@ -79,7 +79,7 @@ impl<'a, E: Executor> Running<'a, E> {
     }
 
     fn succeed(&mut self, part: Part<E>, outputs: Vec<E::Output>) {
-        let run = self.started.elapsed();
+        let run = sync::now().duration_since(self.started);
         let batch_size = part.items.len();
         self.managed = self.managed.max(part.weight());
         if !part.has_run {
@@ -140,7 +140,7 @@ impl<'a, E: Executor> Running<'a, E> {
     fn give_back(&mut self, mut part: Part<E>, error: &ExecutorError) {
         self.keep_wanted(&mut part);
         for (item, caller) in part.items.into_iter().zip(part.callers) {
-            if self.shared.lock().has_another(Instant::now(), self.device, caller.barred) {
+            if self.shared.lock().has_another(sync::now(), self.device, caller.barred) {
                 self.outcome.back.push(caller.entry(item));
             } else {
                 answer(caller.reply, Err(error.clone().into()));
@@ -151,7 +151,7 @@ impl<'a, E: Executor> Running<'a, E> {
 
     /// Leaves out items that were cancelled, and answers those whose time is over: neither runs again.
     fn keep_wanted(&self, part: &mut Part<E>) {
-        let now = Instant::now();
+        let now = sync::now();
         let (items, callers) = (std::mem::take(&mut part.items), std::mem::take(&mut part.callers));
         for (item, caller) in items.into_iter().zip(callers) {
             if caller.reply.is_closed() {

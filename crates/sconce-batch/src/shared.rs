@@ -1,12 +1,13 @@
 //! What callers and devices share: the batcher, the devices that drain it, and who waits for room.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::device::Bell;
 use crate::lane::{answer, drop_caught};
+use crate::sync::{self, Mutex, MutexGuard};
 use crate::{Batcher, Error, Executor};
 
 /// An answer, and what it took.
@@ -95,7 +96,7 @@ impl<E: Executor> Shared<E> {
     /// may be refused for the same reason.
     pub(crate) fn answer_stranded(&self) {
         let (stranded, retry_after) = {
-            let now = Instant::now();
+            let now = sync::now();
             let mut batcher = self.lock();
             let stranded = batcher.stranded(now);
             (stranded, batcher.first_back_at(now).map(|at| at - now))

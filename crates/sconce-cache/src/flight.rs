@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use crate::Key;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Computations in flight, each with the callers that wait for it. `R` are a caller's terms; of two the greater is the better.
 pub(crate) struct Flights<T, R: Ord + Copy> {
@@ -146,5 +147,7 @@ impl<T, R: Ord + Copy> Drop for Waiting<T, R> {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod schedules;
 #[cfg(test)]
 mod tests;

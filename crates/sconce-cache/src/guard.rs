@@ -1,11 +1,12 @@
 //! A tier with its time budget, its breakers and its counts: what turns every failure into a miss.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::breaker::{Breaker, Outcome, Pass};
 use crate::config::{BreakerConfig, TierConfig};
 use crate::stats::{Counter, LatencyCounter, Lost, OperationStats, TierStats};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tier::{Found, Tier, TierError};
 use crate::{Key, Value};
 

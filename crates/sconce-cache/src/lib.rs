@@ -47,6 +47,7 @@
 //! stored value means, raises `SCHEMA_VERSION` in `key.rs`. When a tier is left alone is decided in `breaker.rs`, which is pure.
 //! [`FeatureCache`] stands by itself: it keeps prepared inputs, not answers.
 
+mod access;
 mod answer;
 mod behind;
 mod breaker;
@@ -70,10 +71,12 @@ mod replica;
 mod sqlite;
 mod stats;
 mod stored;
+mod sync;
 mod terms;
 mod tier;
 mod value;
 
+pub use access::Access;
 pub use answer::{Answer, DeadlineExceeded, Failure, Source};
 pub use breaker::BreakerState;
 pub use builder::{BuildError, CacheBuilder};

@@ -1,6 +1,6 @@
 //! Single flight across replicas: one of them computes, the others wait for its result, within a bound.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use crate::Key;
 use crate::breaker::{Breaker, Outcome, Pass};
 use crate::config::{BreakerConfig, ConfigError, lease, time, time_or_none};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tier::{TierError, TierFuture};
 
 /// Tells one holder of a lock from the next.

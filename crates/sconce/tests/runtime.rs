@@ -130,6 +130,28 @@ async fn an_unknown_model_is_refused_with_the_names_there_are() {
     );
 }
 
+#[tokio::test]
+async fn a_model_that_does_not_load_hides_no_other_where_that_is_asked_for() {
+    let builder = || {
+        let unknown = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(unknown.path().join("config.json"), r#"{"model_type": "no-such-type"}"#).expect("there is room");
+        (Runtime::builder().named_model("unknown", unknown.path()), unknown)
+    };
+    let (alone, _directory) = builder();
+    let (runtime, failed) = alone.build_what_loads().unwrap();
+    assert_eq!((runtime.models().len(), failed.len()), (0, 1));
+
+    let (mixed, _directory) = builder();
+    let (runtime, failed) = mixed.model(zoo().join("encoder-mini")).build_what_loads().unwrap();
+    assert!(matches!(&failed["unknown"], BuildError::Load { name, .. } if name == "unknown"), "{failed:?}");
+    assert_eq!(embedding(&embedder(&runtime), "a sconce").await.len(), 384);
+
+    let (mixed, _directory) = builder();
+    let refused = mixed.model(zoo().join("encoder-mini")).build().err().expect("every model must load");
+    assert!(matches!(refused, BuildError::Load { .. }), "{refused}");
+    assert!(matches!(Runtime::builder().build_what_loads(), Err(BuildError::NoModel)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_refuses_at_once_with_its_bound_and_waiting_callers_are_all_served() {
     let batching = BatcherConfig { max_batch_size: 1, max_queue_size: 2, ..BatcherConfig::default() };

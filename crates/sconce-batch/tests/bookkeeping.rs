@@ -1,0 +1,227 @@
+//! What a queue counts, tells and lets go of.
+
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use sconce_batch::{
+    Batcher, BatcherConfig, CostModel, Device, DeviceState, Error, Layout, Line, Profile, Queue, Ran, Role, SpawnError,
+    Step, Trouble, from_fn,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn small() -> BatcherConfig {
+    BatcherConfig { max_batch_size: 4, max_queue_size: 4, ..BatcherConfig::default() }
+}
+
+fn ran(size: usize, run: Duration) -> Ran {
+    Ran { size, weight: size, run: Some(run) }
+}
+
+/// A cost that is learned: each batch takes so long.
+fn costs(run: Duration) -> CostModel {
+    let mut cost = CostModel::default();
+    (0..20).for_each(|_| cost.observe(1, run));
+    cost
+}
+
+#[tokio::test]
+async fn when_nobody_is_left_in_line_newcomers_are_admitted_again() {
+    let (started, starts) = mpsc::channel();
+    let (permit, permission) = mpsc::channel::<()>();
+    let gated = from_fn(move |batch: &[u32]| {
+        started.send(batch.len()).ok();
+        permission.recv().ok();
+        Ok(batch.to_vec())
+    });
+    let queue = Queue::spawn("test", small(), [gated]).unwrap();
+    let mut tickets = vec![queue.try_submit(0, None).unwrap()];
+    assert_eq!(starts.recv(), Ok(1));
+    tickets.extend([1, 2, 3, 4].map(|item| queue.try_submit(item, None).unwrap()));
+    for _ in 0..6 {
+        let mut in_line = pin!(queue.submit(9, None));
+        assert!(in_line.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    drop(permit);
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    let all_room: Vec<_> = [5, 6, 7, 8].map(|item| queue.try_submit(item, None)).into_iter().collect();
+    for admitted in all_room {
+        admitted.expect("six gave up, and there is room for four").await.unwrap();
+    }
+}
+
+#[test]
+fn a_refusal_can_be_had_without_an_item_and_counts() {
+    let (_permit, permission) = mpsc::channel::<()>();
+    let gated = from_fn(move |batch: &[u32]| {
+        permission.recv().ok();
+        Ok(batch.to_vec())
+    });
+    let queue = Queue::spawn("test", BatcherConfig { max_queue_size: 1, ..small() }, [gated]).unwrap();
+    assert!(queue.refusal(1, None).is_none());
+    let mut tickets = Vec::new();
+    let full = loop {
+        match queue.try_submit(0, None) {
+            Ok(ticket) => tickets.push(ticket),
+            Err(full) => break full,
+        }
+    };
+    assert!(matches!(full, Error::QueueFull { .. }));
+    let before = queue.stats().refused.queue_full;
+    assert!(matches!(queue.refusal(1, None), Some(Error::QueueFull { max: 1, .. })));
+    assert!(matches!(queue.refusal(1_000_000, None), Some(Error::TooHeavy { .. })));
+    let refused = queue.stats().refused;
+    assert_eq!((refused.queue_full, refused.too_heavy), (before + 1, 1));
+}
+
+#[test]
+fn what_was_learned_of_a_device_before_is_its_cost() {
+    let queue = Queue::spawn("test", small(), [from_fn(|batch: &[u32]| Ok(batch.to_vec()))]).unwrap();
+    queue.learned(0, costs(7 * MS));
+    assert_eq!(queue.cost(), costs(7 * MS));
+    assert_eq!(queue.cost().predict(1), Some(7 * MS));
+}
+
+#[test]
+fn thirty_two_devices_can_drain_a_queue_and_thirty_three_are_refused() {
+    let devices: Vec<_> = (0..33).map(|_| Device::spawn("many").unwrap()).collect();
+    let queue = |count: usize| {
+        let executors = devices[..count].iter().map(|device| (device, from_fn(|batch: &[u32]| Ok(batch.to_vec()))));
+        Queue::on(small(), executors)
+    };
+    assert_eq!(queue(32).unwrap().call_blocking(5, None).unwrap().output, 5);
+    assert!(matches!(queue(33), Err(SpawnError::TooManyDevices { devices: 33, max: 32 })));
+}
+
+/// Threads of this process with this name, as far as Linux keeps it.
+#[cfg(target_os = "linux")]
+fn threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|comm| comm.trim_end() == name).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn after_a_shutdown_its_device_threads_are_gone_and_after_a_drop_they_go() {
+    let echo = || from_fn(|batch: &[u32]| Ok(batch.to_vec()));
+    for _ in 0..20 {
+        let queue = Queue::spawn("shut", small(), [echo(), echo()]).unwrap();
+        queue.call_blocking(1, None).unwrap();
+        assert!(threads("sconce-shut") > 0);
+        queue.shutdown();
+        // The system may list a joined thread for a moment longer.
+        let started = Instant::now();
+        while threads("sconce-shut") > 0 {
+            assert!(started.elapsed() < Duration::from_secs(20), "a device thread is left");
+        }
+    }
+    let device = Device::spawn("drop").unwrap();
+    let queue = Queue::on(small(), [(&device, echo())]).unwrap();
+    queue.call_blocking(1, None).unwrap();
+    drop(device);
+    drop(queue);
+    let started = Instant::now();
+    while threads("sconce-drop") > 0 {
+        assert!(started.elapsed() < Duration::from_secs(20), "a device thread is left");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn batches_are_counted_by_size_and_by_whether_they_lingered() {
+    let mut now = Instant::now();
+    let config = BatcherConfig { max_queue_delay: 10 * MS, ..small() };
+    let mut batcher = Batcher::new(now, config, Layout::Packed).unwrap();
+    for size in [1, 2, 2, 4] {
+        for item in 0..size {
+            batcher.offer(now, item, 1, None).unwrap();
+        }
+        if size < 4 {
+            assert!(matches!(batcher.poll(now), Step::WaitUntil(_)));
+            now += 10 * MS;
+        }
+        assert!(matches!(batcher.poll(now), Step::Run(batch) if batch.len() == size));
+        batcher.completed(now, ran(size, MS));
+    }
+    // A batch of which all were cancelled on the way did not fail.
+    batcher.offer(now, 0, 1, None).unwrap();
+    now += 10 * MS;
+    assert!(matches!(batcher.poll(now), Step::Run(_)));
+    batcher.completed(now, Ran { size: 0, weight: 0, run: None });
+    let stats = batcher.stats();
+    assert_eq!((stats.batches, stats.lingered_batches, stats.failed_batches, stats.batched), (5, 3, 0, 10));
+    assert_eq!(stats.batch_sizes[..4], [2, 2, 1, 0]);
+    assert_eq!(stats.run, 4 * MS);
+}
+
+#[test]
+fn a_batcher_tells_what_it_was_made_with_and_whether_it_is_closed() {
+    let mut batcher = Batcher::<()>::new(Instant::now(), small(), Layout::Padded).unwrap();
+    assert_eq!((batcher.config(), batcher.layout()), (&small(), Layout::Padded));
+    batcher.learned(0, costs(3 * MS));
+    assert_eq!(batcher.cost().predict(1), Some(3 * MS));
+    assert!(!batcher.is_closed());
+    batcher.close();
+    assert!(batcher.is_closed() && batcher.is_over());
+}
+
+#[test]
+fn the_end_of_a_batch_is_expected_by_its_cost_on_its_device_alone() {
+    let now = Instant::now();
+    let mut batcher = Batcher::on(now, small(), Layout::Packed, &[Profile::default(); 2]).unwrap();
+    batcher.learned(0, costs(8 * MS));
+    batcher.offer(now, (), 1, None).unwrap();
+    assert_eq!(batcher.expected_end(1), None);
+    assert!(matches!(batcher.poll_on(now, 1), Step::Run(_)));
+    assert_eq!((batcher.expected_end(0), batcher.expected_end(1)), (None, Some(now + 8 * MS)));
+}
+
+#[test]
+fn a_device_that_is_lost_is_back_to_the_moment_and_offers_are_refused_that_cannot_wait_for_it() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(now, small(), Layout::Packed).unwrap();
+    let back = now + Duration::from_secs(10);
+    batcher.trouble(now, 0, Trouble::Lost { retry_after: Some(Duration::from_secs(10)) });
+    let just_before = back.checked_sub(MS).unwrap();
+    assert_eq!((batcher.back_at(now, 0), batcher.back_at(just_before, 0)), (Some(back), Some(back)));
+    assert_eq!((batcher.back_at(back, 0), batcher.device_state(back, 0)), (None, DeviceState::Ready));
+    assert_eq!(batcher.device_state(just_before, 0), DeviceState::Lost);
+    for deadline in [back.checked_sub(5 * MS).unwrap(), back] {
+        let refused = batcher.offer(now, (), 1, deadline).unwrap_err().error;
+        let Error::DevicesLost { retry_after: Some(after) } = &refused else { panic!("{refused}") };
+        assert_eq!(*after, Duration::from_secs(10));
+        assert!(refused.to_string().ends_with("; one may be back in 10s"), "{refused}");
+    }
+    batcher.offer(now, (), 1, back + MS).unwrap();
+}
+
+#[test]
+fn a_device_that_watches_a_busy_one_is_enough_until_it_looks_again() {
+    let now = Instant::now();
+    let profile = |fixed| Profile { estimate: Some(Line { fixed, per_weight: 0.0 }), role: Role::Serves };
+    let mut batcher = Batcher::on(now, small(), Layout::Packed, &[profile(0.1), profile(0.001)]).unwrap();
+    batcher.offer(now, (), 1, None).unwrap();
+    assert!(matches!(batcher.poll_on(now, 1), Step::Run(_)));
+    batcher.offer(now, (), 1, None).unwrap();
+    // The fast one is busy for a millisecond: the slow one leaves the item to it, and is to see whether it takes it.
+    assert_eq!(batcher.whom_to_wake(now, None), Some(0));
+    let Step::WaitUntil(until) = batcher.poll_on(now, 0) else { panic!("the fast one would be done sooner") };
+    assert_eq!(batcher.whom_to_wake(now, None), None);
+    assert_eq!(batcher.whom_to_wake(until.checked_sub(MS / 10).unwrap(), None), None);
+    assert_eq!(batcher.whom_to_wake(until, None), Some(0));
+}
+
+#[test]
+fn a_device_that_is_busy_or_has_just_looked_is_not_woken() {
+    let now = Instant::now();
+    let mut batcher = Batcher::on(now, small(), Layout::Packed, &[Profile::default(); 2]).unwrap();
+    batcher.offer(now, (), 1, None).unwrap();
+    assert_eq!([None, Some(0), Some(1)].map(|looked| batcher.whom_to_wake(now, looked)), [Some(0), Some(1), Some(0)]);
+    batcher.observe_load([Some(now + MS), None]);
+    assert_eq!([None, Some(0), Some(1)].map(|looked| batcher.whom_to_wake(now, looked)), [Some(1), Some(1), None]);
+}

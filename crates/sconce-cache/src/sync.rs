@@ -1,0 +1,7 @@
+//! The locks of this crate: the standard library's, or with `--cfg shuttle` stand-ins by which a test tries many schedules
+//! (`tests/run schedules`). Counts, for which nobody waits, stay as they are.
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::{Mutex, MutexGuard};
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
