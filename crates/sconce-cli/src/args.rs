@@ -275,7 +275,8 @@ pub(crate) struct ExplainArgs {
 ///
 /// Answers are compared with those of the CPU in f32 before anything is timed: what differs by more than 1e-5 in f32, 2e-3 in f16,
 /// 1e-2 in bf16 (of the largest number of an answer), or has a cosine below 0.99 in a lower precision, is not timed, and the exit status
-/// is 1, as it is for a model of which nothing can be measured. Batches are `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; of a model that reads no text, as many items.
+/// is 1, as it is for a model of which nothing can be measured. Batches are `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; of
+/// a model that reads no text, as many items.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
