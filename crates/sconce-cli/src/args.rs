@@ -1,6 +1,7 @@
 //! What can be asked of `sconce`, and the help that teaches it.
 
 mod cache;
+mod limits;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 use sconce::{BatcherConfig, DeviceName, ModelSource, Placement, Precision, RuntimeBuilder};
 
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PrecomputeArgs, PurgeArgs, StatsArgs, WarmArgs};
+use self::limits::LimitsArgs;
 use crate::bench::Shape;
 use crate::cache::CacheArgs;
 use crate::device_memory::DeviceMemoryArg;
@@ -111,6 +113,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
 }
 
 /// Run a model over lines or files, one JSON object each, in input order.

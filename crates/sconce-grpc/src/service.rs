@@ -1,7 +1,7 @@
 //! The protocol's calls on a runtime.
 
 use std::panic::resume_unwind;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -12,6 +12,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::deadline::Arrival;
 use crate::drain::Drain;
 use crate::error::RequestError;
+use crate::pacing::Governor;
 use crate::parameters::Parameters;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::{
@@ -32,11 +33,12 @@ pub(crate) struct Service {
     runtime: Runtime,
     drain: Drain,
     statistics: Statistics,
+    governor: Governor,
 }
 
 impl Service {
     pub(crate) fn new(runtime: Runtime, drain: Drain) -> Self {
-        Self { runtime, drain, statistics: Statistics::default() }
+        Self { runtime, drain, statistics: Statistics::default(), governor: Governor::new() }
     }
 
     fn model(&self, name: &str, version: &str) -> Result<&Model, RequestError> {
@@ -62,8 +64,22 @@ impl Service {
         let timeout = arrival.time_left(parameters.timeout, Instant::now())?;
 
         let Parameters { priority, truncation, cache, .. } = parameters;
-        let item = |input| Item { input, timeout, priority, truncation, cache };
-        let answers = answer_all(model, items.inputs.into_iter().map(item).collect()).await?;
+        let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
+        let answers = match refusal {
+            Some(source) => Err(RequestError::Refused { source }),
+            None => {
+                let item = |input| Item { input, timeout, priority, truncation, cache };
+                answer_all(model, items.inputs.into_iter().map(item).collect()).await
+            }
+        };
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(error) => {
+                // Nothing left is no time, not as much as one likes.
+                let left = |now| arrival.time_left(parameters.timeout, now).unwrap_or(Some(Duration::ZERO));
+                return Err(self.governor.hold_back(error, left).await);
+            }
+        };
 
         let mut response = ModelInferResponse {
             model_name: model.name().into(),
