@@ -40,7 +40,7 @@ pub(crate) fn linear_bytes(count: usize, precision: Precision) -> u64 {
         Precision::Q8_0 => 17,
         Precision::Q4K => 9,
     };
-    count as u64 * bits / 16
+    u64::try_from(count as u128 * bits / 16).unwrap_or(u64::MAX)
 }
 
 /// Bytes of a table of vectors, which is as the weights are in floats, and int8 in every lower precision.
@@ -51,7 +51,17 @@ pub(crate) fn table_bytes(count: usize, precision: Precision) -> u64 {
 
 /// Bytes of weights that are f32 in every precision.
 pub(crate) fn f32_bytes(count: usize) -> u64 {
-    4 * count as u64
+    (count as u64).saturating_mul(4)
+}
+
+/// A product of sizes, or the most there is: sizes that are too large together are for the weights to show, which do not fit them.
+pub(crate) fn product(sizes: &[usize]) -> usize {
+    sizes.iter().copied().fold(1, usize::saturating_mul)
+}
+
+/// A sum of sizes, or the most there is.
+pub(crate) fn sum(sizes: &[usize]) -> usize {
+    sizes.iter().copied().fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]

@@ -1,30 +1,45 @@
 //! A model directory as Hugging Face ships it, and what can be wrong with its files.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Device;
 use serde::de::DeserializeOwned;
 use tokenizers::Tokenizer;
 
-use crate::{LoadError, Settings, Weights};
+use crate::files::Record;
+use crate::{LoadError, ModelFiles, Settings, Weights};
 
-/// A directory with `config.json`, `model.safetensors`, and what else a family needs.
+/// A directory with `config.json`, `model.safetensors`, and what else a family needs. It takes down which files it was asked for and
+/// what they held ([`files`](Self::files)).
 #[derive(Debug, Clone)]
 pub struct ModelDirectory {
     path: PathBuf,
+    record: Arc<Record>,
 }
 
 impl ModelDirectory {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        let path = path.into();
+        Self { record: Arc::new(Record::of(path.clone())), path }
     }
 
-    /// Where it is.
+    /// Where it is, for a family that reads files in other ways than this type offers. From then on every file in the directory
+    /// counts as one that the model was made of: a cache of answers digests all of them, whatever their size. A family that
+    /// [`read`](Self::read)s its files does not need it.
     #[must_use]
     pub fn path(&self) -> &Path {
+        self.record.path_was_given();
         &self.path
+    }
+
+    /// The files that were asked for so far.
+    #[must_use]
+    pub fn files(&self) -> ModelFiles {
+        self.record.files()
     }
 
     /// `model_type` of `config.json`, which chooses the family.
@@ -66,7 +81,9 @@ impl ModelDirectory {
     /// [`LoadError::Read`], or [`LoadError::Weights`] if the file is cut short or is no safetensors file.
     pub fn weights(&self, device: &Device) -> Result<Weights, LoadError> {
         let file = "model.safetensors";
-        Weights::new(self.path.join(file), self.read(file)?, device)
+        let bytes = self.read_unrecorded(file)?;
+        self.record.weights_were_read(file, &bytes);
+        Weights::new(self.path.join(file), bytes, device)
     }
 
     /// `tokenizer.json`.
@@ -79,16 +96,17 @@ impl ModelDirectory {
     }
 
     /// `sconce.toml`, or the defaults where there is none. `used` lists the fields of `[model]` that the family reads;
-    /// another that is set would do nothing, so it is refused.
+    /// another that is set would do nothing, so it is refused. What it sets counts, not its bytes: see [`Settings`].
     ///
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Invalid`] that names the field.
     pub fn settings(&self, used: &[&str]) -> Result<Settings, LoadError> {
         let file = "sconce.toml";
-        if !self.contains(file) {
+        if !self.path.join(file).exists() {
             return Ok(Settings::default());
         }
-        let text = String::from_utf8(self.read(file)?).map_err(|error| self.invalid(file, error.to_string()))?;
+        let bytes = self.read_unrecorded(file)?;
+        let text = String::from_utf8(bytes).map_err(|error| self.invalid(file, error.to_string()))?;
         let toml = toml::Deserializer::parse(&text).map_err(|error| self.invalid(file, error.to_string()))?;
         let settings: Settings = serde_path_to_error::deserialize(toml)
             .map_err(|error| self.invalid(file, field_and_cause(error.path(), error.inner().message())))?;
@@ -96,10 +114,26 @@ impl ModelDirectory {
         Ok(settings)
     }
 
+    /// Any file of the directory, or of a directory in it: `1_Pooling/config.json`.
+    ///
+    /// # Errors
+    /// [`LoadError::Read`].
+    pub fn read(&self, file: &str) -> Result<Vec<u8>, LoadError> {
+        let bytes = self.read_unrecorded(file)?;
+        self.record.was_read(file, &bytes);
+        Ok(bytes)
+    }
+
     /// Whether the directory has such a file.
     #[must_use]
     pub fn contains(&self, file: &str) -> bool {
-        self.path.join(file).exists()
+        let is_there = self.path.join(file).exists();
+        if is_there {
+            self.record.was_there(file);
+        } else {
+            self.record.was_not_there(file);
+        }
+        is_there
     }
 
     /// An error about one of the files: the field or position, the value, and what is allowed.
@@ -108,9 +142,20 @@ impl ModelDirectory {
         LoadError::Invalid { path: self.path.join(file), message: message.into() }
     }
 
-    fn read(&self, file: &str) -> Result<Vec<u8>, LoadError> {
+    /// Where it is, for errors.
+    pub(crate) fn location(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is read is for the caller to take down. A file that is not there is taken down here: a family may do without it.
+    fn read_unrecorded(&self, file: &str) -> Result<Vec<u8>, LoadError> {
         let path = self.path.join(file);
-        std::fs::read(&path).map_err(|source| LoadError::Read { path, source })
+        std::fs::read(&path).map_err(|source| {
+            if source.kind() == io::ErrorKind::NotFound {
+                self.record.was_not_there(file);
+            }
+            LoadError::Read { path, source }
+        })
     }
 }
 

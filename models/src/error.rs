@@ -152,6 +152,12 @@ pub enum LoadError {
         /// The field or position, the value, and what is allowed.
         message: String,
     },
+    /// A file that is no longer what it was when the model was loaded first. Start anew to use the new one.
+    #[error("{path} has changed since the model was loaded first; start anew to use the new one")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// No family of that name.
     #[error("{path} asks for model_type '{model_type}', which is not known; known are: {}", known.join(", "))]
     UnknownModelType {

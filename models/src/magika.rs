@@ -109,6 +109,7 @@ impl Config {
             ("conv_out", self.conv_out),
             ("block_size", self.block_size),
         ])?;
+        sizes::check_rows(&[("vocab_size", self.vocab_size)])?;
         if self.beg_size.saturating_add(self.end_size) != self.seq_len {
             let (beginning, end) = (self.beg_size, self.end_size);
             return Err(format!(

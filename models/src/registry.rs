@@ -9,7 +9,8 @@ use sconce_kernels::Team;
 
 use crate::settings::MODEL_FIELDS;
 use crate::{
-    Demand, DeviceName, LoadError, LoadedModel, ModelDirectory, Precision, Settings, bert, digits_cnn, magika,
+    Demand, DeviceName, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings, bert, digits_cnn,
+    magika,
 };
 
 /// One kind of model: how to load a directory whose `config.json` names it.
@@ -108,11 +109,24 @@ impl Registry {
     /// [`LoadError::UnknownModelType`] and [`LoadError::UnsupportedPrecision`] list what there is; the others name the
     /// file and what is wrong with it.
     pub fn load(&self, directory: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
+        self.load_with_files(directory, options).map(|(model, _)| model)
+    }
+
+    /// As [`load`](Self::load), and tells the files that the model was made of.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_files(
+        &self,
+        directory: &Path,
+        options: &LoadOptions,
+    ) -> Result<(LoadedModel, ModelFiles), LoadError> {
         let directory = ModelDirectory::new(directory);
         let family = self.family_of(&directory)?;
         let LoadOptions { device, team, .. } = options.clone();
         let precision = family.precision(&directory, options)?;
-        (family.load)(&directory, &Target { device, precision, team })
+        let model = (family.load)(&directory, &Target { device, precision, team })?;
+        Ok((model, directory.files()))
     }
 
     /// What the model in a directory would be on a device, told without loading it: its settings, the precision that
@@ -141,7 +155,7 @@ impl Registry {
     fn family_of(&self, directory: &ModelDirectory) -> Result<&Family, LoadError> {
         let model_type = directory.model_type()?;
         self.family(&model_type).ok_or_else(|| LoadError::UnknownModelType {
-            path: directory.path().join("config.json"),
+            path: directory.location().join("config.json"),
             model_type: model_type.clone(),
             known: self.families.keys().map(ToString::to_string).collect(),
         })
@@ -154,9 +168,9 @@ impl Family {
         // Read even where it decides nothing: a `sconce.toml` that is wrong is an error in every case.
         let settings = directory.settings(&MODEL_FIELDS)?;
         let (precision, path) = match (options.precision, settings.model.precision) {
-            (Some(asked), _) => (asked, directory.path().to_owned()),
-            (None, Some(set)) => (set, directory.path().join("sconce.toml")),
-            (None, None) => (Precision::default(), directory.path().to_owned()),
+            (Some(asked), _) => (asked, directory.location().to_owned()),
+            (None, Some(set)) => (set, directory.location().join("sconce.toml")),
+            (None, None) => (Precision::default(), directory.location().to_owned()),
         };
         let allowed = (self.precisions)(&options.device);
         if allowed.contains(&precision) { Ok(precision) } else { Err(self.unsupported(path, precision, options)) }

@@ -32,6 +32,7 @@ use waiting::Waiting;
 pub use waiting::{Entry, EntryId};
 
 use crate::linger::Returns;
+use crate::saturate::later;
 use crate::{BatcherConfig, ConfigError, CostModel, Error, Layout, Stats, Terms, Want};
 
 /// What waits, and the rules by which it becomes batches.
@@ -316,7 +317,7 @@ impl<T> Batcher<T> {
         }
         self.stats.batch(batch.shape.size, lingered);
         let run = self.expected_run(device, batch.shape.weight(self.layout));
-        self.begin(device, now + run.unwrap_or_default());
+        self.begin(device, later(now, run.unwrap_or_default()));
         self.turns.taken(now, lingered);
         Step::Run(batch.members.drain(..).filter_map(|member| self.waiting.remove(member.id)).collect())
     }
@@ -444,9 +445,11 @@ impl<T> Batcher<T> {
         self.layout
     }
 
-    /// The weight of a batch that takes half of the time that items are given; `None` as long as that is not learned.
+    /// The weight of a batch that takes half of the time that items are given, or what is worthwhile if that takes longer;
+    /// `None` as long as it is not learned.
     fn half_time_weight(&self, device: usize) -> Option<usize> {
-        self.cost_on(device).weight_within(self.typical_time? / 2)
+        let (cost, time) = (self.cost_on(device), self.typical_time?);
+        Some(cost.weight_within(time / 2)?.max(cost.worthwhile_weight(time / 4 * 3)?))
     }
 
     /// What a batch weighs when enough waits to fill it.
@@ -459,6 +462,15 @@ impl<T> Batcher<T> {
             .saturating_mul(self.config.max_batch_size);
         let by_time = self.half_time_weight(device).unwrap_or(usize::MAX);
         self.config.max_batch_weight.min(by_size).min(by_time).max(1)
+    }
+
+    /// How long a batch takes at most, but for one in a hundred; of a margin that is large beside the time that items are given,
+    /// no more than leaves half of what the batch does not need for waiting. Else a batch of a busy device, though worth its
+    /// while, could never be in time.
+    pub(super) fn cautious_run(&self, cost: &CostModel, weight: usize) -> Option<Duration> {
+        let (run, longest) = (cost.predict(weight)?, cost.predict_with_margin(weight)?);
+        let spare = self.typical_time.unwrap_or(Duration::MAX).saturating_sub(run);
+        Some(longest.min(run.saturating_add(spare / 2)))
     }
 
     /// When a batch has waited long enough for more.

@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::saturate::later;
+
 /// What is known of a device when a batch could go there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
@@ -55,7 +57,8 @@ pub fn choose(now: Instant, own: usize, candidates: &[Option<Candidate>]) -> Cho
     let sooner = others.filter(|other| other.completes_in(now) < mine.batch);
     // By then the other is so overdue that this one would be sooner.
     let until =
-        sooner.map(|other| other.busy_until.unwrap_or(now).max(now) + mine.batch.saturating_sub(other.all)).max();
+        |other: Candidate| later(other.busy_until.unwrap_or(now).max(now), mine.batch.saturating_sub(other.all));
+    let until = sooner.map(until).max();
     until.map_or(Choice::Take, Choice::LeaveUntil)
 }
 

@@ -42,6 +42,9 @@ impl Default for BatcherConfig {
 }
 
 impl BatcherConfig {
+    /// The largest [`max_batch_weight`](Self::max_batch_weight) and [`max_queue_weight`](Self::max_queue_weight), so that no sum of
+    /// weights overflows.
+    pub const MAX_WEIGHT: usize = usize::MAX >> 16;
     /// The longest [`max_queue_delay`](Self::max_queue_delay): more would be an outage, not a delay.
     pub const MAX_QUEUE_DELAY: Duration = Duration::from_mins(1);
     /// The longest [`priority_ageing`](Self::priority_ageing).
@@ -52,6 +55,14 @@ impl BatcherConfig {
     /// # Errors
     /// [`ConfigError`] names the first field that is out of bounds, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let at_most = |field, value: usize, max: usize| {
+            if value <= max {
+                return Ok(());
+            }
+            Err(ConfigError { field, value: value.to_string(), allowed: format!("at most {max}") })
+        };
+        at_most("max_batch_weight", self.max_batch_weight, Self::MAX_WEIGHT)?;
+        at_most("max_queue_weight", self.max_queue_weight, Self::MAX_WEIGHT)?;
         let at_least = |field, value: usize, min: usize, why| {
             if value >= min {
                 return Ok(());
@@ -67,14 +78,14 @@ impl BatcherConfig {
             self.max_batch_weight,
             " (max_batch_weight), or the heaviest item allowed could never wait",
         )?;
-        let at_most = |field, value: Duration, max: Duration| {
+        let no_longer_than = |field, value: Duration, max: Duration| {
             if value <= max {
                 return Ok(());
             }
             Err(ConfigError { field, value: format!("{value:?}"), allowed: format!("at most {max:?}") })
         };
-        at_most("max_queue_delay", self.max_queue_delay, Self::MAX_QUEUE_DELAY)?;
-        at_most("priority_ageing", self.priority_ageing, Self::MAX_PRIORITY_AGEING)
+        no_longer_than("max_queue_delay", self.max_queue_delay, Self::MAX_QUEUE_DELAY)?;
+        no_longer_than("priority_ageing", self.priority_ageing, Self::MAX_PRIORITY_AGEING)
     }
 }
 
@@ -105,6 +116,14 @@ mod tests {
                 BatcherConfig { max_queue_weight: 5, ..good() },
                 "max_queue_weight is 5, but must be at least 8192 (max_batch_weight), \
                  or the heaviest item allowed could never wait",
+            ),
+            (
+                BatcherConfig { max_batch_weight: usize::MAX, ..good() },
+                "max_batch_weight is 18446744073709551615, but must be at most 281474976710655",
+            ),
+            (
+                BatcherConfig { max_queue_weight: usize::MAX, ..good() },
+                "max_queue_weight is 18446744073709551615, but must be at most 281474976710655",
             ),
             (
                 BatcherConfig { max_queue_delay: Duration::from_secs(61), ..good() },

@@ -84,22 +84,41 @@ impl CostModel {
         self.known(self.line.at(weight))
     }
 
-    /// How long all but one in a hundred batches of `weight` take at most.
+    /// How long all but one in a hundred batches of `weight` take at most, but no more than twice what they take on average.
+    ///
+    /// On a busy processor the margin can be many times the cost. Were all of it counted, no batch would be small enough and
+    /// no item early enough, though most of them would be in time.
     #[must_use]
     pub fn predict_with_margin(&self, weight: usize) -> Option<Duration> {
-        self.known(self.line.at(weight) + self.margin)
+        let run = self.line.at(weight);
+        self.known(run + self.margin.min(run))
     }
 
-    /// The weight of the largest batch that takes no longer than `time`, its margin included.
+    /// The weight of the largest batch that takes no longer than `time`, its margin included as in
+    /// [`predict_with_margin`](Self::predict_with_margin).
     #[must_use]
     pub fn weight_within(&self, time: Duration) -> Option<usize> {
+        let time = time.as_secs_f64();
+        self.is_known().then(|| self.weight_of((time - self.margin).max(time / 2.0)))
+    }
+
+    /// The weight of a batch that takes twice what a batch costs however small it is, but no longer than `time`: a smaller one
+    /// spends more on being a batch than on its items.
+    pub(crate) fn worthwhile_weight(&self, time: Duration) -> Option<usize> {
+        self.is_known().then(|| self.weight_of((2.0 * self.line.fixed).min(time.as_secs_f64())))
+    }
+
+    /// The weight of the batch that takes `run` seconds on average.
+    fn weight_of(&self, run: f64) -> usize {
         /// So that a weight that fits exactly is not lost to rounding.
         const TOLERANCE: f64 = 0.01;
-        let spare = time.as_secs_f64() - self.line.fixed - self.margin;
-        // A cost per weight of zero allows any weight.
+        if self.line.per_weight <= 0.0 {
+            // Any weight costs the same, as far as is known; the next heavier batch will tell.
+            return usize::MAX;
+        }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
-        let weight = (spare.max(0.0) / self.line.per_weight + TOLERANCE) as usize;
-        self.is_known().then_some(weight)
+        let weight = ((run - self.line.fixed).max(0.0) / self.line.per_weight + TOLERANCE) as usize;
+        weight
     }
 
     /// The line itself.
@@ -132,7 +151,7 @@ impl CostModel {
     }
 
     fn known(&self, seconds: f64) -> Option<Duration> {
-        self.is_known().then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+        self.is_known().then(|| crate::saturate::seconds(seconds))
     }
 
     /// Least squares, kept to what a cost can be: neither part is negative. Where all batches weigh the same, the two

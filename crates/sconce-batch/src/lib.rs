@@ -22,6 +22,7 @@ mod lane;
 mod linger;
 mod queue;
 mod running;
+mod saturate;
 mod shared;
 mod stats;
 mod terms;

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::saturate::{later, seconds};
+
 /// The longest wait, as a share of what a batch costs however small it is.
 const MAX_SHARE_OF_FIXED_COST: f64 = 0.2;
 /// Less is not worth a timer: systems wake a thread some 50 µs late.
@@ -34,9 +36,9 @@ impl Returns {
             let returned = arrivals as f64 / batch_size as f64;
             self.per_item += (returned.min(1.0) - self.per_item) * LEARNING_RATE;
         }
-        let length = fixed_cost.unwrap_or_default().mul_f64(MAX_SHARE_OF_FIXED_COST);
+        let length = seconds(fixed_cost.unwrap_or_default().as_secs_f64() * MAX_SHARE_OF_FIXED_COST);
         if length >= MIN_WINDOW && batch_size > 0 {
-            self.window = Some(Window { end: now + length, batch_size, arrivals: 0 });
+            self.window = Some(Window { end: later(now, length), batch_size, arrivals: 0 });
         }
     }
 

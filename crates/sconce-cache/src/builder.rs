@@ -12,15 +12,16 @@ use crate::flight::Flights;
 use crate::guard::Guarded;
 use crate::memory::{MemoryConfig, MemoryTier};
 use crate::replica::{Leases, ReplicaConfig, Replicas};
+use crate::terms::Terms;
 use crate::tier::Tier;
 
 /// A stack in the making: any tiers, or none.
-pub struct CacheBuilder<E> {
+pub struct CacheBuilder<E, T = ()> {
     config: CacheConfig,
     memory: Option<MemoryConfig>,
     lower: Vec<(Arc<dyn Tier>, TierConfig)>,
     replicas: Option<(Arc<dyn Leases>, ReplicaConfig)>,
-    error: PhantomData<fn() -> E>,
+    asked: PhantomData<fn() -> (E, T)>,
 }
 
 /// Why a stack cannot be made.
@@ -35,9 +36,9 @@ pub enum BuildError {
     NoRuntime,
 }
 
-impl<E: Send + Sync + 'static> CacheBuilder<E> {
+impl<E: Send + Sync + 'static, T: Terms<E>> CacheBuilder<E, T> {
     pub(crate) fn new() -> Self {
-        Self { config: CacheConfig::default(), memory: None, lower: Vec::new(), replicas: None, error: PhantomData }
+        Self { config: CacheConfig::default(), memory: None, lower: Vec::new(), replicas: None, asked: PhantomData }
     }
 
     /// Bounds of the stack, in place of the defaults.
@@ -70,7 +71,7 @@ impl<E: Send + Sync + 'static> CacheBuilder<E> {
     ///
     /// # Errors
     /// [`BuildError`] says what to change.
-    pub fn build(self) -> Result<Cache<E>, BuildError> {
+    pub fn build(self) -> Result<Cache<E, T>, BuildError> {
         let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
         self.config.validate()?;
         let memory = self.memory.as_ref().map(MemoryTier::new).transpose()?;

@@ -3,26 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::answer::{Answer, DeadlineExceeded, Failure, Outcome, Source};
 use crate::behind::Behind;
 use crate::builder::CacheBuilder;
-use crate::flight::{Boarded, Flights};
+use crate::claim::{Claim, Leader, Turn};
+use crate::flight::Flights;
 use crate::guard::Guarded;
 use crate::memory::MemoryTier;
-use crate::replica::{Lease, Replicas, Turn};
+use crate::replica::{self, Lease, Replicas};
 use crate::stats::{CacheStats, Counter};
+use crate::terms::Terms;
 use crate::{Key, Value};
 
 /// Tiers of cache in front of a computation that fails with `E`. Share it in an `Arc`.
 ///
 /// A tier that is slow, full, broken or gone costs a miss within its time budget, and soon nothing, because its breaker
-/// opens. It never makes a lookup fail.
-pub struct Cache<E> {
+/// opens. It never makes a lookup fail. Callers of one computation may have unlike [`Terms`] `T`; unless said they have none.
+pub struct Cache<E, T: Terms<E> = ()> {
     pub(crate) memory: Option<MemoryTier>,
     pub(crate) lower: Vec<Lower>,
     pub(crate) negatives: moka::sync::Cache<Key, Arc<E>>,
     pub(crate) replicas: Option<Replicas>,
-    pub(crate) flights: Flights<Outcome<E>>,
+    pub(crate) flights: Flights<Outcome<E>, T>,
     pub(crate) counts: Counts,
 }
 
@@ -34,17 +38,32 @@ pub(crate) struct Lower {
 
 #[derive(Default)]
 pub(crate) struct Counts {
-    computed: Counter,
-    failed: Counter,
-    shared: Counter,
+    pub(crate) computed: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) shared: Counter,
     from_replicas: Counter,
-    negative_hits: Counter,
+    pub(crate) negative_hits: Counter,
 }
 
 impl<E: Send + Sync + 'static> Cache<E> {
+    /// As [`get_or_compute_on`](Self::get_or_compute_on), where callers ask nothing differently: an error of `compute` is that of
+    /// all who waited for it.
+    ///
+    /// # Errors
+    /// That of `compute`; or that of an earlier call, if it was a [`Failure::BadInput`].
+    pub async fn get_or_compute<C, F>(&self, key: Key, instead: &[Key], compute: C) -> Result<Answer, Arc<E>>
+    where
+        C: FnOnce() -> F + Send,
+        F: Future<Output = Result<Value, Failure<E>>> + Send,
+    {
+        self.get_or_compute_on((), key, instead, compute).await
+    }
+}
+
+impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
     /// A stack to put tiers into.
     #[must_use]
-    pub fn builder() -> CacheBuilder<E> {
+    pub fn builder() -> CacheBuilder<E, T> {
         CacheBuilder::new()
     }
 
@@ -82,35 +101,33 @@ impl<E: Send + Sync + 'static> Cache<E> {
 
     /// Looks up as [`get`](Self::get) does and computes on a miss, once for all who want it at the same time.
     ///
-    /// A caller that goes away while it computes hands over to one that waits, which then computes by its own `compute`; so
-    /// does one whose `compute` panics.
+    /// A caller that goes away while it computes, or whose `compute` panics, hands over to one that waits, which then computes by
+    /// its own `compute`: the one with the best `terms`. An error of `compute` comes at once to all that wait on terms on which they
+    /// would get it, too ([`Terms::would_get`]); of the others the best computes, and the rest wait for it.
     ///
     /// # Errors
-    /// That of `compute`, shared by all who waited for it; or that of an earlier call, if it was a [`Failure::BadInput`].
-    pub async fn get_or_compute<C, F>(&self, key: Key, instead: &[Key], compute: C) -> Result<Answer, Arc<E>>
+    /// That of `compute`, of this caller or of one that it waited for; or that of an earlier call, if it was a
+    /// [`Failure::BadInput`].
+    pub async fn get_or_compute_on<C, F>(
+        &self,
+        terms: T,
+        key: Key,
+        instead: &[Key],
+        compute: C,
+    ) -> Result<Answer, Arc<E>>
     where
         C: FnOnce() -> F + Send,
         F: Future<Output = Result<Value, Failure<E>>> + Send,
     {
-        if let Some(answer) = self.in_memory(key, instead) {
-            return Ok(answer);
-        }
-        if let Some(error) = self.negatives.get(&key) {
-            self.counts.negative_hits.add(1);
-            return Err(error);
-        }
-        // Who accepts other precisions may get an answer that the others must not see, so that is another flight.
-        match self.flights.board(Key::of_list(key, instead)).await {
-            Boarded::Landed(outcome) => {
-                self.counts.shared.add(1);
-                outcome.map(|answer| Answer { source: Source::Shared, ..answer })
-            }
-            Boarded::Leading(lead) => {
-                let outcome = self.lead(key, instead, compute).await;
-                lead.land(outcome.clone());
-                outcome
-            }
-        }
+        let leader = match self.claim(terms, key, instead) {
+            Claim::Known(outcome) => return outcome,
+            Claim::Leads(leader) => leader,
+            Claim::Waits(follower) => match follower.turn().await {
+                Turn::Landed(outcome) => return outcome,
+                Turn::Leads(leader) => leader,
+            },
+        };
+        self.lead(leader, instead, compute).await
     }
 
     /// Waits until all that was stored so far is written or lost, for at most so long.
@@ -129,12 +146,13 @@ impl<E: Send + Sync + 'static> Cache<E> {
     /// Stops filling the tiers below memory: takes no more, writes what waits for at most so long, ends the tasks. Gives
     /// the number of entries that were not written. Lookups and memory go on.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
-        let end = tokio::time::Instant::now() + deadline;
+        let started = Instant::now();
+        let left = || deadline.saturating_sub(started.elapsed());
         let mut lost = 0;
         for lower in &self.lower {
-            lost += lower.behind.close(end.saturating_duration_since(tokio::time::Instant::now())).await;
+            lost += lower.behind.close(left()).await;
             // A tier that does not come to it is none the worse for it.
-            tokio::time::timeout_at(end, lower.tier.settle()).await.ok();
+            tokio::time::timeout(left(), lower.tier.settle()).await.ok();
         }
         lost
     }
@@ -157,54 +175,30 @@ impl<E: Send + Sync + 'static> Cache<E> {
         }
     }
 
-    /// What the leader of a flight does.
-    async fn lead<C, F>(&self, key: Key, instead: &[Key], compute: C) -> Outcome<E>
+    /// Looks further for what nearer looks did not find, then computes.
+    async fn lead<C, F>(&self, leader: Leader<'_, E, T>, instead: &[Key], compute: C) -> Outcome<E>
     where
         C: FnOnce() -> F + Send,
         F: Future<Output = Result<Value, Failure<E>>> + Send,
     {
-        // A flight may have landed between the look into memory and this one's start.
-        if let Some(answer) = self.in_memory(key, instead) {
-            return Ok(answer);
-        }
+        let key = leader.key();
         if let Some(answer) = self.in_lower_tiers(key, instead).await {
-            return Ok(answer);
+            return leader.found(answer);
         }
         let lease = match &self.replicas {
             None => None,
             Some(replicas) => match replicas.turn(key, || self.in_lower_tiers(key, instead)).await {
-                Turn::Compute(lease) => lease,
-                Turn::Found(answer) => {
+                replica::Turn::Compute(lease) => lease,
+                replica::Turn::Found(answer) => {
                     self.counts.from_replicas.add(1);
-                    return Ok(Answer { source: Source::Replica, ..answer });
+                    return leader.found(Answer { source: Source::Replica, ..answer });
                 }
             },
         };
-        match compute().await {
-            Ok(value) => {
-                self.counts.computed.add(1);
-                self.store(key, &value, lease);
-                Ok(Answer { value, source: Source::Computed })
-            }
-            Err(failure) => {
-                self.counts.failed.add(1);
-                Err(self.remember(key, failure))
-            }
-        }
+        leader.finish_holding(compute().await, lease)
     }
 
-    fn remember(&self, key: Key, failure: Failure<E>) -> Arc<E> {
-        match failure {
-            Failure::Passing(error) => Arc::new(error),
-            Failure::BadInput(error) => {
-                let error = Arc::new(error);
-                self.negatives.insert(key, Arc::clone(&error));
-                error
-            }
-        }
-    }
-
-    fn in_memory(&self, key: Key, instead: &[Key]) -> Option<Answer> {
+    pub(crate) fn in_memory(&self, key: Key, instead: &[Key]) -> Option<Answer> {
         let memory = self.memory.as_ref()?;
         let value = memory.get(&key).or_else(|| instead.iter().find_map(|key| memory.get(key)))?;
         Some(Answer { value, source: Source::Tier(MemoryTier::NAME) })
@@ -222,7 +216,7 @@ impl<E: Send + Sync + 'static> Cache<E> {
     }
 
     /// Stores what was found in the lower tier `level` in all above it.
-    fn promote(&self, key: Key, value: Value, level: usize) -> Answer {
+    pub(crate) fn promote(&self, key: Key, value: Value, level: usize) -> Answer {
         if let Some(memory) = &self.memory {
             memory.put(key, value.clone());
         }
@@ -233,7 +227,7 @@ impl<E: Send + Sync + 'static> Cache<E> {
     }
 
     /// The lease goes with the nearest tier below memory, the one that replicas share.
-    fn store(&self, key: Key, value: &Value, mut lease: Option<Lease>) {
+    pub(crate) fn store(&self, key: Key, value: &Value, mut lease: Option<Lease>) {
         if let Some(memory) = &self.memory {
             memory.put(key, value.clone());
         }

@@ -5,16 +5,16 @@ use std::time::Duration;
 /// Bounds of what the whole stack keeps for itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Entries that wait to be written, for each tier below memory. Too small: bursts are dropped. Too large: much is
-    /// lost when the process dies.
+    /// Entries that wait to be written, for each tier below memory; at most 1,048,576. Too small: bursts are dropped. Too
+    /// large: much is lost when the process dies.
     pub max_queue_size: usize,
     /// Bytes that wait to be written, for each tier below memory. Too small and too large: as `max_queue_size`.
     pub max_queue_bytes: usize,
-    /// Entries written at once. Too small: a round trip or a transaction is paid too often. Too large: one takes so long
-    /// that it passes its budget.
+    /// Entries written at once; at most 65,536. Too small: a round trip or a transaction is paid too often. Too large: one
+    /// takes so long that it passes its budget.
     pub max_batch_size: usize,
-    /// How long a deterministic bad input is remembered. Too short: it is computed again. Too long: memory is spent
-    /// on errors.
+    /// How long a deterministic bad input is remembered; at most 100 years. Too short: it is computed again. Too long: memory
+    /// is spent on errors.
     pub negative_ttl: Duration,
     /// Bad inputs that are remembered.
     pub max_negatives: u64,
@@ -35,19 +35,20 @@ impl Default for CacheConfig {
 
 impl CacheConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        positive("max_queue_size", self.max_queue_size)?;
-        positive("max_queue_bytes", self.max_queue_bytes)?;
-        positive("max_batch_size", self.max_batch_size)
+        size("max_queue_size", self.max_queue_size, MAX_QUEUE_SIZE)?;
+        size("max_queue_bytes", self.max_queue_bytes, usize::MAX)?;
+        size("max_batch_size", self.max_batch_size, MAX_BATCH_SIZE)?;
+        bounded("negative_ttl", self.negative_ttl, (Duration::ZERO, "no time"), MAX_TTL)
     }
 }
 
 /// What the stack allows a tier below memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TierConfig {
-    /// Time for a lookup; after it the lookup is a miss. Too short: hits are thrown away. Too long: a slow tier slows
-    /// down every answer until its breaker opens. Timers are as fine as tokio's: 1 ms.
+    /// Time for a lookup; after it the lookup is a miss. At most a day. Too short: hits are thrown away. Too long: a slow tier
+    /// slows down every answer until its breaker opens. Timers are as fine as tokio's: 1 ms.
     pub get_budget: Duration,
-    /// Time for writing a batch. Nobody waits for it.
+    /// Time for writing a batch; at most a day. Nobody waits for it.
     pub put_budget: Duration,
     /// Larger values are not stored here. Too small: answers are computed again. Too large: one value holds up the
     /// others that share its connection.
@@ -70,9 +71,9 @@ impl Default for TierConfig {
 
 impl TierConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        not_zero("get_budget", self.get_budget)?;
-        not_zero("put_budget", self.put_budget)?;
-        positive("max_value_bytes", self.max_value_bytes)?;
+        time("get_budget", self.get_budget)?;
+        time("put_budget", self.put_budget)?;
+        size("max_value_bytes", self.max_value_bytes, usize::MAX)?;
         self.breaker.validate()
     }
 }
@@ -86,14 +87,15 @@ pub struct BreakerConfig {
     /// How long it stays open the first time; then one operation tries. Doubled each time the trial fails. Too short: a
     /// dead tier costs its budget often. Too long: a tier that is back stays unused.
     pub cool_down: Duration,
-    /// The longest it stays open.
+    /// The longest it stays open: at least `cool_down`, and at most a day.
     pub max_cool_down: Duration,
 }
 
 impl BreakerConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        positive("breaker.max_failures", self.max_failures as usize)?;
-        not_zero("breaker.cool_down", self.cool_down)?;
+        size("breaker.max_failures", self.max_failures as usize, usize::MAX)?;
+        time("breaker.cool_down", self.cool_down)?;
+        time("breaker.max_cool_down", self.max_cool_down)?;
         if self.max_cool_down >= self.cool_down {
             return Ok(());
         }
@@ -121,18 +123,54 @@ pub struct ConfigError {
     pub allowed: String,
 }
 
-pub(crate) fn positive(field: &'static str, value: usize) -> Result<(), ConfigError> {
-    if value > 0 {
-        return Ok(());
-    }
-    Err(ConfigError { field, value: value.to_string(), allowed: "at least 1".to_owned() })
+/// Operations or entries that wait in one place: some structures make room for all of them at once.
+pub(crate) const MAX_QUEUE_SIZE: usize = 1 << 20;
+/// Entries of one operation: all of them are held, and named in one statement.
+const MAX_BATCH_SIZE: usize = 1 << 16;
+/// The longest that anything waits for something. Sums and multiples of such times never overflow.
+const MAX_TIME: Duration = Duration::from_hours(24);
+/// The longest that an entry stays, where it does not stay for ever. Every store can count it.
+const MAX_TTL: Duration = Duration::from_hours(24 * 36_500);
+
+/// Refuses 0, and more than `max`.
+pub(crate) fn size(field: &'static str, value: usize, max: usize) -> Result<(), ConfigError> {
+    bounded(field, value, (1, "at least 1"), max)
 }
 
-pub(crate) fn not_zero(field: &'static str, value: Duration) -> Result<(), ConfigError> {
-    if !value.is_zero() {
+/// Refuses no time at all, and more than a day.
+pub(crate) fn time(field: &'static str, value: Duration) -> Result<(), ConfigError> {
+    bounded(field, value, (Duration::from_nanos(1), "longer than nothing"), MAX_TIME)
+}
+
+/// Refuses more than a day.
+pub(crate) fn time_or_none(field: &'static str, value: Duration) -> Result<(), ConfigError> {
+    bounded(field, value, (Duration::ZERO, "no time"), MAX_TIME)
+}
+
+/// Refuses less than a millisecond, the finest that Redis counts, and more than a day.
+pub(crate) fn lease(field: &'static str, value: Duration) -> Result<(), ConfigError> {
+    bounded(field, value, (Duration::from_millis(1), "at least 1ms"), MAX_TIME)
+}
+
+/// Refuses less than a millisecond, the finest that stores count, and more than any of them counts.
+pub(crate) fn ttl(field: &'static str, value: Duration) -> Result<(), ConfigError> {
+    bounded(field, value, (Duration::from_millis(1), "at least 1ms"), MAX_TTL)
+}
+
+fn bounded<V: PartialOrd + Copy + std::fmt::Debug>(
+    field: &'static str,
+    value: V,
+    (min, at_least_min): (V, &str),
+    max: V,
+) -> Result<(), ConfigError> {
+    let allowed = if value < min {
+        at_least_min.to_owned()
+    } else if value > max {
+        format!("at most {max:?}")
+    } else {
         return Ok(());
-    }
-    Err(ConfigError { field, value: format!("{value:?}"), allowed: "longer than nothing".to_owned() })
+    };
+    Err(ConfigError { field, value: format!("{value:?}"), allowed })
 }
 
 #[cfg(test)]
@@ -145,8 +183,17 @@ mod tests {
         assert_eq!(cache().validate(), Ok(()));
         let table = [
             (CacheConfig { max_queue_size: 0, ..cache() }, "max_queue_size is 0, but must be at least 1"),
+            (
+                CacheConfig { max_queue_size: (1 << 20) + 1, ..cache() },
+                "max_queue_size is 1048577, but must be at most 1048576",
+            ),
             (CacheConfig { max_queue_bytes: 0, ..cache() }, "max_queue_bytes is 0, but must be at least 1"),
             (CacheConfig { max_batch_size: 0, ..cache() }, "max_batch_size is 0, but must be at least 1"),
+            (CacheConfig { max_batch_size: 1 << 17, ..cache() }, "max_batch_size is 131072, but must be at most 65536"),
+            (
+                CacheConfig { negative_ttl: MAX_TTL + Duration::from_nanos(1), ..cache() },
+                "negative_ttl is 3153600000.000000001s, but must be at most 3153600000s",
+            ),
         ];
         for (config, message) in table {
             assert_eq!(config.validate().unwrap_err().to_string(), message);
@@ -157,6 +204,21 @@ mod tests {
         let impatient = BreakerConfig { cool_down: second, max_cool_down: second / 2, ..breaker() };
         let table = [
             (TierConfig { get_budget: Duration::ZERO, ..tier() }, "get_budget is 0ns, but must be longer than nothing"),
+            (
+                TierConfig { put_budget: Duration::MAX, ..tier() },
+                "put_budget is 18446744073709551615.999999999s, but must be at most 86400s",
+            ),
+            (
+                TierConfig {
+                    breaker: BreakerConfig { cool_down: 2 * MAX_TIME, max_cool_down: Duration::MAX, ..breaker() },
+                    ..tier()
+                },
+                "breaker.cool_down is 172800s, but must be at most 86400s",
+            ),
+            (
+                TierConfig { breaker: BreakerConfig { max_cool_down: 2 * MAX_TIME, ..breaker() }, ..tier() },
+                "breaker.max_cool_down is 172800s, but must be at most 86400s",
+            ),
             (
                 TierConfig { breaker: BreakerConfig { max_failures: 0, ..breaker() }, ..tier() },
                 "breaker.max_failures is 0, but must be at least 1",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use moka::sync::Cache;
 
-use crate::config::{ConfigError, positive};
-use crate::flight::{Boarded, Flights};
+use crate::config::{ConfigError, size};
+use crate::flight::{Boarded, Flights, Turn};
 use crate::stats::Counter;
 use crate::{Digest, Key};
 
@@ -31,7 +31,7 @@ use crate::{Digest, Key};
 /// ```
 pub struct FeatureCache<T, E> {
     features: Cache<Key, T>,
-    flights: Flights<Result<T, Arc<E>>>,
+    flights: Flights<Result<T, Arc<E>>, ()>,
     hits: Counter,
     misses: Counter,
     shared: Counter,
@@ -66,11 +66,11 @@ where
     /// # Errors
     /// [`ConfigError`] for a bound of zero.
     pub fn new(max_bytes: u64, weigh: impl Fn(&T) -> usize + Send + Sync + 'static) -> Result<Self, ConfigError> {
-        positive("max_bytes", usize::try_from(max_bytes).unwrap_or(usize::MAX))?;
+        size("max_bytes", usize::try_from(max_bytes).unwrap_or(usize::MAX), usize::MAX)?;
         let features = Cache::builder()
             .max_capacity(max_bytes)
             // What weighs 4 GiB or more counts as 4 GiB.
-            .weigher(move |_, feature| u32::try_from(weigh(feature) + Self::OVERHEAD).unwrap_or(u32::MAX))
+            .weigher(move |_, feature| u32::try_from(weigh(feature).saturating_add(Self::OVERHEAD)).unwrap_or(u32::MAX))
             .build();
         let (hits, misses, shared) = (Counter::default(), Counter::default(), Counter::default());
         Ok(Self { features, flights: Flights::new(), hits, misses, shared })
@@ -91,12 +91,15 @@ where
             self.hits.add(1);
             return Ok(feature);
         }
-        let lead = match self.flights.board(key).await {
-            Boarded::Landed(outcome) => {
-                self.shared.add(1);
-                return outcome;
-            }
-            Boarded::Leading(lead) => lead,
+        let lead = match self.flights.board(key, ()) {
+            Boarded::Leads(lead) => lead,
+            Boarded::Waits(waiting) => match waiting.turn().await {
+                Turn::Leads(lead) => lead,
+                Turn::Landed(outcome) => {
+                    self.shared.add(1);
+                    return outcome;
+                }
+            },
         };
         // A flight may have landed between the look above and this one's start.
         let outcome = if let Some(feature) = self.features.get(&key) {
@@ -106,7 +109,7 @@ where
             self.misses.add(1);
             prepare().await.inspect(|feature| self.features.insert(key, feature.clone())).map_err(Arc::new)
         };
-        lead.land(outcome.clone());
+        lead.land(&outcome);
         outcome
     }
 

@@ -1,228 +1,150 @@
 //! Single flight within the process: of those who want the same thing at the same time one works, the others wait.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::oneshot;
 
 use crate::Key;
 
-/// What is in flight.
-pub(crate) struct Flights<T> {
-    flights: Mutex<HashMap<Key, Listed<T>>>,
+/// Computations in flight, each with the callers that wait for it. `R` are a caller's terms; of two the greater is the better.
+pub(crate) struct Flights<T, R: Ord + Copy> {
+    listed: Arc<Mutex<Listed<T, R>>>,
 }
 
-struct Listed<T> {
-    flight: Arc<Flight<T>>,
-    /// Those who lead it or wait for it.
-    seats: usize,
+struct Listed<T, R: Ord + Copy> {
+    flights: HashMap<Key, Waiters<T, R>>,
+    next_number: u64,
 }
 
-struct Flight<T> {
-    outcome: OnceLock<T>,
-    /// Whoever has its only permit leads; closed when the outcome is there. It is fair: the next to lead is the one who has
-    /// waited longest.
-    lead: Semaphore,
+/// Callers that wait, the next to lead last: the one with the best terms, and among equals the one that came first.
+type Waiters<T, R> = BTreeMap<(R, Reverse<u64>), oneshot::Sender<Turn<T, R>>>;
+
+/// A place in a flight.
+pub(crate) enum Boarded<T, R: Ord + Copy> {
+    /// Nobody is at it: this caller works.
+    Leads(Lead<T, R>),
+    /// Another is at it.
+    Waits(Waiting<T, R>),
 }
 
-/// What somebody who wants something is to do.
-pub(crate) enum Boarded<'a, T> {
-    /// Work, and land the outcome. Whoever drops this without landing hands over to one of those who wait.
-    Leading(Lead<'a, T>),
-    /// Take this, which another has worked for.
+/// What comes to a caller that waits.
+pub(crate) enum Turn<T, R: Ord + Copy> {
+    /// Its turn to work, since the leader before it had no outcome for it.
+    Leads(Lead<T, R>),
+    /// The leader's outcome.
     Landed(T),
 }
 
-impl<T: Clone> Flights<T> {
+impl<T, R: Ord + Copy> Flights<T, R> {
     pub(crate) fn new() -> Self {
-        Self { flights: Mutex::new(HashMap::new()) }
+        Self { listed: Arc::new(Mutex::new(Listed { flights: HashMap::new(), next_number: 0 })) }
     }
 
-    /// Leads a flight for `key`, or waits for the one there is.
-    pub(crate) async fn board(&self, key: Key) -> Boarded<'_, T> {
-        let seat = self.seat(key);
-        // `Lead` gives the permit back.
-        let leads = seat.flight.lead.acquire().await.map(SemaphorePermit::forget).is_ok();
-        if leads {
-            return Boarded::Leading(Lead { seat });
-        }
-        Boarded::Landed(seat.flight.outcome.get().expect("closed after landing").clone())
-    }
-
-    fn seat(&self, key: Key) -> Seat<'_, T> {
-        let flight = || Arc::new(Flight { outcome: OnceLock::new(), lead: Semaphore::new(1) });
-        let mut flights = self.lock();
-        let listed = flights.entry(key).or_insert_with(|| Listed { flight: flight(), seats: 0 });
-        listed.seats += 1;
-        Seat { flights: self, key, flight: Arc::clone(&listed.flight) }
-    }
-}
-
-impl<T> Flights<T> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Listed<T>>> {
-        self.flights.lock().expect("no holder of this lock can panic")
-    }
-}
-
-/// The right and the duty to work.
-pub(crate) struct Lead<'a, T> {
-    seat: Seat<'a, T>,
-}
-
-impl<T> Lead<'_, T> {
-    /// Gives the outcome to all who wait.
-    pub(crate) fn land(self, outcome: T) {
-        let Seat { flights, key, flight } = &self.seat;
-        flight.outcome.set(outcome).ok();
-        // From here on a new one starts another flight.
-        flights.lock().remove(key);
-        flight.lead.close();
-    }
-}
-
-impl<T> Drop for Lead<'_, T> {
-    fn drop(&mut self) {
-        // To the next, unless it has landed.
-        self.seat.flight.lead.add_permits(1);
-    }
-}
-
-/// A place in a flight. The flight ends with the last of them, if it has not landed.
-struct Seat<'a, T> {
-    flights: &'a Flights<T>,
-    key: Key,
-    flight: Arc<Flight<T>>,
-}
-
-impl<T> Drop for Seat<'_, T> {
-    fn drop(&mut self) {
-        let mut flights = self.flights.lock();
-        // It is not listed any more if it has landed; then another may be under its key.
-        let Entry::Occupied(mut listed) = flights.entry(self.key) else { return };
-        if Arc::ptr_eq(&listed.get().flight, &self.flight) {
-            listed.get_mut().seats -= 1;
-            if listed.get().seats == 0 {
-                listed.remove();
+    /// Leads a flight for `key`, or joins the one there is. Does not wait, so that a caller may board several and work on those
+    /// that it leads before it waits for the others.
+    pub(crate) fn board(&self, key: Key, terms: R) -> Boarded<T, R> {
+        let mut listed = lock(&self.listed);
+        let number = Reverse(listed.next_number);
+        match listed.flights.entry(key) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(BTreeMap::new());
+                Boarded::Leads(Lead { listed: Arc::clone(&self.listed), key, in_flight: true })
+            }
+            Entry::Occupied(mut waiters) => {
+                let (turn, turned) = oneshot::channel();
+                waiters.get_mut().insert((terms, number), turn);
+                listed.next_number += 1;
+                Boarded::Waits(Waiting { listed: Arc::clone(&self.listed), key, place: (terms, number), turned })
             }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::task::Poll;
+fn lock<T, R: Ord + Copy>(listed: &Mutex<Listed<T, R>>) -> MutexGuard<'_, Listed<T, R>> {
+    listed.lock().expect("no holder of this lock can panic")
+}
 
-    use super::*;
+/// The right and the duty to work. Dropped without an outcome, it passes to the best of the callers that wait.
+pub(crate) struct Lead<T, R: Ord + Copy> {
+    listed: Arc<Mutex<Listed<T, R>>>,
+    key: Key,
+    in_flight: bool,
+}
 
-    fn key() -> Key {
-        Key::from_bytes([7; 32])
-    }
-
-    fn leads(boarded: Boarded<'_, u32>) -> Lead<'_, u32> {
-        match boarded {
-            Boarded::Leading(lead) => lead,
-            Boarded::Landed(outcome) => panic!("{outcome} landed"),
+impl<T: Clone, R: Ord + Copy> Lead<T, R> {
+    /// Gives the outcome to all that wait.
+    pub(crate) fn land(mut self, outcome: &T) {
+        self.in_flight = false;
+        // From here on a new caller starts another flight.
+        let waiters = lock(&self.listed).flights.remove(&self.key);
+        for turn in waiters.unwrap_or_default().into_values() {
+            turn.send(Turn::Landed(outcome.clone())).ok();
         }
     }
 
-    #[tokio::test]
-    async fn those_who_wait_get_what_lands_and_the_next_one_leads_again() {
-        let flights = Flights::new();
-        let lead = leads(flights.board(key()).await);
-        let (mut first, mut second) = (Box::pin(flights.board(key())), Box::pin(flights.board(key())));
-        assert!(matches!(polled_once(&mut first).await, Poll::Pending));
-        assert!(matches!(polled_once(&mut second).await, Poll::Pending));
-        lead.land(5);
-        assert!(matches!(first.await, Boarded::Landed(5)));
-        assert!(matches!(second.await, Boarded::Landed(5)));
-        leads(flights.board(key()).await);
-    }
-
-    #[tokio::test]
-    async fn a_leader_that_goes_away_hands_over_to_one_of_those_who_wait() {
-        let flights = Arc::new(Flights::new());
-        let lead = leads(flights.board(key()).await);
-        let (mut first, mut second) = (Box::pin(flights.board(key())), Box::pin(flights.board(key())));
-        assert!(polled_once(&mut first).await.is_pending());
-        assert!(polled_once(&mut second).await.is_pending());
-        drop(lead);
-        let Poll::Ready(boarded) = polled_once(&mut first).await else { panic!("the first leads now") };
-        assert!(polled_once(&mut second).await.is_pending());
-        leads(boarded).land(6);
-        assert!(matches!(second.await, Boarded::Landed(6)));
-    }
-
-    #[tokio::test]
-    async fn one_who_waits_no_longer_leaves_nothing_behind() {
-        let flights = Flights::<u32>::new();
-        let lead = leads(flights.board(key()).await);
-        let mut waiting = Box::pin(flights.board(key()));
-        assert!(polled_once(&mut waiting).await.is_pending());
-        drop(waiting);
-        lead.land(1);
-        assert!(flights.lock().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_flight_that_all_leave_is_forgotten() {
-        let flights = Flights::new();
-        let lead = leads(flights.board(key()).await);
-        let mut waiting = Box::pin(flights.board(key()));
-        assert!(polled_once(&mut waiting).await.is_pending());
-        drop(lead);
-        drop(waiting);
-        assert!(flights.lock().is_empty());
-    }
-
-    #[tokio::test]
-    async fn all_who_waited_when_the_leader_went_away_get_what_the_next_one_lands() {
-        let flights = Flights::new();
-        let lead = leads(flights.board(key()).await);
-        let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(flights.board(key()))).collect();
-        for waiting in &mut waiting {
-            assert!(polled_once(waiting).await.is_pending());
+    /// Gives the outcome to the callers whose terms it `concerns`, all at once. The lead passes to the best of the others, if
+    /// there are any.
+    pub(crate) fn land_where(self, outcome: &T, concerns: impl Fn(&R) -> bool) {
+        let concerned: Vec<_> = match lock(&self.listed).flights.get_mut(&self.key) {
+            Some(waiters) => waiters.extract_if(.., |(terms, _), _| concerns(terms)).map(|(_, turn)| turn).collect(),
+            None => Vec::new(),
+        };
+        for turn in concerned {
+            turn.send(Turn::Landed(outcome.clone())).ok();
         }
-        drop(lead);
-        // The next lands before the others have even noticed.
-        leads(waiting.remove(0).await).land(3);
-        for waiting in waiting {
-            assert!(matches!(waiting.await, Boarded::Landed(3)));
-        }
-        assert!(flights.lock().is_empty());
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn callers_that_come_and_go_leave_nothing_behind_and_none_waits_for_ever() {
-        let flights = Arc::new(Flights::new());
-        let callers = (0..2000_u64).map(|number| {
-            let flights = Arc::clone(&flights);
-            tokio::spawn(async move {
-                let work = async {
-                    if let Boarded::Leading(lead) = flights.board(Key::from_bytes([(number % 3) as u8; 32])).await {
-                        tokio::task::yield_now().await;
-                        // Some leave without an outcome, some land one.
-                        if number % 5 > 0 {
-                            lead.land(number);
-                        }
-                    }
-                };
-                // Some go away at once, some in the middle, most stay.
-                match number % 7 {
-                    0 => drop(tokio::time::timeout(std::time::Duration::ZERO, work).await),
-                    1 => drop(tokio::time::timeout(std::time::Duration::from_micros(50), work).await),
-                    _ => work.await,
-                }
-            })
-        });
-        for caller in callers.collect::<Vec<_>>() {
-            caller.await.unwrap();
-        }
-        assert!(flights.lock().is_empty());
-    }
-
-    /// Polls once.
-    async fn polled_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-        std::future::poll_fn(|context| Poll::Ready(std::pin::Pin::new(&mut *future).poll(context))).await
     }
 }
+
+impl<T, R: Ord + Copy> Drop for Lead<T, R> {
+    fn drop(&mut self) {
+        while self.in_flight {
+            let next = {
+                let mut listed = lock(&self.listed);
+                let next = listed.flights.get_mut(&self.key).and_then(BTreeMap::pop_last);
+                if next.is_none() {
+                    listed.flights.remove(&self.key);
+                }
+                next
+            };
+            self.in_flight = false;
+            let Some((_, turn)) = next else { return };
+            let heir = Self { listed: Arc::clone(&self.listed), key: self.key, in_flight: true };
+            if let Err(Turn::Leads(mut heir)) = turn.send(Turn::Leads(heir)) {
+                // That caller went away in this moment: the next one leads.
+                heir.in_flight = false;
+                self.in_flight = true;
+            }
+        }
+    }
+}
+
+/// A caller that waits for another's outcome. Dropped, it leaves the flight.
+pub(crate) struct Waiting<T, R: Ord + Copy> {
+    listed: Arc<Mutex<Listed<T, R>>>,
+    key: Key,
+    place: (R, Reverse<u64>),
+    turned: oneshot::Receiver<Turn<T, R>>,
+}
+
+impl<T, R: Ord + Copy> Waiting<T, R> {
+    pub(crate) async fn turn(mut self) -> Turn<T, R> {
+        (&mut self.turned).await.expect("a flight with a caller that waits lands or passes the lead on")
+    }
+}
+
+impl<T, R: Ord + Copy> Drop for Waiting<T, R> {
+    fn drop(&mut self) {
+        // After its turn it is not listed; another flight under the same key has other numbers. A lead that came to it in this
+        // moment is dropped with the receiver, and passes on.
+        let mut listed = lock(&self.listed);
+        if let Some(waiters) = listed.flights.get_mut(&self.key) {
+            waiters.remove(&self.place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

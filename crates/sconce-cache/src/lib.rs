@@ -37,7 +37,7 @@
 //!
 //! # The path of one lookup
 //! [`Cache::get_or_compute`] → memory ([`MemoryTier`], on the caller) → bad inputs remembered → one caller of those who want the
-//! same leads, the others wait (`flight.rs`) → each tier below, within its budget and if its breaker lets it (`guard.rs`) → what
+//! same leads, the others wait (`claim.rs`, `flight.rs`; whom a failure concerns, their [`Terms`] say) → each tier below, within its budget and if its breaker lets it (`guard.rs`) → what
 //! is found is stored in the tiers above; else, where replicas share a lock, take it or wait for the replica that has it
 //! (`replica.rs`) → compute → memory at once, the other tiers behind, through a bounded queue each (`behind.rs`).
 //!
@@ -52,6 +52,7 @@ mod behind;
 mod breaker;
 mod builder;
 mod cache;
+mod claim;
 mod config;
 mod dtype;
 mod feature;
@@ -69,6 +70,7 @@ mod replica;
 mod sqlite;
 mod stats;
 mod stored;
+mod terms;
 mod tier;
 mod value;
 
@@ -76,6 +78,7 @@ pub use answer::{Answer, DeadlineExceeded, Failure, Source};
 pub use breaker::BreakerState;
 pub use builder::{BuildError, CacheBuilder};
 pub use cache::Cache;
+pub use claim::{Claim, Follower, Leader, Turn};
 pub use config::{BreakerConfig, CacheConfig, ConfigError, TierConfig};
 pub use dtype::Dtype;
 pub use feature::{FeatureCache, FeatureStats};
@@ -91,5 +94,6 @@ pub use replica::{Leases, ReplicaConfig, Token};
 pub use sqlite::{SqliteConfig, SqliteOpenError, SqliteReader, SqliteTier};
 pub use stats::{CacheStats, LATENCY_BUCKETS, Latency, Lost, OperationStats, TierStats};
 pub use stored::{Cursor, Purge, Scanned, StoredTier, Usage};
+pub use terms::Terms;
 pub use tier::{Found, Tier, TierError, TierFuture};
 pub use value::{Corrupt, Tensor, Value, ValueError};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::config::{ConfigError, not_zero, positive};
+use crate::config::{ConfigError, size, ttl};
 use crate::stats::{Counter, TierStats};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
@@ -18,8 +18,8 @@ pub struct MemoryConfig {
     /// Bytes of memory, keys and overhead included. Too small: values leave before they are asked for again. Too large:
     /// the process runs out of memory.
     pub max_bytes: u64,
-    /// How long a value stays. Keys name everything an answer depends on, so a value does not go stale; this only gives
-    /// back memory.
+    /// How long a value stays: 1 ms to 100 years. Keys name everything an answer depends on, so a value does not go stale;
+    /// this only gives back memory.
     pub ttl: Duration,
 }
 
@@ -53,8 +53,8 @@ impl MemoryTier {
     /// # Errors
     /// [`ConfigError`] names the field that is out of bounds.
     pub fn new(config: &MemoryConfig) -> Result<Self, ConfigError> {
-        positive("max_bytes", usize::try_from(config.max_bytes).unwrap_or(usize::MAX))?;
-        not_zero("ttl", config.ttl)?;
+        size("max_bytes", usize::try_from(config.max_bytes).unwrap_or(usize::MAX), usize::MAX)?;
+        ttl("ttl", config.ttl)?;
         let values = Cache::builder()
             .max_capacity(config.max_bytes)
             .time_to_live(config.ttl)

@@ -11,7 +11,7 @@ use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, P
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
-use crate::config::{ConfigError, not_zero, positive};
+use crate::config::{ConfigError, size, time, ttl};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
 
@@ -43,18 +43,21 @@ const SWEEP: &str = "
     )
 ";
 
+/// More than any Postgres serves well.
+const MAX_CONNECTIONS: usize = 4096;
+
 /// Where the Postgres is and how many connections it gives.
 #[derive(Clone)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`, or `key=value` pairs as libpq takes them. Connections are not
     /// encrypted: use it within a private network or through a proxy that encrypts.
     pub address: String,
-    /// How long an entry stays; for ever where there is none. Nothing else bounds the table: its disk is the
+    /// How long an entry stays, 1 ms to 100 years; for ever where there is none. Nothing else bounds the table: its disk is the
     /// database's business.
     pub ttl: Option<Duration>,
-    /// Connections. Too few: lookups wait for each other. Too many: other clients of the database find none.
+    /// Connections; at most 4,096. Too few: lookups wait for each other. Too many: other clients of the database find none.
     pub max_connections: usize,
-    /// How long connecting, and waiting for a free connection, may take.
+    /// How long connecting, and waiting for a free connection, may take; at most a day.
     pub connect_timeout: Duration,
 }
 
@@ -101,8 +104,9 @@ impl PostgresTier {
     /// # Errors
     /// [`PostgresOpenError`] where the configuration cannot be right.
     pub fn open(config: &PostgresConfig) -> Result<Self, PostgresOpenError> {
-        positive("max_connections", config.max_connections)?;
-        not_zero("connect_timeout", config.connect_timeout)?;
+        size("max_connections", config.max_connections, MAX_CONNECTIONS)?;
+        time("connect_timeout", config.connect_timeout)?;
+        config.ttl.map_or(Ok(()), |time| ttl("ttl", time))?;
         let mut address = Config::from_str(&config.address).map_err(PostgresOpenError::Address)?;
         address.connect_timeout(config.connect_timeout);
         // A peer that is gone without a word is noticed.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, RedisError};
 
-use crate::config::{ConfigError, not_zero};
+use crate::config::{ConfigError, time, ttl};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
 
@@ -23,13 +23,14 @@ pub struct RedisConfig {
     pub url: String,
     /// Comes before each key, so that several services can share a Redis.
     pub prefix: String,
-    /// How long an entry stays. Too short: it is computed again. Too long: memory is spent on what nobody asks for.
+    /// How long an entry stays: 1 ms to 100 years. Too short: it is computed again. Too long: memory is spent on what nobody
+    /// asks for.
     pub ttl: Duration,
     /// By how much of `ttl` entries may leave earlier, 0 to 1: what was stored in one burst does not expire in one burst.
     pub ttl_jitter: f64,
-    /// How long connecting may take.
+    /// How long connecting may take; at most a day.
     pub connect_timeout: Duration,
-    /// How long an operation may take, where no stack gives it a shorter budget.
+    /// How long an operation may take, where no stack gives it a shorter budget; at most a day.
     pub timeout: Duration,
     /// For `rediss://`: the certificate of the authority to trust, in PEM, instead of the public ones.
     pub root_certificate: Option<Vec<u8>>,
@@ -51,12 +52,9 @@ impl RedisConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        not_zero("connect_timeout", self.connect_timeout)?;
-        not_zero("timeout", self.timeout)?;
-        if self.ttl < Duration::from_millis(1) {
-            let allowed = "at least 1ms".to_owned();
-            return Err(ConfigError { field: "ttl", value: format!("{:?}", self.ttl), allowed });
-        }
+        time("connect_timeout", self.connect_timeout)?;
+        time("timeout", self.timeout)?;
+        ttl("ttl", self.ttl)?;
         if !(0.0..=1.0).contains(&self.ttl_jitter) {
             let allowed = "between 0 and 1".to_owned();
             return Err(ConfigError { field: "ttl_jitter", value: self.ttl_jitter.to_string(), allowed });
@@ -235,6 +233,10 @@ mod tests {
         assert_eq!(message(config), "ttl_jitter is 1.5, but must be between 0 and 1");
         let config = RedisConfig { ttl: Duration::ZERO, ..good() };
         assert_eq!(message(config), "ttl is 0ns, but must be at least 1ms");
+        let config = RedisConfig { ttl: Duration::MAX, ttl_jitter: 0.0, ..good() };
+        assert!(message(config).ends_with("but must be at most 3153600000s"));
+        let config = RedisConfig { timeout: Duration::MAX, ..good() };
+        assert!(message(config).ends_with("but must be at most 86400s"));
         assert!(message(RedisConfig::new("postgres://localhost")).starts_with("not an address of a Redis: "));
     }
 

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use crate::Key;
 use crate::breaker::{Breaker, Outcome, Pass};
-use crate::config::{BreakerConfig, ConfigError, not_zero};
+use crate::config::{BreakerConfig, ConfigError, lease, time, time_or_none};
 use crate::tier::{TierError, TierFuture};
 
 /// Tells one holder of a lock from the next.
@@ -30,16 +30,16 @@ pub trait Leases: Send + Sync + 'static {
 /// How replicas wait for each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaConfig {
-    /// How long a replica may take to compute and store before another may start. Too short: work is done twice. Too
-    /// long: after a crash, waiting replicas wait in vain, up to `max_wait`.
+    /// How long a replica may take to compute and store before another may start: 1 ms to a day. Too short: work is done
+    /// twice. Too long: after a crash, waiting replicas wait in vain, up to `max_wait`.
     pub lease: Duration,
     /// How long a replica waits for another's result; then it computes. Choose about the time that computing takes: more
-    /// can only lose.
+    /// can only lose. Nothing to a day.
     pub max_wait: Duration,
-    /// Between the first two looks; later pauses double, up to ten times this. Too short: Redis is asked too often. Too
-    /// long: a result that is there is not seen.
+    /// Between the first two looks; later pauses double, up to ten times this. At most a day. Too short: Redis is asked too
+    /// often. Too long: a result that is there is not seen.
     pub poll: Duration,
-    /// Time for taking the lock; after it the replica computes without.
+    /// Time for taking the lock, at most a day; after it the replica computes without.
     pub budget: Duration,
     /// When locks are no longer tried, so that a dead Redis costs `budget` only a few times.
     pub breaker: BreakerConfig,
@@ -60,9 +60,10 @@ impl Default for ReplicaConfig {
 
 impl ReplicaConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        not_zero("lease", self.lease)?;
-        not_zero("poll", self.poll)?;
-        not_zero("budget", self.budget)?;
+        lease("lease", self.lease)?;
+        time_or_none("max_wait", self.max_wait)?;
+        time("poll", self.poll)?;
+        time("budget", self.budget)?;
         self.breaker.validate()
     }
 }

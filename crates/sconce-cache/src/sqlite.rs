@@ -11,7 +11,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
-use crate::config::{ConfigError, positive};
+use crate::config::{ConfigError, MAX_QUEUE_SIZE, size, ttl};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
 
@@ -27,23 +27,26 @@ use writer::{PutJob, WriteJob, Writer};
 /// Something that a thread does with its connection.
 type Call = Box<dyn FnOnce(&Connection) + Send>;
 
+/// Each is a thread with a connection.
+const MAX_READERS: usize = 256;
+
 /// Bounds of [`SqliteTier`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteConfig {
     /// The file; made if it is not there. Beside it lie two more, with `-wal` and `-shm` at the end of their names.
     pub path: PathBuf,
-    /// How long an entry stays; for ever where there is none. Keys name everything an answer depends on, so a
+    /// How long an entry stays, 1 ms to 100 years; for ever where there is none. Keys name everything an answer depends on, so a
     /// precomputed result does not go stale.
     pub ttl: Option<Duration>,
     /// Bytes of the file; then writes fail with [`TierError::Full`] and reads go on. Besides it the write-ahead log takes
-    /// up to 64 MiB. At least 1 MiB.
+    /// up to 64 MiB. At least 1 MiB; SQLite itself stops at 32 TiB.
     pub max_bytes: u64,
     /// Bytes of the file that are mapped into memory, so that a read copies nothing but its value. Smaller than the file:
-    /// the rest goes through read calls.
+    /// the rest goes through read calls. SQLite maps 2 GiB at most.
     pub mmap_bytes: u64,
-    /// Threads that read. More than one only helps where the file does not fit into memory.
+    /// Threads that read; at most 256. More than one only helps where the file does not fit into memory.
     pub readers: usize,
-    /// Operations that wait for the threads; then lookups fail with [`TierError::Busy`]. Too small: bursts are not looked
+    /// Operations that wait for the threads, at most 1,048,576; then lookups fail with [`TierError::Busy`]. Too small: bursts are not looked
     /// up. Too large: a disk that hangs collects them.
     pub max_queue_size: usize,
 }
@@ -67,8 +70,9 @@ impl SqliteConfig {
             let (field, value) = ("max_bytes", self.max_bytes.to_string());
             return Err(ConfigError { field, value, allowed: "at least 1048576".to_owned() });
         }
-        positive("readers", self.readers)?;
-        positive("max_queue_size", self.max_queue_size)
+        self.ttl.map_or(Ok(()), |time| ttl("ttl", time))?;
+        size("readers", self.readers, MAX_READERS)?;
+        size("max_queue_size", self.max_queue_size, MAX_QUEUE_SIZE)
     }
 }
 

@@ -9,8 +9,9 @@ pub trait StoredTier: Tier {
     /// Counts what it holds. Reads all of it where the store keeps no count.
     fn usage(&self) -> TierFuture<'_, Result<Usage, TierError>>;
 
-    /// At most about `max` entries from where an earlier scan ended ([`Scanned::next`]), or from the beginning. Entries that were
-    /// there before the first scan and still are after the last are seen, each once or (Redis) more often.
+    /// At most about `max` entries (one where it is 0) from where an earlier scan ended ([`Scanned::next`]), or from the
+    /// beginning. Entries that were there before the first scan and still are after the last are seen, each once or (Redis) more
+    /// often.
     fn scan(&self, from: Option<Cursor>, max: usize) -> TierFuture<'_, Result<Scanned, TierError>>;
 
     /// Deletes, and gives the number of entries that were deleted.
@@ -72,6 +73,12 @@ pub(crate) enum Position {
 #[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
 pub(crate) fn foreign_cursor() -> TierError {
     TierError::unavailable("the scan was begun on a tier of another kind")
+}
+
+/// `max` of a scan, as every store can count it.
+#[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
+pub(crate) fn scan_limit(max: usize) -> u32 {
+    u32::try_from(max).unwrap_or(u32::MAX).clamp(1, 1 << 31)
 }
 
 impl Scanned {

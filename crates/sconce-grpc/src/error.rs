@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{InferError, QueueError, UnknownModel};
+use sconce::{InferError, InferManyError, QueueError, UnknownModel};
 
 /// A request that gets an error in place of an answer. A message repeats an [`excerpt`] of what was sent at most.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +97,15 @@ pub(crate) enum RequestError {
     HeldBack { by: Duration, error: Box<Self> },
     #[error("item {index}: {source}")]
     Item { index: usize, source: InferError },
+}
+
+impl From<InferManyError> for RequestError {
+    fn from(InferManyError { index, source }: InferManyError) -> Self {
+        match index {
+            Some(index) => Self::Item { index, source },
+            None => Self::Refused { source },
+        }
+    }
 }
 
 /// The time after which a request may come back for which there was no room beside others.

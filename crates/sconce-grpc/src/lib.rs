@@ -60,7 +60,8 @@
 //! `transport` serves the connection → the interceptor `deadline` notes when the request came → `metered` counts its bytes as
 //! they arrive → `inference` decodes it, once `measure` has told what that takes → `service` reads `parameters` → `outputs` checks
 //! what is asked for → `decode` (`elements`) cuts the tensor into items → [`Model::refusal`](sconce::Model::refusal), before anything
-//! is tokenised → [`Model::try_infer`](sconce::Model::try_infer) each, all at once → `outputs` joins the answers into tensors. An
+//! is tokenised → [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits
+//! all items or none → `outputs` joins the answers into tensors. An
 //! error on the way becomes a status in `status`.
 //!
 //! # What a stranger can take

@@ -99,9 +99,10 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Bytes that models may take on a device; unset: nine tenths of what is free on a GPU, and no bound on the CPU. The model that was
-    /// used longest ago leaves when another does not fit, and is loaded again when it is asked for. Too small: models are loaded
-    /// again and again. Too large: the device runs out of memory, batches are halved, and models fall back to the CPU.
+    /// Bytes that models may take on a device; unset: nine tenths of what is free on a GPU, and no bound on the CPU. Counted are the
+    /// weights, and the heaviest batch for each batch that may run at the same time: one on a GPU, on the CPU one for each model or as
+    /// many as [`cpu_devices`](Self::cpu_devices). The model that was used longest ago leaves when another does not fit, and is loaded
+    /// again when it is asked for. Too small: models are loaded again and again. Too large: the device runs out of memory, batches are halved, and models fall back to the CPU.
     #[must_use]
     pub fn device_memory(mut self, device: DeviceName, max_bytes: NonZeroU64) -> Self {
         self.max_device_memory.insert(device, max_bytes.get());
@@ -134,8 +135,8 @@ impl RuntimeBuilder {
     }
 
     /// Keeps answers, and computes what is asked for several times at once only once. Models that a [`ModelSource`] excepts, and
-    /// requests that are [`uncached`](crate::Request::uncached), go past it. To be given within a tokio runtime if callers that
-    /// block are to use it, too.
+    /// requests that are [`uncached`](crate::Request::uncached), go past it. If callers that block are to use it, too,
+    /// [`build`](Self::build) within a tokio runtime.
     #[must_use]
     pub fn cache(mut self, cache: impl Into<Arc<AnswerCache>>) -> Self {
         self.cache = Some(cache.into());
@@ -239,10 +240,11 @@ impl RuntimeBuilder {
         shared: &Shared,
     ) -> Result<Placed, BuildError> {
         let ModelSource { directory, cached, cross_precision, .. } = source;
-        let Settled { signature, processor, settings, places, .. } = settled;
+        let Settled { signature, processor, settings, files, places, .. } = settled;
         let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
         let files = if answers.is_some() || shared.features.is_some() {
-            Some(FileDigests::read(&directory, &settings.model)?)
+            let digests = FileDigests::of(files, &settings.model);
+            Some(digests.map_err(|source| BuildError::Digest { directory: directory.clone(), source })?)
         } else {
             None
         };

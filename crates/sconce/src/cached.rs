@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 pub(crate) use files::FileDigests;
 pub(crate) use keys::{AnswerKeys, FeatureKeys, Keys};
 
-use crate::{InferError, Timing};
+use crate::{InferError, RequestTerms, Timing};
 
 /// Tiers of cache for the answers of a runtime's models, made by [`Cache::builder`].
 ///
@@ -35,7 +35,7 @@ use crate::{InferError, Timing};
 /// # Ok(())
 /// # }
 /// ```
-pub type AnswerCache = Cache<InferError>;
+pub type AnswerCache = Cache<InferError, RequestTerms>;
 
 /// Where an [`Answer`](crate::Answer) came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,6 +45,16 @@ pub(crate) enum LaneKey {
     Other(DeviceName),
 }
 
+impl LaneKey {
+    /// Its number among the threads that run batches of the same device at the same time: a GPU has one.
+    pub(crate) fn thread_of_device(self) -> usize {
+        match self {
+            Self::Cpu(at) => at,
+            Self::Other(_) => 0,
+        }
+    }
+}
+
 /// A device that a model may be put on, or one that is there and cannot be used.
 #[derive(Clone)]
 pub(crate) struct Open {

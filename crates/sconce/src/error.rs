@@ -25,6 +25,26 @@ pub enum InferError {
     },
 }
 
+/// Why items that were to be answered together got no answers.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}{source}", index.map_or_else(String::new, |index| format!("item {index}: ")))]
+pub struct InferManyError {
+    /// The item that has no answer, counted from 0; `None` if all were refused together.
+    pub index: Option<usize>,
+    /// Why.
+    pub source: InferError,
+}
+
+impl InferManyError {
+    pub(crate) fn of_item(index: usize, source: InferError) -> Self {
+        Self { index: Some(index), source }
+    }
+
+    pub(crate) fn of_all(source: InferError) -> Self {
+        Self { index: None, source }
+    }
+}
+
 /// A name that no model of the runtime has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no model is named '{}'; known are: {}", excerpt(name), known.join(", "))]

@@ -31,10 +31,12 @@
 //! A model family is one file in `models/src/`, listed in [`Registry`]. A rule of batching belongs to `sconce-batch`.
 //! This crate ties them together and holds no algorithm of its own.
 
+mod answering;
 mod builder;
 mod cached;
 mod devices;
 mod error;
+mod many;
 mod memory;
 mod model;
 pub mod placement;
@@ -45,16 +47,18 @@ mod request;
 mod runtime;
 mod seat;
 mod source;
+mod terms;
 
 pub use builder::RuntimeBuilder;
 pub use cached::{AnswerCache, AnswerSource};
 pub use devices::Accelerator;
-pub use error::{BuildError, InferError, UnknownModel};
+pub use error::{BuildError, InferError, InferManyError, UnknownModel};
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
-pub use request::{Answer, Request, Timing};
+pub use request::{Answer, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
+pub use terms::RequestTerms;
 
 /// What an [`AnswerCache`] is made of.
 pub use sconce_cache as cache;

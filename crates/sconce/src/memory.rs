@@ -2,6 +2,7 @@
 //!
 //! [`Ledger`] decides and is pure; [`DeviceMemory`] locks and waits. A model that is asked for comes back by itself.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::seat::NetworkSlot;
@@ -29,7 +30,7 @@ pub(crate) struct TooLarge {
 
 impl DeviceMemory {
     pub(crate) fn new(max_bytes: u64) -> Self {
-        let ledger = Ledger { max_bytes, tenants: Vec::new(), clock: 0 };
+        let ledger = Ledger { max_bytes, tenants: Vec::new(), line: VecDeque::new(), clock: 0 };
         Self { state: Mutex::new(State { ledger, slots: Vec::new() }), changed: Condvar::new() }
     }
 
@@ -42,13 +43,16 @@ impl DeviceMemory {
     }
 
     /// Makes room for a model that is about to run; others leave for it, but none that runs. Blocks until those that are in the way
-    /// have run. Says whether the model is in memory already.
+    /// have run, and those that came before are in. Says whether the model is in memory already.
     pub(crate) fn enter(&self, tenant: usize) -> Entered {
         let mut state = self.lock();
         loop {
             match state.ledger.enter(tenant) {
-                Admission::Present => return Entered::Present,
-                Admission::Room => return Entered::Room,
+                admission @ (Admission::Present | Admission::Room) => {
+                    // The next in the line may have been waiting for this one to be in.
+                    self.changed.notify_all();
+                    return if admission == Admission::Present { Entered::Present } else { Entered::Room };
+                }
                 Admission::Unload(other) => {
                     let slot = Arc::clone(&state.slots[other]);
                     // Its memory has to be free before anything takes its place, and nobody may see it half gone.
@@ -84,15 +88,21 @@ pub(crate) enum Entered {
 pub(crate) struct Needs {
     /// For its weights, as long as it is loaded.
     pub(crate) weights: u64,
-    /// For its heaviest batch, as long as that runs. Counted once for all models: what one gives back the next one takes.
+    /// For its heaviest batch, as long as that runs. Models that take turns on one thread of the device need it once: what one gives
+    /// back the next one takes.
     pub(crate) batch: u64,
+    /// The thread of the device on which its batches run.
+    pub(crate) thread: usize,
 }
 
-/// Who is in memory.
+/// The models in memory, and those that wait to be.
 #[derive(Debug)]
 struct Ledger {
     max_bytes: u64,
     tenants: Vec<Tenant>,
+    /// Models that wait for room, the first to come first. Others wait behind them even if they are in memory: without that two
+    /// busy models would never let in a third.
+    line: VecDeque<usize>,
     clock: u64,
 }
 
@@ -113,7 +123,7 @@ enum Admission {
     Room,
     /// This one has to leave, and has; ask again.
     Unload(usize),
-    /// All that could leave are running.
+    /// All that could leave are running, or others wait already.
     Wait,
 }
 
@@ -128,6 +138,9 @@ impl Ledger {
     }
 
     fn enter(&mut self, tenant: usize) -> Admission {
+        if self.line.front().is_some_and(|first| *first != tenant) {
+            return self.wait(tenant);
+        }
         if !self.tenants[tenant].present && self.bytes_with(tenant) > self.max_bytes {
             let idle = |at: &usize| self.tenants[*at].present && !self.tenants[*at].running;
             let oldest = (0..self.tenants.len()).filter(idle).min_by_key(|at| self.tenants[*at].last_used);
@@ -136,9 +149,10 @@ impl Ledger {
                     self.tenants[oldest].present = false;
                     Admission::Unload(oldest)
                 }
-                None => Admission::Wait,
+                None => self.wait(tenant),
             };
         }
+        self.line.pop_front_if(|first| *first == tenant);
         self.clock += 1;
         let last_used = self.clock;
         let entering = &mut self.tenants[tenant];
@@ -147,16 +161,29 @@ impl Ledger {
         if was_present { Admission::Present } else { Admission::Room }
     }
 
+    fn wait(&mut self, tenant: usize) -> Admission {
+        if !self.line.contains(&tenant) {
+            self.line.push_back(tenant);
+        }
+        Admission::Wait
+    }
+
     fn leave(&mut self, tenant: usize, stays: bool) {
         (self.tenants[tenant].running, self.tenants[tenant].present) = (false, stays);
     }
 
-    /// What all that are in memory need together with one that comes.
+    /// What all that are in memory need together with one that comes: their weights, and the heaviest batch of each thread, for
+    /// threads run their batches at the same time.
     fn bytes_with(&self, tenant: usize) -> u64 {
-        let there =
-            self.tenants.iter().enumerate().filter(|(at, it)| it.present || *at == tenant).map(|(_, it)| it.needs);
-        let weights = there.clone().map(|needs| needs.weights).fold(0, u64::saturating_add);
-        weights.saturating_add(there.map(|needs| needs.batch).max().unwrap_or_default())
+        let (mut weights, mut batches) = (0_u64, BTreeMap::<usize, u64>::new());
+        for (at, Tenant { needs, present, .. }) in self.tenants.iter().enumerate() {
+            if *present || at == tenant {
+                weights = weights.saturating_add(needs.weights);
+                let heaviest = batches.entry(needs.thread).or_default();
+                *heaviest = needs.batch.max(*heaviest);
+            }
+        }
+        batches.into_values().fold(weights, u64::saturating_add)
     }
 }
 
@@ -164,10 +191,16 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    /// Models that take turns on one thread, by the bytes of their weights and batches.
     fn ledger(max_bytes: u64, tenants: &[(u64, u64)]) -> Ledger {
-        let mut ledger = Ledger { max_bytes, tenants: Vec::new(), clock: 0 };
-        for &(weights, batch) in tenants {
-            ledger.add(Needs { weights, batch }).unwrap();
+        threaded(max_bytes, &tenants.iter().map(|(weights, batch)| (*weights, *batch, 0)).collect::<Vec<_>>())
+    }
+
+    /// As `ledger`, each with its thread.
+    fn threaded(max_bytes: u64, tenants: &[(u64, u64, usize)]) -> Ledger {
+        let mut ledger = Ledger { max_bytes, tenants: Vec::new(), line: VecDeque::new(), clock: 0 };
+        for &(weights, batch, thread) in tenants {
+            ledger.add(Needs { weights, batch, thread }).unwrap();
         }
         ledger
     }
@@ -208,6 +241,39 @@ mod tests {
     }
 
     #[test]
+    fn as_many_batches_count_as_threads_run_at_the_same_time() {
+        let mut apart = threaded(100, &[(20, 30, 0), (20, 40, 1)]);
+        assert_eq!(run(&mut apart, 0), [Admission::Room]);
+        assert_eq!(run(&mut apart, 1), [Admission::Unload(0), Admission::Room], "20 + 20 + 30 + 40 do not fit");
+        let mut taking_turns = threaded(100, &[(20, 30, 0), (20, 40, 0)]);
+        assert_eq!(run(&mut taking_turns, 0), [Admission::Room]);
+        assert_eq!(run(&mut taking_turns, 1), [Admission::Room], "20 + 20 + 40 do");
+        let mut two_threads = threaded(100, &[(10, 30, 0), (10, 40, 1), (10, 20, 0)]);
+        for tenant in 0..3 {
+            assert_eq!(run(&mut two_threads, tenant), [Admission::Room], "30 + 30 + 40 fit to the byte");
+        }
+        let mut vast = threaded(u64::MAX, &[(u64::MAX, 0, 0), (u64::MAX, 0, 1)]);
+        assert_eq!(run(&mut vast, 0), [Admission::Room]);
+        assert_eq!(run(&mut vast, 1), [Admission::Room], "what cannot be counted counts as the most there is");
+    }
+
+    #[test]
+    fn who_waits_for_room_is_let_in_before_others_run_again() {
+        let mut ledger = threaded(100, &[(40, 0, 0), (40, 0, 1), (40, 0, 2)]);
+        assert_eq!(ledger.enter(0), Admission::Room);
+        assert_eq!(ledger.enter(1), Admission::Room);
+        assert_eq!(ledger.enter(2), Admission::Wait, "both of the others run");
+        ledger.leave(0, true);
+        assert_eq!(ledger.enter(0), Admission::Wait, "2 came before");
+        assert_eq!(ledger.enter(2), Admission::Unload(0));
+        assert_eq!(ledger.enter(2), Admission::Room);
+        assert_eq!(ledger.enter(0), Admission::Wait, "1 and 2 run");
+        ledger.leave(1, true);
+        assert_eq!(ledger.enter(0), Admission::Unload(1));
+        assert_eq!(ledger.enter(0), Admission::Room);
+    }
+
+    #[test]
     fn one_that_could_not_be_loaded_takes_no_room() {
         let mut ledger = ledger(100, &[(60, 0), (60, 0)]);
         assert_eq!(ledger.enter(0), Admission::Room);
@@ -217,7 +283,7 @@ mod tests {
 
     #[test]
     fn one_that_can_never_fit_is_refused_at_once() {
-        let refused = ledger(100, &[]).add(Needs { weights: 90, batch: 11 });
+        let refused = ledger(100, &[]).add(Needs { weights: 90, batch: 11, thread: 0 });
         assert_eq!(refused, Err(TooLarge { needed: 101, max: 100 }));
     }
 }

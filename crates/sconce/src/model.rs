@@ -2,48 +2,50 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sconce_batch::{
-    BatcherConfig, Completion, CostModel, Depth, DeviceState, Error as QueueError, Line, Priority, Queue, Role, Stats,
-    Terms,
-};
-use sconce_cache::{CrossPrecision, Failure, Value};
-use sconce_models::{Demand, DeviceName, Prepared, Processor, Settings, Signature};
+use sconce_batch::{BatcherConfig, CostModel, Depth, DeviceState, Line, Priority, Queue, Role, Stats, Terms};
+use sconce_cache::CrossPrecision;
+use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature};
 
-use crate::cached::{AnswerKeys, Computed, FileDigests, Keys, ModelCache};
+use crate::cached::{AnswerKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
 use crate::placement::Decision;
 use crate::placing::{Place, Settled};
-use crate::prepare::{Preparation, caught};
+use crate::prepare::Preparation;
 use crate::seat::{NetworkSlot, Seat};
-use crate::{Answer, AnswerSource, BuildError, InferError, Request, Timing};
+use crate::terms::{WhenFull, deadline};
+use crate::{Answer, BuildError, InferError, Request};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and device.
 #[derive(Clone)]
 pub struct Model {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     name: String,
     directory: PathBuf,
-    signature: Signature,
+    pub(crate) signature: Signature,
     settings: Settings,
-    batching: BatcherConfig,
+    files: ModelFiles,
+    pub(crate) batching: BatcherConfig,
     load_time: Duration,
-    processor: Arc<dyn Processor>,
-    preparation: Preparation,
-    cache: Option<ModelCache>,
+    pub(crate) processor: Arc<dyn Processor>,
+    pub(crate) preparation: Preparation,
+    pub(crate) cache: Option<ModelCache>,
     decision: Decision,
     /// In the order of the queue's.
-    devices: Vec<OnDevice>,
-    queue: Queue<Seat>,
+    pub(crate) devices: Vec<OnDevice>,
+    pub(crate) queue: Queue<Seat>,
+    /// Since the runtime began to shut down.
+    pub(crate) closed: AtomicBool,
 }
 
 /// What is known of a model on one of its devices.
-struct OnDevice {
-    name: DeviceName,
+pub(crate) struct OnDevice {
+    pub(crate) name: DeviceName,
     role: Role,
     demand: Demand,
     estimate: Option<Line>,
@@ -80,17 +82,10 @@ pub(crate) struct Placed {
     pub(crate) cache: Option<ModelCache>,
 }
 
-/// What to do where the queue is full.
-#[derive(Debug, Clone, Copy)]
-enum WhenFull {
-    Wait,
-    Refuse,
-}
-
 impl Model {
     pub(crate) fn start(name: String, settled: Settled, placed: Placed, devices: &Devices) -> Result<Self, BuildError> {
         let Placed { directory, load_time, preparation, cache } = placed;
-        let Settled { signature, processor, settings, batching, decision, places } = settled;
+        let Settled { signature, processor, settings, files, batching, decision, places } = settled;
         let (mut on, mut learned, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
         for Place { device: name, demand, lane, seat, profile, learned: cost } in places {
             let slot = Arc::clone(&seat.slot);
@@ -108,6 +103,7 @@ impl Model {
             directory,
             signature,
             settings,
+            files,
             batching,
             load_time,
             processor,
@@ -116,6 +112,7 @@ impl Model {
             decision,
             devices: on,
             queue,
+            closed: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -128,7 +125,7 @@ impl Model {
     /// [`InferError`]; but never one of a full queue.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
+    /// Outside of a tokio runtime, for an input over 1 KiB, a request with a timeout, or with a cache of more than memory.
     pub async fn infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         self.answer(request.into(), WhenFull::Wait).await
     }
@@ -139,7 +136,7 @@ impl Model {
     /// [`InferError`].
     ///
     /// # Panics
-    /// Outside of a tokio runtime, for an input over 1 KiB or a request with a timeout.
+    /// Outside of a tokio runtime, for an input over 1 KiB, a request with a timeout, or with a cache of more than memory.
     pub async fn try_infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         self.answer(request.into(), WhenFull::Refuse).await
     }
@@ -149,17 +146,7 @@ impl Model {
     /// # Errors
     /// [`InferError`]; but never one of a full queue.
     pub fn infer_blocking(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        let request = request.into();
-        let Inner { preparation, queue, cache, .. } = &*self.inner;
-        if let Some(ModelCache { handle: Some(handle), .. }) = cache.as_ref().filter(|_| request.cache) {
-            return handle.block_on(self.answer(request, WhenFull::Wait));
-        }
-        let Request { input, timeout, priority, truncation, .. } = request;
-        let started = Instant::now();
-        let Prepared { features, truncated } = preparation.prepare_blocking(input, truncation)?;
-        let prepare = started.elapsed();
-        let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
-        self.finish(self.computed(completion, truncated, prepare), AnswerSource::Computed)
+        self.answer_blocking(request.into())
     }
 
     /// The name it goes by in its runtime.
@@ -255,146 +242,23 @@ impl Model {
         self.inner.settings.cache.answers.unwrap_or(true)
     }
 
-    /// Under which keys its answers are kept. Reads its files.
+    /// The keys under which its answers are kept.
     pub(crate) fn answer_keys(&self) -> Result<AnswerKeys, BuildError> {
-        let Inner { name, directory, signature, settings, devices, .. } = &*self.inner;
-        let files = FileDigests::read(directory, &settings.model)?;
+        let Inner { name, directory, signature, settings, files, devices, .. } = &*self.inner;
+        let files = FileDigests::of(files, &settings.model)
+            .map_err(|source| BuildError::Digest { directory: directory.clone(), source })?;
         let devices = devices.iter().map(|device| device.name);
         Ok(AnswerKeys::new(name, files, signature, devices, &[], CrossPrecision::Never))
-    }
-
-    /// Computes an answer, waiting for room, in the form in which it is kept.
-    pub(crate) async fn compute_value(&self, request: Request) -> Result<Value, InferError> {
-        Ok(self.compute(request, None, WhenFull::Wait).await?.encode())
     }
 
     /// Refuses new work from now on.
     pub(crate) fn close(&self) {
         self.inner.queue.close();
+        self.inner.closed.store(true, Ordering::Release);
     }
 
     /// Answers what waits and joins the device thread. Blocks.
     pub(crate) fn shutdown(&self) {
         self.inner.queue.shutdown();
-    }
-
-    async fn answer(&self, request: Request, when_full: WhenFull) -> Result<Answer, InferError> {
-        let deadline = deadline(Instant::now(), request.timeout);
-        within(deadline, async {
-            let cache = self.inner.cache.as_ref().filter(|_| request.cache);
-            let keyed = cache.and_then(|cache| Some((cache, cache.keys.of(&request.input, request.truncation)?)));
-            if let Some((cache, keys)) = keyed {
-                return self.answer_by(cache, &keys, &request, deadline, when_full).await;
-            }
-            let computed = self.compute(request, deadline, when_full).await?;
-            self.finish(computed, AnswerSource::Computed)
-        })
-        .await
-    }
-
-    async fn answer_by(
-        &self,
-        cache: &ModelCache,
-        keys: &Keys,
-        request: &Request,
-        deadline: Option<Instant>,
-        when_full: WhenFull,
-    ) -> Result<Answer, InferError> {
-        loop {
-            let mut own = None;
-            let timing = &mut own;
-            let compute = move || async move {
-                let timing = timing.insert(Timing::default());
-                let computed = self.compute(request.clone(), deadline, when_full).await.map_err(failure)?;
-                *timing = computed.timing;
-                Ok(computed.encode())
-            };
-            match cache.answers.get_or_compute(keys.key, &keys.instead, compute).await {
-                Ok(answer) => {
-                    let Some(computed) = Computed::decode(&answer.value) else {
-                        // Not of our making; computing is always right.
-                        let computed = self.compute(request.clone(), deadline, when_full).await?;
-                        return self.finish(computed, AnswerSource::Computed);
-                    };
-                    let timing = own.unwrap_or_default();
-                    return self.finish(Computed { timing, ..computed }, answer.source.into());
-                }
-                // The terms of the request that this one waited for are not its own: it may have had less time.
-                Err(error) if own.is_none() && depends_on_terms(&error) => {}
-                Err(error) => return Err(InferError::clone(&error)),
-            }
-        }
-    }
-
-    async fn compute(
-        &self,
-        request: Request,
-        deadline: Option<Instant>,
-        when_full: WhenFull,
-    ) -> Result<Computed, InferError> {
-        let Request { input, priority, truncation, .. } = request;
-        let Inner { preparation, queue, .. } = &*self.inner;
-        let started = Instant::now();
-        let Prepared { features, truncated } = preparation.prepare(input, truncation).await?;
-        let prepare = started.elapsed();
-        let terms = Terms { deadline, priority };
-        let admitted = match when_full {
-            WhenFull::Wait => queue.submit(features, terms).await?,
-            WhenFull::Refuse => queue.try_submit(features, terms)?,
-        };
-        Ok(self.computed(admitted.await?, truncated, prepare))
-    }
-
-    fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
-        let Computed { row, truncated, precision, device, timing } = computed;
-        let output = caught(|| self.inner.processor.finish(row))?;
-        Ok(Answer { output, truncated, precision, device, source, timing })
-    }
-
-    fn computed(&self, completion: Completion<Vec<f32>>, truncated: bool, prepare: Duration) -> Computed {
-        let Completion { output: row, queue_wait, run, batch_size, device } = completion;
-        let precision = self.inner.signature.precision;
-        let device = self.inner.devices[device].name;
-        Computed { row, truncated, precision, device, timing: Timing { prepare, queue_wait, run, batch_size } }
-    }
-}
-
-/// An input that the model does not take will not be taken later either.
-fn failure(error: InferError) -> Failure<InferError> {
-    match error {
-        InferError::Input(_) => Failure::BadInput(error),
-        error => Failure::Passing(error),
-    }
-}
-
-/// Whether another request for the same answer might have got it.
-fn depends_on_terms(error: &InferError) -> bool {
-    match error {
-        InferError::Queue(
-            QueueError::Executor(_)
-            | QueueError::TooHeavy { .. }
-            | QueueError::DevicesLost { .. }
-            | QueueError::ShuttingDown,
-        )
-        | InferError::Input(_)
-        | InferError::Panicked { .. } => false,
-        InferError::Queue(_) => true,
-    }
-}
-
-/// A timeout too far away to be an instant is none.
-fn deadline(started: Instant, timeout: Option<Duration>) -> Option<Instant> {
-    started.checked_add(timeout?)
-}
-
-async fn within(
-    deadline: Option<Instant>,
-    answer: impl Future<Output = Result<Answer, InferError>>,
-) -> Result<Answer, InferError> {
-    match deadline {
-        None => answer.await,
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), answer)
-            .await
-            .unwrap_or(Err(InferError::Queue(QueueError::DeadlineExceeded { retry_after: None }))),
     }
 }

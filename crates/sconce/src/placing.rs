@@ -2,13 +2,13 @@
 //! and measures them where there are several.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sconce_batch::{BatcherConfig, CostModel, Line, Profile, Role};
 use sconce_models::{
-    Demand, DeviceName, LoadError, LoadOptions, LoadedModel, Network, Placement, Precision, Processor, Registry,
-    Settings, Signature, Survey, Team,
+    Demand, DeviceName, LoadError, LoadOptions, LoadedModel, ModelFiles, ModelSettings, Placement, Precision,
+    Processor, Registry, Settings, Signature, Survey, Team,
 };
 
 use crate::builder::with_settings;
@@ -36,6 +36,7 @@ pub(crate) struct Settled {
     pub(crate) signature: Signature,
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) settings: Settings,
+    pub(crate) files: ModelFiles,
     pub(crate) batching: BatcherConfig,
     pub(crate) decision: Decision,
     /// The preferred one first, those on standby last.
@@ -144,16 +145,19 @@ impl Placer<'_> {
         let (decision, batching) = self.decide(name, source, devices)?;
         let open = devices.candidates(decision.placement)?;
         let (mut told, mut places) = (None, Vec::new());
+        let made_of = Arc::new(MadeOf::default());
         for considered in decision.devices() {
             let device = open.iter().find(|open| open.capability.device == considered.capability.device);
             let device = device.and_then(|open| open.device.clone().ok()).expect("what serves is open");
             let registry = devices.families(considered.capability.device).unwrap_or(self.registry).clone();
             let options = self.options(device, source.precision);
-            let mut place = place(name, considered, devices, reload(registry.clone(), &source.directory, &options))?;
+            let loading =
+                Loading { registry, directory: source.directory.clone(), options, made_of: Arc::clone(&made_of) };
+            let mut place = place(name, considered, devices, loading.clone().reload())?;
             // A standby serves after all if those before it cannot be loaded.
             if place.profile.role == Role::Serves || told.is_none() {
                 place.profile.role = Role::Serves;
-                match load(&place.seat, &registry, &source.directory, &options) {
+                match load(&place.seat, &loading) {
                     Ok(first) => _ = told.get_or_insert(first),
                     Err(error) if decision.placement == Placement::Auto && place.device != DeviceName::Cpu => {
                         tracing::warn!(model = name, device = %place.device, %error, "goes without this device");
@@ -166,7 +170,8 @@ impl Placer<'_> {
         }
         let Told { signature, processor, settings } = told.expect("at least one device serves, or loading it failed");
         self.choose(name, &mut places, &*processor, &signature, decision.max_weight);
-        Ok(Settled { signature, processor, settings, batching, decision, places })
+        let files = made_of.files().expect("what is loaded is made of files");
+        Ok(Settled { signature, processor, settings, files, batching, decision, places })
     }
 
     /// Where several devices serve, they are measured; where one does, there is nothing to choose.
@@ -200,34 +205,75 @@ fn place(name: &str, considered: &Considered, devices: &mut Devices, reload: Rel
     let device = considered.capability.device;
     let (_, demand) = considered.demand.expect("what serves or stands by has been asked for its demand");
     let slot = NetworkSlot::new(name, device);
+    let lane = devices.lane(device)?;
     let memory = devices.memory(&considered.capability).map(|memory| {
-        let batch = considered.needed_for_a_batch();
-        let tenant = memory.add(Needs { weights: demand.weight_bytes, batch }, Arc::clone(&slot));
+        let needs = Needs {
+            weights: demand.weight_bytes,
+            batch: considered.needed_for_a_batch(),
+            thread: lane.thread_of_device(),
+        };
+        let tenant = memory.add(needs, Arc::clone(&slot));
         (memory, tenant.expect("what is decided on fits"))
     });
     let role = if considered.verdict == Verdict::Serves { Role::Serves } else { Role::Standby };
     Ok(Place {
         device,
         demand,
-        lane: devices.lane(device)?,
+        lane,
         seat: Seat { slot, reload, memory },
         profile: Profile { estimate: considered.estimate, role },
         learned: CostModel::default(),
     })
 }
 
-fn load(seat: &Seat, registry: &Registry, directory: &Path, options: &LoadOptions) -> Result<Told, LoadError> {
+fn load(seat: &Seat, loading: &Loading) -> Result<Told, LoadError> {
     let mut told = None;
     seat.load(|| {
-        let LoadedModel { signature, processor, network, settings } = registry.load(directory, options)?;
+        let LoadedModel { signature, processor, network, settings } = loading.load()?;
         told = Some(Told { signature, processor, settings });
         Ok(network)
     })?;
     Ok(told.expect("it is loaded"))
 }
 
-/// Loading it once more reads the files again: they must not change as long as the runtime lives.
-fn reload(registry: Registry, directory: &Path, options: &LoadOptions) -> Reload {
-    let (directory, options): (PathBuf, _) = (directory.to_owned(), options.clone());
-    Arc::new(move || -> Result<Box<dyn Network>, LoadError> { Ok(registry.load(&directory, &options)?.network) })
+/// How a model is loaded for one of its devices, as often as that must be.
+#[derive(Clone)]
+struct Loading {
+    registry: Registry,
+    directory: PathBuf,
+    options: LoadOptions,
+    made_of: Arc<MadeOf>,
+}
+
+impl Loading {
+    fn load(&self) -> Result<LoadedModel, LoadError> {
+        let (model, files) = self.registry.load_with_files(&self.directory, &self.options)?;
+        self.made_of.check(&self.directory, files, &model.settings.model)?;
+        Ok(model)
+    }
+
+    fn reload(self) -> Reload {
+        Arc::new(move || Ok(self.load()?.network))
+    }
+}
+
+/// What a model was made of when it was loaded first. Its answers are cached by that, and its processor stays: so a network that is
+/// loaded later must be made of the same.
+#[derive(Default)]
+struct MadeOf(OnceLock<(ModelFiles, ModelSettings)>);
+
+impl MadeOf {
+    fn check(&self, directory: &Path, files: ModelFiles, settings: &ModelSettings) -> Result<(), LoadError> {
+        let now = (files, settings.clone());
+        let (first_files, first_settings) = self.0.get_or_init(|| now.clone());
+        let changed = now.0.changed_since(first_files);
+        match changed.or_else(|| (now.1 != *first_settings).then(|| directory.join("sconce.toml"))) {
+            None => Ok(()),
+            Some(path) => Err(LoadError::Changed { path }),
+        }
+    }
+
+    fn files(&self) -> Option<ModelFiles> {
+        self.0.get().map(|(files, _)| files.clone())
+    }
 }

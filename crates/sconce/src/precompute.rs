@@ -7,12 +7,13 @@ use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::time::Duration;
 
+use sconce_batch::Error as QueueError;
 use sconce_cache::{Found, Key, Tier, TierError, TierFuture, Value};
 use sconce_models::{Input, Truncation};
 use tokio::task::JoinSet;
 
 use crate::cached::AnswerKeys;
-use crate::{BuildError, InferError, Model, Request};
+use crate::{BuildError, InferError, Model};
 
 /// How answers are computed ahead of time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +21,11 @@ pub struct PrecomputeConfig {
     /// What to do with a text of too many tokens. It is part of what is asked: an answer is found only by requests that say the
     /// same.
     pub truncation: Truncation,
-    /// Inputs that are looked up at once, and answers that are stored at once. Too small: a round trip or a transaction is paid too
-    /// often. Too large: more is computed again after a kill.
+    /// Inputs that are looked up at once, and answers that are stored at once: 1 to 65,536. Too small: a round trip or a transaction
+    /// is paid too often. Too large: more is computed again after a kill.
     pub max_batch_size: usize,
-    /// Attempts at reading from or writing to the tier before it is given up, with a pause between them that starts at
-    /// 100 ms and doubles.
+    /// Attempts at reading from or writing to the tier before it is given up, at least one, with a pause between them that starts at
+    /// 100 ms and doubles up to a minute.
     pub max_attempts: u32,
 }
 
@@ -34,6 +35,23 @@ impl Default for PrecomputeConfig {
         Self { truncation: Truncation::Truncate, max_batch_size: 256, max_attempts: 5 }
     }
 }
+
+impl PrecomputeConfig {
+    fn validate(&self) -> Result<(), PrecomputeError> {
+        let Self { truncation: _, max_batch_size, max_attempts } = *self;
+        if !(1..=MAX_BATCH_SIZE).contains(&max_batch_size) {
+            let allowed = "between 1 and 65536";
+            return Err(PrecomputeError::Config { field: "max_batch_size", value: max_batch_size, allowed });
+        }
+        if max_attempts == 0 {
+            return Err(PrecomputeError::Config { field: "max_attempts", value: 0, allowed: "at least 1" });
+        }
+        Ok(())
+    }
+}
+
+/// Keys of one lookup, or answers of one write: a tier names all of them in one statement.
+const MAX_BATCH_SIZE: usize = 1 << 16;
 
 /// What became of one input.
 #[derive(Debug, Clone)]
@@ -54,10 +72,20 @@ pub enum Precomputed {
 #[non_exhaustive]
 pub enum PrecomputeError {
     /// A field is out of bounds.
-    #[error("{field} is 0, but must be at least 1")]
+    #[error("{field} is {value}, but must be {allowed}")]
     Config {
         /// The field.
         field: &'static str,
+        /// Its value.
+        value: usize,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The runtime is shutting down: start again with another.
+    #[error("the runtime of {model} is shutting down")]
+    ShuttingDown {
+        /// The model's name.
+        model: String,
     },
     /// Nobody would find the answers.
     #[error("sconce.toml of {model} says that its answers are not cached; remove `answers = false` from its [cache]")]
@@ -134,12 +162,9 @@ impl Model {
         next: impl AsyncFnMut() -> Option<(T, Input)>,
         done: impl FnMut(T, Precomputed),
     ) -> Result<(), PrecomputeError> {
-        for (field, value) in
-            [("max_batch_size", config.max_batch_size), ("max_attempts", config.max_attempts as usize)]
-        {
-            if value == 0 {
-                return Err(PrecomputeError::Config { field });
-            }
+        config.validate()?;
+        if self.check_open().is_err() {
+            return Err(PrecomputeError::ShuttingDown { model: self.name().to_owned() });
         }
         if !self.keeps_answers() {
             return Err(PrecomputeError::NeverCached { model: self.name().to_owned() });
@@ -150,7 +175,7 @@ impl Model {
             tier,
             config,
             keys,
-            max_in_flight: self.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT),
+            max_in_flight: self.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT).min(MAX_IN_FLIGHT),
             waiting: VecDeque::new(),
             computing: JoinSet::new(),
             computed: Vec::new(),
@@ -163,6 +188,10 @@ impl Model {
 
 /// Batches' worth of items that are computed at a time: one runs, one waits, others are being prepared or handed on.
 const BATCHES_IN_FLIGHT: usize = 4;
+/// Items that are computed at a time, however large batches may be: each is a task.
+const MAX_IN_FLIGHT: usize = 1 << 16;
+/// The longest pause before another attempt.
+const MAX_PAUSE: Duration = Duration::from_mins(1);
 
 /// An input of which the key is known.
 struct Keyed<T> {
@@ -228,7 +257,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
             let may_take = self.computed.len() < self.config.max_batch_size.saturating_mul(4);
             tokio::select! {
                 biased;
-                Some(ended) = self.computing.join_next(), if may_take => self.take(ended),
+                Some(ended) = self.computing.join_next(), if may_take => self.take(ended)?,
                 looked_up = ready(&mut lookup) => {
                     lookup = None;
                     self.sort(looked_up?);
@@ -251,7 +280,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
             let Some(Keyed { id, key, input }) = self.waiting.pop_front() else { return };
             let (model, truncation) = (self.model.clone(), self.config.truncation);
             self.computing.spawn(async move {
-                let value = model.compute_value(Request::new(input).truncation(truncation)).await;
+                let value = model.compute_value(input, truncation).await;
                 (id, key, value)
             });
         }
@@ -289,15 +318,23 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
         }
     }
 
-    fn take(&mut self, ended: Result<(T, Key, Result<Value, InferError>), tokio::task::JoinError>) {
+    fn take(
+        &mut self,
+        ended: Result<(T, Key, Result<Value, InferError>), tokio::task::JoinError>,
+    ) -> Result<(), PrecomputeError> {
         let (id, key, value) = ended.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()));
         match value {
             Ok(value) => self.computed.push(Answered { id, key, value }),
+            // Nothing is wrong with the input.
+            Err(InferError::Queue(QueueError::ShuttingDown)) => {
+                return Err(PrecomputeError::ShuttingDown { model: self.model.name().to_owned() });
+            }
             Err(error) => {
                 self.pending.remove(&key);
                 (self.done)(id, Precomputed::Failed(error));
             }
         }
+        Ok(())
     }
 
     fn store(&mut self) -> Operation<'a, Vec<Answered<T>>> {
@@ -344,7 +381,7 @@ async fn persist<'a, T>(
             Err(error) => tracing::warn!(tier = tier.name(), %error, ?pause, "the tier failed; trying again"),
         }
         tokio::time::sleep(pause).await;
-        pause *= 2;
+        pause = (pause * 2).min(MAX_PAUSE);
         attempts += 1;
     }
 }

@@ -65,6 +65,64 @@ impl<I: Into<Input>> From<I> for Request {
     }
 }
 
+/// Several items to infer together, on the same terms. Made from a list of anything that is an [`Input`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestGroup {
+    /// The inputs.
+    pub inputs: Vec<Input>,
+    /// How long the caller wants to wait for all answers, preparing included; `None` waits as long as it takes.
+    pub timeout: Option<Duration>,
+    /// How soon they run among others for the same model.
+    pub priority: Priority,
+    /// What to do with a text of too many tokens.
+    pub truncation: Truncation,
+    /// Whether the runtime's cache, if it has one, may answer and keep the answers.
+    pub cache: bool,
+}
+
+impl RequestGroup {
+    /// A group with no time limit and of normal priority, that truncates a text of too many tokens.
+    pub fn new(inputs: impl IntoIterator<Item = impl Into<Input>>) -> Self {
+        Self {
+            inputs: inputs.into_iter().map(Into::into).collect(),
+            timeout: None,
+            priority: Priority::default(),
+            truncation: Truncation::default(),
+            cache: true,
+        }
+    }
+
+    /// Gives up after `timeout`.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..self }
+    }
+
+    /// Says how soon they run among others for the same model.
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+
+    /// Has them computed whatever the cache holds, and not kept.
+    #[must_use]
+    pub fn uncached(self) -> Self {
+        Self { cache: false, ..self }
+    }
+
+    /// Says what to do with a text of too many tokens.
+    #[must_use]
+    pub fn truncation(self, truncation: Truncation) -> Self {
+        Self { truncation, ..self }
+    }
+}
+
+impl<I: Into<Input>> From<Vec<I>> for RequestGroup {
+    fn from(inputs: Vec<I>) -> Self {
+        Self::new(inputs)
+    }
+}
+
 /// The answer to one item.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -75,7 +133,7 @@ pub struct Answer {
     pub truncated: bool,
     /// What the network was computed in.
     pub precision: Precision,
-    /// Where; of a kept answer, where it would be computed now.
+    /// The device that computed it, whether for this request or before.
     pub device: DeviceName,
     /// Whether it was computed for this request, or where else it came from.
     pub source: AnswerSource,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sconce_kernels::bias_gelu::GeluForm;
 use serde::Deserialize;
 
-use crate::{LoadError, ModelDirectory};
+use crate::{LoadError, ModelDirectory, sizes};
 
 /// As Hugging Face writes it; defaults are those of its `BertConfig`.
 #[derive(Debug, Clone, Deserialize)]
@@ -92,18 +92,17 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        let sizes = [
-            ("vocab_size", self.vocab_size),
+        sizes::check(&[
             ("hidden_size", self.hidden_size),
             ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("intermediate_size", self.intermediate_size),
+        ])?;
+        sizes::check_rows(&[
+            ("vocab_size", self.vocab_size),
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
-        ];
-        if let Some((field, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(format!("field '{field}' is 0; it must be at least 1"));
-        }
+        ])?;
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
         if !hidden.is_multiple_of(heads) {
             return Err(format!("field 'num_attention_heads' is {heads}, which does not divide hidden_size {hidden}"));

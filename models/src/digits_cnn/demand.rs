@@ -3,23 +3,29 @@
 
 use super::Config;
 use crate::Demand;
-use crate::demand::f32_bytes;
+use crate::demand::{f32_bytes, product, sum};
 
 pub(super) fn demand(config: &Config) -> Demand {
     let [first, second] = config.channels;
     let [side, half, quarter] = config.sides();
-    let convolved = |side: usize| (side + 2 * config.padding + 1 - config.kernel).pow(2);
-    let taps = |inputs: usize| inputs * config.kernel.pow(2);
-    let kernels = [taps(config.num_channels) * first, taps(first) * second];
-    let linear = second * quarter.pow(2) * config.hidden + config.hidden * config.num_labels;
+    let convolved = |side: usize| {
+        let side = side + 2 * config.padding + 1 - config.kernel;
+        product(&[side, side])
+    };
+    let taps = |inputs: usize| product(&[inputs, config.kernel, config.kernel]);
+    let kernels = [product(&[taps(config.num_channels), first]), product(&[taps(first), second])];
+    let linear = sum(&[product(&[second, quarter, quarter, config.hidden]), config.hidden * config.num_labels]);
     let biases = first + second + config.hidden + config.num_labels;
-    let products = convolved(side) * kernels[0] + convolved(half) * kernels[1] + linear;
+    let products = sum(&[product(&[convolved(side), kernels[0]]), product(&[convolved(half), kernels[1]]), linear]);
+    let pixels = product(&[side, side, config.num_channels]);
     Demand {
-        weight_bytes: f32_bytes(kernels[0] + kernels[1] + linear + biases),
+        weight_bytes: f32_bytes(sum(&[kernels[0], kernels[1], linear, biases])),
         flops_per_weight: 2.0 * products as f64,
-        bytes_per_weight: f32_bytes(
-            side.pow(2) * config.num_channels + convolved(side) * first + convolved(half) * second,
-        ),
+        bytes_per_weight: f32_bytes(sum(&[
+            pixels,
+            product(&[convolved(side), first]),
+            product(&[convolved(half), second]),
+        ])),
         unit: "item",
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Config;
 use crate::Demand;
-use crate::demand::f32_bytes;
+use crate::demand::{f32_bytes, product, sum};
 
 pub(super) fn demand(config: &Config) -> Demand {
     let (positions, channels, outputs) = (config.positions(), config.channels(), config.conv_out);
@@ -14,7 +14,7 @@ pub(super) fn demand(config: &Config) -> Demand {
     let norms = 2 * positions + 2 * outputs;
     Demand {
         weight_bytes: f32_bytes(table + norms + kernel + outputs + (outputs + 1) * labels),
-        flops_per_weight: 2.0 * (windows * kernel + outputs * labels) as f64,
+        flops_per_weight: 2.0 * sum(&[product(&[windows, kernel]), outputs * labels]) as f64,
         bytes_per_weight: f32_bytes(positions * channels + windows * outputs),
         unit: "item",
     }

@@ -49,7 +49,7 @@ fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
         ("encoder-mini", "hidden_size", Value::Null, &["field 'hidden_size'", "expected usize"]),
         ("encoder-mini", "hidden_size", json!("big"), &["field 'hidden_size'", "\"big\""]),
         ("encoder-mini", "num_attention_heads", json!(7), &["'num_attention_heads' is 7", "divide hidden_size 384"]),
-        ("encoder-mini", "num_attention_heads", json!(0), &["'num_attention_heads' is 0", "at least 1"]),
+        ("encoder-mini", "num_attention_heads", json!(0), &["'num_attention_heads' is 0", "between 1"]),
         ("encoder-mini", "hidden_act", json!("swish"), &["'swish'", "gelu, gelu_new, gelu_pytorch_tanh, relu"]),
         ("encoder-mini", "position_embedding_type", json!("relative_key"), &["'relative_key'", "'absolute'"]),
         ("encoder-mini", "layer_norm_eps", json!(-1.0), &["'layer_norm_eps' is -1", "not negative"]),
@@ -74,6 +74,64 @@ fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
     let copy = copy_of("encoder-mini");
     edit_config(copy.path(), |config| drop(config.as_object_mut().unwrap().remove("hidden_size")));
     assert_refused(copy.path(), &["config.json", "missing field `hidden_size`"]);
+}
+
+/// Replaces each number in a configuration, one at a time and then all of them; gives the field's name for the message.
+fn with_numbers_replaced(config: &Value, number: u64) -> Vec<(String, Value)> {
+    let numbers: Vec<String> = config
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(_, value)| has_number(value))
+        .map(|(field, _)| field.clone())
+        .collect();
+    let replace = |fields: &[String]| {
+        let mut config = config.clone();
+        for field in fields {
+            replace_numbers(&mut config[field], number);
+        }
+        config
+    };
+    let one_each = numbers.iter().map(|field| (field.clone(), replace(std::slice::from_ref(field))));
+    one_each.chain([("all".to_owned(), replace(&numbers))]).collect()
+}
+
+fn has_number(value: &Value) -> bool {
+    value.is_u64() || value.as_array().is_some_and(|values| values.iter().any(Value::is_u64))
+}
+
+fn replace_numbers(value: &mut Value, number: u64) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(|value| replace_numbers(value, number)),
+        value => *value = json!(number),
+    }
+}
+
+#[test]
+fn sizes_of_any_number_are_refused_or_used_without_overflow() {
+    for model in ["digits-cnn", "encoder-mini", "magika", "tiny-bert-sentiment"] {
+        let copy = copy_of(model);
+        let path = copy.path().join("config.json");
+        let config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for number in [0, 1, 1 << 16, (1 << 16) + 1, 1 << 24, 1 << 32, 1 << 53, u64::MAX] {
+            for (field, changed) in with_numbers_replaced(&config, number) {
+                fs::write(&path, changed.to_string()).unwrap();
+                let options = LoadOptions::default();
+                let registry = Registry::default();
+                let loaded = registry.survey(copy.path(), &options).and_then(|_| registry.load(copy.path(), &options));
+                // A number beyond all bounds is named. What a field of no meaning here says does not matter.
+                if number > 1 << 24
+                    && let Err(error) = loaded
+                {
+                    let message = error.to_string();
+                    assert!(
+                        message.contains("config.json") && message.contains("field '"),
+                        "{model} {field}: {message}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]

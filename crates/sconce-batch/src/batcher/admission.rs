@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Batcher, Group, Standing};
+use crate::saturate::seconds;
 use crate::{BatcherConfig, Error, Priority, Terms};
 
 /// The shortest time after which a refused caller is told to come back. Less is not worth a timer, and nothing would have changed.
@@ -53,11 +54,13 @@ impl<T> Batcher<T> {
     /// When a caller that is refused now is to come back: when the next batch makes room. `None` as long as the cost of a batch
     /// is not learned.
     pub(crate) fn retry_after(&self, now: Instant) -> Option<Duration> {
-        Some(self.next_batch_in(now)?.max(MIN_RETRY_AFTER))
+        // A batch that is overdue is expected to need as long again.
+        let overdue = self.running.iter().map(|(_, end)| now.saturating_duration_since(*end)).min().unwrap_or_default();
+        Some(self.next_batch_in(now)?.max(overdue).max(MIN_RETRY_AFTER))
     }
 
-    /// How long the last item of a group that arrives now would wait for its answer, behind all that waits already; `None` as
-    /// long as the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
+    /// How long the last item of a group that arrives now would wait for its answer at most, behind all that waits already; `None`
+    /// as long as the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
     fn expected_wait(&self, now: Instant, group: Group, priority: Priority) -> Option<Duration> {
         let cost = self.cheapest(now, group.weight);
         let device_may_be_free = self.running.is_empty() && self.turns.mean < cost.fixed()? / 4;
@@ -71,11 +74,12 @@ impl<T> Batcher<T> {
         let (batches, rest) = (ahead / full, ahead % full);
         let a_batch = self.cheapest(now, full).predict(full)?.saturating_add(self.turns.mean);
         let devices = self.running.len().max(1);
-        let begins_in = self.next_batch_in(now)?.saturating_add(a_batch.mul_f64(batches as f64 / devices as f64));
+        let before = seconds(a_batch.as_secs_f64() * batches as f64 / devices as f64);
+        let begins_in = self.next_batch_in(now)?.saturating_add(before);
         // Those that come until then join its batch and make it longer.
         let joined = rest.saturating_add(last_item).saturating_add(self.pace.weight_to_expect(begins_in));
         let last = joined.min(full).max(last_item);
-        Some(begins_in.saturating_add(self.cheapest(now, last).predict(last)?))
+        Some(begins_in.saturating_add(self.cautious_run(self.cheapest(now, last), last)?))
     }
 
     /// When a device will take the next batch, as far as it can be told.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Batcher;
 use super::waiting::Entry;
 use crate::choice::{Candidate, Choice, choose, whom_to_wake};
+use crate::saturate::seconds;
 use crate::{CostModel, Error, Line};
 
 /// How long a device that ran out of memory is given batches of no more than what it managed. Too short: it fails again and again.
@@ -244,8 +245,9 @@ impl<T> Batcher<T> {
         self.devices.iter().filter_map(|device| device.back_at(now)).min()
     }
 
-    /// When a device that is away is worth another try.
-    pub(crate) fn back_at(&self, now: Instant, device: usize) -> Option<Instant> {
+    /// When a device that is away is worth another try; to be asked again then, also for what comes to wait meanwhile.
+    #[must_use]
+    pub fn back_at(&self, now: Instant, device: usize) -> Option<Instant> {
         self.devices[device].back_at(now)
     }
 
@@ -362,10 +364,6 @@ impl<T> Batcher<T> {
         };
         (0..self.devices.len()).map(candidate).collect()
     }
-}
-
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// The devices on which an entry does not fit.

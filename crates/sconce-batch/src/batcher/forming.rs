@@ -142,7 +142,7 @@ impl<T> Batcher<T> {
             return Next::Stays;
         }
         let (Some((deadline, tightest)), Some(run)) =
-            (longer.tightest, self.cost_on(device).predict_with_margin(weight))
+            (longer.tightest, self.cautious_run(self.cost_on(device), weight))
         else {
             return Next::Joins;
         };

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::Priority;
+use crate::{Line, Priority};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -345,16 +345,16 @@ fn callers_that_give_hardly_any_time_do_not_shrink_the_batches_of_others() {
 #[test]
 fn bounds_as_large_as_numbers_get_do_no_harm() {
     let now = Instant::now();
-    let (max_batch_size, max_batch_weight) = (usize::MAX, usize::MAX);
-    let config = BatcherConfig { max_batch_size, max_batch_weight, max_queue_weight: usize::MAX, ..small() };
+    let (max_batch_size, max_batch_weight) = (usize::MAX, BatcherConfig::MAX_WEIGHT);
+    let config = BatcherConfig { max_batch_size, max_batch_weight, max_queue_weight: max_batch_weight, ..small() };
     let mut batcher = batcher(config);
     for (weight, run_ms) in (1..=20).zip(6..) {
         batcher.completed(now, Ran { size: 1, weight, run: Some(run_ms * MS) });
     }
     batcher.offer(now, "running", 1, None).unwrap();
     assert_eq!(ran(&batcher.poll(now)), ["running"]);
-    batcher.offer(now, "heavy", usize::MAX / 2, None).unwrap();
-    let refused = batcher.offer(now, "behind it", usize::MAX / 2, Some(now + 10 * MS)).unwrap_err();
+    batcher.offer(now, "heavy", max_batch_weight / 2, None).unwrap();
+    let refused = batcher.offer(now, "behind it", max_batch_weight / 2, Some(now + 10 * MS)).unwrap_err();
     assert!(matches!(refused.error, Error::Overloaded { .. }), "{:?}", refused.error);
 }
 
@@ -478,4 +478,41 @@ fn what_waits_is_seen_at_a_glance() {
     let Want { cost, since } = batcher.want().unwrap();
     assert_eq!(since, now);
     assert!(cost.abs_diff(15 * MS) < MS / 10, "{cost:?}");
+}
+
+#[test]
+fn the_largest_bounds_and_costs_are_borne() {
+    let now = Instant::now();
+    let max = BatcherConfig::MAX_WEIGHT;
+    let config = BatcherConfig {
+        max_batch_size: usize::MAX,
+        max_batch_weight: max,
+        max_queue_size: usize::MAX,
+        max_queue_weight: max,
+        max_queue_delay: BatcherConfig::MAX_QUEUE_DELAY,
+        priority_ageing: BatcherConfig::MAX_PRIORITY_AGEING,
+    };
+    for layout in [Layout::Packed, Layout::Padded] {
+        for run in [Duration::MAX, Duration::from_secs(1 << 40), Duration::ZERO] {
+            let estimate = Some(Line { fixed: run.as_secs_f64(), per_weight: f64::MAX });
+            let profile = Profile { estimate, role: Role::Serves };
+            let mut batcher = Batcher::on(now, config.clone(), layout, &[profile, profile]).unwrap();
+            for weight in 1..20 {
+                batcher.completed_on(now, 0, Ran { size: 1, weight, run: Some(run) });
+            }
+            for weight in [max / 2, max / 2, 1] {
+                for deadline in [None, now.checked_add(Duration::from_secs(1 << 40))] {
+                    _ = batcher.offer(now, "heavy", weight, Terms { deadline, priority: Priority::Low });
+                }
+                batcher.observe_load([Some(now), None]);
+                _ = batcher.whom_to_wake(now, None);
+                _ = (batcher.want_on(now, 0), batcher.is_due(now), batcher.retry_after(now));
+                if let Step::Run(batch) = batcher.poll_on(now + BatcherConfig::MAX_QUEUE_DELAY, 0) {
+                    batcher.give_back(batch);
+                }
+            }
+            batcher.trouble(now, 0, Trouble::Lost { retry_after: Some(Duration::MAX) });
+            assert_eq!(batcher.device_state(now, 0), DeviceState::Lost);
+        }
+    }
 }

@@ -8,32 +8,10 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sconce_batch::{
-    Batcher, BatcherConfig, DeficitRoundRobin, Entry, EntryId, Error, Layout, Priority, Ran, Step, Terms,
-};
+use sconce_batch::{Batcher, EntryId, Error, Layout, Priority, Profile, Terms};
 
-/// By how much a lower priority counts as younger.
-pub(crate) const AGEING: Duration = Duration::from_millis(100);
-/// Items that a batch of full weight holds on average.
-const FULL_BATCH: f64 = 1500.0 / 64.5;
-/// One item in so many makes its batch fail, and fails again when it runs alone.
-const BAD_ONE_IN: usize = 500;
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Scenario {
-    pub(crate) seed: u64,
-    pub(crate) arrivals: usize,
-    /// The rate of arrivals as a share of what the devices can do in full batches.
-    pub(crate) load: f64,
-    pub(crate) max_queue_delay: Duration,
-    pub(crate) devices: usize,
-    /// How the executors of each queue lay out their batches.
-    pub(crate) queues: &'static [Layout],
-    /// The arrival at which the first queue closes.
-    pub(crate) closes_at: Option<usize>,
-    /// Whether the queues are told what batches cost.
-    pub(crate) learns: bool,
-}
+use crate::driver::{Driver, Running};
+use crate::scenario::{Bounds, Pace, Scenario};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Outcome {
@@ -42,26 +20,24 @@ pub(crate) enum Outcome {
     Expired,
     Cancelled,
     Refused,
+    /// Every device that could have run it was lost.
+    Stranded,
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Self; 5] = [Self::Answered, Self::Failed, Self::Expired, Self::Cancelled, Self::Refused];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Answered, Self::Failed, Self::Expired, Self::Cancelled, Self::Refused, Self::Stranded];
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Event {
     Arrival(usize),
     Cancellation(usize),
-    /// A device has run these items of a queue, and once more one by one if their batch failed (`run` is `None` then).
+    /// A device has run its batch.
     Completion {
         device: usize,
-        queue: usize,
-        items: Vec<usize>,
-        weight: usize,
-        busy: Duration,
-        run: Option<Duration>,
     },
-    /// A lingering device asks again.
+    /// A device that sleeps is woken, or asks again.
     Wake {
         device: usize,
     },
@@ -79,50 +55,49 @@ struct Item {
 }
 
 pub(crate) struct World {
-    scenario: Scenario,
-    rng: StdRng,
+    pub(crate) scenario: Scenario,
+    pub(crate) rng: StdRng,
     start: Instant,
-    now: Instant,
+    pub(crate) now: Instant,
     pub(crate) queues: Vec<Batcher<usize>>,
-    /// The turns of the queues on each device.
-    robins: Vec<DeficitRoundRobin>,
+    pub(crate) drivers: Vec<Driver>,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     scheduled: u64,
-    /// Devices that sleep, the last to fall asleep on top.
-    idle: Vec<usize>,
     items: Vec<Item>,
     /// The latest item to run of each queue, priority and, where lengths matter, weight.
     latest_run: HashMap<(usize, Priority, usize), usize>,
     waits: [(Duration, u32); 3],
     pub(crate) longest_wait: Duration,
     pub(crate) longest_wait_of_the_highest: Duration,
+    pub(crate) latencies: Vec<Duration>,
     trace: DefaultHasher,
-    pub(crate) batches: usize,
     pub(crate) in_time: usize,
 }
 
 impl World {
     pub(crate) fn new(scenario: Scenario) -> Self {
         let start = Instant::now();
-        let queue = |layout: &Layout| Batcher::new(start, config(scenario.max_queue_delay), *layout);
-        let mut robin = DeficitRoundRobin::default();
-        scenario.queues.iter().for_each(|_| _ = robin.add());
+        let profiles: Vec<_> = scenario
+            .devices
+            .iter()
+            .map(|device| Profile { estimate: scenario.chooses.then_some(device.line), role: device.role })
+            .collect();
+        let queue = |layout: &Layout| Batcher::on(start, scenario.config(), *layout, &profiles);
         Self {
             rng: StdRng::seed_from_u64(scenario.seed),
             start,
             now: start,
             queues: scenario.queues.iter().map(queue).collect::<Result<_, _>>().expect("a valid configuration"),
-            robins: vec![robin; scenario.devices],
+            drivers: scenario.devices.iter().map(|_| Driver::new(scenario.queues.len())).collect(),
             events: BinaryHeap::new(),
             scheduled: 0,
-            idle: (0..scenario.devices).collect(),
             items: vec![Item::default(); scenario.arrivals],
             latest_run: HashMap::new(),
             waits: [(Duration::ZERO, 0); 3],
             longest_wait: Duration::ZERO,
             longest_wait_of_the_highest: Duration::ZERO,
+            latencies: Vec::new(),
             trace: DefaultHasher::new(),
-            batches: 0,
             in_time: 0,
             scenario,
         }
@@ -136,14 +111,14 @@ impl World {
             self.handle(event);
             self.check_bounds();
         }
-        for queue in &mut self.queues {
-            queue.close();
-            assert!(matches!(queue.poll(self.now), Step::Finish), "nothing is left behind");
+        for queue in 0..self.queues.len() {
+            self.close(queue);
+            assert!(self.queues[queue].is_over(), "nothing is left behind");
         }
         self
     }
 
-    fn schedule(&mut self, at: Instant, event: Event) {
+    pub(crate) fn schedule(&mut self, at: Instant, event: Event) {
         self.scheduled += 1;
         self.events.push(Reverse((at, self.scheduled, event)));
     }
@@ -155,14 +130,7 @@ impl World {
                 if self.scenario.closes_at == Some(item) {
                     self.close(0);
                 }
-                let queue = self.queue_of(item);
-                self.arrive(item, queue);
-                // As the queue does it: one sleeping device is woken, and only if the arrival is a reason to.
-                if self.queues[queue].is_due(self.now)
-                    && let Some(device) = self.idle.pop()
-                {
-                    self.drive(device);
-                }
+                self.arrive(item);
             }
             Event::Cancellation(item) => {
                 let queue = self.queue_of(item);
@@ -172,36 +140,26 @@ impl World {
                     self.settle(item, Outcome::Cancelled);
                 }
             }
-            Event::Completion { device, queue, items, weight, busy, run } => {
-                self.robins[device].charge(queue, busy);
-                if self.scenario.learns {
-                    self.queues[queue].completed(self.now, Ran { size: items.len(), weight, run });
-                }
-                for item in items {
-                    let in_time = self.items[item].deadline.is_none_or(|deadline| self.now <= deadline);
-                    self.in_time += usize::from(in_time && !is_bad(item));
-                    self.settle(item, if is_bad(item) { Outcome::Failed } else { Outcome::Answered });
-                }
+            Event::Completion { device } => {
+                self.complete(device);
                 self.drive(device);
             }
-            Event::Wake { device } => {
-                if let Some(at) = self.idle.iter().position(|idle| *idle == device) {
-                    self.idle.remove(at);
-                    self.drive(device);
-                }
-            }
+            Event::Wake { device } if !self.drivers[device].is_running() => self.drive(device),
+            Event::Wake { .. } => {}
         }
     }
 
     /// Bursts: nine of ten come at once, the tenth after ten gaps.
     fn schedule_arrival_after(&mut self, item: usize) {
-        let Scenario { arrivals, load, devices, .. } = self.scenario;
-        if item + 1 == arrivals {
+        if item + 1 == self.scenario.arrivals {
             return;
         }
-        let mean_gap = full_batch_cost().as_secs_f64() / (load * FULL_BATCH * devices as f64);
-        let gaps = if item % 10 == 9 { -10.0 * (1.0 - self.rng.random::<f64>()).ln() } else { 0.0 };
-        self.schedule(self.now + Duration::from_secs_f64(gaps * mean_gap), Event::Arrival(item + 1));
+        let gaps = match self.scenario.pace {
+            Pace::Bursts(_) if item % 10 != 9 => 0.0,
+            Pace::Bursts(_) => -10.0 * (1.0 - self.rng.random::<f64>()).ln(),
+            Pace::Rate(_) => -(1.0 - self.rng.random::<f64>()).ln(),
+        };
+        self.schedule(self.now + Duration::from_secs_f64(gaps * self.scenario.mean_gap()), Event::Arrival(item + 1));
     }
 
     fn queue_of(&self, item: usize) -> usize {
@@ -210,30 +168,39 @@ impl World {
 
     fn close(&mut self, queue: usize) {
         self.queues[queue].close();
-        for device in std::mem::take(&mut self.idle) {
-            self.drive(device);
-        }
+        self.settle_stranded(queue);
+        (0..self.drivers.len()).for_each(|device| self.ring(device));
     }
 
-    fn arrive(&mut self, item: usize, queue: usize) {
-        let weight = self.rng.random_range(1..=128);
-        let patience = full_batch_cost() * self.rng.random_range(1..=8);
-        let deadline = self.rng.random_bool(0.7).then(|| self.now + patience);
-        let priority = Priority::ALL[self.rng.random_range(0..3)];
+    fn arrive(&mut self, item: usize) {
+        let queue = self.queue_of(item);
+        let weight = self.rng.random_range(self.scenario.weight_range());
+        let patience = self.scenario.full_batch_cost() * self.rng.random_range(1..=8);
+        let deadline = self.rng.random_bool(self.scenario.in_a_hurry).then(|| self.now + patience);
+        let priority = match self.scenario.bounds {
+            Bounds::Narrow => Priority::ALL[self.rng.random_range(0..3)],
+            Bounds::None => Priority::Normal,
+        };
         match self.queues[queue].offer(self.now, item, weight, Terms { deadline, priority }) {
             Ok(id) => {
                 let arrived = Some(self.now);
                 self.items[item] = Item { id: Some(id), arrived, deadline, priority, weight, outcome: None };
-                if self.rng.random_bool(0.1) {
-                    let regret = full_batch_cost().mul_f64(self.rng.random_range(0.0..3.0));
+                if self.rng.random_bool(self.scenario.cancelled) {
+                    let regret = self.scenario.full_batch_cost().mul_f64(self.rng.random_range(0.0..3.0));
                     self.schedule(self.now + regret, Event::Cancellation(item));
+                }
+                if self.queues[queue].is_due(self.now) {
+                    self.wake(queue, None);
                 }
             }
             Err(refused) => {
                 let closed = self.queues[queue].is_closed();
                 assert!(match refused.error {
                     Error::ShuttingDown => closed,
-                    Error::QueueFull { .. } | Error::QueueTooHeavy { .. } | Error::Overloaded { .. } => !closed,
+                    Error::QueueFull { .. }
+                    | Error::QueueTooHeavy { .. }
+                    | Error::Overloaded { .. }
+                    | Error::DevicesLost { .. } => !closed,
                     _ => false,
                 });
                 assert_eq!(refused.payload, item);
@@ -242,104 +209,61 @@ impl World {
         }
     }
 
-    /// What a device thread does: asks the queues in their turns until one gives a batch, or falls asleep.
-    fn drive(&mut self, device: usize) {
-        let wants: Vec<_> = self.queues.iter().map(Batcher::want).collect();
-        let mut order = Vec::new();
-        self.robins[device].order(&wants, &mut order);
-        let mut wake_at: Option<Instant> = None;
-        for turn in order {
-            match self.ask(turn.queue) {
-                Step::Run(batch) => {
-                    let leaves_work = !self.queues[turn.queue].is_empty();
-                    self.robins[device].begin(turn, &wants, leaves_work);
-                    return self.start_batch(device, turn.queue, &batch);
-                }
-                Step::WaitUntil(at) => {
-                    let queue = &self.queues[turn.queue];
-                    let fixed_cost = queue.cost().fixed().unwrap_or_default();
-                    let longest = queue.config().max_queue_delay.max(fixed_cost / 5 + Duration::from_micros(1));
-                    assert!(at > self.now && at <= self.now + longest);
-                    wake_at = Some(wake_at.map_or(at, |other| other.min(at)));
-                }
-                Step::Wait | Step::Finish => {
-                    assert!(self.queues[turn.queue].is_empty(), "an idle device waits while work does");
-                }
-                Step::Expire(_) => unreachable!("those are asked again"),
-            }
-        }
-        self.idle.push(device);
-        if let Some(at) = wake_at {
-            self.schedule(at, Event::Wake { device });
+    /// What no device will run is answered.
+    pub(crate) fn settle_stranded(&mut self, queue: usize) {
+        for entry in self.queues[queue].stranded(self.now) {
+            self.settle(entry.payload, Outcome::Stranded);
         }
     }
 
-    /// Asks a queue until it has dropped all that it drops.
-    fn ask(&mut self, queue: usize) -> Step<usize> {
-        loop {
-            match self.queues[queue].poll(self.now) {
-                Step::Expire(entries) => {
-                    assert!(!entries.is_empty());
-                    for entry in entries {
-                        assert!(entry.deadline.is_some(), "an entry without a deadline was dropped");
-                        self.settle(entry.payload, Outcome::Expired);
-                    }
-                }
-                step => return step,
-            }
-        }
+    pub(crate) fn answer(&mut self, item: usize) {
+        let Item { arrived, deadline, .. } = self.items[item];
+        let in_time = deadline.is_none_or(|deadline| self.now <= deadline);
+        self.in_time += usize::from(in_time && !self.scenario.is_bad(item));
+        self.latencies.push(self.now - arrived.expect("it was admitted"));
+        self.settle(item, if self.scenario.is_bad(item) { Outcome::Failed } else { Outcome::Answered });
     }
 
-    fn start_batch(&mut self, device: usize, queue: usize, batch: &[Entry<usize>]) {
+    /// Checks a batch that begins.
+    pub(crate) fn check_start(&mut self, running: &Running) {
+        let queue = running.queue;
         let config = self.queues[queue].config();
-        let heaviest = batch.iter().map(|entry| entry.weight).max().unwrap_or(0);
-        let weight = match self.scenario.queues[queue] {
-            Layout::Packed => batch.iter().map(|entry| entry.weight).sum(),
-            Layout::Padded => batch.len() * heaviest,
-        };
-        assert!((1..=config.max_batch_size).contains(&batch.len()));
-        assert!(weight <= config.max_batch_weight);
-        let items: Vec<usize> = batch.iter().map(|entry| entry.payload).collect();
-        for &item in &items {
-            self.check_start(item, queue);
-        }
-        // Devices are not exact.
-        let run = cost(weight).mul_f64(self.rng.random_range(0.95..1.1));
-        let fails = items.len() > 1 && items.iter().any(|&item| is_bad(item));
-        let alone = cost(weight / items.len()) * u32::try_from(items.len()).expect("a batch is small");
-        let (busy, run) = if fails { (run + alone, None) } else { (run, Some(run)) };
-        self.batches += 1;
-        self.schedule(self.now + busy, Event::Completion { device, queue, items, weight, busy, run });
-    }
-
-    fn check_start(&mut self, item: usize, queue: usize) {
-        let Item { arrived, deadline, priority, weight, outcome, .. } = self.items[item];
-        let alike = match self.scenario.queues[queue] {
-            Layout::Packed => 0,
-            Layout::Padded => weight,
-        };
-        let before = self.latest_run.insert((queue, priority, alike), item);
-        assert!(before.is_none_or(|before| before < item), "first in, first out among those that are alike");
-        assert!(deadline.is_none_or(|deadline| deadline > self.now), "an expired entry ran");
-        assert_eq!(outcome, None, "a settled entry ran");
-        let wait = self.now - arrived.expect("it was admitted");
-        let (sum, count) = &mut self.waits[priority as usize];
-        (*sum, *count) = (*sum + wait, *count + 1);
-        self.longest_wait = self.longest_wait.max(wait);
-        if priority == Priority::High {
-            self.longest_wait_of_the_highest = self.longest_wait_of_the_highest.max(wait);
+        assert!((1..=config.max_batch_size).contains(&running.batch.len()));
+        assert!(running.weight <= config.max_batch_weight);
+        for entry in &running.batch {
+            let Item { arrived, deadline, priority, weight, outcome, .. } = self.items[entry.payload];
+            if self.scenario.keeps_order() {
+                let alike = match self.scenario.queues[queue] {
+                    Layout::Packed => 0,
+                    Layout::Padded => weight,
+                };
+                let before = self.latest_run.insert((queue, priority, alike), entry.payload);
+                assert!(before.is_none_or(|before| before < entry.payload), "first in, first out among those alike");
+            }
+            assert!(deadline.is_none_or(|deadline| deadline > self.now), "an expired entry ran");
+            assert_eq!(outcome, None, "a settled entry ran");
+            let wait = self.now - arrived.expect("it was admitted");
+            let (sum, count) = &mut self.waits[priority as usize];
+            (*sum, *count) = (*sum + wait, *count + 1);
+            self.longest_wait = self.longest_wait.max(wait);
+            if priority == Priority::High {
+                self.longest_wait_of_the_highest = self.longest_wait_of_the_highest.max(wait);
+            }
         }
     }
 
-    fn settle(&mut self, item: usize, outcome: Outcome) {
+    pub(crate) fn settle(&mut self, item: usize, outcome: Outcome) {
         assert_eq!(self.items[item].outcome.replace(outcome), None, "item {item} was answered twice");
         (item, outcome, self.now - self.start).hash(&mut self.trace);
     }
 
     fn check_bounds(&self) {
         for queue in &self.queues {
-            assert!(queue.len() <= queue.config().max_queue_size);
-            assert!(queue.weight() <= queue.config().max_queue_weight);
+            let config = queue.config();
+            // What comes back from a device was admitted before.
+            let back = usize::from(queue.stats().given_back > 0) * self.drivers.len();
+            assert!(queue.len() <= config.max_queue_size.saturating_add(back * config.max_batch_size));
+            assert!(queue.weight() <= config.max_queue_weight.saturating_add(back * config.max_batch_weight));
         }
     }
 
@@ -352,31 +276,11 @@ impl World {
         self.waits.map(|(sum, count)| sum / count)
     }
 
+    pub(crate) fn mean_latency(&self) -> f64 {
+        self.latencies.iter().map(Duration::as_secs_f64).sum::<f64>() / self.latencies.len() as f64
+    }
+
     pub(crate) fn trace(&self) -> u64 {
         self.trace.finish()
     }
-}
-
-/// A device like a GPU: a fixed cost and a little for each unit of weight.
-fn cost(weight: usize) -> Duration {
-    Duration::from_micros(5000 + 5 * weight as u64)
-}
-
-fn config(max_queue_delay: Duration) -> BatcherConfig {
-    BatcherConfig {
-        max_batch_size: 32,
-        max_batch_weight: 1500,
-        max_queue_size: 200,
-        max_queue_weight: 10_000,
-        max_queue_delay,
-        priority_ageing: AGEING,
-    }
-}
-
-fn full_batch_cost() -> Duration {
-    cost(1500)
-}
-
-fn is_bad(item: usize) -> bool {
-    item % BAD_ONE_IN == BAD_ONE_IN - 1
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{PostgresTier, tier_error};
-use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor};
+use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor, scan_limit};
 use crate::tier::{TierError, TierFuture};
 
 const USAGE: &str = "
@@ -34,15 +34,18 @@ impl StoredTier for PostgresTier {
                 Some(Cursor(Position::Key(key))) => &key.as_bytes()[..],
                 Some(_) => return Err(foreign_cursor()),
             };
-            let limit = i64::try_from(max).unwrap_or(i64::MAX);
-            let rows = self.client().await?.query(SCAN, &[&after, &limit]).await.map_err(tier_error)?;
+            let limit = scan_limit(max);
+            let rows = self.client().await?.query(SCAN, &[&after, &i64::from(limit)]).await.map_err(tier_error)?;
             let mut scanned = Scanned::default();
             for row in &rows {
                 let (key, value): (&[u8], &[u8]) =
                     (row.try_get(0).map_err(tier_error)?, row.try_get(1).map_err(tier_error)?);
                 scanned.add(key, Bytes::copy_from_slice(value));
             }
-            let last = rows.last().filter(|_| rows.len() >= max).and_then(|row| row.try_get::<_, &[u8]>(0).ok());
+            let last = rows
+                .last()
+                .filter(|_| rows.len() as u64 >= u64::from(limit))
+                .and_then(|row| row.try_get::<_, &[u8]>(0).ok());
             let last = last.and_then(|key| <[u8; 32]>::try_from(key).ok());
             scanned.next = last.map(|key| Cursor(Position::Key(crate::Key::from_bytes(key))));
             Ok(scanned)

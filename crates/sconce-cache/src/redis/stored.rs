@@ -4,11 +4,11 @@ use bytes::Bytes;
 use redis::RedisError;
 
 use super::RedisTier;
-use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor};
+use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor, scan_limit};
 use crate::tier::{TierError, TierFuture};
 
 /// Names that Redis looks at for each step of a walk.
-const STEP: usize = 1000;
+const STEP: u32 = 1000;
 const KEY_BYTES: usize = 32;
 
 impl StoredTier for RedisTier {
@@ -33,7 +33,7 @@ impl StoredTier for RedisTier {
                 Some(Cursor(Position::Cursor(at))) => at,
                 Some(_) => return Err(foreign_cursor()),
             };
-            let (next, names) = self.names(at, max).await.map_err(TierError::unavailable)?;
+            let (next, names) = self.names(at, scan_limit(max)).await.map_err(TierError::unavailable)?;
             let mut scanned = Scanned { next: next.map(|at| Cursor(Position::Cursor(at))), ..Scanned::default() };
             let values = self.values(&names).await.map_err(TierError::unavailable)?;
             for (name, value) in names.iter().zip(values) {
@@ -62,9 +62,9 @@ impl StoredTier for RedisTier {
 
 impl RedisTier {
     /// Names of entries, among `count` names that are looked at; and where to go on.
-    async fn names(&self, cursor: u64, count: usize) -> Result<(Option<u64>, Vec<Vec<u8>>), RedisError> {
+    async fn names(&self, cursor: u64, count: u32) -> Result<(Option<u64>, Vec<Vec<u8>>), RedisError> {
         let mut command = redis::cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(pattern(&self.prefix)).arg("COUNT").arg(count.max(1));
+        command.arg(cursor).arg("MATCH").arg(pattern(&self.prefix)).arg("COUNT").arg(count);
         let (next, mut names): (u64, Vec<Vec<u8>>) = command.query_async(&mut self.connection.clone()).await?;
         // Locks have longer names.
         names.retain(|name| name.len() == self.prefix.len() + KEY_BYTES);

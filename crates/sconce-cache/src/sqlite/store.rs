@@ -71,7 +71,9 @@ pub(super) fn open_to_read(config: &SqliteConfig) -> Result<Connection, SqliteOp
     let connection = Connection::open_with_flags(&config.path, flags).map_err(&failed)?;
     connection.busy_timeout(Duration::ZERO).map_err(&failed)?;
     connection.pragma_update(None, "query_only", true).map_err(&failed)?;
-    connection.pragma_update(None, "mmap_size", config.mmap_bytes).map_err(&failed)?;
+    // SQLite counts in 63 bits.
+    let mmap_bytes = i64::try_from(config.mmap_bytes).unwrap_or(i64::MAX);
+    connection.pragma_update(None, "mmap_size", mmap_bytes).map_err(&failed)?;
     Ok(connection)
 }
 

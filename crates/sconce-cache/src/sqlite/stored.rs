@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 
 use super::store::now_ms;
 use super::{SqliteTier, tier_error};
-use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor};
+use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor, scan_limit};
 use crate::tier::{TierError, TierFuture};
 
 const COUNT: &str = "SELECT count(*), count(*) FILTER (WHERE expires_ms <= ?1) FROM entries";
@@ -31,7 +31,7 @@ impl StoredTier for SqliteTier {
             Some(Cursor(Position::Row(id))) => id,
             Some(_) => return Box::pin(async { Err(foreign_cursor()) }),
         };
-        Box::pin(self.read(move |connection| scan(connection, after, max)))
+        Box::pin(self.read(move |connection| scan(connection, after, scan_limit(max))))
     }
 
     fn purge(&self, what: Purge) -> TierFuture<'_, Result<u64, TierError>> {
@@ -49,7 +49,7 @@ fn usage(connection: &Connection) -> Result<Usage, TierError> {
     Ok(Usage { entries, expired, bytes })
 }
 
-fn scan(connection: &Connection, after: i64, max: usize) -> Result<Scanned, TierError> {
+fn scan(connection: &Connection, after: i64, max: u32) -> Result<Scanned, TierError> {
     let mut select = connection.prepare_cached(SCAN).map_err(tier_error)?;
     let mut rows = select.query(params![after, now_ms(), max]).map_err(tier_error)?;
     let (mut scanned, mut seen) = (Scanned::default(), 0);

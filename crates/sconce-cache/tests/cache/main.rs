@@ -1,8 +1,10 @@
 //! The crate with real servers: each tier, the stack of them, and what happens when they fail.
 
+mod claims;
 mod conformance;
 mod disk;
 mod faults;
+mod limits;
 mod redis;
 mod replicas;
 mod stack;

@@ -28,7 +28,7 @@ async fn the_suite_holds(tier: &dyn StoredTier, short: &dyn StoredTier, keeps_wh
     assert_eq!((full.entries, full.expired), (ENTRIES as u64, 0));
     let least: usize = stored.values().map(|value| value.encoded().len()).sum();
     assert!(full.bytes >= least as u64, "{full:?}");
-    for page in [1, 7, ENTRIES, 10_000] {
+    for page in [0, 1, 7, ENTRIES, 10_000, usize::MAX] {
         assert_eq!(scan_all(tier, page).await, stored, "{page} at a time");
     }
 

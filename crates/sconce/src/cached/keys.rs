@@ -155,7 +155,7 @@ impl<'a> Content<'a> {
 mod tests {
     use std::path::Path;
 
-    use sconce_models::{InputSpec, ModelSettings, Pooling, Task};
+    use sconce_models::{Device, InputSpec, ModelDirectory, ModelSettings, Pooling, Task};
 
     use super::*;
 
@@ -168,8 +168,20 @@ mod tests {
         Signature { model_type: "any".to_owned(), input, task, precision, device, parameters: 0 }
     }
 
+    /// Digests of a model whose family reads weights, a tokenizer, and a file of its own.
+    fn digests(directory: &Path, settings: &ModelSettings) -> FileDigests {
+        let directory = ModelDirectory::new(directory);
+        // They are no weights, but they have been read.
+        directory.weights(&Device::Cpu).err().unwrap();
+        for file in ["tokenizer.json", "vocabulary.bin"] {
+            directory.read(file).ok();
+        }
+        directory.settings(&["pooling", "normalize", "max_tokens", "cuda_graphs"]).unwrap();
+        FileDigests::of(&directory.files(), settings).unwrap()
+    }
+
     fn keys(directory: &Path, name: &str, precision: Precision, kind: InputKind) -> AnswerKeys {
-        let files = FileDigests::read(directory, &ModelSettings::default()).unwrap();
+        let files = digests(directory, &ModelSettings::default());
         AnswerKeys::new(name, files, &signature(precision, kind), [DeviceName::Cpu], ALL, CrossPrecision::Never)
     }
 
@@ -215,7 +227,7 @@ mod tests {
     #[test]
     fn settings_count_by_what_they_do_to_an_answer() {
         let directory = tempfile::tempdir().unwrap();
-        let processing = |settings: &ModelSettings| FileDigests::read(directory.path(), settings).unwrap().processing;
+        let processing = |settings: &ModelSettings| digests(directory.path(), settings).processing;
         let plain = processing(&ModelSettings::default());
         std::fs::write(directory.path().join("sconce.toml"), "[batching]\nmax_batch_size = 3").unwrap();
         assert_eq!(processing(&ModelSettings::default()), plain);
@@ -241,7 +253,7 @@ mod tests {
     #[test]
     fn higher_precisions_are_found_where_the_policy_allows_and_lower_ones_never() {
         let directory = tempfile::tempdir().unwrap();
-        let files = FileDigests::read(directory.path(), &ModelSettings::default()).unwrap();
+        let files = digests(directory.path(), &ModelSettings::default());
         let of = |precision, precisions: &[Precision], policy| {
             let signature = signature(precision, InputKind::Content);
             let keys = AnswerKeys::new("a", files, &signature, [DeviceName::Cpu], precisions, policy);
@@ -261,8 +273,9 @@ mod tests {
     #[test]
     fn prepared_inputs_do_not_depend_on_precision_or_weights_but_on_all_else() {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("model.safetensors"), "other weights").unwrap();
         let of = |input: &Input, truncation| {
-            let files = FileDigests::read(directory.path(), &ModelSettings::default()).unwrap();
+            let files = digests(directory.path(), &ModelSettings::default());
             let keys = FeatureKeys::new(files, &signature(Precision::F32, InputKind::Content));
             let (how, bytes) = keys.of(input, truncation).unwrap();
             (how, bytes.into_owned())
@@ -281,7 +294,7 @@ mod tests {
     #[test]
     fn a_model_on_several_devices_finds_what_each_of_them_computed_and_its_own_answers_mix_with_nobodys() {
         let directory = tempfile::tempdir().unwrap();
-        let files = FileDigests::read(directory.path(), &ModelSettings::default()).unwrap();
+        let files = digests(directory.path(), &ModelSettings::default());
         let of = |devices: &[DeviceName]| {
             let signature = signature(Precision::F32, InputKind::Content);
             let keys = AnswerKeys::new("a", files, &signature, devices.iter().copied(), ALL, CrossPrecision::Never);

@@ -1,0 +1,33 @@
+//! Times that no clock can hold, kept to the farthest that it can: predictions of a cost may be as large as any number.
+
+use std::time::{Duration, Instant};
+
+/// Later than any queue lives.
+const FAR: Duration = Duration::from_hours(24 * 365 * 100);
+
+/// `at` + `time`, or far in the future where that is no instant.
+pub(crate) fn later(at: Instant, time: Duration) -> Instant {
+    at.checked_add(time.min(FAR)).unwrap_or(at)
+}
+
+/// Seconds as a duration: none if they are negative or no number, the longest where they are too many.
+pub(crate) fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_clock_holds_is_far_away() {
+        let now = Instant::now();
+        assert_eq!(later(now, Duration::from_secs(1)), now + Duration::from_secs(1));
+        assert_eq!(later(now, Duration::MAX), now + FAR);
+        assert_eq!(later(later(now, FAR), Duration::MAX), now + FAR + FAR);
+        for (of, is) in [(f64::NAN, Duration::ZERO), (-1.0, Duration::ZERO), (f64::INFINITY, Duration::MAX)] {
+            assert_eq!(seconds(of), is, "{of}");
+        }
+        assert_eq!(seconds(0.5), Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,138 @@
+//! From a request to its answer: by the cache, if there is one; else prepared, computed in a batch, and finished.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sconce_batch::{Completion, Error as QueueError, Terms};
+use sconce_cache::{Failure, Value};
+use sconce_models::{Input, Prepared, Truncation};
+
+use crate::cached::{Computed, Keys, ModelCache};
+use crate::model::{Inner, Model};
+use crate::prepare::caught;
+use crate::terms::{RequestTerms, WhenFull, deadline};
+use crate::{Answer, AnswerSource, InferError, Request, Timing};
+
+impl Model {
+    pub(crate) async fn answer(&self, request: Request, when_full: WhenFull) -> Result<Answer, InferError> {
+        self.check_open()?;
+        let Request { input, timeout, priority, truncation, cache } = request;
+        let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
+        within(terms.deadline(), async {
+            let cache = self.inner.cache.as_ref().filter(|_| cache);
+            let keyed = cache.and_then(|cache| Some((cache, cache.keys.of(&input, truncation)?)));
+            if let Some((cache, keys)) = keyed {
+                return self.answer_by(cache, &keys, &input, truncation, terms).await;
+            }
+            let computed = self.compute(input, truncation, terms).await?;
+            self.finish(computed, AnswerSource::Computed)
+        })
+        .await
+        .unwrap_or_else(|| Err(late()))
+    }
+
+    pub(crate) fn answer_blocking(&self, request: Request) -> Result<Answer, InferError> {
+        let Inner { preparation, queue, cache, .. } = &*self.inner;
+        if let Some(ModelCache { handle: Some(handle), .. }) = cache.as_ref().filter(|_| request.cache) {
+            return handle.block_on(self.answer(request, WhenFull::Wait));
+        }
+        self.check_open()?;
+        let Request { input, timeout, priority, truncation, .. } = request;
+        let started = Instant::now();
+        let Prepared { features, truncated } = preparation.prepare_blocking(input, truncation)?;
+        let prepare = started.elapsed();
+        let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
+        self.finish(self.computed(completion, truncated, prepare), AnswerSource::Computed)
+    }
+
+    /// Computes an answer, waiting for room, in the form in which it is kept.
+    pub(crate) async fn compute_value(&self, input: Input, truncation: Truncation) -> Result<Value, InferError> {
+        self.check_open()?;
+        let terms = RequestTerms::new(WhenFull::Wait, None, sconce_batch::Priority::default());
+        Ok(self.compute(input, truncation, terms).await?.encode())
+    }
+
+    /// Refuses what comes after the runtime began to shut down, whatever the cache holds.
+    pub(crate) fn check_open(&self) -> Result<(), InferError> {
+        if !self.inner.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // The queue counts it among its refusals.
+        Err(self.inner.queue.refusal(0, None).unwrap_or(QueueError::ShuttingDown).into())
+    }
+
+    async fn answer_by(
+        &self,
+        cache: &ModelCache,
+        keys: &Keys,
+        input: &Input,
+        truncation: Truncation,
+        terms: RequestTerms,
+    ) -> Result<Answer, InferError> {
+        let mut timing = Timing::default();
+        let own = &mut timing;
+        let compute = move || async move {
+            let computed = self.compute(input.clone(), truncation, terms).await.map_err(failure)?;
+            *own = computed.timing;
+            Ok(computed.encode())
+        };
+        let answer = cache.answers.get_or_compute_on(terms, keys.key, &keys.instead, compute).await;
+        let answer = answer.map_err(|error| InferError::clone(&error))?;
+        match Computed::decode(&answer.value) {
+            Some(computed) => self.finish(Computed { timing, ..computed }, answer.source.into()),
+            // Not of our making; computing is always right.
+            None => self.finish(self.compute(input.clone(), truncation, terms).await?, AnswerSource::Computed),
+        }
+    }
+
+    pub(crate) async fn compute(
+        &self,
+        input: Input,
+        truncation: Truncation,
+        terms: RequestTerms,
+    ) -> Result<Computed, InferError> {
+        let Inner { preparation, queue, .. } = &*self.inner;
+        let started = Instant::now();
+        let Prepared { features, truncated } = preparation.prepare(input, truncation).await?;
+        let prepare = started.elapsed();
+        let completion = match terms.when_full {
+            WhenFull::Wait => queue.call(features, terms.of_queue()).await?,
+            WhenFull::Refuse => queue.try_call(features, terms.of_queue()).await?,
+        };
+        Ok(self.computed(completion, truncated, prepare))
+    }
+
+    pub(crate) fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
+        let Computed { row, truncated, precision, device, timing } = computed;
+        let output = caught(|| self.inner.processor.finish(row))?;
+        Ok(Answer { output, truncated, precision, device, source, timing })
+    }
+
+    pub(crate) fn computed(&self, completion: Completion<Vec<f32>>, truncated: bool, prepare: Duration) -> Computed {
+        let Completion { output: row, queue_wait, run, batch_size, device } = completion;
+        let precision = self.inner.signature.precision;
+        let device = self.inner.devices[device].name;
+        Computed { row, truncated, precision, device, timing: Timing { prepare, queue_wait, run, batch_size } }
+    }
+}
+
+/// An input that the model does not take will not be taken later either.
+pub(crate) fn failure(error: InferError) -> Failure<InferError> {
+    match error {
+        InferError::Input(_) => Failure::BadInput(error),
+        error => Failure::Passing(error),
+    }
+}
+
+/// The error of an answer that did not come in time.
+pub(crate) fn late() -> InferError {
+    QueueError::DeadlineExceeded { retry_after: None }.into()
+}
+
+/// `None` if the answer is not there by the deadline.
+pub(crate) async fn within<T>(deadline: Option<Instant>, answer: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        None => Some(answer.await),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await.ok(),
+    }
+}

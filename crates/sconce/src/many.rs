@@ -1,0 +1,343 @@
+//! Several items that are answered together: admitted all or none.
+
+use std::collections::HashMap;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sconce_batch::{Error as QueueError, Ticket};
+use sconce_cache::{Claim, Leader, Source, Turn};
+use sconce_models::{Input, Prepared, Truncation};
+use tokio::task::JoinSet;
+
+use crate::answering::{failure, late, within};
+use crate::cached::{Computed, Keys, ModelCache};
+use crate::model::{Inner, Model};
+use crate::seat::Seat;
+use crate::terms::{RequestTerms, WhenFull, deadline};
+use crate::{Answer, AnswerSource, InferError, InferManyError, Request, RequestGroup, Timing};
+
+/// Bytes of inputs that one task prepares: tokenising this much takes about 0.2 ms, which other tasks of its worker can wait, and
+/// spawning a task for less costs more than it spreads.
+const MAX_PART_BYTES: usize = 2 * 1024;
+
+impl Model {
+    /// Infers several items on the same terms, waiting until the queue has room for all of them. They may run in several batches,
+    /// mixed with other requests. The answers come in the order of the inputs.
+    ///
+    /// Where the runtime has a cache, only what it does not have is computed, and an input that comes twice is computed once.
+    /// Dropping the future cancels the items, as with [`infer`](Self::infer).
+    ///
+    /// # Errors
+    /// [`InferManyError`]: the first item that failed, or why all were refused. Where they are refused none of them has run.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, for inputs of together over 2 KiB or with a timeout.
+    pub async fn infer_many(&self, group: impl Into<RequestGroup>) -> Result<Vec<Answer>, InferManyError> {
+        self.answer_many(group.into(), WhenFull::Wait).await
+    }
+
+    /// As [`infer_many`](Self::infer_many), but refuses at once when the queue has no room for all.
+    ///
+    /// # Errors
+    /// [`InferManyError`].
+    ///
+    /// # Panics
+    /// As [`infer_many`](Self::infer_many).
+    pub async fn try_infer_many(&self, group: impl Into<RequestGroup>) -> Result<Vec<Answer>, InferManyError> {
+        self.answer_many(group.into(), WhenFull::Refuse).await
+    }
+
+    async fn answer_many(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
+        let RequestGroup { mut inputs, timeout, priority, truncation, cache } = group;
+        if inputs.len() == 1 {
+            let input = inputs.remove(0);
+            let answer = self.answer(Request { input, timeout, priority, truncation, cache }, when_full).await;
+            return answer.map(|answer| vec![answer]).map_err(|source| InferManyError::of_item(0, source));
+        }
+        self.check_open().map_err(InferManyError::of_all)?;
+        let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
+        let cache = self.inner.cache.as_ref().filter(|_| cache);
+        let keyed = cache.and_then(|cache| {
+            let keys: Option<Vec<Keys>> = inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
+            Some((cache, keys?))
+        });
+        let items = Items { model: self, truncation, terms };
+        let answers = async {
+            match keyed {
+                Some((cache, keys)) => items.answer_by(cache, &inputs, &keys).await,
+                None => items.answer(inputs).await,
+            }
+        };
+        within(terms.deadline(), answers).await.unwrap_or_else(|| Err(InferManyError::of_all(late())))
+    }
+}
+
+/// How the items of one call are answered.
+#[derive(Clone, Copy)]
+struct Items<'a> {
+    model: &'a Model,
+    truncation: Truncation,
+    terms: RequestTerms,
+}
+
+/// An item that is ready for the network, with its place in the call.
+struct Ready {
+    index: usize,
+    prepared: Prepared,
+    prepare: Duration,
+}
+
+/// An item in the queue.
+struct Admitted {
+    index: usize,
+    ticket: Ticket<Seat>,
+    truncated: bool,
+    prepare: Duration,
+}
+
+impl Items<'_> {
+    /// Without a cache.
+    async fn answer(self, inputs: Vec<Input>) -> Result<Vec<Answer>, InferManyError> {
+        let mut answers = Vec::with_capacity(inputs.len());
+        for admitted in self.admit(inputs.into_iter().enumerate().collect()).await? {
+            let index = admitted.index;
+            let answer = self.computed(admitted).await.and_then(|it| self.model.finish(it, AnswerSource::Computed));
+            answers.push(answer.map_err(|source| InferManyError::of_item(index, source))?);
+        }
+        Ok(answers)
+    }
+
+    /// By a cache. What others compute is waited for only when all of one's own is done: so requests that want each other's items never
+    /// wait in a circle.
+    async fn answer_by(
+        self,
+        cache: &ModelCache,
+        inputs: &[Input],
+        keys: &[Keys],
+    ) -> Result<Vec<Answer>, InferManyError> {
+        let distinct = Distinct::of(keys);
+        let wanted = distinct.firsts.iter().map(|index| (keys[*index].key, &keys[*index].instead[..]));
+        // Once its items are in the queue the call is not refused any more: for what others fail to compute it waits for room.
+        let claims = cache.answers.claim_many(self.terms.waiting(), &wanted.collect::<Vec<_>>()).await;
+        let mut values = Values { of: vec![None; distinct.firsts.len()], firsts: &distinct.firsts };
+        let (mut leads, mut waits) = (Vec::new(), Vec::new());
+        for (place, claim) in claims.into_iter().enumerate() {
+            match claim {
+                Claim::Known(answer) => values.put(place, answer, Timing::default())?,
+                Claim::Leads(leader) => leads.push((place, leader)),
+                Claim::Waits(follower) => waits.push((place, follower)),
+            }
+        }
+        self.lead(leads, inputs, &mut values).await?;
+        for (place, follower) in waits {
+            let answer = match follower.turn().await {
+                Turn::Landed(answer) => answer,
+                Turn::Leads(leader) => {
+                    let computed = self.compute(inputs[distinct.firsts[place]].clone()).await;
+                    leader.finish(computed.map(|computed| computed.encode()).map_err(failure))
+                }
+            };
+            values.put(place, answer, Timing::default())?;
+        }
+        let mut answers = Vec::with_capacity(inputs.len());
+        for (index, place) in distinct.places.iter().enumerate() {
+            let (answer, timing) = values.of[*place].as_ref().expect("each place has its value by now");
+            let (source, timing) = match answer.source {
+                // It was computed for the first of those that are the same.
+                Source::Computed if index != distinct.firsts[*place] => (AnswerSource::Shared, Timing::default()),
+                source => (source.into(), *timing),
+            };
+            let answer = match Computed::decode(&answer.value) {
+                Some(computed) => self.model.finish(Computed { timing, ..computed }, source),
+                // Not of our making; computing is always right.
+                None => {
+                    let computed = self.compute(inputs[index].clone()).await;
+                    computed.and_then(|computed| self.model.finish(computed, AnswerSource::Computed))
+                }
+            };
+            answers.push(answer.map_err(|source| InferManyError::of_item(index, source))?);
+        }
+        Ok(answers)
+    }
+
+    /// Computes what nobody else does, for all who wait for it.
+    async fn lead(
+        self,
+        leads: Vec<(usize, Leader<'_, InferError, RequestTerms>)>,
+        inputs: &[Input],
+        values: &mut Values<'_>,
+    ) -> Result<(), InferManyError> {
+        let firsts = values.firsts;
+        let items = leads.iter().map(|(place, _)| (firsts[*place], inputs[firsts[*place]].clone())).collect();
+        let admitted = match self.admit(items).await {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                // What is wrong with an input is told to all who asked for it; of a refusal others may be spared.
+                let at_fault = leads.into_iter().find(|(place, _)| error.index == Some(firsts[*place]));
+                if let (Some((_, leader)), InferError::Input(_)) = (at_fault, &error.source) {
+                    leader.finish(Err(failure(error.source.clone()))).ok();
+                }
+                return Err(error);
+            }
+        };
+        for ((place, leader), admitted) in leads.into_iter().zip(admitted) {
+            let computed = self.computed(admitted).await;
+            let timing = computed.as_ref().map_or_else(|_| Timing::default(), |computed| computed.timing);
+            let answer = leader.finish(computed.map(|computed| computed.encode()).map_err(failure));
+            values.put(place, answer, timing)?;
+        }
+        Ok(())
+    }
+
+    /// Puts all items into the queue, or none.
+    async fn admit(self, items: Vec<(usize, Input)>) -> Result<Vec<Admitted>, InferManyError> {
+        let Inner { queue, batching, .. } = &*self.model.inner;
+        let ready = self.prepare(items).await?;
+        let max = batching.max_batch_weight;
+        if let Some(Ready { index, prepared, .. }) = ready.iter().find(|it| it.prepared.features.weight() > max) {
+            let weight = prepared.features.weight();
+            return Err(InferManyError::of_item(*index, QueueError::TooHeavy { weight, max }.into()));
+        }
+        let (mut features, mut rest) = (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
+        for Ready { index, prepared, prepare } in ready {
+            features.push(prepared.features);
+            rest.push((index, prepared.truncated, prepare));
+        }
+        let tickets = match self.terms.when_full {
+            WhenFull::Wait => queue.submit_many(features, self.terms.of_queue()).await,
+            WhenFull::Refuse => queue.try_submit_many(features, self.terms.of_queue()),
+        };
+        let tickets = tickets.map_err(|error| InferManyError::of_all(error.into()))?;
+        let admitted = |(ticket, (index, truncated, prepare))| Admitted { index, ticket, truncated, prepare };
+        Ok(tickets.into_iter().zip(rest).map(admitted).collect())
+    }
+
+    async fn computed(self, admitted: Admitted) -> Result<Computed, InferError> {
+        let Admitted { ticket, truncated, prepare, .. } = admitted;
+        Ok(self.model.computed(ticket.await?, truncated, prepare))
+    }
+
+    /// Computes one more item, for which there may be no room yet.
+    async fn compute(self, input: Input) -> Result<Computed, InferError> {
+        self.model.compute(input, self.truncation, self.terms.waiting()).await
+    }
+
+    /// Prepares the items in parts side by side, so that many of them do not hold up one worker.
+    async fn prepare(self, items: Vec<(usize, Input)>) -> Result<Vec<Ready>, InferManyError> {
+        let mut parts = parts(items);
+        let last = parts.pop();
+        if parts.is_empty() {
+            // Little to prepare needs no task beside the caller's own.
+            return prepare_part(self.model, last.unwrap_or_default(), self.truncation).await;
+        }
+        let mut tasks = JoinSet::new();
+        for part in parts.into_iter().chain(last) {
+            let (model, truncation) = (self.model.clone(), self.truncation);
+            tasks.spawn(async move { prepare_part(&model, part, truncation).await });
+        }
+        let mut ready = Vec::new();
+        while let Some(task) = tasks.join_next().await {
+            ready.extend(task.unwrap_or_else(|error| resume_unwind(error.into_panic()))?);
+        }
+        ready.sort_unstable_by_key(|ready| ready.index);
+        Ok(ready)
+    }
+}
+
+async fn prepare_part(
+    model: &Model,
+    part: Vec<(usize, Input)>,
+    truncation: Truncation,
+) -> Result<Vec<Ready>, InferManyError> {
+    let mut ready = Vec::with_capacity(part.len());
+    for (index, input) in part {
+        let started = Instant::now();
+        let prepared = model.inner.preparation.prepare(input, truncation).await;
+        let prepared = prepared.map_err(|source| InferManyError::of_item(index, source))?;
+        ready.push(Ready { index, prepared, prepare: started.elapsed() });
+    }
+    Ok(ready)
+}
+
+/// Cuts items where a part would have more than [`MAX_PART_BYTES`] to prepare.
+fn parts(items: Vec<(usize, Input)>) -> Vec<Vec<(usize, Input)>> {
+    let mut parts: Vec<Vec<(usize, Input)>> = Vec::new();
+    let mut bytes = 0;
+    for item in items {
+        bytes += item.1.bytes();
+        match parts.last_mut() {
+            Some(part) if bytes <= MAX_PART_BYTES => part.push(item),
+            _ => {
+                bytes = item.1.bytes();
+                parts.push(vec![item]);
+            }
+        }
+    }
+    parts
+}
+
+/// What the distinct inputs of a call give, as far as it is known.
+struct Values<'a> {
+    of: Vec<Option<(sconce_cache::Answer, Timing)>>,
+    /// The first input of each that are the same.
+    firsts: &'a [usize],
+}
+
+impl Values<'_> {
+    fn put(
+        &mut self,
+        place: usize,
+        answer: Result<sconce_cache::Answer, Arc<InferError>>,
+        timing: Timing,
+    ) -> Result<(), InferManyError> {
+        let answer = answer.map_err(|error| InferManyError::of_item(self.firsts[place], (*error).clone()))?;
+        self.of[place] = Some((answer, timing));
+        Ok(())
+    }
+}
+
+/// Which inputs are the same.
+struct Distinct {
+    /// The first input of each that are the same.
+    firsts: Vec<usize>,
+    /// The place of each input among `firsts`.
+    places: Vec<usize>,
+}
+
+impl Distinct {
+    fn of(keys: &[Keys]) -> Self {
+        let (mut firsts, mut places, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+        for (index, Keys { key, .. }) in keys.iter().enumerate() {
+            places.push(*seen.entry(*key).or_insert_with(|| {
+                firsts.push(index);
+                firsts.len() - 1
+            }));
+        }
+        Self { firsts, places }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sconce_cache::Key;
+
+    use super::*;
+
+    #[test]
+    fn parts_hold_every_item_in_order_and_no_more_bytes_than_one_task_prepares() {
+        let sizes = [10, MAX_PART_BYTES - 10, 1, MAX_PART_BYTES + 1, 0, 7];
+        let items = sizes.map(|size| Input::from("a".repeat(size))).into_iter().enumerate().collect();
+        let cut: Vec<Vec<usize>> =
+            parts(items).into_iter().map(|part| part.into_iter().map(|(index, _)| index).collect()).collect();
+        assert_eq!(cut, [vec![0, 1], vec![2], vec![3], vec![4, 5]]);
+        assert!(parts(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn inputs_with_one_key_have_one_place_that_of_the_first() {
+        let keys = [7, 8, 7, 9, 8].map(|byte| Keys { key: Key::from_bytes([byte; 32]), instead: Vec::new() });
+        let Distinct { firsts, places } = Distinct::of(&keys);
+        assert_eq!((firsts, places), (vec![0, 1, 3], vec![0, 1, 0, 2, 1]));
+    }
+}

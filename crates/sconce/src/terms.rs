@@ -1,0 +1,161 @@
+//! What requests for the same answer ask differently, and what a failure of one means for the others.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use sconce_batch::{Error as QueueError, Priority};
+
+use crate::InferError;
+
+/// The terms of a request: those that wait for the same answer share it, but not a refusal that better terms might have spared them.
+/// Of two the greater are the better; these tell nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestTerms {
+    // In this order they compare: waiting for room helps most.
+    pub(crate) when_full: WhenFull,
+    until: Until,
+    priority: Reverse<Priority>,
+}
+
+/// What to do where the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum WhenFull {
+    Refuse,
+    Wait,
+}
+
+/// How long an answer is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Until {
+    Deadline(Instant),
+    Ever,
+}
+
+impl RequestTerms {
+    pub(crate) fn new(when_full: WhenFull, deadline: Option<Instant>, priority: Priority) -> Self {
+        let until = deadline.map_or(Until::Ever, Until::Deadline);
+        Self { when_full, until, priority: Reverse(priority) }
+    }
+
+    /// As the queue takes them.
+    pub(crate) fn of_queue(self) -> sconce_batch::Terms {
+        sconce_batch::Terms { deadline: self.deadline(), priority: self.priority.0 }
+    }
+
+    pub(crate) fn deadline(self) -> Option<Instant> {
+        match self.until {
+            Until::Deadline(deadline) => Some(deadline),
+            Until::Ever => None,
+        }
+    }
+
+    /// The same for one who waits for room.
+    pub(crate) fn waiting(self) -> Self {
+        Self { when_full: WhenFull::Wait, ..self }
+    }
+
+    fn no_more_time_than(&self, other: &Self) -> bool {
+        self.until <= other.until && self.priority <= other.priority
+    }
+}
+
+impl sconce_cache::Terms<InferError> for RequestTerms {
+    fn would_get(&self, error: &InferError, leader: &Self) -> bool {
+        match error {
+            // Whoever does not wait for room finds none now.
+            InferError::Queue(QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. }) => {
+                self.when_full == WhenFull::Refuse
+            }
+            InferError::Queue(QueueError::Overloaded { .. } | QueueError::DeadlineExceeded { .. }) => {
+                self.no_more_time_than(leader)
+            }
+            InferError::Queue(
+                QueueError::TooHeavy { .. }
+                | QueueError::DevicesLost { .. }
+                | QueueError::ShuttingDown
+                | QueueError::Executor(_),
+            )
+            | InferError::Input(_)
+            | InferError::Panicked { .. } => true,
+            // A reason that is newer than this function: only those that are no better off are sure to get it.
+            InferError::Queue(_) => self.when_full <= leader.when_full && self.no_more_time_than(leader),
+        }
+    }
+}
+
+/// Longer than anybody waits: a timeout of as much is none. What is less can be added to any instant.
+const NO_TIMEOUT: Duration = Duration::from_hours(24 * 36_500);
+
+/// The instant at which a timeout is over.
+pub(crate) fn deadline(started: Instant, timeout: Option<Duration>) -> Option<Instant> {
+    started.checked_add(timeout.filter(|timeout| *timeout < NO_TIMEOUT)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use sconce_batch::ExecutorError;
+    use sconce_cache::Terms as _;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_shared_by_those_alone_whom_better_terms_would_not_have_spared_it() {
+        let now = Instant::now();
+        let of = |when_full, seconds: Option<u64>, priority| {
+            let deadline = deadline(now, seconds.map(Duration::from_secs));
+            RequestTerms::new(when_full, deadline, priority)
+        };
+        let (wait, refuse) = (WhenFull::Wait, WhenFull::Refuse);
+        let (high, normal, low) = (Priority::High, Priority::Normal, Priority::Low);
+        let leader = of(refuse, Some(5), normal);
+        let none = Duration::ZERO;
+        let full = QueueError::QueueFull { max: 1, retry_after: None };
+        let heavy = QueueError::QueueTooHeavy { queued: 1, weight: 1, max: 1, retry_after: None };
+        let overloaded = QueueError::Overloaded { wait: none, retry_after: none };
+        let late = QueueError::DeadlineExceeded { retry_after: None };
+        let lost = QueueError::DevicesLost { retry_after: None };
+        let failed = QueueError::Executor(ExecutorError::new("it failed"));
+        for (terms, of_room, of_time) in [
+            (of(refuse, Some(5), normal), true, true),
+            (of(refuse, Some(4), low), true, true),
+            (of(refuse, Some(6), normal), true, false),
+            (of(refuse, None, low), true, false),
+            (of(refuse, Some(5), high), true, false),
+            (of(wait, Some(5), normal), false, true),
+            (of(wait, Some(4), low), false, true),
+            (of(wait, None, high), false, false),
+        ] {
+            let gets = |error: &QueueError| terms.would_get(&InferError::Queue(error.clone()), &leader);
+            assert_eq!((gets(&full), gets(&heavy)), (of_room, of_room), "{terms:?}");
+            assert_eq!((gets(&overloaded), gets(&late)), (of_time, of_time), "{terms:?}");
+            assert!(gets(&lost) && gets(&QueueError::ShuttingDown) && gets(&failed), "{terms:?}");
+        }
+    }
+
+    #[test]
+    fn who_waits_goes_before_who_has_time_and_that_before_who_is_preferred() {
+        let now = Instant::now();
+        let of = |when_full, seconds: Option<u64>, priority| {
+            RequestTerms::new(when_full, deadline(now, seconds.map(Duration::from_secs)), priority)
+        };
+        let ascending = [
+            of(WhenFull::Refuse, Some(1), Priority::Normal),
+            of(WhenFull::Refuse, Some(2), Priority::Low),
+            of(WhenFull::Refuse, None, Priority::Normal),
+            of(WhenFull::Refuse, None, Priority::High),
+            of(WhenFull::Wait, Some(1), Priority::Low),
+        ];
+        assert!(ascending.is_sorted());
+    }
+
+    #[test]
+    fn a_timeout_that_is_longer_than_anybody_waits_is_none() {
+        let now = Instant::now();
+        assert_eq!(deadline(now, Some(Duration::ZERO)), Some(now));
+        for timeout in [NO_TIMEOUT, Duration::from_secs(i64::MAX as u64), Duration::MAX] {
+            assert_eq!(deadline(now, Some(timeout)), None);
+        }
+        let longest = deadline(now, Some(NO_TIMEOUT - Duration::from_nanos(1))).expect("an instant");
+        assert!(longest.checked_add(NO_TIMEOUT).is_some(), "timers may round it up");
+    }
+}

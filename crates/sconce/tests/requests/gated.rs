@@ -1,0 +1,150 @@
+//! A model that runs when a test lets it, and remembers what it ran.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
+
+use sconce::models::{
+    Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError,
+    LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature, Target, Task,
+    Truncation,
+};
+use sconce::{AnswerCache, BatcherConfig, Model, Runtime};
+
+/// The gates of the models of this process, by their directories.
+static GATES: LazyLock<Mutex<HashMap<PathBuf, Arc<Gate>>>> = LazyLock::new(Mutex::default);
+
+/// What a network waits for before it runs a batch.
+#[derive(Default)]
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    open: bool,
+    started: Vec<u64>,
+}
+
+impl Gate {
+    /// Lets every batch run from now on.
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    /// The items that a network was given so far, in order.
+    pub(crate) fn started(&self) -> Vec<u64> {
+        self.state.lock().unwrap().started.clone()
+    }
+
+    fn pass(&self, batch: impl Iterator<Item = u64>) {
+        let mut state = self.state.lock().unwrap();
+        state.started.extend(batch);
+        drop(self.changed.wait_while(state, |state| !state.open).unwrap());
+    }
+}
+
+/// Gives each number back as an embedding of one dimension.
+struct Numbers;
+
+impl Processor for Numbers {
+    fn prepare(&self, input: Input, _: Truncation) -> Result<Prepared, InputError> {
+        let Input::Text(text) = input else { panic!("only text is tested") };
+        let number: u16 = text.parse().map_err(|_| InputError::Empty { name: "text" })?;
+        Ok(Prepared { features: Features::Values(vec![f32::from(number)]), truncated: false })
+    }
+
+    fn finish(&self, row: Vec<f32>) -> Output {
+        Output::Embedding(row)
+    }
+}
+
+struct GatedNetwork(Arc<Gate>);
+
+impl Network for GatedNetwork {
+    fn forward(&mut self, batch: &[Features]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        let number = |features: &Features| match features {
+            Features::Values(values) => values[0],
+            _ => panic!("it prepares values"),
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they were of 16 bits")]
+        self.0.pass(batch.iter().map(|features| number(features) as u64));
+        Ok(batch.iter().map(|features| vec![number(features)]).collect())
+    }
+}
+
+fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
+    let gate = Arc::clone(&GATES.lock().unwrap()[directory.path()]);
+    Ok(LoadedModel {
+        signature: Signature {
+            model_type: "numbers".to_owned(),
+            input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
+            task: Task::Embedding { dimensions: 1 },
+            precision: target.precision,
+            device: DeviceName::Cpu,
+            parameters: 0,
+        },
+        processor: Arc::new(Numbers),
+        network: Box::new(GatedNetwork(gate)),
+        settings: directory.settings(&[])?,
+    })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
+fn demand(_: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
+    Ok(Demand { weight_bytes: 0, flops_per_weight: 1.0, bytes_per_weight: 4, unit: "item" })
+}
+
+/// A runtime with that model, and what a test needs of it.
+pub(crate) struct Gated {
+    pub(crate) runtime: Runtime,
+    pub(crate) model: Model,
+    pub(crate) gate: Arc<Gate>,
+    _directory: tempfile::TempDir,
+}
+
+impl Gated {
+    pub(crate) fn new(batching: BatcherConfig, cache: Option<AnswerCache>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("config.json"), r#"{"model_type": "numbers"}"#).unwrap();
+        let gate = Arc::new(Gate::default());
+        GATES.lock().unwrap().insert(directory.path().to_owned(), Arc::clone(&gate));
+        let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32];
+        let mut registry = Registry::default();
+        registry.register(Family { model_type: "numbers", summary: "numbers", precisions, demand, load });
+        let builder = Runtime::builder().registry(registry).named_model("numbers", directory.path()).batching(batching);
+        let builder = match cache {
+            Some(cache) => builder.cache(cache),
+            None => builder,
+        };
+        let runtime = builder.build().unwrap();
+        let model = runtime.model("numbers").unwrap().clone();
+        Self { runtime, model, gate, _directory: directory }
+    }
+
+    /// Waits until the network has been given so many items.
+    pub(crate) async fn until_started(&self, items: usize) {
+        until("the network runs", || self.gate.started().len() >= items).await;
+    }
+
+    /// Waits until so many items wait in the queue.
+    pub(crate) async fn until_waiting(&self, items: usize) {
+        until("items wait", || self.model.depth().items >= items).await;
+    }
+
+    /// How often the network was given a number.
+    pub(crate) fn times_started(&self, number: u64) -> usize {
+        self.gate.started().iter().filter(|started| **started == number).count()
+    }
+}
+
+/// Waits for something that another thread does.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "after 30 s still not: {what}");
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,298 @@
+//! The files that a model was made of, as digests of what was read.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A BLAKE3 digest.
+type Digest = [u8; 32];
+
+/// Directories within each other, as far as they are followed.
+const MAX_DEPTH: usize = 16;
+/// Files of one directory, those of its directories included.
+const MAX_FILES: usize = 10_000;
+
+/// The files of a directory that a model was made of: which were read, with digests of what they held, and which were looked for
+/// and not there. Models of the same files give the same answers.
+///
+/// Made while a model is loaded, of the very bytes that its family was given ([`ModelDirectory`](crate::ModelDirectory)), so no file
+/// that a family reads can be missing in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFiles {
+    directory: PathBuf,
+    seen: BTreeMap<String, Seen>,
+    /// A family was given the directory's path, and may have read any file in it.
+    all: bool,
+}
+
+/// Digests of a model's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelDigests {
+    /// Digests the files of weights.
+    pub weights: [u8; 32],
+    /// Digests all other files.
+    pub processing: [u8; 32],
+}
+
+/// What a family was told of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Absent,
+    /// It is there, and was not read.
+    Present,
+    Content(Digest),
+    Weights(Digest),
+}
+
+impl ModelFiles {
+    /// Digests what was read: names, contents, and names of files that were not there. Where a family may have read any file, all
+    /// files of the directory and of its directories are read for it now.
+    ///
+    /// # Errors
+    /// Those of reading; and more files than 10,000, or directories within each other deeper than 16.
+    pub fn digests(&self) -> io::Result<ModelDigests> {
+        let (mut weights, mut processing) = (blake3::Hasher::new(), blake3::Hasher::new());
+        for (name, seen) in &self.seen {
+            let (hasher, kind, content) = match seen {
+                Seen::Absent => (&mut processing, b"-", None),
+                Seen::Present => (&mut processing, b"+", None),
+                Seen::Content(digest) => (&mut processing, b"=", Some(digest)),
+                Seen::Weights(digest) => (&mut weights, b"=", Some(digest)),
+            };
+            add(hasher, kind, name.as_bytes(), content);
+        }
+        if self.all {
+            for (path, digest) in digests_below(&self.directory)? {
+                let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
+                let hasher = if is_weights { &mut weights } else { &mut processing };
+                add(hasher, b"/", path.as_os_str().as_encoded_bytes(), Some(&digest));
+            }
+        }
+        let [weights, processing] = [weights, processing].map(|hasher| *hasher.finalize().as_bytes());
+        Ok(ModelDigests { weights, processing })
+    }
+
+    /// A file that is not what it was when another model was loaded from the same directory, of those that both looked at.
+    #[must_use]
+    pub fn changed_since(&self, earlier: &Self) -> Option<PathBuf> {
+        let changed =
+            |(name, seen): &(&String, &Seen)| earlier.seen.get(*name).is_some_and(|before| before.differs(**seen));
+        self.seen.iter().find(changed).map(|(name, _)| self.directory.join(name))
+    }
+}
+
+impl Seen {
+    /// Whether the file has changed in between, as far as both tell.
+    fn differs(self, other: Self) -> bool {
+        match (self.content(), other.content()) {
+            (Some(one), Some(other)) => one != other,
+            _ => (self == Self::Absent) != (other == Self::Absent),
+        }
+    }
+
+    fn content(self) -> Option<Digest> {
+        match self {
+            Self::Absent | Self::Present => None,
+            Self::Content(digest) | Self::Weights(digest) => Some(digest),
+        }
+    }
+}
+
+/// Each field with its length, so that no byte can move to a neighbour unseen.
+fn add(hasher: &mut blake3::Hasher, kind: &[u8; 1], name: &[u8], content: Option<&Digest>) {
+    hasher.update(kind).update(&(name.len() as u64).to_le_bytes()).update(name);
+    if let Some(content) = content {
+        hasher.update(content);
+    }
+}
+
+/// Every file below a directory, with its digest, in order of their paths. Links are followed, but for those to a directory that they
+/// are in.
+fn digests_below(directory: &Path) -> io::Result<Vec<(PathBuf, Digest)>> {
+    let mut files = Vec::new();
+    list(directory, Path::new(""), &mut vec![directory.canonicalize()?], &mut files)?;
+    files.sort();
+    let digest = |path: PathBuf| {
+        let digest = *blake3::Hasher::new().update_reader(File::open(directory.join(&path))?)?.finalize().as_bytes();
+        Ok((path, digest))
+    };
+    files.into_iter().map(digest).collect()
+}
+
+fn list(root: &Path, below: &Path, within: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    if within.len() > MAX_DEPTH {
+        let message = format!("{} lies more than {MAX_DEPTH} directories deep", root.join(below).display());
+        return Err(io::Error::other(message));
+    }
+    for entry in std::fs::read_dir(root.join(below))? {
+        let path = below.join(entry?.file_name());
+        // A link to nowhere is no file, and neither is a pipe or a device.
+        let Ok(metadata) = std::fs::metadata(root.join(&path)) else { continue };
+        if metadata.is_dir() {
+            let directory = root.join(&path).canonicalize()?;
+            if !within.contains(&directory) {
+                within.push(directory);
+                list(root, &path, within, files)?;
+                within.pop();
+            }
+        } else if metadata.is_file() {
+            files.push(path);
+            if files.len() > MAX_FILES {
+                let message = format!("{} holds more than {MAX_FILES} files", root.display());
+                return Err(io::Error::other(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes down what a family is told of a directory while it loads a model.
+#[derive(Debug)]
+pub(crate) struct Record(Mutex<ModelFiles>);
+
+impl Record {
+    pub(crate) fn of(directory: PathBuf) -> Self {
+        Self(Mutex::new(ModelFiles { directory, seen: BTreeMap::new(), all: false }))
+    }
+
+    pub(crate) fn was_read(&self, name: &str, bytes: &[u8]) {
+        self.saw(name, Seen::Content(*blake3::hash(bytes).as_bytes()));
+    }
+
+    pub(crate) fn weights_were_read(&self, name: &str, bytes: &[u8]) {
+        self.saw(name, Seen::Weights(*blake3::hash(bytes).as_bytes()));
+    }
+
+    pub(crate) fn was_not_there(&self, name: &str) {
+        self.saw(name, Seen::Absent);
+    }
+
+    /// Unless it has been read already.
+    pub(crate) fn was_there(&self, name: &str) {
+        self.lock().seen.entry(name.to_owned()).or_insert(Seen::Present);
+    }
+
+    pub(crate) fn path_was_given(&self) {
+        self.lock().all = true;
+    }
+
+    pub(crate) fn files(&self) -> ModelFiles {
+        self.lock().clone()
+    }
+
+    fn saw(&self, name: &str, seen: Seen) {
+        self.lock().seen.insert(name.to_owned(), seen);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ModelFiles> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_of(directory: &Path) -> io::Result<ModelDigests> {
+        let record = Record::of(directory.to_owned());
+        record.path_was_given();
+        record.files().digests()
+    }
+
+    #[test]
+    fn each_thing_that_a_family_was_told_has_digests_of_its_own() {
+        type Telling = fn(&Record);
+        let told: [Telling; 9] = [
+            |_| {},
+            |record| record.was_not_there("a"),
+            |record| record.was_there("a"),
+            |record| record.was_read("a", b""),
+            |record| record.was_read("a", b"content"),
+            |record| record.was_read("b", b"content"),
+            |record| record.weights_were_read("a", b"content"),
+            |record| record.weights_were_read("a", b"contents"),
+            |record| {
+                record.was_read("a", b"");
+                record.was_read("b", b"content");
+            },
+        ];
+        let digests = told.map(|tell| {
+            let record = Record::of(PathBuf::new());
+            tell(&record);
+            record.files().digests().unwrap()
+        });
+        for (at, one) in digests.iter().enumerate() {
+            assert!(!digests[..at].contains(one), "number {at} is like an earlier one");
+        }
+        assert_eq!(digests[6].processing, digests[7].processing, "weights do not count as anything else");
+    }
+
+    #[test]
+    fn a_file_has_changed_if_its_content_has_or_it_came_or_went() {
+        type Telling = fn(&Record);
+        let files = |tell: Telling| {
+            let record = Record::of(PathBuf::from("model"));
+            tell(&record);
+            record.files()
+        };
+        let (absent, there) = (files(|it| it.was_not_there("a")), files(|it| it.was_there("a")));
+        let (one, other) = (files(|it| it.was_read("a", b"1")), files(|it| it.was_read("a", b"2")));
+        for (before, after) in [(&absent, &there), (&one, &absent), (&one, &other)] {
+            assert_eq!(after.changed_since(before), Some(PathBuf::from("model/a")));
+            assert_eq!(after.changed_since(after), None);
+        }
+        assert_eq!(one.changed_since(&there), None, "nobody knows");
+        assert_eq!(one.changed_since(&files(|_| {})), None, "the other did not look");
+    }
+
+    #[test]
+    fn where_any_file_may_have_been_read_all_of_them_count_however_deep() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b");
+        std::fs::create_dir_all(&deep).unwrap();
+        let mut seen = vec![all_of(directory.path()).unwrap()];
+        let mut changes = |what: &str| {
+            let digests = all_of(directory.path()).unwrap();
+            assert!(!seen.contains(&digests), "{what}");
+            seen.push(digests);
+        };
+        std::fs::write(deep.join("vocabulary.bin"), "one").unwrap();
+        changes("a new file");
+        std::fs::write(deep.join("vocabulary.bin"), "other").unwrap();
+        changes("other content");
+        std::fs::rename(deep.join("vocabulary.bin"), directory.path().join("a/vocabulary.bin")).unwrap();
+        changes("another place");
+        std::fs::write(deep.join("model.safetensors"), "weights").unwrap();
+        changes("weights");
+        assert_eq!(seen[3].processing, seen[4].processing, "weights do not count as anything else");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_once_and_what_is_no_file_is_passed_over() {
+        use std::os::unix::fs::symlink;
+        let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |name| directory.path().join(name);
+        symlink(directory.path(), at("itself")).unwrap();
+        symlink("nowhere", at("dangling")).unwrap();
+        symlink(elsewhere.path(), at("linked")).unwrap();
+        let before = all_of(directory.path()).unwrap();
+        std::fs::write(elsewhere.path().join("vocabulary.bin"), "linked").unwrap();
+        assert_ne!(all_of(directory.path()).unwrap(), before);
+    }
+
+    #[test]
+    fn too_many_files_and_too_deep_ones_are_refused_with_the_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = (0..=MAX_DEPTH).fold(directory.path().to_owned(), |path, _| path.join("a"));
+        std::fs::create_dir_all(&deep).unwrap();
+        assert!(all_of(directory.path()).unwrap_err().to_string().ends_with("more than 16 directories deep"));
+        std::fs::remove_dir_all(directory.path().join("a")).unwrap();
+        for number in 0..=MAX_FILES {
+            std::fs::write(directory.path().join(number.to_string()), "").unwrap();
+        }
+        assert!(all_of(directory.path()).unwrap_err().to_string().ends_with("holds more than 10000 files"));
+    }
+}
