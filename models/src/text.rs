@@ -220,7 +220,7 @@ mod tests {
         let mut text = String::new();
         while text.len() < 12_000 {
             // Some texts are made of few kinds of pieces, so that places to cut are rare.
-            let kinds = if seed % 3 == 0 { PIECES.len() } else { 3 };
+            let kinds = if seed.is_multiple_of(3) { PIECES.len() } else { 3 };
             let piece = PIECES[(below(kinds) * 7 + usize::try_from(seed).unwrap()) % PIECES.len()];
             let times = if below(20) == 0 { below(1500) } else { 1 };
             text.push_str(&piece.repeat(times));

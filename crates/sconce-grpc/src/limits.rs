@@ -66,7 +66,7 @@ impl Limits {
         self.connections(max_open_files())?;
         let (bytes, min) = (self.max_request_bytes_in_flight, Self::MIN_REQUEST_BYTES_IN_FLIGHT);
         if bytes < min {
-            return Err(error("max_request_bytes_in_flight", bytes, format!("at least {min}")));
+            return Err(error("max_request_bytes_in_flight", bytes.to_string(), format!("at least {min}")));
         }
         for (field, time) in [
             ("max_handshake_time", self.max_handshake_time),
@@ -89,7 +89,7 @@ impl Limits {
                 let spare = Self::MIN_SPARE_FILES.max(files / 8);
                 Ok(files.saturating_sub(spare).clamp(1, Self::MAX_DEFAULT_CONNECTIONS))
             }
-            Some(0) => Err(error("max_connections", 0, "at least 1".to_owned())),
+            Some(0) => Err(error("max_connections", "0".to_owned(), "at least 1".to_owned())),
             Some(connections) => {
                 let max = files.saturating_sub(Self::MIN_SPARE_FILES).max(1);
                 let allowed = || {
@@ -98,7 +98,11 @@ impl Limits {
                         Self::MIN_SPARE_FILES
                     )
                 };
-                if connections <= max { Ok(connections) } else { Err(error("max_connections", connections, allowed())) }
+                if connections <= max {
+                    Ok(connections)
+                } else {
+                    Err(error("max_connections", connections.to_string(), allowed()))
+                }
             }
         }
     }
@@ -117,8 +121,8 @@ pub(crate) fn max_open_files() -> Option<usize> {
     None
 }
 
-fn error(field: &'static str, value: impl ToString, allowed: String) -> ConfigError {
-    ConfigError { field, value: value.to_string(), allowed }
+fn error(field: &'static str, value: String, allowed: String) -> ConfigError {
+    ConfigError { field, value, allowed }
 }
 
 #[cfg(test)]

@@ -378,7 +378,7 @@ mod tests {
     /// A request of `message` bytes of which `received` came in the second before `last`.
     fn progress(start: Instant, last: u32, message: u32, received: usize) -> Progress {
         let last = start + last * SECOND;
-        let mut progress = Progress::new(Kind::Unfinished, last - SECOND / 2);
+        let mut progress = Progress::new(Kind::Unfinished, last.checked_sub(SECOND / 2).unwrap());
         let prefix = [&[0][..], &message.to_be_bytes()].concat();
         progress.receive(&prefix[..received.min(PREFIX_BYTES)], last);
         progress.moved = received;

@@ -10,6 +10,7 @@ use prost::Message as _;
 use sconce::BatcherConfig;
 use sconce_grpc::Limits;
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
+use sconce_grpc::proto::model_infer_request::InferInputTensor;
 use sconce_grpc::proto::{ModelInferRequest, ServerLiveRequest};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -248,7 +249,7 @@ async fn a_connection_whose_answers_are_not_read_gives_way() {
 async fn a_small_message_that_is_large_in_memory_is_refused() {
     let limits = Limits { max_request_bytes_in_flight: 8 * MIB, ..Limits::default() };
     let server = within(limits).await;
-    let inputs = vec![Default::default(); 100_000];
+    let inputs = vec![InferInputTensor::default(); 100_000];
     let many_inputs = ModelInferRequest { model_name: SENTIMENT.into(), inputs, ..Default::default() };
     let refused = server.client().await.model_infer(many_inputs).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange);
