@@ -2,6 +2,7 @@
 
 mod batching;
 mod cache;
+mod limits;
 mod models;
 mod numbers;
 
@@ -13,6 +14,7 @@ use sconce::{DeviceName, Precision};
 
 pub(crate) use self::batching::{BatchSizeArgs, BatchingArgs};
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PrecomputeArgs, PurgeArgs, StatsArgs, WarmArgs};
+use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
 use crate::bench::Shape;
@@ -129,6 +131,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
 }
 
 /// Run a model over lines or files, one JSON object each, in input order.

@@ -27,6 +27,8 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     let path = ModelsPath::new(&args.models);
     let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
     let batching = args.batching.config()?;
+    let limits = args.limits.limits();
+    limits.validate()?;
     let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded: a port that is taken is told in no time.
     let listener = listen(&args.grpc).await?;
@@ -39,7 +41,7 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     // Before the address is printed: whoever reads it may send the signal at once.
     let signals = Signals::listen().map_err(Error::Signals)?;
     banner::print(&runtime, &failed, address)?;
-    let served = sconce_grpc::serve(runtime.clone(), listener, signals.first(DRAINING)).await;
+    let served = sconce_grpc::serve_within(limits, runtime.clone(), listener, signals.first(DRAINING)).await;
     // On success the server has done this; after a failure the device threads still have to end.
     runtime.shutdown().await;
     served.map_err(|cause| Error::Server(cause.into()))?;

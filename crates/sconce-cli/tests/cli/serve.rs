@@ -61,6 +61,16 @@ impl Server {
         line
     }
 
+    /// Time that its threads have run.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn processor_time(&self) -> std::time::Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // After the name, which may have spaces: user and system time are the 14th and 15th field, in hundredths of a second.
+        let fields = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace();
+        let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>();
+        std::time::Duration::from_millis(10 * ticks)
+    }
+
     fn status(&mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
