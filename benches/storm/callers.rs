@@ -1,5 +1,6 @@
 //! Callers: they send, look at what comes back, and go on as the load says.
 
+use std::error::Error as _;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ impl Callers {
         &self,
         load: Load,
         deadline: Option<Duration>,
-        counted: Range<Instant>,
+        counted: &Range<Instant>,
     ) -> Result<Tally, Error> {
         let caller = |number: usize| Caller {
             client: self.clients[number % self.clients.len()].clone(),
@@ -110,7 +111,7 @@ impl Caller {
                     continue;
                 }
                 Outcome::Refused(refusal) => retry.pause(Some(refusal), failures + 1),
-                Outcome::Unanswered => retry.pause(None, failures + 1),
+                Outcome::Unanswered | Outcome::Broken => retry.pause(None, failures + 1),
             };
             failures += 1;
             if !pause.is_zero() {
@@ -135,6 +136,8 @@ impl Caller {
             Err(status) if status.code() == Code::Cancelled && status.message() == "Timeout expired" => {
                 Ok(Outcome::Unanswered)
             }
+            // Only what did not come from the server has a source.
+            Err(status) if status.source().is_some() => Ok(Outcome::Broken),
             Err(status) => match Refusal::of(&status) {
                 Some(refusal) => Ok(Outcome::Refused(refusal)),
                 None => Err(status.into()),

@@ -60,20 +60,18 @@ impl Cores {
     /// Starts this program on the server's core to compute.
     pub(crate) fn busy_process(&self) -> Result<BusyProcess, Error> {
         let mut command = self.command(&std::env::current_exe()?);
-        Ok(BusyProcess(command.arg("--compute").stdin(Stdio::piped()).spawn().map_err(no_taskset)?))
+        Ok(BusyProcess(command.args(["--role", "busy-process"]).stdin(Stdio::piped()).spawn().map_err(no_taskset)?))
     }
 }
 
 /// Computes until standard input ends.
-#[expect(clippy::unnecessary_wraps, reason = "main returns it")]
-pub(crate) fn compute() -> Result<(), Error> {
+pub(crate) fn compute() {
     std::thread::spawn(|| {
         loop {
             model::compute(Duration::from_millis(100));
         }
     });
     let _ = std::io::stdin().read_line(&mut String::new());
-    Ok(())
 }
 
 impl Drop for BusyProcess {

@@ -12,7 +12,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use sconce_benches::Error;
 use tokio::time::Instant;
 
@@ -87,26 +87,31 @@ struct Args {
     #[arg(long, default_value = "1", value_name = "SECONDS")]
     warm_up: f64,
 
-    /// Runs a server in this process until standard input ends
-    #[arg(long, hide = true)]
-    serve: bool,
-
-    /// Computes in this process until standard input ends
-    #[arg(long, hide = true)]
-    compute: bool,
+    /// What this process is to be until standard input ends, if not the one that measures
+    #[arg(long, hide = true, value_enum, value_name = "ROLE")]
+    role: Option<Role>,
 
     /// What cargo bench passes
     #[arg(long, hide = true)]
     bench: bool,
 }
 
+/// The processes that the one that measures starts.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Role {
+    Server,
+    BusyProcess,
+}
+
 fn main() -> Result<(), Error> {
     let mut args = Args::parse();
-    if args.serve {
-        return server::run(&args.served);
-    }
-    if args.compute {
-        return cores::compute();
+    match args.role {
+        Some(Role::Server) => return server::run(&args.served),
+        Some(Role::BusyProcess) => {
+            cores::compute();
+            return Ok(());
+        }
+        None => {}
     }
     if !args.bench {
         (args.rounds, args.seconds, args.warm_up) = (1, 0.2, 0.1);
@@ -123,9 +128,9 @@ fn main() -> Result<(), Error> {
 async fn measure(args: &Args, cores: &Cores) -> Result<Vec<Turn>, Error> {
     let _busy = if args.alone { None } else { Some(cores.busy_process()?) };
     let this = std::env::current_exe()?;
-    let mut contestants = vec![contestant(args, cores, &this, "").await?];
+    let mut contestants = vec![contestant(args, cores, &this, "this").await?];
     if let Some(other) = &args.against {
-        contestants.push(contestant(args, cores, other, "other build").await?);
+        contestants.push(contestant(args, cores, other, "other").await?);
     }
     let mut turns: Vec<Turn> = Vec::new();
     for round in 0..args.rounds {
@@ -167,13 +172,13 @@ async fn take_turn(
     deadline: Option<Duration>,
 ) -> Result<Turn, Error> {
     let from = Instant::now() + Duration::from_secs_f64(args.warm_up);
-    let until = from + Duration::from_secs_f64(args.seconds);
+    let counted = from..from + Duration::from_secs_f64(args.seconds);
     let observed = async {
-        tokio::time::sleep_until(from).await;
+        tokio::time::sleep_until(counted.start).await;
         let before = server.observe()?;
-        tokio::time::sleep_until(until).await;
+        tokio::time::sleep_until(counted.end).await;
         Ok(server.observe()? - before)
     };
-    let (tally, observed) = tokio::try_join!(callers.run(load, deadline, from..until), observed)?;
+    let (tally, observed) = tokio::try_join!(callers.run(load, deadline, &counted), observed)?;
     Ok(Turn { build: server.build, storm: None, round: 0, seconds: args.seconds, tally, observed })
 }

@@ -145,8 +145,8 @@ pub(crate) fn print_conditions(args: &Args, cores: &Cores) {
 pub(crate) fn print(turns: &[Turn]) {
     let rows = Row::of(turns);
     let storms = || rows.iter().filter(|row| !row.is_capacity());
-    println!("\n| build | load | in time/s | of the capacity, % | late/s | unanswered/s |");
-    println!("|---|---|---|---|---|---|");
+    println!("\n| build | load | in time/s | of the capacity, % | late/s | unanswered/s | cut off/s |");
+    println!("|---|---|---|---|---|---|---|");
     rows.iter().for_each(print_answers);
     println!(
         "\n| build | load | refused/s: overloaded | full | too late | longest wait, ms | largest estimate, ms | \
@@ -155,22 +155,23 @@ pub(crate) fn print(turns: &[Turn]) {
     println!("|---|---|---|---|---|---|---|---|---|---|");
     storms().for_each(print_refusals);
     println!(
-        "\n| build | load | computing, % of the core | serving, % | of that per refusal, µs | items per batch | \
-         ms per batch | batches of 1, 2, –4, –8, … items, % | learned: fixed, per weight, margin, ms |"
+        "\n| build | load | computing, % of the core | serving, % | of that per refusal, µs | computed/s | \
+         items per batch | ms per batch | batches of 1, 2, –4, –8, … items, % | learned: fixed, per weight, margin, ms |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     rows.iter().for_each(print_server);
 }
 
 fn print_answers(row: &Row<'_>) {
     println!(
-        "| {} | {} | {:.0} | {:.0} | {:.0} | {:.0} |",
+        "| {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
         row.build,
         row.load,
         row.spread(Turn::in_time_rate),
         row.beside_capacity(|turn, capacity| 100.0 * turn.in_time_rate() / capacity.in_time_rate()),
         row.spread(|turn| turn.per_second(turn.tally.late)),
         row.spread(|turn| turn.per_second(turn.tally.unanswered)),
+        row.spread(|turn| turn.per_second(turn.tally.broken)),
     );
 }
 
@@ -200,17 +201,16 @@ fn print_refusals(row: &Row<'_>) {
 
 /// What is learned is as it was after the last round.
 fn print_server(row: &Row<'_>) {
-    let refusal_us = match row.is_capacity() {
-        true => "–".to_owned(),
-        false => format!("{:.0}", row.beside_capacity(Turn::refusal_us)),
-    };
+    let refusal_us =
+        if row.is_capacity() { "–".to_owned() } else { format!("{:.0}", row.beside_capacity(Turn::refusal_us)) };
     let Some(last) = row.turns.last().map(|turn| &turn.observed.figures) else { return };
     println!(
-        "| {} | {} | {:.0} | {:.0} | {refusal_us} | {:.1} | {:.1} | {} | {:.2}, {:.3}, {:.1} |",
+        "| {} | {} | {:.0} | {:.0} | {refusal_us} | {:.0} | {:.1} | {:.1} | {} | {:.2}, {:.3}, {:.1} |",
         row.build,
         row.load,
         row.spread(|turn| turn.of_core(turn.observed.used.devices)),
         row.spread(|turn| turn.of_core(turn.serving())),
+        row.spread(|turn| turn.per_second(turn.observed.figures.batched)),
         row.spread(Turn::batch_size),
         row.spread(Turn::batch_ms),
         batch_sizes(&row.turns),

@@ -89,7 +89,7 @@ impl Server {
     /// Runs `command`, this program or another build of it, as a server.
     pub(crate) fn start(mut command: Command, served: &Served, build: &'static str) -> Result<Self, Error> {
         let Served { model, batch_ms, item_ms } = served;
-        command.args(["--serve", "--model", model]);
+        command.args(["--role", "server", "--model", model]);
         command.args(["--batch-ms", &batch_ms.to_string(), "--item-ms", &item_ms.to_string()]);
         Ok(Self { build, process: ServerProcess::start(&mut command)? })
     }

@@ -13,6 +13,8 @@ pub(crate) enum Outcome {
     Refused(Refusal),
     /// The deadline passed without a word from the server.
     Unanswered,
+    /// The connection broke; the next request makes a new one.
+    Broken,
 }
 
 /// The outcomes of a turn.
@@ -21,6 +23,7 @@ pub(crate) struct Tally {
     pub(crate) in_time: u64,
     pub(crate) late: u64,
     pub(crate) unanswered: u64,
+    pub(crate) broken: u64,
     pub(crate) overloaded: u64,
     pub(crate) full: u64,
     pub(crate) too_late: u64,
@@ -58,6 +61,7 @@ impl Tally {
                 self.untold += u64::from(pushback.is_none());
             }
             Outcome::Unanswered => self.unanswered += 1,
+            Outcome::Broken => self.broken += 1,
         }
     }
 
@@ -71,6 +75,7 @@ impl Tally {
             in_time: self.in_time + other.in_time,
             late: self.late + other.late,
             unanswered: self.unanswered + other.unanswered,
+            broken: self.broken + other.broken,
             overloaded: self.overloaded + other.overloaded,
             full: self.full + other.full,
             too_late: self.too_late + other.too_late,

@@ -40,8 +40,8 @@ impl ServerProcess {
     /// If it cannot be started, or ends before it listens.
     pub fn start(command: &mut Command) -> Result<Self, Error> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let stdin = child.stdin.take().expect("standard input is piped");
-        let stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
+        let stdin = child.stdin.take().ok_or("standard input is not piped")?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("standard output is not piped")?);
         let id = child.id();
         let pipes = Arc::new(Pipes { both: Mutex::new(Some((stdin, stdout))), child: Mutex::new(child) });
         match pipes.exchange("")?.trim() {
