@@ -148,13 +148,12 @@ impl Items<'_> {
                 Source::Computed if index != distinct.firsts[*place] => (AnswerSource::Shared, Timing::default()),
                 source => (source.into(), *timing),
             };
-            let answer = match Computed::decode(&answer.value) {
-                Some(computed) => self.model.finish(Computed { timing, ..computed }, source),
+            let answer = if let Some(computed) = Computed::decode(&answer.value) {
+                self.model.finish(Computed { timing, ..computed }, source)
+            } else {
                 // Not of our making; computing is always right.
-                None => {
-                    let computed = self.compute(inputs[index].clone()).await;
-                    computed.and_then(|computed| self.model.finish(computed, AnswerSource::Computed))
-                }
+                let computed = self.compute(inputs[index].clone()).await;
+                computed.and_then(|computed| self.model.finish(computed, AnswerSource::Computed))
             };
             answers.push(answer.map_err(|source| InferManyError::of_item(index, source))?);
         }

@@ -35,7 +35,7 @@ fn builder() -> CacheBuilder<Trouble, Patience> {
 }
 
 fn in_memory() -> Cache<Trouble, Patience> {
-    builder().memory(MemoryConfig::default()).build().unwrap()
+    builder().memory(MemoryConfig::default()).build().expect("good defaults")
 }
 
 async fn claim<'a>(cache: &'a Cache<Trouble, Patience>, wanted: &[Key]) -> Claims<'a> {

@@ -8,7 +8,7 @@ use sconce::{
 use crate::gated::{Gated, until};
 
 fn in_memory() -> AnswerCache {
-    AnswerCache::builder().memory(MemoryConfig::default()).build().unwrap()
+    AnswerCache::builder().memory(MemoryConfig::default()).build().expect("the test is set up right")
 }
 
 fn is_shutting_down<T>(answer: &Result<T, InferError>) -> bool {

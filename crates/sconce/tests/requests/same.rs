@@ -44,7 +44,7 @@ fn within(milliseconds: u64) -> Request {
 async fn full() -> (Gated, Empty) {
     let tier = Empty { answers: Arc::new(Semaphore::new(0)), lookups: Arc::default() };
     let patient = TierConfig { get_budget: Duration::from_hours(1), ..TierConfig::default() };
-    let cache = AnswerCache::builder().tier(tier.clone(), patient).build().unwrap();
+    let cache = AnswerCache::builder().tier(tier.clone(), patient).build().expect("the test is set up right");
     let batching = BatcherConfig { max_batch_size: 1, max_queue_size: 1, ..BatcherConfig::default() };
     let gated = Gated::new(batching, Some(cache));
     for (number, text) in ["1", "2"].into_iter().enumerate() {
