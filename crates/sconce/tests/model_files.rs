@@ -30,7 +30,7 @@ fn encoder_in(directory: &Path) -> PathBuf {
 fn set_pooling(model: &Path, mode: &str) {
     let (mean, cls) = (mode == "mean", mode == "cls");
     let content = format!(r#"{{"pooling_mode_cls_token": {cls}, "pooling_mode_mean_tokens": {mean}}}"#);
-    fs::write(model.join("1_Pooling/config.json"), modes).expect("the test is set up right");
+    fs::write(model.join("1_Pooling/config.json"), content).expect("the test is set up right");
 }
 
 /// The embedding by a runtime of its own, and where it came from.
