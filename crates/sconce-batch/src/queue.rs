@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -211,6 +211,12 @@ impl<E: Executor> Queue<E> {
         self.shared.lock().refusal(sync::now(), Group::one(weight), terms.into(), Standing::Newcomer)
     }
 
+    /// When a caller that was refused, or is late, is to come back: when the next batch makes room, as far as it is learned.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.shared.lock().retry_after(sync::now())
+    }
+
     /// What waits right now, running batches not counted.
     #[must_use]
     pub fn depth(&self) -> Depth {
@@ -367,7 +373,7 @@ impl<E: Executor> Queue<E> {
     }
 
     fn too_late(&self) -> Error {
-        Error::DeadlineExceeded { retry_after: self.shared.lock().retry_after(sync::now()) }
+        Error::DeadlineExceeded { retry_after: self.retry_after() }
     }
 }
 

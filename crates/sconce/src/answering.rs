@@ -28,7 +28,7 @@ impl Model {
             self.finish(computed, AnswerSource::Computed)
         })
         .await
-        .unwrap_or_else(|| Err(late()))
+        .unwrap_or_else(|| Err(self.late()))
     }
 
     pub(crate) fn answer_blocking(&self, request: Request) -> Result<Answer, InferError> {
@@ -59,6 +59,11 @@ impl Model {
         }
         // The queue counts it among its refusals.
         Err(self.inner.queue.refusal(0, None).unwrap_or(QueueError::ShuttingDown).into())
+    }
+
+    /// The time of a request was over before its answer was there.
+    pub(crate) fn late(&self) -> InferError {
+        QueueError::DeadlineExceeded { retry_after: self.inner.queue.retry_after() }.into()
     }
 
     async fn answer_by(
@@ -122,11 +127,6 @@ pub(crate) fn failure(error: InferError) -> Failure<InferError> {
         InferError::Input(_) => Failure::BadInput(error),
         error => Failure::Passing(error),
     }
-}
-
-/// The error of an answer that did not come in time.
-pub(crate) fn late() -> InferError {
-    QueueError::DeadlineExceeded { retry_after: None }.into()
 }
 
 /// `None` if the answer is not there by the deadline.

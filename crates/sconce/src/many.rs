@@ -10,7 +10,7 @@ use sconce_cache::{Claim, Leader, Source, Turn};
 use sconce_models::{Input, Prepared, Truncation};
 use tokio::task::JoinSet;
 
-use crate::answering::{failure, late, within};
+use crate::answering::{failure, within};
 use crate::cached::{Computed, Keys, ModelCache};
 use crate::model::{Inner, Model};
 use crate::seat::Seat;
@@ -69,7 +69,7 @@ impl Model {
                 None => items.answer(inputs).await,
             }
         };
-        within(terms.deadline(), answers).await.unwrap_or_else(|| Err(InferManyError::of_all(late())))
+        within(terms.deadline(), answers).await.unwrap_or_else(|| Err(InferManyError::of_all(self.late())))
     }
 }
 
