@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use sconce::placement::Decision;
 use sconce::{BuildError, LoadError, ModelSource, Precision, Runtime, UnknownPrecision};
 
 use crate::args::ComputeArgs;
@@ -85,10 +86,8 @@ impl Precisions {
             };
             let name = found.name.clone();
             let asked_nothing = source(found, None);
-            match runs_in(&asked_nothing, compute) {
-                Some(own) => say!("warning: --precision {asked}: {name} has {has} alone, and runs in {own}"),
-                None => say!("warning: --precision {asked}: {name} has {has} alone"),
-            }
+            let own = runs_in(&asked_nothing, compute).map(|own| format!(", and runs in {own}"));
+            say!("warning: --precision {asked}: {name} has {has} alone{}", own.unwrap_or_default());
             asked_nothing
         };
         models.into_iter().zip(lacking).map(ask).collect()
@@ -119,7 +118,7 @@ fn lacking(source: &ModelSource, compute: &ComputeArgs) -> Option<Lacking> {
 /// What the model is computed in on the first of its devices.
 fn runs_in(source: &ModelSource, compute: &ComputeArgs) -> Option<Precision> {
     let decisions = compute.apply(Runtime::builder()).model(source.clone()).decide().ok()?;
-    let mut decided = decisions.values().flat_map(|decision| decision.devices());
+    let mut decided = decisions.values().flat_map(Decision::devices);
     decided.find_map(|considered| considered.demand).map(|(precision, _)| precision)
 }
 

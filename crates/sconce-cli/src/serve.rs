@@ -52,10 +52,10 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
 async fn load(sources: Vec<ModelSource>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
     let spinner = progress::spinner(format!("loading {} models", sources.len()));
     let builder = sources.into_iter().fold(builder, RuntimeBuilder::model);
-    let build = move || {
+    let load = move || {
         if every { builder.build().map(|runtime| (runtime, Failed::new())) } else { builder.build_what_loads() }
     };
-    let built = tokio::task::spawn_blocking(build).await;
+    let built = tokio::task::spawn_blocking(load).await;
     spinner.finish_and_clear();
     let (runtime, failed) = built.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))?;
     if runtime.models().len() == 0 {

@@ -121,8 +121,8 @@ async fn purge(args: &PurgeArgs) -> Result<(), Error> {
     Ok(())
 }
 
-fn some(stored: &StoredArgs) -> Result<Vec<Store<'_>>, Error> {
-    let stores = stored.stores();
+fn some(flags: &StoredArgs) -> Result<Vec<Store<'_>>, Error> {
+    let stores = flags.stores();
     if stores.is_empty() {
         return Err(Error::NoTier { what: "there is no tier to look at", flags: FLAGS });
     }

@@ -16,12 +16,12 @@ fn open(path: &Path, access: Access) -> Result<SqliteTier, SqliteOpenError> {
 
 /// What is the same for each store that may be opened so: it has one entry, and is read only.
 async fn is_read_and_not_written(tier: &dyn StoredTier) {
-    assert_eq!(tier.get_many(&[key("one")]).await.unwrap(), [Found::Hit(value("one"))]);
-    assert_eq!(tier.usage().await.unwrap().entries, 1);
-    let error = tier.put_many(&[(key("two"), value("two"))]).await.unwrap_err();
+    assert_eq!(tier.get_many(&[key("one")]).await.expect("it can be read"), [Found::Hit(value("one"))]);
+    assert_eq!(tier.usage().await.expect("it can be read").entries, 1);
+    let error = tier.put_many(&[(key("two"), value("two"))]).await.expect_err("it is read only");
     assert!(matches!(&error, TierError::Unavailable(_)), "{error}");
     assert!(tier.purge(Purge::All).await.is_err());
-    assert_eq!(tier.usage().await.unwrap().entries, 1);
+    assert_eq!(tier.usage().await.expect("it can be read").entries, 1);
 }
 
 #[tokio::test]

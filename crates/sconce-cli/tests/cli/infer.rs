@@ -203,7 +203,7 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
 
 #[test]
 fn batches_are_as_large_as_the_flags_say_and_answers_are_the_same() {
-    let lines: String = (0..40).map(|number| format!("text {number}\n")).collect();
+    let lines = (0..40).map(|number| format!("text {number}\n")).collect::<Vec<_>>().concat();
     let embed = |flags: &[&str]| {
         let mut command = sconce(&[&["embed", "--model", "encoder-mini"], flags].concat());
         command.env("RUST_LOG", "warn");

@@ -146,7 +146,8 @@ fn a_name_that_is_none_is_told_with_the_short_names() {
 /// The parts of downloads in the hub's cache.
 fn parts(home: &Path) -> Vec<PathBuf> {
     let blobs = home.join("hf/hub/models--org--encoder-mini/blobs");
-    let entries = fs::read_dir(blobs).map(|entries| entries.map(|entry| entry.unwrap().path()).collect());
+    let entries =
+        fs::read_dir(blobs).map(|entries| entries.map(|entry| entry.expect("it can be listed").path()).collect());
     let entries: Vec<PathBuf> = entries.unwrap_or_default();
     entries.into_iter().filter(|path| path.extension() == Some("part".as_ref())).collect()
 }
