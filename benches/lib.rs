@@ -1,8 +1,13 @@
 //! What the benches share. Each bench checks its answers; `RESULTS.md` holds the figures with machine and command.
 
 pub mod python;
+pub mod spread;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
+
+/// Any error: a bench ends with its message.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// A model that ships in `models/zoo`.
 #[must_use]

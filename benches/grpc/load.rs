@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use sconce_benches::Error;
+use sconce_benches::wire::message::{self, CLASSES};
 use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
-
-use crate::Error;
-use crate::message::{self, CLASSES};
 
 /// Callers with their connections, which stay open from turn to turn.
 #[derive(Debug)]

@@ -4,28 +4,25 @@
 //! Each server is a process of its own (`server.rs`; this program started again), so that the system counts its time apart
 //! from the client's. `echo` is a bare tonic server that reads the same request and writes the same answer, without a
 //! model, a queue or another thread: what the framework costs. `load.rs` keeps requests in flight in a closed loop and
-//! checks each answer; `process.rs` reads the times; servers take turns in every round, and `report.rs` prints medians.
+//! checks each answer; servers take turns in every round, and `report.rs` prints medians.
 //!
 //! Without `--bench` (as `cargo test` runs it), it is a test: one short round.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
+use sconce_benches::Error;
+use sconce_benches::wire::process::ServerProcess;
 
 mod load;
-mod message;
-mod model;
-mod process;
 mod report;
 mod server;
 
 use load::Load;
-use process::ServerProcess;
 use report::{Name, Turn};
 use server::Kind;
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures the server's own processor time for each request over gRPC.
 #[derive(Debug, Parser)]
@@ -118,7 +115,7 @@ async fn contestants(args: &Args) -> Result<Vec<(Name, ServerProcess, Load)>, Er
     for kind in &args.servers {
         for (program, build) in programs.iter().flatten() {
             for workers in &args.workers {
-                let process = ServerProcess::start(program, *kind, *workers)?;
+                let process = start(program, *kind, *workers)?;
                 for connections in &args.connections {
                     let load = Load::connect(process.address(), *connections, args.concurrency, deadline).await?;
                     let name =
@@ -129,4 +126,9 @@ async fn contestants(args: &Args) -> Result<Vec<(Name, ServerProcess, Load)>, Er
         }
     }
     Ok(contestants)
+}
+
+fn start(program: &Path, kind: Kind, workers: usize) -> Result<ServerProcess, Error> {
+    let name = kind.to_possible_value().expect("no server is hidden");
+    ServerProcess::start(Command::new(program).args(["--serve", name.get_name(), "--workers", &workers.to_string()]))
 }

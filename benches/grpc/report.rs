@@ -1,7 +1,9 @@
 //! From turns to a table of medians.
 
+use sconce_benches::spread::Spread;
+use sconce_benches::wire::process::Usage;
+
 use crate::load::Ran;
-use crate::process::Usage;
 
 /// Whose turn it was, and over how many connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,32 +76,5 @@ pub(crate) fn print(turns: &[Turn], concurrency: usize, seconds: f64) {
             of(Turn::sleeps),
             of(Turn::rate)
         );
-    }
-}
-
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(mut figures: Vec<f64>) -> Self {
-        figures.sort_by(f64::total_cmp);
-        let middle = figures.len() / 2;
-        let (Some(least), Some(most)) = (figures.first(), figures.last()) else {
-            return Self { median: f64::NAN, least: f64::NAN, most: f64::NAN };
-        };
-        let median =
-            if figures.len() % 2 == 1 { figures[middle] } else { figures[middle - 1].midpoint(figures[middle]) };
-        Self { median, least: *least, most: *most }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { median, least, most } = self;
-        let digits = out.precision().unwrap_or(1);
-        write!(out, "{median:.digits$} ({least:.digits$}–{most:.digits$})")
     }
 }

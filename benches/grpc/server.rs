@@ -1,8 +1,9 @@
 //! The servers that are compared, each run in a process of its own.
 
-use std::io::{Read as _, Write as _};
-
 use clap::ValueEnum;
+use sconce_benches::Error;
+use sconce_benches::wire::model::{self, Cost};
+use sconce_benches::wire::{message, process};
 use sconce_grpc::proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use sconce_grpc::proto::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
@@ -10,13 +11,9 @@ use sconce_grpc::proto::{
     ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
     ServerReadyResponse,
 };
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-
-use crate::{Error, message, model};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Kind {
@@ -37,17 +34,8 @@ pub(crate) fn run(kind: Kind, workers: usize) -> Result<(), Error> {
 }
 
 async fn serve(kind: Kind) -> Result<(), Error> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
-    std::io::stdout().flush()?;
-    let (stop, stopped) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut rest = Vec::new();
-        // However the parent goes away, the pipe ends.
-        let _ = std::io::stdin().read_to_end(&mut rest);
-        let _ = stop.send(());
-    });
-    let stopped = async { stopped.await.unwrap_or(()) };
+    let listener = process::listen().await?;
+    let stopped = process::parent(String::new);
     match kind {
         Kind::Echo => {
             let service = Server::builder().add_service(GrpcInferenceServiceServer::new(Echo));
@@ -55,7 +43,8 @@ async fn serve(kind: Kind) -> Result<(), Error> {
         }
         Kind::Sconce => {
             let directory = tempfile::tempdir()?;
-            sconce_grpc::serve(model::runtime(directory.path())?, listener, stopped).await?;
+            let runtime = model::builder(directory.path(), Cost::default())?.build()?;
+            sconce_grpc::serve(runtime, listener, stopped).await?;
         }
     }
     Ok(())

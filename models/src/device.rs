@@ -9,12 +9,14 @@ use sconce_kernels::device::{CudaDevice, DeviceError, cuda_device, open_cuda};
 
 /// A device by name. The default is the CPU.
 ///
+/// Other spellings are read too, each of which means one device alone: `CPU`, `cpu:0`, `cuda1`.
+///
 /// ```
 /// use sconce_models::DeviceName;
 ///
 /// assert_eq!("cuda:1".parse(), Ok(DeviceName::Cuda { ordinal: 1 }));
 /// assert_eq!(DeviceName::Cuda { ordinal: 1 }.to_string(), "cuda:1");
-/// assert!("gpu".parse::<DeviceName>().is_err());
+/// assert!("gpu".parse::<DeviceName>().is_err(), "there may be several");
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -36,10 +38,29 @@ pub enum DeviceName {
 
 /// A name that no device can have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("device '{name}' is not known; give cpu, or cuda:N with the number of a GPU (`cuda:0` is the first)")]
+#[error(
+    "device '{name}' is not known; give cpu, or cuda:N with the number of a GPU (`cuda:0` is the first){}",
+    question(name)
+)]
 pub struct UnknownDevice {
     /// What was given.
     pub name: String,
+}
+
+/// `; did you mean cuda:0?`, or nothing.
+pub(crate) fn question(name: &str) -> String {
+    let plain = name.to_ascii_lowercase();
+    let number = ["cuda", "gpu", "nvidia", "rocm", "hip"].into_iter().find_map(|kind| plain.strip_prefix(kind));
+    let number = number.map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+    match number.map(|number| if number.is_empty() { Some(0) } else { ordinal(number) }) {
+        Some(Some(ordinal)) => format!("; did you mean cuda:{ordinal}?"),
+        _ => String::new(),
+    }
+}
+
+/// The number of a device: digits alone, for `+1` is a number to Rust.
+fn ordinal(digits: &str) -> Option<usize> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 impl DeviceName {
@@ -93,11 +114,11 @@ impl FromStr for DeviceName {
     type Err = UnknownDevice;
 
     fn from_str(name: &str) -> Result<Self, UnknownDevice> {
-        // `+1` is a number to Rust, but no device's.
-        let digits = |ordinal: &&str| ordinal.bytes().all(|byte| byte.is_ascii_digit());
-        match name.strip_prefix("cuda:").filter(digits).map(str::parse) {
-            Some(Ok(ordinal)) => Ok(Self::Cuda { ordinal }),
-            None if name == "cpu" => Ok(Self::Cpu),
+        let plain = name.to_ascii_lowercase();
+        let cuda = plain.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
+        match (plain.as_str(), cuda.and_then(ordinal)) {
+            ("cpu" | "cpu:0", _) => Ok(Self::Cpu),
+            (_, Some(ordinal)) => Ok(Self::Cuda { ordinal }),
             _ => Err(UnknownDevice { name: name.to_owned() }),
         }
     }
@@ -112,11 +133,32 @@ mod tests {
         for name in ["cpu", "cuda:0", "cuda:17"] {
             assert_eq!(name.parse::<DeviceName>().unwrap().to_string(), name);
         }
-        for name in
-            ["", "CPU", "gpu", "cuda", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:99999999999999999999", "metal:0"]
-        {
+        let table = [
+            ("", ""),
+            ("gpu", "; did you mean cuda:0?"),
+            ("GPU:1", "; did you mean cuda:1?"),
+            ("cuda", "; did you mean cuda:0?"),
+            ("cuda:", "; did you mean cuda:0?"),
+            ("cuda:-1", ""),
+            ("cuda:+1", ""),
+            ("cuda:x", ""),
+            ("cuda:99999999999999999999", ""),
+            ("metal:0", ""),
+        ];
+        for (name, question) in table {
             let refused = name.parse::<DeviceName>().unwrap_err().to_string();
             assert!(refused.starts_with(&format!("device '{name}' is not known; give cpu, or cuda:N")), "{refused}");
+            assert!(refused.ends_with(&format!("is the first){question}")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn another_spelling_that_can_mean_one_device_alone_is_that_device() {
+        for name in ["CPU", "Cpu", "cpu:0"] {
+            assert_eq!(name.parse(), Ok(DeviceName::Cpu), "{name}");
+        }
+        for name in ["cuda1", "CUDA:1", "Cuda1"] {
+            assert_eq!(name.parse(), Ok(DeviceName::Cuda { ordinal: 1 }), "{name}");
         }
     }
 

@@ -6,14 +6,16 @@ use sconce_kernels::KernelError;
 use sconce_kernels::device::{self, DeviceError, DeviceFailure};
 
 use crate::precision::names;
-use crate::{DeviceName, Precision};
+use crate::{DeviceName, Precision, excerpt};
 
 /// An input that this model cannot take. The caller mends the input; its neighbours are not affected.
+///
+/// A message repeats an [`excerpt`] of the input at most.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
     /// Another kind of input than the model reads.
-    #[error("input '{name}' takes {expected}, but got {got}")]
+    #[error("input '{name}' takes {expected}, but got {}", excerpt(got))]
     WrongKind {
         /// Name of the input.
         name: &'static str,
@@ -23,7 +25,7 @@ pub enum InputError {
         got: String,
     },
     /// An element type the model does not read.
-    #[error("input '{name}' has dtype {got}, but the model takes {expected}")]
+    #[error("input '{name}' has dtype {}, but the model takes {expected}", excerpt(got))]
     WrongDtype {
         /// Name of the input.
         name: &'static str,
@@ -33,7 +35,10 @@ pub enum InputError {
         got: String,
     },
     /// Another shape than the model reads.
-    #[error("input '{name}' has shape {got:?}, but the model takes {expected:?} per item")]
+    #[error(
+        "input '{name}' has shape {}, but the model takes {expected:?} per item",
+        excerpt(&format_args!("{got:?}"))
+    )]
     WrongShape {
         /// Name of the input.
         name: &'static str,
@@ -43,7 +48,10 @@ pub enum InputError {
         got: Vec<usize>,
     },
     /// Another number of elements than the shape says.
-    #[error("input '{name}' has {got} elements, but its shape {shape:?} needs {expected}")]
+    #[error(
+        "input '{name}' has {got} elements, but its shape {} needs {expected}",
+        excerpt(&format_args!("{shape:?}"))
+    )]
     WrongLength {
         /// Name of the input.
         name: &'static str,
@@ -55,7 +63,7 @@ pub enum InputError {
         got: usize,
     },
     /// A value that is not a number, or is infinite.
-    #[error("input '{name}' has the value {value} at element {index}; only finite values are allowed")]
+    #[error("input '{name}' has the value {} at element {index}; only finite values are allowed", excerpt(value))]
     NotFinite {
         /// Name of the input.
         name: &'static str,
@@ -87,14 +95,22 @@ pub enum InputError {
         valid_up_to: usize,
     },
     /// More tokens than the model can take, where truncation is off.
-    #[error("input '{name}' has {tokens} tokens, but the model takes {max}; shorten it or allow truncation")]
+    #[error("input '{name}' has more tokens than the {max} that the model takes; shorten it or allow truncation")]
     TooLong {
         /// Name of the input.
         name: &'static str,
-        /// Tokens of the input.
-        tokens: usize,
         /// Tokens that fit.
         max: usize,
+    },
+    /// A long input in which hardly a token is found.
+    #[error(
+        "input '{name}' has fewer tokens in its first {bytes} bytes than the model takes, as no text has; shorten it"
+    )]
+    TooSparse {
+        /// Name of the input.
+        name: &'static str,
+        /// Bytes that were looked at.
+        bytes: usize,
     },
     /// More bytes than are looked at.
     #[error("input '{name}' has {bytes} bytes, but at most {max} are accepted")]
@@ -107,7 +123,7 @@ pub enum InputError {
         max: usize,
     },
     /// The tokenizer gave up.
-    #[error("input '{name}' could not be tokenised: {message}")]
+    #[error("input '{name}' could not be tokenised: {}", excerpt(message))]
     Tokenizer {
         /// Name of the input.
         name: &'static str,
@@ -280,5 +296,55 @@ fn message(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => message(inner),
         error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each error with as much input in it as a caller could send.
+    fn of_large_inputs() -> Vec<InputError> {
+        let (name, text, shape) = ("text", "é".repeat(1 << 16), vec![7; 1 << 16]);
+        let errors = vec![
+            InputError::WrongKind { name, expected: "text".into(), got: text.clone() },
+            InputError::WrongDtype { name, expected: "UINT8".into(), got: text.clone() },
+            InputError::WrongShape { name, expected: vec![1], got: shape.clone() },
+            InputError::WrongLength { name, shape, expected: 1, got: 2 },
+            InputError::NotFinite { name, index: 0, value: text.clone() },
+            InputError::Empty { name },
+            InputError::BlankEnds { name, bytes: usize::MAX },
+            InputError::NotUtf8 { name, valid_up_to: usize::MAX },
+            InputError::TooLong { name, max: 1 },
+            InputError::TooSparse { name, bytes: usize::MAX },
+            InputError::TooManyBytes { name, bytes: usize::MAX, max: 1 },
+            InputError::Tokenizer { name, message: text },
+        ];
+        for error in &errors {
+            // A new error belongs into the list above.
+            match error {
+                InputError::WrongKind { .. }
+                | InputError::WrongDtype { .. }
+                | InputError::WrongShape { .. }
+                | InputError::WrongLength { .. }
+                | InputError::NotFinite { .. }
+                | InputError::Empty { .. }
+                | InputError::BlankEnds { .. }
+                | InputError::NotUtf8 { .. }
+                | InputError::TooLong { .. }
+                | InputError::TooSparse { .. }
+                | InputError::TooManyBytes { .. }
+                | InputError::Tokenizer { .. } => {}
+            }
+        }
+        errors
+    }
+
+    #[test]
+    fn no_message_about_an_input_repeats_more_than_an_excerpt_of_it() {
+        for error in of_large_inputs() {
+            let message = error.to_string();
+            assert!(message.len() < 512, "{} bytes: {}", message.len(), excerpt(&message));
+        }
     }
 }

@@ -56,10 +56,10 @@ impl ModelFiles {
         let (mut weights, mut processing) = (blake3::Hasher::new(), blake3::Hasher::new());
         for (name, seen) in &self.seen {
             let (hasher, kind, content) = match seen {
-                Seen::Absent => (&mut processing, b"-", None),
-                Seen::Present => (&mut processing, b"+", None),
-                Seen::Content(digest) => (&mut processing, b"=", Some(digest)),
-                Seen::Weights(digest) => (&mut weights, b"=", Some(digest)),
+                Seen::Absent => (&mut processing, b'-', None),
+                Seen::Present => (&mut processing, b'+', None),
+                Seen::Content(digest) => (&mut processing, b'=', Some(digest)),
+                Seen::Weights(digest) => (&mut weights, b'=', Some(digest)),
             };
             add(hasher, kind, name.as_bytes(), content);
         }
@@ -67,7 +67,7 @@ impl ModelFiles {
             for (path, digest) in digests_below(&self.directory)? {
                 let is_weights = path.extension().is_some_and(|extension| extension == "safetensors");
                 let hasher = if is_weights { &mut weights } else { &mut processing };
-                add(hasher, b"/", path.as_os_str().as_encoded_bytes(), Some(&digest));
+                add(hasher, b'/', path.as_os_str().as_encoded_bytes(), Some(&digest));
             }
         }
         let [weights, processing] = [weights, processing].map(|hasher| *hasher.finalize().as_bytes());
@@ -101,8 +101,8 @@ impl Seen {
 }
 
 /// Each field with its length, so that no byte can move to a neighbour unseen.
-fn add(hasher: &mut blake3::Hasher, kind: &[u8; 1], name: &[u8], content: Option<&Digest>) {
-    hasher.update(kind).update(&(name.len() as u64).to_le_bytes()).update(name);
+fn add(hasher: &mut blake3::Hasher, kind: u8, name: &[u8], content: Option<&Digest>) {
+    hasher.update(&[kind]).update(&(name.len() as u64).to_le_bytes()).update(name);
     if let Some(content) = content {
         hasher.update(content);
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::DeviceName;
+use crate::device::question;
 
 /// Where a model is to run. Written `auto`, `cpu` or `cuda:N`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
@@ -21,7 +22,10 @@ pub enum Placement {
 
 /// A name that no placement has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("device '{name}' is not known; give auto, cpu, or cuda:N with the number of a GPU (`cuda:0` is the first)")]
+#[error(
+    "device '{name}' is not known; give auto, cpu, or cuda:N with the number of a GPU (`cuda:0` is the first){}",
+    question(name)
+)]
 pub struct UnknownPlacement {
     /// What was given.
     pub name: String,
@@ -46,7 +50,7 @@ impl FromStr for Placement {
     type Err = UnknownPlacement;
 
     fn from_str(name: &str) -> Result<Self, UnknownPlacement> {
-        if name == "auto" {
+        if name.eq_ignore_ascii_case("auto") {
             return Ok(Self::Auto);
         }
         name.parse().map(Self::On).map_err(|_| UnknownPlacement { name: name.to_owned() })
@@ -71,11 +75,12 @@ mod tests {
             assert_eq!(name.parse::<Placement>().unwrap().to_string(), name);
         }
         assert_eq!("cuda:7".parse(), Ok(Placement::On(DeviceName::Cuda { ordinal: 7 })));
+        assert_eq!(("AUTO".parse(), "CPU".parse()), (Ok(Placement::Auto), Ok(Placement::On(DeviceName::Cpu))));
     }
 
     #[test]
     fn an_unknown_one_is_refused_with_those_there_are() {
-        for name in ["", "Auto", "gpu", "cuda", "cuda:-1", "cpu:0"] {
+        for name in ["", "gpu", "cuda", "cuda:-1", "tpu"] {
             let refused = name.parse::<Placement>().unwrap_err().to_string();
             assert!(
                 refused.starts_with(&format!("device '{name}' is not known; give auto, cpu, or cuda:N")),

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 /// How a network's weights are stored and its products computed. Which of them a model has on a device is for its
 /// [`Family`](crate::Family) to say.
 ///
-/// Written and read everywhere as `f32`, `f16`, `bf16`, `int8`, `q8_0` and `q4k`.
+/// Written everywhere as `f32`, `f16`, `bf16`, `int8`, `q8_0` and `q4k`. Read in other spellings too, each of which means one of
+/// them alone: `fp16`, `half`, `float32`, `bfloat16`, `i8`, `q4_k`, in upper case as well.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 #[non_exhaustive]
 pub enum Precision {
     /// 32-bit floats throughout: the reference that the others are measured against.
@@ -51,6 +52,36 @@ impl Precision {
             Self::Q4K => "q4k",
         }
     }
+
+    /// Names of the same precision elsewhere: in PyTorch, ONNX, llama.cpp.
+    fn spellings(self) -> &'static [&'static str] {
+        match self {
+            Self::F32 => &["fp32", "float32", "float"],
+            Self::F16 => &["fp16", "float16", "half"],
+            Self::Bf16 => &["bfloat16"],
+            Self::Int8 => &["i8"],
+            Self::Q8_0 => &[],
+            Self::Q4K => &["q4_k"],
+        }
+    }
+
+    /// The precisions that somebody may mean by a name that is none.
+    fn meant_by(name: &str) -> &'static [Self] {
+        match plain(name).as_str() {
+            "f64" | "fp64" | "float64" | "double" | "tf32" => &[Self::F32],
+            "16" | "16bit" => &[Self::F16, Self::Bf16],
+            "8" | "8bit" | "q8" => &[Self::Int8, Self::Q8_0],
+            "u8" | "uint8" | "w8a8" => &[Self::Int8],
+            "q8_1" | "q8_k" => &[Self::Q8_0],
+            "4" | "4bit" | "int4" | "i4" | "u4" | "q4" | "q4_0" | "q4_1" | "q4_k_s" | "q4_k_m" | "nf4" => &[Self::Q4K],
+            _ => &[],
+        }
+    }
+}
+
+/// A name as it is compared: in lower case, with `_` for `-`.
+fn plain(name: &str) -> String {
+    name.to_ascii_lowercase().replace('-', "_")
 }
 
 impl fmt::Display for Precision {
@@ -63,17 +94,32 @@ impl FromStr for Precision {
     type Err = UnknownPrecision;
 
     fn from_str(name: &str) -> Result<Self, UnknownPrecision> {
-        let known = Self::ALL.into_iter().find(|precision| precision.name() == name);
+        let given = plain(name);
+        let is_meant = |it: &Self| it.name() == given || it.spellings().contains(&given.as_str());
+        let known = Self::ALL.into_iter().find(is_meant);
         known.ok_or_else(|| UnknownPrecision { name: name.to_owned() })
+    }
+}
+
+impl TryFrom<String> for Precision {
+    type Error = UnknownPrecision;
+
+    fn try_from(name: String) -> Result<Self, UnknownPrecision> {
+        name.parse()
     }
 }
 
 /// A name that no precision has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("precision '{name}' is not known; known are: {}", names(&Precision::ALL))]
+#[error("precision '{name}' is not known; known are: {}{}", names(&Precision::ALL), question(Precision::meant_by(name)))]
 pub struct UnknownPrecision {
     /// The name that was given.
     pub name: String,
+}
+
+/// `; did you mean int8 or q8_0?`, or nothing.
+fn question(meant: &[Precision]) -> String {
+    if meant.is_empty() { String::new() } else { format!("; did you mean {}?", names(meant).replace(", ", " or ")) }
 }
 
 /// `f32, int8`, for messages.
@@ -101,13 +147,38 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_told_with_the_known_ones() {
-        for name in ["int4", "F32", "q8-0", ""] {
+    fn a_name_from_elsewhere_that_can_mean_one_precision_alone_is_that_precision() {
+        let table = [
+            (Precision::F32, ["F32", "fp32", "float32", "FP32"]),
+            (Precision::F16, ["FP16", "float16", "half", "Half"]),
+            (Precision::Bf16, ["BF16", "bfloat16", "BFLOAT16", "Bf16"]),
+            (Precision::Int8, ["INT8", "i8", "I8", "Int8"]),
+            (Precision::Q8_0, ["q8-0", "Q8_0", "Q8-0", "q8_0"]),
+            (Precision::Q4K, ["Q4K", "q4_k", "Q4_K", "q4-k"]),
+        ];
+        for (precision, names) in table {
+            for name in names {
+                assert_eq!(name.parse(), Ok(precision), "{name}");
+                assert_eq!(serde_json::from_value::<Precision>(name.into()).unwrap(), precision, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_told_with_the_known_ones_and_those_it_may_mean() {
+        let table = [
+            ("", ""),
+            ("fp8", ""),
+            ("int4", "; did you mean q4k?"),
+            ("Q4_K_M", "; did you mean q4k?"),
+            ("q8", "; did you mean int8 or q8_0?"),
+            ("16bit", "; did you mean f16 or bf16?"),
+            ("double", "; did you mean f32?"),
+        ];
+        for (name, question) in table {
+            let known = "known are: f32, f16, bf16, int8, q8_0, q4k";
             let error = name.parse::<Precision>().unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                format!("precision '{name}' is not known; known are: f32, f16, bf16, int8, q8_0, q4k")
-            );
+            assert_eq!(error.to_string(), format!("precision '{name}' is not known; {known}{question}"));
         }
     }
 }

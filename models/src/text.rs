@@ -1,7 +1,11 @@
 //! From text to tokens, for every family that reads text.
 
-use tokenizers::{Encoding, NormalizerWrapper, PostProcessor as _, PreTokenizerWrapper, Tokenizer};
+mod beginning;
+
+use tokenizers::{Encoding, PostProcessor as _, Tokenizer};
 use tokenizers::{TruncationDirection, TruncationParams};
+
+use beginning::Beginnings;
 
 use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, Settings, Truncation};
 
@@ -18,8 +22,8 @@ pub struct TextProcessor {
     max_tokens: usize,
     /// Tokens that the template adds, such as `[CLS]` and `[SEP]`.
     added_tokens: usize,
-    /// Whether the tokens of a beginning that ends at a space are the beginning of the tokens.
-    splits_at_spaces: bool,
+    /// Where a text can be cut before it is tokenised.
+    beginnings: Option<Beginnings>,
 }
 
 impl TextProcessor {
@@ -60,8 +64,8 @@ impl TextProcessor {
             return Err(directory.invalid(file, message));
         }
         let direction = truncation.map_or(TruncationDirection::Right, |TruncationParams { direction, .. }| direction);
-        let splits_at_spaces = splits_at_spaces(&tokenizer);
-        Ok(Self { tokenizer, direction, max_tokens, added_tokens, splits_at_spaces })
+        let beginnings = Beginnings::of(&tokenizer).filter(|_| matches!(direction, TruncationDirection::Right));
+        Ok(Self { tokenizer, direction, max_tokens, added_tokens, beginnings })
     }
 
     /// Tokens per text, special tokens included.
@@ -77,14 +81,10 @@ impl TextProcessor {
     pub fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         let text = checked_text(input)?;
         let room = self.max_tokens - self.added_tokens;
-        let mut encoding = match truncation {
-            Truncation::Truncate => self.encode_beginning(&text, room)?,
-            Truncation::Refuse => self.encode(&text)?,
-        };
+        let mut encoding = self.encode_beginning(&text, room)?;
         let truncated = encoding.len() > room;
         if truncated && truncation == Truncation::Refuse {
-            let tokens = encoding.len() + self.added_tokens;
-            return Err(InputError::TooLong { name: TEXT_INPUT, tokens, max: self.max_tokens });
+            return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
         }
         encoding.truncate(room, 0, self.direction);
         let encoding = self.tokenizer.post_process(encoding, None, true).map_err(tokenizer_error)?;
@@ -100,17 +100,24 @@ impl TextProcessor {
     fn encode_beginning(&self, text: &str, room: usize) -> Result<Encoding, InputError> {
         /// Generous, so that one try is enough for ordinary text.
         const BYTES_PER_TOKEN: usize = 16;
-        if !self.splits_at_spaces || self.direction != TruncationDirection::Right {
-            return self.encode(text);
-        }
+        /// A text that has as few tokens as this is none: it would cost seconds to look for them.
+        const MAX_TIMES_LONGER: usize = 16;
+        const MIN_LOOKED_AT: usize = 64 * 1024;
         let mut from = room.saturating_mul(BYTES_PER_TOKEN);
-        // A space byte is a space wherever it stands: UTF-8 has no ASCII inside other characters.
-        while let Some(space) = text.as_bytes().iter().skip(from).position(|byte| *byte == b' ') {
-            let encoding = self.encode(&text[..from + space])?;
+        let Some(beginnings) = self.beginnings.as_ref().filter(|_| text.len() > from) else {
+            return self.encode(text);
+        };
+        let text = &*beginnings.without_long_runs(text);
+        let max = from.saturating_mul(MAX_TIMES_LONGER).max(MIN_LOOKED_AT);
+        while let Some(cut) = beginnings.next_cut(text, from).filter(|cut| *cut <= max) {
+            let encoding = self.encode(&text[..cut])?;
             if encoding.len() > room {
                 return Ok(encoding);
             }
-            from = (from + space) * 2;
+            from = cut.saturating_mul(2);
+        }
+        if text.len() > max {
+            return Err(InputError::TooSparse { name: TEXT_INPUT, bytes: max });
         }
         self.encode(text)
     }
@@ -142,13 +149,6 @@ fn checked_text(input: Input) -> Result<String, InputError> {
     Ok(text)
 }
 
-/// BERT's own steps look at one word at a time; of other steps nothing is known.
-fn splits_at_spaces(tokenizer: &Tokenizer) -> bool {
-    matches!(tokenizer.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
-        && matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-        && tokenizer.get_added_tokens_decoder().values().all(|token| !token.content.contains(char::is_whitespace))
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn tokenizer_error(error: tokenizers::Error) -> InputError {
     InputError::Tokenizer { name: TEXT_INPUT, message: error.to_string() }
@@ -163,55 +163,125 @@ mod tests {
         TextProcessor::load(&directory, &Settings::default(), None, 64, 8192).unwrap()
     }
 
-    /// Accents apart from their letters, ideographs, control characters, special tokens, odd white space, long words.
-    fn awkward_text(seed: usize) -> String {
-        let pieces = [
-            "word",
-            " ",
-            "  ",
-            "e\u{301}",
-            " \u{301}",
-            "中文",
-            "\u{0}",
-            "[SEP]",
-            " [MASK] ",
-            "\t",
-            "\u{a0}",
-            "Σ",
-            "don't",
-            "\u{200b}",
-            "🙂",
-            "\n",
-            "[CLS",
-            "x",
-            " ",
-            "ß",
-            "\u{3000}",
-            " ",
-            "under_score",
-            "##ing",
-            " ",
-        ];
+    /// What tokenizers and cuts stumble over: accents apart from their letters, ideographs, control characters, special tokens
+    /// whole and in pieces, punctuation of all kinds, odd white space, words without end.
+    const PIECES: &[&str] = &[
+        "word",
+        " ",
+        "  ",
+        "e\u{301}",
+        " \u{301}",
+        "中文",
+        "\u{0}",
+        "[SEP]",
+        " [MASK] ",
+        "\t",
+        "\u{a0}",
+        "Σ",
+        "don't",
+        "\u{200b}",
+        "🙂",
+        "\n",
+        "[CLS",
+        "x",
+        "ß",
+        "\u{3000}",
+        "under_score",
+        "##ing",
+        ".",
+        "...",
+        "]",
+        "[",
+        "[[",
+        "[UNK",
+        "。",
+        "、",
+        "—",
+        "«",
+        "\u{301}",
+        "한국어",
+        "\u{b}",
+        "\u{fffd}",
+        "1",
+        "<s>",
+        "中\u{301}",
+        ".\u{301}",
+        "\u{37e}",
+        "\u{1fef}",
+    ];
+
+    /// Pieces in an order that `seed` says, now and then one of them many times.
+    fn awkward_text(seed: u64) -> String {
         let mut state = seed;
-        let mut next = || {
+        let mut below = |bound: usize| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            pieces[(state >> 33) % pieces.len()]
+            usize::try_from(state >> 33).unwrap() % bound
         };
-        (0..2000).map(|_| next()).collect()
+        let mut text = String::new();
+        while text.len() < 12_000 {
+            // Some texts are made of few kinds of pieces, so that places to cut are rare.
+            let kinds = if seed.is_multiple_of(3) { PIECES.len() } else { 3 };
+            let piece = PIECES[(below(kinds) * 7 + usize::try_from(seed).unwrap()) % PIECES.len()];
+            let times = if below(20) == 0 { below(1500) } else { 1 };
+            text.push_str(&piece.repeat(times));
+        }
+        text
     }
 
     #[test]
     fn the_tokens_of_a_beginning_are_the_beginning_of_the_tokens() {
         let processor = processor();
-        assert!(processor.splits_at_spaces);
-        for seed in 0..50 {
+        assert!(processor.beginnings.is_some());
+        for seed in 0..300 {
             let text = awkward_text(seed);
             let whole = processor.encode(&text).unwrap();
             for room in [1, 2, 7, 62, 200] {
                 let beginning = processor.encode_beginning(&text, room).unwrap();
-                assert!(beginning.len() > room && beginning.len() < whole.len(), "seed {seed} room {room}");
-                assert_eq!(beginning.get_ids()[..room], whole.get_ids()[..room], "seed {seed} room {room}");
+                let length = room.min(whole.len());
+                assert_eq!(beginning.len() > room, whole.len() > room, "seed {seed} room {room}");
+                assert_eq!(beginning.get_ids()[..length], whole.get_ids()[..length], "seed {seed} room {room}");
             }
+        }
+    }
+
+    #[test]
+    fn each_piece_repeated_is_tokenised_as_its_beginning() {
+        let processor = processor();
+        for piece in PIECES {
+            for text in [piece.repeat(4000), format!("{}word", piece.repeat(4000)), format!("a{}", piece.repeat(4000))]
+            {
+                let (whole, beginning) =
+                    (processor.encode(&text).unwrap(), processor.encode_beginning(&text, 7).unwrap());
+                let length = whole.len().min(7);
+                assert_eq!(beginning.len() > 7, whole.len() > 7, "{piece:?}");
+                assert_eq!(beginning.get_ids()[..length], whole.get_ids()[..length], "{piece:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_text_is_not_tokenised_whole() {
+        let processor = processor();
+        for piece in [".", "[", "[MASK]", "。", "中", "a", "a ", "—", "] [", "a.", "0f"] {
+            let text = piece.repeat(MAX_TEXT_BYTES / piece.len());
+            let looked_at = processor.encode_beginning(&text, 62).unwrap();
+            assert!(looked_at.len() <= 2000, "{} tokens of {piece:?}", looked_at.len());
+            for truncation in [Truncation::Truncate, Truncation::Refuse] {
+                assert!(
+                    processor.prepare(text.clone().into(), truncation).is_ok()
+                        != (looked_at.len() > 62 && truncation == Truncation::Refuse)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_text_without_tokens_to_be_found_is_refused() {
+        let processor = processor();
+        for piece in ["e\u{301}", "\u{301} ", "\u{a0}", "한국어", "ß", "🙂", "\u{1fef}"] {
+            let text = piece.repeat(MAX_TEXT_BYTES / piece.len());
+            let refused = processor.encode_beginning(&text, 62);
+            assert_eq!(refused.err(), Some(InputError::TooSparse { name: TEXT_INPUT, bytes: 64 * 1024 }), "{piece:?}");
         }
     }
 }

@@ -445,11 +445,9 @@ impl<T> Batcher<T> {
         self.layout
     }
 
-    /// The weight of a batch that takes half of the time that items are given, or what is worthwhile if that takes longer;
-    /// `None` as long as it is not learned.
+    /// The weight of the largest batch by the time that items are given; `None` as long as that is not learned.
     fn half_time_weight(&self, device: usize) -> Option<usize> {
-        let (cost, time) = (self.cost_on(device), self.typical_time?);
-        Some(cost.weight_within(time / 2)?.max(cost.worthwhile_weight(time / 4 * 3)?))
+        self.cost_on(device).weight_for(self.typical_time?)
     }
 
     /// What a batch weighs when enough waits to fill it.
@@ -462,15 +460,6 @@ impl<T> Batcher<T> {
             .saturating_mul(self.config.max_batch_size);
         let by_time = self.half_time_weight(device).unwrap_or(usize::MAX);
         self.config.max_batch_weight.min(by_size).min(by_time).max(1)
-    }
-
-    /// How long a batch takes at most, but for one in a hundred; of a margin that is large beside the time that items are given,
-    /// no more than leaves half of what the batch does not need for waiting. Else a batch of a busy device, though worth its
-    /// while, could never be in time.
-    pub(super) fn cautious_run(&self, cost: &CostModel, weight: usize) -> Option<Duration> {
-        let (run, longest) = (cost.predict(weight)?, cost.predict_with_margin(weight)?);
-        let spare = self.typical_time.unwrap_or(Duration::MAX).saturating_sub(run);
-        Some(longest.min(run.saturating_add(spare / 2)))
     }
 
     /// When a batch has waited long enough for more.

@@ -102,10 +102,22 @@ impl CostModel {
         self.is_known().then(|| self.weight_of((time - self.margin).max(time / 2.0)))
     }
 
-    /// The weight of a batch that takes twice what a batch costs however small it is, but no longer than `time`: a smaller one
-    /// spends more on being a batch than on its items.
-    pub(crate) fn worthwhile_weight(&self, time: Duration) -> Option<usize> {
-        self.is_known().then(|| self.weight_of((2.0 * self.line.fixed).min(time.as_secs_f64())))
+    /// The weight of the largest batch for items that are given `time`. It takes half of it, margin included, so that an item
+    /// that just missed a batch makes the next; but at least twice what a batch costs however small it is, if that leaves a
+    /// quarter of the time: a smaller batch spends more on being a batch than on its items.
+    pub(crate) fn weight_for(&self, time: Duration) -> Option<usize> {
+        let time = time.as_secs_f64();
+        let (half, worthwhile) = ((time / 2.0 - self.margin).max(time / 4.0), (2.0 * self.line.fixed).min(0.75 * time));
+        self.is_known().then(|| self.weight_of(half.max(worthwhile)))
+    }
+
+    /// As [`predict_with_margin`](Self::predict_with_margin), for items that are given `time`: of a margin that is large beside
+    /// it, no more counts than leaves half of what the batch does not need for waiting. Else no batch of a busy device could be
+    /// in time.
+    pub(crate) fn predict_within(&self, weight: usize, time: Option<Duration>) -> Option<Duration> {
+        let run = self.line.at(weight);
+        let spare = time.map_or(f64::INFINITY, |time| (time.as_secs_f64() - run).max(0.0));
+        self.known(run + self.margin.min(run).min(spare / 2.0))
     }
 
     /// The weight of the batch that takes `run` seconds on average.

@@ -157,7 +157,7 @@ pub(crate) fn ttl(field: &'static str, value: Duration) -> Result<(), ConfigErro
     bounded(field, value, (Duration::from_millis(1), "at least 1ms"), MAX_TTL)
 }
 
-fn bounded<V: PartialOrd + std::fmt::Debug>(
+fn bounded<V: PartialOrd + Copy + std::fmt::Debug>(
     field: &'static str,
     value: V,
     (min, at_least_min): (V, &str),

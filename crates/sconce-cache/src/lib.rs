@@ -47,6 +47,7 @@
 //! stored value means, raises `SCHEMA_VERSION` in `key.rs`. When a tier is left alone is decided in `breaker.rs`, which is pure.
 //! [`FeatureCache`] stands by itself: it keeps prepared inputs, not answers.
 
+mod access;
 mod answer;
 mod behind;
 mod breaker;
@@ -75,6 +76,7 @@ mod terms;
 mod tier;
 mod value;
 
+pub use access::Access;
 pub use answer::{Answer, DeadlineExceeded, Failure, Source};
 pub use breaker::BreakerState;
 pub use builder::{BuildError, CacheBuilder};

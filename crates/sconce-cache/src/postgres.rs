@@ -11,6 +11,7 @@ use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, P
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls};
 
+use crate::access::Access;
 use crate::config::{ConfigError, size, time, ttl};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
@@ -27,6 +28,9 @@ const MAKE_TABLE: &str = "
     COMMIT
 ";
 const HAS_TABLE: &str = "SELECT to_regclass('sconce_entries') IS NOT NULL";
+
+const NO_TABLE: &str = "the database has no table sconce_entries";
+const READ_ONLY: &str = "SET default_transaction_read_only = on";
 
 const SELECT: &str =
     "SELECT key, value FROM sconce_entries WHERE key = any($1) AND (expires IS NULL OR expires > now())";
@@ -52,6 +56,8 @@ pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`, or `key=value` pairs as libpq takes them. Connections are not
     /// encrypted: use it within a private network or through a proxy that encrypts.
     pub address: String,
+    /// Whether the table is made if it is not there.
+    pub access: Access,
     /// How long an entry stays, 1 ms to 100 years; for ever where there is none. Nothing else bounds the table: its disk is the
     /// database's business.
     pub ttl: Option<Duration>,
@@ -65,7 +71,13 @@ impl PostgresConfig {
     /// Entries stay for ever; 8 connections; 1 s to connect.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), ttl: None, max_connections: 8, connect_timeout: Duration::from_secs(1) }
+        Self {
+            address: address.into(),
+            access: Access::default(),
+            ttl: None,
+            max_connections: 8,
+            connect_timeout: Duration::from_secs(1),
+        }
     }
 }
 
@@ -99,7 +111,8 @@ pub struct PostgresTier {
 }
 
 impl PostgresTier {
-    /// Opens the tier; does not connect yet. The first connection makes the table `sconce_entries` unless it is there.
+    /// Opens the tier; does not connect yet. The first connection makes the table `sconce_entries` unless it is there, if
+    /// [`access`](PostgresConfig::access) allows it.
     ///
     /// # Errors
     /// [`PostgresOpenError`] where the configuration cannot be right.
@@ -112,14 +125,13 @@ impl PostgresTier {
         // A peer that is gone without a word is noticed.
         address.tcp_user_timeout(Duration::from_secs(5));
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let access = config.access;
         let pool = Pool::builder(Manager::from_config(address, NoTls, recycling))
             .max_size(config.max_connections)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(config.connect_timeout))
             .create_timeout(Some(config.connect_timeout))
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move { make_table(client).await.map_err(HookError::Backend) })
-            }))
+            .post_create(Hook::async_fn(move |client, _| Box::pin(begin(client, access))))
             .build()
             .map_err(PostgresOpenError::Pool)?;
         Ok(Self { pool, ttl: config.ttl })
@@ -134,7 +146,10 @@ impl PostgresTier {
     }
 
     async fn client(&self) -> Result<Object, TierError> {
-        self.pool.get().await.map_err(|error: PoolError| TierError::unavailable(error))
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::PostCreateHook(HookError::Message(what)) => TierError::Missing { what: what.into_owned() },
+            error => TierError::unavailable(error),
+        })
     }
 
     async fn select(&self, keys: &[Key]) -> Result<Vec<Found>, TierError> {
@@ -182,12 +197,18 @@ impl Tier for PostgresTier {
     }
 }
 
-async fn make_table(client: &tokio_postgres::Client) -> Result<(), tokio_postgres::Error> {
+/// Sees to the table, with a new connection.
+async fn begin(client: &tokio_postgres::Client, access: Access) -> Result<(), HookError> {
     // Asked first, because a role may be allowed to use the table and not to make it.
-    if client.query_one(HAS_TABLE, &[]).await?.try_get(0)? {
-        return Ok(());
-    }
-    client.batch_execute(MAKE_TABLE).await
+    let row = client.query_one(HAS_TABLE, &[]).await.map_err(HookError::Backend)?;
+    let has_table: bool = row.try_get(0).map_err(HookError::Backend)?;
+    let statement = match (access, has_table) {
+        (Access::Create, false) => MAKE_TABLE,
+        (Access::Existing | Access::ReadOnly, false) => return Err(HookError::message(NO_TABLE)),
+        (Access::Create | Access::Existing, true) => return Ok(()),
+        (Access::ReadOnly, true) => READ_ONLY,
+    };
+    client.batch_execute(statement).await.map_err(HookError::Backend)
 }
 
 fn tier_error(error: tokio_postgres::Error) -> TierError {

@@ -11,6 +11,7 @@ use crossbeam_channel::{Sender, TrySendError, bounded};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::oneshot;
 
+use crate::access::Access;
 use crate::config::{ConfigError, MAX_QUEUE_SIZE, size, ttl};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
@@ -33,8 +34,10 @@ const MAX_READERS: usize = 256;
 /// Bounds of [`SqliteTier`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteConfig {
-    /// The file; made if it is not there. Beside it lie two more, with `-wal` and `-shm` at the end of their names.
+    /// The file. Beside it lie two more, with `-wal` and `-shm` at the end of their names.
     pub path: PathBuf,
+    /// Whether the file is made if it is not there.
+    pub access: Access,
     /// How long an entry stays, 1 ms to 100 years; for ever where there is none. Keys name everything an answer depends on, so a
     /// precomputed result does not go stale.
     pub ttl: Option<Duration>,
@@ -57,6 +60,7 @@ impl SqliteConfig {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            access: Access::default(),
             ttl: None,
             max_bytes: 16 << 30,
             mmap_bytes: 1 << 30,
@@ -66,6 +70,11 @@ impl SqliteConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
+        // To SQLite these are databases that each connection has for itself, and that end with it.
+        if ["", ":memory:"].iter().any(|name| self.path == Path::new(name)) {
+            let (field, value) = ("path", format!("'{}'", self.path.display()));
+            return Err(ConfigError { field, value, allowed: "the name of a file".to_owned() });
+        }
         if self.max_bytes < 1 << 20 {
             let (field, value) = ("max_bytes", self.max_bytes.to_string());
             return Err(ConfigError { field, value, allowed: "at least 1048576".to_owned() });
@@ -83,8 +92,16 @@ pub enum SqliteOpenError {
     /// A field is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// There is no cache to open, and none is to be made.
+    #[error("there is no cache in {}: {why}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        why: &'static str,
+    },
     /// The file has another application's tables, or those of another version. Use another file.
-    #[error("{} is not a cache of this version (user_version is {found})", path.display())]
+    #[error("{} is not a cache of this version (user_version is {found}); give another file", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -92,7 +109,7 @@ pub enum SqliteOpenError {
         found: i64,
     },
     /// The file cannot be opened, or is damaged.
-    #[error("{} cannot be opened: {cause}", path.display())]
+    #[error("{} cannot be opened: {}{}", path.display(), told(cause), remedy(path, cause))]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -197,6 +214,31 @@ fn replying<T: Send + 'static>(
 fn spawn(job: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SqliteOpenError> {
     let builder = std::thread::Builder::new().name(format!("sqlite-{job}"));
     builder.spawn(run).map(drop).map_err(SqliteOpenError::NoThread)
+}
+
+/// What SQLite says, without the path, which it repeats.
+fn told(cause: &rusqlite::Error) -> String {
+    match cause {
+        rusqlite::Error::SqliteFailure(error, _) => rusqlite::ffi::code_to_str(error.extended_code).to_owned(),
+        cause => cause.to_string(),
+    }
+}
+
+/// What to do about it, as far as the file system tells.
+fn remedy(path: &Path, cause: &rusqlite::Error) -> String {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match cause.sqlite_error_code() {
+        _ if path.is_dir() => "; it is a directory: give a file".to_owned(),
+        _ if !directory.is_dir() => format!("; there is no directory {}: make it", directory.display()),
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "; give another file, or delete this one".to_owned()
+        }
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            format!("; the file and its directory {} must be readable and writable", directory.display())
+        }
+        Some(ErrorCode::DiskFull) => "; free some space on its disk".to_owned(),
+        _ => String::new(),
+    }
 }
 
 fn unusable(path: &Path) -> impl Fn(rusqlite::Error) -> SqliteOpenError {

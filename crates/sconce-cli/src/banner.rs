@@ -7,12 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use sconce::{InputKind, Model, Role, Runtime, Task};
 
 use crate::models;
+use crate::serve::Failed;
 
 /// A text, and the same in base64 as grpcurl wants bytes. No `!`: an interactive shell would expand it.
 const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
 
 /// Prints to standard output, and flushes: scripts wait for the address.
-pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
+pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
     for model in runtime.models() {
@@ -26,6 +27,10 @@ pub(crate) fn print(runtime: &Runtime, address: SocketAddr) -> io::Result<()> {
         let device = devices.join(" and ");
         write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}  {device}")?;
         writeln!(out, "  loaded in {:.0?}", model.load_time())?;
+    }
+    if !failed.is_empty() {
+        let names: Vec<_> = failed.keys().map(String::as_str).collect();
+        writeln!(out, "NOT SERVED (standard error says why): {}", names.join(", "))?;
     }
     writeln!(out, "\nCPU threads: {}", runtime.cpu_threads())?;
     if let Some(cache) = runtime.cache() {

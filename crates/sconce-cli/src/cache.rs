@@ -1,24 +1,26 @@
 //! The tiers of cache that a command is given: flags to tiers.
 
-use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sconce::cache::{
-    CrossPrecision, Key, MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier, StoredTier,
-    TierConfig,
+    Access, CrossPrecision, Key, MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier,
+    StoredTier, TierConfig, TierError,
 };
 use sconce::{AnswerCache, RuntimeBuilder};
 
+use crate::address::without_password;
 use crate::error::Error;
+use crate::memory_size::MemorySize;
+use crate::say::say;
 
 /// Where answers are kept. Nowhere, unless told.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct CacheArgs {
-    /// Keep answers in so many MiB of memory
-    #[arg(long = "cache-memory", value_name = "MIB", env = "SCONCE_CACHE_MEMORY", value_parser = clap::value_parser!(u64).range(1..))]
-    memory: Option<u64>,
+    /// Keep answers in so much memory: MiB, or with a unit (512MiB, 1GB)
+    #[arg(long = "cache-memory", value_name = "SIZE", env = "SCONCE_CACHE_MEMORY")]
+    memory: Option<MemorySize>,
 
     #[command(flatten)]
     stored: StoredArgs,
@@ -29,9 +31,9 @@ pub(crate) struct CacheArgs {
     #[arg(long = "cache-higher-precisions")]
     higher_precisions: bool,
 
-    /// Keep prepared inputs (tokens, pixels) in so many MiB of memory, so that preparing is paid once
-    #[arg(long = "cache-inputs", value_name = "MIB", env = "SCONCE_CACHE_INPUTS")]
-    inputs: Option<NonZeroU64>,
+    /// Keep prepared inputs (tokens, pixels) in so much memory, so that preparing is paid once: MiB, or with a unit
+    #[arg(long = "cache-inputs", value_name = "SIZE", env = "SCONCE_CACHE_INPUTS")]
+    inputs: Option<MemorySize>,
 }
 
 /// Tiers that outlive the process.
@@ -50,105 +52,155 @@ pub(crate) struct StoredArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct DatabaseArgs {
-    /// Keep answers in a SQLite database, made if it is not there
+    /// Keep answers in a SQLite database; what fills it makes it, what reads it does not
     #[arg(long = "cache-sqlite", value_name = "FILE", env = "SCONCE_CACHE_SQLITE")]
     sqlite: Option<PathBuf>,
 
-    /// Keep answers in Postgres, in a table that is made if it is not there: `postgres://user:password@host:port/database`
+    /// Keep answers in Postgres, in a table that what fills it makes: `postgres://user:password@host:port/database`
     #[cfg(feature = "postgres")]
     #[arg(long = "cache-postgres", value_name = "URL", env = "SCONCE_CACHE_POSTGRES", hide_env_values = true)]
     postgres: Option<String>,
 }
 
+/// A tier that is not open yet: what a flag said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Store<'a> {
+    Redis(&'a str),
+    Sqlite(&'a Path),
+    #[cfg(feature = "postgres")]
+    Postgres(&'a str),
+}
+
+/// A tier that is open, and the flag that named it.
+pub(crate) struct Opened {
+    pub(crate) tier: Box<dyn StoredTier>,
+    flag: &'static str,
+    place: String,
+}
+
 impl CacheArgs {
     pub(crate) async fn apply(&self, mut builder: RuntimeBuilder) -> Result<RuntimeBuilder, Error> {
-        if let Some(mebibytes) = self.inputs {
-            builder = builder.feature_cache(mebibytes.saturating_mul(MEBIBYTE));
+        if let Some(inputs) = self.inputs {
+            builder = builder.feature_cache(inputs.bytes());
         }
         if self.higher_precisions {
             builder = builder.cross_precision(CrossPrecision::Higher);
         }
-        let stored = self.stored.open()?;
-        connect(&stored).await;
-        if self.memory.is_none() && stored.is_empty() {
+        let stores = self.stored.stores();
+        if self.memory.is_none() && stores.is_empty() {
             return Ok(builder);
         }
         let mut cache = AnswerCache::builder();
-        if let Some(mebibytes) = self.memory {
-            let max_bytes = mebibytes.saturating_mul(MEBIBYTE.get());
-            cache = cache.memory(MemoryConfig { max_bytes, ..MemoryConfig::default() });
+        if let Some(memory) = self.memory {
+            cache = cache.memory(MemoryConfig { max_bytes: memory.bytes().get(), ..MemoryConfig::default() });
         }
-        if let Some(redis) = self.stored.open_redis()? {
-            cache = cache.replicas(redis, ReplicaConfig::default());
+        if let Some(url) = &self.stored.redis {
+            cache = cache.replicas(open_redis(url)?, ReplicaConfig::default());
         }
-        let cache = stored.into_iter().fold(cache, |cache, tier| cache.tier(tier, TierConfig::default()));
-        Ok(builder.cache(cache.build().map_err(|cause| cannot("--cache-memory", cause))?))
+        for store in stores {
+            let opened = store.open(Access::Create)?;
+            connect(&opened).await;
+            cache = cache.tier(opened.tier, TierConfig::default());
+        }
+        let cache = cache.build().map_err(|cause| Error::Cache { flag: "--cache-memory", cause: cause.into() })?;
+        Ok(builder.cache(cache))
     }
 }
 
-/// So that the first requests find the tiers connected. A tier that does not answer is told: it may be a mistake, or come later.
-async fn connect(tiers: &[Box<dyn StoredTier>]) {
-    for tier in tiers {
-        let answer = tokio::time::timeout(CONNECT_BUDGET, tier.get_many(&[Key::from_bytes([0; 32])])).await;
-        let problem = match answer {
-            Ok(Ok(_)) => continue,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {CONNECT_BUDGET:?}"),
-        };
-        eprintln!("{}: {problem}; requests pass it over until it answers", tier.name());
-    }
+/// So that the first requests find the tier connected. One that does not answer is told: it may be a mistake, or come later.
+async fn connect(opened: &Opened) {
+    let Opened { tier, flag, place } = opened;
+    let answer = tokio::time::timeout(CONNECT_BUDGET, tier.get_many(&[Key::from_bytes([0; 32])])).await;
+    let problem = match answer {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {CONNECT_BUDGET:?}"),
+    };
+    say!("warning: {}: {problem}", tier.name());
+    say!("  requests pass it over until it answers; {flag} names {place}");
 }
 
 const CONNECT_BUDGET: Duration = Duration::from_secs(2);
-const MEBIBYTE: NonZeroU64 = NonZeroU64::new(1 << 20).expect("it is not zero");
 
 impl StoredArgs {
-    /// The tiers, nearest first: Redis, SQLite, Postgres. Within a tokio runtime.
-    pub(crate) fn open(&self) -> Result<Vec<Box<dyn StoredTier>>, Error> {
-        let mut tiers = Vec::new();
-        if let Some(redis) = self.open_redis()? {
-            tiers.push(Box::new(redis) as Box<dyn StoredTier>);
-        }
-        tiers.extend(self.databases.open()?);
-        Ok(tiers)
-    }
-
-    fn open_redis(&self) -> Result<Option<RedisTier>, Error> {
-        let open = |url: &String| RedisTier::open(&RedisConfig::new(url));
-        self.redis.as_ref().map(open).transpose().map_err(|cause| cannot("--cache-redis", cause))
+    /// What the flags name, nearest first: Redis, SQLite, Postgres.
+    pub(crate) fn stores(&self) -> Vec<Store<'_>> {
+        let redis = self.redis.as_deref().map(Store::Redis);
+        redis.into_iter().chain(self.databases.stores()).collect()
     }
 }
 
 impl DatabaseArgs {
-    /// SQLite before Postgres. Within a tokio runtime.
-    fn open(&self) -> Result<Vec<Box<dyn StoredTier>>, Error> {
-        let mut tiers: Vec<Box<dyn StoredTier>> = Vec::new();
-        if let Some(path) = &self.sqlite {
-            let tier = SqliteTier::open(&SqliteConfig::new(path)).map_err(|cause| cannot("--cache-sqlite", cause))?;
-            tiers.push(Box::new(tier));
-        }
+    /// SQLite before Postgres.
+    fn stores(&self) -> Vec<Store<'_>> {
+        let mut stores: Vec<Store<'_>> = self.sqlite.as_deref().map(Store::Sqlite).into_iter().collect();
         #[cfg(feature = "postgres")]
-        if let Some(url) = &self.postgres {
-            use sconce::cache::{PostgresConfig, PostgresTier};
-            let opened = PostgresTier::open(&PostgresConfig::new(url));
-            tiers.push(Box::new(opened.map_err(|cause| cannot("--cache-postgres", cause))?));
-        }
-        Ok(tiers)
+        stores.extend(self.postgres.as_deref().map(Store::Postgres));
+        stores
     }
 
-    /// The only one. Within a tokio runtime.
-    pub(crate) fn open_one(&self) -> Result<Box<dyn StoredTier>, Error> {
-        let mut tiers = self.open()?;
-        let one = tiers.pop();
-        let what = match one {
-            Some(tier) if tiers.is_empty() => return Ok(tier),
-            Some(_) => "there are two databases",
-            None => "there is no database to fill",
+    /// The only one.
+    pub(crate) fn one(&self) -> Result<Store<'_>, Error> {
+        let what = match self.stores()[..] {
+            [one] => return Ok(one),
+            [] => "there is no database to fill",
+            _ => "there are two databases",
         };
         Err(Error::NoTier { what, flags: "--cache-sqlite FILE or --cache-postgres URL" })
     }
 }
 
-fn cannot(flag: &'static str, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::Cache { flag, cause: cause.into() }
+impl Store<'_> {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Sqlite(_) => "sqlite",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Opens it, and makes it where that is allowed. Within a tokio runtime.
+    pub(crate) fn open(self, access: Access) -> Result<Opened, Error> {
+        let (tier, flag, place): (Box<dyn StoredTier>, _, _) = match self {
+            // There is nothing to make in a Redis.
+            Self::Redis(url) => (Box::new(open_redis(url)?), "--cache-redis", without_password(url)),
+            Self::Sqlite(path) => {
+                let flag = "--cache-sqlite";
+                let opened = SqliteTier::open(&SqliteConfig { access, ..SqliteConfig::new(path) });
+                let tier = opened.map_err(|cause| Error::Cache { flag, cause: cause.into() })?;
+                (Box::new(tier), flag, path.display().to_string())
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => {
+                use sconce::cache::{PostgresConfig, PostgresTier};
+                let opened = PostgresTier::open(&PostgresConfig { access, ..PostgresConfig::new(url) });
+                let tier = opened.map_err(|cause| Error::Address {
+                    flag: "--cache-postgres",
+                    address: without_password(url),
+                    cause: cause.into(),
+                    example: "postgres://user:password@localhost:5432/database",
+                })?;
+                (Box::new(tier), "--cache-postgres", without_password(url))
+            }
+        };
+        Ok(Opened { tier, flag, place })
+    }
+}
+
+impl Opened {
+    /// What the tier answered, or what to do about its failure.
+    pub(crate) fn told<T>(&self, outcome: Result<T, TierError>) -> Result<T, Error> {
+        let Self { tier, flag, place } = self;
+        outcome.map_err(|source| Error::Tier { tier: tier.name(), place: place.clone(), flag, source })
+    }
+}
+
+fn open_redis(url: &str) -> Result<RedisTier, Error> {
+    RedisTier::open(&RedisConfig::new(url)).map_err(|cause| Error::Address {
+        flag: "--cache-redis",
+        address: without_password(url),
+        cause: cause.into(),
+        example: "redis://localhost:6379, redis://user:password@host:6379/0, or rediss:// for TLS",
+    })
 }

@@ -1,30 +1,31 @@
 //! `--device-memory`: how much of a device models may take.
 
-use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use sconce::{DeviceName, RuntimeBuilder, UnknownDevice};
 
-/// `cuda:0=8192`.
+use crate::memory_size::{MemorySize, MemorySizeError};
+
+/// `cuda:0=8192` (MiB), `cuda:0=8GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeviceMemoryArg {
     device: DeviceName,
-    max_bytes: NonZeroU64,
+    max: MemorySize,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DeviceMemoryError {
-    #[error("'{0}' is not DEVICE=MIB; give for instance cuda:0=8192")]
+    #[error("'{0}' is not DEVICE=SIZE; give for instance cuda:0=8192 (MiB), or cuda:0=8GiB")]
     Form(String),
     #[error(transparent)]
     Device(#[from] UnknownDevice),
-    #[error("'{0}' is not a number of MiB from 1 on")]
-    Mebibytes(String),
+    #[error(transparent)]
+    Size(#[from] MemorySizeError),
 }
 
 impl DeviceMemoryArg {
     pub(crate) fn apply(self, builder: RuntimeBuilder) -> RuntimeBuilder {
-        builder.device_memory(self.device, self.max_bytes)
+        builder.device_memory(self.device, self.max.bytes())
     }
 }
 
@@ -32,13 +33,8 @@ impl FromStr for DeviceMemoryArg {
     type Err = DeviceMemoryError;
 
     fn from_str(arg: &str) -> Result<Self, DeviceMemoryError> {
-        let (device, mebibytes) = arg.split_once('=').ok_or_else(|| DeviceMemoryError::Form(arg.to_owned()))?;
-        let bytes = mebibytes.parse().ok().and_then(|mebibytes: u64| mebibytes.checked_mul(1 << 20));
-        let max_bytes = bytes.and_then(NonZeroU64::new);
-        Ok(Self {
-            device: device.parse()?,
-            max_bytes: max_bytes.ok_or_else(|| DeviceMemoryError::Mebibytes(mebibytes.to_owned()))?,
-        })
+        let (device, max) = arg.split_once('=').ok_or_else(|| DeviceMemoryError::Form(arg.to_owned()))?;
+        Ok(Self { device: device.parse()?, max: max.parse()? })
     }
 }
 
@@ -49,17 +45,19 @@ mod tests {
     #[test]
     fn a_bound_names_its_device() {
         let arg: DeviceMemoryArg = "cuda:1=3".parse().unwrap();
-        assert_eq!((arg.device, arg.max_bytes.get()), (DeviceName::Cuda { ordinal: 1 }, 3 << 20));
+        assert_eq!((arg.device, arg.max.bytes().get()), (DeviceName::Cuda { ordinal: 1 }, 3 << 20));
+        let arg: DeviceMemoryArg = "cpu=8GiB".parse().unwrap();
+        assert_eq!((arg.device, arg.max.bytes().get()), (DeviceName::Cpu, 8 << 30));
     }
 
     #[test]
     fn anything_else_is_refused_with_what_is_wrong() {
         let table = [
-            ("8192", "'8192' is not DEVICE=MIB"),
+            ("8192", "'8192' is not DEVICE=SIZE"),
             ("gpu=1", "device 'gpu' is not known"),
-            ("cpu=0", "'0' is not a number of MiB from 1 on"),
-            ("cpu=x", "'x' is not a number"),
-            ("cpu=99999999999999999", "'99999999999999999' is not a number"),
+            ("cpu=0", "'0' leaves no memory at all"),
+            ("cpu=x", "'x' is not an amount of memory"),
+            ("cpu=99999999999999999", "'99999999999999999' is more than can be counted"),
         ];
         for (arg, message) in table {
             let error = arg.parse::<DeviceMemoryArg>().unwrap_err().to_string();

@@ -1,12 +1,15 @@
 //! How a command can end badly, by what its user can do about it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sconce::Precision;
+use sconce::cache::{SqliteOpenError, TierError};
 
 use crate::pull::PullError;
+use crate::serve::Failed;
 
 /// How a command can end badly.
 #[derive(Debug, thiserror::Error)]
@@ -43,23 +46,38 @@ pub(crate) enum Error {
     #[error("--precision is given twice for {name}: {first} and {second}; give one")]
     PrecisionTwice { name: String, first: Precision, second: Precision },
 
+    #[error("--model {name} is given twice: {first} and {second}; give it once", first = first.display(), second = second.display())]
+    ModelTwice { name: String, first: PathBuf, second: PathBuf },
+
+    #[error("{}", each_once(failed))]
+    NoneLoads { failed: Failed },
+
     #[error(transparent)]
     Build(Box<sconce::BuildError>),
 
-    #[error("{0}\n  the flag of that name sets it; see `sconce serve --help`")]
+    #[error("{0}\n  the flag of that name sets it; see --help")]
     Batching(#[from] sconce::ConfigError),
 
-    #[error("{flag}: {cause}")]
+    #[error("{flag}: {cause}{}", makes_it(flag, &**cause))]
     Cache { flag: &'static str, cause: Box<dyn std::error::Error + Send + Sync> },
+
+    #[error("{flag} '{address}': {cause}\n  give for instance {example}")]
+    Address {
+        flag: &'static str,
+        /// Without a password.
+        address: String,
+        cause: Box<dyn std::error::Error + Send + Sync>,
+        example: &'static str,
+    },
 
     #[error("{what}\n  give one: {flags}")]
     NoTier { what: &'static str, flags: &'static str },
 
-    #[error("{0}\n  what was stored until then stays; the same command goes on from there")]
+    #[error("{0}\n  what was stored until then stays; {room}the same command goes on from there", room = if_full(.0))]
     Precompute(#[from] sconce::PrecomputeError),
 
-    #[error("the {tier} tier: {source}")]
-    Tier { tier: &'static str, source: sconce::cache::TierError },
+    #[error("the {tier} tier at {place}: {source}\n  {}", remedy(tier, flag, source))]
+    Tier { tier: &'static str, place: String, flag: &'static str, source: TierError },
 
     #[error(
         "cannot tell by its name what {} holds\n  say it with --format: text, jsonl, csv, tsv or parquet",
@@ -75,6 +93,12 @@ pub(crate) enum Error {
 
     #[error("cannot read {}: {source}", path.display())]
     Input { path: PathBuf, source: io::Error },
+
+    #[error(
+        "nothing could be measured: {}\n  give other --precisions, --batches or --devices; `sconce models` lists what each model has",
+        left_out.join("; ")
+    )]
+    NothingToMeasure { left_out: Vec<String> },
 
     #[error("{what}: {cause}")]
     Forward { what: String, cause: sconce::models::ForwardError },
@@ -129,10 +153,51 @@ impl Error {
             | Self::Signals(_)
             | Self::Threads(_)
             | Self::Precompute(_)
-            | Self::Tier { .. } => ExitCode::FAILURE,
+            | Self::Tier { source: TierError::Unavailable(_) | TierError::Full | TierError::Busy { .. }, .. } => {
+                ExitCode::FAILURE
+            }
             Self::Pull(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
             _ => ExitCode::from(2),
         }
+    }
+}
+
+/// The reasons why no model loads; one that concerns all is told once.
+fn each_once(failed: &Failed) -> String {
+    let reasons: BTreeSet<String> = failed.values().map(ToString::to_string).collect();
+    let reasons: Vec<String> = reasons.into_iter().collect();
+    match &reasons[..] {
+        [one] => one.clone(),
+        several => format!("none of {} models loads:\n  {}", failed.len(), several.join("\n  ")),
+    }
+}
+
+/// How a cache comes to be that is not there, if that is what is wrong.
+fn makes_it(flag: &str, cause: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    match cause.downcast_ref() {
+        Some(SqliteOpenError::Missing { .. }) => format!("\n  {}", MAKES_IT.replace("FLAG", flag)),
+        _ => String::new(),
+    }
+}
+
+const MAKES_IT: &str = "check the name; `sconce serve` or `sconce precompute` with the same FLAG makes and fills it";
+
+fn if_full(error: &sconce::PrecomputeError) -> &'static str {
+    match error {
+        sconce::PrecomputeError::Full { .. } => "make room on its disk or beneath its bound, and ",
+        _ => "",
+    }
+}
+
+fn remedy(tier: &str, flag: &str, error: &TierError) -> String {
+    match error {
+        TierError::Unavailable(_) if tier == "sqlite" => {
+            "check the file and its directory: both must be readable, and writable to change anything".to_owned()
+        }
+        TierError::Missing { .. } => MAKES_IT.replace("FLAG", flag),
+        TierError::Full => "make room there, for instance with `sconce cache purge --expired`".to_owned(),
+        TierError::Busy { .. } => "try again in a moment".to_owned(),
+        _ => format!("check that it is up and that {flag} names it"),
     }
 }
 

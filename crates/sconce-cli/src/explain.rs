@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::args::ExplainArgs;
 use crate::error::Error;
+use crate::say::say;
 use crate::{progress, table};
 
 /// How long each device is measured.
@@ -25,7 +26,7 @@ struct Told<'a> {
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Error> {
     let (name, source) = args.how.find(&args.model)?;
-    let builder = args.how.compute.apply(Runtime::builder()).model(source);
+    let builder = args.how.compute.apply(Runtime::builder().batching(args.batching.config()?)).model(source);
     let decision = builder.decide()?.remove(&name).expect("it was asked for");
     let mut measured = Vec::new();
     if args.measure {
@@ -35,6 +36,9 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Error> {
         measured = result?.remove(&name).expect("it was asked for");
     }
     let told: Vec<Told<'_>> = decision.considered.iter().map(|considered| Told::new(considered, &measured)).collect();
+    if args.measure && told.iter().all(|told| told.measured.is_none()) {
+        say!("warning: too few batches ran in {MEASURED_FOR:?} to say what they take");
+    }
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", object(&name, &decision, &told, &args.weights))?;

@@ -9,6 +9,11 @@ use crate::args::InferArgs;
 use crate::error::Error;
 use crate::inputs::{Inputs, Unit};
 use crate::lines::{self, Tally};
+use crate::progress;
+use crate::say::say;
+use crate::signals::{INTERRUPTED, Signals};
+
+const STOPPING: &str = "stopping: what was begun is answered (signal again to end at once)";
 
 /// What the command promises to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +24,12 @@ pub(crate) enum Wanted {
 
 /// Loads the model alone, answers every input and says how many failed.
 pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Error> {
+    let batching = args.batching.config()?;
     let (name, source) = args.how.find(&args.model)?;
-    let runtime = args.how.compute.apply(Runtime::builder()).model(source).build()?;
+    let spinner = progress::spinner(format!("loading {name}"));
+    let built = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build();
+    spinner.finish_and_clear();
+    let runtime = built?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
 
@@ -30,11 +39,12 @@ pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Er
     };
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     if args.files.is_empty() && io::stdin().is_terminal() {
-        eprintln!("reading standard input; Ctrl-D ends it");
+        say!("reading standard input; Ctrl-D ends it");
     }
+    let signals = Signals::listen().map_err(Error::Signals)?;
     let inputs = Inputs::open(&args.files, unit)?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let tally = lines::run(model, truncation, inputs, &mut out).await?;
+    let tally = lines::run(model, truncation, inputs, signals.first(STOPPING), &mut out).await?;
     runtime.shutdown().await;
     Ok(report(tally))
 }
@@ -52,9 +62,16 @@ fn check_task(model: &Model, name: &str, wanted: Wanted) -> Result<(), Error> {
 }
 
 fn report(tally: Tally) -> ExitCode {
+    if tally.stopped {
+        say!("stopped after {} inputs", tally.answered);
+        return ExitCode::from(INTERRUPTED);
+    }
+    if tally.answered == 0 {
+        say!("nothing to do: there was no input");
+    }
     if tally.failed == 0 {
         return ExitCode::SUCCESS;
     }
-    eprintln!("{} of {} inputs failed; each has its error in its place", tally.failed, tally.answered);
+    say!("{} of {} inputs failed; each has its error in its place", tally.failed, tally.answered);
     ExitCode::FAILURE
 }

@@ -97,20 +97,27 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Starts to read `files` one after the other; none at all, or `-`, is standard input.
-    ///
-    /// Sources of lines must be there when it starts; a file that is an input itself may fail alone.
-    pub(crate) fn open(files: &[PathBuf], unit: Unit) -> Result<Self, Error> {
-        let files = if files.is_empty() { vec![PathBuf::from("-")] } else { files.to_vec() };
-        let sizes: Vec<Option<u64>> = files.iter().map(|path| regular_size(path)).collect();
-        if unit != Unit::File {
+    /// Whether `files` can be read, as far as that can be known before they are.
+    pub(crate) fn check(files: &[PathBuf], unit: &Unit) -> Result<(), Error> {
+        let files = or_stdin(files);
+        if *unit != Unit::File {
             for path in files.iter().filter(|path| !is_stdin(path)) {
                 check_readable(path).map_err(|source| Error::Input { path: path.clone(), source })?;
             }
         }
-        if let Unit::Row(table) = &unit {
+        if let Unit::Row(table) = unit {
             files.iter().try_for_each(|path| table.format_of(path).map(drop))?;
         }
+        Ok(())
+    }
+
+    /// Starts to read `files` one after the other; none at all, or `-`, is standard input.
+    ///
+    /// Sources of lines must be there when it starts; a file that is an input itself may fail alone.
+    pub(crate) fn open(files: &[PathBuf], unit: Unit) -> Result<Self, Error> {
+        Self::check(files, &unit)?;
+        let files = or_stdin(files);
+        let sizes: Vec<Option<u64>> = files.iter().map(|path| regular_size(path)).collect();
         let (sender, records) = mpsc::channel(MAX_READ_AHEAD);
         let outlet = Outlet { sender, room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)), handle: Handle::current() };
         let name_files = unit == Unit::File || files.len() > 1;
@@ -166,6 +173,10 @@ fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
         return Err(ReadError::TooLarge { unit: "file", max });
     }
     Ok(content)
+}
+
+fn or_stdin(files: &[PathBuf]) -> Vec<PathBuf> {
+    if files.is_empty() { vec![PathBuf::from("-")] } else { files.to_vec() }
 }
 
 fn is_stdin(path: &Path) -> bool {

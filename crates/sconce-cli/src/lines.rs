@@ -18,9 +18,11 @@ const BATCHES_IN_FLIGHT: usize = 4;
 pub(crate) struct Tally {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
+    /// Whether a signal came before the last input.
+    pub(crate) stopped: bool,
 }
 
-/// Answers every input, in order, into `out`.
+/// Answers every input, in order, into `out`; those that are in flight if `stop` resolves.
 ///
 /// # Errors
 /// Only `out` can fail; an input that does is answered and counted.
@@ -28,6 +30,7 @@ pub(crate) async fn run(
     model: &Model,
     truncation: Truncation,
     mut inputs: Inputs,
+    stop: impl Future<Output = ()>,
     out: &mut impl Write,
 ) -> io::Result<Tally> {
     let max_in_flight = model.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT);
@@ -35,6 +38,7 @@ pub(crate) async fn run(
     let mut progress = InputProgress::beside_answers(inputs.total_bytes);
     let mut tally = Tally::default();
     let mut open = true;
+    let mut stop = std::pin::pin!(stop);
     while open || !in_flight.is_empty() {
         // Whoever reads along should not wait for a buffer to fill while we wait for the model.
         if in_flight.front().is_none_or(|first| !first.is_finished()) {
@@ -49,6 +53,7 @@ pub(crate) async fn run(
                 tally.failed += u64::from(answered.failed);
                 progress.advance(answered.consumed);
             }
+            () = &mut stop, if open => (open, tally.stopped) = (false, true),
             record = inputs.records.recv(), if open && in_flight.len() < max_in_flight => match record {
                 Some(record) => in_flight.push_back(tokio::spawn(answer(model.clone(), record, truncation))),
                 None => open = false,

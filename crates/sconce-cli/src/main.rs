@@ -5,6 +5,7 @@
 //! flight and their order, `answer` turns each into one JSON object. A new command starts in `args`; a new short
 //! name for `pull` is one entry in `catalogue`.
 
+mod address;
 mod answer;
 mod args;
 mod banner;
@@ -18,6 +19,7 @@ mod explain;
 mod infer;
 mod inputs;
 mod lines;
+mod memory_size;
 mod models;
 mod models_path;
 mod pixels;
@@ -25,6 +27,7 @@ mod precision;
 mod precompute;
 mod progress;
 mod pull;
+mod say;
 mod serve;
 mod signals;
 mod stores;
@@ -38,6 +41,7 @@ use tracing_subscriber::EnvFilter;
 use args::{Args, Command};
 use error::Error;
 use infer::Wanted;
+use say::say;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -47,7 +51,7 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say!("error: {error}");
             error.exit_code()
         }
     }
@@ -64,7 +68,7 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Models(args) => async_runtime()?.block_on(models::run(args)),
-        Command::Pull(args) => pull::run(args),
+        Command::Pull(args) => async_runtime()?.block_on(pull::run(args)),
     }
 }
 

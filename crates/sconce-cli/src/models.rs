@@ -12,6 +12,7 @@ use crate::args::ModelsArgs;
 use crate::error::Error;
 use crate::models_path::{Found, ModelsPath};
 use crate::progress;
+use crate::say::say;
 use crate::table;
 
 const HEADER: [&str; 7] = ["NAME", "FAMILY", "TASK", "PARAMETERS", "PRECISION", "INPUT", "DIRECTORY"];
@@ -34,7 +35,7 @@ pub(crate) async fn run(args: &ModelsArgs) -> Result<ExitCode, Error> {
         print_table(&models)?;
     }
     if broken > 0 {
-        eprintln!("{broken} of {} models do not load", models.len());
+        say!("{broken} of {} models do not load", models.len());
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -52,6 +52,20 @@ impl ModelsPath {
         Err(Error::UnknownModel { name: model.to_owned(), known, searched: self.directories.clone() })
     }
 
+    /// As [`find`](Self::find), for several of different names.
+    pub(crate) fn find_all(&self, models: &[String]) -> Result<Vec<Found>, Error> {
+        let mut all: Vec<Found> = Vec::new();
+        for model in models {
+            let found = self.find(model)?;
+            if let Some(Found { name, directory: first }) = all.iter().find(|other| other.name == found.name) {
+                let (name, first) = (name.clone(), first.clone());
+                return Err(Error::ModelTwice { name, first, second: found.directory });
+            }
+            all.push(found);
+        }
+        Ok(all)
+    }
+
     /// Every model on the path, sorted by name.
     pub(crate) fn list(&self) -> Result<Vec<Found>, Error> {
         let mut seen = HashSet::new();

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use sconce::{Precision, UnknownPrecision};
+use sconce::{BuildError, LoadError, ModelSource, Precision, Runtime, UnknownPrecision};
 
+use crate::args::ComputeArgs;
 use crate::error::Error;
 use crate::models_path::Found;
+use crate::say::say;
 
 /// `int8`, for every model, or `minilm=int8`, for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +57,70 @@ impl Precisions {
     }
 
     /// What is asked of the model of that name, if anything is.
-    pub(crate) fn of(&self, name: &str) -> Option<Precision> {
+    fn of(&self, name: &str) -> Option<Precision> {
         let named = self.asked.get(&Some(name.to_owned()));
         named.or_else(|| self.asked.get(&None)).copied()
     }
+
+    /// Asks each model for its precision. What is asked of every model is asked of those that have it; for the others a line says
+    /// what they run in. Where none has it, all are asked, and fail with what they have.
+    pub(crate) fn ask(&self, models: Vec<Found>, compute: &ComputeArgs) -> Vec<ModelSource> {
+        let source = |found: Found, precision| {
+            let source = ModelSource::new(found.directory).name(found.name);
+            ModelSource { precision, device: compute.device, ..source }
+        };
+        let common = self.asked.get(&None).copied();
+        let lacks = |found: &Found| {
+            let precision = common.filter(|_| !self.asked.contains_key(&Some(found.name.clone())))?;
+            lacking(&source(found.clone(), Some(precision)), compute)
+        };
+        let lacking: Vec<_> = models.iter().map(lacks).collect();
+        if lacking.iter().all(Option::is_some) {
+            return models.into_iter().map(|found| source(found, common)).collect();
+        }
+        let ask = |(found, lacking): (Found, Option<Lacking>)| {
+            let Some(Lacking { asked, has }) = lacking else {
+                let precision = self.of(&found.name);
+                return source(found, precision);
+            };
+            let name = found.name.clone();
+            let asked_nothing = source(found, None);
+            match runs_in(&asked_nothing, compute) {
+                Some(own) => say!("warning: --precision {asked}: {name} has {has} alone, and runs in {own}"),
+                None => say!("warning: --precision {asked}: {name} has {has} alone"),
+            }
+            asked_nothing
+        };
+        models.into_iter().zip(lacking).map(ask).collect()
+    }
+}
+
+/// A precision that a model does not have, and those that it has.
+struct Lacking {
+    asked: Precision,
+    has: String,
+}
+
+/// What is asked of the model, if it has that on none of its devices.
+fn lacking(source: &ModelSource, compute: &ComputeArgs) -> Option<Lacking> {
+    match compute.apply(Runtime::builder()).model(source.clone()).decide() {
+        Err(BuildError::Load { source, .. }) => match *source {
+            LoadError::UnsupportedPrecision { precision: asked, allowed, .. } => {
+                let has: Vec<_> = allowed.iter().map(|precision| precision.name()).collect();
+                Some(Lacking { asked, has: has.join(", ") })
+            }
+            _ => None,
+        },
+        // What else is wrong with the model is told when it is loaded.
+        _ => None,
+    }
+}
+
+/// What the model is computed in on the first of its devices.
+fn runs_in(source: &ModelSource, compute: &ComputeArgs) -> Option<Precision> {
+    let decisions = compute.apply(Runtime::builder()).model(source.clone()).decide().ok()?;
+    let mut decided = decisions.values().flat_map(|decision| decision.devices());
+    decided.find_map(|considered| considered.demand).map(|(precision, _)| precision)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use sconce::cache::Access;
 use sconce::{Input, Model, PrecomputeConfig, Precomputed, Runtime, Truncation};
 use serde_json::json;
 
@@ -12,8 +13,9 @@ use crate::answer;
 use crate::args::PrecomputeArgs;
 use crate::error::Error;
 use crate::inputs::{Inputs, Place, Record, Table, Unit};
-use crate::progress::InputProgress;
-use crate::signals::Signals;
+use crate::progress::{self, InputProgress};
+use crate::say::say;
+use crate::signals::{INTERRUPTED, Signals};
 
 /// Inputs that fail and are told one by one; of the others only the number is told.
 const MAX_TOLD: u64 = 20;
@@ -21,19 +23,25 @@ const STOPPING: &str = "stopping: what was begun is finished and stored (signal 
 
 /// Fills the database until there are no more inputs, or a signal says to stop.
 pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
-    let batching = args.batching.config();
-    batching.validate()?;
-    let tier = args.database.open_one()?;
-    let table = Table { format: args.format, column: args.column.clone() };
+    let batching = args.batching.config()?;
+    let database = args.database.one()?;
+    let unit = Unit::Row(Table { format: args.format, column: args.column.clone() });
+    Inputs::check(&args.files, &unit)?;
     let (name, source) = args.how.find(&args.model)?;
-    let runtime = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build()?;
+    // After all that can be wrong with the arguments: it makes the database.
+    let database = database.open(Access::Create)?;
+    let tier = &database.tier;
+    let spinner = progress::spinner(format!("loading {name}"));
+    let built = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build();
+    spinner.finish_and_clear();
+    let runtime = built?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
 
     let signals = Signals::listen().map_err(Error::Signals)?;
     if args.files.is_empty() && io::stdin().is_terminal() {
-        eprintln!("reading standard input; Ctrl-D ends it");
+        say!("reading standard input; Ctrl-D ends it");
     }
-    let mut inputs = Inputs::open(&args.files, Unit::Row(table))?;
+    let mut inputs = Inputs::open(&args.files, unit)?;
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
     let run = RefCell::new(Run::new(InputProgress::alone(inputs.total_bytes)));
@@ -53,13 +61,13 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
         }
         None
     };
-    let ended = model.precompute(&tier, &config, next, |source, outcome| run.borrow_mut().done(&source, outcome)).await;
+    let ended = model.precompute(tier, &config, next, |source, outcome| run.borrow_mut().done(&source, outcome)).await;
     let run = run.into_inner();
     tier.settle().await.ok();
     runtime.shutdown().await;
     run.report(args.json, stopped)?;
     ended?;
-    Ok(run.exit_code())
+    Ok(if stopped { ExitCode::from(INTERRUPTED) } else { run.exit_code() })
 }
 
 /// An input and where it came from, with the bytes of its source; or why it is none.

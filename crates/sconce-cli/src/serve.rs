@@ -1,63 +1,73 @@
 //! `sconce serve`: load, listen, and drain when told to stop.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
-use sconce::{ModelSource, Placement, Runtime, RuntimeBuilder};
+use sconce::{BuildError, ModelSource, Runtime, RuntimeBuilder};
 use tokio::net::TcpListener;
 
 use crate::args::ServeArgs;
 use crate::banner;
 use crate::error::Error;
-use crate::models_path::{Found, ModelsPath};
+use crate::models_path::ModelsPath;
 use crate::precision::Precisions;
 use crate::progress;
+use crate::say::say;
 use crate::signals::Signals;
 
 const DRAINING: &str =
     "draining: new connections are refused, requests in flight are answered (signal again to end at once)";
 
+/// Models by name that do not load, with the reason.
+pub(crate) type Failed = BTreeMap<String, BuildError>;
+
 /// Serves until SIGTERM or Ctrl-C, then answers what is in flight.
 pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     let path = ModelsPath::new(&args.models);
-    let found = if args.only.is_empty() {
-        path.list_some()?
-    } else {
-        args.only.iter().map(|name| path.find(name)).collect::<Result<_, _>>()?
-    };
-    let batching = args.batching.config();
-    batching.validate()?;
+    let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
+    let batching = args.batching.config()?;
+    let limits = args.limits.limits();
+    limits.validate()?;
     let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded: a port that is taken is told in no time.
     let listener = listen(&args.grpc).await?;
     let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
 
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
-    let runtime = load(found, &precisions, args.compute.device, builder).await?;
+    let sources = precisions.ask(found, &args.compute);
+    let every = args.strict || !args.only.is_empty();
+    let (runtime, failed) = load(sources, builder, every).await?;
     // Before the address is printed: whoever reads it may send the signal at once.
     let signals = Signals::listen().map_err(Error::Signals)?;
-    banner::print(&runtime, address)?;
-    let served = sconce_grpc::serve(runtime.clone(), listener, signals.first(DRAINING)).await;
+    banner::print(&runtime, &failed, address)?;
+    let served = sconce_grpc::serve_within(limits, runtime.clone(), listener, signals.first(DRAINING)).await;
     // On success the server has done this; after a failure the device threads still have to end.
     runtime.shutdown().await;
     served.map_err(|cause| Error::Server(cause.into()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn load(
-    found: Vec<Found>,
-    precisions: &Precisions,
-    device: Option<Placement>,
-    builder: RuntimeBuilder,
-) -> Result<Runtime, Error> {
-    let spinner = progress::spinner(format!("loading {} models", found.len()));
-    let builder = found.into_iter().fold(builder, |builder, Found { name, directory }| {
-        let precision = precisions.of(&name);
-        builder.model(ModelSource { precision, device, ..ModelSource::new(directory).name(name) })
-    });
-    let built = tokio::task::spawn_blocking(move || builder.build().map_err(Error::from)).await;
+/// Loads the models: `every` one, or at least one, and tells of the others.
+async fn load(sources: Vec<ModelSource>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
+    let spinner = progress::spinner(format!("loading {} models", sources.len()));
+    let builder = sources.into_iter().fold(builder, RuntimeBuilder::model);
+    let build = move || {
+        if every { builder.build().map(|runtime| (runtime, Failed::new())) } else { builder.build_what_loads() }
+    };
+    let built = tokio::task::spawn_blocking(build).await;
     spinner.finish_and_clear();
-    built.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))
+    let (runtime, failed) = built.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))?;
+    if runtime.models().len() == 0 {
+        return Err(Error::NoneLoads { failed });
+    }
+    for error in failed.values() {
+        say!("warning: not served: {error}");
+    }
+    if !failed.is_empty() {
+        say!("  mend or remove it (`sconce models` looks at each), or have --strict refuse to start");
+    }
+    Ok((runtime, failed))
 }
 
 async fn listen(address: &str) -> Result<TcpListener, Error> {

@@ -3,18 +3,29 @@
 use std::io;
 use std::process;
 
-/// The status of a process that a second signal ended: 128 and the number of SIGINT.
-const INTERRUPTED: i32 = 130;
+use tokio::sync::oneshot;
+
+use crate::say::say;
+
+/// The status of a process that was told to stop before it was done: 128 and the number of SIGINT, as shells say it.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 impl Signals {
-    /// Resolves at the first signal, and says so; from then on a second one ends the process.
-    pub(crate) async fn first(mut self, message: &'static str) {
-        self.next().await;
-        eprintln!("{message}");
+    /// Resolves at the first signal, and says so; from then on a second one ends the process. Signals are heard from now on, also
+    /// while nobody polls what is returned: it may be waiting for a reader of its output. Within a tokio runtime.
+    pub(crate) fn first(mut self, message: &'static str) -> impl Future<Output = ()> + use<> {
+        let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             self.next().await;
-            process::exit(INTERRUPTED);
+            say!("{message}");
+            tell.send(()).ok();
+            self.next().await;
+            process::exit(INTERRUPTED.into());
         });
+        async move {
+            // Nothing is told only where the runtime is ending.
+            told.await.ok();
+        }
     }
 }
 
@@ -32,7 +43,7 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -52,7 +63,7 @@ impl Signals {
         Ok(Self { interrupt: tokio::signal::windows::ctrl_c()? })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         self.interrupt.recv().await;
     }
 }

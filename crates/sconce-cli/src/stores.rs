@@ -1,13 +1,14 @@
 //! `sconce cache`: what the tiers that outlive a process hold; copying and deleting it.
 
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 
-use sconce::cache::{Purge, StoredTier, TierError, Usage};
+use sconce::cache::{Access, Purge, Usage};
 use serde_json::json;
 
 use crate::args::{CacheCommand, PurgeArgs, StatsArgs, WarmArgs};
-use crate::cache::StoredArgs;
+use crate::cache::{Opened, Store, StoredArgs};
 use crate::error::Error;
 use crate::progress;
 
@@ -26,9 +27,12 @@ pub(crate) async fn run(command: &CacheCommand) -> Result<ExitCode, Error> {
 
 async fn stats(args: &StatsArgs) -> Result<(), Error> {
     let mut rows = Vec::new();
-    for tier in some(&args.stored)? {
-        let usage = told(&*tier, tier.usage().await)?;
-        rows.push((tier.name(), usage));
+    for store in some(&args.stored)? {
+        let opened = store.open(Access::ReadOnly)?;
+        let spinner = progress::spinner(format!("counting in {}", store.name()));
+        let usage = opened.tier.usage().await;
+        spinner.finish_and_clear();
+        rows.push((store.name(), opened.told(usage)?));
     }
     let mut out = io::stdout().lock();
     if !args.json {
@@ -47,34 +51,41 @@ async fn stats(args: &StatsArgs) -> Result<(), Error> {
 
 /// Copies from the last tier into the one before it, and so on up to the first.
 async fn warm(args: &WarmArgs) -> Result<(), Error> {
-    let tiers = args.stored.open()?;
-    if tiers.len() < 2 {
-        let what = "there are no two tiers, one to copy from and one to copy into";
-        return Err(Error::NoTier {
-            what,
-            flags: "--cache-redis URL with --cache-sqlite FILE or --cache-postgres URL",
-        });
+    let stores = args.stored.stores();
+    let [nearer @ .., last] = &stores[..] else { return Err(NOT_TWO) };
+    if nearer.is_empty() {
+        return Err(NOT_TWO);
     }
-    for pair in tiers.windows(2).rev() {
-        let (to, from) = (&*pair[0], &*pair[1]);
-        let (copied, corrupt) = copy(from, to, args.max_entries).await?;
-        println!("copied {copied} entries from {} to {}{}", from.name(), to.name(), passed_over(corrupt));
+    let mut from = last.open(Access::ReadOnly)?;
+    // Before anything is made: there may be nothing to copy from.
+    from.told(from.tier.usage().await)?;
+    for store in nearer.iter().rev() {
+        let to = store.open(Access::Create)?;
+        let (copied, corrupt) = copy(&from, &to, args.max_entries.map(NonZeroU64::get)).await?;
+        let (source, target) = (from.tier.name(), to.tier.name());
+        writeln!(io::stdout(), "copied {copied} entries from {source} to {target}{}", passed_over(corrupt))?;
+        from = to;
     }
     Ok(())
 }
 
-async fn copy(from: &dyn StoredTier, to: &dyn StoredTier, max_entries: Option<u64>) -> Result<(u64, u64), Error> {
-    let held = told(from, from.usage().await)?;
+const NOT_TWO: Error = Error::NoTier {
+    what: "there are no two tiers, one to copy from and one to copy into",
+    flags: "--cache-redis URL with --cache-sqlite FILE or --cache-postgres URL",
+};
+
+async fn copy(from: &Opened, to: &Opened, max_entries: Option<u64>) -> Result<(u64, u64), Error> {
+    let held = from.told(from.tier.usage().await)?;
     let total = max_entries.unwrap_or(u64::MAX).min(held.entries.saturating_sub(held.expired));
     let bar = progress::entries_bar(total);
     let (mut copied, mut corrupt, mut position) = (0, 0, None);
     while copied < max_entries.unwrap_or(u64::MAX) {
         let room = max_entries.map_or(PAGE, |max| PAGE.min(usize::try_from(max - copied).unwrap_or(PAGE)));
-        let mut page = told(from, from.scan(position, room).await)?;
+        let mut page = from.told(from.tier.scan(position, room).await)?;
         // Redis may give more than it was asked for.
         page.entries
             .truncate(max_entries.map_or(usize::MAX, |max| usize::try_from(max - copied).unwrap_or(usize::MAX)));
-        told(to, to.put_many(&page.entries).await)?;
+        to.told(to.tier.put_many(&page.entries).await)?;
         copied += page.entries.len() as u64;
         corrupt += page.corrupt;
         bar.set_position(copied);
@@ -84,7 +95,7 @@ async fn copy(from: &dyn StoredTier, to: &dyn StoredTier, max_entries: Option<u6
         }
     }
     bar.finish_and_clear();
-    told(to, to.settle().await)?;
+    to.told(to.tier.settle().await)?;
     Ok((copied, corrupt))
 }
 
@@ -93,30 +104,27 @@ fn passed_over(corrupt: u64) -> String {
 }
 
 async fn purge(args: &PurgeArgs) -> Result<(), Error> {
-    let tiers = some(&args.stored)?;
+    let stores = some(&args.stored)?;
     if args.all && !args.yes {
-        let tiers = tiers.iter().map(|tier| tier.name()).collect::<Vec<_>>().join(", ");
+        let tiers = stores.iter().map(|store| store.name()).collect::<Vec<_>>().join(", ");
         return Err(Error::NotConfirmed { tiers });
     }
     let (what, which) = if args.all { (Purge::All, "") } else { (Purge::Expired, "expired ") };
-    for tier in tiers {
-        let spinner = progress::spinner(format!("deleting from {}", tier.name()));
-        let deleted = told(&*tier, tier.purge(what).await);
+    for store in stores {
+        let opened = store.open(Access::Existing)?;
+        let spinner = progress::spinner(format!("deleting from {}", store.name()));
+        let deleted = opened.tier.purge(what).await;
         spinner.finish_and_clear();
-        println!("deleted {} {which}entries from {}", deleted?, tier.name());
-        told(&*tier, tier.settle().await)?;
+        writeln!(io::stdout(), "deleted {} {which}entries from {}", opened.told(deleted)?, store.name())?;
+        opened.told(opened.tier.settle().await)?;
     }
     Ok(())
 }
 
-fn some(stored: &StoredArgs) -> Result<Vec<Box<dyn StoredTier>>, Error> {
-    let tiers = stored.open()?;
-    if tiers.is_empty() {
+fn some(stored: &StoredArgs) -> Result<Vec<Store<'_>>, Error> {
+    let stores = stored.stores();
+    if stores.is_empty() {
         return Err(Error::NoTier { what: "there is no tier to look at", flags: FLAGS });
     }
-    Ok(tiers)
-}
-
-fn told<T>(tier: &dyn StoredTier, outcome: Result<T, TierError>) -> Result<T, Error> {
-    outcome.map_err(|source| Error::Tier { tier: tier.name(), source })
+    Ok(stores)
 }

@@ -2,28 +2,34 @@
 
 use std::time::Duration;
 
-use sconce::{InferError, UnknownModel};
+use sconce::models::excerpt;
+use sconce::{InferError, InferManyError, QueueError, UnknownModel};
 
-/// A request that gets an error in place of an answer.
+/// A request that gets an error in place of an answer. A message repeats an [`excerpt`] of what was sent at most.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
     #[error(
-        "model '{model}' has no version '{version}'; it has version '{}', and an empty one means the same",
+        "model '{}' has no version '{}'; it has version '{}', and an empty one means the same",
+        excerpt(model),
+        excerpt(version),
         crate::metadata::VERSION
     )]
     UnknownVersion { model: String, version: String },
 
-    #[error("input '{name}' is not known; the model takes: {known}")]
+    #[error("input '{}' is not known; the model takes: {known}", excerpt(name))]
     UnknownInput { name: String, known: &'static str },
     #[error("input '{name}' is missing")]
     MissingInput { name: &'static str },
     #[error("input '{name}' is there more than once")]
     DuplicateInput { name: &'static str },
-    #[error("input '{name}' has datatype '{got}', but the model takes {expected}")]
+    #[error("input '{name}' has datatype '{}', but the model takes {expected}", excerpt(got))]
     WrongDatatype { name: &'static str, got: String, expected: &'static str },
-    #[error("input '{name}' has shape {got:?}, but the model takes {expected} for {datatype}")]
+    #[error(
+        "input '{name}' has shape {}, but the model takes {expected} for {datatype}",
+        excerpt(&format_args!("{got:?}"))
+    )]
     WrongShape { name: &'static str, got: Vec<i64>, expected: String, datatype: &'static str },
     #[error(
         "the request has {items} items, but the model's queue holds at most {max} (max_queue_size); send fewer at a time"
@@ -49,24 +55,184 @@ pub(crate) enum RequestError {
     #[error("input '{name}' has the value {value} at element {index}, but UINT8 ends at 255")]
     NotAByte { name: &'static str, index: usize, value: u32 },
 
-    #[error("output '{name}' is not known; the model gives: {known}")]
+    #[error("output '{}' is not known; the model gives: {known}", excerpt(name))]
     UnknownOutput { name: String, known: String },
-    #[error("output '{name}' is asked for more than once")]
+    #[error("output '{}' is asked for more than once", excerpt(name))]
     DuplicateOutput { name: String },
     #[error("output '{name}' cannot be asked for as classification; only 'scores' of a classifier can")]
     NotAClassification { name: &'static str },
 
-    #[error("parameter '{name}' is {got}, but must be {expected}")]
+    #[error("parameter '{name}' is {}, but must be {expected}", excerpt(got))]
     WrongParameter { name: &'static str, got: String, expected: &'static str },
-    #[error("parameter '{name}' is not served: each request stands alone, there are no sequences")]
+    #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
     Sequence { name: String },
-    #[error("tensor '{tensor}' is in shared memory ('{name}'), which is not served; send its contents")]
+    #[error(
+        "tensor '{}' is in shared memory ('{}'), which is not served; send its contents",
+        excerpt(tensor),
+        excerpt(name)
+    )]
     SharedMemory { tensor: String, name: String },
-    #[error("header grpc-timeout is '{got}', but must be 1 to 8 digits and a unit of H, M, S, m, u or n")]
+    #[error("header grpc-timeout is '{}', but must be 1 to 8 digits and a unit of H, M, S, m, u or n", excerpt(got))]
     WrongTimeout { got: String },
     #[error("the deadline passed {late:?} before the request was read")]
     TooLate { late: Duration },
 
+    #[error("nothing more of the request came for {pause:?} (max_request_pause)")]
+    Stalled { pause: Duration },
+    #[error(
+        "the server holds as many bytes of requests as it may: {max} (max_request_bytes_in_flight); send this one again later"
+    )]
+    TooManyBytesInFlight { max: usize },
+    #[error(
+        "the request takes {bytes} bytes or more when it is read, but all requests together may take {max} \
+         (max_request_bytes_in_flight); send fewer items at a time"
+    )]
+    LargerThanAllInFlight { bytes: usize, max: usize },
+    #[error("the request is no ModelInferRequest: {}", excerpt(message))]
+    Malformed { message: String },
+
+    #[error("{source}")]
+    Refused { source: InferError },
+    #[error("{error}")]
+    HeldBack { by: Duration, error: Box<Self> },
     #[error("item {index}: {source}")]
     Item { index: usize, source: InferError },
+}
+
+impl From<InferManyError> for RequestError {
+    fn from(InferManyError { index, source }: InferManyError) -> Self {
+        match index {
+            Some(index) => Self::Item { index, source },
+            None => Self::Refused { source },
+        }
+    }
+}
+
+/// The time after which a request may come back for which there was no room beside others.
+const ROOM_RETRY: Duration = Duration::from_millis(100);
+
+impl RequestError {
+    /// Whether the request would have been answered at a better time, or elsewhere.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::TooManyBytesInFlight { .. } => true,
+            Self::HeldBack { error, .. } => error.is_refusal(),
+            Self::Refused { source } | Self::Item { source, .. } => matches!(
+                source,
+                InferError::Queue(
+                    QueueError::QueueFull { .. }
+                        | QueueError::QueueTooHeavy { .. }
+                        | QueueError::Overloaded { .. }
+                        | QueueError::DeadlineExceeded { .. }
+                        | QueueError::DevicesLost { .. }
+                )
+            ),
+            _ => false,
+        }
+    }
+
+    /// When to come back, from now on, where that can be told.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyBytesInFlight { .. } => Some(ROOM_RETRY),
+            Self::HeldBack { by, error } => Some(error.retry_after()?.saturating_sub(*by)),
+            Self::Refused { source: InferError::Queue(refusal) }
+            | Self::Item { source: InferError::Queue(refusal), .. } => refusal.retry_after(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each error with as much in it as a client could send.
+    #[expect(clippy::enum_glob_use, reason = "all of them are named here")]
+    fn of_large_requests() -> Vec<RequestError> {
+        use RequestError::*;
+        let text = || "é".repeat(1 << 16);
+        let (name, max, got, expected) = ("text", usize::MAX, usize::MAX, usize::MAX);
+        let failed = || InferError::Panicked { message: text() };
+        let errors = vec![
+            UnknownModel(sconce::UnknownModel { name: text(), known: vec!["minilm".into()] }),
+            UnknownVersion { model: text(), version: text() },
+            UnknownInput { name: text(), known: name },
+            MissingInput { name },
+            DuplicateInput { name },
+            WrongDatatype { name, got: text(), expected: "BYTES" },
+            WrongShape { name, got: vec![i64::MIN; 1 << 16], expected: "[items]".into(), datatype: "BYTES" },
+            TooManyItems { items: got, max },
+            MixedContents,
+            WrongRawCount { expected, got },
+            WrongElementCount { name, got, expected },
+            WrongRawSize { name, got, expected },
+            CutShort { name, index: got, expected },
+            TrailingBytes { name, extra: got },
+            WrongContents { name, field: "fp32_contents", datatype: "BYTES", expected: "bytes_contents" },
+            NotAByte { name, index: got, value: u32::MAX },
+            UnknownOutput { name: text(), known: "scores, label".into() },
+            DuplicateOutput { name: text() },
+            NotAClassification { name },
+            WrongParameter { name: "timeout", got: text(), expected: "a bool" },
+            Sequence { name: text() },
+            SharedMemory { tensor: text(), name: text() },
+            WrongTimeout { got: text() },
+            TooLate { late: Duration::MAX },
+            Stalled { pause: Duration::MAX },
+            TooManyBytesInFlight { max },
+            LargerThanAllInFlight { bytes: got, max },
+            Malformed { message: text() },
+            Refused { source: failed() },
+            HeldBack { by: Duration::MAX, error: Box::new(Refused { source: failed() }) },
+            Item { index: got, source: failed() },
+        ];
+        for error in &errors {
+            // A new error belongs into the list above.
+            match error {
+                UnknownModel(..)
+                | UnknownVersion { .. }
+                | UnknownInput { .. }
+                | MissingInput { .. }
+                | DuplicateInput { .. }
+                | WrongDatatype { .. }
+                | WrongShape { .. }
+                | TooManyItems { .. }
+                | MixedContents
+                | WrongRawCount { .. }
+                | WrongElementCount { .. }
+                | WrongRawSize { .. }
+                | CutShort { .. }
+                | TrailingBytes { .. }
+                | WrongContents { .. }
+                | NotAByte { .. }
+                | UnknownOutput { .. }
+                | DuplicateOutput { .. }
+                | NotAClassification { .. }
+                | WrongParameter { .. }
+                | Sequence { .. }
+                | SharedMemory { .. }
+                | WrongTimeout { .. }
+                | TooLate { .. }
+                | Stalled { .. }
+                | TooManyBytesInFlight { .. }
+                | LargerThanAllInFlight { .. }
+                | Malformed { .. }
+                | Refused { .. }
+                | HeldBack { .. }
+                | Item { .. } => {}
+            }
+        }
+        errors
+    }
+
+    #[test]
+    fn no_message_is_longer_than_a_client_reads_whatever_was_sent() {
+        for error in of_large_requests() {
+            let status = tonic::Status::from(error);
+            // Headers escape each byte that is not ASCII with three.
+            let escaped: usize = status.message().bytes().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum();
+            assert!(escaped < 7 * 1024, "{escaped} bytes: {}", excerpt(status.message()));
+        }
+    }
 }

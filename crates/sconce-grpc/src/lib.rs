@@ -52,32 +52,58 @@
 //! `N` is at most the model's `max_queue_size`. Elements come raw or typed, and the answer's go the same way. A
 //! request's `timeout` parameter (microseconds) and the `grpc-timeout` header both bound it; `priority` (1 high, 2 normal, 3 low)
 //! says how soon its items run among others; `truncate` (a bool) refuses texts of too many tokens when false, and so does `cache` (a bool) an answer from the runtime's cache. A request that
-//! is refused because too much waits is told by the trailer `grpc-retry-pushback-ms` when to come back. The answer's `precision` parameter (a string) says what the network was
+//! is refused because too much waits, or that is late because of it, is told by the trailer `grpc-retry-pushback-ms` when to come back; it is never 0. The answer's `precision` parameter (a string) says what the network was
 //! computed in, `device` (`cpu`, `cuda:0`) on what, `truncated` (true) that the end of an item was left out, and `source` (a string: `memory`, `redis`, `sqlite`,
 //! `shared`, …) that it was not computed for this request.
 //!
 //! # The path of one item
-//! The interceptor `deadline` notes when the request came → `service` reads `parameters` → `outputs` checks what is
-//! asked for → `decode` (`elements`) cuts the tensor into items → [`Model::try_infer`](sconce::Model::try_infer) each,
-//! all at once → `outputs` joins the answers into tensors. An error on the way becomes a status in `status`.
+//! `transport` serves the connection → the interceptor `deadline` notes when the request came → `metered` counts its bytes as
+//! they arrive → `inference` decodes it, once `measure` has told what that takes → `service` reads `parameters` → `outputs` checks
+//! what is asked for → `decode` (`elements`) cuts the tensor into items → [`Model::refusal`](sconce::Model::refusal), before anything
+//! is tokenised → [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits
+//! all items or none → `outputs` joins the answers into tensors. An
+//! error on the way becomes a status in `status`.
+//!
+//! # What a stranger can take
+//! [`Limits`] bounds connections, the bytes of requests over all connections, and the time that peers may be silent. At a bound
+//! those give way who do the least: connections that never spoke, then those that never called, then the longest idle; requests
+//! that have stalled, then those that are expected to be there last. `transport` also bounds headers, calls on one connection, and
+//! calls that are reset at once. An error repeats an excerpt of what was sent.
+//!
+//! # Refusals
+//! A refusal costs about as much as a small answer, so `pacing` holds refusals back where there are many: together they take at most a
+//! tenth of the processors. A refusal is held no longer than it tells the client to stay away, or 100 ms where that is less, nor for more
+//! than most of the time that the request has left; what it says of coming back counts from when it is sent. A client that obeys
+//! `grpc-retry-pushback-ms` does not notice, and one that retries at once costs no more than one that obeys.
 //!
 //! # Where to add things
 //! A call: `proto/`, then `service`. A kind of input: `decode` and `metadata`. A task: `outputs` and `metadata`.
 //! Another wire protocol is another crate.
 
+mod connections;
 mod deadline;
 mod decode;
 mod drain;
 mod elements;
 mod error;
+mod inference;
+mod limits;
+mod measure;
 mod metadata;
+mod metered;
 mod outputs;
+mod pacing;
 mod parameters;
 pub mod proto;
+mod ration;
+mod request_bytes;
 mod server;
 mod service;
 mod statistics;
 mod status;
+mod transport;
+mod watched_io;
 
 pub use drain::Drain;
-pub use server::{MAX_MESSAGE_BYTES, ServeError, router, serve};
+pub use limits::Limits;
+pub use server::{MAX_MESSAGE_BYTES, ServeError, router, router_within, serve, serve_within};

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use sconce::models::excerpt;
 use sconce::{Priority, Truncation};
 
 use crate::error::RequestError;
@@ -108,7 +109,7 @@ fn shown(parameter: &InferParameter) -> String {
         Some(ParameterChoice::Int64Param(value)) => format!("the integer {value}"),
         Some(ParameterChoice::Uint64Param(value)) => format!("the integer {value}"),
         Some(ParameterChoice::DoubleParam(value)) => format!("the number {value}"),
-        Some(ParameterChoice::StringParam(value)) => format!("the text {value:?}"),
+        Some(ParameterChoice::StringParam(value)) => format!("the text {}", excerpt(&format_args!("{value:?}"))),
     }
 }
 

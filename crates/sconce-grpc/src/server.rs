@@ -1,65 +1,78 @@
 //! A server around the service: health, reflection, limits, and leaving in order.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sconce::Runtime;
+use sconce::{ConfigError, Runtime};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tonic::codec::CompressionEncoding;
-use tonic::server::NamedService;
+use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::connections::Connections;
 use crate::deadline::Arrival;
 use crate::drain::Drain;
+use crate::inference::Inference;
+use crate::limits::{Limits, max_open_files};
+use crate::metered::{Meter, Metered};
 use crate::proto::FILE_DESCRIPTOR_SET;
-use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
+use crate::request_bytes::RequestBytes;
 use crate::service::Service;
+use crate::transport;
 
 /// The largest message that is read, decompressed. tonic names it and the message's size when it refuses one.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
-
-/// Calls at once on one connection; more wait in the client. Beyond what one client needs to fill batches, they
-/// would only hold memory.
-const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
-
-/// A client that is gone without a word is noticed after this time, and its items leave the queue.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Streams that do not end by themselves (a health watch, reflection) and half-sent requests are left to this
 /// much time after the last answer, then cut.
 const MAX_CLOSING_TIME: Duration = Duration::from_secs(2);
 
-/// The server stopped before it was told to.
+/// A server that cannot be started.
 #[derive(Debug, thiserror::Error)]
-#[error("the gRPC server failed: {0}")]
-pub struct ServeError(#[from] tonic::transport::Error);
+#[non_exhaustive]
+pub enum ServeError {
+    /// A limit is out of bounds.
+    #[error(transparent)]
+    Limits(#[from] ConfigError),
+}
 
 /// Serves `runtime` on `listener` until `shutdown` resolves, then leaves: clients are told, connections are no longer
-/// accepted, what is in flight is answered, and the runtime is shut down.
+/// accepted, what is in flight is answered, and the runtime is shut down. [`Limits`] are the default ones.
 ///
 /// # Errors
-/// [`ServeError`] if the transport fails.
+/// [`ServeError`], only before it serves: what happens to connections later is theirs.
 pub async fn serve(
     runtime: Runtime,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (routes, drain) = router(runtime.clone()).await;
+    serve_within(Limits::default(), runtime, listener, shutdown).await
+}
+
+/// As [`serve`], within limits of one's own.
+///
+/// # Errors
+/// [`ServeError`] if a limit is out of bounds.
+pub async fn serve_within(
+    limits: Limits,
+    runtime: Runtime,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    limits.validate()?;
+    let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
+    let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
+    let meter = Meter { bytes, max_pause: limits.max_request_pause };
+    let (routes, drain) = services(&meter, runtime.clone()).await;
     let (close, closed) = oneshot::channel::<()>();
-    let server = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async {
-            // Dropping the sender closes too.
-            let _ = closed.await;
-        });
+    let server = transport::serve(routes, listener, &limits, connections, async {
+        // Dropping the sender closes too.
+        let _ = closed.await;
+    });
     let leave = async {
         shutdown.await;
         drain.start().await;
@@ -67,31 +80,45 @@ pub async fn serve(
         drain.idle().await;
         tokio::time::sleep(MAX_CLOSING_TIME).await;
     };
-    let outcome = tokio::select! {
-        outcome = server => outcome,
-        () = leave => Ok(()),
-    };
+    tokio::select! {
+        () = server => {}
+        () = leave => {}
+    }
     runtime.shutdown().await;
-    Ok(outcome?)
+    Ok(())
 }
 
-/// The services of [`serve`] for a tonic server of one's own, and the handle to drain it.
+/// The services of [`serve`] for a tonic server of one's own, and the handle to drain it. They bound the bytes of requests
+/// and the time between their pieces by the default [`Limits`]; connections are for that server to bound.
 ///
 /// On the way out: [`Drain::start`], stop accepting, [`Drain::idle`], [`Runtime::shutdown`].
-#[expect(clippy::missing_panics_doc, reason = "the descriptors that it could panic on are compiled in")]
+#[expect(clippy::missing_panics_doc, reason = "the default limits are valid")]
 pub async fn router(runtime: Runtime) -> (Routes, Drain) {
-    type Inference = GrpcInferenceServiceServer<Service>;
+    router_within(&Limits::default(), runtime).await.expect("the default limits are valid")
+}
+
+/// As [`router`], within limits of one's own.
+///
+/// # Errors
+/// [`ConfigError`] if a limit is out of bounds.
+pub async fn router_within(limits: &Limits, runtime: Runtime) -> Result<(Routes, Drain), ConfigError> {
+    limits.validate()?;
+    let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
+    Ok(services(&Meter { bytes, max_pause: limits.max_request_pause }, runtime).await)
+}
+
+async fn services(meter: &Meter, runtime: Runtime) -> (Routes, Drain) {
     let health = HealthReporter::new();
     let drain = Drain::new(&runtime, health.clone(), Inference::NAME).await;
-    let inference = Inference::new(Service::new(runtime, drain.clone()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Deflate);
+    let inference = Metered::new(Inference::new(Service::new(runtime, drain.clone())), meter);
+    let health = HealthServer::new(HealthService::from_health_reporter(health));
+    let v1 = reflection().build_v1().expect("the build script made these descriptors");
+    // grpcurl before 1.9 asks this version.
+    let v1alpha = reflection().build_v1alpha().expect("the build script made these descriptors");
     let routes = Routes::new(InterceptedService::new(inference, Arrival::stamp))
-        .add_service(HealthServer::new(HealthService::from_health_reporter(health)))
-        .add_service(reflection().build_v1().expect("the build script made these descriptors"))
-        // grpcurl before 1.9 asks this version.
-        .add_service(reflection().build_v1alpha().expect("the build script made these descriptors"));
+        .add_service(Metered::new(health, meter))
+        .add_service(Metered::new(v1, meter))
+        .add_service(Metered::new(v1alpha, meter));
     (routes, drain)
 }
 

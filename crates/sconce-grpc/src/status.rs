@@ -1,5 +1,6 @@
 //! From errors to gRPC's status codes.
 
+use sconce::models::excerpt;
 use sconce::{InferError, QueueError};
 use tonic::{Code, Status};
 
@@ -8,15 +9,18 @@ use crate::error::RequestError;
 /// When the client is to come back, in milliseconds; a trailer that gRPC's clients with a retry policy follow (gRFC A6).
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
+/// Bytes of a message. Headers escape bytes, three for one, and gRPC's clients take 8 KiB of headers: above that they
+/// report a `RESOURCE_EXHAUSTED` of their own in place of the error.
+const MAX_MESSAGE_BYTES: usize = 2048;
+
 impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
-        let mut status = Self::new(code(&error), error.to_string());
-        if let RequestError::Item { source: InferError::Queue(refusal), .. } = &error
-            && let Some(retry_after) = refusal.retry_after()
-        {
+        let message = excerpt(&error).of_at_most(MAX_MESSAGE_BYTES).to_string();
+        let mut status = Self::new(code(&error), message);
+        if let Some(retry_after) = error.retry_after() {
             // Rounded up: a millisecond too early would be refused again.
-            let milliseconds = retry_after.as_micros().div_ceil(1000);
-            status.metadata_mut().insert(RETRY_PUSHBACK, u64::try_from(milliseconds).unwrap_or(u64::MAX).into());
+            let milliseconds = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+            status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds.max(1).into());
         }
         status
     }
@@ -27,8 +31,14 @@ fn code(error: &RequestError) -> Code {
     match error {
         RequestError::UnknownModel(_) | RequestError::UnknownVersion { .. } => Code::NotFound,
         RequestError::Sequence { .. } | RequestError::SharedMemory { .. } => Code::Unimplemented,
-        RequestError::TooLate { .. } => Code::DeadlineExceeded,
-        RequestError::Item { source, .. } => item_code(source),
+        RequestError::TooLate { .. } | RequestError::Stalled { .. } => Code::DeadlineExceeded,
+        RequestError::TooManyBytesInFlight { .. } => Code::ResourceExhausted,
+        // As tonic says of a message above its limit.
+        RequestError::LargerThanAllInFlight { .. } => Code::OutOfRange,
+        // As gRPC says of a message that cannot be decoded.
+        RequestError::Malformed { .. } => Code::Internal,
+        RequestError::HeldBack { error, .. } => code(error),
+        RequestError::Refused { source } | RequestError::Item { source, .. } => item_code(source),
         _ => Code::InvalidArgument,
     }
 }
@@ -92,5 +102,7 @@ mod tests {
         assert_eq!(pushback(full(None)), None, "not learned yet");
         assert_eq!(pushback(QueueError::Overloaded { wait: SECOND, retry_after: SECOND }).as_deref(), Some("1000"));
         assert_eq!(pushback(QueueError::ShuttingDown), None);
+        assert_eq!(pushback(QueueError::DeadlineExceeded { retry_after: Some(SECOND) }).as_deref(), Some("1000"));
+        assert_eq!(pushback(full(Some(Duration::ZERO))).as_deref(), Some("1"), "at once would be a storm");
     }
 }

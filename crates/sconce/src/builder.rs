@@ -164,26 +164,62 @@ impl RuntimeBuilder {
     /// # Errors
     /// [`BuildError`] for the first model that does not load, a device that cannot be used, a name taken twice, a value out of bounds, or no model.
     pub fn build(self) -> Result<Runtime, BuildError> {
+        self.build_models(|_, error| Err(error))
+    }
+
+    /// As [`build`](Self::build), but a model that does not load hides no other: the runtime has those that do, which may be none,
+    /// and beside it are the others by name, with the reason.
+    ///
+    /// # Errors
+    /// [`BuildError`] for what concerns all models: a value out of bounds, a name taken twice, no model.
+    pub fn build_what_loads(self) -> Result<(Runtime, BTreeMap<String, BuildError>), BuildError> {
+        let mut failed = BTreeMap::new();
+        let runtime = self.build_models(|name, error| {
+            failed.insert(name, error);
+            Ok(())
+        })?;
+        Ok((runtime, failed))
+    }
+
+    /// Asks `on_failure` whether to go on without a model that does not load.
+    fn build_models(
+        self,
+        mut on_failure: impl FnMut(String, BuildError) -> Result<(), BuildError>,
+    ) -> Result<Runtime, BuildError> {
         let (placer, mut devices) = self.placer()?;
         let cpu_threads = placer.team.threads();
         let shared = Shared { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
         let sources = self.named_sources()?;
-        let mut models = BTreeMap::new();
-        for (name, source) in sources {
-            let started = Instant::now();
-            let settled = placer.settle(&name, &source, &mut devices)?;
-            let load_time = started.elapsed();
-            let Signature { parameters, precision, .. } = settled.signature;
-            let device = names(&settled);
-            tracing::info!(model = name, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
-            let given = self.placed(&name, source, &settled, load_time, &shared)?;
-            let model = Model::start(name.clone(), settled, given, &devices)?;
-            models.insert(name, model);
-        }
-        if models.is_empty() {
+        if sources.is_empty() {
             return Err(BuildError::NoModel);
         }
+        let mut models = BTreeMap::new();
+        for (name, source) in sources {
+            match self.start_model(&name, source, &placer, &mut devices, &shared) {
+                Ok(model) => _ = models.insert(name, model),
+                Err(error) => on_failure(name, error)?,
+            }
+        }
         Ok(Runtime::new(models, cpu_threads, self.cache, shared.features))
+    }
+
+    /// Loads a model and starts its queue.
+    fn start_model(
+        &self,
+        name: &str,
+        source: ModelSource,
+        placer: &Placer<'_>,
+        devices: &mut Devices,
+        shared: &Shared,
+    ) -> Result<Model, BuildError> {
+        let started = Instant::now();
+        let settled = placer.settle(name, &source, devices)?;
+        let load_time = started.elapsed();
+        let Signature { parameters, precision, .. } = settled.signature;
+        let (device, cpu_threads) = (names(&settled), placer.team.threads());
+        tracing::info!(model = name, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
+        let given = self.placed(name, source, &settled, load_time, shared)?;
+        Model::start(name.to_owned(), settled, given, devices)
     }
 
     /// Where each model would run, and why: the decisions of [`build`](Self::build), without loading anything.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sconce_batch::SpawnError;
-use sconce_models::{DeviceError, DeviceName, ForwardError, InputError, LoadError};
+use sconce_models::{DeviceError, DeviceName, ForwardError, InputError, LoadError, excerpt};
 
 use crate::placement::PlacementError;
 
@@ -47,7 +47,7 @@ impl InferManyError {
 
 /// A name that no model of the runtime has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no model is named '{name}'; known are: {}", known.join(", "))]
+#[error("no model is named '{}'; known are: {}", excerpt(name), known.join(", "))]
 pub struct UnknownModel {
     /// The name that was asked for.
     pub name: String,
@@ -150,4 +150,15 @@ pub enum BuildError {
         /// Why.
         source: SpawnError,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_model_is_named_by_an_excerpt() {
+        let message = UnknownModel { name: "bert".repeat(1 << 16), known: vec!["minilm".into()] }.to_string();
+        assert!(message.len() < 256 && message.ends_with("bert…'; known are: minilm"), "{message}");
+    }
 }

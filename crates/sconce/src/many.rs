@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{Error as QueueError, Ticket};
-use sconce_cache::{Claim, Key, Turn};
+use sconce_cache::{Claim, Leader, Source, Turn};
 use sconce_models::{Input, Prepared, Truncation};
 use tokio::task::JoinSet;
 
@@ -57,8 +58,10 @@ impl Model {
         self.check_open().map_err(InferManyError::of_all)?;
         let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
         let cache = self.inner.cache.as_ref().filter(|_| cache);
-        let key = |cache: &ModelCache| inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
-        let keyed = cache.and_then(|cache| Some((cache, key(cache)?)));
+        let keyed = cache.and_then(|cache| {
+            let keys: Option<Vec<Keys>> = inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
+            Some((cache, keys?))
+        });
         let items = Items { model: self, truncation, terms };
         let answers = async {
             match keyed {
@@ -105,30 +108,68 @@ impl Items<'_> {
         Ok(answers)
     }
 
-    /// Computes what neither the cache has nor another request computes. What others compute is waited for only when all of one's
-    /// own is done: so requests that want each other's items never wait in a circle.
+    /// By a cache. What others compute is waited for only when all of one's own is done: so requests that want each other's items never
+    /// wait in a circle.
     async fn answer_by(
         self,
         cache: &ModelCache,
         inputs: &[Input],
         keys: &[Keys],
     ) -> Result<Vec<Answer>, InferManyError> {
-        let Distinct { firsts, places } = Distinct::of(keys);
-        let wanted: Vec<(Key, &[Key])> =
-            firsts.iter().map(|index| (keys[*index].key, &keys[*index].instead[..])).collect();
+        let distinct = Distinct::of(keys);
+        let wanted = distinct.firsts.iter().map(|index| (keys[*index].key, &keys[*index].instead[..]));
         // Once its items are in the queue the call is not refused any more: for what others fail to compute it waits for room.
-        let mut values: Vec<Option<(sconce_cache::Answer, Timing)>> = vec![None; firsts.len()];
+        let claims = cache.answers.claim_many(self.terms.waiting(), &wanted.collect::<Vec<_>>()).await;
+        let mut values = Values { of: vec![None; distinct.firsts.len()], firsts: &distinct.firsts };
         let (mut leads, mut waits) = (Vec::new(), Vec::new());
-        for (place, claim) in cache.answers.claim_many(self.terms.waiting(), &wanted).await.into_iter().enumerate() {
+        for (place, claim) in claims.into_iter().enumerate() {
             match claim {
-                Claim::Known(Ok(answer)) => values[place] = Some((answer, Timing::default())),
-                Claim::Known(Err(error)) => return Err(InferManyError::of_item(firsts[place], (*error).clone())),
+                Claim::Known(answer) => values.put(place, answer, Timing::default())?,
                 Claim::Leads(leader) => leads.push((place, leader)),
                 Claim::Waits(follower) => waits.push((place, follower)),
             }
         }
-        let item = |place: usize| (firsts[place], inputs[firsts[place]].clone());
-        let admitted = match self.admit(leads.iter().map(|(place, _)| item(*place)).collect()).await {
+        self.lead(leads, inputs, &mut values).await?;
+        for (place, follower) in waits {
+            let answer = match follower.turn().await {
+                Turn::Landed(answer) => answer,
+                Turn::Leads(leader) => {
+                    let computed = self.compute(inputs[distinct.firsts[place]].clone()).await;
+                    leader.finish(computed.map(|computed| computed.encode()).map_err(failure))
+                }
+            };
+            values.put(place, answer, Timing::default())?;
+        }
+        let mut answers = Vec::with_capacity(inputs.len());
+        for (index, place) in distinct.places.iter().enumerate() {
+            let (answer, timing) = values.of[*place].as_ref().expect("each place has its value by now");
+            let (source, timing) = match answer.source {
+                // It was computed for the first of those that are the same.
+                Source::Computed if index != distinct.firsts[*place] => (AnswerSource::Shared, Timing::default()),
+                source => (source.into(), *timing),
+            };
+            let answer = if let Some(computed) = Computed::decode(&answer.value) {
+                self.model.finish(Computed { timing, ..computed }, source)
+            } else {
+                // Not of our making; computing is always right.
+                let computed = self.compute(inputs[index].clone()).await;
+                computed.and_then(|computed| self.model.finish(computed, AnswerSource::Computed))
+            };
+            answers.push(answer.map_err(|source| InferManyError::of_item(index, source))?);
+        }
+        Ok(answers)
+    }
+
+    /// Computes what nobody else does, for all who wait for it.
+    async fn lead(
+        self,
+        leads: Vec<(usize, Leader<'_, InferError, RequestTerms>)>,
+        inputs: &[Input],
+        values: &mut Values<'_>,
+    ) -> Result<(), InferManyError> {
+        let firsts = values.firsts;
+        let items = leads.iter().map(|(place, _)| (firsts[*place], inputs[firsts[*place]].clone())).collect();
+        let admitted = match self.admit(items).await {
             Ok(admitted) => admitted,
             Err(error) => {
                 // What is wrong with an input is told to all who asked for it; of a refusal others may be spared.
@@ -141,39 +182,11 @@ impl Items<'_> {
         };
         for ((place, leader), admitted) in leads.into_iter().zip(admitted) {
             let computed = self.computed(admitted).await;
-            let timing = computed.as_ref().map(|computed| computed.timing).unwrap_or_default();
+            let timing = computed.as_ref().map_or_else(|_| Timing::default(), |computed| computed.timing);
             let answer = leader.finish(computed.map(|computed| computed.encode()).map_err(failure));
-            values[place] = Some((at(firsts[place], answer)?, timing));
+            values.put(place, answer, timing)?;
         }
-        for (place, follower) in waits {
-            let answer = match follower.turn().await {
-                Turn::Landed(answer) => answer,
-                Turn::Leads(leader) => {
-                    let computed = self.compute(item(place).1).await;
-                    leader.finish(computed.map(|computed| computed.encode()).map_err(failure))
-                }
-            };
-            values[place] = Some((at(firsts[place], answer)?, Timing::default()));
-        }
-        let mut answers = Vec::with_capacity(inputs.len());
-        for (index, place) in places.into_iter().enumerate() {
-            let (answer, timing) = values[place].as_ref().expect("each place has its value by now");
-            let (source, timing) = match answer.source {
-                // It was computed for the first of those that are the same.
-                sconce_cache::Source::Computed if index != firsts[place] => (AnswerSource::Shared, Timing::default()),
-                source => (source.into(), *timing),
-            };
-            let answer = match Computed::decode(&answer.value) {
-                Some(computed) => self.model.finish(Computed { timing, ..computed }, source),
-                // Not of our making; computing is always right.
-                None => match self.compute(inputs[index].clone()).await {
-                    Ok(computed) => self.model.finish(computed, AnswerSource::Computed),
-                    Err(error) => Err(error),
-                },
-            };
-            answers.push(answer.map_err(|source| InferManyError::of_item(index, source))?);
-        }
-        Ok(answers)
+        Ok(())
     }
 
     /// Puts all items into the queue, or none.
@@ -263,8 +276,24 @@ fn parts(items: Vec<(usize, Input)>) -> Vec<Vec<(usize, Input)>> {
     parts
 }
 
-fn at<T>(index: usize, answer: Result<T, std::sync::Arc<InferError>>) -> Result<T, InferManyError> {
-    answer.map_err(|error| InferManyError::of_item(index, (*error).clone()))
+/// What the distinct inputs of a call give, as far as it is known.
+struct Values<'a> {
+    of: Vec<Option<(sconce_cache::Answer, Timing)>>,
+    /// The first input of each that are the same.
+    firsts: &'a [usize],
+}
+
+impl Values<'_> {
+    fn put(
+        &mut self,
+        place: usize,
+        answer: Result<sconce_cache::Answer, Arc<InferError>>,
+        timing: Timing,
+    ) -> Result<(), InferManyError> {
+        let answer = answer.map_err(|error| InferManyError::of_item(self.firsts[place], (*error).clone()))?;
+        self.of[place] = Some((answer, timing));
+        Ok(())
+    }
 }
 
 /// Which inputs are the same.
@@ -290,6 +319,8 @@ impl Distinct {
 
 #[cfg(test)]
 mod tests {
+    use sconce_cache::Key;
+
     use super::*;
 
     #[test]

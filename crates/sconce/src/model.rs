@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, CostModel, Depth, DeviceState, Line, Queue, Role, Stats};
+use sconce_batch::{BatcherConfig, CostModel, Depth, DeviceState, Line, Priority, Queue, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
 use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature};
 
@@ -15,7 +15,7 @@ use crate::placement::Decision;
 use crate::placing::{Place, Settled};
 use crate::prepare::Preparation;
 use crate::seat::{NetworkSlot, Seat};
-use crate::terms::WhenFull;
+use crate::terms::{WhenFull, deadline};
 use crate::{Answer, BuildError, InferError, Request};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and device.
@@ -189,6 +189,23 @@ impl Model {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.queue.stats()
+    }
+
+    /// The error with which [`try_infer`](Self::try_infer) would refuse any input right now, however light it is: the queue is full,
+    /// no answer could come in time, no device is left, or the model is shutting down. It counts among the refusals.
+    ///
+    /// Nothing of the input is looked at, so that refusing costs little where much is refused. A request that a cache may answer
+    /// ([`is_cached`](Self::is_cached)) may get an answer all the same.
+    #[must_use]
+    pub fn refusal(&self, timeout: Option<Duration>, priority: Priority) -> Option<InferError> {
+        let terms = Terms { deadline: deadline(Instant::now(), timeout), priority };
+        self.inner.queue.refusal(1, terms).map(InferError::from)
+    }
+
+    /// Whether a cache may answer requests.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.inner.cache.is_some()
     }
 
     /// Where it runs, and why, as it was decided before it was loaded.

@@ -155,7 +155,7 @@ mod tests {
         for timeout in [NO_TIMEOUT, Duration::from_secs(i64::MAX as u64), Duration::MAX] {
             assert_eq!(deadline(now, Some(timeout)), None);
         }
-        let longest = deadline(now, Some(NO_TIMEOUT - Duration::from_nanos(1))).expect("an instant");
+        let longest = deadline(now, Some(NO_TIMEOUT.saturating_sub(Duration::from_nanos(1)))).expect("an instant");
         assert!(longest.checked_add(NO_TIMEOUT).is_some(), "timers may round it up");
     }
 }

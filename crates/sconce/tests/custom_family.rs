@@ -5,12 +5,13 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use sconce::cache::MemoryConfig;
 use sconce::models::{
     Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
     LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature,
     Target, Task, Truncation,
 };
-use sconce::{BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
+use sconce::{AnswerCache, BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
 /// Tells even numbers from odd ones.
 struct Parity {
@@ -128,6 +129,36 @@ fn models_are_told_the_threads_of_their_runtime_by_default_one_a_core() {
     assert_eq!(told(builder(directory.path()).cpu_threads(three)), (three, 3));
     let cores = std::thread::available_parallelism().unwrap();
     assert_eq!(told(builder(directory.path())), (cores, cores.get()));
+}
+
+/// Reads a file in a directory of the model's, in a way of its own.
+fn load_by_itself(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
+    assert!(std::fs::read(directory.path().join("assets/vocabulary.bin")).is_ok());
+    load(directory, target)
+}
+
+#[tokio::test]
+async fn a_family_that_reads_files_by_itself_has_all_of_its_directory_in_the_keys_of_its_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let assets = directory.path().join("assets");
+    std::fs::create_dir(&assets).unwrap();
+    let cache = Arc::new(AnswerCache::builder().memory(MemoryConfig::default()).build().unwrap());
+    let source = async |load| {
+        let mut registry = Registry::default();
+        let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32];
+        registry.register(Family { model_type: "parity", summary: "even or odd", precisions, demand, load });
+        let runtime = builder(directory.path()).registry(registry).named_model("parity", directory.path());
+        let runtime = runtime.cache(Arc::clone(&cache)).build().unwrap();
+        runtime.model("parity").unwrap().infer("3").await.unwrap().source.name()
+    };
+    std::fs::write(assets.join("vocabulary.bin"), "one").unwrap();
+    assert_eq!([source(load_by_itself).await, source(load_by_itself).await], ["computed", "memory"]);
+    std::fs::write(assets.join("vocabulary.bin"), "another").unwrap();
+    assert_eq!(source(load_by_itself).await, "computed");
+    // One that reads by the directory alone is not asked to read more.
+    assert_eq!(source(load).await, "computed");
+    std::fs::write(assets.join("vocabulary.bin"), "a third").unwrap();
+    assert_eq!(source(load).await, "memory");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,10 @@ fn three_models() -> RuntimeBuilder {
 
 /// Bytes of the weights of one model, and of its heaviest batch.
 fn needs() -> (u64, u64) {
-    let demand = three_models().decide().unwrap()["a"].considered[0].demand.unwrap().1;
+    let demand = three_models().decide().expect("the test is set up right")["a"].considered[0]
+        .demand
+        .expect("the test is set up right")
+        .1;
     let with_a_batch = demand.bytes(BatcherConfig::default().max_batch_weight);
     (demand.weight_bytes, with_a_batch - demand.weight_bytes)
 }
@@ -25,7 +28,7 @@ fn loaded(runtime: &Runtime) -> usize {
 
 fn ask_all(runtime: &Runtime) {
     for model in runtime.models() {
-        model.infer_blocking("a sconce holds candles").unwrap();
+        model.infer_blocking("a sconce holds candles").expect("the test is set up right");
     }
 }
 
@@ -64,7 +67,7 @@ async fn a_model_that_is_rarely_asked_comes_in_between_busy_ones() {
         .collect();
     let rare = runtime.model("c").unwrap();
     for _ in 0..3 {
-        let answer = tokio::time::timeout(std::time::Duration::from_secs(60), rare.infer("a rare client")).await;
+        let answer = tokio::time::timeout(std::time::Duration::from_mins(1), rare.infer("a rare client")).await;
         assert!(answer.expect("busy models let it in").is_ok());
     }
     for client in &busy {

@@ -14,34 +14,35 @@ const TEXT: &str = "a sconce holds candles";
 fn encoder_in(directory: &Path) -> PathBuf {
     let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo/encoder-mini");
     let copy = directory.join("encoder-mini");
-    fs::create_dir_all(copy.join("1_Pooling")).unwrap();
+    fs::create_dir_all(copy.join("1_Pooling")).expect("the test is set up right");
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-        fs::copy(zoo.join(file), copy.join(file)).unwrap();
+        fs::copy(zoo.join(file), copy.join(file)).expect("the test is set up right");
     }
     set_pooling(&copy, "mean");
     let modules = ["Transformer", "Pooling", "Normalize"]
         .map(|name| format!(r#"{{"type": "sentence_transformers.models.{name}"}}"#))
         .join(", ");
-    fs::write(copy.join("modules.json"), format!("[{modules}]")).unwrap();
-    fs::write(copy.join("sentence_bert_config.json"), r#"{"max_seq_length": 128}"#).unwrap();
+    fs::write(copy.join("modules.json"), format!("[{modules}]")).expect("the test is set up right");
+    fs::write(copy.join("sentence_bert_config.json"), r#"{"max_seq_length": 128}"#).expect("the test is set up right");
     copy
 }
 
 fn set_pooling(model: &Path, mode: &str) {
     let (mean, cls) = (mode == "mean", mode == "cls");
-    let modes = format!(r#"{{"pooling_mode_cls_token": {cls}, "pooling_mode_mean_tokens": {mean}}}"#);
-    fs::write(model.join("1_Pooling/config.json"), modes).unwrap();
+    let content = format!(r#"{{"pooling_mode_cls_token": {cls}, "pooling_mode_mean_tokens": {mean}}}"#);
+    fs::write(model.join("1_Pooling/config.json"), modes).expect("the test is set up right");
 }
 
 /// The embedding by a runtime of its own, and where it came from.
 async fn embedding(model: &Path, store: &Path) -> (Vec<f32>, &'static str) {
-    let tier = SqliteTier::open(&SqliteConfig::new(store)).unwrap();
+    let tier = SqliteTier::open(&SqliteConfig::new(store)).expect("the test is set up right");
     // However slow the machine, a stored answer is found.
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
-    let cache = AnswerCache::builder().tier(tier, patient).build().unwrap();
-    let runtime = Runtime::builder().model(model).cache(cache).build().unwrap();
-    let answer = runtime.models().next().unwrap().infer(TEXT).await.unwrap();
-    let embedding = answer.output.embedding().unwrap().to_vec();
+    let cache = AnswerCache::builder().tier(tier, patient).build().expect("the test is set up right");
+    let runtime = Runtime::builder().model(model).cache(cache).build().expect("the test is set up right");
+    let answer =
+        runtime.models().next().expect("the test is set up right").infer(TEXT).await.expect("the test is set up right");
+    let embedding = answer.output.embedding().expect("the test is set up right").to_vec();
     runtime.shutdown().await;
     (embedding, answer.source.name())
 }
@@ -83,9 +84,10 @@ async fn each_file_that_is_read_counts_and_no_other() {
         let path = model.join(file);
         let before = fs::read(&path).unwrap();
         let mut after = before.clone();
-        match file.ends_with(".safetensors") {
-            true => *after.last_mut().unwrap() ^= 1,
-            false => after.push(b' '),
+        if file.ends_with("safetensors") {
+            *after.last_mut().unwrap() ^= 1;
+        } else {
+            after.push(b' ');
         }
         fs::write(&path, after).unwrap();
         let expected = if unrelated.contains(&file) { "sqlite" } else { "computed" };
@@ -118,14 +120,23 @@ fn one_at_a_time(models: [&Path; 2]) -> Runtime {
     for at in 0..2 {
         builder = builder.model(source(at));
     }
-    let needed = builder.decide().unwrap()["one"].considered[0].demand.unwrap().1;
+    let needed = builder.decide().expect("the test is set up right")["one"].considered[0]
+        .demand
+        .expect("the test is set up right")
+        .1;
     let with_a_batch = needed.bytes(sconce::BatcherConfig::default().max_batch_weight);
-    builder.device_memory(DeviceName::Cpu, NonZeroU64::new(with_a_batch).unwrap()).build().unwrap()
+    builder
+        .device_memory(DeviceName::Cpu, NonZeroU64::new(with_a_batch).expect("the test is set up right"))
+        .build()
+        .expect("the test is set up right")
 }
 
 #[test]
 fn a_network_that_comes_back_into_memory_is_not_made_of_files_that_have_changed() {
-    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let directories = [
+        tempfile::tempdir().expect("the test is set up right"),
+        tempfile::tempdir().expect("the test is set up right"),
+    ];
     let models = directories.each_ref().map(|directory| encoder_in(directory.path()));
     let runtime = one_at_a_time(models.each_ref().map(PathBuf::as_path));
     let [one, other] = ["one", "other"].map(|name| runtime.model(name).unwrap());

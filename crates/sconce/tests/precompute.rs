@@ -189,7 +189,7 @@ async fn a_slow_source_is_served_as_it_comes() {
 }
 
 #[tokio::test]
-async fn another_name_or_precision_is_another_answer_and_a_bound_of_zero_is_refused() {
+async fn another_name_or_precision_is_another_answer() {
     let tier = Faulty::default();
     let text = texts(1);
     for source in [
@@ -202,10 +202,39 @@ async fn another_name_or_precision_is_another_answer_and_a_bound_of_zero_is_refu
         let config = PrecomputeConfig::default();
         assert_eq!(precompute(model, &tier, &config, &text).await.unwrap(), tally(1, 0, 0, 0));
         assert_eq!(precompute(model, &tier, &config, &text).await.unwrap(), tally(0, 1, 0, 0));
-        let none = PrecomputeConfig { max_batch_size: 0, ..config };
-        let refused = precompute(model, &tier, &none, &text).await.unwrap_err();
-        assert_eq!(refused.to_string(), "max_batch_size is 0, but must be at least 1");
     }
+}
+
+#[tokio::test]
+async fn a_bound_that_cannot_be_is_refused_and_the_largest_and_smallest_are_used() {
+    let (_runtime, model) = runtime();
+    let usual = PrecomputeConfig::default;
+    for (config, message) in [
+        (PrecomputeConfig { max_batch_size: 0, ..usual() }, "max_batch_size is 0, but must be between 1 and 65536"),
+        (
+            PrecomputeConfig { max_batch_size: usize::MAX, ..usual() },
+            "max_batch_size is 18446744073709551615, but must be between 1 and 65536",
+        ),
+        (PrecomputeConfig { max_attempts: 0, ..usual() }, "max_attempts is 0, but must be at least 1"),
+    ] {
+        let refused = precompute(&model, &Faulty::default(), &config, &texts(1)).await.unwrap_err();
+        assert_eq!(refused.to_string(), message);
+    }
+    for (max_batch_size, max_attempts) in [(1, 1), (65_536, u32::MAX)] {
+        let config = PrecomputeConfig { max_batch_size, max_attempts, ..usual() };
+        let done = precompute(&model, &Faulty::default(), &config, &texts(3)).await.unwrap();
+        assert_eq!(done, tally(3, 0, 0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_between_attempts_have_a_bound_however_many_there_are() {
+    let (_runtime, model) = runtime();
+    let tier = Faulty { failures: AtomicU32::new(200), ..Faulty::default() };
+    let config = PrecomputeConfig { max_attempts: u32::MAX, ..PrecomputeConfig::default() };
+    let began = tokio::time::Instant::now();
+    assert_eq!(precompute(&model, &tier, &config, &texts(1)).await.unwrap(), tally(1, 0, 0, 0));
+    assert!(began.elapsed() < 200 * Duration::from_mins(1), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

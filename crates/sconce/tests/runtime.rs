@@ -88,7 +88,10 @@ async fn bad_input_is_named_and_its_neighbours_succeed() {
         ("".into(), "empty"),
         (Input::Bytes(b"caf\xe9".to_vec()).into(), "not UTF-8: the first 3 bytes"),
         (Input::Array(Array { shape: vec![1], data: ArrayData::U8(vec![1]) }).into(), "takes"),
-        (Request::new("word ".repeat(500)).truncation(Truncation::Refuse), "502 tokens, but the model takes 128"),
+        (
+            Request::new("word ".repeat(500)).truncation(Truncation::Refuse),
+            "more tokens than the 128 that the model takes",
+        ),
         ("x".repeat(2 << 20).into(), "bytes, but at most"),
     ];
     let mut callers = Vec::new();
@@ -128,6 +131,28 @@ async fn an_unknown_model_is_refused_with_the_names_there_are() {
         error.to_string(),
         "no model is named 'minilm'; known are: digits-cnn, encoder-mini, magika, tiny-bert-sentiment"
     );
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_load_hides_no_other_where_that_is_asked_for() {
+    let builder = || {
+        let unknown = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(unknown.path().join("config.json"), r#"{"model_type": "no-such-type"}"#).expect("there is room");
+        (Runtime::builder().named_model("unknown", unknown.path()), unknown)
+    };
+    let (alone, _directory) = builder();
+    let (runtime, failed) = alone.build_what_loads().unwrap();
+    assert_eq!((runtime.models().len(), failed.len()), (0, 1));
+
+    let (mixed, _directory) = builder();
+    let (runtime, failed) = mixed.model(zoo().join("encoder-mini")).build_what_loads().unwrap();
+    assert!(matches!(&failed["unknown"], BuildError::Load { name, .. } if name == "unknown"), "{failed:?}");
+    assert_eq!(embedding(&embedder(&runtime), "a sconce").await.len(), 384);
+
+    let (mixed, _directory) = builder();
+    let refused = mixed.model(zoo().join("encoder-mini")).build().err().expect("every model must load");
+    assert!(matches!(refused, BuildError::Load { .. }), "{refused}");
+    assert!(matches!(Runtime::builder().build_what_loads(), Err(BuildError::NoModel)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,11 +64,11 @@ impl<T> Batcher<T> {
     fn expected_wait(&self, now: Instant, group: Group, priority: Priority) -> Option<Duration> {
         let cost = self.cheapest(now, group.weight);
         let device_may_be_free = self.running.is_empty() && self.turns.mean < cost.fixed()? / 4;
-        let full = self.full_batch_weight(0);
         let begins_at_once = self.waiting.is_empty() || self.lingering_until.is_some() || device_may_be_free;
-        if begins_at_once && (group.items == 1 || group.weight <= full) {
+        if begins_at_once && (group.items == 1 || group.weight <= self.full_batch_weight(0)) {
             return None;
         }
+        let full = self.full_batch_weight(0);
         let last_item = group.weight / group.items.max(1);
         let ahead = self.waiting.weight_ahead(priority).saturating_add(group.weight - last_item);
         let (batches, rest) = (ahead / full, ahead % full);
@@ -79,7 +79,8 @@ impl<T> Batcher<T> {
         // Those that come until then join its batch and make it longer.
         let joined = rest.saturating_add(last_item).saturating_add(self.pace.weight_to_expect(begins_in));
         let last = joined.min(full).max(last_item);
-        Some(begins_in.saturating_add(self.cautious_run(self.cheapest(now, last), last)?))
+        let run = self.cheapest(now, last).predict_within(last, self.typical_time)?;
+        Some(begins_in.saturating_add(run))
     }
 
     /// When a device will take the next batch, as far as it can be told.

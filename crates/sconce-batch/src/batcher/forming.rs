@@ -142,7 +142,7 @@ impl<T> Batcher<T> {
             return Next::Stays;
         }
         let (Some((deadline, tightest)), Some(run)) =
-            (longer.tightest, self.cautious_run(self.cost_on(device), weight))
+            (longer.tightest, self.cost_on(device).predict_within(weight, self.typical_time))
         else {
             return Next::Joins;
         };

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{SqliteConfig, SqliteOpenError, unusable};
+use crate::access::Access;
 
 const SCHEMA_VERSION: i64 = 1;
 const PAGE_BYTES: u64 = 8192;
@@ -22,10 +23,19 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
-/// Opens the file for the thread that writes, and makes its table if there is none.
+/// Opens the file for the thread that writes, and makes its table if there is none and one may be made.
 pub(super) fn open_to_write(config: &SqliteConfig) -> Result<Connection, SqliteOpenError> {
     let failed = unusable(&config.path);
-    let mut connection = Connection::open(&config.path).map_err(&failed)?;
+    match config.access {
+        Access::Create => {}
+        Access::Existing => must_exist(config)?,
+        Access::ReadOnly => {
+            must_exist(config)?;
+            return open_to_read(config);
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(&config.path, flags).map_err(&failed)?;
     // Another process may write at the same time; the stack's budget bounds how long anyone waits for the answer.
     connection.busy_timeout(Duration::from_secs(1)).map_err(&failed)?;
     // Before anything is changed: it may be somebody else's file.
@@ -45,6 +55,21 @@ pub(super) fn open_to_write(config: &SqliteConfig) -> Result<Connection, SqliteO
     }
     transaction.commit().map_err(&failed)?;
     Ok(connection)
+}
+
+/// Looks for the tables without changing anything, and without making a file.
+fn must_exist(config: &SqliteConfig) -> Result<(), SqliteOpenError> {
+    let missing = |why| Err(SqliteOpenError::Missing { path: config.path.clone(), why });
+    if matches!(config.path.try_exists(), Ok(false)) {
+        return missing("there is no such file");
+    }
+    let connection = open_to_read(config)?;
+    // Somebody may be making it right now.
+    connection.busy_timeout(Duration::from_secs(1)).map_err(unusable(&config.path))?;
+    match check(&connection, config)? {
+        Tables::Ours => Ok(()),
+        Tables::None => missing("the file is empty"),
+    }
 }
 
 #[derive(PartialEq)]

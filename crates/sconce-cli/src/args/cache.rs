@@ -1,9 +1,11 @@
 //! The command lines of what outlives a server: precomputed answers, and the tiers that hold them.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::numbers::positive;
 use super::{BatchingArgs, OneModelArgs};
 use crate::cache::{DatabaseArgs, StoredArgs};
 use crate::inputs::Format;
@@ -15,7 +17,8 @@ use crate::inputs::Format;
 /// command, and nothing is done twice. An answer belongs to the content of the model's files, to its name and to its
 /// precision: give those that will be served.
 ///
-/// A bad input is told and passed over, the others go on, and the exit status is 1. Ctrl-C finishes what was begun.
+/// A bad input is told and passed over, the others go on, and the exit status is 1. Ctrl-C finishes what was begun, and the exit
+/// status is 130.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -59,6 +62,8 @@ pub(crate) struct PrecomputeArgs {
 }
 
 /// Look into the tiers of cache that outlive a process, copy from one to another, delete.
+///
+/// A database that is not there is an error; none is made but by `warm`, to copy into.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct CacheCommandArgs {
@@ -101,8 +106,8 @@ pub(crate) struct WarmArgs {
     pub(crate) stored: StoredArgs,
 
     /// Copy no more than so many
-    #[arg(long, value_name = "ENTRIES")]
-    pub(crate) max_entries: Option<u64>,
+    #[arg(long, value_name = "ENTRIES", value_parser = positive::<NonZeroU64>)]
+    pub(crate) max_entries: Option<NonZeroU64>,
 }
 
 /// Delete entries: those whose time is over, or all.

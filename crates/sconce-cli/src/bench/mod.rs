@@ -12,43 +12,68 @@ mod shape;
 mod subject;
 mod timing;
 
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sconce::BuildError;
 use sconce::models::Team;
 
 pub(crate) use shape::Shape;
 
 use crate::args::BenchArgs;
 use crate::error::Error;
-use crate::models_path::{Found, ModelsPath};
+use crate::models_path::ModelsPath;
 use crate::progress;
+use crate::say::say;
 use report::{Heading, Row};
-use subject::{Cell, Subjects};
+use subject::{Cell, Loaded, Subjects};
 
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
-    let path = ModelsPath::new(&args.models);
-    let found: Vec<Found> = args.names.iter().map(|name| path.find(name)).collect::<Result<_, _>>()?;
+    let found = ModelsPath::new(&args.models).find_all(&args.names)?;
+    // Before minutes are spent on what cannot be written.
+    if let Some(png) = args.png.as_ref().filter(|png| !png.extension().is_some_and(|it| it.eq_ignore_ascii_case("png")))
+    {
+        return Err(Error::Plot { path: png.clone(), message: "that is no name of a PNG".to_owned() });
+    }
+    for target in args.csv.iter().chain(&args.png) {
+        check_writable(target).map_err(|source| Error::Write { path: target.clone(), source })?;
+    }
     let team = match args.threads {
-        Some(threads) => Team::new(threads).map_err(Error::Threads)?,
+        Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
         None => Team::default(),
     };
     let heading = Heading::new(team.threads().get(), &args.devices);
-    let mut out = io::stdout().lock();
-    heading.write(&mut out)?;
     let subjects = Subjects { devices: &args.devices, precisions: &args.precisions, team: Arc::new(team) };
-    let (mut rows, mut wrong) = (Vec::new(), 0);
+    let (mut rows, mut left_out, mut wrong) = (Vec::new(), Vec::new(), 0);
+    let mut without: Vec<&str> = Vec::new();
     for found in &found {
-        let mut cells = subjects.load(found, &args.batches)?;
-        let failures = check::check(&mut cells)?;
+        let spinner = progress::spinner(format!("loading {} and comparing its answers", found.name));
+        let loaded = subjects.load(found, &args.batches);
+        let checked = loaded.and_then(|mut loaded| Ok((check::check(&mut loaded.cells)?, loaded)));
+        spinner.finish_and_clear();
+        let (failures, Loaded { mut cells, left_out: more }) = checked?;
         wrong += failures.len();
         for failure in failures {
-            eprintln!("WRONG: {failure}");
+            say!("WRONG: {failure}");
+        }
+        for line in &more {
+            say!("{line}: left out");
+        }
+        left_out.extend(more);
+        if cells.is_empty() {
+            without.push(&found.name);
         }
         rows.extend(timed(&found.name, &mut cells, args)?);
     }
+    if rows.is_empty() {
+        return Err(Error::NothingToMeasure { left_out });
+    }
+    let mut out = io::stdout().lock();
+    heading.write(&mut out)?;
     report::write_table(&mut out, &rows)?;
     out.flush()?;
     if let Some(csv) = &args.csv {
@@ -57,7 +82,17 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     if let Some(png) = &args.png {
         plot::draw(png, &heading, &rows).map_err(|message| Error::Plot { path: png.clone(), message })?;
     }
-    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    for name in &without {
+        say!("nothing of {name} could be measured, for the reasons above");
+    }
+    Ok(if wrong == 0 && without.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens the file for writing, and leaves what is there, and what is not, as it is.
+fn check_writable(path: &Path) -> io::Result<()> {
+    let was_there = path.exists();
+    OpenOptions::new().append(true).create(true).open(path)?;
+    if was_there { Ok(()) } else { fs::remove_file(path) }
 }
 
 /// Times all cells whose answers are right, in turns: a disturbance falls on all of them alike.

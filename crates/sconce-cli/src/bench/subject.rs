@@ -42,10 +42,17 @@ pub(crate) struct Cell {
     pub(crate) timings: Timings,
 }
 
+/// What there is to measure of a model.
+pub(crate) struct Loaded {
+    pub(crate) cells: Vec<Cell>,
+    /// What there is not, a line each.
+    pub(crate) left_out: Vec<String>,
+}
+
 impl Subjects<'_> {
-    /// All cells of a model. A precision that it does not have on a device is left out, and told on standard error; so is a
-    /// batch of longer texts than it takes.
-    pub(crate) fn load(&self, found: &Found, shapes: &[Shape]) -> Result<Vec<Cell>, Error> {
+    /// All cells of a model. A precision that it does not have on a device is left out, and so is a batch of longer texts than it
+    /// takes.
+    pub(crate) fn load(&self, found: &Found, shapes: &[Shape]) -> Result<Loaded, Error> {
         let registry = Registry::default();
         let failed = |source| BuildError::Load { name: found.name.clone(), source: Box::new(source) };
         let options =
@@ -54,11 +61,11 @@ impl Subjects<'_> {
         let LoadedModel { signature, processor, network, .. } =
             registry.load(&found.directory, &options(cpu, Precision::F32)).map_err(failed)?;
         let reference: SharedNetwork = Rc::new(RefCell::new(network));
-        let mut batches = Vec::new();
+        let (mut batches, mut left_out) = (Vec::new(), Vec::new());
         for shape in shapes {
             match shape.batch(&*processor, &signature.input.kind) {
                 Some(batch) => batches.push((*shape, Rc::new(batch))),
-                None => eprintln!("{} takes no batch {shape}: left out", found.name),
+                None => left_out.push(format!("{} takes no batch {shape}", found.name)),
             }
         }
         let mut cells = Vec::new();
@@ -72,7 +79,7 @@ impl Subjects<'_> {
                     match registry.load(&found.directory, &options(device.clone(), *precision)) {
                         Ok(loaded) => Rc::new(RefCell::new(loaded.network)),
                         Err(LoadError::UnsupportedPrecision { .. }) => {
-                            eprintln!("{} has no {precision} on {name}: left out", found.name);
+                            left_out.push(format!("{} has no {precision} on {name}", found.name));
                             continue;
                         }
                         Err(error) => return Err(failed(error).into()),
@@ -93,7 +100,7 @@ impl Subjects<'_> {
                 }));
             }
         }
-        Ok(cells)
+        Ok(Loaded { cells, left_out })
     }
 }
 

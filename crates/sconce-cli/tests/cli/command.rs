@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
@@ -35,11 +35,24 @@ impl Ended {
     }
 }
 
+/// Settings that the environment of the tests may have.
+const SET_OUTSIDE: [&str; 9] = [
+    "RUST_LOG",
+    "SCONCE_CACHE_INPUTS",
+    "SCONCE_CACHE_MEMORY",
+    "SCONCE_CACHE_POSTGRES",
+    "SCONCE_CACHE_REDIS",
+    "SCONCE_CACHE_SQLITE",
+    "SCONCE_CPU_THREADS",
+    "SCONCE_DEVICE",
+    "SCONCE_MODELS",
+];
+
 /// The command with `args`, ready to run.
 pub(crate) fn sconce(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
     command.args(args).env("SCONCE_HOME", "/nonexistent");
-    for set_outside in ["SCONCE_MODELS", "SCONCE_CPU_THREADS", "SCONCE_DEVICE", "RUST_LOG"] {
+    for set_outside in SET_OUTSIDE {
         command.env_remove(set_outside);
     }
     command
@@ -62,6 +75,13 @@ pub(crate) fn run(mut command: Command, stdin: &[u8]) -> Ended {
 /// Runs `sconce` with `args` and `stdin` to its end.
 pub(crate) fn ended(args: &[&str], stdin: &[u8]) -> Ended {
     run(sconce(args), stdin)
+}
+
+/// Sends SIGINT, as Ctrl-C does.
+pub(crate) fn interrupt(child: &Child) {
+    let pid = i32::try_from(child.id()).expect("process ids fit 32 bits");
+    let pid = rustix::process::Pid::from_raw(pid).expect("it is not zero");
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
 }
 
 /// The directory of the models that ship.

@@ -67,9 +67,17 @@ fn a_gpu_that_is_not_there_is_refused_with_the_reason_in_every_command() {
 
 #[test]
 fn a_device_of_no_known_name_is_refused_with_the_names_there_can_be() {
-    for device in ["gpu", "cuda", "cuda:first"] {
-        let said = ["--device", "is not known; give auto, cpu, or cuda:N"];
+    for (device, question) in [
+        ("gpu", "did you mean cuda:0?"),
+        ("cuda", "did you mean cuda:0?"),
+        ("gpu:1", "did you mean cuda:1?"),
+        ("tpu", ""),
+    ] {
+        let said = ["--device", "is not known; give auto, cpu, or cuda:N", question];
         ended(&["classify", "--model", "magika", "--device", device], b"").failed_with(2, &said);
+    }
+    for device in ["CPU", "cpu:0", "Auto"] {
+        assert_eq!(classified(device)[0]["label"], "positive", "{device} is another spelling");
     }
 }
 

@@ -59,13 +59,19 @@ fn models_of_items_are_told_by_the_item() {
 }
 
 #[test]
+fn the_heaviest_batch_is_that_of_the_batching_flags() {
+    let said = ended(&["explain", MODEL, "--max-batch-weight", "1000"], b"").succeeded().stdout;
+    assert!(said.contains("heaviest batch: 1000 tokens"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_what_there_is() {
     ended(&["explain", "no-such-model"], b"").failed_with(2, &["no-such-model", "known are"]);
     ended(&["explain", MODEL, "--device", "gpu"], b"").failed_with(2, &["device 'gpu' is not known; give auto, cpu"]);
     ended(&["explain", "magika", "--precision", "int8"], b"")
         .failed_with(2, &["no precision 'int8'", "choose one of: f32"]);
     ended(&["explain", MODEL, "--device-memory", "cpu=1"], b"").failed_with(2, &["runs on none of its devices", "MiB"]);
-    ended(&["explain", MODEL, "--device-memory", "cpu"], b"").failed_with(2, &["DEVICE=MIB"]);
+    ended(&["explain", MODEL, "--device-memory", "cpu"], b"").failed_with(2, &["DEVICE=SIZE"]);
 }
 
 #[test]

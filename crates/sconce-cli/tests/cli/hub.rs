@@ -1,8 +1,8 @@
 //! A Hugging Face hub on this machine: no network reaches the real one from everywhere tests run. It speaks what
-//! hf-hub asks for: the list of files, the headers of a file, a redirect for large files, and ranges.
+//! hf-hub asks for: the list of files, the headers of a file, a redirect for large files, and ranges. It can be a bad hub, too.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,42 @@ use std::process::Command;
 
 use serde_json::json;
 
+/// What goes wrong with the weights, each time that more than their first byte is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    None,
+    /// So many bytes come, and the connection ends.
+    Cut(usize),
+    /// So many bytes come, and then none, though the connection stays.
+    Silent(usize),
+    /// Everything comes, whatever part was asked for.
+    NoRanges,
+    /// Only who is logged in gets it.
+    Forbidden,
+}
+
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// Serves the files of one directory as the repository `org/NAME`, until the test process ends.
 pub(crate) fn serve(directory: PathBuf) -> String {
+    serve_badly(directory, Trouble::None)
+}
+
+/// As [`serve`], with trouble.
+pub(crate) fn serve_badly(directory: PathBuf, trouble: Trouble) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
     let base = endpoint.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             // A client that hangs up has what it wanted.
-            let _ = stream.and_then(|stream| answer(stream, &directory, &base));
+            let _ = stream.and_then(|stream| answer(stream, &directory, &base, trouble));
         }
     });
     endpoint
 }
 
-fn answer(stream: TcpStream, directory: &Path, base: &str) -> io::Result<()> {
+fn answer(stream: TcpStream, directory: &Path, base: &str, trouble: Trouble) -> io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -47,23 +66,43 @@ fn answer(stream: TcpStream, directory: &Path, base: &str) -> io::Result<()> {
             let siblings: Vec<_> = files.iter().map(|file| json!({"rfilename": file})).collect();
             respond(stream, "200 OK", "", json!({"siblings": siblings, "sha": COMMIT}).to_string().as_bytes())
         }
+        ["org", _, "resolve", "main", "model.safetensors"] if trouble == Trouble::Forbidden => {
+            respond(stream, "403 Forbidden", "", b"{}")
+        }
         ["org", _, "resolve", "main", file] if file == "model.safetensors" => {
             let etag = sha256(&directory.join(file));
             let headers =
                 format!("x-repo-commit: {COMMIT}\r\nx-linked-etag: \"{etag}\"\r\nlocation: {base}/cdn/{file}\r\n");
             respond(stream, "302 Found", &headers, b"")
         }
-        ["org", _, "resolve", "main", file] | ["cdn", file, ..] => send(stream, &directory.join(file), start, end),
+        ["cdn", file, ..] if end > 0 => send(stream, &directory.join(file), start, end, trouble),
+        ["org", _, "resolve", "main", file] | ["cdn", file, ..] => {
+            send(stream, &directory.join(file), start, end, Trouble::None)
+        }
         _ => respond(stream, "404 Not Found", "", b"{}"),
     }
 }
 
-fn send(stream: TcpStream, file: &Path, start: usize, end: usize) -> io::Result<()> {
+fn send(mut stream: TcpStream, file: &Path, start: usize, end: usize, trouble: Trouble) -> io::Result<()> {
     let Ok(content) = fs::read(file) else { return respond(stream, "404 Not Found", "", b"") };
+    let start = if trouble == Trouble::NoRanges { 0 } else { start };
+    if start >= content.len() {
+        return respond(stream, "416 Range Not Satisfiable", "", b"");
+    }
     let end = end.saturating_add(1).min(content.len());
     let range = format!("content-range: bytes {start}-{}/{}", end - 1, content.len());
     let headers = format!("etag: \"etag-of-{}\"\r\nx-repo-commit: {COMMIT}\r\n{range}\r\n", name(file));
-    respond(stream, "206 Partial Content", &headers, &content[start..end])
+    let (Trouble::Cut(bytes) | Trouble::Silent(bytes)) = trouble else {
+        return respond(stream, "206 Partial Content", &headers, &content[start..end]);
+    };
+    let length = end - start;
+    write!(stream, "HTTP/1.1 206 Partial Content\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n")?;
+    stream.write_all(&content[start..end.min(start + bytes)])?;
+    if let Trouble::Silent(_) = trouble {
+        // Until the client gives up, which it does by hanging up.
+        drop(stream.read(&mut [0]));
+    }
+    Ok(())
 }
 
 fn respond(mut stream: TcpStream, status: &str, headers: &str, body: &[u8]) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::command::{ended, path, sconce, zoo};
+use crate::command::{ended, interrupt, path, run, sconce, zoo};
 
 const GOOD: &str = "What a wonderful day, I love it!";
 const BAD: &str = "This is horrible, I hate it.";
@@ -199,6 +199,76 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
     let output = child.wait_with_output().unwrap();
     feeder.join().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
+}
+
+#[test]
+fn batches_are_as_large_as_the_flags_say_and_answers_are_the_same() {
+    let lines: String = (0..40).map(|number| format!("text {number}\n")).collect();
+    let embed = |flags: &[&str]| {
+        let mut command = sconce(&[&["embed", "--model", "encoder-mini"], flags].concat());
+        command.env("RUST_LOG", "warn");
+        run(command, lines.as_bytes()).succeeded().stdout
+    };
+    let expected = embed(&[]);
+    assert_eq!(expected.lines().count(), 40);
+    for flags in [&["--max-batch-size", "1"][..], &["--max-batch-size", "5000", "--max-batch-weight", "1000000"]] {
+        assert_eq!(embed(flags), expected, "{flags:?}");
+    }
+    // A text heavier than a batch may be is refused: the bound is in force.
+    let ended = ended(&["classify", "--model", "tiny-bert-sentiment", "--max-batch-weight", "4"], GOOD.as_bytes());
+    let objects = ended.failed_with(1, &["1 of 1 inputs failed"]).objects();
+    assert!(objects[0]["error"].as_str().unwrap().contains("at most 4"), "{}", objects[0]);
+    for command in ["embed", "classify"] {
+        for flag in ["--max-batch-size", "--max-batch-weight"] {
+            let field = flag.trim_start_matches('-').replace('-', "_");
+            let said = [&format!("{field} is 0, but must be at least 1")[..]];
+            crate::command::ended(&[command, "--model", "magika", flag, "0"], b"").failed_with(2, &said);
+        }
+    }
+}
+
+#[test]
+fn no_input_at_all_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("empty.txt");
+    fs::write(&file, "").unwrap();
+    for files in [&[][..], &[path(&file)]] {
+        let ended = ended(&[&["classify", "--model", "tiny-bert-sentiment"], files].concat(), b"").succeeded();
+        assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", "nothing to do: there was no input\n"));
+    }
+}
+
+#[test]
+fn ctrl_c_answers_what_was_begun_and_says_that_it_was_not_all() {
+    let mut command = sconce(&["classify", "--model", "tiny-bert-sentiment"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    writeln!(stdin, "{GOOD}").unwrap();
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert!(line.contains("positive"), "{line}");
+    // Standard input stays open: without the signal it would wait for more.
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("stopped after 1 inputs"), "{stderr}");
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_is_no_reason_to_fail() {
+    let mut command = sconce(&["classify", "--model", "tiny-bert-sentiment"]);
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap();
+    drop(child.stderr.take());
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{GOOD}\n").unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "an empty line fails");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2);
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod bench;
 mod command;
 mod devices;
 mod explain;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod hub;
 mod infer;
 mod models;

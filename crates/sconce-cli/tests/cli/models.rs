@@ -88,8 +88,15 @@ fn nothing_said_is_answered_with_the_help() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["serve", "embed", "classify", "models", "pull"] {
-        let help = ended(&[command, "--help"], b"").succeeded().stdout;
+    let commands = ["serve", "embed", "classify", "precompute", "devices", "explain", "bench", "models", "pull"];
+    let cache = ["cache stats", "cache warm", "cache purge"];
+    for command in commands.into_iter().chain(cache) {
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = ended(&words, b"").succeeded().stdout;
         assert!(help.contains("Examples:") && help.contains(&format!("sconce {command}")), "{help}");
+    }
+    let help = ended(&["--help"], b"").succeeded().stdout;
+    for words in ["Exit status", "130", "fp16", "gpu", "1GB"] {
+        assert!(help.contains(words), "{help}");
     }
 }

@@ -87,6 +87,48 @@ fn a_sconce_toml_that_asks_for_what_a_model_does_not_have_is_named() {
 }
 
 #[test]
+fn names_from_elsewhere_are_taken_where_they_can_mean_one_precision_alone() {
+    for (name, precision) in [("fp32", "f32"), ("float32", "f32"), ("INT8", "int8"), ("i8", "int8"), ("q4_k", "q4k")] {
+        let args = ["classify", "--model", "tiny-bert-sentiment", "--precision", name];
+        assert_eq!(ended(&args, b"a lovely day").succeeded().objects()[0]["precision"], precision, "{name}");
+    }
+    // It is known, so the answer is what the model has.
+    for name in ["fp16", "half", "float16"] {
+        let args = ["classify", "--model", "tiny-bert-sentiment", "--precision", name];
+        ended(&args, b"").failed_with(2, &["no precision 'f16' on device 'cpu'"]);
+    }
+    for (name, question) in [("q8", "did you mean int8 or q8_0?"), ("int4", "did you mean q4k?")] {
+        let args = ["bench", "tiny-bert-sentiment", "--precisions", name];
+        ended(&args, b"").failed_with(2, &["--precisions", ALL, question]);
+    }
+    let models = models("tiny-bert-sentiment", "[model]\nprecision = \"i8\"\ndevice = \"CPU\"");
+    let args = ["classify", "--models", path(models.path()), "--model", "copy"];
+    assert_eq!(ended(&args, b"a lovely day").succeeded().objects()[0]["precision"], "int8");
+}
+
+#[tokio::test]
+async fn a_precision_for_every_model_is_for_those_that_have_it() {
+    let mut server = Server::start(&["--precision", "int8"]);
+    let line = |name: &str| server.banner.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    for (name, precision) in [("tiny-bert", "int8"), ("encoder-mini", "int8"), ("magika", "f32"), ("digits", "f32")] {
+        assert!(line(name).contains(&format!("parameters in {precision}")), "{}", server.banner);
+    }
+    server.wait_until_it_says("warning: --precision int8: digits-cnn has f32 alone, and runs in f32");
+    server.wait_until_it_says("warning: --precision int8: magika has f32 alone, and runs in f32");
+}
+
+#[test]
+fn a_precision_that_no_model_has_or_that_a_named_one_lacks_is_refused() {
+    let serve = |flags: &[&str]| ended(&[&["serve", "--grpc", "127.0.0.1:0"], flags].concat(), b"");
+    let both = ["--model", "magika", "--model", "digits-cnn"];
+    serve(&[&both[..], &["--precision", "int8"]].concat())
+        .failed_with(2, &["no precision 'int8'", "choose one of: f32"]);
+    let said = ["model 'magika'", "no precision 'int8'", "choose one of: f32"];
+    serve(&["--strict", "--precision", "magika=int8"]).failed_with(2, &said);
+    serve(&["--model", "magika", "--model", "encoder-mini", "--precision", "magika=int8"]).failed_with(2, &said);
+}
+
+#[test]
 fn a_precision_that_is_unknown_or_of_an_unknown_model_is_told_with_the_known_ones() {
     for command in ["embed", "classify"] {
         let args = [command, "--model", "encoder-mini", "--precision", "int4"];

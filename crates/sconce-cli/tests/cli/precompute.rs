@@ -15,7 +15,7 @@ use sconce_test_servers::PostgresServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{Ended, ended, path, sconce};
+use crate::command::{Ended, ended, interrupt, path, sconce};
 use crate::serve::{Server, sources};
 use crate::stores::entries;
 
@@ -139,6 +139,9 @@ fn what_cannot_be_done_is_refused_before_it_begins() {
     place.precompute(&[path(&place.0.path().join("missing.csv"))], b"").failed_with(2, &["missing.csv"]);
     let none = ended(&["precompute", "--model", "tiny-bert-sentiment"], b"");
     none.failed_with(2, &["there is no database to fill", "--cache-sqlite FILE or --cache-postgres URL"]);
+    let args = place.args("no-such-model", &["-"]);
+    ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), b"").failed_with(2, &["no-such-model"]);
+    assert!(!place.database().exists(), "nothing was made for a command that could not be");
 }
 
 #[tokio::test]
@@ -175,7 +178,12 @@ fn start(place: &Place, file: &Path) -> Child {
 
 fn wait_for_entries(place: &Place, least: u64) {
     let started = Instant::now();
-    while !place.database().exists() || place.entries() < least {
+    // Until it is made there is nothing to count.
+    let entries = || {
+        let stats = ended(&["cache", "stats", "--json", "--cache-sqlite", path(&place.database())], b"");
+        (stats.status == Some(0)).then(|| stats.objects()[0]["entries"].as_u64().expect("a count"))
+    };
+    while entries().is_none_or(|entries| entries < least) {
         assert!(started.elapsed() < Duration::from_mins(1), "after a minute there are fewer than {least} entries");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -216,11 +224,10 @@ fn ctrl_c_stores_what_was_begun_and_the_same_command_goes_on() {
     let file = place.file("texts.txt", texts);
     let child = start(&place, &file);
     wait_for_entries(&place, 1);
-    let pid = i32::try_from(child.id()).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::INT).unwrap();
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(output.status.success() && summary["stopped"] == true, "{summary}");
+    assert_eq!((output.status.code(), &summary["stopped"]), (Some(130), &json!(true)), "it was not done");
     let stored = summary["stored"].as_u64().unwrap();
     assert!(stored < distinct && place.entries() == stored, "{summary}");
     assert_eq!(finish(&place, &file)[0], distinct - stored);

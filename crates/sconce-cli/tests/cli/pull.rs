@@ -1,9 +1,10 @@
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::command::{Ended, path, run, sconce, zoo};
-use crate::hub;
+use crate::command::{Ended, interrupt, path, run, sconce, zoo};
+use crate::hub::{self, Trouble};
 
 /// Nothing listens there.
 const NO_HUB: &str = "http://127.0.0.1:1";
@@ -110,7 +111,8 @@ fn a_cache_that_rotted_and_a_model_that_does_not_load_are_not_installed() {
     hub::cache(&home.path().join("hf"), &model, &BERT);
     let blobs = home.path().join("hf/hub/models--org--tiny-bert-sentiment/blobs");
     fs::write(blobs.join(hub::sha256(&model.join("model.safetensors"))), b"rotten").unwrap();
-    pull(&["org/tiny-bert-sentiment"], home.path(), NO_HUB).failed_with(1, &["SHA-256", "nothing was installed"]);
+    pull(&["org/tiny-bert-sentiment"], home.path(), NO_HUB)
+        .failed_with(1, &["SHA-256", "nothing was installed", "delete it from the cache"]);
 
     let other = home.path().join("other");
     fs::create_dir(&other).unwrap();
@@ -139,4 +141,131 @@ fn a_name_that_is_none_is_told_with_the_short_names() {
     for name in ["no-such", "../up", "a/b/c", "org/.."] {
         pull(&[name], home.path(), NO_HUB).failed_with(2, &[name, "minilm", "ORG/NAME"]);
     }
+}
+
+/// The parts of downloads in the hub's cache.
+fn parts(home: &Path) -> Vec<PathBuf> {
+    let blobs = home.join("hf/hub/models--org--encoder-mini/blobs");
+    let entries = fs::read_dir(blobs).map(|entries| entries.map(|entry| entry.unwrap().path()).collect());
+    let entries: Vec<PathBuf> = entries.unwrap_or_default();
+    entries.into_iter().filter(|path| path.extension() == Some("part".as_ref())).collect()
+}
+
+#[test]
+fn a_download_that_is_cut_goes_on_where_it_was_by_itself_as_long_as_something_comes() {
+    let home = tempfile::tempdir().unwrap();
+    let weights = zoo().join("encoder-mini/model.safetensors");
+    let size = usize::try_from(fs::metadata(&weights).unwrap().len()).unwrap();
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(size / 3 + 1));
+    let ended = pull(&["org/encoder-mini"], home.path(), &endpoint).succeeded();
+    assert_eq!(ended.stderr.matches("going on after").count(), 2, "{}", ended.stderr);
+    let pulled = home.path().join("sconce/models/encoder-mini/model.safetensors");
+    assert_eq!(hub::sha256(&pulled), hub::sha256(&weights));
+}
+
+#[test]
+fn a_download_that_stays_cut_leaves_no_model_and_the_same_command_goes_on_with_its_part() {
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(1000));
+    let said =
+        ["the download of model.safetensors was cut after 5000 of ", "nothing was installed", "the same command"];
+    pull(&["org/encoder-mini"], home.path(), &endpoint).failed_with(1, &said);
+    assert_eq!((pulled(home.path()), parts(home.path()).len()), (Vec::<String>::new(), 1));
+    assert_eq!(fs::metadata(&parts(home.path())[0]).unwrap().len(), 5000);
+    pull(&["org/encoder-mini"], home.path(), &hub::serve(zoo().join("encoder-mini"))).succeeded();
+    assert_eq!((pulled(home.path()), parts(home.path()).len()), (vec!["encoder-mini".to_owned()], 0));
+}
+
+#[test]
+fn a_part_that_the_hub_cannot_go_on_from_is_fetched_anew() {
+    let weights = zoo().join("encoder-mini/model.safetensors");
+    let size = usize::try_from(fs::metadata(&weights).unwrap().len()).unwrap();
+    // A process that was killed before it gave the whole file its name; and one that was not a part of this file at all.
+    for length in [size, size + 1] {
+        let home = tempfile::tempdir().unwrap();
+        let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(1000));
+        pull(&["org/encoder-mini"], home.path(), &endpoint).failed_with(1, &["cut"]);
+        fs::write(&parts(home.path())[0], vec![7; length]).unwrap();
+        pull(&["org/encoder-mini"], home.path(), &hub::serve(zoo().join("encoder-mini"))).succeeded();
+        let pulled = home.path().join("sconce/models/encoder-mini/model.safetensors");
+        assert_eq!(hub::sha256(&pulled), hub::sha256(&weights), "{length}");
+    }
+}
+
+#[test]
+fn a_file_that_came_with_another_size_is_not_kept_in_the_cache() {
+    let home = tempfile::tempdir().unwrap();
+    let cut = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(1000));
+    pull(&["org/encoder-mini"], home.path(), &cut).failed_with(1, &["cut"]);
+    let all_again = hub::serve_badly(zoo().join("encoder-mini"), Trouble::NoRanges);
+    pull(&["org/encoder-mini"], home.path(), &all_again)
+        .failed_with(1, &["model.safetensors came with", "bytes instead of"]);
+    assert_eq!(pulled(home.path()), Vec::<String>::new());
+    pull(&["org/encoder-mini"], home.path(), &all_again).succeeded();
+}
+
+#[test]
+fn a_hub_that_falls_silent_is_given_up_with_what_came_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Silent(1000));
+    let args = ["org/encoder-mini", "--max-silence-s", "1"];
+    pull(&args, home.path(), &endpoint).failed_with(1, &["nothing came for 1s", "--max-silence-s", "after 1000 of"]);
+    assert_eq!((pulled(home.path()), parts(home.path()).len()), (Vec::<String>::new(), 1));
+    pull(&["org/encoder-mini", "--max-silence-s", "0"], home.path(), &endpoint)
+        .failed_with(2, &["--max-silence-s", "0"]);
+}
+
+#[test]
+fn a_file_that_the_hub_refuses_is_told_with_the_status_and_what_it_means() {
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Forbidden);
+    let said = ["model.safetensors of org/encoder-mini@main with status 403", "huggingface-cli login"];
+    pull(&["org/encoder-mini"], home.path(), &endpoint).failed_with(1, &said);
+}
+
+#[test]
+fn an_address_of_a_hub_that_is_none_and_a_directory_that_cannot_be_are_told_with_the_remedy() {
+    let home = tempfile::tempdir().unwrap();
+    let said = ["HF_ENDPOINT is 'huggingface.co'", "https://huggingface.co"];
+    pull(&["org/encoder-mini"], home.path(), "huggingface.co").failed_with(2, &said);
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let said = ["cannot use", "file/models", "nothing was installed", "--to DIR"];
+    pull(&["org/encoder-mini", "--to", path(&file.join("models"))], home.path(), NO_HUB).failed_with(1, &said);
+}
+
+#[test]
+fn ctrl_c_ends_a_download_and_leaves_no_half_of_a_model() {
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Silent(1000));
+    let mut command = at_home(&["pull", "org/encoder-mini"], home.path(), &endpoint);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while parts(home.path()).first().and_then(|part| fs::metadata(part).ok()).is_none_or(|part| part.len() < 1000) {
+        assert!(started.elapsed() < Duration::from_mins(1), "nothing came");
+        std::thread::yield_now();
+    }
+    assert_eq!(pulled(home.path()).len(), 1, "it is put together beside the models");
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("nothing was installed"), "{stderr}");
+    assert_eq!(pulled(home.path()), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_killed_download_left_is_removed_a_day_later() {
+    let home = tempfile::tempdir().unwrap();
+    hub::cache(&home.path().join("hf"), &zoo().join("tiny-bert-sentiment"), &BERT);
+    let models = home.path().join("sconce/models");
+    for (name, hours) in [(".pull-old", 25), (".pull-new", 1), (".mine", 25)] {
+        fs::create_dir_all(models.join(name)).unwrap();
+        let directory = fs::File::open(models.join(name)).unwrap();
+        directory.set_modified(SystemTime::now() - Duration::from_hours(hours)).unwrap();
+    }
+    pull(&["org/tiny-bert-sentiment"], home.path(), NO_HUB).succeeded();
+    let mut names = pulled(home.path());
+    names.sort();
+    assert_eq!(names, [".mine", ".pull-new", "tiny-bert-sentiment"]);
 }

@@ -1,12 +1,14 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::symlink;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
 use sconce_grpc::proto::model_infer_request::InferInputTensor;
 use sconce_grpc::proto::{InferTensorContents, ModelInferRequest, ModelInferResponse};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::command::{ended, path, sconce, zoo};
@@ -49,12 +51,24 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell is there").success());
     }
 
-    pub(crate) fn wait_until_it_says(&mut self, words: &str) {
+    /// Gives the line with these words.
+    pub(crate) fn wait_until_it_says(&mut self, words: &str) -> String {
         let mut line = String::new();
         while !line.contains(words) {
             line.clear();
             assert_ne!(self.stderr.read_line(&mut line).expect("it prints text"), 0, "it never said {words}");
         }
+        line
+    }
+
+    /// Time that its threads have run.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn processor_time(&self) -> std::time::Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
+        // After the name, which may have spaces: user and system time are the 14th and 15th field, in hundredths of a second.
+        let fields = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace();
+        let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>();
+        std::time::Duration::from_millis(10 * ticks)
     }
 
     fn status(&mut self) -> Option<i32> {
@@ -178,6 +192,69 @@ fn what_cannot_be_served_is_told_before_it_listens() {
     std::fs::copy(zoo().join("digits-cnn/config.json"), broken.join("config.json")).unwrap();
     std::fs::write(broken.join("model.safetensors"), b"cut short").unwrap();
     ended(&["serve", "--models", path(empty.path())], b"").failed_with(2, &["broken", "model.safetensors"]);
+}
+
+/// A directory with a model that works, and one of each kind that does not.
+fn mixed() -> TempDir {
+    let models = tempfile::tempdir().expect("there is room for a directory");
+    symlink(zoo().join("tiny-bert-sentiment"), models.path().join("tiny-bert-sentiment")).expect("the link is new");
+    let broken = |name: &str, config: &str, weights: &[u8], toml: &str| {
+        let directory = models.path().join(name);
+        std::fs::create_dir(&directory).expect("the directory is new");
+        for (file, content) in
+            [("config.json", config.as_bytes()), ("model.safetensors", weights), ("sconce.toml", toml.as_bytes())]
+        {
+            std::fs::write(directory.join(file), content).expect("there is room for a file");
+        }
+    };
+    let digits = std::fs::read_to_string(zoo().join("digits-cnn/config.json")).expect("the model ships");
+    let weights = std::fs::read(zoo().join("digits-cnn/model.safetensors")).expect("the model ships");
+    broken("unknown", r#"{"model_type": "no-such-type"}"#, &weights, "");
+    broken("cut-short", &digits, &weights[..100], "");
+    broken("bad-toml", &digits, &weights, "[model]\nprecision = \"int4\"");
+    broken("bad-queue", &digits, &weights, "[batching]\nmax_batch_weight = 9000000");
+    models
+}
+
+const BROKEN: [(&str, &str); 4] = [
+    ("bad-queue", "max_queue_weight"),
+    ("bad-toml", "'int4' is not known"),
+    ("cut-short", "model.safetensors"),
+    ("unknown", "'no-such-type', which is not known"),
+];
+
+#[tokio::test]
+async fn a_model_that_does_not_load_is_told_and_the_others_are_served() {
+    let models = mixed();
+    let mut server = Server::start(&["--models", path(models.path())]);
+    assert!(
+        server.banner.contains("\nNOT SERVED (standard error says why): bad-queue, bad-toml, cut-short, unknown\n")
+    );
+    for (name, reason) in BROKEN {
+        let line = server.wait_until_it_says("warning: not served: ");
+        assert!(line.contains(&format!("model '{name}'")) && line.contains(reason), "{line}");
+    }
+    server.wait_until_it_says("--strict");
+    let answer = classify(server.address, "a wonderful day").await.unwrap();
+    assert_eq!(answer.model_name, "tiny-bert-sentiment");
+}
+
+#[test]
+fn every_model_must_load_that_is_named_or_with_strict() {
+    let models = mixed();
+    let serve = |flags: &[&str]| {
+        ended(&[&["serve", "--grpc", "127.0.0.1:0", "--models", path(models.path())], flags].concat(), b"")
+    };
+    serve(&["--strict"]).failed_with(2, &["error: model 'bad-queue': ", "max_queue_weight"]);
+    for (name, reason) in BROKEN {
+        serve(&["--model", "tiny-bert-sentiment", "--model", name]).failed_with(2, &["error: model '", name, reason]);
+    }
+    serve(&["--model", "unknown", "--model", "unknown"]).failed_with(2, &["--model unknown is given twice"]);
+    std::fs::remove_file(models.path().join("tiny-bert-sentiment")).unwrap();
+    let ended = serve(&[]).failed_with(2, &["error: none of 4 models loads:"]);
+    for (name, reason) in BROKEN {
+        assert!(ended.stderr.contains(name) && ended.stderr.contains(reason), "{}", ended.stderr);
+    }
 }
 
 /// What the process holds in memory beyond the files it shares with others, in KiB.

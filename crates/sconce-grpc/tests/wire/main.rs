@@ -5,6 +5,8 @@
 mod answers;
 mod cached;
 mod discovery;
+mod hostile;
 mod leaving;
+mod overload;
 mod refusals;
 mod support;

@@ -216,7 +216,7 @@ async fn a_full_queue_refuses_at_once() {
     server.until_queued(SENTIMENT, 2).await;
     let refused = soon(client.model_infer(texts(SENTIMENT, &["three"]))).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert_eq!(refused.message(), "item 0: the queue is full: 2 items wait");
+    assert_eq!(refused.message(), "the queue is full: at most 2 items may wait");
     assert!(!refused.metadata().contains_key("grpc-retry-pushback-ms"), "what a batch costs is not learned yet");
     waiting.abort();
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sconce::{BatcherConfig, Runtime};
-use sconce_grpc::ServeError;
 use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
 use sconce_grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use sconce_grpc::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
+use sconce_grpc::{Limits, ServeError};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -43,16 +43,24 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(models: &[&str], batching: BatcherConfig) -> Self {
-        let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo().join(model)));
-        Self::of(builder.batching(batching).build().unwrap()).await
+        Self::within(Limits::default(), models, batching).await
     }
 
     pub(crate) async fn of(runtime: Runtime) -> Self {
+        Self::serving(Limits::default(), runtime).await
+    }
+
+    pub(crate) async fn within(limits: Limits, models: &[&str], batching: BatcherConfig) -> Self {
+        let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo().join(model)));
+        Self::serving(limits, builder.batching(batching).build().unwrap()).await
+    }
+
+    async fn serving(limits: Limits, runtime: Runtime) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { stopped.await.unwrap_or(()) };
-        let served = tokio::spawn(sconce_grpc::serve(runtime.clone(), listener, shutdown));
+        let served = tokio::spawn(sconce_grpc::serve_within(limits, runtime.clone(), listener, shutdown));
         Self { runtime, address, stop, served }
     }
 

@@ -273,6 +273,7 @@ mod tests {
     #[test]
     fn prepared_inputs_do_not_depend_on_precision_or_weights_but_on_all_else() {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("model.safetensors"), "other weights").unwrap();
         let of = |input: &Input, truncation| {
             let files = digests(directory.path(), &ModelSettings::default());
             let keys = FeatureKeys::new(files, &signature(Precision::F32, InputKind::Content));

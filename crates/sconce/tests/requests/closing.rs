@@ -8,7 +8,7 @@ use sconce::{
 use crate::gated::{Gated, until};
 
 fn in_memory() -> AnswerCache {
-    AnswerCache::builder().memory(MemoryConfig::default()).build().unwrap()
+    AnswerCache::builder().memory(MemoryConfig::default()).build().expect("the test is set up right")
 }
 
 fn is_shutting_down<T>(answer: &Result<T, InferError>) -> bool {
@@ -86,20 +86,17 @@ async fn precomputing_ends_when_the_runtime_leaves_and_calls_no_input_failed() {
     let Gated { runtime, model, gate, .. } = &gated;
     let directory = tempfile::tempdir().unwrap();
     let tier = SqliteTier::open(&SqliteConfig::new(directory.path().join("answers"))).unwrap();
-    let precomputing = tokio::spawn({
-        let model = model.clone();
-        async move {
-            let mut numbers = 0_u32..;
-            let next = async || numbers.next().map(|number| (number, Input::from((number % 60_000).to_string())));
-            let mut failed = 0;
-            let done = |_, outcome| failed += usize::from(matches!(outcome, sconce::Precomputed::Failed(_)));
-            (model.precompute(&tier, &PrecomputeConfig::default(), next, done).await, failed)
-        }
-    });
-    gated.until_started(1).await;
-    gate.open();
-    runtime.shutdown().await;
-    let (ended, failed) = precomputing.await.unwrap();
+    let mut numbers = 0_u32..;
+    let next = async || numbers.next().map(|number| (number, Input::from((number % 60_000).to_string())));
+    let mut failed = 0;
+    let done = |_, outcome| failed += usize::from(matches!(outcome, sconce::Precomputed::Failed(_)));
+    let leaving = async {
+        gated.until_started(1).await;
+        gate.open();
+        runtime.shutdown().await;
+    };
+    let config = PrecomputeConfig::default();
+    let (ended, ()) = tokio::join!(model.precompute(&tier, &config, next, done), leaving);
     assert!(matches!(ended, Err(PrecomputeError::ShuttingDown { .. })), "{ended:?}");
     assert_eq!(failed, 0);
 }

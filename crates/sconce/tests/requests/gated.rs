@@ -30,19 +30,19 @@ struct State {
 impl Gate {
     /// Lets every batch run from now on.
     pub(crate) fn open(&self) {
-        self.state.lock().unwrap().open = true;
+        self.state.lock().expect("the test is set up right").open = true;
         self.changed.notify_all();
     }
 
     /// The items that a network was given so far, in order.
     pub(crate) fn started(&self) -> Vec<u64> {
-        self.state.lock().unwrap().started.clone()
+        self.state.lock().expect("the test is set up right").started.clone()
     }
 
     fn pass(&self, batch: impl Iterator<Item = u64>) {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock().expect("the test is set up right");
         state.started.extend(batch);
-        drop(self.changed.wait_while(state, |state| !state.open).unwrap());
+        drop(self.changed.wait_while(state, |state| !state.open).expect("the test is set up right"));
     }
 }
 
@@ -76,7 +76,7 @@ impl Network for GatedNetwork {
 }
 
 fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-    let gate = Arc::clone(&GATES.lock().unwrap()[directory.path()]);
+    let gate = Arc::clone(&GATES.lock().expect("the test is set up right")[directory.path()]);
     Ok(LoadedModel {
         signature: Signature {
             model_type: "numbers".to_owned(),
@@ -107,10 +107,11 @@ pub(crate) struct Gated {
 
 impl Gated {
     pub(crate) fn new(batching: BatcherConfig, cache: Option<AnswerCache>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("config.json"), r#"{"model_type": "numbers"}"#).unwrap();
+        let directory = tempfile::tempdir().expect("the test is set up right");
+        std::fs::write(directory.path().join("config.json"), r#"{"model_type": "numbers"}"#)
+            .expect("the test is set up right");
         let gate = Arc::new(Gate::default());
-        GATES.lock().unwrap().insert(directory.path().to_owned(), Arc::clone(&gate));
+        GATES.lock().expect("the test is set up right").insert(directory.path().to_owned(), Arc::clone(&gate));
         let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32];
         let mut registry = Registry::default();
         registry.register(Family { model_type: "numbers", summary: "numbers", precisions, demand, load });
@@ -119,8 +120,8 @@ impl Gated {
             Some(cache) => builder.cache(cache),
             None => builder,
         };
-        let runtime = builder.build().unwrap();
-        let model = runtime.model("numbers").unwrap().clone();
+        let runtime = builder.build().expect("the test is set up right");
+        let model = runtime.model("numbers").expect("the test is set up right").clone();
         Self { runtime, model, gate, _directory: directory }
     }
 

@@ -36,11 +36,15 @@ impl Tier for Empty {
     }
 }
 
+fn within(milliseconds: u64) -> Request {
+    Request::new("7").timeout(Duration::from_millis(milliseconds))
+}
+
 /// A model whose queue is full: one item runs until the gate opens, and one waits.
 async fn full() -> (Gated, Empty) {
     let tier = Empty { answers: Arc::new(Semaphore::new(0)), lookups: Arc::default() };
     let patient = TierConfig { get_budget: Duration::from_hours(1), ..TierConfig::default() };
-    let cache = AnswerCache::builder().tier(tier.clone(), patient).build().unwrap();
+    let cache = AnswerCache::builder().tier(tier.clone(), patient).build().expect("the test is set up right");
     let batching = BatcherConfig { max_batch_size: 1, max_queue_size: 1, ..BatcherConfig::default() };
     let gated = Gated::new(batching, Some(cache));
     for (number, text) in ["1", "2"].into_iter().enumerate() {
@@ -116,9 +120,8 @@ async fn who_waits_for_room_is_not_refused_by_who_does_not_and_one_computes_for_
 #[tokio::test]
 async fn whose_time_is_over_hands_over_to_who_has_most_of_it() {
     let (gated, tier) = full().await;
-    let timeout = |milliseconds| Request::new("7").timeout(Duration::from_millis(milliseconds));
-    let first = ask(1, &gated.model, |model| async move { model.infer(timeout(20)).await }).await;
-    let hurried = ask(50, &gated.model, |model| async move { model.infer(timeout(100)).await }).await;
+    let first = ask(1, &gated.model, |model| async move { model.infer(within(20)).await }).await;
+    let hurried = ask(50, &gated.model, |model| async move { model.infer(within(100)).await }).await;
     let patient = ask(1, &gated.model, |model| async move { model.infer("7").await }).await;
     for asked in first.into_iter().chain(hurried) {
         let late = asked.await.unwrap();

@@ -1,16 +1,19 @@
-//! The request that is sent, and the answer that it must get: one image of 8 by 8 bytes, ten scores and a label.
+//! The request that is sent to the model of [`super::model`], and the answer that it must get: one image of 8 by 8 bytes, ten
+//! scores and a label.
 
 use sconce_grpc::proto::model_infer_request::InferInputTensor;
 use sconce_grpc::proto::model_infer_response::InferOutputTensor;
 use sconce_grpc::proto::{ModelInferRequest, ModelInferResponse};
 
-/// The model that both servers say they have.
-pub(crate) const MODEL: &str = "first-ten";
-pub(crate) const CLASSES: usize = 10;
+/// The name of the model.
+pub const MODEL: &str = "first-ten";
+/// How many classes the model tells apart.
+pub const CLASSES: usize = 10;
 const PIXELS: usize = 64;
 
-/// The image of a caller's request: all dark but for one of its first pixels.
-pub(crate) fn request(class: usize) -> ModelInferRequest {
+/// An image of `class`: all dark but for one of its first pixels.
+#[must_use]
+pub fn request(class: usize) -> ModelInferRequest {
     let mut pixels = vec![0; PIXELS];
     pixels[class] = 1;
     let image = InferInputTensor {
@@ -28,14 +31,16 @@ pub(crate) fn request(class: usize) -> ModelInferRequest {
     }
 }
 
-/// Softmax of the first ten pixels, and the brightest of them.
-pub(crate) fn scores(class: usize) -> Vec<f32> {
+/// Softmax of the first ten pixels.
+fn scores(class: usize) -> Vec<f32> {
     let sum = std::f32::consts::E + (CLASSES - 1) as f32;
     (0..CLASSES).map(|at| if at == class { std::f32::consts::E / sum } else { 1.0 / sum }).collect()
 }
 
-/// An answer of the same size as that of the model, for the server that has none.
-pub(crate) fn answer(request: ModelInferRequest) -> Option<ModelInferResponse> {
+/// An answer of the same size as that of the model, for the server that has none; `None` for another request than
+/// [`request`].
+#[must_use]
+pub fn answer(request: ModelInferRequest) -> Option<ModelInferResponse> {
     let pixels = request.raw_input_contents.first()?;
     let class = pixels.iter().take(CLASSES).position(|pixel| *pixel > 0)?;
     let output = |name: &str, datatype: &str, width| InferOutputTensor {
@@ -60,7 +65,8 @@ pub(crate) fn answer(request: ModelInferRequest) -> Option<ModelInferResponse> {
 }
 
 /// Whether `response` answers the request of `class`.
-pub(crate) fn is_right(response: &ModelInferResponse, class: usize) -> bool {
+#[must_use]
+pub fn is_right(response: &ModelInferResponse, class: usize) -> bool {
     let [raw_scores, raw_label] = response.raw_output_contents.as_slice() else { return false };
     let (values, rest) = raw_scores.as_chunks();
     let close = |(value, expected): (&[u8; 4], f32)| (f32::from_le_bytes(*value) - expected).abs() < 1e-6;

@@ -1,0 +1,47 @@
+//! What peers can take from a server.
+
+use std::time::Duration;
+
+use sconce_grpc::Limits;
+
+/// What peers can take from a server.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Limits of clients")]
+pub(crate) struct LimitsArgs {
+    /// Connections at a time; another one replaces the one that has done the least, never one with a call that is being
+    /// computed [default: seven eighths of the files that the process may open (ulimit -n), at most 16384]
+    #[arg(long, value_name = "CONNECTIONS")]
+    max_connections: Option<usize>,
+
+    /// Bytes of all requests that are being read or answered; above them unfinished requests are refused
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_request_bytes_in_flight)]
+    max_request_bytes_in_flight: usize,
+
+    /// Milliseconds for a new connection to begin to speak HTTP/2
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_handshake_time))]
+    max_handshake_time_ms: u64,
+
+    /// Milliseconds for which a connection without calls is kept
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_idle_time))]
+    max_idle_time_ms: u64,
+
+    /// Milliseconds between two pieces of one request, which is refused after that
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_request_pause))]
+    max_request_pause_ms: u64,
+}
+
+impl LimitsArgs {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_connections: self.max_connections,
+            max_request_bytes_in_flight: self.max_request_bytes_in_flight,
+            max_handshake_time: Duration::from_millis(self.max_handshake_time_ms),
+            max_idle_time: Duration::from_millis(self.max_idle_time_ms),
+            max_request_pause: Duration::from_millis(self.max_request_pause_ms),
+        }
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

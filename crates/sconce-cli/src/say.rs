@@ -1,0 +1,11 @@
+//! Words for people, on standard error.
+
+/// As `eprintln!`, which panics where standard error is a pipe whose reader went away.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
+pub(crate) use say;

@@ -1,0 +1,310 @@
+//! The connections there are, and which of them makes room for another.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::limits::Limits;
+use crate::request_bytes::{RequestBytes, Unread};
+
+/// Part of all connections that is replaced at a time, so that a flood does not look through all of them for each newcomer.
+const REPLACED_PART: usize = 64;
+/// Time for a replaced connection to close; it has nothing to wait for.
+const MAX_REPLACING_TIME: Duration = Duration::from_secs(1);
+/// Time for a peer that was told to leave.
+const MAX_LEAVING_TIME: Duration = Duration::from_secs(2);
+
+/// All connections of a server, of which there are never more than a bound.
+pub(crate) struct Connections {
+    max: usize,
+    places: Arc<Semaphore>,
+    bytes: Arc<RequestBytes>,
+    present: Mutex<Present>,
+}
+
+#[derive(Default)]
+struct Present {
+    next: u64,
+    by_number: HashMap<u64, Arc<Connection>>,
+}
+
+/// One connection: when it last did something, and how to end it. Times are microseconds from its beginning.
+pub(crate) struct Connection {
+    began: Instant,
+    has_spoken: AtomicBool,
+    has_called: AtomicBool,
+    last_call: AtomicU64,
+    /// Calls that came whole and are not answered.
+    computing: AtomicUsize,
+    replaced: Notify,
+    unread: Unread,
+}
+
+/// What a connection has done: the less, the sooner another one takes its place; of equals the one that did it first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It never sent HTTP/2's preface.
+    Silent { since: Instant },
+    /// It never made a call.
+    Uncalled { since: Instant },
+    /// It made calls, and none is being computed.
+    Idle { since: Instant },
+    /// A call is being computed.
+    Busy,
+}
+
+/// The step that time asks of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing before then.
+    Nothing { until: Instant },
+    /// Its peer is to be told to leave.
+    Tell,
+    /// It ends at once.
+    End,
+}
+
+impl Standing {
+    /// The step for a connection of this standing, whose peer was perhaps told to leave before.
+    pub(crate) fn due(self, now: Instant, told: Option<Instant>, limits: &Limits) -> Due {
+        let (until, step) = match (self, told) {
+            (Self::Busy, None) => (now + limits.max_idle_time, Due::Tell),
+            (Self::Busy, Some(_)) => (now + MAX_LEAVING_TIME, Due::End),
+            (Self::Silent { since }, _) => (since + limits.max_handshake_time, Due::End),
+            (_, Some(told)) => (told + MAX_LEAVING_TIME, Due::End),
+            (Self::Uncalled { since } | Self::Idle { since }, None) => (since + limits.max_idle_time, Due::Tell),
+        };
+        if until > now { Due::Nothing { until } } else { step }
+    }
+}
+
+/// The places, in `standings`, of the connections to replace: at most `max`, and none that computes.
+fn to_replace(standings: &[Standing], max: usize) -> Vec<usize> {
+    let mut candidates: Vec<_> =
+        standings.iter().zip(0..).filter(|(standing, _)| **standing != Standing::Busy).collect();
+    let max = max.min(candidates.len());
+    if max > 0 && max < candidates.len() {
+        candidates.select_nth_unstable(max - 1);
+    }
+    candidates[..max].iter().map(|(_, at)| *at).collect()
+}
+
+impl Connections {
+    /// At most `max` connections, whose unread answers count among `bytes`.
+    pub(crate) fn new(max: usize, bytes: Arc<RequestBytes>) -> Self {
+        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { max, places, bytes, present: Mutex::default() }
+    }
+
+    /// The bound.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// A place for a new connection, that of another one if need be; `None` if all of them compute.
+    pub(crate) async fn take_place(self: &Arc<Self>) -> Option<Place> {
+        let places = Arc::clone(&self.places);
+        let permit = match Arc::clone(&places).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) if self.replace() == 0 => return None,
+            Err(_) => tokio::time::timeout(MAX_REPLACING_TIME, places.acquire_owned()).await.ok()?.ok()?,
+        };
+        let connection = Arc::new(Connection::new(Instant::now(), &self.bytes));
+        let mut present = self.lock();
+        let number = present.next;
+        present.next += 1;
+        present.by_number.insert(number, Arc::clone(&connection));
+        Some(Place { connections: Arc::clone(self), number, connection, _permit: permit })
+    }
+
+    /// Ends connections that do the least, to make room; says how many.
+    pub(crate) fn replace(&self) -> usize {
+        let present = self.lock();
+        let present: Vec<_> = present.by_number.values().collect();
+        let standings: Vec<_> = present.iter().map(|connection| connection.standing()).collect();
+        let replaced = to_replace(&standings, (standings.len() / REPLACED_PART).max(1));
+        for &at in &replaced {
+            present[at].replaced.notify_one();
+        }
+        replaced.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place, free again when this is dropped.
+pub(crate) struct Place {
+    connections: Arc<Connections>,
+    number: u64,
+    pub(crate) connection: Arc<Connection>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.lock().by_number.remove(&self.number);
+    }
+}
+
+impl Connection {
+    fn new(began: Instant, bytes: &Arc<RequestBytes>) -> Self {
+        Self {
+            began,
+            has_spoken: AtomicBool::new(false),
+            has_called: AtomicBool::new(false),
+            last_call: AtomicU64::new(0),
+            computing: AtomicUsize::new(0),
+            replaced: Notify::new(),
+            unread: Unread::new(bytes, began),
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        let since = self.began + Duration::from_micros(self.last_call.load(Ordering::Relaxed));
+        if self.computing.load(Ordering::Relaxed) > 0 {
+            Standing::Busy
+        } else if self.has_called.load(Ordering::Relaxed) {
+            Standing::Idle { since }
+        } else if self.has_spoken.load(Ordering::Relaxed) {
+            Standing::Uncalled { since }
+        } else {
+            Standing::Silent { since }
+        }
+    }
+
+    /// Notes that HTTP/2's preface came.
+    pub(crate) fn spoke(&self) {
+        self.has_spoken.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that bytes were sent.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.unread.sent(bytes, Instant::now());
+    }
+
+    /// Waits until this connection is to end: another one takes its place, or others need the room that its unread answers take.
+    pub(crate) async fn gives_way(&self) {
+        tokio::select! {
+            () = self.replaced.notified() => {}
+            () = self.unread.gives_way() => {}
+        }
+    }
+
+    /// Notes that a call begins, which ends when the result is dropped.
+    pub(crate) fn begin_call(self: &Arc<Self>) -> Arc<Call> {
+        self.called();
+        Arc::new(Call { connection: Arc::clone(self), came_whole: AtomicBool::new(false) })
+    }
+
+    fn called(&self) {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last_call.store(micros, Ordering::Relaxed);
+    }
+}
+
+/// A call that is not answered yet.
+pub(crate) struct Call {
+    connection: Arc<Connection>,
+    came_whole: AtomicBool,
+}
+
+impl Call {
+    /// Notes that there is an answer of so many bytes.
+    pub(crate) fn answered(&self, bytes: usize) {
+        self.connection.unread.owe(bytes, Instant::now());
+    }
+
+    /// Notes that the whole request is there: from now on its connection stays.
+    pub(crate) fn came_whole(&self) {
+        if !self.came_whole.swap(true, Ordering::Relaxed) {
+            self.connection.computing.fetch_add(1, Ordering::Relaxed);
+            self.connection.has_called.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if *self.came_whole.get_mut() {
+            self.connection.computing.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.connection.called();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn silent_connections_are_replaced_first_then_those_without_calls_then_the_longest_idle_and_never_a_busy_one() {
+        let start = Instant::now();
+        let at = |seconds| start + seconds * SECOND;
+        let standings = [
+            Standing::Idle { since: at(1) },
+            Standing::Busy,
+            Standing::Uncalled { since: at(3) },
+            Standing::Silent { since: at(5) },
+            Standing::Silent { since: at(4) },
+            Standing::Idle { since: at(0) },
+        ];
+        let replaced = |max| {
+            let mut replaced = to_replace(&standings, max);
+            replaced.sort_unstable();
+            replaced
+        };
+        assert!(replaced(0).is_empty());
+        assert_eq!(replaced(1), [4]);
+        assert_eq!(replaced(2), [3, 4]);
+        assert_eq!(replaced(3), [2, 3, 4]);
+        assert_eq!(replaced(4), [2, 3, 4, 5]);
+        assert_eq!(replaced(9), [0, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_connection_has_time_to_speak_and_time_to_idle_and_is_told_before_it_ends() {
+        let limits = Limits { max_handshake_time: 10 * SECOND, max_idle_time: 300 * SECOND, ..Limits::default() };
+        let start = Instant::now();
+        let due = |standing: Standing, seconds, told: Option<u32>| {
+            standing.due(start + seconds * SECOND, told.map(|told| start + told * SECOND), &limits)
+        };
+        let nothing = |seconds| Due::Nothing { until: start + seconds * SECOND };
+        let (silent, idle) = (Standing::Silent { since: start }, Standing::Idle { since: start });
+        assert_eq!((due(silent, 9, None), due(silent, 10, None)), (nothing(10), Due::End));
+        assert_eq!((due(idle, 299, None), due(idle, 300, None)), (nothing(300), Due::Tell));
+        assert_eq!((due(idle, 301, Some(300)), due(idle, 302, Some(300))), (nothing(302), Due::End));
+        assert_eq!((due(Standing::Busy, 900, None), due(Standing::Busy, 900, Some(1))), (nothing(1200), nothing(902)));
+        assert_eq!(due(Standing::Uncalled { since: start }, 300, None), Due::Tell);
+    }
+
+    #[tokio::test]
+    async fn at_the_bound_a_place_is_taken_from_another_connection_unless_all_compute() {
+        let connections = Arc::new(Connections::new(2, Arc::new(RequestBytes::new(1 << 20))));
+        let first = connections.take_place().await.unwrap();
+        let second = connections.take_place().await.unwrap();
+        first.connection.spoke();
+        let call = first.connection.begin_call();
+        call.came_whole();
+        let leaves = async {
+            second.connection.gives_way().await;
+            let connection = Arc::clone(&second.connection);
+            drop(second);
+            connection
+        };
+        let (third, silent) = tokio::join!(connections.take_place(), leaves);
+        assert!(matches!(silent.standing(), Standing::Silent { .. }));
+        let third = third.expect("the silent one's place");
+        let other_call = third.connection.begin_call();
+        other_call.came_whole();
+        assert!(connections.take_place().await.is_none(), "both compute");
+        drop(call);
+        assert!(matches!(first.connection.standing(), Standing::Idle { .. }));
+    }
+}

@@ -1,0 +1,489 @@
+//! Bytes that requests and unread answers hold, over all connections, and which of them give way when there are too many.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+
+use crate::error::RequestError;
+
+/// Bytes that a call holds beside its headers and message: its task, its stream, its place in tables.
+const CALL_BYTES: usize = 8 * 1024;
+/// The length of what stands before each message: a flag for compression, and the length of the message.
+const PREFIX_BYTES: usize = 5;
+/// A request of which nothing came for this time counts as stalled, and gives way before all that have not.
+const STALLED: Duration = Duration::from_secs(1);
+/// Part of all bytes that is freed at a time, so that few requests look through all others.
+const FREED_PART: usize = 16;
+
+/// The bytes that requests hold, of which there are never more than a bound.
+pub(crate) struct RequestBytes {
+    max: usize,
+    held: AtomicUsize,
+    unfinished: Mutex<Unfinished>,
+}
+
+/// Requests whose rest is being waited for, and connections whose answers may be.
+#[derive(Default)]
+struct Unfinished {
+    next: u64,
+    by_number: HashMap<u64, Arc<Held>>,
+}
+
+/// What one request, or the unread answers of one connection, hold.
+struct Held {
+    progress: Mutex<Progress>,
+    /// The task that is to end when they give way.
+    waiting: AtomicWaker,
+}
+
+/// How far a request has come, or the answers of a connection have been read.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    held: usize,
+    /// Bytes that have come, or have been read.
+    moved: usize,
+    /// The message's flag and length, as far as they came.
+    prefix: [u8; PREFIX_BYTES],
+    began: Instant,
+    last: Instant,
+    kind: Kind,
+    /// It gave way to others.
+    is_refused: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A request of which something is missing.
+    Unfinished,
+    /// A request that is there.
+    Whole,
+    /// Answers that wait for their client to read them.
+    Unread,
+}
+
+/// How soon a request gives way: the greatest first.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+enum Rank {
+    /// Expected to be there after so many seconds.
+    Arriving(f64),
+    /// Nothing came for so many seconds.
+    Stalled(f64),
+}
+
+impl Progress {
+    fn new(kind: Kind, now: Instant) -> Self {
+        Self { held: 0, moved: 0, prefix: [0; PREFIX_BYTES], began: now, last: now, kind, is_refused: false }
+    }
+
+    fn receive(&mut self, bytes: &[u8], now: Instant) {
+        if let Some(missing) = self.prefix.get_mut(self.moved..) {
+            let length = missing.len().min(bytes.len());
+            missing[..length].copy_from_slice(&bytes[..length]);
+        }
+        self.moved += bytes.len();
+        self.last = now;
+    }
+
+    fn rank(&self, now: Instant) -> Rank {
+        let pause = now.saturating_duration_since(self.last);
+        let missing = match self.kind {
+            Kind::Whole => 0,
+            Kind::Unread => self.held,
+            Kind::Unfinished if self.moved < PREFIX_BYTES => usize::MAX,
+            Kind::Unfinished => {
+                let [_, length @ ..] = self.prefix;
+                (PREFIX_BYTES + u32::from_be_bytes(length) as usize).saturating_sub(self.moved)
+            }
+        };
+        if self.kind == Kind::Whole || self.kind == Kind::Unread && missing == 0 {
+            return Rank::Arriving(0.0);
+        }
+        if pause >= STALLED {
+            return Rank::Stalled(pause.as_secs_f64());
+        }
+        if missing == usize::MAX {
+            return Rank::Arriving(f64::INFINITY);
+        }
+        let elapsed = now.saturating_duration_since(self.began).as_secs_f64();
+        Rank::Arriving(elapsed * missing as f64 / self.moved.max(1) as f64)
+    }
+}
+
+/// The places, in `others`, of the requests that give way so that `wanted` bytes are freed for one of rank `own`; `None` if those
+/// that rank behind it do not hold that much.
+fn to_refuse(others: &[Progress], own: Rank, wanted: usize, now: Instant) -> Option<Vec<usize>> {
+    let mut ranked: Vec<_> = others.iter().zip(0..).map(|(other, at)| (other.rank(now), other.held, at)).collect();
+    ranked.retain(|(rank, held, _)| *rank > own && *held > 0);
+    ranked.sort_unstable_by(|(a, ..), (b, ..)| b.partial_cmp(a).expect("no rank is NaN"));
+    let mut freed = 0;
+    let mut refused = Vec::new();
+    for (_, held, at) in ranked {
+        if freed >= wanted {
+            break;
+        }
+        freed += held;
+        refused.push(at);
+    }
+    (freed >= wanted).then_some(refused)
+}
+
+impl RequestBytes {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, held: AtomicUsize::new(0), unfinished: Mutex::default() }
+    }
+
+    /// Bytes that are held now.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// A new request with so many bytes of headers. If there is no room for it, what it receives is refused.
+    pub(crate) fn begin(self: &Arc<Self>, header_bytes: usize, now: Instant) -> Charge {
+        let held = Held::new(Kind::Unfinished, now);
+        let charge = Charge { of: Arc::clone(self), held: Arc::new(held), number: Mutex::default() };
+        // Nothing is known of it yet, so it counts as one that is about to be there.
+        if charge.hold(CALL_BYTES + header_bytes, Some(Rank::Arriving(0.0)), now).is_err() {
+            charge.held.progress().is_refused = true;
+        }
+        charge
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.max);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Refuses unfinished requests that rank behind `own`, to free `wanted` bytes.
+    fn make_room(&self, own: Rank, wanted: usize, now: Instant) {
+        let unfinished = self.unfinished();
+        let others: Vec<_> = unfinished.by_number.values().collect();
+        let progress: Vec<_> = others.iter().map(|other| *other.progress()).collect();
+        let amortised = wanted.max(self.max / FREED_PART);
+        let refused = to_refuse(&progress, own, amortised, now).or_else(|| to_refuse(&progress, own, wanted, now));
+        for at in refused.unwrap_or_default() {
+            let mut progress = others[at].progress();
+            if progress.kind != Kind::Whole {
+                progress.is_refused = true;
+                self.give_back(std::mem::take(&mut progress.held));
+                others[at].waiting.wake();
+            }
+        }
+    }
+
+    fn register(&self, held: &Arc<Held>) -> u64 {
+        let mut unfinished = self.unfinished();
+        let number = unfinished.next;
+        unfinished.next += 1;
+        unfinished.by_number.insert(number, Arc::clone(held));
+        number
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, Unfinished> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn new(kind: Kind, now: Instant) -> Self {
+        Self { progress: Mutex::new(Progress::new(kind, now)), waiting: AtomicWaker::new() }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one request holds; given back when this is dropped.
+pub(crate) struct Charge {
+    of: Arc<RequestBytes>,
+    held: Arc<Held>,
+    /// Its number among the unfinished ones.
+    number: Mutex<Option<u64>>,
+}
+
+impl Charge {
+    /// Counts a piece of the request that came.
+    pub(crate) fn receive(&self, piece: &[u8], now: Instant) -> Result<(), RequestError> {
+        self.held.progress().receive(piece, now);
+        self.hold(piece.len(), None, now)
+    }
+
+    /// Notes that the whole request came; it no longer gives way.
+    pub(crate) fn came_whole(&self) {
+        self.held.progress().kind = Kind::Whole;
+        self.finish();
+    }
+
+    /// Counts bytes that the request takes in another form.
+    pub(crate) fn grow(&self, bytes: usize) -> Result<(), RequestError> {
+        self.hold(bytes, None, Instant::now())
+    }
+
+    /// Counts what a compressed message of now `length` bytes takes beside what came of it.
+    pub(crate) fn decompressed(&self, length: usize) -> Result<(), RequestError> {
+        let received = self.held.progress().moved.saturating_sub(PREFIX_BYTES);
+        self.grow(length.saturating_sub(received))
+    }
+
+    /// The bound on the bytes of all requests.
+    pub(crate) fn max(&self) -> usize {
+        self.of.max
+    }
+
+    /// The error of a request that gave way.
+    pub(crate) fn check(&self) -> Result<(), RequestError> {
+        if self.held.progress().is_refused { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// Has `waker` woken when the request gives way.
+    pub(crate) fn wait(&self, waker: &std::task::Waker) {
+        let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        number.get_or_insert_with(|| self.of.register(&self.held));
+        self.held.waiting.register(waker);
+    }
+
+    /// When the last piece came.
+    pub(crate) fn last_piece(&self) -> Instant {
+        self.held.progress().last
+    }
+
+    fn hold(&self, bytes: usize, rank: Option<Rank>, now: Instant) -> Result<(), RequestError> {
+        self.check()?;
+        let progress = *self.held.progress();
+        if progress.held.saturating_add(bytes) > self.of.max {
+            return Err(RequestError::LargerThanAllInFlight {
+                bytes: progress.held.saturating_add(bytes),
+                max: self.of.max,
+            });
+        }
+        if !self.of.take(bytes) {
+            self.of.make_room(rank.unwrap_or_else(|| progress.rank(now)), bytes, now);
+            if !self.of.take(bytes) {
+                return Err(self.refusal());
+            }
+        }
+        let mut progress = self.held.progress();
+        if progress.is_refused {
+            // By another thread, in between.
+            self.of.give_back(bytes);
+            return Err(self.refusal());
+        }
+        progress.held += bytes;
+        Ok(())
+    }
+
+    fn refusal(&self) -> RequestError {
+        RequestError::TooManyBytesInFlight { max: self.of.max }
+    }
+
+    fn finish(&self) {
+        if let Some(number) = self.number.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.of.unfinished().by_number.remove(&number);
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.finish();
+        let held = std::mem::take(&mut self.held.progress().held);
+        self.of.give_back(held);
+    }
+}
+
+/// The answers of one connection that its client has not read; given back when this is dropped.
+pub(crate) struct Unread {
+    of: Arc<RequestBytes>,
+    held: Arc<Held>,
+    number: u64,
+}
+
+impl Unread {
+    pub(crate) fn new(of: &Arc<RequestBytes>, now: Instant) -> Self {
+        let held = Arc::new(Held::new(Kind::Unread, now));
+        let number = of.register(&held);
+        Self { of: Arc::clone(of), held, number }
+    }
+
+    /// Counts an answer. It is there already, so others give way to it, or those that come later do.
+    pub(crate) fn owe(&self, bytes: usize, now: Instant) {
+        {
+            let mut progress = self.held.progress();
+            if progress.held == 0 {
+                *progress = Progress { is_refused: progress.is_refused, ..Progress::new(Kind::Unread, now) };
+            }
+            progress.held += bytes;
+        }
+        let held = self.of.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if held > self.of.max {
+            self.of.make_room(Rank::Arriving(0.0), held - self.of.max, now);
+        }
+    }
+
+    /// Counts bytes that were sent, of whatever kind.
+    pub(crate) fn sent(&self, bytes: usize, now: Instant) {
+        let mut progress = self.held.progress();
+        let read = bytes.min(progress.held);
+        if read > 0 {
+            progress.held -= read;
+            progress.moved += read;
+            progress.last = now;
+            self.of.give_back(read);
+        }
+    }
+
+    /// Resolves when the connection is to end, so that others have room.
+    pub(crate) async fn gives_way(&self) {
+        std::future::poll_fn(|context| {
+            self.held.waiting.register(context.waker());
+            if self.held.progress().is_refused { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.of.unfinished().by_number.remove(&self.number);
+        let held = std::mem::take(&mut self.held.progress().held);
+        self.of.give_back(held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const KIB: usize = 1024;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request of `message` bytes of which `received` came in the second before `last`.
+    fn progress(start: Instant, last: u32, message: u32, received: usize) -> Progress {
+        let last = start + last * SECOND;
+        let mut progress = Progress::new(Kind::Unfinished, last.checked_sub(SECOND / 2).unwrap());
+        let prefix = [&[0][..], &message.to_be_bytes()].concat();
+        progress.receive(&prefix[..received.min(PREFIX_BYTES)], last);
+        progress.moved = received;
+        Progress { held: received, ..progress }
+    }
+
+    #[test]
+    fn the_length_is_read_from_pieces_of_any_size() {
+        let mut progress = Progress::new(Kind::Unfinished, Instant::now());
+        for piece in [&[0][..], &[0, 1], &[], &[2, 3, 9, 9]] {
+            progress.receive(piece, Instant::now());
+        }
+        assert_eq!((progress.prefix, progress.moved), ([0, 0, 1, 2, 3], 7));
+    }
+
+    #[test]
+    fn stalled_requests_give_way_first_then_those_that_are_expected_last() {
+        let start = Instant::now();
+        let now = start + 10 * SECOND;
+        let others = [
+            progress(start, 10, 100_000, 90_000), // nearly there
+            progress(start, 10, 100_000, 30_000),
+            progress(start, 8, 100_000, 99_000),
+            progress(start, 3, 100_000, 50_000), // stalled for longer
+            progress(start, 10, 100_000, 3),     // nothing is known of its length
+        ];
+        let refuse = |own, wanted| to_refuse(&others, own, wanted, now);
+        let whole = Rank::Arriving(0.0);
+        assert_eq!(refuse(whole, 1), Some(vec![3]));
+        assert_eq!(refuse(whole, 50_001), Some(vec![3, 2]));
+        assert_eq!(refuse(whole, 149_004), Some(vec![3, 2, 4, 1]));
+        assert_eq!(refuse(whole, 300_000), None);
+        assert_eq!(refuse(others[0].rank(now), 149_004), Some(vec![3, 2, 4, 1]));
+        assert_eq!(refuse(others[1].rank(now), 149_004), None, "those ahead of it are left alone");
+        assert_eq!(refuse(others[4].rank(now), 149_001), None);
+    }
+
+    #[test]
+    fn what_is_held_never_passes_the_bound_and_is_given_back() {
+        let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
+        let first = all.begin(0, now);
+        first.receive(&[0; 60 * KIB], now).unwrap();
+        assert_eq!(all.held(), 68 * KIB);
+        let second = all.begin(KIB, now);
+        assert_eq!(all.held(), 77 * KIB);
+        first.came_whole();
+        assert!(matches!(second.receive(&[0; 40 * KIB], now), Err(RequestError::TooManyBytesInFlight { .. })));
+        assert!(second.receive(&[0; 20 * KIB], now).is_ok());
+        assert!(matches!(second.receive(&[0; 90 * KIB], now), Err(RequestError::LargerThanAllInFlight { .. })));
+        drop(first);
+        assert_eq!(all.held(), 29 * KIB);
+        drop(second);
+        assert_eq!(all.held(), 0);
+    }
+
+    #[test]
+    fn a_stalled_request_gives_way_to_a_new_one_and_is_woken() {
+        let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
+        let stalled = all.begin(0, now);
+        stalled.receive(&[0; 80 * KIB], now).unwrap();
+        let woken = Arc::new(Woken::default());
+        stalled.wait(&Arc::clone(&woken).into());
+        let later = now + STALLED;
+        let new = all.begin(0, later);
+        new.receive(&[0; 20 * KIB], later).unwrap();
+        assert_eq!((woken.0.load(Ordering::Relaxed), all.held()), (1, 28 * KIB));
+        assert!(matches!(stalled.check(), Err(RequestError::TooManyBytesInFlight { .. })));
+        assert!(stalled.receive(&[0], later).is_err());
+        drop(stalled);
+        assert_eq!(all.held(), 28 * KIB);
+    }
+
+    #[test]
+    fn unread_answers_count_until_they_are_sent_and_give_way_when_nobody_reads_them() {
+        let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
+        let [read, unread] = [(); 2].map(|()| Unread::new(&all, now));
+        read.owe(40 * KIB, now);
+        unread.owe(70 * KIB, now);
+        assert_eq!(all.held(), 110 * KIB, "what is there cannot be refused");
+        read.sent(30 * KIB, now);
+        unread.sent(KIB, now);
+        let later = now + STALLED;
+        read.sent(KIB, later);
+        let request = all.begin(0, later);
+        request.receive(&[0; 20 * KIB], later).expect("the one that nobody reads gives way");
+        let waker = Arc::new(Woken::default()).into();
+        let ends = |unread: &Unread| {
+            std::pin::pin!(unread.gives_way()).poll(&mut std::task::Context::from_waker(&waker)).is_ready()
+        };
+        assert!(ends(&unread) && !ends(&read));
+        assert_eq!(all.held(), 37 * KIB);
+        read.sent(1000 * KIB, later);
+        drop((read, unread, request));
+        assert_eq!(all.held(), 0);
+    }
+
+    #[test]
+    fn a_request_that_came_whole_never_gives_way() {
+        let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
+        let whole = all.begin(0, now);
+        whole.receive(&[0; 90 * KIB], now).unwrap();
+        whole.wait(std::task::Waker::noop());
+        whole.came_whole();
+        let new = all.begin(0, now + SECOND);
+        assert!(new.check().is_err());
+        whole.check().unwrap();
+    }
+}

@@ -1,0 +1,197 @@
+//! Connections: accepted within bounds, served, and ended when they take without giving.
+
+use std::future::Future;
+use std::io::{self, ErrorKind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::body::Body;
+use tonic::codegen::{Service as _, http};
+use tonic::service::Routes;
+
+use crate::connections::{Connections, Due, Place};
+use crate::limits::Limits;
+use crate::ration::Ration;
+use crate::watched_io::WatchedIo;
+
+/// Calls at once on one connection; more wait in the client. Beyond what one client needs to fill batches, they
+/// would only hold memory.
+const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
+/// Bytes of the headers of a call.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Calls that a peer resets before they are looked at ("rapid reset", CVE-2023-44487), and calls that break the
+/// protocol; the connection ends at more.
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_PROTOCOL_ERRORS: usize = 1024;
+/// A client that is gone without a word is noticed after this time, and its items leave the queue.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Time until accepting is tried again when the process can open no more files, or has no memory for a socket.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `routes` on `listener` until `closed` resolves; then the listener is closed, peers are told, and what is in flight
+/// is answered. Dropping the future ends all connections.
+pub(crate) async fn serve(
+    routes: Routes,
+    listener: TcpListener,
+    limits: &Limits,
+    connections: Arc<Connections>,
+    closed: impl Future<Output = ()>,
+) {
+    let (routes, builder) = (routes.prepare(), builder());
+    let (tell, told) = watch::channel(());
+    let mut tasks = JoinSet::new();
+    let mut acceptor = Acceptor { listener, connections, full: Ration::default(), failed: Ration::default() };
+    let mut closed = pin!(closed);
+    loop {
+        tokio::select! {
+            () = &mut closed => break,
+            accepted = acceptor.accept() => if let Some((stream, place)) = accepted {
+                let serving = Serving { place, limits: limits.clone(), told: told.clone() };
+                tasks.spawn(serving.run(stream, routes.clone(), builder.clone()));
+            }
+        }
+        // Not an arm of its own: it would drop a connection that is being accepted.
+        while tasks.try_join_next().is_some() {}
+    }
+    // The port is free before anyone is told: who connects anew meets the next server.
+    drop(acceptor);
+    drop(tell);
+    while tasks.join_next().await.is_some() {}
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_PROTOCOL_ERRORS)
+        .keep_alive_interval(KEEPALIVE);
+    builder
+}
+
+/// Takes connections from the listener as long as there is a place for them.
+struct Acceptor {
+    listener: TcpListener,
+    connections: Arc<Connections>,
+    full: Ration,
+    failed: Ration,
+}
+
+impl Acceptor {
+    /// The next connection and its place; `None` if it got none, or none came.
+    async fn accept(&mut self) -> Option<(TcpStream, Place)> {
+        let stream = match self.listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                self.failed(&error).await;
+                return None;
+            }
+        };
+        let place = self.connections.take_place().await;
+        if place.is_none()
+            && let Some(count) = self.full.take(Instant::now())
+        {
+            let max = self.connections.max();
+            tracing::warn!(
+                count,
+                "refused connections: all {max} have a call that is being computed; raise max_connections if they are \
+                 of good clients"
+            );
+        }
+        // Small messages go out at once. A peer that is gone already is noticed by the first read.
+        let _ = stream.set_nodelay(true);
+        Some((stream, place?))
+    }
+
+    async fn failed(&mut self, error: &io::Error) {
+        if is_of_the_peer(error) {
+            return;
+        }
+        if let Some(count) = self.failed.take(Instant::now()) {
+            tracing::warn!(count, %error, "cannot accept connections: the process may have too few files (ulimit -n)");
+        }
+        // A file for the next one.
+        self.connections.replace();
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Errors of one peer, after which the next one can be accepted at once.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+            | ErrorKind::WouldBlock
+            | ErrorKind::TimedOut
+    )
+}
+
+/// What serving a connection needs beside the connection.
+struct Serving {
+    place: Place,
+    limits: Limits,
+    /// Closed when the server leaves.
+    told: watch::Receiver<()>,
+}
+
+impl Serving {
+    async fn run(mut self, stream: TcpStream, routes: Routes, builder: Builder<TokioExecutor>) {
+        let connection = &self.place.connection;
+        let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(connection)));
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let call = connection.begin_call();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Arc::clone(&call));
+            let answer = routes.clone().call(request);
+            async move {
+                let answer = answer.await;
+                drop(call);
+                answer
+            }
+        });
+        let mut http = pin!(builder.serve_connection(io, service));
+        let first_look = self.limits.max_handshake_time.min(self.limits.max_idle_time);
+        let mut timer = pin!(tokio::time::sleep(first_look));
+        let (mut told_at, mut leaving) = (None, false);
+        loop {
+            tokio::select! {
+                outcome = http.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "a connection failed");
+                    }
+                    return;
+                }
+                () = connection.gives_way() => return,
+                _ = self.told.changed(), if !leaving => {
+                    leaving = true;
+                    http.as_mut().graceful_shutdown();
+                }
+                () = timer.as_mut() => {
+                    let now = Instant::now();
+                    match connection.standing().due(now, told_at, &self.limits) {
+                        Due::Nothing { until } => timer.as_mut().reset(until.into()),
+                        Due::End => return,
+                        Due::Tell => {
+                            told_at = Some(now);
+                            http.as_mut().graceful_shutdown();
+                            timer.as_mut().reset(now.into());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
