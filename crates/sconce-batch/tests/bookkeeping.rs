@@ -100,7 +100,7 @@ fn thirty_two_devices_can_drain_a_queue_and_thirty_three_are_refused() {
 /// Threads of this process with this name, as far as Linux keeps it.
 #[cfg(target_os = "linux")]
 fn threads(name: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists them").flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|comm| comm.trim_end() == name).count()
 }
