@@ -100,7 +100,7 @@ fn thirty_two_devices_can_drain_a_queue_and_thirty_three_are_refused() {
 /// Threads of this process with this name, as far as Linux keeps it.
 #[cfg(target_os = "linux")]
 fn threads(name: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists them").flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
     names.filter(|comm| comm.trim_end() == name).count()
 }
@@ -224,4 +224,38 @@ fn a_device_that_is_busy_or_has_just_looked_is_not_woken() {
     assert_eq!([None, Some(0), Some(1)].map(|looked| batcher.whom_to_wake(now, looked)), [Some(0), Some(1), Some(0)]);
     batcher.observe_load([Some(now + MS), None]);
     assert_eq!([None, Some(0), Some(1)].map(|looked| batcher.whom_to_wake(now, looked)), [Some(1), Some(1), None]);
+}
+
+#[test]
+fn an_item_that_would_be_late_on_a_slow_device_is_left_to_a_fast_one_that_can_still_save_it() {
+    let now = Instant::now();
+    let profile = |role| Profile { estimate: Some(Line { fixed: 0.01, per_weight: 0.0 }), role };
+    // 50 ms a batch on the slow device and 5 ms on the fast one, which is busy; an urgent item, and many behind it.
+    let slow_takes = |busy: u32, deadline: u32, role: Role, change: fn(&mut Batcher<&'static str>, Instant)| {
+        let config = BatcherConfig { max_batch_size: 1, ..BatcherConfig::default() };
+        let mut batcher = Batcher::on(now, config, Layout::Packed, &[profile(Role::Serves), profile(role)]).unwrap();
+        batcher.learned(0, costs(50 * MS));
+        batcher.learned(1, costs(5 * MS));
+        batcher.offer(now, "urgent", 1, now + deadline * MS).unwrap();
+        for _ in 0..40 {
+            batcher.offer(now, "patient", 1, None).unwrap();
+        }
+        change(&mut batcher, now);
+        batcher.observe_load([None, Some(now + busy * MS)]);
+        match batcher.poll_on(now, 0) {
+            Step::Run(batch) => format!("runs {}", batch[0].payload),
+            Step::Expire(entries) => format!("drops {}", entries[0].payload),
+            _ => "leaves it".into(),
+        }
+    };
+    let same: fn(&mut Batcher<&'static str>, Instant) = |_, _| {};
+    assert_eq!(slow_takes(10, 30, Role::Serves, same), "leaves it", "the fast one ends in 15 ms");
+    assert_eq!(slow_takes(24, 30, Role::Serves, same), "leaves it", "and here in 29 ms");
+    assert_eq!(slow_takes(27, 30, Role::Serves, same), "drops urgent", "nobody can save it, and others wait");
+    assert_eq!(slow_takes(10, 60, Role::Serves, same), "runs urgent", "it is in time on the slow one");
+    assert_eq!(slow_takes(10, 30, Role::Standby, same), "drops urgent", "a standby is for what no other can run");
+    let unknown = |batcher: &mut Batcher<_>, _| batcher.learned(1, CostModel::default());
+    assert_eq!(slow_takes(10, 30, Role::Serves, unknown), "drops urgent", "nobody knows what the fast one can do");
+    let lost = |batcher: &mut Batcher<_>, now| batcher.trouble(now, 1, Trouble::Lost { retry_after: None });
+    assert_eq!(slow_takes(10, 30, Role::Serves, lost), "drops urgent");
 }
