@@ -27,9 +27,10 @@ use crate::watched_io::WatchedIo;
 const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
 /// Bytes of the headers of a call.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Calls that a peer resets before they are looked at ("rapid reset", CVE-2023-44487), and calls that break the
-/// protocol; the connection ends at more.
-const MAX_PENDING_RESETS: usize = 20;
+/// Calls that a peer resets before they are looked at; the connection ends at more ("rapid reset", CVE-2023-44487). In a storm the
+/// deadlines of many calls pass at once, and a client then resets them all: h2's own bound of 20 cut off such clients.
+const MAX_PENDING_RESETS: usize = 256;
+/// Calls that break the protocol; the connection ends at more.
 const MAX_PROTOCOL_ERRORS: usize = 1024;
 /// A client that is gone without a word is noticed after this time, and its items leave the queue.
 const KEEPALIVE: Duration = Duration::from_secs(30);
