@@ -259,4 +259,57 @@ mod tests {
         let covered = cost.predict_with_margin(4).unwrap();
         assert!(covered > ms(6.8) && covered < ms(8.5), "{covered:?}");
     }
+
+    #[test]
+    fn a_steep_line_goes_through_nothing_and_the_mean() {
+        // Through these two the line would start at -10 ms.
+        let cost = learned((0..50).map(|batch| if batch % 2 == 0 { (10, 5.0) } else { (20, 20.0) }));
+        assert_eq!(cost.fixed(), Some(Duration::ZERO));
+        let (expected, found) = (12.5 / 15.0, cost.line().unwrap().per_weight * 1e3);
+        assert!((found - expected).abs() < 0.01 * expected, "{found}, not {expected}");
+    }
+
+    #[test]
+    fn weights_that_hardly_differ_tell_nothing_of_what_weight_costs() {
+        let cost = learned((0..50).map(|batch| (100_000 + batch % 2, 10.0 + (batch % 2) as f64)));
+        assert_eq!(cost.per_weight(), Some(Duration::ZERO));
+        assert_close(cost.fixed(), 10.5);
+        assert_eq!(cost.weight_within(ms(1.0)), Some(usize::MAX), "a heavier batch will tell");
+    }
+
+    /// 5 ms + 1 ms · weight, and every batch takes as long as the line says plus this margin.
+    fn with_margin(margin_ms: f64) -> CostModel {
+        let mut cost = learned((0..50).map(|batch| (1 + batch % 8, 6.0 + (batch % 8) as f64)));
+        cost.margin = margin_ms / 1000.0;
+        cost
+    }
+
+    #[test]
+    fn a_margin_counts_for_no_more_than_the_run() {
+        assert_close(with_margin(2.0).predict_with_margin(5), 12.0);
+        assert_close(with_margin(60.0).predict_with_margin(5), 20.0);
+        assert_eq!(with_margin(2.0).weight_within(ms(22.0)), Some(15));
+        assert_eq!(with_margin(60.0).weight_within(ms(22.0)), Some(6), "11 ms and as much again");
+        assert_eq!(with_margin(60.0).weight_within(ms(4.0)), Some(0));
+    }
+
+    #[test]
+    fn a_batch_takes_half_of_the_time_but_is_worth_its_while() {
+        assert_eq!(with_margin(0.0).weight_for(ms(100.0)), Some(45), "half of it");
+        assert_eq!(with_margin(10.0).weight_for(ms(100.0)), Some(35), "with the margin");
+        assert_eq!(with_margin(90.0).weight_for(ms(100.0)), Some(20), "a quarter, however large the margin");
+        assert_eq!(with_margin(90.0).weight_for(ms(20.0)), Some(5), "twice the fixed cost");
+        assert_eq!(with_margin(90.0).weight_for(ms(12.0)), Some(4), "three quarters of the time");
+        assert_eq!(CostModel::default().weight_for(ms(100.0)), None);
+    }
+
+    #[test]
+    fn a_margin_leaves_half_of_the_spare_time_for_waiting() {
+        let within = |margin, time| with_margin(margin).predict_within(15, time);
+        assert_close(within(2.0, Some(ms(100.0))), 22.0);
+        assert_close(within(60.0, Some(ms(100.0))), 40.0);
+        assert_close(within(60.0, Some(ms(26.0))), 23.0);
+        assert_close(within(60.0, Some(ms(10.0))), 20.0);
+        assert_close(within(60.0, None), 40.0);
+    }
 }
