@@ -7,7 +7,7 @@ use std::path::Path;
 use sconce_test_servers::{PostgresServer, RedisServer};
 
 use crate::command::{ended, path, run, sconce};
-use crate::serve::{Server, sources};
+use crate::serve::{Server, first_source, sources};
 
 /// Entries of the tiers in the order of their rows.
 pub(crate) fn entries(tiers: &[&str]) -> Vec<u64> {
@@ -38,8 +38,8 @@ async fn tiers_are_counted_copied_to_nearer_ones_and_purged() {
     assert_eq!(entries(&all), [1200, 1200, 1200]);
 
     let server = Server::start(&[&["--model", "tiny-bert-sentiment"], &redis[..]].concat());
-    let asked = (0..50).map(|number| format!("text {number}"));
-    assert!(sources(server.address, asked).await.contains(&Some("redis".to_owned())));
+    let asked = (0..1200).map(|number| format!("text {number}"));
+    assert_eq!(first_source(server.address, asked).await.as_deref(), Some("redis"));
 
     let purge = ["cache", "purge"];
     ended(&[&purge[..], &["--expired"], &sqlite].concat(), b"").succeeded();
