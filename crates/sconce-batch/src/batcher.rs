@@ -282,18 +282,19 @@ impl<T> Batcher<T> {
         if self.is_over() {
             return Step::Finish;
         }
-        match self.share_of(now, device) {
-            Share::Takes => {}
+        let only_barred = match self.share_of(now, device) {
+            Share::Takes => false,
+            Share::TakesBarred => true,
             Share::LeavesUntil(until) => {
                 self.watched_until = Some(until);
                 return Step::WaitUntil(until);
             }
             Share::AwayUntil(until) => return Step::WaitUntil(until),
             Share::Leaves => return Step::Wait,
-        }
+        };
         let lingered = self.lingering_until.take().is_some();
         let mut forming = std::mem::take(&mut self.forming);
-        self.form(now, device, &mut forming);
+        self.form(now, device, only_barred, &mut forming);
         let step = self.step(now, device, &mut forming, lingered);
         self.forming = forming;
         step
@@ -311,7 +312,8 @@ impl<T> Batcher<T> {
             return Step::Wait;
         }
         let ready_at = self.ready_at(now, &batch.members);
-        if !batch.full && !self.closed && now < ready_at {
+        // Where entries were left to other devices company is there already.
+        if !batch.full && !batch.passed_over && !self.closed && now < ready_at {
             self.lingering_until = Some(ready_at);
             return Step::WaitUntil(ready_at);
         }
@@ -390,6 +392,17 @@ impl<T> Batcher<T> {
         self.stats.cancelled += 1;
         self.left();
         Some(entry.payload)
+    }
+
+    /// Whether an idle device waits for company, or for callers that are about to return.
+    #[must_use]
+    pub fn is_lingering(&self) -> bool {
+        self.lingering_until.is_some()
+    }
+
+    /// The device that waited for company runs something else: another is to take what waits here.
+    pub fn stop_lingering(&mut self) {
+        self.lingering_until = None;
     }
 
     /// Admits nothing more. What waits is still run, without lingering. Then ask for the [`stranded`](Self::stranded) entries.

@@ -122,6 +122,8 @@ struct Loop {
     // Kept for their memory.
     wants: Vec<Option<Want>>,
     order: Vec<Turn>,
+    /// Queues whose work was left for a moment in this round.
+    lingers: Vec<usize>,
 }
 
 impl Loop {
@@ -133,6 +135,7 @@ impl Loop {
             robin: DeficitRoundRobin::default(),
             wants: Vec::new(),
             order: Vec::new(),
+            lingers: Vec::new(),
         }
     }
 
@@ -183,13 +186,20 @@ impl Loop {
             return Next::End;
         }
         self.robin.order(&self.wants, &mut self.order);
+        self.lingers.clear();
         for &turn in &self.order {
             match self.lanes[turn.queue].take() {
                 Taken::Batch { leaves_work } => {
                     self.robin.begin(turn, &self.wants, leaves_work);
+                    for &queue in &self.lingers {
+                        self.lanes[queue].stop_lingering();
+                    }
                     return Next::Run { queue: turn.queue, in_turn: true };
                 }
-                Taken::NothingUntil(at) => wake_at = [wake_at, Some(at)].into_iter().flatten().min(),
+                Taken::NothingUntil(at) => {
+                    wake_at = [wake_at, Some(at)].into_iter().flatten().min();
+                    self.lingers.push(turn.queue);
+                }
                 // What is over is let go of at the next look.
                 Taken::Nothing | Taken::Over => {}
             }

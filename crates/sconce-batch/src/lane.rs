@@ -20,6 +20,8 @@ pub(crate) trait Lane: Send {
     fn take(&mut self) -> Taken;
     /// Runs the batch that was taken, and answers.
     fn run(&mut self);
+    /// The device runs another queue's batch, though it waited for company here: wakes another for what waits.
+    fn stop_lingering(&self);
     /// Lets go of the executor.
     fn end(self: Box<Self>);
 }
@@ -74,7 +76,7 @@ impl<E: Executor> QueueLane<E> {
         let retry_after = matches!(step, Step::Expire(_)).then(|| batcher.retry_after(now)).flatten();
         let leaves_work = !batcher.is_empty();
         // Who lingers is to be left alone, not to be outrun.
-        let wake = if several && leaves_work && batcher.is_due(now) {
+        let wake = if several && leaves_work && !batcher.is_lingering() {
             self.shared.whom_to_wake(&mut batcher, now, Some(self.device))
         } else {
             Wake::Nobody
@@ -128,7 +130,12 @@ impl<E: Executor> Lane for QueueLane<E> {
 
     fn run(&mut self) {
         let batch = std::mem::take(&mut self.batch);
-        let Outcome { ran, back, trouble } = Running::new(batch, self.device, &self.shared).run(&mut self.executor);
+        let running = || Running::new(batch, self.device, &self.shared).run(&mut self.executor);
+        // What an executor's own code may do beyond running: its errors and items are dropped in there, too.
+        let Outcome { ran, back, trouble } = catch_unwind(AssertUnwindSafe(running)).unwrap_or_else(|panic| {
+            drop_caught(panic);
+            Outcome::unknown()
+        });
         let is_troubled = !trouble.is_empty();
         let wake = {
             let now = sync::now();
@@ -154,6 +161,18 @@ impl<E: Executor> Lane for QueueLane<E> {
         }
     }
 
+    fn stop_lingering(&self) {
+        let wake = {
+            let mut batcher = self.shared.lock();
+            batcher.stop_lingering();
+            match batcher.is_empty() {
+                true => Wake::Nobody,
+                false => self.shared.whom_to_wake(&mut batcher, sync::now(), Some(self.device)),
+            }
+        };
+        self.shared.wake(wake);
+    }
+
     fn end(self: Box<Self>) {
         // The queues that share the device live on, whatever the end of an executor does.
         drop_caught(*self);
@@ -169,7 +188,9 @@ pub(crate) fn answer<A>(reply: oneshot::Sender<A>, answer: A) {
 
 /// Drops what is a user's, whose end may panic, on a thread that others need.
 pub(crate) fn drop_caught<T>(value: T) {
-    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Its own end may panic as well.
+        std::mem::forget(panic);
         tracing::error!("{} panicked when it was dropped", std::any::type_name::<T>());
     }
 }

@@ -158,7 +158,8 @@ impl<E: Executor> Queue<E> {
         block_on_until(answer, terms.deadline).unwrap_or_else(|| Err(self.too_late()))
     }
 
-    /// Admits one item, waiting for room in order of arrival. The answer comes from the [`Ticket`].
+    /// Admits one item, waiting for room in order of arrival. The answer comes from the [`Ticket`]. Unlike [`call`](Self::call) it
+    /// sets no timer: an item whose deadline passes is answered when a device looks at it, and so is one that waits for room.
     ///
     /// # Errors
     /// Any [`Error`] at admission but the two of a full queue.
@@ -270,8 +271,9 @@ impl<E: Executor> Queue<E> {
     /// Refuses new work, answers what waits, and returns when its executors are gone. Blocks.
     pub fn shutdown(&self) {
         self.close();
-        let lanes = lock(&self.lanes).take();
-        if let Some(lanes) = lanes {
+        // Locked while it waits: a second caller returns no sooner.
+        let mut lanes = lock(&self.lanes);
+        if let Some(lanes) = lanes.take() {
             lanes.wait();
         }
         let devices = std::mem::take(&mut *lock(&self.own_devices));

@@ -34,6 +34,13 @@ pub(crate) struct Outcome<E: Executor> {
     pub(crate) trouble: Vec<Trouble>,
 }
 
+impl<E: Executor> Outcome<E> {
+    /// Of a batch whose end panicked.
+    pub(crate) fn unknown() -> Self {
+        Self { ran: Ran { size: 0, weight: 0, run: None }, back: Vec::new(), trouble: Vec::new() }
+    }
+}
+
 impl<'a, E: Executor> Running<'a, E> {
     pub(crate) fn new(batch: Vec<Entry<Job<E>>>, device: usize, shared: &'a Shared<E>) -> Self {
         let (items, callers) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
@@ -69,7 +76,7 @@ impl<'a, E: Executor> Running<'a, E> {
                     out_of_memory = true;
                     self.halve(part, &error);
                 }
-                Err(error) => self.fail(part, &error, executor.retry()),
+                Err(error) => self.fail(part, &error, retry(executor)),
             }
         }
         if out_of_memory {
@@ -114,16 +121,12 @@ impl<'a, E: Executor> Running<'a, E> {
     fn halve(&mut self, mut part: Part<E>, error: &ExecutorError) {
         tracing::warn!(device = self.device, batch_size = part.items.len(), %error, "a batch does not fit");
         part.has_run = true;
-        if part.items.len() > 1 {
-            let behind = part.split_off(part.items.len() / 2);
-            self.parts.push_front(behind);
-            self.parts.push_front(part);
-            return;
+        if part.items.len() == 1 {
+            return self.give_back(part, error);
         }
-        for caller in &mut part.callers {
-            caller.barred = caller.barred.with(self.device);
-        }
-        self.give_back(part, error);
+        let behind = part.split_off(part.items.len() / 2);
+        self.parts.push_front(behind);
+        self.parts.push_front(part);
     }
 
     /// Ends the batch: nothing more of it runs here.
@@ -136,10 +139,12 @@ impl<'a, E: Executor> Running<'a, E> {
         }
     }
 
-    /// Gives back what another device can run, and answers the rest.
+    /// Gives back what another device can run, and answers the rest. Nothing is tried twice on one device: an item that makes it
+    /// fail would go round for ever.
     fn give_back(&mut self, mut part: Part<E>, error: &ExecutorError) {
         self.keep_wanted(&mut part);
-        for (item, caller) in part.items.into_iter().zip(part.callers) {
+        for (item, mut caller) in part.items.into_iter().zip(part.callers) {
+            caller.barred = caller.barred.with(self.device);
             if self.shared.lock().has_another(sync::now(), self.device, caller.barred) {
                 self.outcome.back.push(caller.entry(item));
             } else {
@@ -225,13 +230,24 @@ impl<E: Executor> Caller<E> {
 /// One call of the executor: a panic becomes an error, and there is one output per item.
 fn attempt<E: Executor>(executor: &mut E, items: &[E::Item]) -> Result<Vec<E::Output>, ExecutorError> {
     // Unwind safety: what a panic may leave half-done belongs to the executor, whose contract covers it.
-    let outputs = catch_unwind(AssertUnwindSafe(|| executor.run(items)))
-        .unwrap_or_else(|panic| Err(ExecutorError::Panicked { message: panic_message(&*panic) }))?;
+    let outputs = catch_unwind(AssertUnwindSafe(|| executor.run(items))).unwrap_or_else(|panic| {
+        let message = panic_message(&*panic);
+        drop_caught(panic);
+        Err(ExecutorError::Panicked { message })
+    })?;
     if outputs.len() == items.len() {
         Ok(outputs)
     } else {
         Err(ExecutorError::WrongOutputCount { expected: items.len(), got: outputs.len() })
     }
+}
+
+/// The executor's choice; nothing runs again where asking it panics.
+fn retry<E: Executor>(executor: &E) -> Retry {
+    catch_unwind(AssertUnwindSafe(|| executor.retry())).unwrap_or_else(|panic| {
+        drop_caught(panic);
+        Retry::Never
+    })
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> Arc<str> {

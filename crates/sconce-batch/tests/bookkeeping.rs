@@ -245,12 +245,12 @@ fn an_item_that_would_be_late_on_a_slow_device_is_left_to_a_fast_one_that_can_st
         match batcher.poll_on(now, 0) {
             Step::Run(batch) => format!("runs {}", batch[0].payload),
             Step::Expire(entries) => format!("drops {}", entries[0].payload),
-            _ => "leaves it".into(),
+            step => panic!("{step:?}"),
         }
     };
     let same: fn(&mut Batcher<&'static str>, Instant) = |_, _| {};
-    assert_eq!(slow_takes(10, 30, Role::Serves, same), "leaves it", "the fast one ends in 15 ms");
-    assert_eq!(slow_takes(24, 30, Role::Serves, same), "leaves it", "and here in 29 ms");
+    assert_eq!(slow_takes(10, 30, Role::Serves, same), "runs patient", "the fast one ends the urgent one in 15 ms");
+    assert_eq!(slow_takes(24, 30, Role::Serves, same), "runs patient", "and here in 29 ms");
     assert_eq!(slow_takes(27, 30, Role::Serves, same), "drops urgent", "nobody can save it, and others wait");
     assert_eq!(slow_takes(10, 60, Role::Serves, same), "runs urgent", "it is in time on the slow one");
     assert_eq!(slow_takes(10, 30, Role::Standby, same), "drops urgent", "a standby is for what no other can run");
@@ -258,4 +258,30 @@ fn an_item_that_would_be_late_on_a_slow_device_is_left_to_a_fast_one_that_can_st
     assert_eq!(slow_takes(10, 30, Role::Serves, unknown), "drops urgent", "nobody knows what the fast one can do");
     let lost = |batcher: &mut Batcher<_>, now| batcher.trouble(now, 1, Trouble::Lost { retry_after: None });
     assert_eq!(slow_takes(10, 30, Role::Serves, lost), "drops urgent");
+}
+
+#[test]
+fn what_is_left_to_a_device_that_hangs_is_taken_by_one_that_is_idle() {
+    let start = Instant::now();
+    let profile = |fixed| Profile { estimate: Some(Line { fixed, per_weight: 0.0 }), role: Role::Serves };
+    let mut batcher = Batcher::on(start, small(), Layout::Packed, &[profile(0.005), profile(0.1)]).unwrap();
+    batcher.learned(0, costs(5 * MS));
+    batcher.learned(1, costs(100 * MS));
+    batcher.offer(start, "hangs", 1, None).unwrap();
+    assert!(matches!(batcher.poll_on(start, 0), Step::Run(_)));
+    let mut now = start;
+    batcher.offer(now, "urgent", 1, now + 60 * MS).unwrap();
+    batcher.offer(now, "patient", 1, None).unwrap();
+    assert_eq!(batcher.whom_to_wake(now, None), Some(1), "it watches");
+    let (mut looks, mut taken) = (0, Vec::new());
+    while now < start + 300 * MS && !taken.contains(&"patient") {
+        looks += 1;
+        match batcher.poll_on(now, 1) {
+            Step::WaitUntil(at) => now = at,
+            Step::Run(entries) | Step::Expire(entries) => taken.extend(entries.iter().map(|entry| entry.payload)),
+            step => panic!("{step:?}: nobody would wake it any more"),
+        }
+    }
+    assert!(taken.contains(&"patient"), "after {:?}", now - start);
+    assert!(looks < 30, "{looks} looks");
 }

@@ -201,3 +201,117 @@ fn a_queue_that_is_closed_while_its_device_is_lost_still_answers_everything() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_does_not_fit_on_the_faster_device_does_not_wait_for_it() {
+    for profile in [serves(Line { fixed: 0.002, per_weight: 0.5 }), STANDBY] {
+        let first =
+            doubles(
+                |batch| {
+                    if batch.contains(&7) { Err(ExecutorError::out_of_memory("7 is too much")) } else { Ok(()) }
+                },
+            );
+        let (queue, _devices) =
+            queue_of(BatcherConfig::default(), [(first, serves(FAST)), (doubles(|_| Ok(())), profile)]);
+        let answered = tokio::time::timeout(Duration::from_secs(20), ask(&queue, 6..8)).await;
+        assert_eq!(answered.expect("the slower device is idle"), [0, 1], "{profile:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_loses_every_device_that_runs_it_is_tried_on_each_once() {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let lost = |runs: &Arc<AtomicUsize>| {
+        let runs = Arc::clone(runs);
+        doubles(move |_| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            let cause = Arc::new(std::io::Error::other("it is lost for a moment"));
+            Err(ExecutorError::DeviceLost { cause, retry_after: Some(Duration::ZERO) })
+        })
+    };
+    let (queue, _devices) =
+        queue_of(BatcherConfig::default(), [(lost(&runs), serves(FAST)), (lost(&runs), serves(SLOW))]);
+    let answer = tokio::time::timeout(Duration::from_secs(20), queue.call(1, None)).await.expect("it ends");
+    assert!(matches!(answer, Err(Error::Executor(ExecutorError::DeviceLost { .. }))), "{answer:?}");
+    assert_eq!(runs.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn one_item_that_does_not_fit_alone_makes_no_batches_of_one() {
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&sizes);
+    let executor = from_fn(move |batch: &[u64]| {
+        seen.lock().unwrap().push(batch.len());
+        if batch == [7] { Err(ExecutorError::out_of_memory("7 is too much")) } else { Ok(batch.to_vec()) }
+    });
+    let config = BatcherConfig { max_queue_delay: Duration::from_millis(100), ..Default::default() };
+    let queue = Queue::spawn("alone", config, [executor]).unwrap();
+    assert!(queue.call(7, None).await.is_err());
+    let tickets: Vec<_> = (10..42).map(|number| queue.try_submit(number, None).unwrap()).collect();
+    for ticket in tickets {
+        ticket.await.unwrap();
+    }
+    assert_eq!(*sizes.lock().unwrap(), [1, 32]);
+    assert_eq!(queue.device_state(0), DeviceState::Ready);
+}
+
+#[tokio::test]
+async fn a_device_that_waits_for_company_and_is_called_away_leaves_what_waits_to_another() {
+    let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
+    let config = BatcherConfig { max_queue_delay: Duration::from_secs(2), ..Default::default() };
+    let waits =
+        Queue::on(config, devices.iter().map(|device| (device, from_fn(|batch: &[u64]| Ok(batch.to_vec()))))).unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let long = from_fn(move |batch: &[u64]| {
+        released.recv().ok();
+        Ok(batch.to_vec())
+    });
+    let long = Queue::on(BatcherConfig::default(), [(&devices[0], long)]).unwrap();
+    let waiting = waits.try_submit(1, None).unwrap();
+    let running = long.try_submit(2, None).unwrap();
+    let done =
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("the second device takes it").unwrap();
+    assert_eq!((done.output, done.device), (1, 1));
+    drop(release);
+    running.await.unwrap();
+}
+
+/// A panic whose message panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("again");
+    }
+}
+
+#[tokio::test]
+async fn whatever_an_executors_own_code_does_the_device_lives_on() {
+    struct Rude(bool);
+    impl Executor for Rude {
+        type Item = u64;
+        type Output = u64;
+
+        fn run(&mut self, batch: &[u64]) -> Result<Vec<u64>, ExecutorError> {
+            match batch {
+                [1] => std::panic::panic_any(Bomb),
+                [2] => Err(ExecutorError::new("no")),
+                _ => Ok(batch.to_vec()),
+            }
+        }
+
+        fn retry(&self) -> sconce_batch::Retry {
+            assert!(!self.0, "it does not say");
+            sconce_batch::Retry::Never
+        }
+    }
+    for asking_panics in [false, true] {
+        let queue = Queue::spawn("rude", BatcherConfig::default(), [Rude(asking_panics)]).unwrap();
+        for number in [1, 2] {
+            let answer =
+                tokio::time::timeout(Duration::from_secs(20), queue.call(number, None)).await.expect("it ends");
+            assert!(matches!(answer, Err(Error::Executor(_))), "{number}: {answer:?}");
+        }
+        assert_eq!(queue.call(3, None).await.unwrap().output, 3);
+    }
+}

@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 use super::Batcher;
 use super::waiting::Entry;
 use crate::choice::{Candidate, Choice, choose, whom_to_wake};
-use crate::saturate::seconds;
+use crate::saturate::{later, seconds};
 use crate::{CostModel, Error, Line};
 
 /// How long a device that ran out of memory is given batches of no more than what it managed. Too short: it fails again and again.
 /// Too long: its batches stay small after whatever took the memory is gone.
 const REMEMBERS_OUT_OF_MEMORY: Duration = Duration::from_mins(1);
+
+/// Entries that are looked at to learn whether a device is to take any.
+const MAX_LOOKS: usize = 64;
+/// The shortest time after which a device that left everything to others looks again.
+const MIN_LOOK: Duration = Duration::from_millis(1);
 
 /// More devices than this cannot drain one queue: an entry remembers in a word which of them it does not fit on.
 pub(crate) const MAX_DEVICES: usize = 32;
@@ -79,6 +84,8 @@ pub(super) struct Drain {
 /// An idle device's part in the queued entries.
 pub(super) enum Share {
     Takes,
+    /// It takes those alone that do not fit elsewhere: the rest is for others.
+    TakesBarred,
     /// It is for others; if they have not taken it by then, the device asks again.
     LeavesUntil(Instant),
     /// The device is lost, and worth another try then.
@@ -168,16 +175,20 @@ impl<T> Batcher<T> {
     /// Which sleeping device is to be woken for what waits, if any; the one that `looked` just now is awake.
     #[must_use]
     pub fn whom_to_wake(&self, now: Instant, looked: Option<usize>) -> Option<usize> {
-        let candidates = self.candidates(now);
         let sleeps = |device: &usize| Some(*device) != looked && self.devices[*device].busy_until.is_none();
-        let mut sleeping = (0..self.devices.len()).filter(sleeps).filter(|device| self.is_wanted(now, *device));
+        let asleep = || (0..self.devices.len()).filter(sleeps);
+        if let Some(device) = asleep().find(|device| self.has_barred_for(now, *device)) {
+            return Some(device);
+        }
+        let candidates = self.candidates(now);
+        let sleeping = asleep().filter(|device| self.is_wanted(now, *device));
         let unknown = |device: &usize| candidates[*device].is_none();
         if let Some(device) = whom_to_wake(now, &candidates, looked).or_else(|| sleeping.clone().find(unknown)) {
             return Some(device);
         }
         // All that sleep would leave it to one that is busy; one of them watches whether that comes true.
         let is_watched = self.watched_until.is_some_and(|until| now < until);
-        sleeping.next().filter(|_| !is_watched)
+        asleep().find(|device| self.may_take(now, *device)).filter(|_| !is_watched)
     }
 
     /// A device ran into trouble. Then ask for the [`stranded`](Self::stranded) entries.
@@ -185,7 +196,10 @@ impl<T> Batcher<T> {
         match trouble {
             Trouble::OutOfMemory { managed } => {
                 self.stats.out_of_memory += 1;
-                self.devices[device].max_weight = Some((managed.max(1), now + REMEMBERS_OUT_OF_MEMORY));
+                // Where nothing ran no weight is known to fit: an item that does not fit alone says nothing of others.
+                if managed > 0 {
+                    self.devices[device].max_weight = Some((managed, now + REMEMBERS_OUT_OF_MEMORY));
+                }
             }
             Trouble::Lost { retry_after } => {
                 self.stats.lost_devices += 1;
@@ -292,14 +306,18 @@ impl<T> Batcher<T> {
         if self.devices.len() == 1 && !is_away {
             return Share::Takes;
         }
-        if is_away || !self.is_wanted(now, device) {
+        if is_away || !self.may_take(now, device) {
             return self.back_at(now, device).map_or(Share::Leaves, Share::AwayUntil);
+        }
+        if !self.is_wanted(now, device) {
+            return Share::LeavesUntil(self.rescue_fails_at(now));
         }
         if !self.chooses {
             return Share::Takes;
         }
         match choose(now, device, &self.candidates(now)) {
             Choice::Take => Share::Takes,
+            Choice::LeaveUntil(_) if self.has_barred_for(now, device) => Share::TakesBarred,
             Choice::LeaveUntil(until) => Share::LeavesUntil(until),
         }
     }
@@ -324,7 +342,7 @@ impl<T> Batcher<T> {
             other != device
                 && state.profile.role == Role::Serves
                 && !state.is_away(now)
-                && in_time(other, state.busy_until.unwrap_or(now).max(now))
+                && in_time(other, free_at(now, state.busy_until))
         };
         self.chooses && deadline > now && late_here && (0..self.devices.len()).any(others)
     }
@@ -342,12 +360,31 @@ impl<T> Batcher<T> {
         if self.devices.len() == 1 {
             return !self.devices[0].is_away(now);
         }
-        if head.deadline.is_some_and(|deadline| self.rescues(now, device, head.weight, deadline)) {
-            return false;
-        }
+        let takes = |entry: &Entry<T>| !self.is_for_others(now, device, entry);
+        // Most of the time the first entry decides.
+        takes(head)
+            || self.may_run(now, device, Barred::default()) && self.waiting.iter().take(MAX_LOOKS).any(takes)
+            || self.waiting.barred().any(takes)
+    }
+
+    /// Whether a device may run anything that waits, though another may be in time where it is late.
+    fn may_take(&self, now: Instant, device: usize) -> bool {
         // Bars are rare: most of the time nothing needs to be looked at.
-        self.may_run(now, device, Barred::default())
-            || self.waiting.barred().any(|entry| self.may_run(now, device, entry.barred))
+        !self.waiting.is_empty()
+            && (self.may_run(now, device, Barred::default())
+                || self.waiting.barred().any(|entry| self.may_run(now, device, entry.barred)))
+    }
+
+    /// Whether something waits that is not to run on another device, and that this one takes.
+    fn has_barred_for(&self, now: Instant, device: usize) -> bool {
+        self.waiting.barred().any(|entry| !self.is_for_others(now, device, entry))
+    }
+
+    /// When to look again whether the device that would be in time is: after half of the time that is left, again and again.
+    fn rescue_fails_at(&self, now: Instant) -> Instant {
+        let deadlines = self.waiting.iter().take(MAX_LOOKS).filter_map(|entry| entry.deadline);
+        let left = deadlines.min().map_or(MIN_LOOK, |deadline| deadline.saturating_duration_since(now) / 2);
+        later(now, left.max(MIN_LOOK))
     }
 
     /// What each device would need for what waits.
@@ -366,7 +403,12 @@ impl<T> Batcher<T> {
     }
 }
 
-/// The devices on which an entry does not fit.
+/// When a device is expected to be free. One that is overdue is expected to need as long again.
+fn free_at(now: Instant, busy_until: Option<Instant>) -> Instant {
+    busy_until.map_or(now, |until| later(until.max(now), now.saturating_duration_since(until)))
+}
+
+/// The devices that an entry is not to run on again: it does not fit there, or the device was lost while it ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Barred(u32);
 

@@ -25,6 +25,8 @@ pub(super) struct Forming {
     pub(super) shape: Shape,
     /// Whether no arrival could join it.
     pub(super) full: bool,
+    /// Whether entries were left to other devices.
+    pub(super) passed_over: bool,
 }
 
 /// What the rules need to know of an entry.
@@ -94,14 +96,15 @@ impl<T> From<&Entry<T>> for Member {
 
 impl<T> Batcher<T> {
     /// Forms the next batch. Nothing leaves the queue yet, and entries further back cost nothing until they are reached.
-    pub(super) fn form(&self, now: Instant, device: usize, forming: &mut Forming) {
+    pub(super) fn form(&self, now: Instant, device: usize, only_barred: bool, forming: &mut Forming) {
         forming.members.clear();
         forming.dropped.clear();
-        (forming.shape, forming.full) = (Shape::default(), false);
+        (forming.shape, forming.full, forming.passed_over) = (Shape::default(), false, false);
         let mut behind = self.waiting.head();
         while let Some(entry) = behind {
             let candidate = Member::from(entry);
-            if self.is_for_others(now, device, entry) {
+            if only_barred && !entry.barred.any() || self.is_for_others(now, device, entry) {
+                forming.passed_over = true;
                 behind = self.waiting.after(candidate.id);
                 continue;
             }

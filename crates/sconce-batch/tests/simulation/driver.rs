@@ -128,7 +128,7 @@ impl World {
             if matches!(step, Step::Run(_)) {
                 self.drivers[device].busy_until = self.queues[queue].expected_end(device);
             }
-            if self.drivers.len() > 1 && !self.queues[queue].is_empty() && self.queues[queue].is_due(self.now) {
+            if self.drivers.len() > 1 && !self.queues[queue].is_empty() && !self.queues[queue].is_lingering() {
                 self.wake(queue, Some(device));
             }
             match step {
@@ -210,9 +210,7 @@ impl World {
                 self.answer(entry.payload);
                 continue;
             }
-            if lost.is_none() {
-                entry.barred = entry.barred.with(device);
-            }
+            entry.barred = entry.barred.with(device);
             if self.queues[queue].has_another(self.now, device, entry.barred) {
                 back.push(entry);
             } else {

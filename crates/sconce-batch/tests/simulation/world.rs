@@ -105,8 +105,11 @@ impl World {
 
     pub(crate) fn run(mut self) -> Self {
         self.schedule(self.start, Event::Arrival(0));
+        let mut at_once = 0;
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             assert!(at >= self.now, "time runs forward");
+            at_once = if at == self.now { at_once + 1 } else { 0 };
+            assert!(at_once < 1000, "devices wake each other without end");
             self.now = at;
             self.handle(event);
             self.check_bounds();
