@@ -165,9 +165,10 @@ impl<E: Executor> Lane for QueueLane<E> {
         let wake = {
             let mut batcher = self.shared.lock();
             batcher.stop_lingering();
-            match batcher.is_empty() {
-                true => Wake::Nobody,
-                false => self.shared.whom_to_wake(&mut batcher, sync::now(), Some(self.device)),
+            if batcher.is_empty() {
+                Wake::Nobody
+            } else {
+                self.shared.whom_to_wake(&mut batcher, sync::now(), Some(self.device))
             }
         };
         self.shared.wake(wake);

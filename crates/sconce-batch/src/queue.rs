@@ -209,7 +209,13 @@ impl<E: Executor> Queue<E> {
     /// something to make. Counts as a refusal.
     #[must_use]
     pub fn refusal(&self, weight: usize, terms: impl Into<Terms>) -> Option<Error> {
-        self.shared.lock().refusal(sync::now(), Group::one(weight), terms.into(), Standing::Newcomer)
+        self.group_refusal(Group::one(weight), terms)
+    }
+
+    /// As [`refusal`](Self::refusal), for items that are to be admitted together.
+    #[must_use]
+    pub fn group_refusal(&self, group: Group, terms: impl Into<Terms>) -> Option<Error> {
+        self.shared.lock().refusal(sync::now(), group, terms.into(), Standing::Newcomer)
     }
 
     /// When a caller that was refused, or is late, is to come back: when the next batch makes room, as far as it is learned.

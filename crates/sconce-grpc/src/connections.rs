@@ -12,6 +12,8 @@ use crate::request_bytes::{RequestBytes, Unread};
 
 /// Part of all connections that is replaced at a time, so that a flood does not look through all of them for each newcomer.
 const REPLACED_PART: usize = 64;
+/// Time that a new connection has for its first call before it is the first to be replaced: a few round trips.
+const TIME_TO_CALL: Duration = Duration::from_millis(250);
 /// Time for a replaced connection to close; it has nothing to wait for.
 const MAX_REPLACING_TIME: Duration = Duration::from_secs(1);
 /// Time for a peer that was told to leave.
@@ -82,9 +84,20 @@ impl Standing {
 }
 
 /// The places, in `standings`, of the connections to replace: at most `max`, and none that computes.
-fn to_replace(standings: &[Standing], max: usize) -> Vec<usize> {
-    let mut candidates: Vec<_> =
-        standings.iter().zip(0..).filter(|(standing, _)| **standing != Standing::Busy).collect();
+fn to_replace(now: Instant, standings: &[Standing], max: usize) -> Vec<usize> {
+    // A good client that has just connected has not called yet either.
+    let had_time = |since: Instant| now.saturating_duration_since(since) >= TIME_TO_CALL;
+    let rank = |standing: Standing| match standing {
+        Standing::Silent { since } | Standing::Uncalled { since } if had_time(since) => (0, standing),
+        Standing::Silent { .. } | Standing::Uncalled { .. } => (1, standing),
+        Standing::Idle { .. } | Standing::Busy => (2, standing),
+    };
+    let mut candidates: Vec<_> = standings
+        .iter()
+        .zip(0..)
+        .filter(|(standing, _)| **standing != Standing::Busy)
+        .map(|(standing, at)| (rank(*standing), at))
+        .collect();
     let max = max.min(candidates.len());
     if max > 0 && max < candidates.len() {
         candidates.select_nth_unstable(max - 1);
@@ -125,7 +138,7 @@ impl Connections {
         let present = self.lock();
         let present: Vec<_> = present.by_number.values().collect();
         let standings: Vec<_> = present.iter().map(|connection| connection.standing()).collect();
-        let replaced = to_replace(&standings, (standings.len() / REPLACED_PART).max(1));
+        let replaced = to_replace(Instant::now(), &standings, (standings.len() / REPLACED_PART).max(1));
         for &at in &replaced {
             present[at].replaced.notify_one();
         }
@@ -256,7 +269,7 @@ mod tests {
             Standing::Idle { since: at(0) },
         ];
         let replaced = |max| {
-            let mut replaced = to_replace(&standings, max);
+            let mut replaced = to_replace(at(60), &standings, max);
             replaced.sort_unstable();
             replaced
         };
@@ -266,6 +279,18 @@ mod tests {
         assert_eq!(replaced(3), [2, 3, 4]);
         assert_eq!(replaced(4), [2, 3, 4, 5]);
         assert_eq!(replaced(9), [0, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_connection_that_has_just_come_has_time_for_its_first_call() {
+        let start = Instant::now();
+        let standings = [
+            Standing::Silent { since: start + TIME_TO_CALL },
+            Standing::Uncalled { since: start },
+            Standing::Idle { since: start },
+        ];
+        assert_eq!(to_replace(start + TIME_TO_CALL, &standings, 1), [1]);
+        assert_eq!(to_replace(start + TIME_TO_CALL / 2, &standings, 1), [0], "all are new");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sconce_batch::{Error as QueueError, Ticket};
+use sconce_batch::{Error as QueueError, Group, Ticket};
 use sconce_cache::{Claim, Leader, Source, Turn};
 use sconce_models::{Input, Prepared, Truncation};
 use tokio::task::JoinSet;
@@ -192,6 +192,13 @@ impl Items<'_> {
     /// Puts all items into the queue, or none.
     async fn admit(self, items: Vec<(usize, Input)>) -> Result<Vec<Admitted>, InferManyError> {
         let Inner { queue, batching, .. } = &*self.model.inner;
+        if self.terms.when_full == WhenFull::Refuse {
+            // Preparing costs more than refusing, and takes time from other requests: refused first what has no room anyhow.
+            let least = Group { items: items.len(), weight: items.len(), heaviest: 1 };
+            if let Some(error) = queue.group_refusal(least, self.terms.of_queue()) {
+                return Err(InferManyError::of_all(error.into()));
+            }
+        }
         let ready = self.prepare(items).await?;
         let max = batching.max_batch_weight;
         if let Some(Ready { index, prepared, .. }) = ready.iter().find(|it| it.prepared.features.weight() > max) {
