@@ -32,7 +32,7 @@ impl Cores {
             let list: Vec<_> = callers.iter().map(ToString::to_string).collect();
             let mut taskset = Command::new("taskset");
             taskset.args(["--all-tasks", "--cpu-list", "--pid", &list.join(",")]).arg(std::process::id().to_string());
-            let done = taskset.stdout(Stdio::null()).status().map_err(no_taskset)?;
+            let done = taskset.stdout(Stdio::null()).status().map_err(|error| no_taskset(&error))?;
             if !done.success() {
                 return Err(format!("{taskset:?} failed: {done}").into());
             }
@@ -60,7 +60,13 @@ impl Cores {
     /// Starts this program on the server's core to compute.
     pub(crate) fn busy_process(&self) -> Result<BusyProcess, Error> {
         let mut command = self.command(&std::env::current_exe()?);
-        Ok(BusyProcess(command.args(["--role", "busy-process"]).stdin(Stdio::piped()).spawn().map_err(no_taskset)?))
+        Ok(BusyProcess(
+            command
+                .args(["--role", "busy-process"])
+                .stdin(Stdio::piped())
+                .spawn()
+                .map_err(|error| no_taskset(&error))?,
+        ))
     }
 }
 
@@ -82,17 +88,17 @@ impl Drop for BusyProcess {
     }
 }
 
-fn no_taskset(error: std::io::Error) -> Error {
+fn no_taskset(error: &std::io::Error) -> Error {
     format!("cannot run taskset, which Debian has in util-linux: {error}").into()
 }
 
 /// `Cpus_allowed_list` in `/proc/self/status`, for instance `0-3,6`.
 fn allowed() -> Result<Vec<usize>, Error> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let list = list.ok_or("/proc/self/status has no Cpus_allowed_list")?.trim();
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let allowed = line.ok_or("/proc/self/status has no Cpus_allowed_list")?.trim();
     let mut cores = Vec::new();
-    for part in list.split(',') {
+    for part in allowed.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         cores.extend(first.parse::<usize>()?..=last.parse()?);
     }

@@ -148,7 +148,6 @@ mod tests {
     use super::*;
 
     /// Each error with as much in it as a client could send.
-    #[expect(clippy::enum_glob_use, reason = "all of them are named here")]
     fn of_large_requests() -> Vec<RequestError> {
         use RequestError::*;
         let text = || "é".repeat(1 << 16);

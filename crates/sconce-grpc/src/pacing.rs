@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Option<Duration> = Some(Duration::from_secs(60));
+    const LONG: Option<Duration> = Some(Duration::from_mins(1));
 
     fn ms(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)

@@ -420,14 +420,14 @@ mod tests {
     fn what_is_held_never_passes_the_bound_and_is_given_back() {
         let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
         let first = all.begin(0, now);
-        first.receive(&[0; 60 * KIB], now).unwrap();
+        first.receive(&vec![0; 60 * KIB], now).unwrap();
         assert_eq!(all.held(), 68 * KIB);
         let second = all.begin(KIB, now);
         assert_eq!(all.held(), 77 * KIB);
         first.came_whole();
-        assert!(matches!(second.receive(&[0; 40 * KIB], now), Err(RequestError::TooManyBytesInFlight { .. })));
-        assert!(second.receive(&[0; 20 * KIB], now).is_ok());
-        assert!(matches!(second.receive(&[0; 90 * KIB], now), Err(RequestError::LargerThanAllInFlight { .. })));
+        assert!(matches!(second.receive(&vec![0; 40 * KIB], now), Err(RequestError::TooManyBytesInFlight { .. })));
+        assert!(second.receive(&vec![0; 20 * KIB], now).is_ok());
+        assert!(matches!(second.receive(&vec![0; 90 * KIB], now), Err(RequestError::LargerThanAllInFlight { .. })));
         drop(first);
         assert_eq!(all.held(), 29 * KIB);
         drop(second);
@@ -438,12 +438,12 @@ mod tests {
     fn a_stalled_request_gives_way_to_a_new_one_and_is_woken() {
         let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
         let stalled = all.begin(0, now);
-        stalled.receive(&[0; 80 * KIB], now).unwrap();
+        stalled.receive(&vec![0; 80 * KIB], now).unwrap();
         let woken = Arc::new(Woken::default());
         stalled.wait(&Arc::clone(&woken).into());
         let later = now + STALLED;
         let new = all.begin(0, later);
-        new.receive(&[0; 20 * KIB], later).unwrap();
+        new.receive(&vec![0; 20 * KIB], later).unwrap();
         assert_eq!((woken.0.load(Ordering::Relaxed), all.held()), (1, 28 * KIB));
         assert!(matches!(stalled.check(), Err(RequestError::TooManyBytesInFlight { .. })));
         assert!(stalled.receive(&[0], later).is_err());
@@ -463,7 +463,7 @@ mod tests {
         let later = now + STALLED;
         read.sent(KIB, later);
         let request = all.begin(0, later);
-        request.receive(&[0; 20 * KIB], later).expect("the one that nobody reads gives way");
+        request.receive(&vec![0; 20 * KIB], later).expect("the one that nobody reads gives way");
         let waker = Arc::new(Woken::default()).into();
         let ends = |unread: &Unread| {
             std::pin::pin!(unread.gives_way()).poll(&mut std::task::Context::from_waker(&waker)).is_ready()
@@ -479,7 +479,7 @@ mod tests {
     fn a_request_that_came_whole_never_gives_way() {
         let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
         let whole = all.begin(0, now);
-        whole.receive(&[0; 90 * KIB], now).unwrap();
+        whole.receive(&vec![0; 90 * KIB], now).unwrap();
         whole.wait(std::task::Waker::noop());
         whole.came_whole();
         let new = all.begin(0, now + SECOND);

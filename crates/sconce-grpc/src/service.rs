@@ -57,12 +57,11 @@ impl Service {
 
         let Parameters { priority, truncation, cache, .. } = parameters;
         let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
-        let answers = match refusal {
-            Some(source) => Err(RequestError::Refused { source }),
-            None => {
-                let group = RequestGroup { inputs: items.inputs, timeout, priority, truncation, cache };
-                model.try_infer_many(group).await.map_err(RequestError::from)
-            }
+        let answers = if let Some(source) = refusal {
+            Err(RequestError::Refused { source })
+        } else {
+            let group = RequestGroup { inputs: items.inputs, timeout, priority, truncation, cache };
+            model.try_infer_many(group).await.map_err(RequestError::from)
         };
         let answers = match answers {
             Ok(answers) => answers,

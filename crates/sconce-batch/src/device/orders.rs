@@ -38,6 +38,8 @@ impl Lane for Counting {
         lock(&self.0).ran += 1;
     }
 
+    fn stop_lingering(&self) {}
+
     fn end(self: Box<Self>) {}
 }
 

@@ -43,7 +43,7 @@ async fn claim<'a>(cache: &'a Cache<Trouble, Patience>, wanted: &[Key]) -> Claim
     cache.claim_many(Patience(1), &wanted).await
 }
 
-fn leads<'a>(claim: Claim<'a, Trouble, Patience>) -> Leader<'a, Trouble, Patience> {
+fn leads(claim: Claim<'_, Trouble, Patience>) -> Leader<'_, Trouble, Patience> {
     match claim {
         Claim::Leads(leader) => leader,
         Claim::Known(answer) => panic!("it is known: {answer:?}"),
@@ -51,7 +51,7 @@ fn leads<'a>(claim: Claim<'a, Trouble, Patience>) -> Leader<'a, Trouble, Patienc
     }
 }
 
-fn waits<'a>(claim: Claim<'a, Trouble, Patience>) -> Follower<'a, Trouble, Patience> {
+fn waits(claim: Claim<'_, Trouble, Patience>) -> Follower<'_, Trouble, Patience> {
     match claim {
         Claim::Waits(follower) => follower,
         Claim::Known(answer) => panic!("it is known: {answer:?}"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sconce_grpc::Limits;
 
 /// What peers can take from a server.
+#[expect(clippy::struct_field_names, reason = "limits start with max_, and fields name the flags")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits of clients")]
 pub(crate) struct LimitsArgs {

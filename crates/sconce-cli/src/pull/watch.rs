@@ -97,7 +97,7 @@ impl<T> Progress for Reporter<T> {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[test]
     fn bytes_that_were_there_are_told_from_those_that_came() {

@@ -27,8 +27,9 @@ fn serve_after(lines: &str, args: &[&str]) -> Command {
 fn silent(address: SocketAddr, connections: usize) -> Vec<TcpStream> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Some(limit.maximum.unwrap_or(8192).min(8192));
-    setrlimit(Resource::Nofile, Rlimit { current: limit.current.max(wanted), maximum: limit.maximum }).unwrap();
-    (0..connections).map(|_| TcpStream::connect(address).unwrap()).collect()
+    setrlimit(Resource::Nofile, Rlimit { current: limit.current.max(wanted), maximum: limit.maximum })
+        .expect("no more than the hard limit");
+    (0..connections).map(|_| TcpStream::connect(address).expect("the server listens")).collect()
 }
 
 /// The shortest time in which a new client is connected and answered.

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{PingPong, SendStream};
 use prost::Message as _;
