@@ -87,11 +87,11 @@ struct Args {
     #[arg(long, default_value = "1", value_name = "SECONDS")]
     warm_up: f64,
 
-    /// What this process is to be until standard input ends, if not the one that measures
+    /// The role of this process until standard input ends, if it is not the one that measures
     #[arg(long, hide = true, value_enum, value_name = "ROLE")]
     role: Option<Role>,
 
-    /// What cargo bench passes
+    /// The flag that cargo bench passes
     #[arg(long, hide = true)]
     bench: bool,
 }

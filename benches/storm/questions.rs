@@ -34,7 +34,7 @@ impl Question {
         Ok(questions)
     }
 
-    /// Whether this is the answer.
+    /// True if this is the answer.
     pub(crate) fn is_answered_by(&self, answer: &ModelInferResponse) -> bool {
         answer.id == self.answer.id && answer.raw_output_contents == self.answer.raw_output_contents
     }

@@ -51,7 +51,7 @@ impl Turn {
         self.serving().as_secs_f64() * 1e6
     }
 
-    /// Of a refusal, if an answer costs what it did while the capacity was measured.
+    /// Processor time per refusal, if an answer costs what it did while the capacity was measured.
     fn refusal_us(&self, capacity: &Self) -> f64 {
         let an_answer = capacity.serving_us() / capacity.answered() as f64;
         (self.serving_us() - an_answer * self.answered() as f64) / self.tally.refused() as f64
@@ -75,7 +75,7 @@ struct Row<'a> {
     build: &'static str,
     load: String,
     turns: Vec<&'a Turn>,
-    /// Of the same rounds.
+    /// The capacity in the same rounds.
     capacities: Vec<&'a Turn>,
 }
 
@@ -199,7 +199,7 @@ fn print_refusals(row: &Row<'_>) {
     );
 }
 
-/// What is learned is as it was after the last round.
+/// The learned cost is the one after the last round.
 fn print_server(row: &Row<'_>) {
     let refusal_us =
         if row.is_capacity() { "–".to_owned() } else { format!("{:.0}", row.beside_capacity(Turn::refusal_us)) };

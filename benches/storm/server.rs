@@ -12,7 +12,7 @@ use sconce_benches::wire::process::{self, ServerProcess, Usage};
 use sconce_benches::{Error, wire, zoo};
 use serde::{Deserialize, Serialize};
 
-/// What is served, as arguments that both processes read.
+/// The model to serve, as arguments that both processes read.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Served {
     /// The model: `first-ten`, whose cost can be chosen, or a model that takes texts, by its name in models/zoo or its directory
@@ -35,14 +35,14 @@ pub(crate) struct Server {
     process: ServerProcess,
 }
 
-/// What a server has done.
+/// Figures of a server at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observed {
     pub(crate) used: Usage,
     pub(crate) figures: Figures,
 }
 
-/// What the model's queue has done, and what it has learned.
+/// Statistics of the queue of the model, and its learned cost.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) admitted: u64,
@@ -125,7 +125,7 @@ impl Figures {
 impl Sub for Observed {
     type Output = Self;
 
-    /// What it did since `before`; what it has learned is as it is now.
+    /// The difference from `before`; the learned cost is the one of now.
     fn sub(self, before: Self) -> Self {
         let (now, then) = (self.figures, before.figures);
         let figures = Figures {

@@ -64,7 +64,7 @@ pub fn answer(request: ModelInferRequest) -> Option<ModelInferResponse> {
     })
 }
 
-/// Whether `response` answers the request of `class`.
+/// True if `response` answers the request of `class`.
 #[must_use]
 pub fn is_right(response: &ModelInferResponse, class: usize) -> bool {
     let [raw_scores, raw_label] = response.raw_output_contents.as_slice() else { return false };

@@ -23,9 +23,9 @@ const INPUT: &str = "image";
 /// none: the model then costs next to nothing.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Cost {
-    /// Of each batch.
+    /// Processor time of each batch.
     pub batch: Duration,
-    /// Of each item.
+    /// Processor time of each item.
     pub item: Duration,
 }
 

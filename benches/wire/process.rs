@@ -27,7 +27,7 @@ pub struct Usage {
     pub user: Duration,
     /// In the system on its behalf.
     pub system: Duration,
-    /// Of that, both together, what the threads took that run batches.
+    /// The part of both that the threads took that run batches.
     pub devices: Duration,
     /// Voluntary context switches.
     pub sleeps: u64,
@@ -64,7 +64,7 @@ impl ServerProcess {
         self.pipes.exchange("\n")
     }
 
-    /// What it has used; times come in ticks of 10 ms.
+    /// Processor time used so far; it comes in ticks of 10 ms.
     ///
     /// # Errors
     /// If the process has ended.
