@@ -11,14 +11,14 @@ use sconce::cache::{CrossPrecision, MemoryConfig};
 use sconce::{
     AnswerCache, Array, ArrayData, DeviceError, DeviceName, Input, ModelSource, Precision, Runtime, Truncation,
 };
-use sconce_models::{Features, LoadOptions, LoadedModel, Registry};
+use sconce_models::{Backend as _, CudaBackend, Device, Features, LoadOptions, LoadedModel, Registry, cpu};
 use sconce_tests::path_or_skip;
 
-const GPU: DeviceName = DeviceName::Cuda { ordinal: 0 };
+const GPU: DeviceName = DeviceName::cuda(0);
 
 /// The first CUDA device; says so where there is none.
-fn gpu_or_skip() -> Option<sconce_models::Device> {
-    match GPU.open() {
+fn gpu_or_skip() -> Option<Arc<dyn Device>> {
+    match CudaBackend.open(0) {
         Ok(device) => Some(device),
         Err(error @ (DeviceError::NoDriver { .. } | DeviceError::NoDevice))
             if std::env::var_os("SCONCE_EXPECT_GPU").is_none() =>
@@ -34,16 +34,16 @@ fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo").join(model)
 }
 
-fn load(directory: &Path, device: sconce_models::Device) -> LoadedModel {
+fn load(directory: &Path, device: Arc<dyn Device>) -> LoadedModel {
     let options = LoadOptions { device, ..LoadOptions::default() };
     Registry::default().load(directory, &options).expect("the model loads")
 }
 
 /// Runs the same batch on both devices; how far rows are apart, relative to the largest number in them (or to 1).
-fn worst_gap(directory: &Path, inputs: Vec<Input>, gpu: sconce_models::Device) -> f32 {
-    let mut cpu = load(directory, sconce_models::Device::Cpu);
+fn worst_gap(directory: &Path, inputs: Vec<Input>, gpu: Arc<dyn Device>) -> f32 {
+    let mut cpu = load(directory, cpu(Arc::default()));
     let mut gpu = load(directory, gpu);
-    assert_eq!((cpu.signature.device, gpu.signature.device), (DeviceName::Cpu, GPU));
+    assert_eq!((cpu.signature.device, gpu.signature.device), (DeviceName::CPU, GPU));
     let prepare = |input| cpu.processor.prepare(input, Truncation::Truncate).expect("a good input").features;
     let batch: Vec<Features> = inputs.into_iter().map(prepare).collect();
     let expected = cpu.network.forward(&batch).expect("the CPU computes it");
@@ -118,10 +118,10 @@ async fn a_runtime_answers_from_the_gpu_and_says_so() {
     let on_gpu = ModelSource::new(zoo("tiny-bert-sentiment")).name("gpu").device(GPU);
     let runtime = Runtime::builder()
         .model(on_gpu)
-        .model(ModelSource::new(zoo("tiny-bert-sentiment")).device(DeviceName::Cpu))
+        .model(ModelSource::new(zoo("tiny-bert-sentiment")).device(DeviceName::CPU))
         .build()
         .expect("both load");
-    for (name, device) in [("gpu", GPU), ("tiny-bert-sentiment", DeviceName::Cpu)] {
+    for (name, device) in [("gpu", GPU), ("tiny-bert-sentiment", DeviceName::CPU)] {
         let answer = runtime.model(name).expect("it is there").infer("What a wonderful day!").await.expect("an answer");
         assert_eq!(answer.output.classification().expect("a classifier").label(), "positive");
         assert_eq!(answer.device, device);
@@ -150,7 +150,7 @@ fn a_device_beyond_those_there_are_is_refused_with_their_number() {
     if gpu_or_skip().is_none() {
         return;
     }
-    let error = DeviceName::Cuda { ordinal: 99 }.open().expect_err("nobody has that many");
+    let error = CudaBackend.open(99).expect_err("nobody has that many");
     let DeviceError::UnknownOrdinal { ordinal: 99, count } = error else { panic!("{error}") };
     assert!(count > 0);
 }

@@ -4,19 +4,20 @@
 //! A process of its own, and one test, because a device is lost to the whole process.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sconce::{DeviceError, DeviceName, Truncation};
+use sconce::{DeviceError, Truncation};
 use sconce_cudasim_control::Control;
-use sconce_models::{Device, Features, ForwardError, LoadError, LoadOptions, LoadedModel, Registry};
-
-const GPU: DeviceName = DeviceName::Cuda { ordinal: 0 };
+use sconce_models::{
+    Backend as _, CudaBackend, Device, Features, ForwardError, LoadError, LoadOptions, LoadedModel, Registry,
+};
 
 fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo").join(model)
 }
 
-fn load(device: &Device) -> Result<LoadedModel, LoadError> {
-    let device = device.clone();
+fn load(device: &Arc<dyn Device>) -> Result<LoadedModel, LoadError> {
+    let device = Arc::clone(device);
     Registry::default().load(&zoo("digits-cnn"), &LoadOptions { device, ..LoadOptions::default() })
 }
 
@@ -27,7 +28,7 @@ fn a_gpu_without_memory_works_on_and_a_lost_one_is_told_as_such() {
         eprintln!("SKIPPED: failures of a GPU need the simulator");
         return;
     };
-    let device = GPU.open().expect("the simulator has a device");
+    let device = CudaBackend.open(0).expect("the simulator has a device");
     control.fail_allocation(1);
     let error = load(&device).expect_err("its weights have no room");
     assert!(matches!(error, LoadError::OutOfMemory { .. }), "{error}");
@@ -53,7 +54,7 @@ fn a_gpu_without_memory_works_on_and_a_lost_one_is_told_as_such() {
     }
     let error = load(&device).expect_err("there is no device to load it on");
     assert!(matches!(error, LoadError::DeviceLost { .. } | LoadError::Device(_)), "{error}");
-    let error = GPU.open().expect_err("nor can it be opened");
+    let error = CudaBackend.open(0).expect_err("nor can it be opened");
     assert!(matches!(error, DeviceError::Driver { .. } | DeviceError::NoDevice), "{error}");
     // Nor does giving it up panic.
     drop(network);

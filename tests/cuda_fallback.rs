@@ -8,7 +8,7 @@ use sconce::{Array, ArrayData, DeviceName, DeviceState, Input, Model, ModelSourc
 use sconce_cudasim_control::Control;
 
 const MODEL: &str = "digits-cnn";
-const GPU: DeviceName = DeviceName::Cuda { ordinal: 0 };
+const GPU: DeviceName = DeviceName::cuda(0);
 
 fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo").join(model)
@@ -40,7 +40,7 @@ async fn injected_failures_of_the_gpu_end_in_answers() {
         return;
     };
     let expected = {
-        let source = ModelSource::new(zoo(MODEL)).device(DeviceName::Cpu);
+        let source = ModelSource::new(zoo(MODEL)).device(DeviceName::CPU);
         let runtime = Runtime::builder().model(source).build().expect("it loads");
         ask(runtime.model(MODEL).expect("it is there")).await
     };
@@ -62,6 +62,6 @@ async fn injected_failures_of_the_gpu_end_in_answers() {
     assert_eq!(model.devices()[0].state, DeviceState::Lost);
     // Counted when a batch is over, so not before the next one runs.
     assert_eq!(model.stats().out_of_memory, 1);
-    assert!(ask(model).await.iter().all(|(_, device)| *device == DeviceName::Cpu));
+    assert!(ask(model).await.iter().all(|(_, device)| *device == DeviceName::CPU));
     runtime.shutdown().await;
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce::{Input, Model, ModelSource, Precision, Registry, Runtime, Truncation};
-use sconce_models::{Features, LoadOptions, Team};
+use sconce_models::{Features, LoadOptions, Team, cpu};
 use sconce_tests::{Candidates, average_precision, path_or_skip, read_candidates, read_sentence_pairs, spearman};
 
 /// What PyTorch in f32 gives on the development part of the STS benchmark.
@@ -93,7 +93,7 @@ fn minilm_batched_equals_alone_to_the_bit_in_every_precision_on_any_number_of_th
     for (precision, ..) in PRECISIONS {
         let load = |threads| {
             let team = Arc::new(Team::new(NonZeroUsize::new(threads).expect("not zero")).expect("few threads"));
-            let options = LoadOptions { precision: Some(precision), team, ..LoadOptions::default() };
+            let options = LoadOptions { precision: Some(precision), device: cpu(team) };
             Registry::default().load(&directory, &options).expect("MiniLM loads")
         };
         let mut model = load(1);

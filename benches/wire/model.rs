@@ -9,9 +9,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use sconce::{Runtime, RuntimeBuilder};
 use sconce_models::{
-    Array, ArrayData, Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
-    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry,
-    Signature, Target, Task, Truncation,
+    Array, ArrayData, Blueprint, Classification, Family, Features, ForwardError, Halves, Input, InputError, InputKind,
+    InputSpec, LoadError, ModelDirectory, Network, Output, Prepared, Processor, Registry, Target, Task, Truncation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -44,29 +43,23 @@ pub fn builder(directory: &Path, cost: Cost) -> Result<RuntimeBuilder, std::io::
     let config = Config { model_type: MODEL.to_owned(), cost };
     std::fs::write(directory.join("config.json"), serde_json::to_vec(&config)?)?;
     let mut registry = Registry::default();
-    let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32];
-    let demand: fn(&_, _) -> _ =
-        |_, _| Ok(Demand { weight_bytes: 0, flops_per_weight: 10.0, bytes_per_weight: 256, unit: "item" });
-    registry.register(Family { model_type: MODEL, summary: "ten pixels", precisions, demand, load });
+    let read = |directory: &ModelDirectory| -> Result<Box<dyn Blueprint>, LoadError> {
+        Ok(Box::new(directory.config::<Config>()?))
+    };
+    registry.register(Family { model_type: MODEL, summary: "ten pixels", read });
     Ok(Runtime::builder().registry(registry).named_model(MODEL, directory))
 }
 
-fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-    let labels: Arc<[String]> = (0..CLASSES).map(|class| class.to_string()).collect();
-    let Config { cost, .. } = directory.config()?;
-    Ok(LoadedModel {
-        signature: Signature {
-            model_type: MODEL.to_owned(),
+impl Blueprint for Config {
+    fn load(&self, _: &ModelDirectory, _: &Target) -> Result<Halves, LoadError> {
+        let labels: Arc<[String]> = (0..CLASSES).map(|class| class.to_string()).collect();
+        Ok(Halves {
             input: InputSpec { name: INPUT, kind: InputKind::Image { shape: [1, 8, 8] } },
             task: Task::Classification { labels: Arc::clone(&labels) },
-            precision: target.precision,
-            device: DeviceName::of(&target.device),
-            parameters: 0,
-        },
-        processor: Arc::new(FirstTen { labels }),
-        network: Box::new(FirstTenNetwork { cost }),
-        settings: directory.settings(&[])?,
-    })
+            processor: Arc::new(FirstTen { labels }),
+            network: Box::new(FirstTenNetwork { cost: self.cost }),
+        })
+    }
 }
 
 struct FirstTen {

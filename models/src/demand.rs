@@ -23,6 +23,11 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// A guess for a model of which nothing but the size of its weights is known: each is f32 and used once for an item.
+    pub(crate) fn of_weights(bytes: u64) -> Self {
+        Self { weight_bytes: bytes, flops_per_weight: 2.0 * (bytes / 4) as f64, bytes_per_weight: 4096, unit: "item" }
+    }
+
     /// Bytes that a device needs for a batch of that weight, the weights included.
     #[must_use]
     pub fn bytes(&self, weight: usize) -> u64 {

@@ -1,6 +1,6 @@
 //! A linear layer over rows: of candle's tensors, or packed for the CPU.
 
-use candle_core::{Error, Result, Tensor};
+use candle_core::{Result, Tensor};
 use sconce_kernels::KernelError;
 use sconce_kernels::linear::{Linear, WeightFormat};
 
@@ -27,29 +27,8 @@ impl Dense {
         Ok(Self { weight, bias })
     }
 
-    /// One layer that gives the outputs of several side by side.
-    pub(crate) fn fused(layers: &[Self]) -> Result<Self> {
-        let weights: Vec<&Tensor> = layers.iter().map(|layer| &layer.weight).collect();
-        let biases: Vec<&Tensor> = layers.iter().map(|layer| &layer.bias).collect();
-        Ok(Self { weight: Tensor::cat(&weights, 0)?, bias: Tensor::cat(&biases, 0)? })
-    }
-
-    /// The layer whose output is that of this one times `factor`.
-    pub(crate) fn scaled(&self, factor: f64) -> Result<Self> {
-        Ok(Self { weight: (&self.weight * factor)?, bias: (&self.bias * factor)? })
-    }
-
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.product(x)?.broadcast_add(&self.bias)
-    }
-
-    /// Without the bias, for a kernel that adds it.
-    pub(crate) fn product(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight.t()?)
-    }
-
-    pub(crate) fn bias(&self) -> &Tensor {
-        &self.bias
+        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
     }
 }
 
@@ -70,5 +49,5 @@ pub(crate) fn fits<T>(
     weights: &Weights,
     part: std::result::Result<T, KernelError>,
 ) -> std::result::Result<T, LoadError> {
-    part.map_err(|error| weights.error(Error::wrap(error)))
+    part.map_err(|error| weights.kernel_error(error))
 }

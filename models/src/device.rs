@@ -1,39 +1,23 @@
-//! Where a network runs: the names of devices, and opening one.
+//! The names of devices.
 
 use std::fmt;
 use std::str::FromStr;
 
-use candle_core::{Device, DeviceLocation};
-use sconce_kernels::Isa;
-use sconce_kernels::device::{CudaDevice, DeviceError, cuda_device, open_cuda};
-
-/// A device by name. The default is the CPU.
+/// A device by name: its kind and its number. The default is the CPU.
 ///
 /// Other spellings are read too, each of which means one device alone: `CPU`, `cpu:0`, `cuda1`.
 ///
 /// ```
 /// use sconce_models::DeviceName;
 ///
-/// assert_eq!("cuda:1".parse(), Ok(DeviceName::Cuda { ordinal: 1 }));
-/// assert_eq!(DeviceName::Cuda { ordinal: 1 }.to_string(), "cuda:1");
+/// assert_eq!("cuda:1".parse(), Ok(DeviceName::cuda(1)));
+/// assert_eq!(DeviceName::cuda(1).to_string(), "cuda:1");
 /// assert!("gpu".parse::<DeviceName>().is_err(), "there may be several");
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum DeviceName {
-    /// `cpu`: the kernels of Sconce.
-    #[default]
-    Cpu,
-    /// `cuda:N`: a GPU of NVIDIA's.
-    Cuda {
-        /// Its number, as `nvidia-smi` counts within `CUDA_VISIBLE_DEVICES`.
-        ordinal: usize,
-    },
-    /// `metal:N`: a GPU of Apple's, which whoever loads a model has opened; none is opened by this name.
-    Metal {
-        /// Its number.
-        ordinal: usize,
-    },
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceName {
+    kind: &'static str,
+    ordinal: usize,
 }
 
 /// A name that no device can have.
@@ -64,48 +48,45 @@ fn ordinal(digits: &str) -> Option<usize> {
 }
 
 impl DeviceName {
-    /// The name of a device that is open.
+    /// `cpu`: the processor's cores.
+    pub const CPU: Self = Self { kind: "cpu", ordinal: 0 };
+
+    /// `cuda:N`: an NVIDIA GPU, by its number as `nvidia-smi` counts within `CUDA_VISIBLE_DEVICES`.
     #[must_use]
-    pub fn of(device: &Device) -> Self {
-        match device.location() {
-            DeviceLocation::Cpu => Self::Cpu,
-            DeviceLocation::Cuda { gpu_id } => Self::Cuda { ordinal: gpu_id },
-            DeviceLocation::Metal { gpu_id } => Self::Metal { ordinal: gpu_id },
-        }
+    pub const fn cuda(ordinal: usize) -> Self {
+        Self::new("cuda", ordinal)
     }
 
-    /// Opens the device; a GPU that is open already is not opened again.
-    ///
-    /// # Errors
-    /// [`DeviceError`] says why there is no such device, or why it cannot be used.
-    pub fn open(self) -> Result<Device, DeviceError> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda { ordinal } => open_cuda(ordinal),
-            Self::Metal { .. } => Err(DeviceError::NotBuilt),
-        }
+    /// A device of the [`Backend`](crate::Backend) of that kind, by its number.
+    #[must_use]
+    pub const fn new(kind: &'static str, ordinal: usize) -> Self {
+        Self { kind, ordinal }
     }
 
-    /// Devices of one class give the same bits for the same input; with other instructions sums are rounded otherwise.
+    /// The kind: `cpu`, `cuda`, or that of a backend of one's own.
     #[must_use]
-    pub fn class(self) -> String {
-        match self {
-            Self::Cpu => format!("cpu {}", Isa::best().name()),
-            Self::Cuda { ordinal } => match cuda_device(ordinal) {
-                Ok(CudaDevice { name, compute_capability, .. }) => format!("cuda {compute_capability} {name}"),
-                Err(_) => self.to_string(),
-            },
-            Self::Metal { .. } => self.to_string(),
-        }
+    pub fn kind(self) -> &'static str {
+        self.kind
+    }
+
+    /// The number among devices of its kind, from 0.
+    #[must_use]
+    pub fn ordinal(self) -> usize {
+        self.ordinal
+    }
+}
+
+impl Default for DeviceName {
+    fn default() -> Self {
+        Self::CPU
     }
 }
 
 impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda { ordinal } => write!(f, "cuda:{ordinal}"),
-            Self::Metal { ordinal } => write!(f, "metal:{ordinal}"),
+        match *self {
+            Self::CPU => f.write_str("cpu"),
+            Self { kind, ordinal } => write!(f, "{kind}:{ordinal}"),
         }
     }
 }
@@ -117,8 +98,8 @@ impl FromStr for DeviceName {
         let plain = name.to_ascii_lowercase();
         let cuda = plain.strip_prefix("cuda").map(|rest| rest.strip_prefix(':').unwrap_or(rest));
         match (plain.as_str(), cuda.and_then(ordinal)) {
-            ("cpu" | "cpu:0", _) => Ok(Self::Cpu),
-            (_, Some(ordinal)) => Ok(Self::Cuda { ordinal }),
+            ("cpu" | "cpu:0", _) => Ok(Self::CPU),
+            (_, Some(ordinal)) => Ok(Self::cuda(ordinal)),
             _ => Err(UnknownDevice { name: name.to_owned() }),
         }
     }
@@ -155,23 +136,10 @@ mod tests {
     #[test]
     fn another_spelling_that_can_mean_one_device_alone_is_that_device() {
         for name in ["CPU", "Cpu", "cpu:0"] {
-            assert_eq!(name.parse(), Ok(DeviceName::Cpu), "{name}");
+            assert_eq!(name.parse(), Ok(DeviceName::CPU), "{name}");
         }
         for name in ["cuda1", "CUDA:1", "Cuda1"] {
-            assert_eq!(name.parse(), Ok(DeviceName::Cuda { ordinal: 1 }), "{name}");
+            assert_eq!(name.parse(), Ok(DeviceName::cuda(1)), "{name}");
         }
-    }
-
-    #[test]
-    fn a_device_that_is_open_has_the_name_it_was_opened_by() {
-        assert_eq!(DeviceName::of(&DeviceName::default().open().unwrap()), DeviceName::Cpu);
-        if let Ok(device) = (DeviceName::Cuda { ordinal: 0 }).open() {
-            assert_eq!(DeviceName::of(&device), DeviceName::Cuda { ordinal: 0 });
-        }
-    }
-
-    #[test]
-    fn the_class_of_a_cpu_names_its_instructions() {
-        assert_eq!(DeviceName::Cpu.class(), format!("cpu {}", Isa::best().name()));
     }
 }

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use tensors::TensorDigits;
 
 use crate::{
-    Array, ArrayData, Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
-    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature,
-    Target, Task, Truncation, Weights, labels, sizes,
+    Array, ArrayData, Blueprint, Classification, Compute, Demand, Family, Features, ForwardError, Halves, Input,
+    InputError, InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor,
+    Target, Task, Truncation, Weights, config, labels,
 };
 
 /// The name clients use for an image.
@@ -27,38 +27,40 @@ pub const IMAGE_INPUT: &str = "image";
 pub(crate) const FAMILY: Family = Family {
     model_type: "digits-cnn",
     summary: "handwritten digits from 8×8 pixels",
-    precisions: |_| &[Precision::F32],
-    demand,
-    load,
+    read: |directory| Ok(Box::new(Digits::read(directory)?)),
 };
 
-fn demand(directory: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
-    let config: Config = directory.config()?;
-    config.check().map_err(|message| directory.invalid("config.json", message))?;
-    Ok(demand::demand(&config))
+struct Digits {
+    config: Config,
+    labels: Arc<[String]>,
 }
 
-fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-    let config: Config = directory.config()?;
-    let invalid = |message| directory.invalid("config.json", message);
-    config.check().map_err(invalid)?;
-    let labels = config.labels().map_err(invalid)?;
-    let settings = directory.settings(&[])?;
-    let weights = directory.weights(&target.device)?;
-    let shape = config.shape();
-    Ok(LoadedModel {
-        signature: Signature {
-            model_type: FAMILY.model_type.to_owned(),
+impl Digits {
+    fn read(directory: &ModelDirectory) -> Result<Self, LoadError> {
+        let config: Config = directory.config()?;
+        let invalid = |message| directory.invalid("config.json", message);
+        config.check().map_err(invalid)?;
+        let labels = config.labels().map_err(invalid)?;
+        Ok(Self { config, labels })
+    }
+}
+
+impl Blueprint for Digits {
+    fn demand(&self, _: Precision) -> Option<Demand> {
+        Some(demand::demand(&self.config))
+    }
+
+    fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
+        let Self { config, labels } = self;
+        let (weights, shape) = (directory.weights()?, config.shape());
+        let processor = DigitsProcessor { shape, rescale: config.rescale, labels: Arc::clone(labels) };
+        Ok(Halves {
             input: InputSpec { name: IMAGE_INPUT, kind: InputKind::Image { shape } },
-            task: Task::Classification { labels: Arc::clone(&labels) },
-            precision: target.precision,
-            device: DeviceName::of(&target.device),
-            parameters: weights.parameters(),
-        },
-        network: Box::new(DigitsNetwork::load(&config, &weights, target)?),
-        processor: Arc::new(DigitsProcessor { shape, rescale: config.rescale, labels }),
-        settings,
-    })
+            task: Task::Classification { labels: Arc::clone(labels) },
+            processor: Arc::new(processor),
+            network: Box::new(DigitsNetwork::load(config, &weights, target.device.compute()?)?),
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,7 +102,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        sizes::check(&[
+        config::sizes(&[
             ("channels[0]", self.channels[0]),
             ("channels[1]", self.channels[1]),
             ("kernel", self.kernel),
@@ -180,18 +182,17 @@ struct DigitsNetwork {
 }
 
 enum Engine {
-    /// The CPU.
+    /// Of our own kernels.
     Packed(Box<PackedDigits>),
-    /// Any other device.
+    /// Of candle's operations.
     Tensors(Box<TensorDigits>),
 }
 
 impl DigitsNetwork {
-    fn load(config: &Config, weights: &Weights, target: &Target) -> Result<Self, LoadError> {
-        let engine = if target.device.is_cpu() {
-            Engine::Packed(Box::new(PackedDigits::load(config, weights, &target.team)?))
-        } else {
-            Engine::Tensors(Box::new(TensorDigits::load(config, weights, &target.device)?))
+    fn load(config: &Config, weights: &Weights, compute: Compute) -> Result<Self, LoadError> {
+        let engine = match compute {
+            Compute::Kernels(team) => Engine::Packed(Box::new(PackedDigits::load(config, weights, &team)?)),
+            Compute::Tensors(device) => Engine::Tensors(Box::new(TensorDigits::load(config, weights, &device)?)),
         };
         Ok(Self { engine, size: config.shape().iter().product() })
     }
@@ -217,7 +218,7 @@ impl Network for DigitsNetwork {
         let images: Vec<&[f32]> =
             batch.iter().enumerate().map(|(item, features)| self.checked(item, features)).collect::<Result<_, _>>()?;
         match &mut self.engine {
-            Engine::Packed(engine) => engine.forward(&images).map_err(|error| candle_core::Error::wrap(error).into()),
+            Engine::Packed(engine) => Ok(engine.forward(&images)?),
             Engine::Tensors(engine) => Ok(engine.forward(&images)?),
         }
     }

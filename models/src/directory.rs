@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Device;
 use serde::de::DeserializeOwned;
 use tokenizers::Tokenizer;
 
 use crate::files::Record;
 use crate::{LoadError, ModelFiles, Settings, Weights};
+
+const WEIGHTS: &str = "model.safetensors";
 
 /// A directory with `config.json`, `model.safetensors`, and what else a family needs. It takes down which files it was asked for and
 /// what they held ([`files`](Self::files)).
@@ -75,15 +76,26 @@ impl ModelDirectory {
         Ok(value)
     }
 
-    /// `model.safetensors`, its header checked. Tensors come to `device` one by one as a family asks for them.
+    /// `model.safetensors`, its header checked.
     ///
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Weights`] if the file is cut short or is no safetensors file.
-    pub fn weights(&self, device: &Device) -> Result<Weights, LoadError> {
-        let file = "model.safetensors";
-        let bytes = self.read_unrecorded(file)?;
-        self.record.weights_were_read(file, &bytes);
-        Weights::new(self.path.join(file), bytes, device)
+    pub fn weights(&self) -> Result<Weights, LoadError> {
+        let bytes = self.read_unrecorded(WEIGHTS)?;
+        self.record.weights_were_read(WEIGHTS, &bytes);
+        let weights = Weights::new(self.path.join(WEIGHTS), bytes)?;
+        self.record.parameters_are(weights.parameters());
+        Ok(weights)
+    }
+
+    /// Weights in the files of weights that were read so far.
+    pub(crate) fn parameters(&self) -> usize {
+        self.record.parameters()
+    }
+
+    /// Bytes of the file of weights; 0 if there is none.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        std::fs::metadata(self.path.join(WEIGHTS)).map_or(0, |file| file.len())
     }
 
     /// `tokenizer.json`.

@@ -210,7 +210,7 @@ pub enum LoadError {
         /// The weights file.
         path: PathBuf,
         /// What does not fit.
-        source: candle_core::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -218,9 +218,9 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// The tensor library failed.
+    /// A kernel, or the tensor library, failed.
     #[error(transparent)]
-    Candle(candle_core::Error),
+    Failed(Box<dyn std::error::Error + Send + Sync>),
     /// The device has no memory for this batch; it works on, and may have room for a smaller one.
     #[error("the device is out of memory: {message}")]
     OutOfMemory {
@@ -256,7 +256,7 @@ impl From<KernelError> for ForwardError {
         match error {
             KernelError::OutOfDeviceMemory { .. } => Self::OutOfMemory { message: error.to_string() },
             KernelError::DeviceLost { .. } => Self::DeviceLost { message: error.to_string() },
-            _ => Self::Candle(candle_core::Error::wrap(error)),
+            _ => Self::Failed(Box::new(error)),
         }
     }
 }
@@ -266,18 +266,23 @@ impl From<candle_core::Error> for ForwardError {
         match device::failure(&error) {
             Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { message: message(&error) },
             Some(DeviceFailure::Lost) => Self::DeviceLost { message: message(&error) },
-            None => Self::Candle(error),
+            None => Self::Failed(Box::new(error)),
         }
     }
 }
 
 impl LoadError {
+    /// Of a file that is no file of weights.
+    pub(crate) fn weights(path: PathBuf, source: candle_core::Error) -> Self {
+        Self::Weights { path, source: Box::new(source) }
+    }
+
     /// Of an error while kernels take the weights of that file.
     pub(crate) fn of_kernels(path: PathBuf, error: KernelError) -> Self {
         match error {
             KernelError::OutOfDeviceMemory { .. } => Self::OutOfMemory { path, message: error.to_string() },
             KernelError::DeviceLost { .. } => Self::DeviceLost { path, message: error.to_string() },
-            _ => Self::Weights { path, source: candle_core::Error::wrap(error) },
+            _ => Self::Weights { path, source: Box::new(error) },
         }
     }
 
@@ -286,7 +291,7 @@ impl LoadError {
         match device::failure(&source) {
             Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { path, message: message(&source) },
             Some(DeviceFailure::Lost) => Self::DeviceLost { path, message: message(&source) },
-            None => Self::Weights { path, source },
+            None => Self::Weights { path, source: Box::new(source) },
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A BLAKE3 digest.
@@ -150,11 +151,23 @@ fn list(root: &Path, below: &Path, within: &mut Vec<PathBuf>, files: &mut Vec<Pa
 
 /// Takes down what a family is told of a directory while it loads a model.
 #[derive(Debug)]
-pub(crate) struct Record(Mutex<ModelFiles>);
+pub(crate) struct Record {
+    files: Mutex<ModelFiles>,
+    parameters: AtomicUsize,
+}
 
 impl Record {
     pub(crate) fn of(directory: PathBuf) -> Self {
-        Self(Mutex::new(ModelFiles { directory, seen: BTreeMap::new(), all: false }))
+        let files = Mutex::new(ModelFiles { directory, seen: BTreeMap::new(), all: false });
+        Self { files, parameters: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn parameters_are(&self, count: usize) {
+        self.parameters.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn parameters(&self) -> usize {
+        self.parameters.load(Ordering::Relaxed)
     }
 
     pub(crate) fn was_read(&self, name: &str, bytes: &[u8]) {
@@ -187,7 +200,7 @@ impl Record {
     }
 
     fn lock(&self) -> MutexGuard<'_, ModelFiles> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,12 +22,17 @@
 //! small model in `zoo/`, and name it in `tests/zoo/main.rs`. A family from outside this crate is handed
 //! to [`Registry::register`] instead.
 
+mod backend;
 mod bert;
+mod blueprint;
+mod config;
 mod demand;
 mod dense;
 mod device;
 mod digits_cnn;
 mod directory;
+mod distilbert;
+mod encoder;
 mod error;
 mod excerpt;
 mod features;
@@ -43,20 +48,31 @@ mod registry;
 mod sentence_transformers;
 mod settings;
 mod signature;
-mod sizes;
 mod text;
+mod text_encoder;
 mod weights;
 
 use std::sync::Arc;
 
-pub use candle_core::Device;
+pub use sconce_kernels::Isa;
 pub use sconce_kernels::Team;
+pub use sconce_kernels::bias_gelu::GeluForm;
 pub use sconce_kernels::device::{CudaDevice, DeviceError, Version, cuda_devices, cuda_driver};
+/// An encoder described as data, and its parts.
+pub use sconce_kernels::encoder::{
+    AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, InnerFunction, Mask,
+    NormKind, NormOrder, NormSpec, PositionTable,
+};
 
+pub use backend::{
+    Backend, Backends, Capability, Compute, CpuBackend, CudaBackend, Device, EncoderOrder, TensorDevice, cpu,
+};
+pub use blueprint::{Blueprint, Family, Halves, Target};
 pub use demand::Demand;
 pub use device::{DeviceName, UnknownDevice};
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
+pub use encoder::{BlockPart, EncoderEngine, EncoderWeights, Part, TensorNames, Tokens};
 pub use error::{ForwardError, InputError, LoadError};
 pub use excerpt::{Excerpt, MAX_EXCERPT_BYTES, excerpt};
 pub use features::{Features, Prepared};
@@ -66,11 +82,11 @@ pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
 pub use output::{Classification, Output};
 pub use placement::{Placement, UnknownPlacement};
 pub use precision::{Precision, UnknownPrecision};
-pub use registry::{Family, LoadOptions, Registry, Survey, Target};
-pub use sconce_kernels::Isa;
+pub use registry::{LoadOptions, Registry, Survey};
 pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Pooling, Settings};
 pub use signature::{InputKind, InputSpec, Signature, Task};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor};
+pub use text_encoder::TextEncoder;
 pub use weights::Weights;
 
 /// The caller's side of a model: runs on any thread, in parallel with the device.

@@ -17,9 +17,9 @@ use serde::Deserialize;
 use tensors::TensorMagika;
 
 use crate::{
-    Array, ArrayData, Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind,
-    InputSpec, LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Signature,
-    Target, Task, Truncation, Weights, labels, sizes,
+    Array, ArrayData, Blueprint, Classification, Compute, Demand, Family, Features, ForwardError, Halves, Input,
+    InputError, InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor,
+    Target, Task, Truncation, Weights, config, labels,
 };
 
 /// The name clients use for the content of a file.
@@ -33,37 +33,40 @@ pub const MAX_CONTENT_BYTES: usize = 64 << 20;
 pub(crate) const FAMILY: Family = Family {
     model_type: "magika",
     summary: "the type of a file from its content",
-    precisions: |_| &[Precision::F32],
-    demand,
-    load,
+    read: |directory| Ok(Box::new(Magika::read(directory)?)),
 };
 
-fn demand(directory: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
-    let config: Config = directory.config()?;
-    config.check().map_err(|message| directory.invalid("config.json", message))?;
-    Ok(demand::demand(&config))
+struct Magika {
+    config: Config,
+    labels: Arc<[String]>,
 }
 
-fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-    let config: Config = directory.config()?;
-    let invalid = |message| directory.invalid("config.json", message);
-    config.check().map_err(invalid)?;
-    let labels = labels::in_order(&config.id2label).map_err(invalid)?;
-    let settings = directory.settings(&[])?;
-    let weights = directory.weights(&target.device)?;
-    Ok(LoadedModel {
-        signature: Signature {
-            model_type: FAMILY.model_type.to_owned(),
+impl Magika {
+    fn read(directory: &ModelDirectory) -> Result<Self, LoadError> {
+        let config: Config = directory.config()?;
+        let invalid = |message| directory.invalid("config.json", message);
+        config.check().map_err(invalid)?;
+        let labels = labels::in_order(&config.id2label).map_err(invalid)?;
+        Ok(Self { config, labels })
+    }
+}
+
+impl Blueprint for Magika {
+    fn demand(&self, _: Precision) -> Option<Demand> {
+        Some(demand::demand(&self.config))
+    }
+
+    fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
+        let Self { config, labels } = self;
+        let weights = directory.weights()?;
+        let network = MagikaNetwork::load(config, &weights, labels.len(), target.device.compute()?)?;
+        Ok(Halves {
             input: InputSpec { name: CONTENT_INPUT, kind: InputKind::Content },
-            task: Task::Classification { labels: Arc::clone(&labels) },
-            precision: target.precision,
-            device: DeviceName::of(&target.device),
-            parameters: weights.parameters(),
-        },
-        network: Box::new(MagikaNetwork::load(&config, &weights, labels.len(), target)?),
-        processor: Arc::new(MagikaProcessor { window: config.window(), labels }),
-        settings,
-    })
+            task: Task::Classification { labels: Arc::clone(labels) },
+            processor: Arc::new(MagikaProcessor { window: config.window(), labels: Arc::clone(labels) }),
+            network: Box::new(network),
+        })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,7 +104,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        sizes::check(&[
+        config::sizes(&[
             ("embed_dim", self.embed_dim),
             ("group", self.group),
             ("seq_len", self.seq_len),
@@ -109,7 +112,7 @@ impl Config {
             ("conv_out", self.conv_out),
             ("block_size", self.block_size),
         ])?;
-        sizes::check_rows(&[("vocab_size", self.vocab_size)])?;
+        config::rows(&[("vocab_size", self.vocab_size)])?;
         if self.beg_size.saturating_add(self.end_size) != self.seq_len {
             let (beginning, end) = (self.beg_size, self.end_size);
             return Err(format!(
@@ -125,19 +128,9 @@ impl Config {
             let message = "it must be beyond the bytes and within vocab_size";
             return Err(format!("field 'padding_token' is {}; {message}", self.padding_token));
         }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.0) {
-            return Err(format!(
-                "field 'layer_norm_eps' is {}; it must be finite and not negative",
-                self.layer_norm_eps
-            ));
-        }
-        if self.hidden_act != "gelu_tanh" {
-            return Err(format!("field 'hidden_act' is '{}'; only 'gelu_tanh' is known", self.hidden_act));
-        }
-        if self.norm0_axis != "position" {
-            return Err(format!("field 'norm0_axis' is '{}'; only 'position' is known", self.norm0_axis));
-        }
-        Ok(())
+        config::eps("layer_norm_eps", self.layer_norm_eps)?;
+        config::only("hidden_act", &self.hidden_act, "gelu_tanh")?;
+        config::only("norm0_axis", &self.norm0_axis, "position")
     }
 }
 
@@ -238,18 +231,19 @@ struct MagikaNetwork {
 }
 
 enum Engine {
-    /// The CPU.
+    /// Of our own kernels.
     Packed(Box<PackedMagika>),
-    /// Any other device.
+    /// Of candle's operations.
     Tensors(Box<TensorMagika>),
 }
 
 impl MagikaNetwork {
-    fn load(config: &Config, weights: &Weights, labels: usize, target: &Target) -> Result<Self, LoadError> {
-        let engine = if target.device.is_cpu() {
-            Engine::Packed(Box::new(PackedMagika::load(config, weights, labels, &target.team)?))
-        } else {
-            Engine::Tensors(Box::new(TensorMagika::load(config, weights, labels, &target.device)?))
+    fn load(config: &Config, weights: &Weights, labels: usize, compute: Compute) -> Result<Self, LoadError> {
+        let engine = match compute {
+            Compute::Kernels(team) => Engine::Packed(Box::new(PackedMagika::load(config, weights, labels, &team)?)),
+            Compute::Tensors(device) => {
+                Engine::Tensors(Box::new(TensorMagika::load(config, weights, labels, &device)?))
+            }
         };
         Ok(Self { engine, seq_len: config.seq_len, vocab_size: config.vocab_size })
     }
@@ -278,7 +272,7 @@ impl Network for MagikaNetwork {
         let items: Vec<&[u16]> =
             batch.iter().enumerate().map(|(item, features)| self.checked(item, features)).collect::<Result<_, _>>()?;
         match &mut self.engine {
-            Engine::Packed(engine) => engine.forward(&items).map_err(|error| candle_core::Error::wrap(error).into()),
+            Engine::Packed(engine) => Ok(engine.forward(&items)?),
             Engine::Tensors(engine) => Ok(engine.forward(&items)?),
         }
     }

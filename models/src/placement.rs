@@ -74,8 +74,8 @@ mod tests {
         for name in ["auto", "cpu", "cuda:0", "cuda:7"] {
             assert_eq!(name.parse::<Placement>().unwrap().to_string(), name);
         }
-        assert_eq!("cuda:7".parse(), Ok(Placement::On(DeviceName::Cuda { ordinal: 7 })));
-        assert_eq!(("AUTO".parse(), "CPU".parse()), (Ok(Placement::Auto), Ok(Placement::On(DeviceName::Cpu))));
+        assert_eq!("cuda:7".parse(), Ok(Placement::On(DeviceName::cuda(7))));
+        assert_eq!(("AUTO".parse(), "CPU".parse()), (Ok(Placement::Auto), Ok(Placement::On(DeviceName::CPU))));
     }
 
     #[test]

@@ -4,67 +4,37 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Device;
-use sconce_kernels::Team;
-
 use crate::settings::MODEL_FIELDS;
 use crate::{
-    Demand, DeviceName, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings, bert, digits_cnn,
-    magika,
+    Blueprint, Demand, Device, Family, Halves, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings,
+    Signature, Target, backend, bert, digits_cnn, distilbert, magika,
 };
 
-/// One kind of model: how to load a directory whose `config.json` names it.
-#[derive(Debug, Clone, Copy)]
-pub struct Family {
-    /// `model_type` of `config.json`.
-    pub model_type: &'static str,
-    /// What such models do, in a few words.
-    pub summary: &'static str,
-    /// The precisions that such models have on a device.
-    pub precisions: fn(&Device) -> &'static [Precision],
-    /// What such a model asks of a device in a precision, told by its configuration without loading it.
-    pub demand: fn(&ModelDirectory, Precision) -> Result<Demand, LoadError>,
-    /// Loads both halves of a model. The target's precision is one of `precisions`, and the signature must say it.
-    pub load: fn(&ModelDirectory, &Target) -> Result<LoadedModel, LoadError>,
-}
-
-/// What whoever loads a model chooses. The default is the CPU with a thread per core, in the model's own precision.
+/// The device and the precision to load a model for. The default is the CPU with a thread per core, in the model's own precision.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// Where the network runs.
-    pub device: Device,
-    /// The precision it is computed in. `None`: what `sconce.toml` says, else f32.
+    /// The device that the network runs on.
+    pub device: Arc<dyn Device>,
+    /// The precision it is computed in. `None`: that of `sconce.toml`, else f32.
     pub precision: Option<Precision>,
-    /// The CPU threads that compute batches; models share them. More than there are cores take turns and gain nothing;
-    /// fewer leave cores to others.
-    pub team: Arc<Team>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { device: Device::Cpu, precision: None, team: Arc::default() }
+        Self { device: backend::cpu(Arc::default()), precision: None }
     }
 }
 
-/// Where and how a family's network runs: [`LoadOptions`] with nothing left open.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// Where the network runs.
-    pub device: Device,
-    /// The precision it is computed in.
-    pub precision: Precision,
-    /// The CPU threads that compute batches.
-    pub team: Arc<Team>,
-}
-
-/// What a model would be on a device.
+/// A model as it would be on a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Survey {
-    /// What it would be computed in.
+    /// The precision it would be computed in.
     pub precision: Precision,
-    /// What it asks of the device.
+    /// Every precision that it has there.
+    pub precisions: Vec<Precision>,
+    /// The work and memory that it asks of the device.
     pub demand: Demand,
-    /// What its `sconce.toml` sets, or the defaults.
+    /// The settings of its `sconce.toml`, or the defaults.
     pub settings: Settings,
 }
 
@@ -78,7 +48,7 @@ impl Default for Registry {
     /// The families of this crate.
     fn default() -> Self {
         let mut registry = Self { families: BTreeMap::new() };
-        for family in [bert::FAMILY, digits_cnn::FAMILY, magika::FAMILY] {
+        for family in [bert::FAMILY, digits_cnn::FAMILY, distilbert::FAMILY, magika::FAMILY] {
             registry.register(family);
         }
         registry
@@ -102,8 +72,8 @@ impl Registry {
         self.families.get(model_type)
     }
 
-    /// Loads a model directory by the `model_type` of its `config.json`. Its precision is what `options` ask for, else
-    /// what its `sconce.toml` does, else f32.
+    /// Loads a model directory by the `model_type` of its `config.json`. Its precision is that of `options`, else that of its
+    /// `sconce.toml`, else f32.
     ///
     /// # Errors
     /// [`LoadError::UnknownModelType`] and [`LoadError::UnsupportedPrecision`] list what there is; the others name the
@@ -122,27 +92,34 @@ impl Registry {
         options: &LoadOptions,
     ) -> Result<(LoadedModel, ModelFiles), LoadError> {
         let directory = ModelDirectory::new(directory);
-        let family = self.family_of(&directory)?;
-        let LoadOptions { device, team, .. } = options.clone();
-        let precision = family.precision(&directory, options)?;
-        let model = (family.load)(&directory, &Target { device, precision, team })?;
-        Ok((model, directory.files()))
+        let Plan { family, blueprint, settings, precision, .. } = self.plan(&directory, options)?;
+        let target = Target { device: Arc::clone(&options.device), precision };
+        let Halves { input, task, processor, network } = blueprint.load(&directory, &target)?;
+        let signature = Signature {
+            model_type: family.model_type.to_owned(),
+            input,
+            task,
+            precision,
+            device: options.device.capability().device,
+            parameters: directory.parameters(),
+        };
+        Ok((LoadedModel { signature, processor, network, settings }, directory.files()))
     }
 
-    /// What the model in a directory would be on a device, told without loading it: its settings, the precision that
-    /// [`load`](Self::load) would choose, and what it asks of the device.
+    /// A model as it would be on a device, told without loading it: its settings, its precisions, and the one that
+    /// [`load`](Self::load) would choose, and the work and memory that it asks of the device.
     ///
     /// # Errors
-    /// As [`load`](Self::load), but for the weights, which are not looked at.
+    /// As [`load`](Self::load), but for the weights, which are not read.
     pub fn survey(&self, directory: &Path, options: &LoadOptions) -> Result<Survey, LoadError> {
         let directory = ModelDirectory::new(directory);
-        let family = self.family_of(&directory)?;
-        let precision = family.precision(&directory, options)?;
-        let settings = directory.settings(&MODEL_FIELDS)?;
-        Ok(Survey { precision, demand: (family.demand)(&directory, precision)?, settings })
+        let Plan { blueprint, settings, precision, precisions, .. } = self.plan(&directory, options)?;
+        let derived = || Demand::of_weights(directory.weight_bytes());
+        let demand = blueprint.demand(precision).unwrap_or_else(derived);
+        Ok(Survey { precision, precisions, demand, settings })
     }
 
-    /// What the `sconce.toml` of a model sets, or the defaults.
+    /// The settings of a model's `sconce.toml`, or the defaults.
     ///
     /// # Errors
     /// [`LoadError`] if there is no such model, or its settings are wrong.
@@ -150,6 +127,23 @@ impl Registry {
         let directory = ModelDirectory::new(directory);
         self.family_of(&directory)?;
         directory.settings(&MODEL_FIELDS)
+    }
+
+    /// Everything that is decided of a model before its weights are read.
+    fn plan(&self, directory: &ModelDirectory, options: &LoadOptions) -> Result<Plan<'_>, LoadError> {
+        let family = self.family_of(directory)?;
+        // `sconce.toml` is read even where it decides nothing: one that is wrong is an error in every case.
+        let all = directory.settings(&MODEL_FIELDS)?;
+        let blueprint = (family.read)(directory)?;
+        let (asked, path) = match (options.precision, all.model.precision) {
+            (Some(asked), _) => (asked, directory.location().to_owned()),
+            (None, Some(set)) => (set, directory.location().join("sconce.toml")),
+            (None, None) => (Precision::default(), directory.location().to_owned()),
+        };
+        let precisions = blueprint.precisions(&*options.device);
+        let precision = family.offered(asked, path, &precisions, &*options.device)?;
+        let settings = directory.settings(blueprint.settings())?;
+        Ok(Plan { family, blueprint, settings, precision, precisions })
     }
 
     fn family_of(&self, directory: &ModelDirectory) -> Result<&Family, LoadError> {
@@ -162,27 +156,32 @@ impl Registry {
     }
 }
 
-impl Family {
-    /// The first precision that anybody asks for, if such models have it.
-    fn precision(&self, directory: &ModelDirectory, options: &LoadOptions) -> Result<Precision, LoadError> {
-        // Read even where it decides nothing: a `sconce.toml` that is wrong is an error in every case.
-        let settings = directory.settings(&MODEL_FIELDS)?;
-        let (precision, path) = match (options.precision, settings.model.precision) {
-            (Some(asked), _) => (asked, directory.location().to_owned()),
-            (None, Some(set)) => (set, directory.location().join("sconce.toml")),
-            (None, None) => (Precision::default(), directory.location().to_owned()),
-        };
-        let allowed = (self.precisions)(&options.device);
-        if allowed.contains(&precision) { Ok(precision) } else { Err(self.unsupported(path, precision, options)) }
-    }
+struct Plan<'a> {
+    family: &'a Family,
+    blueprint: Box<dyn Blueprint>,
+    settings: Settings,
+    precision: Precision,
+    precisions: Vec<Precision>,
+}
 
-    fn unsupported(&self, path: PathBuf, precision: Precision, options: &LoadOptions) -> LoadError {
-        LoadError::UnsupportedPrecision {
+impl Family {
+    /// The precision that is asked for, if it is among those that there are.
+    fn offered(
+        &self,
+        asked: Precision,
+        path: PathBuf,
+        precisions: &[Precision],
+        device: &dyn Device,
+    ) -> Result<Precision, LoadError> {
+        if precisions.contains(&asked) {
+            return Ok(asked);
+        }
+        Err(LoadError::UnsupportedPrecision {
             path,
             model_type: self.model_type.to_owned(),
-            precision,
-            device: DeviceName::of(&options.device),
-            allowed: (self.precisions)(&options.device).to_vec(),
-        }
+            precision: asked,
+            device: device.capability().device,
+            allowed: precisions.to_vec(),
+        })
     }
 }

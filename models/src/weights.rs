@@ -1,6 +1,7 @@
 //! The tensors of a safetensors file, asked for by name and shape.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::safetensors::{BufferedSafetensors, Load as _};
 use candle_core::{DType, Device, Error, Tensor};
@@ -8,49 +9,46 @@ use safetensors::Dtype;
 
 use sconce_kernels::KernelError;
 
-use crate::LoadError;
+use crate::{LoadError, TensorDevice};
 
 /// A safetensors file in memory. The file is read, not mapped: a mapping would need `unsafe`, and a fault while a
 /// batch runs if the file changed.
+#[derive(Clone)]
 pub struct Weights {
-    path: PathBuf,
-    tensors: BufferedSafetensors,
+    path: Arc<PathBuf>,
+    tensors: Arc<BufferedSafetensors>,
     device: Device,
 }
 
 impl Weights {
-    pub(crate) fn new(path: PathBuf, bytes: Vec<u8>, device: &Device) -> Result<Self, LoadError> {
+    pub(crate) fn new(path: PathBuf, bytes: Vec<u8>) -> Result<Self, LoadError> {
         match BufferedSafetensors::new(bytes) {
-            Ok(tensors) => Ok(Self { path, tensors, device: device.clone() }),
-            Err(source) => Err(LoadError::Weights { path, source }),
+            Ok(tensors) => Ok(Self { path: Arc::new(path), tensors: Arc::new(tensors), device: Device::Cpu }),
+            Err(source) => Err(LoadError::weights(path, source)),
         }
     }
 
-    /// Whether the file has a tensor of that name.
+    /// The same file, with tensors on another device.
+    pub(crate) fn on(&self, device: &TensorDevice) -> Self {
+        Self { device: device.as_candle().clone(), ..self.clone() }
+    }
+
+    /// True if the file has a tensor of that name.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.get(name).is_ok()
     }
 
-    /// One tensor on the device, in f32 whatever float it is stored as.
+    /// The elements of one tensor in row-major order, in f32 whatever float they are stored as.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] if it is missing, has another shape, or does not hold floats; [`LoadError::OutOfMemory`] and
-    /// [`LoadError::DeviceLost`] if the device fails.
-    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
-        self.checked(name, shape).map_err(|source| self.error(source))
-    }
-
-    /// The elements of one tensor, in f32 and in row-major order.
-    ///
-    /// # Errors
-    /// As [`Weights::tensor`].
+    /// [`LoadError::Weights`] if it is missing, has another shape, or does not hold floats.
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        let values = self.tensor(name, shape)?.flatten_all().and_then(|tensor| tensor.to_vec1());
-        values.map_err(|source| self.error(source))
+        let values = self.on_device(name, shape, &Device::Cpu);
+        values.and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(|source| self.error(source))
     }
 
-    /// How many weights the file holds.
+    /// Weights in the file.
     #[must_use]
     pub fn parameters(&self) -> usize {
         let tensors = self.tensors.tensors();
@@ -59,17 +57,22 @@ impl Weights {
         floats.map(|(_, view)| view.shape().iter().product::<usize>()).sum()
     }
 
+    /// One tensor on the device, in f32.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, LoadError> {
+        self.on_device(name, shape, &self.device).map_err(|source| self.error(source))
+    }
+
     /// Wraps a failure while tensors of this file are put together.
     pub(crate) fn error(&self, source: Error) -> LoadError {
-        LoadError::of_weights(self.path.clone(), source)
+        LoadError::of_weights(self.path.to_path_buf(), source)
     }
 
-    /// The same of kernels.
+    /// Wraps a failure of kernels that take tensors of this file.
     pub(crate) fn kernel_error(&self, error: KernelError) -> LoadError {
-        LoadError::of_kernels(self.path.clone(), error)
+        LoadError::of_kernels(self.path.to_path_buf(), error)
     }
 
-    fn checked(&self, name: &str, shape: &[usize]) -> candle_core::Result<Tensor> {
+    fn on_device(&self, name: &str, shape: &[usize], device: &Device) -> candle_core::Result<Tensor> {
         let Ok(view) = self.tensors.get(name) else {
             return Err(Error::Msg(format!("tensor '{name}' is missing")));
         };
@@ -81,7 +84,7 @@ impl Weights {
         if !is_float(view.dtype()) {
             return Err(Error::Msg(format!("tensor '{name}' holds {:?}, but weights are floats", view.dtype())));
         }
-        view.load(&Device::Cpu)?.to_dtype(DType::F32)?.to_device(&self.device)
+        view.load(&Device::Cpu)?.to_dtype(DType::F32)?.to_device(device)
     }
 }
 

@@ -6,15 +6,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use sconce_cudasim_control::Control;
 use sconce_models::{
-    Device, DeviceName, Features, ForwardError, LoadError, LoadOptions, LoadedModel, Precision, Registry, Truncation,
+    Backend as _, CudaBackend, Device, Features, ForwardError, LoadError, LoadOptions, LoadedModel, Precision,
+    Registry, Truncation,
 };
 
-fn load(directory: &Path, device: &Device) -> Result<LoadedModel, LoadError> {
-    let (device, precision) = (device.clone(), Some(Precision::F16));
-    Registry::default().load(directory, &LoadOptions { device, precision, ..LoadOptions::default() })
+fn load(directory: &Path, device: &Arc<dyn Device>) -> Result<LoadedModel, LoadError> {
+    let (device, precision) = (Arc::clone(device), Some(Precision::F16));
+    Registry::default().load(directory, &LoadOptions { device, precision })
 }
 
 fn features(model: &LoadedModel, text: &str) -> Features {
@@ -28,7 +30,7 @@ fn it_works_on_without_memory_and_is_told_as_lost_and_records_batches_if_its_dir
         println!("SKIPPED: failures of a GPU need the simulator");
         return;
     };
-    let device = DeviceName::Cuda { ordinal: 0 }.open().expect("the simulator has a device");
+    let device = CudaBackend.open(0).expect("the simulator has a device");
     let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo/encoder-mini");
     for allocation in [1, 5] {
         control.fail_allocation(allocation);

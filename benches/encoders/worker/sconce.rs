@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce_kernels::Team;
-use sconce_models::{Features, LoadOptions, Network, Precision, Registry};
+use sconce_models::{Features, LoadOptions, Network, Precision, Registry, cpu};
 
 use super::{Encoder, Inputs, of_shape};
 use crate::Result;
@@ -19,7 +19,7 @@ pub(super) struct Sconce {
 impl Sconce {
     pub(super) fn load(directory: &Path, precision: Precision, threads: NonZeroUsize, inputs: &Inputs) -> Result<Self> {
         let team = Arc::new(Team::new(threads)?);
-        let options = LoadOptions { precision: Some(precision), team, ..LoadOptions::default() };
+        let options = LoadOptions { precision: Some(precision), device: cpu(team) };
         let network = Registry::default().load(directory, &options)?.network;
         let features = |ids: &Vec<u32>| Features::Tokens { input_ids: ids.clone(), token_type_ids: vec![0; ids.len()] };
         let batch = |texts: &Vec<Vec<u32>>| texts.iter().map(features).collect();

@@ -45,9 +45,9 @@ mod tests {
     #[test]
     fn a_bound_names_its_device() {
         let arg: DeviceMemoryArg = "cuda:1=3".parse().unwrap();
-        assert_eq!((arg.device, arg.max.bytes().get()), (DeviceName::Cuda { ordinal: 1 }, 3 << 20));
+        assert_eq!((arg.device, arg.max.bytes().get()), (DeviceName::cuda(1), 3 << 20));
         let arg: DeviceMemoryArg = "cpu=8GiB".parse().unwrap();
-        assert_eq!((arg.device, arg.max.bytes().get()), (DeviceName::Cpu, 8 << 30));
+        assert_eq!((arg.device, arg.max.bytes().get()), (DeviceName::CPU, 8 << 30));
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn write_table(out: &mut impl Write, gpus: &Gpus) -> io::Result<()> {
 fn cpu_row() -> [String; 5] {
     let (cores, threads) = cores_and_threads();
     let name = format!("{cores} cores, {threads} threads a batch");
-    [DeviceName::Cpu.to_string(), name, Isa::best().name().to_owned(), String::new(), String::new()]
+    [DeviceName::CPU.to_string(), name, Isa::best().name().to_owned(), String::new(), String::new()]
 }
 
 fn gpu_row(device: &CudaDevice) -> [String; 5] {
@@ -71,7 +71,7 @@ fn gpu_row(device: &CudaDevice) -> [String; 5] {
 fn cpu_object() -> Value {
     let (cores, threads) = cores_and_threads();
     let instruction_set = Isa::best().name();
-    json!({"device": DeviceName::Cpu.to_string(), "cores": cores, "threads": threads, "instruction_set": instruction_set})
+    json!({"device": DeviceName::CPU.to_string(), "cores": cores, "threads": threads, "instruction_set": instruction_set})
 }
 
 fn gpu_objects(gpus: &Gpus) -> Vec<Value> {
@@ -97,7 +97,7 @@ fn gpu_object(driver: Version, device: &CudaDevice) -> Value {
 }
 
 fn name(device: &CudaDevice) -> DeviceName {
-    DeviceName::Cuda { ordinal: device.ordinal }
+    DeviceName::cuda(device.ordinal)
 }
 
 /// Cores that the process may use, and threads that compute one batch unless told otherwise.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use sconce::models::Device;
+use sconce::models::LoadOptions;
 use sconce::{BuildError, InputKind, Precision, Registry, Runtime, Signature, Task};
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ fn print_table(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<
                 signature.model_type.clone(),
                 task(&signature.task),
                 parameters(signature.parameters),
-                precision(signature),
+                precision(found, signature),
                 input(signature),
                 shown(&found.directory),
             ]);
@@ -100,7 +100,7 @@ fn object(found: &Found, signature: &Signature) -> Value {
         "task": signature.task.name(),
         "parameters": signature.parameters,
         "precision": signature.precision,
-        "precisions": precisions(signature),
+        "precisions": precisions(found),
         "input": input,
         "directory": shown(&found.directory),
     });
@@ -132,19 +132,18 @@ pub(crate) fn parameters(count: usize) -> String {
 }
 
 /// What the model is computed in, and what else it could be: `f32 (or int8, q4k)`.
-fn precision(signature: &Signature) -> String {
-    let others = precisions(signature).iter().filter(|other| **other != signature.precision);
-    match others.map(|other| other.name()).collect::<Vec<_>>().as_slice() {
+fn precision(found: &Found, signature: &Signature) -> String {
+    let others: Vec<_> = precisions(found).into_iter().filter(|other| *other != signature.precision).collect();
+    match others.iter().map(|other| other.name()).collect::<Vec<_>>().as_slice() {
         [] => signature.precision.to_string(),
         others => format!("{} (or {})", signature.precision, others.join(", ")),
     }
 }
 
-/// What models of this family have on the CPU.
-fn precisions(signature: &Signature) -> &'static [Precision] {
-    let registry = Registry::default();
-    let family = registry.family(&signature.model_type).expect("the default registry has loaded this model");
-    (family.precisions)(&Device::Cpu)
+/// The precisions that a model has on the CPU.
+fn precisions(found: &Found) -> Vec<Precision> {
+    let survey = Registry::default().survey(&found.directory, &LoadOptions::default());
+    survey.map(|survey| survey.precisions).unwrap_or_default()
 }
 
 fn input(signature: &Signature) -> String {

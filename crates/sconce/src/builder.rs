@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
 use sconce_models::{
-    BatchingSettings, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
+    Backend, Backends, BatchingSettings, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature,
+    Team,
 };
 
 use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
-use crate::devices::{Accelerator, Devices};
+use crate::devices::Devices;
 use crate::model::Placed;
 use crate::placement::Decision;
 use crate::placing::{Placer, Settled};
@@ -27,7 +28,7 @@ pub struct RuntimeBuilder {
     registry: Registry,
     batching: BatcherConfig,
     device: Option<Placement>,
-    accelerators: Vec<Accelerator>,
+    backends: Vec<Arc<dyn Backend>>,
     max_device_memory: BTreeMap<DeviceName, u64>,
     without_warm_up: bool,
     cpu_threads: Option<NonZeroUsize>,
@@ -92,10 +93,10 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Adds a device that is not found by itself.
+    /// Adds a kind of device, in place of the one of its name if there is one. The CPU and CUDA are there by themselves.
     #[must_use]
-    pub fn accelerator(mut self, accelerator: Accelerator) -> Self {
-        self.accelerators.push(accelerator);
+    pub fn backend(mut self, backend: impl Backend + 'static) -> Self {
+        self.backends.push(Arc::new(backend));
         self
     }
 
@@ -186,8 +187,7 @@ impl RuntimeBuilder {
         self,
         mut on_failure: impl FnMut(String, BuildError) -> Result<(), BuildError>,
     ) -> Result<Runtime, BuildError> {
-        let (placer, mut devices) = self.placer()?;
-        let cpu_threads = placer.team.threads();
+        let (placer, mut devices, cpu_threads) = self.placer()?;
         let shared = Shared { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
         let sources = self.named_sources()?;
         if sources.is_empty() {
@@ -216,8 +216,8 @@ impl RuntimeBuilder {
         let settled = placer.settle(name, &source, devices)?;
         let load_time = started.elapsed();
         let Signature { parameters, precision, .. } = settled.signature;
-        let (device, cpu_threads) = (names(&settled), placer.team.threads());
-        tracing::info!(model = name, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
+        let device = names(&settled);
+        tracing::info!(model = name, ?load_time, parameters, %precision, device, "loaded");
         let given = self.placed(name, source, &settled, load_time, shared)?;
         Model::start(name.to_owned(), settled, given, devices)
     }
@@ -227,7 +227,7 @@ impl RuntimeBuilder {
     /// # Errors
     /// As [`build`](Self::build), but for weights that do not fit.
     pub fn decide(&self) -> Result<BTreeMap<String, Decision>, BuildError> {
-        let (placer, mut devices) = self.placer()?;
+        let (placer, mut devices, _) = self.placer()?;
         let sources = self.named_sources()?;
         let decide = |(name, source): (String, ModelSource)| {
             let (decision, _) = placer.decide(&name, &source, &mut devices)?;
@@ -241,7 +241,7 @@ impl RuntimeBuilder {
     /// # Errors
     /// As [`build`](Self::build), and [`BuildError::Measure`].
     pub fn measure(&self, time: Duration) -> Result<BTreeMap<String, Vec<(DeviceName, CostModel)>>, BuildError> {
-        let (placer, mut devices) = self.placer()?;
+        let (placer, mut devices, _) = self.placer()?;
         let sources = self.named_sources()?;
         let measure = |(name, source): (String, ModelSource)| {
             let measured = placer.measure(&name, &source, &mut devices, time)?;
@@ -250,21 +250,23 @@ impl RuntimeBuilder {
         sources.into_iter().map(measure).collect()
     }
 
-    fn placer(&self) -> Result<(Placer<'_>, Devices), BuildError> {
+    /// The placer, the devices, and the CPU threads that compute a batch.
+    fn placer(&self) -> Result<(Placer<'_>, Devices, NonZeroUsize), BuildError> {
         let team = match self.cpu_threads {
             Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
             None => Team::default(),
         };
-        let (accelerators, memory) = (self.accelerators.clone(), self.max_device_memory.clone());
-        let devices = Devices::new(self.cpu_devices, team.threads(), accelerators, memory);
+        let cpu_threads = team.threads();
+        let mut backends = Backends::new(Arc::new(team));
+        self.backends.iter().for_each(|backend| backends.add(Arc::clone(backend)));
+        let devices = Devices::new(backends, self.cpu_devices, self.max_device_memory.clone());
         let placer = Placer {
             registry: &self.registry,
             batching: &self.batching,
             device: self.device,
-            team: Arc::new(team),
             warm_up: !self.without_warm_up,
         };
-        Ok((placer, devices))
+        Ok((placer, devices, cpu_threads))
     }
 
     fn placed(
@@ -286,21 +288,13 @@ impl RuntimeBuilder {
         };
         let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
         let cache = answers.zip(files).map(|(answers, files)| {
-            let devices: Vec<_> = places.iter().map(|place| place.device).collect();
-            let precisions = self.precisions_of(signature, &devices);
-            ModelCache::new(answers, AnswerKeys::new(name, files, signature, devices, &precisions, policy))
+            let classes = places.iter().map(|place| place.class.clone());
+            let precisions: Vec<Precision> = places.iter().flat_map(|place| place.precisions.clone()).collect();
+            ModelCache::new(answers, AnswerKeys::new(name, files, signature, classes, &precisions, policy))
         });
         let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
         let preparation = Preparation { processor: Arc::clone(processor), pool: shared.pool.clone(), kept };
         Ok(Placed { directory, load_time, preparation, cache })
-    }
-
-    /// Those that models of its family have on any of its devices.
-    fn precisions_of(&self, signature: &Signature, devices: &[DeviceName]) -> Vec<Precision> {
-        let Some(family) = self.registry.family(&signature.model_type) else { return Vec::new() };
-        // Each was opened before: this is the same device again.
-        let open = devices.iter().filter_map(|name| name.open().ok());
-        open.flat_map(|device| (family.precisions)(&device)).copied().collect()
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.

@@ -130,8 +130,8 @@ mod tests {
 
     #[test]
     fn a_row_comes_back_as_it_went() {
-        let gpu = DeviceName::Cuda { ordinal: 1 };
-        for (truncated, precision, device) in [(false, Precision::F32, DeviceName::Cpu), (true, Precision::Int8, gpu)] {
+        let gpu = DeviceName::cuda(1);
+        for (truncated, precision, device) in [(false, Precision::F32, DeviceName::CPU), (true, Precision::Int8, gpu)] {
             let row = vec![0.5, -0.0, f32::MIN_POSITIVE];
             let computed = Computed { row, truncated, precision, device, timing: Timing::default() };
             assert_eq!(Computed::decode(&computed.encode()), Some(computed));

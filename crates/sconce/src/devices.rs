@@ -7,32 +7,19 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use sconce_batch::Device as DeviceThread;
-use sconce_models::{Device, DeviceName, Isa, Placement, Registry, cuda_devices};
+use sconce_models::{Backends, Capability, Device, DeviceName, Placement};
 
 use crate::BuildError;
 use crate::memory::DeviceMemory;
-use crate::placement::{Capability, CpuFigures};
-
-/// A device beside the CPU that models may be put on: one that [`RuntimeBuilder::accelerator`](crate::RuntimeBuilder::accelerator)
-/// is given, for GPUs are found by themselves.
-#[derive(Debug, Clone)]
-pub struct Accelerator {
-    /// What it can do, and its name.
-    pub capability: Capability,
-    /// As candle knows it.
-    pub device: Device,
-    /// The families that run on it, where they are not the runtime's.
-    pub families: Option<Registry>,
-}
 
 /// The devices of a runtime.
 pub(crate) struct Devices {
+    backends: Backends,
     max_cpu_threads: Option<NonZeroUsize>,
-    cpu: Capability,
     cpu_lanes: Vec<DeviceThread>,
     /// CPU models so far: they take turns on the threads.
     cpu_models: usize,
-    accelerators: BTreeMap<DeviceName, Accelerator>,
+    open: BTreeMap<DeviceName, Arc<dyn Device>>,
     lanes: BTreeMap<DeviceName, DeviceThread>,
     max_memory: BTreeMap<DeviceName, u64>,
     memory: BTreeMap<DeviceName, Arc<DeviceMemory>>,
@@ -57,71 +44,62 @@ impl LaneKey {
 
 /// A device that a model may be put on, or one that is there and cannot be used.
 #[derive(Clone)]
-pub(crate) struct Open {
+pub(crate) struct Candidate {
     pub(crate) capability: Capability,
-    pub(crate) device: Result<Device, String>,
+    /// The device, or why it cannot be used.
+    pub(crate) device: Result<Arc<dyn Device>, String>,
 }
 
 impl Devices {
-    /// `max_cpu_threads`: batches that run at a time on the CPU; unset, one of each model. `threads` compute each of them.
+    /// `max_cpu_threads`: batches that run at a time on the CPU; unset, one of each model.
     pub(crate) fn new(
+        backends: Backends,
         max_cpu_threads: Option<NonZeroUsize>,
-        threads: NonZeroUsize,
-        accelerators: Vec<Accelerator>,
         max_memory: BTreeMap<DeviceName, u64>,
     ) -> Self {
-        let cpu = Capability::of_cpu(CpuFigures { threads: threads.get(), isa: Isa::best() });
         Self {
+            backends,
             max_cpu_threads,
-            cpu: with_memory(cpu, &max_memory),
             cpu_lanes: Vec::new(),
             cpu_models: 0,
-            accelerators: accelerators
-                .into_iter()
-                .map(|it| {
-                    (it.capability.device, Accelerator { capability: with_memory(it.capability, &max_memory), ..it })
-                })
-                .collect(),
+            open: BTreeMap::new(),
             lanes: BTreeMap::new(),
             max_memory,
             memory: BTreeMap::new(),
         }
     }
 
-    /// The devices that come into question: the CPU, and what is asked for, or all there is.
-    pub(crate) fn candidates(&mut self, placement: Placement) -> Result<Vec<Open>, BuildError> {
-        let mut open = vec![Open { capability: self.cpu.clone(), device: Ok(Device::Cpu) }];
-        match placement {
-            Placement::On(DeviceName::Cpu) => {}
-            Placement::On(name) => {
-                self.open(name)?;
-                let Accelerator { capability, device, .. } = &self.accelerators[&name];
-                open.push(Open { capability: capability.clone(), device: Ok(device.clone()) });
-            }
-            Placement::Auto => {
-                // One that cannot be used is told with the reason, and none at all is no error.
-                for gpu in cuda_devices().unwrap_or_default() {
-                    let name = DeviceName::Cuda { ordinal: gpu.ordinal };
-                    if let Err(error) = self.open(name) {
-                        let capability = with_memory(Capability::of_gpu(&gpu), &self.max_memory);
-                        open.push(Open { capability, device: Err(error.to_string()) });
-                    }
-                }
-                let usable = self.accelerators.values();
-                open.extend(usable.map(|it| Open { capability: it.capability.clone(), device: Ok(it.device.clone()) }));
-            }
-        }
-        Ok(open)
+    /// The devices that come into question: the CPU, and the one that is asked for, or all there are.
+    pub(crate) fn candidates(&mut self, placement: Placement) -> Result<Vec<Candidate>, BuildError> {
+        let named = match placement {
+            Placement::On(name) if name != DeviceName::CPU => vec![DeviceName::CPU, name],
+            Placement::On(_) => vec![DeviceName::CPU],
+            Placement::Auto => return Ok(self.all()),
+        };
+        named.into_iter().map(|name| self.candidate(name)).collect()
     }
 
-    /// The families of a device, where they are not the runtime's.
-    pub(crate) fn families(&self, name: DeviceName) -> Option<&Registry> {
-        self.accelerators.get(&name)?.families.as_ref()
+    /// Every device of every backend. One that cannot be used is told with the reason, and a kind without devices is no error.
+    fn all(&mut self) -> Vec<Candidate> {
+        let listed: Vec<Capability> =
+            self.backends.iter().flat_map(|backend| backend.list().unwrap_or_default()).collect();
+        let candidate = |capability: Capability| {
+            self.candidate(capability.device).unwrap_or_else(|error| Candidate {
+                capability: with_memory(capability, &self.max_memory),
+                device: Err(error.to_string()),
+            })
+        };
+        listed.into_iter().map(candidate).collect()
+    }
+
+    fn candidate(&mut self, name: DeviceName) -> Result<Candidate, BuildError> {
+        let device = self.open(name)?;
+        Ok(Candidate { capability: with_memory(device.capability(), &self.max_memory), device: Ok(device) })
     }
 
     /// A thread of the device for one more model.
     pub(crate) fn lane(&mut self, name: DeviceName) -> Result<LaneKey, BuildError> {
-        if name != DeviceName::Cpu {
+        if name != DeviceName::CPU {
             // It runs one batch at a time: its models take turns.
             if let Entry::Vacant(entry) = self.lanes.entry(name) {
                 entry.insert(spawn(&name.to_string().replace(':', "-"))?);
@@ -150,17 +128,13 @@ impl Devices {
         Some(Arc::clone(memory.or_insert_with(|| Arc::new(DeviceMemory::new(max_bytes)))))
     }
 
-    fn open(&mut self, name: DeviceName) -> Result<(), BuildError> {
-        if self.accelerators.contains_key(&name) {
-            return Ok(());
+    fn open(&mut self, name: DeviceName) -> Result<Arc<dyn Device>, BuildError> {
+        if let Some(device) = self.open.get(&name) {
+            return Ok(Arc::clone(device));
         }
-        let device = name.open().map_err(|source| BuildError::OpenDevice { device: name, source })?;
-        let gpus = cuda_devices().map_err(|source| BuildError::OpenDevice { device: name, source })?;
-        let gpu = gpus.into_iter().find(|gpu| DeviceName::Cuda { ordinal: gpu.ordinal } == name);
-        let capability = Capability::of_gpu(&gpu.expect("a device that is open is listed"));
-        let capability = with_memory(capability, &self.max_memory);
-        self.accelerators.insert(name, Accelerator { capability, device, families: None });
-        Ok(())
+        let device = self.backends.open(name).map_err(|source| BuildError::OpenDevice { device: name, source })?;
+        self.open.insert(name, Arc::clone(&device));
+        Ok(device)
     }
 }
 

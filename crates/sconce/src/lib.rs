@@ -51,7 +51,6 @@ mod terms;
 
 pub use builder::RuntimeBuilder;
 pub use cached::{AnswerCache, AnswerSource};
-pub use devices::Accelerator;
 pub use error::{BuildError, InferError, InferManyError, UnknownModel};
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
@@ -70,7 +69,7 @@ pub use sconce_batch::{
     Refusals, Retry, Role, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Classification, Demand, DeviceError, DeviceName, Family, Input, InputError, InputKind, InputSpec,
-    LoadError, Output, Placement, Precision, Registry, Signature, Task, Truncation, UnknownDevice, UnknownPlacement,
-    UnknownPrecision,
+    Array, ArrayData, Backend, Classification, Demand, DeviceError, DeviceName, Family, Input, InputError, InputKind,
+    InputSpec, LoadError, Output, Placement, Precision, Registry, Signature, Task, Truncation, UnknownDevice,
+    UnknownPlacement, UnknownPrecision,
 };

@@ -46,6 +46,7 @@ pub(crate) struct Inner {
 /// What is known of a model on one of its devices.
 pub(crate) struct OnDevice {
     pub(crate) name: DeviceName,
+    class: String,
     role: Role,
     demand: Demand,
     estimate: Option<Line>,
@@ -87,9 +88,9 @@ impl Model {
         let Placed { directory, load_time, preparation, cache } = placed;
         let Settled { signature, processor, settings, files, batching, decision, places } = settled;
         let (mut on, mut learned, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
-        for Place { device: name, demand, lane, seat, profile, learned: cost } in places {
+        for Place { device: name, class, demand, lane, seat, profile, learned: cost, .. } in places {
             let slot = Arc::clone(&seat.slot);
-            on.push(OnDevice { name, role: profile.role, demand, estimate: profile.estimate, slot });
+            on.push(OnDevice { name, class, role: profile.role, demand, estimate: profile.estimate, slot });
             learned.push(cost);
             lanes.push((devices.thread(lane), seat, profile));
         }
@@ -247,8 +248,8 @@ impl Model {
         let Inner { name, directory, signature, settings, files, devices, .. } = &*self.inner;
         let files = FileDigests::of(files, &settings.model)
             .map_err(|source| BuildError::Digest { directory: directory.clone(), source })?;
-        let devices = devices.iter().map(|device| device.name);
-        Ok(AnswerKeys::new(name, files, signature, devices, &[], CrossPrecision::Never))
+        let classes = devices.iter().map(|device| device.class.clone());
+        Ok(AnswerKeys::new(name, files, signature, classes, &[], CrossPrecision::Never))
     }
 
     /// Refuses new work from now on.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use sconce_batch::{BatcherConfig, CostModel, Line, Profile, Role};
 use sconce_models::{
-    Demand, DeviceName, LoadError, LoadOptions, LoadedModel, ModelFiles, ModelSettings, Placement, Precision,
-    Processor, Registry, Settings, Signature, Survey, Team,
+    Demand, Device, DeviceName, LoadError, LoadOptions, LoadedModel, ModelFiles, ModelSettings, Placement, Precision,
+    Processor, Registry, Settings, Signature, Survey,
 };
 
 use crate::builder::with_settings;
-use crate::devices::{Devices, LaneKey, Open};
+use crate::devices::{Candidate, Devices, LaneKey};
 use crate::memory::Needs;
 use crate::placement::measure::measure;
 use crate::placement::{Considered, Decision, Offer, Verdict, decide};
@@ -27,7 +27,6 @@ pub(crate) struct Placer<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) batching: &'a BatcherConfig,
     pub(crate) device: Option<Placement>,
-    pub(crate) team: Arc<Team>,
     pub(crate) warm_up: bool,
 }
 
@@ -46,6 +45,10 @@ pub(crate) struct Settled {
 /// A model on one device.
 pub(crate) struct Place {
     pub(crate) device: DeviceName,
+    /// The class of devices with the same bits.
+    pub(crate) class: String,
+    /// Every precision that the model has there.
+    pub(crate) precisions: Vec<Precision>,
     pub(crate) demand: Demand,
     pub(crate) lane: LaneKey,
     pub(crate) seat: Seat,
@@ -75,13 +78,12 @@ impl Placer<'_> {
         let mut offers = Vec::new();
         let mut items = false;
         let mut unsupported = None;
-        for Open { capability, device } in devices.candidates(placement)? {
+        for Candidate { capability, device } in devices.candidates(placement)? {
             let demand = match device {
                 Err(reason) => Err(reason),
                 Ok(device) => {
-                    let registry = devices.families(capability.device).unwrap_or(self.registry);
-                    let survey = registry.survey(&source.directory, &self.options(device, source.precision));
-                    match survey {
+                    let options = LoadOptions { device, precision: source.precision };
+                    match self.registry.survey(&source.directory, &options) {
                         Ok(Survey { precision, demand, .. }) => {
                             items |= demand.unit == "item";
                             Ok((precision, demand))
@@ -118,15 +120,14 @@ impl Placer<'_> {
         time: Duration,
     ) -> Result<Vec<(DeviceName, CostModel)>, BuildError> {
         let (decision, _) = self.decide(name, source, devices)?;
-        let open = devices.candidates(decision.placement)?;
+        let candidates = devices.candidates(decision.placement)?;
         let mut measured = Vec::new();
         for considered in decision.considered.iter().filter(|considered| considered.estimate.is_some()) {
             let device = considered.capability.device;
-            let opened = open.iter().find(|open| open.capability.device == device);
-            let opened = opened.and_then(|open| open.device.clone().ok()).expect("what has an estimate is open");
-            let registry = devices.families(device).unwrap_or(self.registry);
-            let LoadedModel { signature, processor, mut network, .. } = registry
-                .load(&source.directory, &self.options(opened, source.precision))
+            let options = LoadOptions { device: usable(&candidates, device), precision: source.precision };
+            let LoadedModel { signature, processor, mut network, .. } = self
+                .registry
+                .load(&source.directory, &options)
                 .map_err(|source| BuildError::Load { name: name.to_owned(), source: Box::new(source) })?;
             let cost = measure(&mut *network, &*processor, &signature, decision.max_weight, time)
                 .map_err(|source| BuildError::Measure { name: name.to_owned(), device, source: Box::new(source) })?;
@@ -143,23 +144,25 @@ impl Placer<'_> {
         devices: &mut Devices,
     ) -> Result<Settled, BuildError> {
         let (decision, batching) = self.decide(name, source, devices)?;
-        let open = devices.candidates(decision.placement)?;
+        let candidates = devices.candidates(decision.placement)?;
         let (mut told, mut places) = (None, Vec::new());
         let made_of = Arc::new(MadeOf::default());
         for considered in decision.devices() {
-            let device = open.iter().find(|open| open.capability.device == considered.capability.device);
-            let device = device.and_then(|open| open.device.clone().ok()).expect("what serves is open");
-            let registry = devices.families(considered.capability.device).unwrap_or(self.registry).clone();
-            let options = self.options(device, source.precision);
+            let device = usable(&candidates, considered.capability.device);
+            let options = LoadOptions { device: Arc::clone(&device), precision: source.precision };
+            let registry = self.registry.clone();
             let loading =
                 Loading { registry, directory: source.directory.clone(), options, made_of: Arc::clone(&made_of) };
             let mut place = place(name, considered, devices, loading.clone().reload())?;
+            place.class = device.class();
+            let survey = self.registry.survey(&source.directory, &loading.options);
+            place.precisions = survey.map(|survey| survey.precisions).unwrap_or_default();
             // A standby serves after all if those before it cannot be loaded.
             if place.profile.role == Role::Serves || told.is_none() {
                 place.profile.role = Role::Serves;
                 match load(&place.seat, &loading) {
                     Ok(first) => _ = told.get_or_insert(first),
-                    Err(error) if decision.placement == Placement::Auto && place.device != DeviceName::Cpu => {
+                    Err(error) if decision.placement == Placement::Auto && place.device != DeviceName::CPU => {
                         tracing::warn!(model = name, device = %place.device, %error, "goes without this device");
                         continue;
                     }
@@ -195,10 +198,12 @@ impl Placer<'_> {
             tracing::info!(model = name, device = %place.device, fixed, per_weight, "seconds of a batch");
         }
     }
+}
 
-    fn options(&self, device: sconce_models::Device, precision: Option<Precision>) -> LoadOptions {
-        LoadOptions { device, precision, team: Arc::clone(&self.team) }
-    }
+/// An open device among the candidates.
+fn usable(candidates: &[Candidate], name: DeviceName) -> Arc<dyn Device> {
+    let device = candidates.iter().find(|candidate| candidate.capability.device == name);
+    device.and_then(|candidate| candidate.device.clone().ok()).expect("a device with an estimate is open")
 }
 
 fn place(name: &str, considered: &Considered, devices: &mut Devices, reload: Reload) -> Result<Place, BuildError> {
@@ -218,6 +223,8 @@ fn place(name: &str, considered: &Considered, devices: &mut Devices, reload: Rel
     let role = if considered.verdict == Verdict::Serves { Role::Serves } else { Role::Standby };
     Ok(Place {
         device,
+        class: String::new(),
+        precisions: Vec::new(),
         demand,
         lane,
         seat: Seat { slot, reload, memory },

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use sconce::cache::MemoryConfig;
 use sconce::models::{
-    Classification, Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec,
-    LoadError, LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature,
-    Target, Task, Truncation,
+    Blueprint, Classification, Compute, Device, Family, Features, ForwardError, Halves, Input, InputError, InputKind,
+    InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Target, Task,
+    Truncation,
 };
 use sconce::{AnswerCache, BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
@@ -44,40 +44,42 @@ impl Network for ParityNetwork {
             let Features::Values(values) = features else { panic!("parity prepares values") };
             assert!(!values[0].is_nan(), "asked to panic in forward");
             let odd = values[0] % 2.0;
-            vec![values[0] * 0.0 - odd, odd]
+            vec![values[0] * 0.0 - odd, odd, -9.0]
         };
         Ok(batch.iter().map(row).collect())
     }
 }
 
-/// Gives its number of threads as its number of parameters.
-fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-    let labels: Arc<[String]> = ["even", "odd"].map(String::from).into();
-    Ok(LoadedModel {
-        signature: Signature {
-            model_type: "parity".to_owned(),
-            input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
-            task: Task::Classification { labels: Arc::clone(&labels) },
-            precision: target.precision,
-            device: DeviceName::of(&target.device),
-            parameters: target.team.threads().get(),
-        },
-        processor: Arc::new(Parity { labels }),
-        network: Box::new(ParityNetwork),
-        settings: directory.settings(&[])?,
-    })
+/// The labels are even, odd, and the number of threads.
+fn labels(threads: NonZeroUsize) -> Arc<[String]> {
+    ["even".to_owned(), "odd".to_owned(), threads.to_string()].into()
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
-fn demand(_: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
-    Ok(Demand { weight_bytes: 0, flops_per_weight: 1.0, bytes_per_weight: 4, unit: "item" })
+struct ParityModel;
+
+impl Blueprint for ParityModel {
+    fn precisions(&self, _: &dyn Device) -> Vec<Precision> {
+        vec![Precision::F32, Precision::Int8, Precision::Q8_0]
+    }
+
+    fn load(&self, _: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
+        let Compute::Kernels(team) = target.device.compute()? else { panic!("the CPU has kernels") };
+        let labels = labels(team.threads());
+        Ok(Halves {
+            input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
+            task: Task::Classification { labels: Arc::clone(&labels) },
+            processor: Arc::new(Parity { labels }),
+            network: Box::new(ParityNetwork),
+        })
+    }
 }
+
+const FAMILY: Family = Family { model_type: "parity", summary: "even or odd", read: |_| Ok(Box::new(ParityModel)) };
 
 fn builder(directory: &Path) -> RuntimeBuilder {
     std::fs::write(directory.join("config.json"), r#"{"model_type": "parity"}"#).expect("a file");
     let mut registry = Registry::default();
-    let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32, Precision::Int8, Precision::Q8_0];
-    registry.register(Family { model_type: "parity", summary: "even or odd", precisions, demand, load });
+    registry.register(FAMILY);
     Runtime::builder().registry(registry)
 }
 
@@ -123,18 +125,19 @@ fn models_are_told_the_threads_of_their_runtime_by_default_one_a_core() {
     let directory = tempfile::tempdir().unwrap();
     let told = |builder: RuntimeBuilder| {
         let runtime = builder.named_model("parity", directory.path()).build().unwrap();
-        (runtime.cpu_threads(), runtime.model("parity").unwrap().signature().parameters)
+        (runtime.cpu_threads(), runtime.model("parity").unwrap().signature().task.clone())
     };
     let three = NonZeroUsize::new(3).unwrap();
-    assert_eq!(told(builder(directory.path()).cpu_threads(three)), (three, 3));
+    let of = |threads| (threads, Task::Classification { labels: labels(threads) });
+    assert_eq!(told(builder(directory.path()).cpu_threads(three)), of(three));
     let cores = std::thread::available_parallelism().unwrap();
-    assert_eq!(told(builder(directory.path())), (cores, cores.get()));
+    assert_eq!(told(builder(directory.path())), of(cores));
 }
 
 /// Reads a file in a directory of the model's, in a way of its own.
-fn load_by_itself(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
+fn read_by_itself(directory: &ModelDirectory) -> Result<Box<dyn Blueprint>, LoadError> {
     assert!(std::fs::read(directory.path().join("assets/vocabulary.bin")).is_ok());
-    load(directory, target)
+    (FAMILY.read)(directory)
 }
 
 #[tokio::test]
@@ -143,22 +146,21 @@ async fn a_family_that_reads_files_by_itself_has_all_of_its_directory_in_the_key
     let assets = directory.path().join("assets");
     std::fs::create_dir(&assets).unwrap();
     let cache = Arc::new(AnswerCache::builder().memory(MemoryConfig::default()).build().unwrap());
-    let source = async |load| {
+    let source = async |read| {
         let mut registry = Registry::default();
-        let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32];
-        registry.register(Family { model_type: "parity", summary: "even or odd", precisions, demand, load });
+        registry.register(Family { read, ..FAMILY });
         let runtime = builder(directory.path()).registry(registry).named_model("parity", directory.path());
         let runtime = runtime.cache(Arc::clone(&cache)).build().unwrap();
         runtime.model("parity").unwrap().infer("3").await.unwrap().source.name()
     };
     std::fs::write(assets.join("vocabulary.bin"), "one").unwrap();
-    assert_eq!([source(load_by_itself).await, source(load_by_itself).await], ["computed", "memory"]);
+    assert_eq!([source(read_by_itself).await, source(read_by_itself).await], ["computed", "memory"]);
     std::fs::write(assets.join("vocabulary.bin"), "another").unwrap();
-    assert_eq!(source(load_by_itself).await, "computed");
+    assert_eq!(source(read_by_itself).await, "computed");
     // One that reads by the directory alone is not asked to read more.
-    assert_eq!(source(load).await, "computed");
+    assert_eq!(source(FAMILY.read).await, "computed");
     std::fs::write(assets.join("vocabulary.bin"), "a third").unwrap();
-    assert_eq!(source(load).await, "memory");
+    assert_eq!(source(FAMILY.read).await, "memory");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,5 +205,5 @@ fn a_type_that_no_family_knows_is_refused_with_those_that_are() {
     };
     let message = error.to_string();
     assert!(message.starts_with("model 'mine': ") && message.contains("config.json asks for model_type 'gpt2'"));
-    assert!(message.ends_with("known are: bert, digits-cnn, magika"), "{message}");
+    assert!(message.ends_with("known are: bert, digits-cnn, distilbert, magika"), "{message}");
 }

@@ -35,7 +35,7 @@ fn ask_all(runtime: &Runtime) {
 #[test]
 fn on_the_cpu_as_many_batches_count_as_run_at_the_same_time() {
     let (weights, batch) = needs();
-    let with_memory = |bytes| three_models().device_memory(DeviceName::Cpu, NonZeroU64::new(bytes).unwrap());
+    let with_memory = |bytes| three_models().device_memory(DeviceName::CPU, NonZeroU64::new(bytes).unwrap());
     // Each model has a thread of its own, so three batches may run.
     let room_for_one_batch = with_memory(3 * weights + batch).build().unwrap();
     ask_all(&room_for_one_batch);
@@ -53,7 +53,7 @@ fn on_the_cpu_as_many_batches_count_as_run_at_the_same_time() {
 async fn a_model_that_is_rarely_asked_comes_in_between_busy_ones() {
     let (weights, batch) = needs();
     let room_for_two = NonZeroU64::new(2 * (weights + batch)).unwrap();
-    let runtime = three_models().device_memory(DeviceName::Cpu, room_for_two).build().unwrap();
+    let runtime = three_models().device_memory(DeviceName::CPU, room_for_two).build().unwrap();
     let busy: Vec<_> = ["a", "b"]
         .into_iter()
         .flat_map(|name| std::iter::repeat_n(runtime.model(name).unwrap().clone(), 4))

@@ -126,7 +126,7 @@ fn one_at_a_time(models: [&Path; 2]) -> Runtime {
         .1;
     let with_a_batch = needed.bytes(sconce::BatcherConfig::default().max_batch_weight);
     builder
-        .device_memory(DeviceName::Cpu, NonZeroU64::new(with_a_batch).expect("the test is set up right"))
+        .device_memory(DeviceName::CPU, NonZeroU64::new(with_a_batch).expect("the test is set up right"))
         .build()
         .expect("the test is set up right")
 }

@@ -1,23 +1,22 @@
-//! Models on several devices. The second device is one that the test adds, with families of its own: the real ones, or one whose
-//! network runs out of memory or is lost when it is told to. It computes on the CPU, as nothing else is everywhere.
+//! Models on several devices. The second device is of a backend that only this test has. Its encoders run out of memory, or are
+//! lost, when a test says so.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sconce::cache::MemoryConfig;
-use sconce::models::{
-    Device, Family, Features, ForwardError, LoadError, LoadedModel, ModelDirectory, Network, Registry, Target,
-};
+use sconce::models::{Compute, Device, EncoderEngine, EncoderOrder, EncoderSpec, ForwardError, LoadError, Tokens, cpu};
 use sconce::placement::{Capability, PlacementError, Verdict};
 use sconce::{
-    Accelerator, AnswerCache, AnswerSource, BatcherConfig, BuildError, DeviceName, DeviceState, Model, ModelSource,
-    Output, Placement, Precision, Runtime, RuntimeBuilder,
+    AnswerCache, AnswerSource, Backend, BatcherConfig, BuildError, DeviceError, DeviceName, DeviceState, Model,
+    ModelSource, Output, Placement, Precision, Runtime, RuntimeBuilder,
 };
 
-const SECOND: DeviceName = DeviceName::Cuda { ordinal: 9 };
+const SECOND: DeviceName = DeviceName::cuda(9);
 const MODEL: &str = "tiny-bert-sentiment";
 const TEXT: &str = "What a wonderful day!";
 
@@ -25,54 +24,92 @@ fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo").join(model)
 }
 
-/// A device that is better than any CPU but for what a batch costs however small it is.
-fn second(fixed: f64, families: Registry) -> Accelerator {
-    let capability = Capability {
-        device: SECOND,
-        description: "a second device".to_owned(),
-        flops: 1e15,
-        bandwidth: 1e13,
-        fixed,
-        memory: Some(1 << 30),
-    };
-    Accelerator { capability, device: Device::Cpu, families: Some(families) }
+/// A kind of device that only this test has: it computes on the CPU, and says otherwise. It takes the place of CUDA, so that its
+/// devices can be named.
+#[derive(Debug, Clone, Copy)]
+struct Second {
+    /// Seconds that a batch is said to cost however small it is. Else it is better than any CPU.
+    fixed: f64,
+    /// Whether it has f32 alone.
+    only_f32: bool,
+    /// What becomes of an encoder that it builds.
+    build: fn(Box<dyn EncoderEngine>) -> Result<Box<dyn EncoderEngine>, LoadError>,
 }
 
-/// What goes wrong with a network on the second device.
-trait Trouble: Send + 'static {
-    /// Before a batch runs.
-    fn befall(batch: &[Features]) -> Result<(), ForwardError>;
-}
+impl Backend for Second {
+    fn kind(&self) -> &'static str {
+        SECOND.kind()
+    }
 
-struct Troubled<T> {
-    network: Box<dyn Network>,
-    trouble: std::marker::PhantomData<T>,
-}
+    fn list(&self) -> Result<Vec<Capability>, DeviceError> {
+        Ok(vec![self.capability()])
+    }
 
-impl<T: Trouble> Network for Troubled<T> {
-    fn forward(&mut self, batch: &[Features]) -> Result<Vec<Vec<f32>>, ForwardError> {
-        T::befall(batch)?;
-        self.network.forward(batch)
+    fn open(&self, _: usize) -> Result<Arc<dyn Device>, DeviceError> {
+        Ok(Arc::new(*self))
     }
 }
 
-fn load<T: Trouble>(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-    let bert = *Registry::default().family("bert").expect("a family of ours");
-    let loaded = (bert.load)(directory, target)?;
-    let network = Box::new(Troubled::<T> { network: loaded.network, trouble: std::marker::PhantomData });
-    Ok(LoadedModel { network, ..loaded })
+impl Device for Second {
+    fn capability(&self) -> Capability {
+        Capability {
+            device: SECOND,
+            description: "a second device".to_owned(),
+            flops: 1e15,
+            speeds: Vec::new(),
+            bandwidth: 1e13,
+            fixed: self.fixed,
+            memory: Some(1 << 30),
+        }
+    }
+
+    fn class(&self) -> String {
+        "second".to_owned()
+    }
+
+    fn compute(&self) -> Result<Compute, DeviceError> {
+        cpu(Arc::default()).compute()
+    }
+
+    fn encoder_precisions(&self, spec: &EncoderSpec) -> Vec<Precision> {
+        if self.only_f32 { vec![Precision::F32] } else { cpu(Arc::default()).encoder_precisions(spec) }
+    }
+
+    fn encoder(&self, order: &EncoderOrder<'_>) -> Result<Box<dyn EncoderEngine>, LoadError> {
+        (self.build)(cpu(Arc::default()).encoder(order)?)
+    }
 }
 
-/// The families, of which the one of texts runs into trouble.
-fn troubled<T: Trouble>() -> Registry {
-    let mut registry = Registry::default();
-    let bert = *registry.family("bert").expect("a family of ours");
-    registry.register(Family { load: load::<T>, ..bert });
-    registry
+/// A device that does what it is told, with that fixed cost.
+fn second(fixed: f64) -> Second {
+    Second { fixed, only_f32: false, build: Ok }
 }
 
-fn builder(accelerator: Accelerator, placement: impl Into<Placement>) -> RuntimeBuilder {
-    Runtime::builder().model(ModelSource::new(zoo(MODEL)).device(placement)).accelerator(accelerator)
+/// What goes wrong with a network on the second device.
+trait Fault: Send + 'static {
+    /// Before a batch runs.
+    fn befall(batch: &[Tokens<'_>]) -> Result<(), ForwardError>;
+}
+
+struct Faulty<F> {
+    engine: Box<dyn EncoderEngine>,
+    fault: std::marker::PhantomData<F>,
+}
+
+impl<F: Fault> EncoderEngine for Faulty<F> {
+    fn forward(&mut self, texts: &[Tokens<'_>]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        F::befall(texts)?;
+        self.engine.forward(texts)
+    }
+}
+
+/// The best device, but for its encoders' fault.
+fn faulty<F: Fault>() -> Second {
+    Second { build: |engine| Ok(Box::new(Faulty::<F> { engine, fault: std::marker::PhantomData })), ..second(1e-9) }
+}
+
+fn builder(second: Second, placement: impl Into<Placement>) -> RuntimeBuilder {
+    Runtime::builder().model(ModelSource::new(zoo(MODEL)).device(placement)).backend(second)
 }
 
 fn texts() -> Vec<String> {
@@ -102,7 +139,7 @@ async fn ask_all(model: &Model) -> Vec<(Vec<f32>, DeviceName)> {
 }
 
 async fn expected() -> Vec<Vec<f32>> {
-    let runtime = Runtime::builder().model(ModelSource::new(zoo(MODEL)).device(DeviceName::Cpu)).build().unwrap();
+    let runtime = Runtime::builder().model(ModelSource::new(zoo(MODEL)).device(DeviceName::CPU)).build().unwrap();
     ask_all(runtime.model(MODEL).unwrap()).await.into_iter().map(|(scores, _)| scores).collect()
 }
 
@@ -112,8 +149,8 @@ fn count(answers: &[(Vec<f32>, DeviceName)], device: DeviceName) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_runs_where_it_is_asked_to_and_its_answers_say_where() {
-    for device in [DeviceName::Cpu, SECOND] {
-        let runtime = builder(second(1e-9, Registry::default()), device).build().unwrap();
+    for device in [DeviceName::CPU, SECOND] {
+        let runtime = builder(second(1e-9), device).build().unwrap();
         let model = runtime.model(MODEL).unwrap();
         let answers = ask_all(model).await;
         assert!(answers.iter().map(|(scores, _)| scores).eq(&expected().await));
@@ -131,11 +168,11 @@ async fn sconce_toml_says_where_a_model_runs_unless_the_caller_does() {
     std::fs::write(copy.path().join("sconce.toml"), "[model]\ndevice = \"cuda:9\"").unwrap();
     let source = || ModelSource::new(copy.path()).name("m");
     let preferred = |source| {
-        let builder = Runtime::builder().accelerator(second(1e-9, Registry::default()));
+        let builder = Runtime::builder().backend(second(1e-9));
         builder.model(source).build().unwrap().model("m").unwrap().devices()[0].name
     };
     assert_eq!(preferred(source()), SECOND);
-    assert_eq!(preferred(source().device(DeviceName::Cpu)), DeviceName::Cpu);
+    assert_eq!(preferred(source().device(DeviceName::CPU)), DeviceName::CPU);
     std::fs::write(copy.path().join("sconce.toml"), "[model]\ndevice = \"gpu\"").unwrap();
     let Err(error) = Runtime::builder().model(source()).build() else { panic!("there is no such device") };
     assert!(error.to_string().contains("field 'model.device': device 'gpu' is not known; give auto, cpu"), "{error}");
@@ -144,8 +181,8 @@ async fn sconce_toml_says_where_a_model_runs_unless_the_caller_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn by_itself_a_model_is_put_where_its_batches_are_estimated_to_be_complete_first() {
     // Nothing costs less than a nanosecond, and nobody waits for half a second.
-    for (fixed, preferred) in [(1e-9, SECOND), (0.5, DeviceName::Cpu)] {
-        let builder = builder(second(fixed, Registry::default()), Placement::Auto);
+    for (fixed, preferred) in [(1e-9, SECOND), (0.5, DeviceName::CPU)] {
+        let builder = builder(second(fixed), Placement::Auto);
         let decision = builder.decide().unwrap().remove(MODEL).unwrap();
         assert_eq!(decision.serving().map(|it| it.capability.device).collect::<Vec<_>>(), [preferred], "{decision:?}");
         let runtime = builder.build().unwrap();
@@ -156,7 +193,7 @@ async fn by_itself_a_model_is_put_where_its_batches_are_estimated_to_be_complete
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_two_devices_serve_is_measured_and_answers_the_same_from_both() {
     // From a few tokens on the second one is estimated to be faster; in truth they are alike.
-    let runtime = builder(second(2e-3, Registry::default()), Placement::Auto).build().unwrap();
+    let runtime = builder(second(2e-3), Placement::Auto).build().unwrap();
     let model = runtime.model(MODEL).unwrap();
     assert!(model.decision().considered.iter().all(|it| it.verdict == Verdict::Serves), "{:?}", model.decision());
     assert!(model.devices().iter().all(|device| device.cost.is_known() && device.loaded), "{:?}", model.devices());
@@ -167,9 +204,9 @@ async fn a_model_that_two_devices_serve_is_measured_and_answers_the_same_from_bo
 /// Has no memory for more than two texts, and none for the longest.
 struct Narrow;
 
-impl Trouble for Narrow {
-    fn befall(batch: &[Features]) -> Result<(), ForwardError> {
-        if batch.len() > 2 || batch.iter().any(|item| item.weight() > 9) {
+impl Fault for Narrow {
+    fn befall(batch: &[Tokens<'_>]) -> Result<(), ForwardError> {
+        if batch.len() > 2 || batch.iter().any(|item| item.ids.len() > 9) {
             return Err(ForwardError::OutOfMemory { message: "two short texts fit".to_owned() });
         }
         Ok(())
@@ -178,13 +215,13 @@ impl Trouble for Narrow {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_memory_is_halved_and_falls_back_to_the_cpu() {
-    let runtime = builder(second(1e-9, troubled::<Narrow>()), SECOND).build().unwrap();
+    let runtime = builder(faulty::<Narrow>(), SECOND).build().unwrap();
     let model = runtime.model(MODEL).unwrap();
     assert!(!model.devices()[1].loaded, "the CPU's network is loaded when it is needed");
     let answers = ask_all(model).await;
     assert!(answers.iter().map(|(scores, _)| scores).eq(&expected().await));
     let long = texts().iter().filter(|text| text.split(' ').count() > 7).count();
-    assert_eq!(count(&answers, DeviceName::Cpu), long, "two tokens are special");
+    assert_eq!(count(&answers, DeviceName::CPU), long, "two tokens are special");
     let [on_second, on_cpu] = model.devices()[..] else { panic!("{:?}", model.devices()) };
     assert!(matches!(on_second.state, DeviceState::ShortOfMemory { max_weight: 1..=18 }), "{on_second:?}");
     assert_eq!((on_cpu.state, on_cpu.loaded, on_cpu.loads), (DeviceState::Ready, true, 1));
@@ -195,8 +232,8 @@ async fn what_does_not_fit_the_memory_is_halved_and_falls_back_to_the_cpu() {
 /// Is lost in the third batch.
 struct Unplugged;
 
-impl Trouble for Unplugged {
-    fn befall(_: &[Features]) -> Result<(), ForwardError> {
+impl Fault for Unplugged {
+    fn befall(_: &[Tokens<'_>]) -> Result<(), ForwardError> {
         static BATCHES: AtomicUsize = AtomicUsize::new(0);
         match BATCHES.fetch_add(1, Ordering::SeqCst) {
             0..2 => Ok(()),
@@ -209,12 +246,12 @@ impl Trouble for Unplugged {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_a_device_is_lost_the_cpu_answers_everything() {
     let config = BatcherConfig { max_batch_size: 8, ..BatcherConfig::default() };
-    let runtime = builder(second(1e-9, troubled::<Unplugged>()), SECOND).batching(config).build().unwrap();
+    let runtime = builder(faulty::<Unplugged>(), SECOND).batching(config).build().unwrap();
     let model = runtime.model(MODEL).unwrap();
     for round in 0..3 {
         let answers = ask_all(model).await;
         assert!(answers.iter().map(|(scores, _)| scores).eq(&expected().await));
-        let on_cpu = count(&answers, DeviceName::Cpu);
+        let on_cpu = count(&answers, DeviceName::CPU);
         assert!(if round == 0 { on_cpu >= 64 - 16 } else { on_cpu == 64 }, "{on_cpu} in round {round}");
     }
     let [on_second, on_cpu] = model.devices()[..] else { panic!("{:?}", model.devices()) };
@@ -228,16 +265,16 @@ async fn a_model_leaves_the_memory_for_another_and_comes_back_when_it_is_asked_f
     let models = ["encoder-mini", MODEL, "digits-cnn"];
     let needs = {
         let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo(model)));
-        let decisions = builder.device(DeviceName::Cpu).batching(small_batches()).decide().unwrap();
+        let decisions = builder.device(DeviceName::CPU).batching(small_batches()).decide().unwrap();
         decisions.values().map(|it| it.considered[0].demand.unwrap().1).collect::<Vec<_>>()
     };
     // Room for the largest with its batch, not for two of them.
     let largest = needs.iter().map(|demand| demand.bytes(64)).max().unwrap();
     let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo(model)));
     let runtime = builder
-        .device(DeviceName::Cpu)
+        .device(DeviceName::CPU)
         .batching(small_batches())
-        .device_memory(DeviceName::Cpu, NonZeroU64::new(largest).unwrap())
+        .device_memory(DeviceName::CPU, NonZeroU64::new(largest).unwrap())
         .build()
         .unwrap();
     let text_models = ["encoder-mini", MODEL].map(|name| runtime.model(name).unwrap());
@@ -268,9 +305,7 @@ fn small_batches() -> BatcherConfig {
 #[test]
 fn a_model_that_does_not_fit_the_memory_is_refused_where_it_is_asked_for_and_put_elsewhere_by_itself() {
     let small = NonZeroU64::new(1 << 20).unwrap();
-    let build = |placement: Placement| {
-        builder(second(1e-9, Registry::default()), placement).device_memory(SECOND, small).build()
-    };
+    let build = |placement: Placement| builder(second(1e-9), placement).device_memory(SECOND, small).build();
     let Err(error) = build(Placement::On(SECOND)) else { panic!("1 MiB does not hold it") };
     assert!(
         error.to_string().starts_with("model 'tiny-bert-sentiment': it runs on none of its devices: cuda:9: "),
@@ -279,30 +314,24 @@ fn a_model_that_does_not_fit_the_memory_is_refused_where_it_is_asked_for_and_put
     let BuildError::Place { source, .. } = error else { panic!("{error}") };
     assert!(matches!(*source, PlacementError::Nowhere { .. }));
     let runtime = build(Placement::Auto).unwrap();
-    assert_eq!(runtime.model(MODEL).unwrap().devices()[0].name, DeviceName::Cpu);
+    assert_eq!(runtime.model(MODEL).unwrap().devices()[0].name, DeviceName::CPU);
 }
 
 #[test]
 fn a_precision_that_the_device_does_not_have_is_refused_where_it_is_asked_for_and_put_elsewhere_by_itself() {
-    fn f32_alone(_: &Device) -> &'static [Precision] {
-        &[Precision::F32]
-    }
-    let mut registry = Registry::default();
-    let bert = *registry.family("bert").unwrap();
-    registry.register(Family { precisions: f32_alone, ..bert });
     let build = |placement: Placement| {
         let source = ModelSource::new(zoo(MODEL)).device(placement).precision(Precision::Int8);
-        Runtime::builder().model(source).accelerator(second(1e-9, registry.clone())).build()
+        Runtime::builder().model(source).backend(Second { only_f32: true, ..second(1e-9) }).build()
     };
     let Err(error) = build(Placement::On(SECOND)) else { panic!("it has no int8") };
     assert!(error.to_string().contains("no precision 'int8'"), "{error}");
-    assert_eq!(build(Placement::Auto).unwrap().model(MODEL).unwrap().devices()[0].name, DeviceName::Cpu);
+    assert_eq!(build(Placement::Auto).unwrap().model(MODEL).unwrap().devices()[0].name, DeviceName::CPU);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cached_answer_says_which_device_computed_it() {
     let cache = AnswerCache::builder().memory(MemoryConfig::default()).build().unwrap();
-    let runtime = builder(second(1e-9, Registry::default()), SECOND).cache(cache).build().unwrap();
+    let runtime = builder(second(1e-9), SECOND).cache(cache).build().unwrap();
     let model = runtime.model(MODEL).unwrap();
     for source in [AnswerSource::Computed, AnswerSource::Cached("memory")] {
         let answer = model.infer("a film").await.unwrap();
@@ -311,44 +340,35 @@ async fn a_cached_answer_says_which_device_computed_it() {
 }
 
 /// There is room for two models at first, and then for none.
-fn load_twice(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
+fn twice(engine: Box<dyn EncoderEngine>) -> Result<Box<dyn EncoderEngine>, LoadError> {
     static LOADS: AtomicUsize = AtomicUsize::new(0);
-    if LOADS.fetch_add(1, Ordering::SeqCst) >= 2 {
-        return no_room(directory, target);
-    }
-    (Registry::default().family("bert").unwrap().load)(directory, target)
+    if LOADS.fetch_add(1, Ordering::SeqCst) >= 2 { no_room(engine) } else { Ok(engine) }
 }
 
-fn no_room(directory: &ModelDirectory, _: &Target) -> Result<LoadedModel, LoadError> {
-    let path = directory.path().join("model.safetensors");
-    Err(LoadError::OutOfMemory { path, message: "somebody else has it all".to_owned() })
-}
-
-fn loading_by(load: fn(&ModelDirectory, &Target) -> Result<LoadedModel, LoadError>) -> Registry {
-    let mut registry = Registry::default();
-    let bert = *registry.family("bert").unwrap();
-    registry.register(Family { load, ..bert });
-    registry
+fn no_room(_: Box<dyn EncoderEngine>) -> Result<Box<dyn EncoderEngine>, LoadError> {
+    Err(LoadError::OutOfMemory { path: "model.safetensors".into(), message: "somebody else has it all".to_owned() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_for_which_a_device_has_no_room_goes_without_it_unless_it_was_asked_for() {
-    let Err(error) = builder(second(1e-9, loading_by(no_room)), SECOND).build() else { panic!("there is no room") };
+    let Err(error) = builder(Second { build: no_room, ..second(1e-9) }, SECOND).build() else {
+        panic!("there is no room")
+    };
     assert!(error.to_string().contains("somebody else has it all"), "{error}");
-    let runtime = builder(second(1e-9, loading_by(no_room)), Placement::Auto).build().unwrap();
+    let runtime = builder(Second { build: no_room, ..second(1e-9) }, Placement::Auto).build().unwrap();
     let model = runtime.model(MODEL).unwrap();
-    assert_eq!(model.devices().iter().map(|device| device.name).collect::<Vec<_>>(), [DeviceName::Cpu]);
-    assert_eq!(model.infer(TEXT).await.unwrap().device, DeviceName::Cpu);
+    assert_eq!(model.devices().iter().map(|device| device.name).collect::<Vec<_>>(), [DeviceName::CPU]);
+    assert_eq!(model.infer(TEXT).await.unwrap().device, DeviceName::CPU);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_cannot_come_back_to_its_device_is_answered_by_the_cpu() {
     // Two models for one place: the second takes it from the first when it is loaded.
     let source = |name: &str| ModelSource::new(zoo(MODEL)).name(name).device(SECOND);
-    let decisions = builder(second(1e-9, Registry::default()), SECOND).batching(small_batches()).decide().unwrap();
+    let decisions = builder(second(1e-9), SECOND).batching(small_batches()).decide().unwrap();
     let needed = decisions[MODEL].considered[1].demand.unwrap().1.bytes(64);
     let runtime = Runtime::builder()
-        .accelerator(second(1e-9, loading_by(load_twice)))
+        .backend(Second { build: twice, ..second(1e-9) })
         .model(source("first"))
         .model(source("second"))
         .batching(small_batches())
@@ -360,7 +380,7 @@ async fn a_model_that_cannot_come_back_to_its_device_is_answered_by_the_cpu() {
     assert_eq!([loaded(first), loaded(second)], [false, true]);
     for _ in 0..3 {
         let answer = first.infer(TEXT).await.unwrap();
-        assert_eq!(answer.device, DeviceName::Cpu);
+        assert_eq!(answer.device, DeviceName::CPU);
         assert_eq!(answer.output.classification().unwrap().label(), "positive");
     }
     assert_eq!(first.devices()[0].state, DeviceState::Lost, "for half a minute");

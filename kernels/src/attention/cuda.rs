@@ -12,16 +12,17 @@ pub(crate) enum Path {
     Mma,
 }
 
+/// Elements of the largest head; `ByWidth::WIDTHS` ends with it.
+pub(crate) const MAX_HEAD_SIZE: usize = 128;
+
 impl Path {
     /// The best that the device has for heads of this size.
     ///
     /// # Errors
     /// If heads are larger than any kernel takes.
     pub(crate) fn best(gpu: &Gpu, element: Element, size: usize) -> Result<Self, KernelError> {
-        /// `ByWidth::WIDTHS` ends with it.
-        const MAX_HEAD: usize = 128;
-        if size == 0 || size > MAX_HEAD {
-            return Err(mismatch(format!("heads of {size}; a GPU's attention takes 1 to {MAX_HEAD}")));
+        if size == 0 || size > MAX_HEAD_SIZE {
+            return Err(mismatch(format!("heads of {size}; a GPU's attention takes 1 to {MAX_HEAD_SIZE}")));
         }
         let tensor_cores = element != Element::F32 && gpu.functions.attention_mma.is_some() && size.is_multiple_of(2);
         Ok(if tensor_cores { Self::Mma } else { Self::Plain })

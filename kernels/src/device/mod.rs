@@ -80,6 +80,12 @@ pub enum DeviceError {
     /// The program was built without the cargo feature `cuda`.
     #[error("this build has no CUDA: build it with `--features cuda`")]
     NotBuilt,
+    /// No device has such a name.
+    #[error("there is no device {device}; `sconce devices` lists those there are")]
+    UnknownKind {
+        /// The name that was asked for.
+        device: String,
+    },
     /// There is no driver.
     #[error("there is no CUDA driver ({reason}); install NVIDIA's driver, and give containers `--gpus all`")]
     NoDriver {

@@ -20,6 +20,7 @@ pub mod cuda;
 mod plan;
 mod scratch;
 mod sequences;
+mod spec;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -28,6 +29,10 @@ use plan::{Costs, Plan};
 pub use scratch::Scratch;
 #[cfg(test)]
 pub(crate) use sequences::rows_of;
+pub use spec::{
+    AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, FusedBlocks, HeadFunction, HeadSpec,
+    InnerFunction, Mask, NormKind, NormOrder, NormSpec, PositionTable,
+};
 pub use weights::{Dense, LayerWeights};
 
 use crate::embedding::Embeddings;

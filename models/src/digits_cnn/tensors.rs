@@ -1,11 +1,10 @@
 //! The network as candle's operations, for devices that have no engine of their own.
 
 use candle_core::{Device, Result, Tensor};
-use sconce_kernels::device::check_for_candle;
 
 use super::Config;
 use crate::dense::Dense;
-use crate::{LoadError, Weights};
+use crate::{LoadError, TensorDevice, Weights};
 
 pub(super) struct TensorDigits {
     /// Channels, height and width.
@@ -18,8 +17,12 @@ pub(super) struct TensorDigits {
 }
 
 impl TensorDigits {
-    pub(super) fn load(config: &Config, weights: &Weights, device: &Device) -> std::result::Result<Self, LoadError> {
-        check_for_candle(device)?;
+    pub(super) fn load(
+        config: &Config,
+        weights: &Weights,
+        device: &TensorDevice,
+    ) -> std::result::Result<Self, LoadError> {
+        let weights = &weights.on(device);
         let [first, second] = config.channels;
         let [_, _, side] = config.sides();
         Ok(Self {
@@ -31,7 +34,7 @@ impl TensorDigits {
             ],
             hidden: Dense::load(weights, "fc1", second * side * side, config.hidden)?,
             output: Dense::load(weights, "fc2", config.hidden, config.num_labels)?,
-            device: device.clone(),
+            device: device.as_candle().clone(),
         })
     }
 

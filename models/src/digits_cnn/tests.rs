@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::TensorDevice;
 use candle_core::{Device, Tensor};
 
 use super::*;
-use crate::LoadOptions;
 
 /// Numbers without a pattern, from -1 to 1.
 fn numbers(seed: usize, count: usize) -> Vec<f32> {
@@ -29,12 +29,12 @@ fn weights_for(config: &Config) -> Weights {
             tensors.insert(format!("{name}.{part}"), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
         }
     }
-    Weights::new(PathBuf::new(), safetensors::serialize(tensors, None).unwrap(), &Device::Cpu).unwrap()
+    Weights::new(PathBuf::new(), safetensors::serialize(tensors, None).unwrap()).unwrap()
 }
 
 fn assert_engines_agree(config: &Config, weights: &Weights) {
-    let mut packed = PackedDigits::load(config, weights, &LoadOptions::default().team).unwrap();
-    let tensors = TensorDigits::load(config, weights, &Device::Cpu).unwrap();
+    let mut packed = PackedDigits::load(config, weights, &Arc::default()).unwrap();
+    let tensors = TensorDigits::load(config, weights, &TensorDevice::cpu()).unwrap();
     let size = config.shape().iter().product();
     // Smaller after larger, so that buffers hold what is left of a batch before.
     for images in [1, 33, 2, 7] {
@@ -52,7 +52,7 @@ fn assert_engines_agree(config: &Config, weights: &Weights) {
 fn the_engine_of_the_cpu_agrees_with_candles_operations() {
     let directory = ModelDirectory::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo/digits-cnn"));
     let config: Config = directory.config().unwrap();
-    assert_engines_agree(&config, &directory.weights(&Device::Cpu).unwrap());
+    assert_engines_agree(&config, &directory.weights().unwrap());
 }
 
 #[test]

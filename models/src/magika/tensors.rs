@@ -2,12 +2,11 @@
 
 use candle_core::{Device, Result, Tensor};
 use sconce_kernels::bias_gelu::{GeluForm, bias_gelu_tensor};
-use sconce_kernels::device::check_for_candle;
 
 use super::Config;
 use crate::dense::Dense;
 use crate::norm::Norm;
-use crate::{LoadError, Weights};
+use crate::{LoadError, TensorDevice, Weights};
 
 pub(super) struct TensorMagika {
     /// gelu(embedding + bias) of every symbol: `[symbols, embed_dim]`.
@@ -28,9 +27,9 @@ impl TensorMagika {
         config: &Config,
         weights: &Weights,
         labels: usize,
-        device: &Device,
+        device: &TensorDevice,
     ) -> std::result::Result<Self, LoadError> {
-        check_for_candle(device)?;
+        let weights = &weights.on(device);
         let (positions, channels) = (config.positions(), config.channels());
         let embedding = weights.tensor("embed.weight", &[config.vocab_size, config.embed_dim])?;
         let embedding_bias = weights.tensor("embed.bias", &[config.embed_dim])?;
@@ -45,7 +44,7 @@ impl TensorMagika {
             head: Dense::load(weights, "head", config.conv_out, labels)?,
             positions,
             kernel: config.conv_kernel,
-            device: device.clone(),
+            device: device.as_candle().clone(),
         })
     }
 

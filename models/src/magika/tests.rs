@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::TensorDevice;
 use candle_core::{Device, Tensor};
 
 use super::*;
-use crate::LoadOptions;
 
 const WINDOW: Window = Window { beginning: 4, end: 4, block: 8, padding: 256 };
 
@@ -70,7 +70,7 @@ fn weights_for(config: &Config, labels: usize) -> Weights {
             (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
         })
         .collect();
-    Weights::new(PathBuf::new(), safetensors::serialize(tensors, None).unwrap(), &Device::Cpu).unwrap()
+    Weights::new(PathBuf::new(), safetensors::serialize(tensors, None).unwrap()).unwrap()
 }
 
 /// Symbols without a pattern, but for a run of padding in the middle.
@@ -83,8 +83,8 @@ fn item(config: &Config, seed: usize, padding: usize) -> Vec<u16> {
 }
 
 fn assert_engines_agree(config: &Config, weights: &Weights, labels: usize) {
-    let mut packed = PackedMagika::load(config, weights, labels, &LoadOptions::default().team).unwrap();
-    let tensors = TensorMagika::load(config, weights, labels, &Device::Cpu).unwrap();
+    let mut packed = PackedMagika::load(config, weights, labels, &Arc::default()).unwrap();
+    let tensors = TensorMagika::load(config, weights, labels, &TensorDevice::cpu()).unwrap();
     for items in [1, 5, 2] {
         // A quarter of it padded, half of it, and so on.
         let items: Vec<Vec<u16>> = (0..items).map(|at| item(config, at, at * config.seq_len / 4)).collect();
@@ -106,7 +106,7 @@ fn assert_engines_agree(config: &Config, weights: &Weights, labels: usize) {
 fn the_engine_of_the_cpu_agrees_with_candles_operations() {
     let directory = ModelDirectory::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo/magika"));
     let config: Config = directory.config().unwrap();
-    let weights = directory.weights(&Device::Cpu).unwrap();
+    let weights = directory.weights().unwrap();
     assert_engines_agree(&config, &weights, config.id2label.len());
 }
 

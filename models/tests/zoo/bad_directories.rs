@@ -3,9 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use sconce_models::{
-    Demand, Family, InputKind, LoadError, LoadOptions, ModelDirectory, Precision, Registry, Target, Task,
-};
+use sconce_models::{Family, InputKind, LoadError, LoadOptions, Registry, Task};
 use serde_json::{Value, json};
 
 use crate::{copy_of, edit_config, infer, load};
@@ -26,7 +24,7 @@ fn assert_refused(copy: &Path, parts: &[&str]) {
 fn an_unknown_model_type_lists_what_is_known() {
     let copy = copy_of("digits-cnn");
     edit_config(copy.path(), |config| config["model_type"] = json!("gpt-17"));
-    assert_refused(copy.path(), &["config.json", "'gpt-17'", "known are: bert, digits-cnn, magika"]);
+    assert_refused(copy.path(), &["config.json", "'gpt-17'", "known are: bert, digits-cnn, distilbert, magika"]);
     assert!(matches!(refusal(copy.path()), LoadError::UnknownModelType { .. }));
 }
 
@@ -224,22 +222,13 @@ fn the_files_of_sentence_transformers_are_followed() {
 
 #[test]
 fn a_family_from_outside_is_loaded_by_its_name() {
-    fn digits_again(directory: &ModelDirectory, _: &Target) -> Result<sconce_models::LoadedModel, LoadError> {
-        edit_config(directory.path(), |config| config["model_type"] = json!("digits-cnn"));
-        Registry::default().load(directory.path(), &LoadOptions::default())
-    }
     let copy = copy_of("digits-cnn");
     edit_config(copy.path(), |config| config["model_type"] = json!("mine"));
+    let digits = Registry::default().family("digits-cnn").unwrap().read;
     let mut registry = Registry::default();
-    registry.register(Family {
-        model_type: "mine",
-        summary: "digits under another name",
-        precisions: |_| &[Precision::F32],
-        demand: |_, _| Ok(Demand { weight_bytes: 4, flops_per_weight: 2.0, bytes_per_weight: 4, unit: "item" }),
-        load: digits_again,
-    });
+    registry.register(Family { model_type: "mine", summary: "digits under another name", read: digits });
     let known: Vec<&str> = registry.known().map(|family| family.model_type).collect();
-    assert_eq!(known, ["bert", "digits-cnn", "magika", "mine"]);
+    assert_eq!(known, ["bert", "digits-cnn", "distilbert", "magika", "mine"]);
     let model = registry.load(copy.path(), &LoadOptions::default()).unwrap();
     assert!(matches!(model.signature.task, Task::Classification { .. }));
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use sconce_models::{Device, Features, LoadOptions, LoadedModel, Precision, Registry, Team};
+use sconce_models::{Features, LoadOptions, LoadedModel, Precision, Registry, Team, cpu};
 
 use crate::{ZOO, directory, load, prepare, varied_inputs};
 
@@ -13,14 +13,9 @@ const MAX_BATCH: usize = 33;
 fn in_every_precision(name: &str, threads: usize) -> Vec<(Precision, LoadedModel)> {
     let registry = Registry::default();
     let team = Arc::new(Team::new(NonZeroUsize::new(threads).unwrap()).unwrap());
-    let family = registry.family(&load(name).signature.model_type).unwrap();
-    let precisions = (family.precisions)(&Device::Cpu).iter();
-    precisions
-        .map(|&precision| {
-            let options = LoadOptions { precision: Some(precision), team: Arc::clone(&team), ..LoadOptions::default() };
-            (precision, registry.load(&directory(name), &options).unwrap())
-        })
-        .collect()
+    let on = |precision| LoadOptions { device: cpu(Arc::clone(&team)), precision };
+    let precisions = registry.survey(&directory(name), &on(None)).unwrap().precisions.into_iter();
+    precisions.map(|precision| (precision, registry.load(&directory(name), &on(Some(precision))).unwrap())).collect()
 }
 
 fn bits(row: &[f32]) -> Vec<u32> {

@@ -14,9 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use sconce_models::{
-    Array, ArrayData, Device, Features, Input, LoadOptions, LoadedModel, Output, Registry, Truncation,
-};
+use sconce_models::{Array, ArrayData, Features, Input, LoadOptions, LoadedModel, Output, Registry, Truncation};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -52,7 +50,7 @@ fn edit_config(copy: &Path, edit: impl FnOnce(&mut Value)) {
 
 /// The tensors of a reference file beside a model.
 fn tensors(model: &str, file: &str) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(directory(model).join(file), &Device::Cpu).unwrap()
+    candle_core::safetensors::load(directory(model).join(file), &candle_core::Device::Cpu).unwrap()
 }
 
 fn prepare(model: &LoadedModel, input: Input) -> Features {

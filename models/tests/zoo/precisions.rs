@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce_models::{
-    Demand, Device, Family, LoadError, LoadOptions, LoadedModel, ModelDirectory, Precision, Registry, Target, Team,
+    Blueprint, Compute, Device, Family, Halves, LoadError, LoadOptions, ModelDirectory, Precision, Registry, Target,
+    Task, Team, cpu,
 };
 use tempfile::TempDir;
 
@@ -20,22 +21,26 @@ fn told(toml: &str) -> TempDir {
     copy
 }
 
-/// This crate's families, and one that claims every precision on the CPU and gives its threads as its parameters.
+/// A family that claims every precision, and whose labels are the number of its threads.
+struct Told;
+
+impl Blueprint for Told {
+    fn precisions(&self, _: &dyn Device) -> Vec<Precision> {
+        Precision::ALL.to_vec()
+    }
+
+    fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
+        let digits = (Registry::default().family("digits-cnn").unwrap().read)(directory)?;
+        let Compute::Kernels(team) = target.device.compute()? else { panic!("the CPU has kernels") };
+        let labels = [team.threads().to_string()].into();
+        Ok(Halves { task: Task::Classification { labels }, ..digits.load(directory, target)? })
+    }
+}
+
+/// This crate's families, and one that claims every precision.
 fn registry() -> Registry {
-    fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-        let mut model = (Registry::default().family("digits-cnn").unwrap().load)(directory, target)?;
-        model.signature.parameters = target.team.threads().get();
-        Ok(model)
-    }
-    fn precisions(device: &Device) -> &'static [Precision] {
-        if device.is_cpu() { &Precision::ALL } else { &[] }
-    }
-    #[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
-    fn demand(_: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
-        Ok(Demand { weight_bytes: 4, flops_per_weight: 2.0, bytes_per_weight: 4, unit: "item" })
-    }
     let mut registry = Registry::default();
-    registry.register(Family { model_type: "told", summary: "says what it was told", precisions, demand, load });
+    registry.register(Family { model_type: "told", summary: "says what it was told", read: |_| Ok(Box::new(Told)) });
     registry
 }
 
@@ -108,16 +113,25 @@ fn a_sconce_toml_that_is_wrong_is_refused_even_where_another_precision_is_asked_
 #[test]
 fn a_family_is_told_how_many_threads_it_may_use() {
     let threads = NonZeroUsize::new(3).unwrap();
-    let options = LoadOptions { team: Arc::new(Team::new(threads).unwrap()), ..LoadOptions::default() };
-    assert_eq!(registry().load(told("").path(), &options).unwrap().signature.parameters, 3);
+    let options = LoadOptions { device: cpu(Arc::new(Team::new(threads).unwrap())), ..LoadOptions::default() };
+    let task = registry().load(told("").path(), &options).unwrap().signature.task;
+    assert_eq!(task, Task::Classification { labels: ["3".to_owned()].into() });
 }
 
 #[test]
-fn families_are_found_by_name_and_list_their_precisions() {
-    let registry = registry();
-    for family in registry.known() {
-        let found = registry.family(family.model_type).unwrap();
-        assert!((found.precisions)(&Device::Cpu).contains(&Precision::F32), "{}", family.model_type);
+fn every_model_of_the_zoo_has_f32_and_encoders_have_the_precisions_of_the_kernels() {
+    for name in ZOO {
+        let precisions = registry().survey(&directory(name), &asking(None)).unwrap().precisions;
+        let is_encoder = ["encoder-mini", "tiny-bert-sentiment"].contains(&name);
+        let lower = [Precision::Int8, Precision::Q8_0, Precision::Q4K];
+        let expected = std::iter::once(Precision::F32).chain(lower.into_iter().filter(|_| is_encoder));
+        assert_eq!(precisions, expected.collect::<Vec<_>>(), "{name}");
     }
+}
+
+#[test]
+fn families_are_found_by_name() {
+    let registry = registry();
+    assert!(registry.known().all(|family| registry.family(family.model_type).is_some()));
     assert!(registry.family("gpt-17").is_none());
 }

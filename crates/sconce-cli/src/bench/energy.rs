@@ -27,14 +27,14 @@ const POWERCAP: &str = "/sys/class/powercap";
 
 impl Meter {
     pub(crate) fn of(device: DeviceName) -> Self {
-        match device {
-            DeviceName::Cpu => Self::rapl(Path::new(POWERCAP)),
-            #[cfg(feature = "cuda")]
-            DeviceName::Cuda { ordinal } => {
-                nvml::Gpu::open(ordinal).map_or(Self::Nothing, |gpu| Self::Nvml(Box::new(gpu)))
-            }
-            _ => Self::Nothing,
+        if device == DeviceName::CPU {
+            return Self::rapl(Path::new(POWERCAP));
         }
+        #[cfg(feature = "cuda")]
+        if device == DeviceName::cuda(device.ordinal()) {
+            return nvml::Gpu::open(device.ordinal()).map_or(Self::Nothing, |gpu| Self::Nvml(Box::new(gpu)));
+        }
+        Self::Nothing
     }
 
     fn rapl(powercap: &Path) -> Self {

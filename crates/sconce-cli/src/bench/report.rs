@@ -42,7 +42,7 @@ impl Heading {
         let mut machine =
             format!("{}, {cores} cores, {threads} threads, {isa}", cpu_name().unwrap_or("CPU".to_owned()));
         for gpu in cuda_devices().unwrap_or_default() {
-            if devices.contains(&DeviceName::Cuda { ordinal: gpu.ordinal }) {
+            if devices.contains(&DeviceName::cuda(gpu.ordinal)) {
                 let _ = write!(machine, "; cuda:{} {}", gpu.ordinal, gpu.name);
             }
         }

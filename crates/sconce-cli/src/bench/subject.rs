@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sconce::models::{Features, LoadOptions, LoadedModel, Network, Processor, Team};
+use sconce::models::{Backends, Features, LoadOptions, LoadedModel, Network, Processor, Team, cpu};
 use sconce::{BuildError, DeviceName, LoadError, Precision, Registry};
 
 use super::energy::Meter;
@@ -55,9 +55,9 @@ impl Subjects<'_> {
     pub(crate) fn load(&self, found: &Found, shapes: &[Shape]) -> Result<Loaded, Error> {
         let registry = Registry::default();
         let failed = |source| BuildError::Load { name: found.name.clone(), source: Box::new(source) };
-        let options =
-            |device, precision| LoadOptions { device, precision: Some(precision), team: Arc::clone(&self.team) };
-        let cpu = sconce::models::Device::Cpu;
+        let options = |device, precision| LoadOptions { device, precision: Some(precision) };
+        let backends = Backends::new(Arc::clone(&self.team));
+        let cpu = cpu(Arc::clone(&self.team));
         let LoadedModel { signature, processor, network, .. } =
             registry.load(&found.directory, &options(cpu, Precision::F32)).map_err(failed)?;
         let reference: SharedNetwork = Rc::new(RefCell::new(network));
@@ -70,13 +70,13 @@ impl Subjects<'_> {
         }
         let mut cells = Vec::new();
         for name in self.devices {
-            let device = name.open().map_err(|source| BuildError::OpenDevice { device: *name, source })?;
+            let device = backends.open(*name).map_err(|source| BuildError::OpenDevice { device: *name, source })?;
             let meter = Rc::new(Meter::of(*name));
             for precision in self.precisions {
-                let network = if (*name, *precision) == (DeviceName::Cpu, Precision::F32) {
+                let network = if (*name, *precision) == (DeviceName::CPU, Precision::F32) {
                     Rc::clone(&reference)
                 } else {
-                    match registry.load(&found.directory, &options(device.clone(), *precision)) {
+                    match registry.load(&found.directory, &options(Arc::clone(&device), *precision)) {
                         Ok(loaded) => Rc::new(RefCell::new(loaded.network)),
                         Err(LoadError::UnsupportedPrecision { .. }) => {
                             left_out.push(format!("{} has no {precision} on {name}", found.name));

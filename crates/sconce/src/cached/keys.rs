@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sconce_cache::{CrossPrecision, Digest, Dtype, Input as KeyInput, Key, KeyFields, Parameter};
-use sconce_models::{Array, ArrayData, DeviceName, Input, InputKind, Precision, Signature, Truncation};
+use sconce_models::{Array, ArrayData, Input, InputKind, Precision, Signature, Truncation};
 
 use super::FileDigests;
 
@@ -35,7 +35,7 @@ impl AnswerKeys {
         name: &str,
         files: FileDigests,
         signature: &Signature,
-        devices: impl IntoIterator<Item = DeviceName>,
+        device_classes: impl IntoIterator<Item = String>,
         precisions: &[Precision],
         policy: CrossPrecision,
     ) -> Self {
@@ -43,7 +43,7 @@ impl AnswerKeys {
             Precision::HIGHEST_FIRST.into_iter().filter(|one| precisions.contains(one)).map(Precision::name).collect();
         let instead =
             policy.instead_of(signature.precision.name(), &highest_first).filter_map(|name| name.parse().ok());
-        let mut classes: Vec<String> = devices.into_iter().map(DeviceName::class).collect();
+        let mut classes: Vec<String> = device_classes.into_iter().collect();
         classes.sort();
         classes.dedup();
         let all = classes.join(", ");
@@ -155,16 +155,17 @@ impl<'a> Content<'a> {
 mod tests {
     use std::path::Path;
 
-    use sconce_models::{Device, InputSpec, ModelDirectory, ModelSettings, Pooling, Task};
+    use sconce_models::{DeviceName, InputSpec, ModelDirectory, ModelSettings, Pooling, Task};
 
     use super::*;
 
+    const CPU: &str = "cpu avx2";
     const ALL: &[Precision] = &Precision::ALL;
 
     fn signature(precision: Precision, kind: InputKind) -> Signature {
         let input = InputSpec { name: "input", kind };
         let task = Task::Embedding { dimensions: 1 };
-        let device = DeviceName::Cpu;
+        let device = DeviceName::CPU;
         Signature { model_type: "any".to_owned(), input, task, precision, device, parameters: 0 }
     }
 
@@ -172,7 +173,7 @@ mod tests {
     fn digests(directory: &Path, settings: &ModelSettings) -> FileDigests {
         let directory = ModelDirectory::new(directory);
         // They are no weights, but they have been read.
-        directory.weights(&Device::Cpu).err().unwrap();
+        directory.weights().err().unwrap();
         for file in ["tokenizer.json", "vocabulary.bin"] {
             directory.read(file).ok();
         }
@@ -182,7 +183,7 @@ mod tests {
 
     fn keys(directory: &Path, name: &str, precision: Precision, kind: InputKind) -> AnswerKeys {
         let files = digests(directory, &ModelSettings::default());
-        AnswerKeys::new(name, files, &signature(precision, kind), [DeviceName::Cpu], ALL, CrossPrecision::Never)
+        AnswerKeys::new(name, files, &signature(precision, kind), [CPU.to_owned()], ALL, CrossPrecision::Never)
     }
 
     fn array(shape: &[usize], data: ArrayData) -> Input {
@@ -256,7 +257,7 @@ mod tests {
         let files = digests(directory.path(), &ModelSettings::default());
         let of = |precision, precisions: &[Precision], policy| {
             let signature = signature(precision, InputKind::Content);
-            let keys = AnswerKeys::new("a", files, &signature, [DeviceName::Cpu], precisions, policy);
+            let keys = AnswerKeys::new("a", files, &signature, [CPU.to_owned()], precisions, policy);
             keys.of(&Input::from("a sconce"), Truncation::Truncate).unwrap()
         };
         let own = |precision| of(precision, ALL, CrossPrecision::Never).key;
@@ -295,16 +296,23 @@ mod tests {
     fn a_model_on_several_devices_finds_what_each_of_them_computed_and_its_own_answers_mix_with_nobodys() {
         let directory = tempfile::tempdir().unwrap();
         let files = digests(directory.path(), &ModelSettings::default());
-        let of = |devices: &[DeviceName]| {
+        let of = |classes: &[&str]| {
             let signature = signature(Precision::F32, InputKind::Content);
-            let keys = AnswerKeys::new("a", files, &signature, devices.iter().copied(), ALL, CrossPrecision::Never);
+            let keys = AnswerKeys::new(
+                "a",
+                files,
+                &signature,
+                classes.iter().map(ToString::to_string),
+                ALL,
+                CrossPrecision::Never,
+            );
             keys.of(&Input::from("a sconce"), Truncation::Truncate).unwrap()
         };
-        let gpu = DeviceName::Metal { ordinal: 0 };
-        let (cpu_alone, gpu_alone, both) = (of(&[DeviceName::Cpu]), of(&[gpu]), of(&[gpu, DeviceName::Cpu]));
+        let gpu = "cuda 9.0 H100";
+        let (cpu_alone, gpu_alone, both) = (of(&[CPU]), of(&[gpu]), of(&[gpu, CPU]));
         assert_eq!((cpu_alone.instead.len(), gpu_alone.instead.len()), (0, 0));
         assert_eq!(both.instead, [cpu_alone.key, gpu_alone.key]);
         assert!(both.key != cpu_alone.key && both.key != gpu_alone.key);
-        assert_eq!(both, of(&[DeviceName::Cpu, gpu]), "their order does not matter");
+        assert_eq!(both, of(&[CPU, gpu]), "their order does not matter");
     }
 }

@@ -129,7 +129,7 @@ pub fn decide(placement: Placement, max_weight: usize, offers: &[Offer]) -> Resu
 
 /// What is kept in case the others fail: the CPU, which is always there.
 fn spare(capability: &Capability) -> Verdict {
-    if capability.device == DeviceName::Cpu { Verdict::Standby } else { Verdict::Unused }
+    if capability.device == DeviceName::CPU { Verdict::Standby } else { Verdict::Unused }
 }
 
 /// What a batch would cost, or why there can be none.

@@ -14,9 +14,8 @@
 //! After warm-up each device's line is learned (`sconce_batch::CostModel`), and who takes which batch is decided batch by batch, the
 //! load of each device included (`sconce_batch::choose`).
 
-mod capability;
 mod decide;
 pub(crate) mod measure;
 
-pub use capability::{Capability, CpuFigures};
 pub use decide::{Considered, Decision, Offer, PlacementError, Verdict, Why, decide};
+pub use sconce_models::Capability;

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 
 use sconce::models::{
-    Demand, DeviceName, Family, Features, ForwardError, Input, InputError, InputKind, InputSpec, LoadError,
-    LoadedModel, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Signature, Target, Task,
-    Truncation,
+    Blueprint, Family, Features, ForwardError, Halves, Input, InputError, InputKind, InputSpec, LoadError,
+    ModelDirectory, Network, Output, Prepared, Processor, Registry, Target, Task, Truncation,
 };
 use sconce::{AnswerCache, BatcherConfig, Model, Runtime};
 
@@ -75,26 +74,21 @@ impl Network for GatedNetwork {
     }
 }
 
-fn load(directory: &ModelDirectory, target: &Target) -> Result<LoadedModel, LoadError> {
-    let gate = Arc::clone(&GATES.lock().expect("the test is set up right")[directory.path()]);
-    Ok(LoadedModel {
-        signature: Signature {
-            model_type: "numbers".to_owned(),
+struct GatedModel(Arc<Gate>);
+
+impl Blueprint for GatedModel {
+    fn load(&self, _: &ModelDirectory, _: &Target) -> Result<Halves, LoadError> {
+        Ok(Halves {
             input: InputSpec { name: "text", kind: InputKind::Text { max_tokens: 1 } },
             task: Task::Embedding { dimensions: 1 },
-            precision: target.precision,
-            device: DeviceName::Cpu,
-            parameters: 0,
-        },
-        processor: Arc::new(Numbers),
-        network: Box::new(GatedNetwork(gate)),
-        settings: directory.settings(&[])?,
-    })
+            processor: Arc::new(Numbers),
+            network: Box::new(GatedNetwork(Arc::clone(&self.0))),
+        })
+    }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
-fn demand(_: &ModelDirectory, _: Precision) -> Result<Demand, LoadError> {
-    Ok(Demand { weight_bytes: 0, flops_per_weight: 1.0, bytes_per_weight: 4, unit: "item" })
+fn read(directory: &ModelDirectory) -> Result<Box<dyn Blueprint>, LoadError> {
+    Ok(Box::new(GatedModel(Arc::clone(&GATES.lock().expect("the test is set up right")[directory.path()]))))
 }
 
 /// A runtime with that model, and what a test needs of it.
@@ -112,9 +106,8 @@ impl Gated {
             .expect("the test is set up right");
         let gate = Arc::new(Gate::default());
         GATES.lock().expect("the test is set up right").insert(directory.path().to_owned(), Arc::clone(&gate));
-        let precisions: fn(&_) -> &'static [Precision] = |_| &[Precision::F32];
         let mut registry = Registry::default();
-        registry.register(Family { model_type: "numbers", summary: "numbers", precisions, demand, load });
+        registry.register(Family { model_type: "numbers", summary: "numbers", read });
         let builder = Runtime::builder().registry(registry).named_model("numbers", directory.path()).batching(batching);
         let builder = match cache {
             Some(cache) => builder.cache(cache),

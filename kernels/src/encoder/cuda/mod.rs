@@ -15,12 +15,12 @@ mod tests;
 mod workspace;
 
 use crate::KernelError;
-use crate::attention::cuda::{Path as AttentionPath, attention};
+use crate::attention::cuda::{MAX_HEAD_SIZE, Path as AttentionPath, attention};
 use crate::bias_gelu::cuda::bias_activate;
 use crate::cuda::{Activation, Element, Gpu, mismatch};
 use crate::embedding::Embeddings;
 use crate::embedding::cuda::DeviceEmbeddings;
-use crate::encoder::{Dense, LayerWeights, PackedTokens};
+use crate::encoder::{Dense, HeadFunction, LayerWeights, PackedTokens};
 use crate::linear::cuda::{FloatLinear, Int8Linear, Path as LinearPath};
 use crate::pooling::Pooling;
 use crate::pooling::cuda::{Length, pool};
@@ -58,10 +58,12 @@ impl CudaPrecision {
 pub enum HeadWeights {
     /// The pooled vector.
     Pool(Pooling),
-    /// `classifier(tanh(pooler(first token's vector)))`, in f32.
+    /// `classifier(function(pooler(first token's vector)))`, in f32.
     Classifier {
         /// From `hidden`.
         pooler: Dense,
+        /// The function between the two products.
+        function: HeadFunction,
         /// To the logits.
         classifier: Dense,
     },
@@ -98,7 +100,7 @@ enum Products {
 
 enum Head {
     Pool(Pooling),
-    Classifier { pooler: FloatLinear, classifier: FloatLinear },
+    Classifier { pooler: FloatLinear, function: Activation, classifier: FloatLinear },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +110,9 @@ struct Paths {
 }
 
 impl CudaEncoder {
+    /// Elements of the largest head that attention takes.
+    pub const MAX_HEAD_SIZE: usize = MAX_HEAD_SIZE;
+
     /// An encoder without layers yet; `inner` is the inner size of those that will come. The tables of `embeddings` are
     /// kept in f32.
     ///
@@ -134,7 +139,7 @@ impl CudaEncoder {
         let head = Head::new(&gpu, head, hidden)?;
         let (pooler, outputs) = match &head {
             Head::Pool(_) => (0, hidden),
-            Head::Classifier { pooler, classifier } => (pooler.outputs(), classifier.outputs()),
+            Head::Classifier { pooler, classifier, .. } => (pooler.outputs(), classifier.outputs()),
         };
         let int8 = precision == CudaPrecision::Int8;
         let widths = Widths { hidden, inner, pooler, outputs, element, int8, queries: paths.attention.queries() };
@@ -333,11 +338,15 @@ impl Head {
     fn new(gpu: &Gpu, weights: &HeadWeights, hidden: usize) -> Result<Self, KernelError> {
         Ok(match weights {
             HeadWeights::Pool(pooling) => Self::Pool(*pooling),
-            HeadWeights::Classifier { pooler, classifier } => {
+            HeadWeights::Classifier { pooler, function, classifier } => {
+                let function = match function {
+                    HeadFunction::Tanh => Activation::Tanh,
+                    HeadFunction::Relu => Activation::Relu,
+                };
                 let dense =
                     |dense: &Dense, inputs| FloatLinear::new(gpu, &dense.weight, &dense.bias, inputs, Element::F32);
                 let pooler = dense(pooler, hidden)?;
-                Self::Classifier { classifier: dense(classifier, pooler.outputs())?, pooler }
+                Self::Classifier { classifier: dense(classifier, pooler.outputs())?, function, pooler }
             }
         })
     }
@@ -345,7 +354,7 @@ impl Head {
     fn bytes(&self) -> usize {
         match self {
             Self::Pool(_) => 0,
-            Self::Classifier { pooler, classifier } => pooler.bytes() + classifier.bytes(),
+            Self::Classifier { pooler, classifier, .. } => pooler.bytes() + classifier.bytes(),
         }
     }
 
@@ -353,9 +362,9 @@ impl Head {
         let Matrices { x, starts, pooled, pooler: between, out, .. } = *matrices;
         match self {
             Self::Pool(pooling) => pool(gpu, x, starts, *pooling, Length::Kept, out),
-            Self::Classifier { pooler, classifier } => {
+            Self::Classifier { pooler, function, classifier } => {
                 pool(gpu, x, starts, Pooling::Cls, Length::Kept, pooled)?;
-                pooler.forward(gpu, pooled, between, Activation::Tanh)?;
+                pooler.forward(gpu, pooled, between, *function)?;
                 classifier.forward(gpu, between, out, Activation::Identity)
             }
         }

@@ -2,14 +2,15 @@
 
 use super::*;
 
-const CUDA: DeviceName = DeviceName::Cuda { ordinal: 0 };
+const CUDA: DeviceName = DeviceName::cuda(0);
 
 /// Two cores with AVX2.
 fn cpu() -> Capability {
     Capability {
-        device: DeviceName::Cpu,
+        device: DeviceName::CPU,
         description: "cpu".to_owned(),
         flops: 144e9,
+        speeds: vec![(Precision::Int8, 1.8)],
         bandwidth: 20e9,
         fixed: 50e-6,
         memory: Some(8 << 30),
@@ -22,6 +23,7 @@ fn gpu() -> Capability {
         device: CUDA,
         description: "gpu".to_owned(),
         flops: 10e12,
+        speeds: Vec::new(),
         bandwidth: 1.1e12,
         fixed: 700e-6,
         memory: Some(16 << 30),
@@ -84,7 +86,7 @@ fn a_crossover_is_where_both_lines_meet() {
 fn what_is_asked_for_is_done_and_only_the_cpu_stands_by() {
     let both = || vec![offer(cpu(), models()[1].1), offer(gpu(), models()[1].1)];
     let on = |device| verdicts(Placement::On(device), &both());
-    assert_eq!(on(DeviceName::Cpu), [(Verdict::Serves, Why::Asked), (Verdict::Unused, Why::AskedElsewhere)]);
+    assert_eq!(on(DeviceName::CPU), [(Verdict::Serves, Why::Asked), (Verdict::Unused, Why::AskedElsewhere)]);
     assert_eq!(on(CUDA), [(Verdict::Standby, Why::AskedElsewhere), (Verdict::Serves, Why::Asked)]);
 }
 
@@ -119,7 +121,7 @@ fn a_precision_that_a_device_does_not_have_keeps_the_model_off_it() {
 
 #[test]
 fn of_devices_that_are_alike_the_first_serves() {
-    let second = Capability { device: DeviceName::Cuda { ordinal: 1 }, ..gpu() };
+    let second = Capability { device: DeviceName::cuda(1), ..gpu() };
     let demand = models()[2].1;
     let verdicts = verdicts(Placement::Auto, &[offer(gpu(), demand), offer(second, demand)]);
     assert_eq!(verdicts.iter().map(|(verdict, _)| *verdict).collect::<Vec<_>>(), [Verdict::Serves, Verdict::Unused]);
@@ -129,7 +131,7 @@ fn of_devices_that_are_alike_the_first_serves() {
 fn a_model_that_runs_nowhere_is_refused_with_the_reason_of_each_device() {
     let demand = models()[0].1;
     let refused = |placement, offers: Vec<Offer>| decide(placement, 8192, &offers).unwrap_err().to_string();
-    let cuda1 = Placement::On(DeviceName::Cuda { ordinal: 1 });
+    let cuda1 = Placement::On(DeviceName::cuda(1));
     assert_eq!(
         refused(cuda1, vec![offer(cpu(), demand), offer(gpu(), demand)]),
         "there is no device cuda:1; there are: cpu, cuda:0"

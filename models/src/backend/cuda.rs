@@ -1,0 +1,159 @@
+//! CUDA devices: the kernels of `sconce-kernels` for encoders that those have, candle's operations for all else. Without the cargo
+//! feature `cuda` there are none, and asking for one says so.
+
+use std::sync::Arc;
+
+use sconce_kernels::device::{CudaDevice, DeviceError, check_for_candle, cuda_device, cuda_devices, open_cuda};
+#[cfg(feature = "cuda")]
+use sconce_kernels::encoder::EncoderSpec;
+
+#[cfg(feature = "cuda")]
+use super::EncoderOrder;
+use super::{Backend, Capability, Compute, Device, TensorDevice};
+use crate::DeviceName;
+#[cfg(feature = "cuda")]
+use crate::encoder::{CudaTextEncoder, TensorEncoder};
+#[cfg(feature = "cuda")]
+use crate::{EncoderEngine, LoadError, Precision};
+
+/// Some 125 launches and 80 small copies of a forward pass through candle's operations at 3 to 5 µs each, one wait for the end,
+/// one copy back. An engine with fewer launches costs less; it is learned within eight batches.
+const FIXED: f64 = 700e-6;
+/// What products of a model's size reach of a GPU's peak without tensor cores.
+const FLOPS_REACHED: f64 = 0.5;
+/// What reading weights reaches of the peak of the memory.
+const BANDWIDTH_REACHED: f64 = 0.75;
+/// What of a GPU's free memory models are given, unless told: the rest is for the libraries and for what is cut into pieces.
+const MEMORY_SHARE: f64 = 0.9;
+
+/// NVIDIA's GPUs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CudaBackend;
+
+impl Backend for CudaBackend {
+    fn kind(&self) -> &'static str {
+        DeviceName::cuda(0).kind()
+    }
+
+    fn list(&self) -> Result<Vec<Capability>, DeviceError> {
+        Ok(cuda_devices()?.iter().map(capability).collect())
+    }
+
+    fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DeviceError> {
+        let tensors = TensorDevice::from(open_cuda(ordinal)?);
+        Ok(Arc::new(Cuda { told: cuda_device(ordinal)?, tensors }))
+    }
+}
+
+#[derive(Debug)]
+struct Cuda {
+    told: CudaDevice,
+    tensors: TensorDevice,
+}
+
+impl Device for Cuda {
+    fn capability(&self) -> Capability {
+        capability(&self.told)
+    }
+
+    fn class(&self) -> String {
+        let CudaDevice { name, compute_capability, .. } = &self.told;
+        format!("cuda {compute_capability} {name}")
+    }
+
+    fn compute(&self) -> Result<Compute, DeviceError> {
+        check_for_candle(self.tensors.as_candle())?;
+        Ok(Compute::Tensors(self.tensors.clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn encoder_precisions(&self, spec: &EncoderSpec) -> Vec<Precision> {
+        match CudaTextEncoder::fused(spec) {
+            Some(_) => CudaTextEncoder::PRECISIONS.to_vec(),
+            None => vec![Precision::F32],
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn encoder(&self, order: &EncoderOrder<'_>) -> Result<Box<dyn EncoderEngine>, LoadError> {
+        let EncoderOrder { weights, precision, settings } = order;
+        let graphs = settings.cuda_graphs == Some(true);
+        Ok(match CudaTextEncoder::fused(weights.spec()) {
+            Some(fused) => Box::new(CudaTextEncoder::load(weights, fused, *precision, self.told.ordinal, graphs)?),
+            None => Box::new(TensorEncoder::load(weights, &self.compute()?.tensors())?),
+        })
+    }
+}
+
+/// A GPU's estimate: cores per multiprocessor by compute capability ("CUDA C++ Programming Guide", throughput of native arithmetic
+/// instructions) × 2 operations × clock; the memory moves data twice a clock over its bus.
+fn capability(gpu: &CudaDevice) -> Capability {
+    // Where the driver tells no clock: those of an NVIDIA T4, the smallest that serves models.
+    let or = |value: u32, default: f64| if value == 0 { default } else { f64::from(value) };
+    let (clock, memory_clock) = (or(gpu.clock_khz, 1.59e6) * 1e3, or(gpu.memory_clock_khz, 5.0e6) * 1e3);
+    let bus_bytes = or(gpu.memory_bus_bits, 256.0) / 8.0;
+    let version = gpu.compute_capability;
+    let cores = match (version.major, version.minor) {
+        (..=7, _) | (8, 0) => 64.0,
+        _ => 128.0,
+    } * f64::from(gpu.multiprocessors.max(1));
+    let free = gpu.free_memory.unwrap_or(gpu.total_memory) as f64 * MEMORY_SHARE;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of a memory that there is")]
+    let memory = Some(free as u64);
+    Capability {
+        device: DeviceName::cuda(gpu.ordinal),
+        description: format!("{}, compute capability {version}, {} SMs", gpu.name, gpu.multiprocessors),
+        flops: cores * 2.0 * clock * FLOPS_REACHED,
+        // f32 is what is estimated; what tensor cores add is learned.
+        speeds: Vec::new(),
+        bandwidth: 2.0 * memory_clock * bus_bytes * BANDWIDTH_REACHED,
+        fixed: FIXED,
+        memory,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sconce_kernels::device::Version;
+
+    use super::*;
+
+    fn gpu(major: u32, minor: u32, multiprocessors: u32, mhz: u32, memory_mhz: u32, bus: u32) -> Capability {
+        capability(&CudaDevice {
+            ordinal: 0,
+            name: "Test".to_owned(),
+            compute_capability: Version { major, minor },
+            total_memory: 16 << 30,
+            free_memory: Some(10 << 30),
+            multiprocessors,
+            clock_khz: mhz * 1000,
+            memory_clock_khz: memory_mhz * 1000,
+            memory_bus_bits: bus,
+        })
+    }
+
+    #[test]
+    fn gpus_are_estimated_at_half_of_the_peak_that_their_sheets_say() {
+        // Capability, SMs, MHz, memory MHz, bus; peak TFLOP/s and GB/s of the data sheet.
+        let table = [
+            ("T4", gpu(7, 5, 40, 1590, 5001, 256), 8.1, 320.0),
+            ("A100", gpu(8, 0, 108, 1410, 1215, 5120), 19.5, 1555.0),
+            ("A10", gpu(8, 6, 72, 1695, 6251, 384), 31.2, 600.0),
+            ("L4", gpu(8, 9, 58, 2040, 6251, 192), 30.3, 300.0),
+            ("H100 SXM", gpu(9, 0, 132, 1980, 2619, 5120), 66.9, 3350.0),
+        ];
+        for (name, Capability { flops, bandwidth, .. }, tera, giga) in table {
+            let ratio = flops / (tera * 1e12 * FLOPS_REACHED);
+            assert!((0.97..1.03).contains(&ratio), "{name}: {flops:e} FLOP/s");
+            let ratio = bandwidth / (giga * 1e9 * BANDWIDTH_REACHED);
+            assert!((0.97..1.03).contains(&ratio), "{name}: {bandwidth:e} B/s");
+        }
+        assert_eq!(gpu(9, 0, 1, 1, 1, 1).memory, Some(9 << 30), "of what is free, not of what there is");
+    }
+
+    #[test]
+    fn a_driver_that_tells_no_clocks_gives_an_estimate_all_the_same() {
+        let silent = gpu(8, 0, 108, 0, 0, 0);
+        assert!(silent.flops > 1e12 && silent.bandwidth > 1e11, "{silent:?}");
+    }
+}

@@ -1,0 +1,101 @@
+//! DistilBERT (Sanh et al., arXiv:1910.01108): a BERT of half as many blocks, without segments.
+
+use std::collections::BTreeMap;
+
+use sconce_kernels::encoder::{
+    AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, Mask, NormKind,
+    NormOrder, NormSpec, PositionTable,
+};
+use serde::Deserialize;
+
+use crate::{Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
+
+/// `"model_type": "distilbert"`.
+pub(crate) const FAMILY: Family = Family {
+    model_type: "distilbert",
+    summary: "text embedding and classification (DistilBertModel, DistilBertForSequenceClassification)",
+    read: |directory| Ok(Box::new(read(directory)?)),
+};
+
+const NAMES: TensorNames = TensorNames {
+    optional_prefix: "distilbert.",
+    words: "embeddings.word_embeddings",
+    positions: "embeddings.position_embeddings",
+    embedding_norm: "embeddings.LayerNorm",
+    blocks: "transformer.layer",
+    query: "attention.q_lin",
+    key: "attention.k_lin",
+    value: "attention.v_lin",
+    attention_output: "attention.out_lin",
+    attention_norm: "sa_layer_norm",
+    up: "ffn.lin1",
+    down: "ffn.lin2",
+    output_norm: "output_layer_norm",
+    pooler: "pre_classifier",
+    classifier: "classifier",
+    ..TensorNames::NONE
+};
+
+fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
+    let config: Config = directory.config()?;
+    let invalid = |message| directory.invalid("config.json", message);
+    let spec = config.spec().map_err(invalid)?;
+    let known = ["DistilBertModel", "DistilBertForSequenceClassification"];
+    match config::architecture(&config.architectures, &known).map_err(invalid)? {
+        "DistilBertModel" => TextEncoder::embedding(directory, spec, &NAMES),
+        _ => {
+            config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
+            TextEncoder::classification(directory, spec, &NAMES, config.id2label.as_ref())
+        }
+    }
+}
+
+/// `config.json` as Hugging Face writes it. Its positions are learned even where `sinusoidal_pos_embds` is true: the table is then
+/// filled with sines before it is saved.
+#[derive(Debug, Deserialize)]
+struct Config {
+    #[serde(default)]
+    architectures: Vec<String>,
+    vocab_size: usize,
+    dim: usize,
+    n_layers: usize,
+    n_heads: usize,
+    hidden_dim: usize,
+    max_position_embeddings: usize,
+    activation: String,
+    problem_type: Option<String>,
+    id2label: Option<BTreeMap<String, String>>,
+}
+
+impl Config {
+    fn spec(&self) -> Result<EncoderSpec, String> {
+        let Self { dim: hidden, n_heads: heads, max_position_embeddings: rows, vocab_size: words, .. } = *self;
+        let (inner, layers) = (self.hidden_dim, self.n_layers);
+        config::sizes(&[("dim", hidden), ("n_layers", layers), ("n_heads", heads), ("hidden_dim", inner)])?;
+        config::rows(&[("vocab_size", words), ("max_position_embeddings", rows)])?;
+        let head_size = config::head_size(("n_heads", heads), ("dim", hidden))?;
+        let norm = NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-12 };
+        let function = config::function("activation", &self.activation)?;
+        let block = BlockSpec {
+            order: NormOrder::Post,
+            norm,
+            attention: AttentionSpec {
+                heads,
+                key_value_heads: heads,
+                head_size,
+                mask: Mask::Full,
+                rotary_base: None,
+                bias: true,
+            },
+            feed_forward: FeedForwardSpec { inner, function, gated: false, bias: true },
+        };
+        let positions = Some(PositionTable { rows, first: 0 });
+        Ok(EncoderSpec {
+            hidden,
+            embeddings: EmbeddingSpec { words, positions, segments: 0, norm: Some(norm) },
+            blocks: vec![block; layers],
+            final_norm: None,
+            head: HeadSpec::Classifier { outputs: 0, function: HeadFunction::Relu },
+        })
+    }
+}

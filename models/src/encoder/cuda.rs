@@ -1,0 +1,72 @@
+//! Encoders on CUDA devices: the fused kernels of `sconce-kernels` with the head on the device, without candle.
+
+use sconce_kernels::cuda::Gpu;
+use sconce_kernels::embedding::TableFormat;
+use sconce_kernels::encoder::cuda::{CudaEncoder, CudaPrecision, HeadWeights};
+use sconce_kernels::encoder::{EncoderSpec, FusedBlocks, HeadSpec};
+
+use super::batch::PackedBatch;
+use super::{EncoderEngine, EncoderWeights, Part, Tokens};
+use crate::{ForwardError, LoadError, Precision};
+
+/// An encoder and a head on a device.
+pub(crate) struct CudaTextEncoder {
+    encoder: CudaEncoder,
+    batch: PackedBatch,
+}
+
+impl CudaTextEncoder {
+    /// The precisions of CUDA's kernels, f32 first.
+    pub(crate) const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8];
+
+    /// The blocks as CUDA's kernels run them; else candle's engine runs the encoder.
+    pub(crate) fn fused(spec: &EncoderSpec) -> Option<FusedBlocks> {
+        let heads_fit = spec.blocks.iter().all(|block| block.attention.head_size <= CudaEncoder::MAX_HEAD_SIZE);
+        spec.fused().ok().filter(|_| heads_fit)
+    }
+
+    /// An encoder whose spec is `fused`. `graphs`: see [`CudaEncoder::use_graphs`].
+    pub(crate) fn load(
+        weights: &EncoderWeights<'_>,
+        fused: FusedBlocks,
+        precision: Precision,
+        ordinal: usize,
+        graphs: bool,
+    ) -> Result<Self, LoadError> {
+        let precision = match precision {
+            Precision::F16 => CudaPrecision::F16,
+            Precision::Bf16 => CudaPrecision::Bf16,
+            Precision::Int8 => CudaPrecision::Int8,
+            _ => CudaPrecision::F32,
+        };
+        let head = match weights.spec().head {
+            HeadSpec::Pool(pooling) => HeadWeights::Pool(pooling),
+            HeadSpec::Classifier { function, .. } => HeadWeights::Classifier {
+                pooler: weights.dense(Part::Pooler)?,
+                function,
+                classifier: weights.dense(Part::Classifier)?,
+            },
+        };
+        let embeddings = weights.embeddings(TableFormat::F32)?;
+        let gpu = weights.fits(Gpu::open(ordinal))?;
+        let FusedBlocks { heads, inner, .. } = fused;
+        let mut encoder = weights.fits(CudaEncoder::new(gpu, precision, &embeddings, heads, inner, &head))?;
+        for index in 0..weights.spec().blocks.len() {
+            weights.fits(encoder.push(&weights.block(index, fused)?))?;
+        }
+        if graphs {
+            encoder.use_graphs();
+        }
+        Ok(Self { encoder, batch: PackedBatch::default() })
+    }
+}
+
+impl EncoderEngine for CudaTextEncoder {
+    fn forward(&mut self, texts: &[Tokens<'_>]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        self.batch.pack(texts.iter().copied());
+        let columns = self.encoder.outputs();
+        let mut rows = vec![0.0; texts.len() * columns];
+        self.encoder.forward(self.batch.tokens(), &mut rows)?;
+        Ok(rows.chunks_exact(columns).map(<[f32]>::to_vec).collect())
+    }
+}

@@ -1,0 +1,73 @@
+//! What an encoder asks of a device, from its spec.
+//!
+//! Each weight of a product is used once per token, for 2 operations. Attention takes the products of each token with all L of its
+//! text twice (Q·Kᵀ and the mix of V): 4·L operations per token for each element of the queries.
+
+use sconce_kernels::encoder::{BlockSpec, EncoderSpec, HeadSpec, NormKind, NormSpec};
+
+use crate::demand::{TYPICAL_TOKENS, f32_bytes, linear_bytes, product, sum, table_bytes};
+use crate::{Demand, Precision};
+
+pub(crate) fn demand(spec: &EncoderSpec, precision: Precision) -> Demand {
+    let EncoderSpec { hidden, embeddings, blocks, final_norm, head } = spec;
+    let length = spec.max_tokens().map_or(TYPICAL_TOKENS, |most| most.min(TYPICAL_TOKENS));
+    let costs = blocks.iter().map(|block| BlockCost::new(*hidden, block));
+    let linear = sum(&costs.clone().map(|cost| cost.linear).collect::<Vec<_>>());
+    let small = sum(&costs.clone().map(|cost| cost.small).collect::<Vec<_>>());
+    let queries = sum(&costs.map(|cost| cost.queries).collect::<Vec<_>>());
+    let rows = sum(&[embeddings.words, embeddings.positions.map_or(0, |table| table.rows), embeddings.segments]);
+    let norms = [embeddings.norm, *final_norm].into_iter().flatten().map(|norm| of_norm(*hidden, norm)).sum();
+    let head = match head {
+        HeadSpec::Pool(_) => 0,
+        HeadSpec::Classifier { outputs, .. } => {
+            sum(&[product(&[*hidden, *hidden]), *hidden, product(&[*outputs, hidden + 1])])
+        }
+    };
+    let widest = blocks.iter().map(|block| {
+        let gate = if block.feed_forward.gated { block.feed_forward.inner } else { 0 };
+        sum(&[product(&[6, *hidden]), block.feed_forward.inner, gate, product(&[block.attention.heads, length])])
+    });
+    Demand {
+        weight_bytes: linear_bytes(linear, precision)
+            .saturating_add(table_bytes(product(&[rows, *hidden]), precision))
+            .saturating_add(f32_bytes(sum(&[small, norms, head]))),
+        flops_per_weight: 2.0 * linear as f64 + 4.0 * length as f64 * queries as f64,
+        // Of one block at a time: its input, query, key, value, what attention gives, the inner vector, its output; and the
+        // scores of each head.
+        bytes_per_weight: f32_bytes(widest.max().unwrap_or(*hidden)),
+        unit: "token",
+    }
+}
+
+/// Numbers of one block.
+struct BlockCost {
+    /// Weights of its products.
+    linear: usize,
+    /// Biases and norms.
+    small: usize,
+    /// Elements of the queries.
+    queries: usize,
+}
+
+impl BlockCost {
+    fn new(hidden: usize, block: &BlockSpec) -> Self {
+        let BlockSpec { attention, feed_forward, norm, .. } = block;
+        let queries = product(&[attention.heads, attention.head_size]);
+        let keys = product(&[attention.key_value_heads, attention.head_size]);
+        let into_inner = if feed_forward.gated { 2 } else { 1 };
+        let linear = sum(&[
+            product(&[hidden, sum(&[2 * queries, 2 * keys])]),
+            product(&[hidden, feed_forward.inner, into_inner + 1]),
+        ]);
+        let attention_bias = if attention.bias { sum(&[queries, 2 * keys, hidden]) } else { 0 };
+        let inner_bias = if feed_forward.bias { sum(&[into_inner * feed_forward.inner, hidden]) } else { 0 };
+        Self { linear, small: sum(&[attention_bias, inner_bias, 2 * of_norm(hidden, *norm)]), queries }
+    }
+}
+
+fn of_norm(hidden: usize, norm: NormSpec) -> usize {
+    match norm.kind {
+        NormKind::Layer { bias: true } => 2 * hidden,
+        NormKind::Layer { bias: false } | NormKind::Rms => hidden,
+    }
+}

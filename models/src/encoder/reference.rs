@@ -1,0 +1,261 @@
+//! The formulas of a spec in f64, one token after the other: written to be read, and to be compared with.
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use sconce_kernels::pooling::Pooling;
+
+use super::{BlockPart, EncoderWeights, Part, TensorNames, Tokens};
+use crate::{
+    AttentionSpec, EncoderSpec, GeluForm, HeadFunction, HeadSpec, InnerFunction, Mask, NormKind, NormOrder, Weights,
+};
+
+const NAMES: TensorNames = TensorNames {
+    optional_prefix: "model.",
+    words: "words",
+    positions: "positions",
+    segments: "segments",
+    embedding_norm: "embedding_norm",
+    blocks: "blocks",
+    query: "query",
+    key: "key",
+    value: "value",
+    attention_output: "attention_output",
+    attention_norm: "attention_norm",
+    gate: "gate",
+    up: "up",
+    down: "down",
+    output_norm: "output_norm",
+    final_norm: "final_norm",
+    pooler: "pooler",
+    classifier: "classifier",
+};
+
+/// Random weights of a spec, as a file and the names in it. It holds what the spec asks for and nothing else.
+pub(super) fn random_weights(spec: &EncoderSpec) -> (Weights, &'static TensorNames) {
+    let mut random = StdRng::seed_from_u64(7);
+    let empty = Weights::new("empty".into(), safetensors::serialize([("a", view())], None).unwrap()).unwrap();
+    let shapes = EncoderWeights::new(spec, &empty, &NAMES);
+    let mut tensors = HashMap::new();
+    for part in parts(spec) {
+        let is_norm = shapes.norm(part).is_some();
+        let mut add = |ending: &str, shape: &[usize], around: f32| {
+            let count = shape.iter().product();
+            let values: Vec<f32> = (0..count).map(|_| around + random.random_range(-0.3..0.3)).collect();
+            let prefix = if matches!(part, Part::Pooler | Part::Classifier) { "" } else { NAMES.optional_prefix };
+            let name = format!("{prefix}{}.{ending}", NAMES.of(part));
+            tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+        };
+        add("weight", &shapes.shape(part), if is_norm { 1.0 } else { 0.0 });
+        if shapes.has_bias(part) {
+            add("bias", &shapes.shape(part)[..1], 0.0);
+        }
+    }
+    (Weights::new("random".into(), safetensors::serialize(tensors, None).unwrap()).unwrap(), &NAMES)
+}
+
+fn view() -> Tensor {
+    Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu).unwrap()
+}
+
+fn parts(spec: &EncoderSpec) -> Vec<Part> {
+    let EncoderSpec { embeddings, blocks, final_norm, head, .. } = spec;
+    let mut parts = vec![(Part::Words, true)];
+    parts.push((Part::Positions, embeddings.positions.is_some()));
+    parts.push((Part::Segments, embeddings.segments > 0));
+    parts.push((Part::EmbeddingNorm, embeddings.norm.is_some()));
+    for (index, block) in blocks.iter().enumerate() {
+        use BlockPart::{AttentionNorm, AttentionOutput, Down, Gate, Key, OutputNorm, Query, Up, Value};
+        let all = [Query, Key, Value, AttentionOutput, AttentionNorm, Gate, Up, Down, OutputNorm];
+        parts.extend(all.map(|part| (Part::Block(index, part), part != Gate || block.feed_forward.gated)));
+    }
+    parts.push((Part::FinalNorm, final_norm.is_some()));
+    let is_classifier = matches!(head, HeadSpec::Classifier { .. });
+    parts.extend([(Part::Pooler, is_classifier), (Part::Classifier, is_classifier)]);
+    parts.into_iter().filter(|(_, has)| *has).map(|(part, _)| part).collect()
+}
+
+/// A vector for each token.
+type Vectors = Vec<Vec<f64>>;
+
+/// The row of a text.
+pub(super) fn reference(weights: &EncoderWeights<'_>, text: Tokens<'_>) -> Vec<f32> {
+    let model = Reference { weights };
+    let spec = weights.spec();
+    let mut x = model.embed(text);
+    for index in 0..spec.blocks.len() {
+        x = model.block(index, x);
+    }
+    if spec.final_norm.is_some() {
+        x = model.norm(Part::FinalNorm, &x);
+    }
+    let row = match spec.head {
+        HeadSpec::Pool(Pooling::Cls) => x[0].clone(),
+        HeadSpec::Pool(Pooling::Mean) => {
+            (0..spec.hidden).map(|at| x.iter().map(|token| token[at]).sum::<f64>() / x.len() as f64).collect()
+        }
+        HeadSpec::Classifier { function, .. } => {
+            let pooled = model.product(Part::Pooler, &x[..1]);
+            let pooled = pooled[0].iter().map(|x| match function {
+                HeadFunction::Tanh => x.tanh(),
+                HeadFunction::Relu => x.max(0.0),
+            });
+            model.product(Part::Classifier, &[pooled.collect()]).remove(0)
+        }
+    };
+    row.into_iter().map(|x| x as f32).collect()
+}
+
+struct Reference<'a> {
+    weights: &'a EncoderWeights<'a>,
+}
+
+impl Reference<'_> {
+    fn embed(&self, Tokens { ids, segments }: Tokens<'_>) -> Vectors {
+        let EncoderSpec { hidden, embeddings, .. } = self.weights.spec();
+        let row = |part, row: usize| self.weights.weight(part).unwrap()[row * hidden..][..*hidden].to_vec();
+        let embed = |(at, (id, segment)): (usize, (&u32, &u32))| {
+            let mut rows = vec![row(Part::Words, *id as usize)];
+            rows.extend(embeddings.positions.map(|table| row(Part::Positions, table.first + at)));
+            rows.extend((embeddings.segments > 0).then(|| row(Part::Segments, *segment as usize)));
+            (0..*hidden).map(|at| rows.iter().map(|row| f64::from(row[at])).sum()).collect()
+        };
+        let x: Vectors = ids.iter().zip(segments).enumerate().map(embed).collect();
+        if embeddings.norm.is_some() { self.norm(Part::EmbeddingNorm, &x) } else { x }
+    }
+
+    fn block(&self, index: usize, x: Vectors) -> Vectors {
+        let norm = |part, x: &Vectors| self.norm(Part::Block(index, part), x);
+        match self.weights.spec().blocks[index].order {
+            NormOrder::Post => {
+                let x = norm(BlockPart::AttentionNorm, &sum(self.attend(index, &x), x));
+                norm(BlockPart::OutputNorm, &sum(self.feed_forward(index, &x), x))
+            }
+            NormOrder::Pre => {
+                let x = sum(self.attend(index, &norm(BlockPart::AttentionNorm, &x)), x);
+                sum(self.feed_forward(index, &norm(BlockPart::OutputNorm, &x)), x)
+            }
+        }
+    }
+
+    fn attend(&self, index: usize, x: &Vectors) -> Vectors {
+        let AttentionSpec { heads, key_value_heads, head_size: size, mask, rotary_base, .. } =
+            self.weights.spec().blocks[index].attention;
+        let product = |part| self.product(Part::Block(index, part), x);
+        let (query, key, value) = (product(BlockPart::Query), product(BlockPart::Key), product(BlockPart::Value));
+        let head = |vectors: &Vectors, token: usize, head: usize| vectors[token][head * size..][..size].to_vec();
+        let turned = |vector: Vec<f64>, position: usize| match rotary_base {
+            Some(base) => rotated(&vector, position as f64, f64::from(base)),
+            None => vector,
+        };
+        let sees = |query: usize, key: usize| match mask {
+            Mask::Full => true,
+            Mask::Causal => key <= query,
+            Mask::Window(most) => query.abs_diff(key) <= most,
+        };
+        let mut attended = vec![Vec::new(); x.len()];
+        for (token, attended) in attended.iter_mut().enumerate() {
+            for at in 0..heads {
+                let shared = at * key_value_heads / heads;
+                let query = turned(head(&query, token, at), token);
+                let seen: Vec<usize> = (0..x.len()).filter(|key| sees(token, *key)).collect();
+                let score =
+                    |other: &usize| dot(&query, &turned(head(&key, *other, shared), *other)) / (size as f64).sqrt();
+                let weights: Vec<f64> = seen.iter().map(|other| score(other).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                attended.extend((0..size).map(|element| {
+                    let parts = seen.iter().zip(&weights);
+                    parts.map(|(other, weight)| weight / total * value[*other][shared * size + element]).sum::<f64>()
+                }));
+            }
+        }
+        self.product(Part::Block(index, BlockPart::AttentionOutput), &attended)
+    }
+
+    fn feed_forward(&self, index: usize, x: &Vectors) -> Vectors {
+        let spec = self.weights.spec().blocks[index].feed_forward;
+        let function = |x: f64| match spec.function {
+            InnerFunction::Gelu(GeluForm::Erf) => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+            InnerFunction::Gelu(GeluForm::Tanh) => {
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
+            }
+            InnerFunction::Relu => x.max(0.0),
+            InnerFunction::Silu => x / (1.0 + (-x).exp()),
+        };
+        let mut inner = self.product(Part::Block(index, BlockPart::Up), x);
+        if spec.gated {
+            let gate = self.product(Part::Block(index, BlockPart::Gate), x);
+            for (inner, gate) in inner.iter_mut().flatten().zip(gate.into_iter().flatten()) {
+                *inner *= function(gate);
+            }
+        } else {
+            inner.iter_mut().flatten().for_each(|x| *x = function(*x));
+        }
+        self.product(Part::Block(index, BlockPart::Down), &inner)
+    }
+
+    fn product(&self, part: Part, x: &[Vec<f64>]) -> Vectors {
+        let weight: Vec<f64> = self.weights.weight(part).unwrap().into_iter().map(f64::from).collect();
+        let bias = self.weights.bias(part).unwrap();
+        let outputs = weight.len() / self.weights.inputs(part);
+        let bias = bias.unwrap_or_else(|| vec![0.0; outputs]);
+        let row = |x: &Vec<f64>| {
+            let rows = weight.chunks_exact(x.len()).zip(&bias);
+            rows.map(|(weight, bias)| dot(weight, x) + f64::from(*bias)).collect()
+        };
+        x.iter().map(row).collect()
+    }
+
+    fn norm(&self, part: Part, x: &Vectors) -> Vectors {
+        let spec = self.weights.norm(part).unwrap();
+        let (weight, bias) = (self.weights.weight(part).unwrap(), self.weights.bias(part).unwrap());
+        let bias = bias.unwrap_or_else(|| vec![0.0; weight.len()]);
+        let row = |x: &Vec<f64>| {
+            let mean = match spec.kind {
+                NormKind::Layer { .. } => x.iter().sum::<f64>() / x.len() as f64,
+                NormKind::Rms => 0.0,
+            };
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64;
+            let scale = 1.0 / (variance + f64::from(spec.eps)).sqrt();
+            let parts = x.iter().zip(weight.iter().zip(&bias));
+            parts.map(|(x, (weight, bias))| (x - mean) * scale * f64::from(*weight) + f64::from(*bias)).collect()
+        };
+        x.iter().map(row).collect()
+    }
+}
+
+fn sum(mut x: Vectors, other: Vectors) -> Vectors {
+    x.iter_mut().flatten().zip(other.into_iter().flatten()).for_each(|(x, other)| *x += other);
+    x
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Rotates the pairs of elements `i` and `i + size / 2` by `position · base^(−2i/size)` (Su et al., in the order of Hugging Face).
+fn rotated(x: &[f64], position: f64, base: f64) -> Vec<f64> {
+    let half = x.len() / 2;
+    let mut turned = vec![0.0; x.len()];
+    for i in 0..half {
+        let (sin, cos) = (position * base.powf(-2.0 * i as f64 / x.len() as f64)).sin_cos();
+        turned[i] = x[i] * cos - x[i + half] * sin;
+        turned[i + half] = x[i] * sin + x[i + half] * cos;
+    }
+    turned
+}
+
+/// The error function by its series (Abramowitz and Stegun 7.1.5), enough terms for |x| < 6.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 5.5 {
+        return x.signum();
+    }
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        let n = f64::from(n);
+        term *= -x * x / n;
+        sum += term / (2.0 * n + 1.0);
+    }
+    2.0 / std::f64::consts::PI.sqrt() * sum
+}

@@ -1,0 +1,409 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sconce_kernels::encoder::{EncoderSpec, HeadSpec};
+use sconce_kernels::pooling::Pooling;
+
+use super::reference::{random_weights, reference};
+use super::{EncoderEngine, EncoderWeights, TensorEncoder, TensorNames, Tokens};
+use crate::{
+    BlockSpec, Device, EncoderOrder, HeadFunction, InnerFunction, LoadError, Mask, ModelDirectory, ModelSettings,
+    NormKind, NormOrder, NormSpec, PositionTable, Precision, TensorDevice, Weights, backend, bert,
+};
+
+/// A model that ships, opened.
+struct Zoo {
+    path: PathBuf,
+    /// The same encoder with each head that it can have.
+    specs: Vec<EncoderSpec>,
+    names: &'static TensorNames,
+    weights: Weights,
+}
+
+impl Zoo {
+    fn open(path: &Path) -> Self {
+        let directory = ModelDirectory::new(path);
+        let model = bert::read(&directory).unwrap();
+        let spec = model.spec();
+        let specs = match spec.head {
+            HeadSpec::Classifier { .. } => vec![spec.clone()],
+            HeadSpec::Pool(_) => [Pooling::Mean, Pooling::Cls]
+                .map(|pooling| EncoderSpec { head: HeadSpec::Pool(pooling), ..spec.clone() })
+                .into(),
+        };
+        Self { path: path.to_owned(), specs, names: model.names(), weights: directory.weights().unwrap() }
+    }
+
+    fn weights<'a>(&'a self, spec: &'a EncoderSpec) -> EncoderWeights<'a> {
+        EncoderWeights::new(spec, &self.weights, self.names)
+    }
+
+    fn on(
+        &self,
+        device: &dyn Device,
+        spec: &EncoderSpec,
+        precision: Precision,
+    ) -> Result<Box<dyn EncoderEngine>, LoadError> {
+        let settings = &ModelSettings::default();
+        device.encoder(&EncoderOrder { weights: self.weights(spec), precision, settings })
+    }
+
+    fn on_cpu(&self, spec: &EncoderSpec, precision: Precision) -> Box<dyn EncoderEngine> {
+        self.on(&*backend::cpu(Arc::default()), spec, precision).unwrap()
+    }
+
+    fn tensors(&self, spec: &EncoderSpec, device: &TensorDevice) -> TensorEncoder {
+        TensorEncoder::load(&self.weights(spec), device).unwrap()
+    }
+}
+
+fn zoo() -> impl Iterator<Item = PathBuf> {
+    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo");
+    ["tiny-bert-sentiment", "encoder-mini"].into_iter().map(move |model| zoo.join(model))
+}
+
+/// Ids and segments of each text.
+type Texts = Vec<(Vec<u32>, Vec<u32>)>;
+
+/// Texts of so many tokens.
+fn texts(tokens: &[u32], words: u32) -> Texts {
+    let text = |tokens: &u32| {
+        ((0..*tokens).map(|at| (1000 + at * 37 % 4000) % words).collect(), (0..*tokens).map(|at| at % 2).collect())
+    };
+    tokens.iter().map(text).collect()
+}
+
+/// Texts of so many tokens, within the tables of a small spec.
+fn texts_for(spec: &EncoderSpec, tokens: &[u32]) -> Texts {
+    let mut texts = texts(tokens, 60);
+    if spec.embeddings.segments == 0 {
+        texts.iter_mut().for_each(|(_, segments)| segments.fill(0));
+    }
+    texts
+}
+
+fn items(texts: &Texts) -> Vec<Tokens<'_>> {
+    texts.iter().map(|(ids, segments)| Tokens { ids, segments }).collect()
+}
+
+/// The largest difference, as a part of the largest number expected in the row where that is more than 1.
+fn largest_gap(got: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let gaps = got.iter().zip(expected).flat_map(|(got, expected)| {
+        assert_eq!(got.len(), expected.len());
+        let largest = expected.iter().fold(1.0, |largest, x| x.abs().max(largest));
+        got.iter().zip(expected).map(move |(got, expected)| (got - expected).abs() / largest)
+    });
+    // `f32::max` would pass over a NaN.
+    gaps.fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
+}
+
+#[test]
+fn the_engine_of_the_cpu_agrees_with_candles_operations() {
+    for model in zoo().map(|path| Zoo::open(&path)) {
+        for spec in &model.specs {
+            let texts = texts(&[1, 5, 64, 5, 60, 33], 5000);
+            let items = items(&texts);
+            let packed = model.on_cpu(spec, Precision::F32).forward(&items).unwrap();
+            let tensors = model.tensors(spec, &TensorDevice::cpu()).forward(&items).unwrap();
+            let worst = largest_gap(&packed, &tensors);
+            assert!(packed.len() == items.len() && worst < 1e-5, "{:?} {:?}: {worst:e}", model.path, spec.head);
+        }
+    }
+}
+
+/// A small encoder of BERT's kind, for a test to change.
+fn small() -> EncoderSpec {
+    let norm = NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-6 };
+    let block = BlockSpec {
+        order: NormOrder::Post,
+        norm,
+        attention: crate::AttentionSpec {
+            heads: 4,
+            key_value_heads: 4,
+            head_size: 8,
+            mask: Mask::Full,
+            rotary_base: None,
+            bias: true,
+        },
+        feed_forward: crate::FeedForwardSpec {
+            inner: 48,
+            function: InnerFunction::Gelu(crate::GeluForm::Erf),
+            gated: false,
+            bias: true,
+        },
+    };
+    EncoderSpec {
+        hidden: 32,
+        embeddings: crate::EmbeddingSpec {
+            words: 60,
+            positions: Some(PositionTable { rows: 40, first: 0 }),
+            segments: 2,
+            norm: Some(norm),
+        },
+        blocks: vec![block; 3],
+        final_norm: None,
+        head: HeadSpec::Pool(Pooling::Mean),
+    }
+}
+
+/// Every choice that a spec has, one or several at a time, by name.
+fn specs() -> Vec<(&'static str, EncoderSpec)> {
+    let rms = NormSpec { kind: NormKind::Rms, eps: 1e-5 };
+    let of_blocks = |change: fn(&mut BlockSpec)| move |spec: &mut EncoderSpec| spec.blocks.iter_mut().for_each(change);
+    type Change = Box<dyn Fn(&mut EncoderSpec)>;
+    let changes: Vec<(&'static str, Change)> = vec![
+        ("as BERT", Box::new(|_| {})),
+        (
+            "no segments, positions from 2",
+            Box::new(|spec| {
+                spec.embeddings.segments = 0;
+                spec.embeddings.positions = Some(PositionTable { rows: 40, first: 2 });
+            }),
+        ),
+        ("first token", Box::new(|spec| spec.head = HeadSpec::Pool(Pooling::Cls))),
+        (
+            "classifier, tanh",
+            Box::new(|spec| {
+                spec.head = HeadSpec::Classifier { outputs: 3, function: HeadFunction::Tanh };
+            }),
+        ),
+        (
+            "classifier, relu",
+            Box::new(|spec| {
+                spec.head = HeadSpec::Classifier { outputs: 3, function: HeadFunction::Relu };
+            }),
+        ),
+        ("relu", Box::new(of_blocks(|block| block.feed_forward.function = InnerFunction::Relu))),
+        (
+            "gelu by tanh",
+            Box::new(of_blocks(|block| {
+                block.feed_forward.function = InnerFunction::Gelu(crate::GeluForm::Tanh);
+            })),
+        ),
+        (
+            "no biases, norms without bias",
+            Box::new(of_blocks(|block| {
+                block.attention.bias = false;
+                block.feed_forward.bias = false;
+                block.norm.kind = NormKind::Layer { bias: false };
+            })),
+        ),
+        (
+            "no bias before a gelu by tanh",
+            Box::new(of_blocks(|block| {
+                block.feed_forward.bias = false;
+                block.feed_forward.function = InnerFunction::Gelu(crate::GeluForm::Tanh);
+            })),
+        ),
+        ("GeGLU", Box::new(of_blocks(|block| block.feed_forward.gated = true))),
+        (
+            "norms before, and one at the end",
+            Box::new(|spec| {
+                spec.blocks.iter_mut().for_each(|block| block.order = NormOrder::Pre);
+                spec.final_norm = spec.embeddings.norm;
+            }),
+        ),
+        ("causal", Box::new(of_blocks(|block| block.attention.mask = Mask::Causal))),
+        (
+            "rotary, and a window in one block",
+            Box::new(|spec| {
+                spec.embeddings.positions = None;
+                spec.blocks.iter_mut().for_each(|block| block.attention.rotary_base = Some(1e4));
+                spec.blocks[1].attention.mask = Mask::Window(3);
+            }),
+        ),
+        (
+            "as a decoder",
+            Box::new(move |spec| {
+                spec.embeddings = crate::EmbeddingSpec { words: 60, positions: None, segments: 0, norm: None };
+                spec.final_norm = Some(rms);
+                for block in &mut spec.blocks {
+                    block.order = NormOrder::Pre;
+                    block.norm = rms;
+                    block.attention = crate::AttentionSpec {
+                        heads: 4,
+                        key_value_heads: 2,
+                        head_size: 16,
+                        mask: Mask::Causal,
+                        rotary_base: Some(1e6),
+                        bias: false,
+                    };
+                    block.feed_forward =
+                        crate::FeedForwardSpec { inner: 40, function: InnerFunction::Silu, gated: true, bias: false };
+                }
+            }),
+        ),
+    ];
+    let changed = changes.into_iter().map(|(name, change)| {
+        let mut spec = small();
+        change(&mut spec);
+        (name, spec)
+    });
+    changed.collect()
+}
+
+#[test]
+fn every_device_runs_every_spec_as_the_formulas_say() {
+    let device = backend::cpu(Arc::default());
+    for (name, spec) in specs() {
+        let (weights, names) = random_weights(&spec);
+        let weights = EncoderWeights::new(&spec, &weights, names);
+        let texts = texts_for(&spec, &[1, 5, 17, 5, 38]);
+        let items = items(&texts);
+        let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();
+        let settings = &ModelSettings::default();
+        let order = EncoderOrder { weights, precision: Precision::F32, settings };
+        let engines: [Box<dyn EncoderEngine>; 2] =
+            [device.encoder(&order).unwrap(), Box::new(TensorEncoder::load(&weights, &TensorDevice::cpu()).unwrap())];
+        for (engine, mut which) in
+            engines.into_iter().zip(["of the device", "of candle's operations"]).map(|(a, b)| (b, a))
+        {
+            let worst = largest_gap(&which.forward(&items).unwrap(), &expected);
+            assert!(worst < 2e-5, "{name}, engine {engine}: {worst:e}");
+        }
+        assert_eq!(device.encoder_precisions(&spec).len() > 1, spec.fused().is_ok(), "{name}");
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use sconce_kernels::device::DeviceError;
+
+    use super::*;
+    use crate::{Backend as _, CudaBackend};
+
+    const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8];
+
+    /// The first device; says so where there is none.
+    fn device() -> Option<Arc<dyn Device>> {
+        match CudaBackend.open(0) {
+            Ok(device) => Some(device),
+            Err(error @ (DeviceError::NoDriver { .. } | DeviceError::NoDevice)) => {
+                assert!(std::env::var_os("SCONCE_EXPECT_GPU").is_none(), "a GPU is expected, but {error}");
+                println!("SKIPPED: {error}");
+                None
+            }
+            Err(error) => panic!("there is a device, but {error}"),
+        }
+    }
+
+    /// The root of the mean square of the differences.
+    fn deviation(got: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
+        let pairs = got.iter().flatten().zip(expected.iter().flatten());
+        let squares: Vec<f32> = pairs.map(|(got, expected)| (got - expected).powi(2)).collect();
+        (squares.iter().sum::<f32>() / squares.len() as f32).sqrt()
+    }
+
+    /// In every precision and with every head; and each text alone like in the batch.
+    fn check(path: &Path, tokens: &[u32]) {
+        let Some(device) = device() else { return };
+        let model = Zoo::open(path);
+        let texts = texts(tokens, 5000);
+        let items = items(&texts);
+        for spec in &model.specs {
+            let expected = model.on_cpu(spec, Precision::F32).forward(&items).unwrap();
+            let int8 = model.on_cpu(spec, Precision::Int8).forward(&items).unwrap();
+            for precision in PRECISIONS {
+                let mut engine = model.on(&*device, spec, precision).unwrap();
+                let got = engine.forward(&items).unwrap();
+                let (error, bound) = match precision {
+                    Precision::F32 => (largest_gap(&got, &expected), 1e-5),
+                    Precision::F16 => (largest_gap(&got, &expected), 2e-3),
+                    Precision::Bf16 => (largest_gap(&got, &expected), 1e-2),
+                    // As far from f32 as the CPU's int8; which of two roundings comes nearer is chance.
+                    _ => (deviation(&got, &expected), 1.25 * deviation(&int8, &expected)),
+                };
+                let what = format!("{} {:?} in {precision}", path.display(), spec.head);
+                println!("{what}: {error:.1e}, allowed {bound:.1e}");
+                assert!(error <= bound, "{what}: {error:e}, allowed {bound:e}");
+                for (item, together) in items.iter().zip(&got) {
+                    let alone = engine.forward(&[*item]).unwrap();
+                    let gap = largest_gap(&alone, std::slice::from_ref(together));
+                    assert!(gap <= bound, "{what}, {} tokens alone: {gap:e}", item.ids.len());
+                }
+            }
+        }
+    }
+
+    /// Candle's operations on the device, which the engine of its own is compared with.
+    fn check_tensors(path: &Path, tokens: &[u32]) {
+        let Some(device) = device() else { return };
+        let model = Zoo::open(path);
+        let tensors = device.compute().unwrap().tensors();
+        let texts = texts(tokens, 5000);
+        let items = items(&texts);
+        for spec in &model.specs {
+            let mut tensors = model.tensors(spec, &tensors);
+            let expected = model.on_cpu(spec, Precision::F32).forward(&items).unwrap();
+            let worst = largest_gap(&tensors.forward(&items).unwrap(), &expected);
+            assert!(worst <= 1e-5, "{} {:?}: {worst:e}", path.display(), spec.head);
+        }
+    }
+
+    #[test]
+    fn the_engine_of_a_gpu_agrees_with_that_of_the_cpu_in_every_precision() {
+        for path in zoo() {
+            check(&path, &[1, 5, 64, 5, 60, 33]);
+        }
+    }
+
+    #[test]
+    fn candles_operations_on_a_gpu_agree_with_the_engine_of_the_cpu() {
+        for path in zoo() {
+            check_tensors(&path, &[1, 5, 33, 5]);
+        }
+    }
+
+    #[test]
+    fn a_gpu_runs_every_spec_as_the_formulas_say() {
+        let Some(device) = device() else { return };
+        for (name, spec) in specs() {
+            let (weights, names) = random_weights(&spec);
+            let weights = EncoderWeights::new(&spec, &weights, names);
+            let texts = texts_for(&spec, &[1, 5, 17, 5]);
+            let items = items(&texts);
+            let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();
+            let order = EncoderOrder { weights, precision: Precision::F32, settings: &ModelSettings::default() };
+            let worst = largest_gap(&device.encoder(&order).unwrap().forward(&items).unwrap(), &expected);
+            assert!(worst < 2e-5, "{name}: {worst:e}");
+        }
+    }
+
+    #[test]
+    fn minilm_on_a_gpu_agrees_with_the_cpu_in_every_precision() {
+        match std::env::var_os("SCONCE_MINILM") {
+            Some(path) => {
+                check(Path::new(&path), &[16, 16]);
+                check_tensors(Path::new(&path), &[16, 16]);
+            }
+            None => println!("SKIPPED: SCONCE_MINILM is not set"),
+        }
+    }
+
+    #[test]
+    fn weights_too_large_for_f16_are_refused_by_name_of_the_file() {
+        let Some(device) = device() else { return };
+        let path = zoo().next().unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        for file in ["config.json", "tokenizer.json"] {
+            std::fs::copy(path.join(file), copy.path().join(file)).unwrap();
+        }
+        let weights =
+            candle_core::safetensors::load(path.join("model.safetensors"), &candle_core::Device::Cpu).unwrap();
+        let scaled = weights.into_iter().map(|(name, tensor)| {
+            let tensor = tensor.to_dtype(candle_core::DType::F32).unwrap();
+            (name.clone(), if name.ends_with("query.weight") { (tensor * 1e9).unwrap() } else { tensor })
+        });
+        let scaled = scaled.collect::<std::collections::HashMap<_, _>>();
+        candle_core::safetensors::save(&scaled, copy.path().join("model.safetensors")).unwrap();
+        let model = Zoo::open(copy.path());
+        let load = |precision| model.on(&*device, &model.specs[0], precision).map(|_| ());
+        let refused = load(Precision::F16).unwrap_err().to_string();
+        assert!(
+            refused.contains("model.safetensors") && refused.contains("too large for f16; choose bf16"),
+            "{refused}"
+        );
+        load(Precision::Bf16).unwrap();
+    }
+}

@@ -1,0 +1,319 @@
+//! The weights of an encoder: read part by part from its file, by the names that a family gives them.
+
+use sconce_kernels::KernelError;
+use sconce_kernels::embedding::{Embeddings, Table, TableFormat};
+use sconce_kernels::encoder::{
+    AttentionSpec, BlockSpec, Dense, EncoderSpec, FeedForwardSpec, FusedBlocks, HeadSpec, LayerWeights, NormKind,
+    NormSpec,
+};
+use sconce_kernels::residual_norm::LayerNorm;
+
+use crate::{LoadError, Weights};
+
+/// A part of an encoder that has weights, and biases if its spec says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The table of words.
+    Words,
+    /// The table of positions.
+    Positions,
+    /// The table of segments.
+    Segments,
+    /// The norm of the embeddings.
+    EmbeddingNorm,
+    /// A part of a block, by the number of the block.
+    Block(usize, BlockPart),
+    /// The norm after the last block.
+    FinalNorm,
+    /// The first product of a classifier.
+    Pooler,
+    /// The second product of a classifier.
+    Classifier,
+}
+
+/// A part of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockPart {
+    /// From `hidden` to the queries.
+    Query,
+    /// From `hidden` to the keys.
+    Key,
+    /// From `hidden` to the values.
+    Value,
+    /// From the heads back to `hidden`.
+    AttentionOutput,
+    /// The norm of the first half.
+    AttentionNorm,
+    /// From `hidden` to what gates the inner vector.
+    Gate,
+    /// From `hidden` to the inner vector.
+    Up,
+    /// From the inner vector back to `hidden`.
+    Down,
+    /// The norm of the second half.
+    OutputNorm,
+}
+
+/// The names of a family's tensors, without their endings `.weight` and `.bias`. Parts that a family does not have stay empty.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorNames {
+    /// Precedes the names of all parts but the head's in files of models with a head, such as `bert.`; used where the file has
+    /// the table of words under it.
+    pub optional_prefix: &'static str,
+    /// [`Part::Words`]
+    pub words: &'static str,
+    /// [`Part::Positions`]
+    pub positions: &'static str,
+    /// [`Part::Segments`]
+    pub segments: &'static str,
+    /// [`Part::EmbeddingNorm`]
+    pub embedding_norm: &'static str,
+    /// The blocks, whose parts are named `{blocks}.{number}.{part}`.
+    pub blocks: &'static str,
+    /// [`BlockPart::Query`]
+    pub query: &'static str,
+    /// [`BlockPart::Key`]
+    pub key: &'static str,
+    /// [`BlockPart::Value`]
+    pub value: &'static str,
+    /// [`BlockPart::AttentionOutput`]
+    pub attention_output: &'static str,
+    /// [`BlockPart::AttentionNorm`]
+    pub attention_norm: &'static str,
+    /// [`BlockPart::Gate`]
+    pub gate: &'static str,
+    /// [`BlockPart::Up`]
+    pub up: &'static str,
+    /// [`BlockPart::Down`]
+    pub down: &'static str,
+    /// [`BlockPart::OutputNorm`]
+    pub output_norm: &'static str,
+    /// [`Part::FinalNorm`]
+    pub final_norm: &'static str,
+    /// [`Part::Pooler`]
+    pub pooler: &'static str,
+    /// [`Part::Classifier`]
+    pub classifier: &'static str,
+}
+
+impl TensorNames {
+    /// No names, for a family to fill in its own.
+    pub const NONE: Self = Self {
+        optional_prefix: "",
+        words: "",
+        positions: "",
+        segments: "",
+        embedding_norm: "",
+        blocks: "",
+        query: "",
+        key: "",
+        value: "",
+        attention_output: "",
+        attention_norm: "",
+        gate: "",
+        up: "",
+        down: "",
+        output_norm: "",
+        final_norm: "",
+        pooler: "",
+        classifier: "",
+    };
+
+    pub(super) fn of(&self, part: Part) -> String {
+        let name = match part {
+            Part::Words => self.words,
+            Part::Positions => self.positions,
+            Part::Segments => self.segments,
+            Part::EmbeddingNorm => self.embedding_norm,
+            Part::FinalNorm => self.final_norm,
+            Part::Pooler => self.pooler,
+            Part::Classifier => self.classifier,
+            Part::Block(index, part) => return format!("{}.{index}.{}", self.blocks, self.of_block(part)),
+        };
+        name.to_owned()
+    }
+
+    fn of_block(&self, part: BlockPart) -> &'static str {
+        match part {
+            BlockPart::Query => self.query,
+            BlockPart::Key => self.key,
+            BlockPart::Value => self.value,
+            BlockPart::AttentionOutput => self.attention_output,
+            BlockPart::AttentionNorm => self.attention_norm,
+            BlockPart::Gate => self.gate,
+            BlockPart::Up => self.up,
+            BlockPart::Down => self.down,
+            BlockPart::OutputNorm => self.output_norm,
+        }
+    }
+}
+
+/// Reads the weights of an encoder, one part at a time, so that no model is in memory twice.
+#[derive(Clone, Copy)]
+pub struct EncoderWeights<'a> {
+    spec: &'a EncoderSpec,
+    weights: &'a Weights,
+    names: &'a TensorNames,
+    /// Precedes the names of all parts but the head's.
+    prefix: &'a str,
+}
+
+impl<'a> EncoderWeights<'a> {
+    /// The weights of `spec` in a file, under these names.
+    #[must_use]
+    pub fn new(spec: &'a EncoderSpec, weights: &'a Weights, names: &'a TensorNames) -> Self {
+        let has_prefix = weights.contains(&format!("{}{}.weight", names.optional_prefix, names.words));
+        Self { spec, weights, names, prefix: if has_prefix { names.optional_prefix } else { "" } }
+    }
+
+    /// The encoder that they are of.
+    #[must_use]
+    pub fn spec(&self) -> &'a EncoderSpec {
+        self.spec
+    }
+
+    /// The elements of a part's weight in f32, row by row: `[outputs, inputs]` of a product, `[rows, hidden]` of a table.
+    ///
+    /// # Errors
+    /// [`LoadError::Weights`] names a tensor that is missing or does not fit the spec.
+    pub fn weight(&self, part: Part) -> Result<Vec<f32>, LoadError> {
+        self.weights.values(&format!("{}.weight", self.name(part)), &self.shape(part))
+    }
+
+    /// The elements of a part's bias in f32, one for each output; `None` if the spec gives it none.
+    ///
+    /// # Errors
+    /// [`LoadError::Weights`] names a tensor that is missing or does not fit the spec.
+    pub fn bias(&self, part: Part) -> Result<Option<Vec<f32>>, LoadError> {
+        let bias = |part| self.weights.values(&format!("{}.bias", self.name(part)), &self.shape(part)[..1]);
+        self.has_bias(part).then(|| bias(part)).transpose()
+    }
+
+    /// Columns of the weight of a product.
+    pub(crate) fn inputs(&self, part: Part) -> usize {
+        self.shape(part)[1]
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &'a Weights {
+        self.weights
+    }
+
+    /// The tables and norm of the embeddings as the fused engines take them.
+    pub(crate) fn embeddings(&self, format: TableFormat) -> Result<Embeddings, LoadError> {
+        let EncoderSpec { hidden, embeddings, .. } = self.spec;
+        let mut positions = self.weight(Part::Positions)?;
+        positions.drain(..embeddings.positions.map_or(0, |table| table.first) * hidden);
+        // A sum with a row of zeros is the sum without it.
+        let segments = if embeddings.segments == 0 { vec![0.0; *hidden] } else { self.weight(Part::Segments)? };
+        let table = |values| self.fits(Table::new(values, *hidden, format));
+        let norm = self.layer_norm(Part::EmbeddingNorm)?;
+        self.fits(Embeddings::new(table(self.weight(Part::Words)?)?, table(positions)?, table(segments)?, norm))
+    }
+
+    /// A block as the fused engines take it.
+    pub(crate) fn block(&self, index: usize, fused: FusedBlocks) -> Result<LayerWeights, LoadError> {
+        let part = |part| Part::Block(index, part);
+        Ok(LayerWeights {
+            query_key_value: self.query_key_value(index)?,
+            attention_output: self.dense(part(BlockPart::AttentionOutput))?,
+            attention_norm: self.layer_norm(part(BlockPart::AttentionNorm))?,
+            up: self.dense(part(BlockPart::Up))?,
+            activation: fused.activation,
+            down: self.dense(part(BlockPart::Down))?,
+            output_norm: self.layer_norm(part(BlockPart::OutputNorm))?,
+        })
+    }
+
+    /// A product as the fused engines take it: no bias is one of zeros.
+    pub(crate) fn dense(&self, part: Part) -> Result<Dense, LoadError> {
+        let (weight, bias) = (self.weight(part)?, self.bias(part)?);
+        let bias = bias.unwrap_or_else(|| vec![0.0; self.shape(part)[0]]);
+        Ok(Dense { weight, bias })
+    }
+
+    /// A fused engine's fault with a part is one of the weights' file, unless it is the device's.
+    pub(crate) fn fits<T>(&self, part: Result<T, KernelError>) -> Result<T, LoadError> {
+        part.map_err(|error| self.weights.kernel_error(error))
+    }
+
+    /// One product for all three, with the 1/√(head size) of attention in the query once instead of in each score.
+    fn query_key_value(&self, index: usize) -> Result<Dense, LoadError> {
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for part in [BlockPart::Query, BlockPart::Key, BlockPart::Value] {
+            let dense = self.dense(Part::Block(index, part))?;
+            weight.extend(dense.weight);
+            bias.extend(dense.bias);
+        }
+        let query = self.shape(Part::Block(index, BlockPart::Query));
+        let factor = (self.spec.blocks[index].attention.head_size as f32).sqrt().recip();
+        weight[..query[0] * query[1]].iter_mut().chain(&mut bias[..query[0]]).for_each(|x| *x *= factor);
+        Ok(Dense { weight, bias })
+    }
+
+    fn layer_norm(&self, part: Part) -> Result<LayerNorm, LoadError> {
+        let NormSpec { eps, .. } = *self.norm(part).expect("the caller has a part that is a norm");
+        let bias = self.bias(part)?.unwrap_or_else(|| vec![0.0; self.spec.hidden]);
+        self.fits(LayerNorm::new(self.weight(part)?, bias, eps))
+    }
+
+    fn name(&self, part: Part) -> String {
+        let prefix = if matches!(part, Part::Pooler | Part::Classifier) { "" } else { self.prefix };
+        format!("{prefix}{}", self.names.of(part))
+    }
+
+    /// The shape of a part's weight. Its bias has as many elements as the first dimension.
+    pub(super) fn shape(&self, part: Part) -> Vec<usize> {
+        let EncoderSpec { hidden, embeddings, blocks, head, .. } = self.spec;
+        let (hidden, outputs) = (
+            *hidden,
+            match head {
+                HeadSpec::Pool(_) => 0,
+                HeadSpec::Classifier { outputs, .. } => *outputs,
+            },
+        );
+        match part {
+            Part::Words => vec![embeddings.words, hidden],
+            Part::Positions => vec![embeddings.positions.map_or(0, |table| table.rows), hidden],
+            Part::Segments => vec![embeddings.segments, hidden],
+            Part::EmbeddingNorm | Part::FinalNorm => vec![hidden],
+            Part::Pooler => vec![hidden, hidden],
+            Part::Classifier => vec![outputs, hidden],
+            Part::Block(index, part) => {
+                let BlockSpec { attention, feed_forward: FeedForwardSpec { inner, .. }, .. } = blocks[index];
+                let AttentionSpec { heads, key_value_heads, head_size, .. } = attention;
+                match part {
+                    BlockPart::Query => vec![heads * head_size, hidden],
+                    BlockPart::Key | BlockPart::Value => vec![key_value_heads * head_size, hidden],
+                    BlockPart::AttentionOutput => vec![hidden, heads * head_size],
+                    BlockPart::Gate | BlockPart::Up => vec![inner, hidden],
+                    BlockPart::Down => vec![hidden, inner],
+                    BlockPart::AttentionNorm | BlockPart::OutputNorm => vec![hidden],
+                }
+            }
+        }
+    }
+
+    pub(super) fn has_bias(&self, part: Part) -> bool {
+        if let Some(norm) = self.norm(part) {
+            return norm.kind == NormKind::Layer { bias: true };
+        }
+        match part {
+            Part::Block(index, BlockPart::Gate | BlockPart::Up | BlockPart::Down) => {
+                self.spec.blocks[index].feed_forward.bias
+            }
+            Part::Block(index, _) => self.spec.blocks[index].attention.bias,
+            part => matches!(part, Part::Pooler | Part::Classifier),
+        }
+    }
+
+    /// The spec of a part that is a norm.
+    pub(crate) fn norm(&self, part: Part) -> Option<&'a NormSpec> {
+        match part {
+            Part::EmbeddingNorm => self.spec.embeddings.norm.as_ref(),
+            Part::FinalNorm => self.spec.final_norm.as_ref(),
+            Part::Block(index, BlockPart::AttentionNorm | BlockPart::OutputNorm) => Some(&self.spec.blocks[index].norm),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Encoders of text as models: an encoder's spec with its tokenizer, to embed or to classify.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sconce_kernels::encoder::{EncoderSpec, HeadSpec};
+use sconce_kernels::pooling;
+
+use crate::encoder::{EncoderNetwork, demand};
+use crate::sentence_transformers::SentenceTransformer;
+use crate::{
+    Blueprint, Classification, Demand, Device, EncoderOrder, EncoderWeights, Halves, Input, InputError, InputKind,
+    InputSpec, LoadError, ModelDirectory, Output, Pooling, Precision, Prepared, Processor, Settings, TEXT_INPUT,
+    Target, Task, TensorNames, TextProcessor, Truncation, labels,
+};
+
+/// An encoder of text as its configuration describes it: all that a family of such models has to say.
+pub struct TextEncoder {
+    spec: EncoderSpec,
+    names: &'static TensorNames,
+    answer: Answer,
+    settings: Settings,
+    /// Tokens that the model's files allow, if they say so.
+    declared_tokens: Option<usize>,
+}
+
+enum Answer {
+    Embedding { normalize: bool },
+    Labels(Arc<[String]>),
+}
+
+impl TextEncoder {
+    /// A model that embeds: by mean or by first token, normalised or not, as `sconce.toml` says, else the files of
+    /// sentence-transformers, else by the mean, normalised. The head of `spec` is replaced by that pooling.
+    ///
+    /// # Errors
+    /// [`LoadError`] if one of these files is wrong.
+    pub fn embedding(
+        directory: &ModelDirectory,
+        spec: EncoderSpec,
+        names: &'static TensorNames,
+    ) -> Result<Self, LoadError> {
+        let settings = directory.settings(&EMBEDDING_FIELDS)?;
+        let declared = SentenceTransformer::read(directory)?;
+        let pooling = match settings.model.pooling.or(declared.pooling).unwrap_or(Pooling::Mean) {
+            Pooling::Mean => pooling::Pooling::Mean,
+            Pooling::Cls => pooling::Pooling::Cls,
+        };
+        let normalize = settings.model.normalize.or(declared.normalize).unwrap_or(true);
+        Ok(Self {
+            spec: EncoderSpec { head: HeadSpec::Pool(pooling), ..spec },
+            names,
+            answer: Answer::Embedding { normalize },
+            settings,
+            declared_tokens: declared.max_tokens,
+        })
+    }
+
+    /// A model that gives a score to each of the labels of `config.json`. The head of `spec` is a classifier; its outputs are
+    /// replaced by the number of labels.
+    ///
+    /// # Errors
+    /// [`LoadError`] if `sconce.toml` is wrong, or the labels are not numbered from 0 without a gap.
+    pub fn classification(
+        directory: &ModelDirectory,
+        mut spec: EncoderSpec,
+        names: &'static TensorNames,
+        id2label: Option<&BTreeMap<String, String>>,
+    ) -> Result<Self, LoadError> {
+        let settings = directory.settings(&CLASSIFICATION_FIELDS)?;
+        let invalid = |message| directory.invalid("config.json", message);
+        let missing = || invalid("field 'id2label' is missing; give one label per class".to_owned());
+        let labels = labels::in_order(id2label.ok_or_else(missing)?).map_err(invalid)?;
+        if let HeadSpec::Classifier { outputs, .. } = &mut spec.head {
+            *outputs = labels.len();
+        }
+        let answer = Answer::Labels(labels);
+        Ok(Self { spec, names, answer, settings, declared_tokens: None })
+    }
+}
+
+#[cfg(test)]
+impl TextEncoder {
+    pub(crate) fn spec(&self) -> &EncoderSpec {
+        &self.spec
+    }
+
+    pub(crate) fn names(&self) -> &'static TensorNames {
+        self.names
+    }
+}
+
+const EMBEDDING_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
+const CLASSIFICATION_FIELDS: [&str; 2] = ["max_tokens", "cuda_graphs"];
+/// Tokens of a text where neither positions nor files bound them.
+const UNBOUNDED_TOKENS: usize = 8192;
+
+impl Blueprint for TextEncoder {
+    fn settings(&self) -> &'static [&'static str] {
+        match self.answer {
+            Answer::Embedding { .. } => &EMBEDDING_FIELDS,
+            Answer::Labels(_) => &CLASSIFICATION_FIELDS,
+        }
+    }
+
+    fn precisions(&self, device: &dyn Device) -> Vec<Precision> {
+        device.encoder_precisions(&self.spec)
+    }
+
+    fn demand(&self, precision: Precision) -> Option<Demand> {
+        Some(demand(&self.spec, precision))
+    }
+
+    fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
+        let Self { spec, names, answer, settings, declared_tokens } = self;
+        let weights = directory.weights()?;
+        let weights = EncoderWeights::new(spec, &weights, names);
+        let max_positions = spec.max_tokens().unwrap_or(UNBOUNDED_TOKENS);
+        let text = TextProcessor::load(directory, settings, *declared_tokens, max_positions, spec.embeddings.words)?;
+        let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
+        let engine = target.device.encoder(&order)?;
+        let input = InputSpec { name: TEXT_INPUT, kind: InputKind::Text { max_tokens: text.max_tokens() } };
+        let network = Box::new(EncoderNetwork::new(engine, spec, max_positions));
+        let (task, processor): (_, Arc<dyn Processor>) = match answer {
+            Answer::Embedding { normalize } => {
+                let task = Task::Embedding { dimensions: spec.outputs() };
+                (task, Arc::new(EmbeddingProcessor { text, normalize: *normalize }))
+            }
+            Answer::Labels(labels) => {
+                let task = Task::Classification { labels: Arc::clone(labels) };
+                (task, Arc::new(ClassificationProcessor { text, labels: Arc::clone(labels) }))
+            }
+        };
+        Ok(Halves { input, task, processor, network })
+    }
+}
+
+struct EmbeddingProcessor {
+    text: TextProcessor,
+    normalize: bool,
+}
+
+impl Processor for EmbeddingProcessor {
+    fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
+        self.text.prepare(input, truncation)
+    }
+
+    fn finish(&self, mut row: Vec<f32>) -> Output {
+        /// Keeps a row of zeros a row of zeros, as `torch.nn.functional.normalize` does.
+        const MIN_NORM: f32 = 1e-12;
+        if self.normalize {
+            let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(MIN_NORM);
+            for x in &mut row {
+                *x /= norm;
+            }
+        }
+        Output::Embedding(row)
+    }
+}
+
+struct ClassificationProcessor {
+    text: TextProcessor,
+    labels: Arc<[String]>,
+}
+
+impl Processor for ClassificationProcessor {
+    fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
+        self.text.prepare(input, truncation)
+    }
+
+    fn finish(&self, row: Vec<f32>) -> Output {
+        Output::Classification(Classification::from_logits(Arc::clone(&self.labels), row))
+    }
+}
