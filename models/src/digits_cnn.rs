@@ -129,7 +129,7 @@ impl Config {
 
     fn labels(&self) -> Result<Arc<[String]>, String> {
         let labels = match &self.id2label {
-            Some(id2label) => labels::in_order(id2label)?,
+            Some(id2label) => labels::in_order(Some(id2label))?,
             None => (0..self.num_labels).map(|label| label.to_string()).collect(),
         };
         if labels.len() != self.num_labels {

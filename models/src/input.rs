@@ -1,15 +1,270 @@
-//! What a caller hands in: one item's input, before it is prepared.
+//! Inputs. Everything that a kind of input means is said here: how it is written, which tensors carry it, what of it a cache's key
+//! holds, how it is read from a line of text. A new kind is an arm of each `match` in this file, and a family that takes it.
 
-/// One item's input. Which of these a model takes is in its [`Signature`](crate::Signature).
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::pixels::{self, PixelsError};
+use crate::tensor::{Datatype, Elements, InputKey, InputTensor};
+use crate::{CONTENT_INPUT, IMAGE_INPUT, TEXT_INPUT};
+
+/// The name clients use for the second text of a pair, as Hugging Face's tokenizers do.
+pub const TEXT_PAIR_INPUT: &str = "text_pair";
+
+/// One item's input. The [`Signature`](crate::Signature) of a model names the kind that it takes.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Input {
     /// Text, for models that tokenise.
     Text(String),
+    /// Two texts that are read together: a query and a passage.
+    Pair(Box<[Input; 2]>),
     /// The content of a file or a BYTES element of a request; must be UTF-8 where a model reads text.
     Bytes(Vec<u8>),
     /// A dense array without a batch dimension, for instance an image of shape `[channels, height, width]`.
     Array(Array),
+}
+
+/// The kind and bounds of an input.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum InputKind {
+    /// UTF-8 text, not empty.
+    Text {
+        /// Tokens that fit, special tokens included.
+        max_tokens: usize,
+    },
+    /// Two texts, neither empty.
+    Pair {
+        /// Tokens that fit of both together, special tokens included.
+        max_tokens: usize,
+    },
+    /// The content of any file, not empty.
+    Content,
+    /// An image as `UINT8` or `FP32` pixels of the same range.
+    Image {
+        /// Channels, height, width.
+        shape: [usize; 3],
+    },
+}
+
+/// A line or a file that is not written as the model's kind of input is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseError {
+    /// An image that is no array of numbers.
+    #[error(transparent)]
+    Pixels(#[from] PixelsError),
+    /// A pair that is no array of two strings.
+    #[error("not a pair of texts: {0}; give a JSON array of two strings, for instance [\"a query\", \"a passage\"]")]
+    Pair(String),
+}
+
+impl InputKind {
+    /// The tensors that carry inputs of this kind, the first of them under `name`.
+    #[must_use]
+    pub fn tensors(&self, name: &'static str) -> Vec<InputTensor> {
+        let of = |name, datatypes, shape| InputTensor { name, datatypes, shape };
+        match self {
+            Self::Text { .. } => vec![of(name, &[Datatype::Bytes], None)],
+            Self::Pair { .. } => {
+                vec![of(name, &[Datatype::Bytes], None), of(TEXT_PAIR_INPUT, &[Datatype::Bytes], None)]
+            }
+            Self::Content => vec![of(name, &[Datatype::Bytes, Datatype::Uint8], None)],
+            Self::Image { shape } => vec![of(name, &[Datatype::Uint8, Datatype::Fp32], Some(shape.to_vec()))],
+        }
+    }
+
+    /// The inputs that these tensors hold, in the order of [`tensors`](Self::tensors), each with the elements of `items` items.
+    #[must_use]
+    pub fn inputs(&self, tensors: Vec<Elements>, items: usize) -> Vec<Input> {
+        let mut tensors = tensors.into_iter().map(|elements| self.split(elements, items));
+        let first = tensors.next().unwrap_or_default();
+        match tensors.next() {
+            Some(second) => first.into_iter().zip(second).map(|(a, b)| Input::Pair(Box::new([a, b]))).collect(),
+            None => first,
+        }
+    }
+
+    /// The items of one tensor.
+    fn split(&self, elements: Elements, items: usize) -> Vec<Input> {
+        let shape = |length: usize| match self {
+            Self::Image { shape } => shape.to_vec(),
+            Self::Text { .. } | Self::Pair { .. } | Self::Content => vec![length],
+        };
+        let array = |length, data| Input::Array(Array { shape: shape(length), data });
+        match elements {
+            Elements::Bytes(elements) => elements.into_iter().map(Input::Bytes).collect(),
+            // One item is all of them: it is moved, not copied.
+            Elements::U8(values) if items == 1 => vec![array(values.len(), ArrayData::U8(values))],
+            Elements::F32(values) if items == 1 => vec![array(values.len(), ArrayData::F32(values))],
+            Elements::U8(values) => {
+                let length = (values.len() / items.max(1)).max(1);
+                values.chunks_exact(length).map(|item| array(length, ArrayData::U8(item.to_vec()))).collect()
+            }
+            Elements::F32(values) => {
+                let length = (values.len() / items.max(1)).max(1);
+                values.chunks_exact(length).map(|item| array(length, ArrayData::F32(item.to_vec()))).collect()
+            }
+        }
+    }
+
+    /// Reads an input as it is written in a file: text and content as they are, a pair and an image as JSON.
+    ///
+    /// # Errors
+    /// [`ParseError`] says how such an input is written.
+    pub fn parse(&self, written: Vec<u8>) -> Result<Input, ParseError> {
+        match self {
+            // Whether bytes are text is for the model to say, in its own words.
+            Self::Text { .. } | Self::Content => Ok(Input::Bytes(written)),
+            Self::Pair { .. } => {
+                let texts: [String; 2] =
+                    serde_json::from_slice(&written).map_err(|cause| ParseError::Pair(cause.to_string()))?;
+                Ok(Input::Pair(Box::new(texts.map(Input::Text))))
+            }
+            Self::Image { shape } => Ok(Input::Array(pixels::parse(&written, shape)?)),
+        }
+    }
+
+    /// An input that is made up, of about so many tokens where that is something to choose.
+    #[must_use]
+    pub fn sample(&self, tokens: usize) -> Input {
+        // Common words are one token each in most vocabularies; two are special.
+        let text = |tokens: usize| Input::from("the ".repeat(tokens.saturating_sub(2).max(1)).trim_end());
+        match self {
+            Self::Text { .. } => text(tokens),
+            Self::Pair { .. } => Input::Pair(Box::new([text(tokens / 2), text(tokens / 2)])),
+            Self::Content => Input::Bytes(b"fn main() { println!(\"a sconce holds candles\"); }\n".repeat(40)),
+            Self::Image { shape } => {
+                let pixel = |at: usize| u8::try_from(at * 7 % 17).expect("below 17");
+                let pixels = (0..shape.iter().product()).map(pixel).collect();
+                Input::Array(Array { shape: shape.to_vec(), data: ArrayData::U8(pixels) })
+            }
+        }
+    }
+
+    /// Tokens that fit, special tokens included, where inputs are tokenised.
+    #[must_use]
+    pub fn max_tokens(&self) -> Option<usize> {
+        match self {
+            Self::Text { max_tokens } | Self::Pair { max_tokens } => Some(*max_tokens),
+            Self::Content | Self::Image { .. } => None,
+        }
+    }
+
+    /// The name clients use for the first tensor, unless a family says otherwise.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Text { .. } | Self::Pair { .. } => TEXT_INPUT,
+            Self::Content => CONTENT_INPUT,
+            Self::Image { .. } => IMAGE_INPUT,
+        }
+    }
+}
+
+impl fmt::Display for InputKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text { max_tokens } => write!(f, "text, to {max_tokens} tokens"),
+            Self::Pair { max_tokens } => write!(f, "pair of texts, to {max_tokens} tokens together"),
+            Self::Content => f.write_str("content of a file"),
+            Self::Image { shape: [channels, height, width] } => write!(f, "image {channels}×{height}×{width}"),
+        }
+    }
+}
+
+impl Input {
+    /// What the key of a cache holds of this input, for a model that takes inputs of `kind`.
+    #[must_use]
+    pub fn key<'a>(&'a self, kind: &InputKind) -> InputKey<'a> {
+        let key = |name, datatype, shape: Cow<'a, [usize]>, bytes| InputKey { name, datatype, shape, bytes };
+        let none: &[usize] = &[];
+        match self {
+            Self::Text(text) => key("text", Datatype::Bytes, none.into(), text.as_bytes().into()),
+            Self::Bytes(bytes) => {
+                // A text is the same text whether it came as a string or as bytes, as it does over the wire.
+                let name = match kind {
+                    InputKind::Text { .. } | InputKind::Pair { .. } => "text",
+                    InputKind::Content | InputKind::Image { .. } => "bytes",
+                };
+                key(name, Datatype::Bytes, none.into(), bytes.into())
+            }
+            Self::Pair(pair) => {
+                let [first, second] = pair.each_ref().map(|input| input.key(kind).bytes);
+                let lengths = vec![first.len(), second.len()];
+                key("pair", Datatype::Bytes, lengths.into(), [first, second].concat().into())
+            }
+            Self::Array(Array { shape, data: ArrayData::U8(bytes) }) => {
+                key("array", Datatype::Uint8, shape.into(), bytes.into())
+            }
+            Self::Array(Array { shape, data: ArrayData::F32(data) }) => {
+                let bytes: Vec<u8> = data.iter().flat_map(|element| element.to_le_bytes()).collect();
+                key("array", Datatype::Fp32, shape.into(), bytes.into())
+            }
+        }
+    }
+
+    /// Bytes to look at, a measure of the work that preparing takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Pair(pair) => pair.iter().map(Self::bytes).sum(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Array(array) => array.data.bytes(),
+        }
+    }
+
+    /// This input's kind, in the words of an error message.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Pair(_) => "a pair of texts",
+            Self::Bytes(_) => "bytes",
+            Self::Array(_) => "an array",
+        }
+    }
+}
+
+impl From<&str> for Input {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Input {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<(&str, &str)> for Input {
+    fn from((first, second): (&str, &str)) -> Self {
+        Self::Pair(Box::new([first.into(), second.into()]))
+    }
+}
+
+impl From<(String, String)> for Input {
+    fn from((first, second): (String, String)) -> Self {
+        Self::Pair(Box::new([first.into(), second.into()]))
+    }
+}
+
+impl From<Vec<u8>> for Input {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<Array> for Input {
+    fn from(array: Array) -> Self {
+        Self::Array(array)
+    }
 }
 
 /// A dense row-major array.
@@ -32,7 +287,7 @@ pub enum ArrayData {
 }
 
 impl ArrayData {
-    /// How many elements there are.
+    /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -41,7 +296,7 @@ impl ArrayData {
         }
     }
 
-    /// How many bytes the elements take.
+    /// Bytes that the elements take.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
@@ -50,7 +305,7 @@ impl ArrayData {
         }
     }
 
-    /// Whether there is no element.
+    /// True if there is no element.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -60,59 +315,13 @@ impl ArrayData {
     #[must_use]
     pub fn dtype(&self) -> &'static str {
         match self {
-            Self::U8(_) => "UINT8",
-            Self::F32(_) => "FP32",
+            Self::U8(_) => Datatype::Uint8.name(),
+            Self::F32(_) => Datatype::Fp32.name(),
         }
     }
 }
 
-impl Input {
-    /// How many bytes there are to look at, a measure of the work that preparing takes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Array(array) => array.data.bytes(),
-        }
-    }
-
-    /// What this input is, in the words of an error message.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Text(_) => "text",
-            Self::Bytes(_) => "bytes",
-            Self::Array(_) => "an array",
-        }
-    }
-}
-
-impl From<&str> for Input {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<String> for Input {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<Vec<u8>> for Input {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes)
-    }
-}
-
-impl From<Array> for Input {
-    fn from(array: Array) -> Self {
-        Self::Array(array)
-    }
-}
-
-/// What to do with a text of more tokens than the model can take.
+/// The treatment of a text of more tokens than the model can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Truncation {
     /// Keep the first tokens, as Hugging Face pipelines do, and say so in the answer.
@@ -120,4 +329,78 @@ pub enum Truncation {
     Truncate,
     /// Answer [`InputError::TooLong`](crate::InputError::TooLong).
     Refuse,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [InputKind; 4] = [
+        InputKind::Text { max_tokens: 8 },
+        InputKind::Pair { max_tokens: 8 },
+        InputKind::Content,
+        InputKind::Image { shape: [1, 2, 2] },
+    ];
+
+    #[test]
+    fn what_tensors_carry_is_what_was_put_into_them() {
+        let bytes = |text: &str| Input::Bytes(text.as_bytes().to_vec());
+        let strings = |texts: [&str; 2]| Elements::Bytes(texts.map(|text| text.as_bytes().to_vec()).into());
+        let [text, pair, content, image] = KINDS;
+        assert_eq!(text.inputs(vec![strings(["a", "b"])], 2), [bytes("a"), bytes("b")]);
+        let pairs = pair.inputs(vec![strings(["a", "b"]), strings(["c", "d"])], 2);
+        let expected = [["a", "c"], ["b", "d"]].map(|pair| Input::Pair(Box::new(pair.map(bytes))));
+        assert_eq!(pairs, expected);
+        let array = |shape: &[usize], data| Input::Array(Array { shape: shape.to_vec(), data });
+        let files = content.inputs(vec![Elements::U8(vec![1, 2, 3, 4])], 2);
+        assert_eq!(files, [vec![1, 2], vec![3, 4]].map(|data| array(&[2], ArrayData::U8(data))));
+        let images = image.inputs(vec![Elements::F32(vec![0.5; 4])], 1);
+        assert_eq!(images, [array(&[1, 2, 2], ArrayData::F32(vec![0.5; 4]))]);
+        for kind in KINDS {
+            let names: Vec<_> = kind.tensors(kind.name()).into_iter().map(|tensor| tensor.name).collect();
+            assert_eq!(names[0], kind.name());
+            assert_eq!(names.len(), 1 + usize::from(matches!(kind, InputKind::Pair { .. })));
+        }
+    }
+
+    #[test]
+    fn inputs_that_differ_have_keys_that_differ() {
+        let [text, pair, content, _] = KINDS;
+        let array = |shape: &[usize]| Array { shape: shape.to_vec(), data: ArrayData::U8(b"ab".to_vec()) };
+        let inputs: [(Input, &InputKind); 7] = [
+            ("ab".into(), &text),
+            (("a", "b").into(), &pair),
+            (("ab", "").into(), &pair),
+            (("", "ab").into(), &pair),
+            (b"ab".to_vec().into(), &content),
+            (array(&[2]).into(), &content),
+            (array(&[2, 1]).into(), &content),
+        ];
+        let keys = inputs.each_ref().map(|(input, kind)| input.key(kind));
+        for (at, key) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(key), "{key:?}");
+        }
+        assert_eq!(Input::from("ab").key(&text), Input::Bytes(b"ab".to_vec()).key(&text));
+    }
+
+    #[test]
+    fn each_kind_is_read_as_it_is_written() {
+        let [text, pair, content, image] = KINDS;
+        let parse = |kind: &InputKind, written: &str| kind.parse(written.as_bytes().to_vec());
+        assert_eq!(parse(&text, "a text"), Ok(Input::Bytes(b"a text".to_vec())));
+        assert_eq!(parse(&content, "a file"), Ok(Input::Bytes(b"a file".to_vec())));
+        assert_eq!(parse(&pair, r#"["a query", "a passage"]"#), Ok(("a query", "a passage").into()));
+        let pixels = Array { shape: vec![1, 2, 2], data: ArrayData::F32(vec![0.0, 1.0, 2.0, 3.0]) };
+        assert_eq!(parse(&image, "[[0, 1], [2, 3]]"), Ok(pixels.into()));
+        let refused = parse(&pair, r#"["one"]"#).unwrap_err().to_string();
+        assert!(refused.contains("not a pair of texts") && refused.contains("JSON array of two strings"), "{refused}");
+    }
+
+    #[test]
+    fn kinds_are_listed_as_they_were() {
+        let json = KINDS.map(|kind| serde_json::to_value(kind).unwrap().to_string());
+        assert_eq!(json[0], r#"{"kind":"text","max_tokens":8}"#);
+        assert_eq!(json[2], r#"{"kind":"content"}"#);
+        assert_eq!(json[3], r#"{"kind":"image","shape":[1,2,2]}"#);
+    }
 }

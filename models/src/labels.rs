@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The labels in the order of the logits.
+/// The labels in the order of the logits. Where the field is missing they are `LABEL_0` and `LABEL_1`, as Hugging Face has them; weights
+/// for another number of labels then do not fit, and are refused.
 ///
 /// # Errors
 /// A message if the keys are not exactly 0, 1, …, or there is no label.
-pub(crate) fn in_order(id2label: &BTreeMap<String, String>) -> Result<Arc<[String]>, String> {
+pub(crate) fn in_order(id2label: Option<&BTreeMap<String, String>>) -> Result<Arc<[String]>, String> {
+    let Some(id2label) = id2label else { return Ok(["LABEL_0", "LABEL_1"].map(String::from).into()) };
     if id2label.is_empty() {
         return Err("field 'id2label' is empty; give one label per class".to_owned());
     }

@@ -46,7 +46,7 @@ impl Magika {
         let config: Config = directory.config()?;
         let invalid = |message| directory.invalid("config.json", message);
         config.check().map_err(invalid)?;
-        let labels = labels::in_order(&config.id2label).map_err(invalid)?;
+        let labels = labels::in_order(Some(&config.id2label)).map_err(invalid)?;
         Ok(Self { config, labels })
     }
 }
@@ -216,6 +216,10 @@ fn checked_content(input: Input) -> Result<Vec<u8>, InputError> {
         Input::Array(Array { data, .. }) => {
             let got = data.dtype().to_owned();
             return Err(InputError::WrongDtype { name, expected: "UINT8".to_owned(), got });
+        }
+        Input::Pair(_) => {
+            let (expected, got) = ("bytes, text or a UINT8 array".to_owned(), input.kind().to_owned());
+            return Err(InputError::WrongKind { name, expected, got });
         }
     };
     if content.len() > MAX_CONTENT_BYTES {

@@ -1,24 +1,138 @@
-//! What a model answers: typed, one per item.
+//! Outputs. Everything that a kind of output means is said here: the task that gives it, its tensors, its JSON. A new kind is an arm
+//! of each `match` in this file, and a family that gives it.
 
+use std::fmt;
 use std::sync::Arc;
 
-/// The answer for one item.
-#[derive(Debug, Clone, PartialEq)]
+use serde::{Serialize, Serializer};
+
+use crate::tensor::{Datatype, OutputElements, OutputTensor};
+
+/// The answer for one item, as JSON an object: `{"embedding": […]}`, `{"label": …, "score": …, "scores": {…}}`, `{"score": …}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 #[non_exhaustive]
 pub enum Output {
     /// A vector that stands for the input.
+    #[serde(serialize_with = "embedding_object")]
     Embedding(Vec<f32>),
     /// A score for each label.
     Classification(Classification),
+    /// How well the two texts of a pair belong together.
+    Score(Score),
+}
+
+/// What is answered for one item.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Task {
+    /// A vector.
+    Embedding {
+        /// Length of the vector.
+        dimensions: usize,
+    },
+    /// A score for each label.
+    Classification {
+        /// The labels, in the order of the scores.
+        labels: Arc<[String]>,
+    },
+    /// One score.
+    Score,
+}
+
+const EMBEDDING: &str = "embedding";
+const SCORES: &str = "scores";
+const LABEL: &str = "label";
+const SCORE: &str = "score";
+
+impl Task {
+    /// `embedding`, `classification` or `score`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Embedding { .. } => "embedding",
+            Self::Classification { .. } => "classification",
+            Self::Score => "score",
+        }
+    }
+
+    /// The tensors that carry the output.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<OutputTensor> {
+        let of = |name, datatype, width| OutputTensor { name, datatype, width };
+        match self {
+            Self::Embedding { dimensions } => vec![of(EMBEDDING, Datatype::Fp32, *dimensions)],
+            Self::Classification { labels } => {
+                vec![of(SCORES, Datatype::Fp32, labels.len()), of(LABEL, Datatype::Bytes, 1)]
+            }
+            Self::Score => vec![of(SCORE, Datatype::Fp32, 1)],
+        }
+    }
+
+    /// The labels, if the output has a score for each of several.
+    #[must_use]
+    pub fn labels(&self) -> Option<&Arc<[String]>> {
+        match self {
+            Self::Classification { labels } => Some(labels),
+            Self::Embedding { .. } | Self::Score => None,
+        }
+    }
+
+    /// The name of the tensor with a score for each label, if there are several.
+    #[must_use]
+    pub fn scores(&self) -> Option<&'static str> {
+        self.labels().map(|_| SCORES)
+    }
+
+    /// The length of the vector, if the output is one.
+    #[must_use]
+    pub fn dimensions(&self) -> Option<usize> {
+        match self {
+            Self::Embedding { dimensions } => Some(*dimensions),
+            Self::Classification { .. } | Self::Score => None,
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedding { dimensions } => write!(f, "embedding, {dimensions} dimensions"),
+            Self::Classification { labels } => write!(f, "classification, {} labels", labels.len()),
+            Self::Score => f.write_str("score of a pair"),
+        }
+    }
 }
 
 impl Output {
+    /// The elements of a tensor of [`Task::tensors`]; `None` for the name of another.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<OutputElements<'_>> {
+        match (self, name) {
+            (Self::Embedding(values), EMBEDDING) => Some(OutputElements::F32(values)),
+            (Self::Classification(answer), SCORES) => Some(OutputElements::F32(&answer.scores)),
+            (Self::Classification(answer), LABEL) => Some(OutputElements::Text(answer.label())),
+            (Self::Score(score), SCORE) => Some(OutputElements::F32(std::slice::from_ref(&score.score))),
+            (Self::Embedding(_) | Self::Classification(_) | Self::Score(_), _) => None,
+        }
+    }
+
+    /// The numbers that a caller gets: the vector, or the scores.
+    #[must_use]
+    pub fn numbers(&self) -> &[f32] {
+        match self {
+            Self::Embedding(values) => values,
+            Self::Classification(classification) => &classification.scores,
+            Self::Score(score) => std::slice::from_ref(&score.score),
+        }
+    }
+
     /// The embedding, if that is what the model computes.
     #[must_use]
     pub fn embedding(&self) -> Option<&[f32]> {
         match self {
             Self::Embedding(values) => Some(values),
-            Self::Classification(_) => None,
+            Self::Classification(_) | Self::Score(_) => None,
         }
     }
 
@@ -27,8 +141,43 @@ impl Output {
     pub fn classification(&self) -> Option<&Classification> {
         match self {
             Self::Classification(classification) => Some(classification),
-            Self::Embedding(_) => None,
+            Self::Embedding(_) | Self::Score(_) => None,
         }
+    }
+
+    /// The score of a pair, if that is what the model computes.
+    #[must_use]
+    pub fn score(&self) -> Option<Score> {
+        match self {
+            Self::Score(score) => Some(*score),
+            Self::Embedding(_) | Self::Classification(_) => None,
+        }
+    }
+}
+
+fn embedding_object<S: Serializer>(values: &[f32], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Object<'a> {
+        embedding: &'a [f32],
+    }
+    Object { embedding: values }.serialize(serializer)
+}
+
+/// How well the two texts of a pair belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Score {
+    /// `1 / (1 + e^(−logit))`: between 0 and 1.
+    pub score: f32,
+    /// The number that the last layer gave.
+    #[serde(skip)]
+    pub logit: f32,
+}
+
+impl Score {
+    /// The score of a logit.
+    #[must_use]
+    pub fn from_logit(logit: f32) -> Self {
+        Self { score: 1.0 / (1.0 + (-logit).exp()), logit }
     }
 }
 
@@ -37,10 +186,30 @@ impl Output {
 pub struct Classification {
     /// The labels, shared by all answers of a model.
     pub labels: Arc<[String]>,
-    /// What the last layer gave, one per label.
+    /// The numbers that the last layer gave, one per label.
     pub logits: Vec<f32>,
     /// Softmax of the logits: non-negative, with the sum 1.
     pub scores: Vec<f32>,
+}
+
+impl Serialize for Classification {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("Classification", 3)?;
+        object.serialize_field("label", self.label())?;
+        object.serialize_field("score", &self.score())?;
+        object.serialize_field("scores", &ByLabel(self))?;
+        object.end()
+    }
+}
+
+/// Scores by label, in the model's order.
+struct ByLabel<'a>(&'a Classification);
+
+impl Serialize for ByLabel<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.labels.iter().zip(&self.0.scores))
+    }
 }
 
 impl Classification {
@@ -90,5 +259,33 @@ mod tests {
         assert_eq!(answer.label(), "dog");
         assert!((answer.score() - 0.731_058_6).abs() < 1e-6);
         assert!((answer.scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn each_task_has_its_tensors_in_its_outputs_and_one_form_as_json() {
+        let labels: Arc<[String]> = ["cat", "dog"].map(String::from).into();
+        let classification =
+            Classification { labels: Arc::clone(&labels), logits: vec![0.0; 2], scores: vec![0.25, 0.75] };
+        let cases = [
+            (Task::Embedding { dimensions: 2 }, Output::Embedding(vec![0.5, 1.0]), r#"{"embedding":[0.5,1.0]}"#),
+            (
+                Task::Classification { labels },
+                Output::Classification(classification),
+                r#"{"label":"dog","score":0.75,"scores":{"cat":0.25,"dog":0.75}}"#,
+            ),
+            (Task::Score, Output::Score(Score::from_logit(0.0)), r#"{"score":0.5}"#),
+        ];
+        for (task, output, json) in cases {
+            assert_eq!(serde_json::to_string(&output).unwrap(), json);
+            for OutputTensor { name, datatype, width } in task.tensors() {
+                match output.tensor(name).unwrap() {
+                    OutputElements::F32(values) => {
+                        assert_eq!((datatype, width), (Datatype::Fp32, values.len()), "{name}")
+                    }
+                    OutputElements::Text(_) => assert_eq!((datatype, width), (Datatype::Bytes, 1), "{name}"),
+                }
+            }
+            assert_eq!(output.tensor("another"), None);
+        }
     }
 }

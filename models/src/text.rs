@@ -2,12 +2,12 @@
 
 mod beginning;
 
-use tokenizers::{Encoding, PostProcessor as _, Tokenizer};
-use tokenizers::{TruncationDirection, TruncationParams};
+use tokenizers::utils::truncation::truncate_encodings;
+use tokenizers::{Encoding, PostProcessor as _, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use beginning::Beginnings;
 
-use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, Settings, Truncation};
+use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, Settings, TEXT_PAIR_INPUT, Truncation};
 
 /// The name clients use for a text.
 pub const TEXT_INPUT: &str = "text";
@@ -79,7 +79,7 @@ impl TextProcessor {
     /// # Errors
     /// [`InputError`] if it is no text, empty, too large, or (where truncation is refused) has too many tokens.
     pub fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
-        let text = checked_text(input)?;
+        let text = checked_text(TEXT_INPUT, input)?;
         let room = self.max_tokens - self.added_tokens;
         let mut encoding = self.encode_beginning(&text, room)?;
         let truncated = encoding.len() > room;
@@ -93,6 +93,47 @@ impl TextProcessor {
             token_type_ids: encoding.get_type_ids().to_vec(),
         };
         Ok(Prepared { features, truncated })
+    }
+
+    /// Checks and tokenises two texts that are read together. Where they are too long together, tokens of the longer one are left
+    /// out, one by one, as `longest_first` of Hugging Face does.
+    ///
+    /// # Errors
+    /// [`InputError`] if the input is no pair, one of its texts is empty or too large, or (where truncation is refused) they have
+    /// too many tokens.
+    pub fn prepare_pair(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
+        let Input::Pair(pair) = input else {
+            let (expected, got) = ("a pair of texts".to_owned(), input.kind().to_owned());
+            return Err(InputError::WrongKind { name: TEXT_INPUT, expected, got });
+        };
+        let [first, second] = *pair;
+        let added = self.tokenizer.get_post_processor().map_or(0, |template| template.added_tokens(true));
+        let room = self.max_tokens.saturating_sub(added);
+        let first = self.encode_beginning(&checked_text(TEXT_INPUT, first)?, room)?;
+        let second = self.encode_beginning(&checked_text(TEXT_PAIR_INPUT, second)?, room)?;
+        let truncated = first.len() + second.len() > room;
+        if truncated && truncation == Truncation::Refuse {
+            return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
+        }
+        let (first, second) = self.fitted(first, second, room)?;
+        let encoding = self.tokenizer.post_process(first, Some(second), true).map_err(tokenizer_error)?;
+        let features = Features::Tokens {
+            input_ids: encoding.get_ids().to_vec(),
+            token_type_ids: encoding.get_type_ids().to_vec(),
+        };
+        Ok(Prepared { features, truncated })
+    }
+
+    /// Both texts, together of at most `room` tokens.
+    fn fitted(&self, first: Encoding, second: Encoding, room: usize) -> Result<(Encoding, Encoding), InputError> {
+        let params = TruncationParams {
+            direction: self.direction,
+            max_length: room,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        let (first, second) = truncate_encodings(first, Some(second), &params).map_err(tokenizer_error)?;
+        Ok((first, second.expect("two went in")))
     }
 
     /// The tokens of `text`, or of a beginning of it with more than `room` of them: the same once truncated, and a
@@ -128,23 +169,23 @@ impl TextProcessor {
     }
 }
 
-fn checked_text(input: Input) -> Result<String, InputError> {
-    let too_large = |bytes| InputError::TooManyBytes { name: TEXT_INPUT, bytes, max: MAX_TEXT_BYTES };
+fn checked_text(name: &'static str, input: Input) -> Result<String, InputError> {
+    let too_large = |bytes| InputError::TooManyBytes { name, bytes, max: MAX_TEXT_BYTES };
     let text = match input {
         Input::Text(text) => text,
         Input::Bytes(bytes) if bytes.len() > MAX_TEXT_BYTES => return Err(too_large(bytes.len())),
         Input::Bytes(bytes) => String::from_utf8(bytes)
-            .map_err(|error| InputError::NotUtf8 { name: TEXT_INPUT, valid_up_to: error.utf8_error().valid_up_to() })?,
-        Input::Array(_) => {
+            .map_err(|error| InputError::NotUtf8 { name, valid_up_to: error.utf8_error().valid_up_to() })?,
+        Input::Array(_) | Input::Pair(_) => {
             let (expected, got) = ("text".to_owned(), input.kind().to_owned());
-            return Err(InputError::WrongKind { name: TEXT_INPUT, expected, got });
+            return Err(InputError::WrongKind { name, expected, got });
         }
     };
     if text.len() > MAX_TEXT_BYTES {
         return Err(too_large(text.len()));
     }
     if text.trim().is_empty() {
-        return Err(InputError::Empty { name: TEXT_INPUT });
+        return Err(InputError::Empty { name });
     }
     Ok(text)
 }

@@ -10,8 +10,8 @@ use crate::encoder::{EncoderNetwork, demand};
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
     Blueprint, Classification, Demand, Device, EncoderOrder, EncoderWeights, Halves, Input, InputError, InputKind,
-    InputSpec, LoadError, ModelDirectory, Output, Pooling, Precision, Prepared, Processor, Settings, TEXT_INPUT,
-    Target, Task, TensorNames, TextProcessor, Truncation, labels,
+    InputSpec, LoadError, ModelDirectory, Output, Pooling, Precision, Prepared, Processor, Score, Settings, Target,
+    Task, TensorNames, TextProcessor, Truncation, labels,
 };
 
 /// An encoder of text as its configuration describes it: all that a family of such models has to say.
@@ -25,8 +25,12 @@ pub struct TextEncoder {
 }
 
 enum Answer {
-    Embedding { normalize: bool },
+    Embedding {
+        normalize: bool,
+    },
     Labels(Arc<[String]>),
+    /// One score for a pair of texts, as a reranker gives.
+    Score,
 }
 
 impl TextEncoder {
@@ -56,8 +60,8 @@ impl TextEncoder {
         })
     }
 
-    /// A model that gives a score to each of the labels of `config.json`. The head of `spec` is a classifier; its outputs are
-    /// replaced by the number of labels.
+    /// A model that gives a score to each of the labels of `config.json`, or, where there is one label alone, one score to a pair of
+    /// texts. The head of `spec` is a classifier; its outputs are replaced by the number of labels.
     ///
     /// # Errors
     /// [`LoadError`] if `sconce.toml` is wrong, or the labels are not numbered from 0 without a gap.
@@ -68,13 +72,11 @@ impl TextEncoder {
         id2label: Option<&BTreeMap<String, String>>,
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&CLASSIFICATION_FIELDS)?;
-        let invalid = |message| directory.invalid("config.json", message);
-        let missing = || invalid("field 'id2label' is missing; give one label per class".to_owned());
-        let labels = labels::in_order(id2label.ok_or_else(missing)?).map_err(invalid)?;
+        let labels = labels::in_order(id2label).map_err(|message| directory.invalid("config.json", message))?;
         if let HeadSpec::Classifier { outputs, .. } = &mut spec.head {
             *outputs = labels.len();
         }
-        let answer = Answer::Labels(labels);
+        let answer = if labels.len() == 1 { Answer::Score } else { Answer::Labels(labels) };
         Ok(Self { spec, names, answer, settings, declared_tokens: None })
     }
 }
@@ -99,7 +101,7 @@ impl Blueprint for TextEncoder {
     fn settings(&self) -> &'static [&'static str] {
         match self.answer {
             Answer::Embedding { .. } => &EMBEDDING_FIELDS,
-            Answer::Labels(_) => &CLASSIFICATION_FIELDS,
+            Answer::Labels(_) | Answer::Score => &CLASSIFICATION_FIELDS,
         }
     }
 
@@ -119,7 +121,12 @@ impl Blueprint for TextEncoder {
         let text = TextProcessor::load(directory, settings, *declared_tokens, max_positions, spec.embeddings.words)?;
         let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
         let engine = target.device.encoder(&order)?;
-        let input = InputSpec { name: TEXT_INPUT, kind: InputKind::Text { max_tokens: text.max_tokens() } };
+        let max_tokens = text.max_tokens();
+        let kind = match answer {
+            Answer::Score => InputKind::Pair { max_tokens },
+            Answer::Embedding { .. } | Answer::Labels(_) => InputKind::Text { max_tokens },
+        };
+        let input = InputSpec { name: kind.name(), kind };
         let network = Box::new(EncoderNetwork::new(engine, spec, max_positions));
         let (task, processor): (_, Arc<dyn Processor>) = match answer {
             Answer::Embedding { normalize } => {
@@ -130,6 +137,7 @@ impl Blueprint for TextEncoder {
                 let task = Task::Classification { labels: Arc::clone(labels) };
                 (task, Arc::new(ClassificationProcessor { text, labels: Arc::clone(labels) }))
             }
+            Answer::Score => (Task::Score, Arc::new(ScoreProcessor { text })),
         };
         Ok(Halves { input, task, processor, network })
     }
@@ -170,5 +178,19 @@ impl Processor for ClassificationProcessor {
 
     fn finish(&self, row: Vec<f32>) -> Output {
         Output::Classification(Classification::from_logits(Arc::clone(&self.labels), row))
+    }
+}
+
+struct ScoreProcessor {
+    text: TextProcessor,
+}
+
+impl Processor for ScoreProcessor {
+    fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
+        self.text.prepare_pair(input, truncation)
+    }
+
+    fn finish(&self, row: Vec<f32>) -> Output {
+        Output::Score(Score::from_logit(row[0]))
     }
 }

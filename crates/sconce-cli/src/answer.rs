@@ -2,11 +2,10 @@
 
 use std::ops::Not;
 
-use sconce::{Answer, Classification, Input, InputKind, Model, Output, Precision, Request, Truncation};
-use serde::{Serialize, Serializer};
+use sconce::{Answer, Input, Model, Output, Precision, Request, Truncation};
+use serde::Serialize;
 
 use crate::inputs::{Place, Record};
-use crate::pixels;
 
 /// The object for one input, as JSON with a line end.
 pub(crate) struct Answered {
@@ -36,34 +35,20 @@ pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation)
     Answered { json, failed, consumed }
 }
 
-/// What a model is given for the content of a line, file or field.
+/// The input that a model is given for the content of a line, file or field.
 pub(crate) fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
-    match model.signature().input.kind {
-        InputKind::Image { shape } => {
-            pixels::parse(&content, &shape).map(Input::Array).map_err(|cause| cause.to_string())
-        }
-        // Whether bytes are text is for the model to say, in its own words.
-        _ => Ok(Input::Bytes(content)),
-    }
+    model.signature().input.kind.parse(content).map_err(|cause| cause.to_string())
 }
 
 fn object(place: &Place, answer: &Answer) -> Vec<u8> {
-    let file = place.file.as_deref();
     let Answer { output, truncated, precision, device, .. } = answer;
-    let (truncated, precision, device) = (*truncated, *precision, device.to_string());
-    match output {
-        Output::Embedding(embedding) => to_json(&EmbeddingObject { file, embedding, precision, device, truncated }),
-        Output::Classification(classification) => to_json(&ClassificationObject {
-            file,
-            label: classification.label(),
-            score: classification.score(),
-            scores: Scores(classification),
-            precision,
-            device,
-            truncated,
-        }),
-        _ => unreachable!("the command has checked the task"),
-    }
+    to_json(&OutputObject {
+        file: place.file.as_deref(),
+        output,
+        precision: *precision,
+        device: device.to_string(),
+        truncated: *truncated,
+    })
 }
 
 fn to_json(object: &impl Serialize) -> Vec<u8> {
@@ -71,23 +56,11 @@ fn to_json(object: &impl Serialize) -> Vec<u8> {
 }
 
 #[derive(Serialize)]
-struct EmbeddingObject<'a> {
+struct OutputObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     file: Option<&'a str>,
-    embedding: &'a [f32],
-    precision: Precision,
-    device: String,
-    #[serde(skip_serializing_if = "Not::not")]
-    truncated: bool,
-}
-
-#[derive(Serialize)]
-struct ClassificationObject<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<&'a str>,
-    label: &'a str,
-    score: f32,
-    scores: Scores<'a>,
+    #[serde(flatten)]
+    output: &'a Output,
     precision: Precision,
     device: String,
     #[serde(skip_serializing_if = "Not::not")]
@@ -101,13 +74,4 @@ struct ErrorObject<'a> {
     file: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
-}
-
-/// Scores by label, in the model's order.
-struct Scores<'a>(&'a Classification);
-
-impl Serialize for Scores<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.labels.iter().zip(&self.0.scores))
-    }
 }

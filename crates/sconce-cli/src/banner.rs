@@ -19,7 +19,7 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> 
     for model in runtime.models() {
         let signature = model.signature();
         let name = model.name();
-        let task = models::task(&signature.task);
+        let task = signature.task.to_string();
         let parameters = models::parameters(signature.parameters);
         let precision = signature.precision;
         let devices: Vec<_> =
@@ -48,11 +48,10 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> 
 fn example(runtime: &Runtime) -> Option<&Model> {
     runtime.models().min_by_key(|model| {
         let signature = model.signature();
-        let classifies = matches!(signature.task, Task::Classification { .. });
-        match signature.input.kind {
-            InputKind::Text { .. } if classifies => 0,
-            InputKind::Text { .. } => 1,
-            InputKind::Content => 2,
+        match (&signature.input.kind, signature.task.labels()) {
+            (InputKind::Text { .. }, Some(_)) => 0,
+            (InputKind::Text { .. }, None) => 1,
+            (InputKind::Content, _) => 2,
             _ => 3,
         }
     })
@@ -61,10 +60,7 @@ fn example(runtime: &Runtime) -> Option<&Model> {
 fn lines_to_try(model: &Model, address: SocketAddr) -> String {
     let name = model.name();
     let input = model.signature().input.name;
-    let output = match model.signature().task {
-        Task::Embedding { .. } => "embedding",
-        _ => "scores",
-    };
+    let output = model.signature().task.tensors()[0].name;
     let (datatype, shape, values) = match &model.signature().input.kind {
         InputKind::Image { shape: [channels, height, width] } => {
             let shape = format!("1,{channels},{height},{width}");

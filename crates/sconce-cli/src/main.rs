@@ -22,7 +22,6 @@ mod lines;
 mod memory_size;
 mod models;
 mod models_path;
-mod pixels;
 mod precision;
 mod precompute;
 mod progress;

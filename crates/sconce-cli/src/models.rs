@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use sconce::models::LoadOptions;
-use sconce::{BuildError, InputKind, Precision, Registry, Runtime, Signature, Task};
+use sconce::{BuildError, Precision, Registry, Runtime, Signature};
 use serde_json::{Value, json};
 
 use crate::args::ModelsArgs;
@@ -55,10 +55,10 @@ fn print_table(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<
             rows.push([
                 found.name.clone(),
                 signature.model_type.clone(),
-                task(&signature.task),
+                signature.task.to_string(),
                 parameters(signature.parameters),
                 precision(found, signature),
-                input(signature),
+                signature.input.kind.to_string(),
                 shown(&found.directory),
             ]);
         }
@@ -88,12 +88,6 @@ fn print_json(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<(
 }
 
 fn object(found: &Found, signature: &Signature) -> Value {
-    let input = match &signature.input.kind {
-        InputKind::Text { max_tokens } => json!({"kind": "text", "max_tokens": max_tokens}),
-        InputKind::Content => json!({"kind": "content"}),
-        InputKind::Image { shape } => json!({"kind": "image", "shape": shape}),
-        _ => Value::Null,
-    };
     let mut object = json!({
         "name": found.name,
         "family": signature.model_type,
@@ -101,24 +95,16 @@ fn object(found: &Found, signature: &Signature) -> Value {
         "parameters": signature.parameters,
         "precision": signature.precision,
         "precisions": precisions(found),
-        "input": input,
+        "input": signature.input.kind,
         "directory": shown(&found.directory),
     });
-    match &signature.task {
-        Task::Embedding { dimensions } => object["dimensions"] = json!(dimensions),
-        Task::Classification { labels } => object["labels"] = json!(labels.to_vec()),
-        _ => {}
+    if let Some(dimensions) = signature.task.dimensions() {
+        object["dimensions"] = json!(dimensions);
+    }
+    if let Some(labels) = signature.task.labels() {
+        object["labels"] = json!(labels.to_vec());
     }
     object
-}
-
-/// `embedding, 384 dimensions`.
-pub(crate) fn task(task: &Task) -> String {
-    match task {
-        Task::Embedding { dimensions } => format!("embedding, {dimensions} dimensions"),
-        Task::Classification { labels } => format!("classification, {} labels", labels.len()),
-        other => other.name().to_owned(),
-    }
 }
 
 /// `9.2 M`.
@@ -144,16 +130,6 @@ fn precision(found: &Found, signature: &Signature) -> String {
 fn precisions(found: &Found) -> Vec<Precision> {
     let survey = Registry::default().survey(&found.directory, &LoadOptions::default());
     survey.map(|survey| survey.precisions).unwrap_or_default()
-}
-
-fn input(signature: &Signature) -> String {
-    let name = signature.input.name;
-    match &signature.input.kind {
-        InputKind::Text { max_tokens } => format!("{name}, to {max_tokens} tokens"),
-        InputKind::Content => format!("{name} of a file"),
-        InputKind::Image { shape: [channels, height, width] } => format!("{name} {channels}×{height}×{width}"),
-        _ => name.to_owned(),
-    }
 }
 
 fn shown(directory: &Path) -> String {

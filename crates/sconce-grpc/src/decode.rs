@@ -1,8 +1,8 @@
 //! From the tensors of a request to one input per item.
 
-use sconce::{Array, ArrayData, Input, InputKind, InputSpec};
+use sconce::{Datatype, Input, InputSpec, InputTensor};
 
-use crate::elements::{self, Contents, Datatype, Elements};
+use crate::elements::{self, Contents};
 use crate::error::RequestError;
 use crate::parameters::refuse_shared_memory;
 use crate::proto::ModelInferRequest;
@@ -12,7 +12,7 @@ use crate::proto::model_infer_request::InferInputTensor;
 #[derive(Debug)]
 pub(crate) struct Items {
     pub(crate) inputs: Vec<Input>,
-    /// Whether the elements came raw; those of the answer go the same way.
+    /// True if the elements came raw; those of the answer go the same way.
     pub(crate) raw: bool,
 }
 
@@ -22,62 +22,89 @@ pub(crate) fn take_items(
     spec: &InputSpec,
     max_items: usize,
 ) -> Result<Items, RequestError> {
-    let (tensor, contents) = take_input(request, spec.name)?;
-    refuse_shared_memory(spec.name, &tensor.parameters)?;
-    let layout = Layout::read(&tensor, spec, max_items)?;
-    let raw = matches!(contents, Contents::Raw(_));
-    let elements = elements::read(spec.name, layout.datatype, contents, layout.elements)?;
-    Ok(Items { inputs: split(elements, &layout, spec), raw })
+    let tensors = spec.kind.tensors(spec.name);
+    let mut given = take_inputs(request, &tensors)?;
+    let (mut items, mut raw, mut all) = (None, false, Vec::with_capacity(tensors.len()));
+    for described in &tensors {
+        let (tensor, contents) = take_input(&mut given, described.name)?;
+        refuse_shared_memory(described.name, &tensor.parameters)?;
+        let layout = Layout::read(&tensor, described, max_items)?;
+        let first = *items.get_or_insert(layout.items);
+        if first != layout.items {
+            return Err(RequestError::UnlikeItems { name: described.name, items: layout.items, first });
+        }
+        raw = matches!(contents, Contents::Raw(_));
+        all.push(elements::read(described.name, layout.datatype, contents, layout.elements)?);
+    }
+    Ok(Items { inputs: spec.kind.inputs(all, items.unwrap_or(0)), raw })
 }
 
-/// The one input of the request, and where its elements are.
-fn take_input(
+/// The inputs of the request, each with its elements. Every one is among those that the model takes.
+fn take_inputs(
     request: &mut ModelInferRequest,
+    known: &[InputTensor],
+) -> Result<Vec<(InferInputTensor, Contents)>, RequestError> {
+    if let Some(tensor) = request.inputs.iter().find(|tensor| known.iter().all(|known| known.name != tensor.name)) {
+        let known = known.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+        return Err(RequestError::UnknownInput { name: tensor.name.clone(), known });
+    }
+    for InputTensor { name, .. } in known {
+        match request.inputs.iter().filter(|tensor| tensor.name == *name).count() {
+            0 => return Err(RequestError::MissingInput { name }),
+            1 => {}
+            _ => return Err(RequestError::DuplicateInput { name }),
+        }
+    }
+    let raw = std::mem::take(&mut request.raw_input_contents);
+    let (expected, got) = (known.len(), raw.len());
+    if got > 0 && request.inputs.iter().any(|tensor| tensor.contents.is_some()) {
+        return Err(RequestError::MixedContents);
+    }
+    if got > 0 && got != expected {
+        return Err(RequestError::WrongRawCount { expected, got });
+    }
+    let mut raw = raw.into_iter();
+    let with_contents = |mut tensor: InferInputTensor| {
+        let typed = tensor.contents.take();
+        let contents = raw.next().map_or_else(|| Contents::Typed(typed.unwrap_or_default()), Contents::Raw);
+        (tensor, contents)
+    };
+    Ok(request.inputs.drain(..).map(with_contents).collect())
+}
+
+fn take_input(
+    given: &mut Vec<(InferInputTensor, Contents)>,
     name: &'static str,
 ) -> Result<(InferInputTensor, Contents), RequestError> {
-    if let Some(tensor) = request.inputs.iter().find(|tensor| tensor.name != name) {
-        return Err(RequestError::UnknownInput { name: tensor.name.clone(), known: name });
-    }
-    if request.inputs.len() > 1 {
-        return Err(RequestError::DuplicateInput { name });
-    }
-    let mut tensor = request.inputs.pop().ok_or(RequestError::MissingInput { name })?;
-    let typed = tensor.contents.take();
-    let raw = std::mem::take(&mut request.raw_input_contents);
-    match (typed, raw.len()) {
-        (typed, 0) => Ok((tensor, Contents::Typed(typed.unwrap_or_default()))),
-        (Some(_), _) => Err(RequestError::MixedContents),
-        (None, 1) => Ok((tensor, Contents::Raw(raw.into_iter().next().expect("there is one")))),
-        (None, got) => Err(RequestError::WrongRawCount { expected: 1, got }),
-    }
+    let at = given.iter().position(|(tensor, _)| tensor.name == name);
+    at.map(|at| given.swap_remove(at)).ok_or(RequestError::MissingInput { name })
 }
 
-/// What a tensor's datatype and shape say.
+/// The meaning of a tensor's datatype and shape.
 struct Layout {
     datatype: Datatype,
+    items: usize,
     /// Elements of the whole tensor.
     elements: usize,
-    /// Elements of one item.
-    item_elements: usize,
 }
 
 impl Layout {
-    fn read(tensor: &InferInputTensor, spec: &InputSpec, max_items: usize) -> Result<Self, RequestError> {
-        let datatype = datatype(tensor, spec)?;
+    fn read(tensor: &InferInputTensor, described: &InputTensor, max_items: usize) -> Result<Self, RequestError> {
+        let datatype = datatype(tensor, described)?;
         let wrong_shape = || RequestError::WrongShape {
-            name: spec.name,
+            name: described.name,
             got: tensor.shape.clone(),
-            expected: expected_shape(datatype, &spec.kind),
+            expected: expected_shape(datatype, described),
             datatype: datatype.name(),
         };
         // Each dimension is at least 1: no item, or an item of nothing, has no answer.
         let size = |dimension: &i64| usize::try_from(*dimension).ok().filter(|size| *size > 0);
         let shape: Vec<usize> = tensor.shape.iter().map(size).collect::<Option<_>>().ok_or_else(wrong_shape)?;
         let (&items, item_shape) = shape.split_first().ok_or_else(wrong_shape)?;
-        let fits = match (&spec.kind, datatype) {
-            (InputKind::Image { shape }, _) => item_shape == shape,
-            (_, Datatype::Bytes) => matches!(item_shape, [] | [1]),
-            _ => item_shape.len() == 1,
+        let fits = match (&described.shape, datatype) {
+            (Some(shape), _) => item_shape == shape,
+            (None, Datatype::Bytes) => matches!(item_shape, [] | [1]),
+            (None, _) => item_shape.len() == 1,
         };
         if !fits {
             return Err(wrong_shape());
@@ -85,49 +112,28 @@ impl Layout {
         if items > max_items {
             return Err(RequestError::TooManyItems { items, max: max_items });
         }
-        let item_elements: usize = item_shape.iter().product();
-        let elements = items.checked_mul(item_elements).ok_or_else(wrong_shape)?;
-        Ok(Self { datatype, elements, item_elements })
+        let elements = items.checked_mul(item_shape.iter().product()).ok_or_else(wrong_shape)?;
+        Ok(Self { datatype, items, elements })
     }
 }
 
-fn datatype(tensor: &InferInputTensor, spec: &InputSpec) -> Result<Datatype, RequestError> {
-    let (allowed, expected): (&[Datatype], _) = match spec.kind {
-        InputKind::Text { .. } => (&[Datatype::Bytes], "BYTES"),
-        InputKind::Content => (&[Datatype::Bytes, Datatype::Uint8], "BYTES or UINT8"),
-        InputKind::Image { .. } => (&[Datatype::Uint8, Datatype::Fp32], "UINT8 or FP32"),
-        _ => (&[], "nothing that this protocol carries"),
-    };
-    let wrong = || RequestError::WrongDatatype { name: spec.name, got: tensor.datatype.clone(), expected };
-    allowed.iter().copied().find(|datatype| datatype.name() == tensor.datatype).ok_or_else(wrong)
+fn datatype(tensor: &InferInputTensor, described: &InputTensor) -> Result<Datatype, RequestError> {
+    let found = described.datatypes.iter().find(|datatype| datatype.name() == tensor.datatype);
+    found.copied().ok_or_else(|| RequestError::WrongDatatype {
+        name: described.name,
+        got: tensor.datatype.clone(),
+        expected: described.datatypes.iter().map(|datatype| datatype.name()).collect::<Vec<_>>().join(" or "),
+    })
 }
 
-fn expected_shape(datatype: Datatype, kind: &InputKind) -> String {
-    match (kind, datatype) {
-        (InputKind::Image { shape: [channels, height, width] }, _) => {
-            format!("[items, {channels}, {height}, {width}]")
+fn expected_shape(datatype: Datatype, described: &InputTensor) -> String {
+    match (&described.shape, datatype) {
+        (Some(shape), _) => {
+            let sizes: Vec<_> = shape.iter().map(ToString::to_string).collect();
+            format!("[items, {}]", sizes.join(", "))
         }
-        (_, Datatype::Bytes) => "[items] or [items, 1]".to_owned(),
-        _ => "[items, length]".to_owned(),
-    }
-}
-
-fn split(elements: Elements, layout: &Layout, spec: &InputSpec) -> Vec<Input> {
-    let array = |data| match spec.kind {
-        InputKind::Image { shape } => Input::Array(Array { shape: shape.to_vec(), data }),
-        _ => Input::Array(Array { shape: vec![layout.item_elements], data }),
-    };
-    match elements {
-        Elements::Bytes(elements) => elements.into_iter().map(Input::Bytes).collect(),
-        // One item is all of them: it is moved, not copied.
-        Elements::U8(values) if values.len() == layout.item_elements => vec![array(ArrayData::U8(values))],
-        Elements::F32(values) if values.len() == layout.item_elements => vec![array(ArrayData::F32(values))],
-        Elements::U8(values) => {
-            values.chunks_exact(layout.item_elements).map(|item| array(ArrayData::U8(item.to_vec()))).collect()
-        }
-        Elements::F32(values) => {
-            values.chunks_exact(layout.item_elements).map(|item| array(ArrayData::F32(item.to_vec()))).collect()
-        }
+        (None, Datatype::Bytes) => "[items] or [items, 1]".to_owned(),
+        (None, _) => "[items, length]".to_owned(),
     }
 }
 

@@ -1,17 +1,10 @@
 //! The elements of one input tensor, raw or typed, checked against their number.
 
 use bytes::{Buf, Bytes};
+use sconce::{Datatype, Elements};
 
 use crate::error::RequestError;
 use crate::proto::InferTensorContents;
-
-/// Element types that Sconce's models read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Datatype {
-    Bytes,
-    Uint8,
-    Fp32,
-}
 
 /// Where the elements of a tensor came.
 #[derive(Debug)]
@@ -20,31 +13,12 @@ pub(crate) enum Contents {
     Typed(InferTensorContents),
 }
 
-/// Elements in row-major order.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Elements {
-    Bytes(Vec<Vec<u8>>),
-    U8(Vec<u8>),
-    F32(Vec<f32>),
-}
-
-impl Datatype {
-    /// The protocol's name.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Bytes => "BYTES",
-            Self::Uint8 => "UINT8",
-            Self::Fp32 => "FP32",
-        }
-    }
-
-    /// The field of [`InferTensorContents`] that holds elements of this type.
-    fn field(self) -> &'static str {
-        match self {
-            Self::Bytes => "bytes_contents",
-            Self::Uint8 => "uint_contents",
-            Self::Fp32 => "fp32_contents",
-        }
+/// The field of [`InferTensorContents`] that holds elements of a type.
+fn field(datatype: Datatype) -> &'static str {
+    match datatype {
+        Datatype::Bytes => "bytes_contents",
+        Datatype::Uint8 => "uint_contents",
+        Datatype::Fp32 => "fp32_contents",
     }
 }
 
@@ -107,8 +81,13 @@ fn typed_elements(
     typed: InferTensorContents,
     expected: usize,
 ) -> Result<Elements, RequestError> {
-    if let Some(field) = fields(&typed).find(|field| *field != datatype.field()) {
-        return Err(RequestError::WrongContents { name, field, datatype: datatype.name(), expected: datatype.field() });
+    if let Some(got) = fields(&typed).find(|got| *got != field(datatype)) {
+        return Err(RequestError::WrongContents {
+            name,
+            field: got,
+            datatype: datatype.name(),
+            expected: field(datatype),
+        });
     }
     let got = typed.bytes_contents.len() + typed.uint_contents.len() + typed.fp32_contents.len();
     if got != expected {

@@ -19,13 +19,15 @@ pub(crate) enum RequestError {
     UnknownVersion { model: String, version: String },
 
     #[error("input '{}' is not known; the model takes: {known}", excerpt(name))]
-    UnknownInput { name: String, known: &'static str },
+    UnknownInput { name: String, known: String },
     #[error("input '{name}' is missing")]
     MissingInput { name: &'static str },
+    #[error("input '{name}' has {items} items, but the input before it has {first}; give both of as many")]
+    UnlikeItems { name: &'static str, items: usize, first: usize },
     #[error("input '{name}' is there more than once")]
     DuplicateInput { name: &'static str },
     #[error("input '{name}' has datatype '{}', but the model takes {expected}", excerpt(got))]
-    WrongDatatype { name: &'static str, got: String, expected: &'static str },
+    WrongDatatype { name: &'static str, got: String, expected: String },
     #[error(
         "input '{name}' has shape {}, but the model takes {expected} for {datatype}",
         excerpt(&format_args!("{got:?}"))
@@ -156,10 +158,11 @@ mod tests {
         let errors = vec![
             UnknownModel(sconce::UnknownModel { name: text(), known: vec!["minilm".into()] }),
             UnknownVersion { model: text(), version: text() },
-            UnknownInput { name: text(), known: name },
+            UnknownInput { name: text(), known: name.into() },
+            UnlikeItems { name, items: got, first: expected },
             MissingInput { name },
             DuplicateInput { name },
-            WrongDatatype { name, got: text(), expected: "BYTES" },
+            WrongDatatype { name, got: text(), expected: "BYTES".into() },
             WrongShape { name, got: vec![i64::MIN; 1 << 16], expected: "[items]".into(), datatype: "BYTES" },
             TooManyItems { items: got, max },
             MixedContents,
@@ -193,6 +196,7 @@ mod tests {
                 | UnknownVersion { .. }
                 | UnknownInput { .. }
                 | MissingInput { .. }
+                | UnlikeItems { .. }
                 | DuplicateInput { .. }
                 | WrongDatatype { .. }
                 | WrongShape { .. }

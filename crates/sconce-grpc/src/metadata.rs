@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sconce::{BatcherConfig, InputKind, Model, Priority, Signature, Task};
+use sconce::{BatcherConfig, Datatype, InputTensor, Model, OutputTensor, Priority, Signature};
 
 use crate::proto::model_config::SchedulingChoice;
 use crate::proto::model_input::Format;
@@ -15,11 +15,6 @@ use crate::proto::{
 
 /// Every model has this one version.
 pub(crate) const VERSION: &str = "1";
-/// The outputs of a classifier and of an embedder.
-pub(crate) const SCORES: &str = "scores";
-pub(crate) const LABEL: &str = "label";
-pub(crate) const EMBEDDING: &str = "embedding";
-
 const BACKEND: &str = "sconce";
 const PLATFORM: &str = "sconce_candle";
 /// Triton's names of the extensions that are served.
@@ -52,21 +47,18 @@ pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
         name: model.name().into(),
         versions: vec![VERSION.into()],
         platform: PLATFORM.into(),
-        inputs: vec![metadata(input(model.signature()))],
+        inputs: inputs(model.signature()).into_iter().map(metadata).collect(),
         outputs: outputs(model.signature()).into_iter().map(metadata).collect(),
     }
 }
 
 /// How a model is configured.
 pub(crate) fn config(model: &Model) -> ModelConfig {
-    let format = match model.signature().input.kind {
-        InputKind::Image { .. } => Format::Nchw,
-        _ => Format::None,
-    };
     let input = |tensor: Tensor| ModelInput {
         name: tensor.name.into(),
         data_type: tensor.datatype.into(),
-        format: format.into(),
+        // Channels, height and width.
+        format: if tensor.dims.len() == 3 { Format::Nchw } else { Format::None }.into(),
         dims: tensor.dims,
     };
     let output =
@@ -76,7 +68,7 @@ pub(crate) fn config(model: &Model) -> ModelConfig {
         platform: PLATFORM.into(),
         backend: BACKEND.into(),
         max_batch_size: i32::try_from(model.batcher_config().max_batch_size).unwrap_or(i32::MAX),
-        input: vec![input(self::input(model.signature()))],
+        input: inputs(model.signature()).into_iter().map(input).collect(),
         output: outputs(model.signature()).into_iter().map(output).collect(),
         parameters: parameters(model.signature()),
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching(model.batcher_config()))),
@@ -98,10 +90,7 @@ fn batching(config: &BatcherConfig) -> ModelDynamicBatching {
 }
 
 fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
-    let max_tokens = match signature.input.kind {
-        InputKind::Text { max_tokens } => Some(("max_tokens", max_tokens.to_string())),
-        _ => None,
-    };
+    let max_tokens = signature.input.kind.max_tokens().map(|max_tokens| ("max_tokens", max_tokens.to_string()));
     [
         ("model_type", signature.model_type.clone()),
         ("task", signature.task.name().to_owned()),
@@ -115,26 +104,29 @@ fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
     .collect()
 }
 
-fn input(signature: &Signature) -> Tensor {
-    let name = signature.input.name;
-    match signature.input.kind {
-        InputKind::Image { shape } => {
-            Tensor { name, datatype: DataType::TypeUint8, dims: shape.map(dimension).to_vec() }
-        }
-        _ => Tensor { name, datatype: DataType::TypeString, dims: vec![1] },
-    }
+fn inputs(signature: &Signature) -> Vec<Tensor> {
+    let tensor = |InputTensor { name, datatypes, shape }: InputTensor| Tensor {
+        name,
+        datatype: data_type(datatypes[0]),
+        dims: shape.map_or_else(|| vec![1], |shape| shape.into_iter().map(dimension).collect()),
+    };
+    signature.input.kind.tensors(signature.input.name).into_iter().map(tensor).collect()
 }
 
 fn outputs(signature: &Signature) -> Vec<Tensor> {
-    match &signature.task {
-        Task::Embedding { dimensions } => {
-            vec![Tensor { name: EMBEDDING, datatype: DataType::TypeFp32, dims: vec![dimension(*dimensions)] }]
-        }
-        Task::Classification { labels } => vec![
-            Tensor { name: SCORES, datatype: DataType::TypeFp32, dims: vec![dimension(labels.len())] },
-            Tensor { name: LABEL, datatype: DataType::TypeString, dims: vec![1] },
-        ],
-        _ => Vec::new(),
+    let tensor = |OutputTensor { name, datatype, width }: OutputTensor| Tensor {
+        name,
+        datatype: data_type(datatype),
+        dims: vec![dimension(width)],
+    };
+    signature.task.tensors().into_iter().map(tensor).collect()
+}
+
+fn data_type(datatype: Datatype) -> DataType {
+    match datatype {
+        Datatype::Bytes => DataType::TypeString,
+        Datatype::Uint8 => DataType::TypeUint8,
+        Datatype::Fp32 => DataType::TypeFp32,
     }
 }
 

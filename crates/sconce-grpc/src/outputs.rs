@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use sconce::{Answer, AnswerSource, Classification, Task};
+use sconce::{Answer, AnswerSource, Classification, Datatype, OutputElements, OutputTensor, Task};
 
 use crate::error::RequestError;
-use crate::metadata::{EMBEDDING, LABEL, SCORES, dimension};
+use crate::metadata::dimension;
 use crate::parameters::{count, refuse_shared_memory};
 use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::InferRequestedOutputTensor;
@@ -14,38 +14,33 @@ use crate::proto::{InferParameter, InferTensorContents, ModelInferResponse};
 
 /// An output of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// `embedding`: one vector per item.
-    Embedding,
-    /// `scores`: one score per label and item.
-    Scores,
-    /// `scores` by Triton's classification extension: the `classes` best of each item as `score:index:label`.
-    Classes { classes: usize },
-    /// `label`: the best label of each item.
-    Label,
+pub(crate) struct Wanted {
+    tensor: OutputTensor,
+    /// By Triton's classification extension: the best of each item as `score:index:label`, so many of them.
+    classes: Option<usize>,
 }
 
 /// What a request asks for, in its order; everything that the model gives if it names nothing.
 pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> Result<Vec<Wanted>, RequestError> {
-    let given = given(task);
+    let given: Vec<_> = task.tensors().into_iter().map(|tensor| Wanted { tensor, classes: None }).collect();
     if requested.is_empty() {
-        return Ok(given.to_vec());
+        return Ok(given);
     }
     let mut wanted = Vec::with_capacity(given.len());
     for (index, output) in requested.iter().enumerate() {
         refuse_shared_memory(&output.name, &output.parameters)?;
-        let known = given.iter().find(|known| known.name() == output.name).ok_or_else(|| {
-            let known: Vec<_> = given.iter().map(|known| known.name()).collect();
+        let known = given.iter().find(|known| known.tensor.name == output.name).ok_or_else(|| {
+            let known: Vec<_> = given.iter().map(|known| known.tensor.name).collect();
             RequestError::UnknownOutput { name: output.name.clone(), known: known.join(", ") }
         })?;
         if requested[..index].iter().any(|before| before.name == output.name) {
             return Err(RequestError::DuplicateOutput { name: output.name.clone() });
         }
-        wanted.push(match (classes(output, task)?, known) {
-            (None, known) => *known,
-            (Some(classes), Wanted::Scores) => Wanted::Classes { classes },
-            (Some(_), known) => return Err(RequestError::NotAClassification { name: known.name() }),
-        });
+        let classes = classes(output, task)?;
+        if classes.is_some() && task.scores() != Some(known.tensor.name) {
+            return Err(RequestError::NotAClassification { name: known.tensor.name });
+        }
+        wanted.push(Wanted { classes, ..*known });
     }
     Ok(wanted)
 }
@@ -102,7 +97,7 @@ pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[Wanted], answers
             }
         };
         response.outputs.push(InferOutputTensor {
-            name: wanted.name().into(),
+            name: wanted.tensor.name.into(),
             datatype: datatype.into(),
             shape: vec![dimension(answers.len()), dimension(tensor.width)],
             contents: typed,
@@ -123,50 +118,35 @@ enum Elements {
 }
 
 impl Wanted {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Embedding => EMBEDDING,
-            Self::Scores | Self::Classes { .. } => SCORES,
-            Self::Label => LABEL,
-        }
-    }
-
     fn tensor(self, answers: &[Answer]) -> Tensor {
-        let embeddings = || answers.iter().filter_map(|answer| answer.output.embedding());
-        let classifications = || answers.iter().filter_map(|answer| answer.output.classification());
-        let elements = match self {
-            Self::Embedding => Elements::F32(embeddings().collect::<Vec<_>>().concat()),
-            Self::Scores => {
-                let scores = classifications().map(|answer| answer.scores.as_slice());
-                Elements::F32(scores.collect::<Vec<_>>().concat())
+        let outputs = || answers.iter().filter_map(|answer| answer.output.tensor(self.tensor.name));
+        let elements = match (self.classes, self.tensor.datatype) {
+            (Some(classes), _) => {
+                let classifications = answers.iter().filter_map(|answer| answer.output.classification());
+                Elements::Bytes(classifications.flat_map(|answer| best(answer, classes)).collect())
             }
-            Self::Label => Elements::Bytes(classifications().map(|answer| answer.label().to_owned()).collect()),
-            Self::Classes { classes } => {
-                Elements::Bytes(classifications().flat_map(|answer| best(answer, classes)).collect())
+            (None, Datatype::Bytes) => {
+                let texts = outputs().filter_map(|elements| match elements {
+                    OutputElements::Text(text) => Some(text.to_owned()),
+                    OutputElements::F32(_) => None,
+                });
+                Elements::Bytes(texts.collect())
+            }
+            (None, Datatype::Fp32 | Datatype::Uint8) => {
+                let numbers = outputs().filter_map(|elements| match elements {
+                    OutputElements::F32(values) => Some(values),
+                    OutputElements::Text(_) => None,
+                });
+                Elements::F32(numbers.collect::<Vec<_>>().concat())
             }
         };
-        let count = match &elements {
-            Elements::F32(values) => values.len(),
-            Elements::Bytes(texts) => texts.len(),
-        };
-        Tensor { width: count / answers.len().max(1), elements }
-    }
-}
-
-fn given(task: &Task) -> &'static [Wanted] {
-    match task {
-        Task::Embedding { .. } => &[Wanted::Embedding],
-        Task::Classification { .. } => &[Wanted::Scores, Wanted::Label],
-        _ => &[],
+        Tensor { width: self.classes.unwrap_or(self.tensor.width), elements }
     }
 }
 
 /// How many classes an output is asked for; more than there are gives all, as in Triton.
 fn classes(output: &InferRequestedOutputTensor, task: &Task) -> Result<Option<usize>, RequestError> {
-    let labels = match task {
-        Task::Classification { labels } => labels.len(),
-        _ => 0,
-    };
+    let labels = task.labels().map_or(0, |labels| labels.len());
     let classes = count("classification", &output.parameters)?.filter(|classes| *classes > 0);
     Ok(classes.map(|classes| usize::try_from(classes).map_or(labels, |classes| classes.min(labels))))
 }
@@ -218,18 +198,23 @@ mod tests {
         InferRequestedOutputTensor { name: name.into(), parameters: parameters.into_iter().collect() }
     }
 
+    fn asked_for(requested: &[InferRequestedOutputTensor], task: &Task) -> Vec<(&'static str, Option<usize>)> {
+        wanted(requested, task).unwrap().iter().map(|wanted| (wanted.tensor.name, wanted.classes)).collect()
+    }
+
     fn refused(requested: &[InferRequestedOutputTensor], task: &Task) -> String {
         wanted(requested, task).unwrap_err().to_string()
     }
 
     #[test]
     fn all_outputs_are_given_in_order_unless_some_are_asked_for() {
-        assert_eq!(wanted(&[], &Task::Embedding { dimensions: 2 }).unwrap(), [Wanted::Embedding]);
-        assert_eq!(wanted(&[], &classifier()).unwrap(), [Wanted::Scores, Wanted::Label]);
+        assert_eq!(asked_for(&[], &Task::Embedding { dimensions: 2 }), [("embedding", None)]);
+        assert_eq!(asked_for(&[], &Task::Score), [("score", None)]);
+        assert_eq!(asked_for(&[], &classifier()), [("scores", None), ("label", None)]);
         let asked = [output("label", None), output("scores", Some(2))];
-        assert_eq!(wanted(&asked, &classifier()).unwrap(), [Wanted::Label, Wanted::Classes { classes: 2 }]);
+        assert_eq!(asked_for(&asked, &classifier()), [("label", None), ("scores", Some(2))]);
         let asked = [output("scores", Some(0))];
-        assert_eq!(wanted(&asked, &classifier()).unwrap(), [Wanted::Scores]);
+        assert_eq!(asked_for(&asked, &classifier()), [("scores", None)]);
     }
 
     #[test]
@@ -257,7 +242,7 @@ mod tests {
         assert_eq!(best(&answer, 3), ["0.500000:1:bee", "0.250000:0:ant", "0.250000:2:cow"]);
         assert_eq!(best(&answer, 1), ["0.500000:1:bee"]);
         let asked = [output("scores", Some(i64::MAX))];
-        assert_eq!(wanted(&asked, &classifier()).unwrap(), [Wanted::Classes { classes: 3 }]);
+        assert_eq!(asked_for(&asked, &classifier()), [("scores", Some(3))]);
     }
 
     #[test]

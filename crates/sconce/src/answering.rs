@@ -20,7 +20,7 @@ impl Model {
         let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
         within(terms.deadline(), async {
             let cache = self.inner.cache.as_ref().filter(|_| cache);
-            let keyed = cache.and_then(|cache| Some((cache, cache.keys.of(&input, truncation)?)));
+            let keyed = cache.map(|cache| (cache, cache.keys.of(&input, truncation)));
             if let Some((cache, keys)) = keyed {
                 return self.answer_by(cache, &keys, &input, truncation, terms).await;
             }

@@ -69,7 +69,7 @@ pub use sconce_batch::{
     Refusals, Retry, Role, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Backend, Classification, Demand, DeviceError, DeviceName, Family, Input, InputError, InputKind,
-    InputSpec, LoadError, Output, Placement, Precision, Registry, Signature, Task, Truncation, UnknownDevice,
-    UnknownPlacement, UnknownPrecision,
+    Array, ArrayData, Backend, Classification, Datatype, Demand, DeviceError, DeviceName, Elements, Family, Input,
+    InputError, InputKind, InputSpec, InputTensor, LoadError, Output, OutputElements, OutputTensor, Placement,
+    Precision, Registry, Score, Signature, Task, Truncation, UnknownDevice, UnknownPlacement, UnknownPrecision,
 };

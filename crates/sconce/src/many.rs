@@ -58,9 +58,9 @@ impl Model {
         self.check_open().map_err(InferManyError::of_all)?;
         let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
         let cache = self.inner.cache.as_ref().filter(|_| cache);
-        let keyed = cache.and_then(|cache| {
-            let keys: Option<Vec<Keys>> = inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
-            Some((cache, keys?))
+        let keyed = cache.map(|cache| {
+            let keys: Vec<Keys> = inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
+            (cache, keys)
         });
         let items = Items { model: self, truncation, terms };
         let answers = async {

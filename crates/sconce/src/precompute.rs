@@ -289,7 +289,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
     /// `None` for an input that cannot be looked up, which is told.
     fn keyed(&mut self, id: T, input: Input) -> Option<Keyed<T>> {
         // Each kind of input that there is has a key.
-        let key = self.keys.of(&input, self.config.truncation).expect("inputs of this version have keys").key;
+        let key = self.keys.of(&input, self.config.truncation).key;
         if self.pending.insert(key) {
             return Some(Keyed { id, key, input });
         }

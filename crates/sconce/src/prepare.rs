@@ -27,7 +27,7 @@ pub(crate) struct Preparation {
 
 impl Preparation {
     pub(crate) async fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
-        let keyed = self.kept.as_ref().and_then(|(kept, keys)| Some((kept, keys.of(&input, truncation)?)));
+        let keyed = self.kept.as_ref().map(|(kept, keys)| (kept, keys.of(&input, truncation)));
         let Some((kept, (how, bytes))) = keyed else {
             return self.pool.prepare(&self.processor, input, truncation).await;
         };
@@ -37,7 +37,7 @@ impl Preparation {
 
     /// On the caller's thread, whatever the size.
     pub(crate) fn prepare_blocking(&self, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
-        let keyed = self.kept.as_ref().and_then(|(kept, keys)| Some((kept, keys.of(&input, truncation)?)));
+        let keyed = self.kept.as_ref().map(|(kept, keys)| (kept, keys.of(&input, truncation)));
         let Some((kept, (how, bytes))) = keyed else {
             return prepare(&*self.processor, input, truncation);
         };

@@ -81,7 +81,7 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
             expected.map_err(|cause| Error::Forward { what: format!("{} on the CPU", cell.shape), cause })?;
         let bound = Bound::of(cell.precision);
         let answers =
-            |rows: Vec<Vec<f32>>| rows.into_iter().map(|row| numbers(cell.processor.finish(row))).collect::<Vec<_>>();
+            |rows: Vec<Vec<f32>>| rows.into_iter().map(|row| numbers(&cell.processor.finish(row))).collect::<Vec<_>>();
         let distance = bound.distance(&answers(cell.forward()?), &answers(expected));
         (cell.distance, cell.right) = (Some(distance), bound.allows(distance));
         if !cell.right {
@@ -93,12 +93,8 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
 }
 
 /// What a caller gets: of a classifier the scores, for a row of logits near zero points nowhere.
-fn numbers(output: Output) -> Vec<f32> {
-    match output {
-        Output::Embedding(embedding) => embedding,
-        Output::Classification(classification) => classification.scores,
-        _ => Vec::new(),
-    }
+fn numbers(output: &Output) -> Vec<f32> {
+    output.numbers().to_vec()
 }
 
 /// The worse of two, and NaN if there is one.

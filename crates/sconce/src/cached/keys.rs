@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sconce_cache::{CrossPrecision, Digest, Dtype, Input as KeyInput, Key, KeyFields, Parameter};
-use sconce_models::{Array, ArrayData, Input, InputKind, Precision, Signature, Truncation};
+use sconce_models::{Datatype, Input, InputKey, InputKind, Precision, Signature, Truncation};
 
 use super::FileDigests;
 
@@ -18,7 +18,7 @@ pub(crate) struct AnswerKeys {
     /// any of them, and whoever asks a model on one alone never gets another's. That class is the first; behind it, where they are
     /// several, is the class of each: what was computed on it alone may be given, too.
     device_classes: Vec<String>,
-    reads_text: bool,
+    kind: InputKind,
 }
 
 /// Where an answer may be found.
@@ -56,13 +56,12 @@ impl AnswerKeys {
             precision: signature.precision,
             instead: instead.collect(),
             device_classes,
-            reads_text: reads_text(signature),
+            kind: signature.input.kind.clone(),
         }
     }
 
-    /// `None` for a kind of input that is newer than this function: nothing is better than a key that leaves something out.
-    pub(crate) fn of(&self, input: &Input, truncation: Truncation) -> Option<Keys> {
-        let input = Content::of(input, self.reads_text)?;
+    pub(crate) fn of(&self, input: &Input, truncation: Truncation) -> Keys {
+        let input = input.key(&self.kind);
         let key = |precision: Precision, device_class: &str| {
             let fields = KeyFields {
                 model: &self.name,
@@ -72,34 +71,34 @@ impl AnswerKeys {
                 processing: self.files.processing,
                 parameters: &[("truncate", Parameter::Bool(truncation == Truncation::Truncate))],
                 outputs: &[],
-                inputs: &[input.as_key_input()],
+                inputs: &[key_input(&input, &input.bytes)],
             };
             fields.key()
         };
-        let of_precision = |precision| self.device_classes.iter().map(move |class| (precision, class));
-        let mut keys = std::iter::once(self.precision).chain(self.instead.iter().copied()).flat_map(of_precision);
-        let (precision, class) = keys.next()?;
-        Some(Keys {
-            key: key(precision, class),
-            instead: keys.map(|(precision, class)| key(precision, class)).collect(),
-        })
+        let of_class = |class: &String, precision: Precision| key(precision, class);
+        let others = self
+            .instead
+            .iter()
+            .flat_map(|precision| self.device_classes.iter().map(move |class| of_class(class, *precision)));
+        let own = self.device_classes[1..].iter().map(|class| of_class(class, self.precision));
+        Keys { key: of_class(&self.device_classes[0], self.precision), instead: own.chain(others).collect() }
     }
 }
 
 /// Everything that a model's prepared inputs depend on, but for the input. Neither precision nor weights are among it.
 pub(crate) struct FeatureKeys {
     processing: Digest,
-    reads_text: bool,
+    kind: InputKind,
 }
 
 impl FeatureKeys {
     pub(crate) fn new(files: FileDigests, signature: &Signature) -> Self {
-        Self { processing: files.processing, reads_text: reads_text(signature) }
+        Self { processing: files.processing, kind: signature.input.kind.clone() }
     }
 
     /// The digest of how an input is prepared, its shape included, and its bytes.
-    pub(crate) fn of<'a>(&self, input: &'a Input, truncation: Truncation) -> Option<(Digest, Cow<'a, [u8]>)> {
-        let content = Content::of(input, self.reads_text)?;
+    pub(crate) fn of<'a>(&self, input: &'a Input, truncation: Truncation) -> (Digest, Cow<'a, [u8]>) {
+        let input = input.key(&self.kind);
         let fields = KeyFields {
             model: "",
             weights: self.processing,
@@ -108,54 +107,26 @@ impl FeatureKeys {
             processing: self.processing,
             parameters: &[("truncate", Parameter::Bool(truncation == Truncation::Truncate))],
             outputs: &[],
-            inputs: &[KeyInput { bytes: &[], ..content.as_key_input() }],
+            inputs: &[key_input(&input, &[])],
         };
-        Some((Digest(*fields.key().as_bytes()), content.bytes))
+        (Digest(*fields.key().as_bytes()), input.bytes)
     }
 }
 
-/// A text is the same text whether it came as a string or as bytes, as it does over the wire.
-fn reads_text(signature: &Signature) -> bool {
-    matches!(signature.input.kind, InputKind::Text { .. })
-}
-
-/// An input as keys see it.
-struct Content<'a> {
-    name: &'static str,
-    dtype: Dtype,
-    shape: &'a [usize],
-    bytes: Cow<'a, [u8]>,
-}
-
-impl<'a> Content<'a> {
-    fn of(input: &'a Input, reads_text: bool) -> Option<Self> {
-        let content = |name, dtype, shape, bytes| Some(Self { name, dtype, shape, bytes });
-        match input {
-            Input::Text(text) => content("text", Dtype::Bytes, &[][..], text.as_bytes().into()),
-            Input::Bytes(bytes) => {
-                content(if reads_text { "text" } else { "bytes" }, Dtype::Bytes, &[][..], bytes.into())
-            }
-            Input::Array(Array { shape, data: ArrayData::U8(bytes) }) => {
-                content("array", Dtype::U8, shape, bytes.into())
-            }
-            Input::Array(Array { shape, data: ArrayData::F32(data) }) => {
-                let bytes: Vec<u8> = data.iter().flat_map(|element| element.to_le_bytes()).collect();
-                content("array", Dtype::F32, shape, bytes.into())
-            }
-            _ => None,
-        }
-    }
-
-    fn as_key_input(&self) -> KeyInput<'_> {
-        KeyInput { name: self.name, dtype: self.dtype, shape: self.shape, bytes: &self.bytes }
-    }
+fn key_input<'a>(input: &'a InputKey<'_>, bytes: &'a [u8]) -> KeyInput<'a> {
+    let dtype = match input.datatype {
+        Datatype::Bytes => Dtype::Bytes,
+        Datatype::Uint8 => Dtype::U8,
+        Datatype::Fp32 => Dtype::F32,
+    };
+    KeyInput { name: input.name, dtype, shape: &input.shape, bytes }
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use sconce_models::{DeviceName, InputSpec, ModelDirectory, ModelSettings, Pooling, Task};
+    use sconce_models::{Array, ArrayData, DeviceName, InputSpec, ModelDirectory, ModelSettings, Pooling, Task};
 
     use super::*;
 
@@ -198,7 +169,7 @@ mod tests {
         std::fs::write(at("model.safetensors"), "weights").unwrap();
         std::fs::write(at("tokenizer.json"), "{}").unwrap();
         let of = |name, precision| keys(directory.path(), name, precision, InputKind::Content);
-        let key = |name, precision| of(name, precision).of(&text, Truncation::Truncate).unwrap().key;
+        let key = |name, precision| of(name, precision).of(&text, Truncation::Truncate).key;
         let mut all = vec![key("a", Precision::F32), key("b", Precision::F32), key("a", Precision::Int8)];
         assert_eq!(key("a", Precision::F32), all[0], "the same model has the same keys");
         std::fs::write(at("tokenizer.json"), "{ }").unwrap();
@@ -217,7 +188,7 @@ mod tests {
                 (array(&[4, 2], ArrayData::U8(vec![0; 8])), Truncation::Truncate),
                 (array(&[2, 1], ArrayData::F32(vec![0.0; 2])), Truncation::Truncate),
             ]
-            .map(|(input, truncation)| model.of(&input, truncation).unwrap().key),
+            .map(|(input, truncation)| model.of(&input, truncation).key),
         );
         let count = all.len();
         all.sort();
@@ -247,7 +218,7 @@ mod tests {
     fn a_text_is_the_same_as_string_and_as_bytes() {
         let directory = tempfile::tempdir().unwrap();
         let model = keys(directory.path(), "a", Precision::F32, InputKind::Text { max_tokens: 8 });
-        let of = |input: &Input| model.of(input, Truncation::Truncate).unwrap();
+        let of = |input: &Input| model.of(input, Truncation::Truncate);
         assert_eq!(of(&Input::from("a sconce")), of(&Input::Bytes(b"a sconce".to_vec())));
     }
 
@@ -258,7 +229,7 @@ mod tests {
         let of = |precision, precisions: &[Precision], policy| {
             let signature = signature(precision, InputKind::Content);
             let keys = AnswerKeys::new("a", files, &signature, [CPU.to_owned()], precisions, policy);
-            keys.of(&Input::from("a sconce"), Truncation::Truncate).unwrap()
+            keys.of(&Input::from("a sconce"), Truncation::Truncate)
         };
         let own = |precision| of(precision, ALL, CrossPrecision::Never).key;
         let higher = |precision| of(precision, ALL, CrossPrecision::Higher).instead;
@@ -278,7 +249,7 @@ mod tests {
         let of = |input: &Input, truncation| {
             let files = digests(directory.path(), &ModelSettings::default());
             let keys = FeatureKeys::new(files, &signature(Precision::F32, InputKind::Content));
-            let (how, bytes) = keys.of(input, truncation).unwrap();
+            let (how, bytes) = keys.of(input, truncation);
             (how, bytes.into_owned())
         };
         let text = Input::from("a sconce");
@@ -306,7 +277,7 @@ mod tests {
                 ALL,
                 CrossPrecision::Never,
             );
-            keys.of(&Input::from("a sconce"), Truncation::Truncate).unwrap()
+            keys.of(&Input::from("a sconce"), Truncation::Truncate)
         };
         let gpu = "cuda 9.0 H100";
         let (cpu_alone, gpu_alone, both) = (of(&[CPU]), of(&[gpu]), of(&[gpu, CPU]));

@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sconce_batch::CostModel;
-use sconce_models::{
-    Array, ArrayData, Features, ForwardError, Input, InputKind, Network, Processor, Signature, Truncation,
-};
+use sconce_models::{Features, ForwardError, Network, Processor, Signature, Truncation};
 
 /// Weights of the batches that are run, as far as they are within bounds; several, so that the fixed cost can be told apart.
 const WEIGHTS: [usize; 6] = [1, 16, 64, 128, 256, 512];
@@ -52,23 +50,9 @@ pub(crate) fn sample(processor: &dyn Processor, signature: &Signature, weight: u
     let mut batch = Vec::new();
     let mut left = weight;
     while left > 0 {
-        let Some(item) = prepare(input(&signature.input.kind, left.min(TEXT_TOKENS))) else { break };
+        let Some(item) = prepare(signature.input.kind.sample(left.min(TEXT_TOKENS))) else { break };
         left = left.saturating_sub(item.weight().max(1));
         batch.push(item);
     }
     batch
-}
-
-/// An input of about so many tokens, where that is something to choose.
-fn input(kind: &InputKind, tokens: usize) -> Input {
-    match kind {
-        InputKind::Image { shape } => {
-            let pixels =
-                (0..shape.iter().product::<usize>()).map(|at| u8::try_from(at * 7 % 17).unwrap_or(0)).collect();
-            Input::Array(Array { shape: shape.to_vec(), data: ArrayData::U8(pixels) })
-        }
-        InputKind::Content => Input::Bytes(b"fn main() { println!(\"a sconce holds candles\"); }\n".repeat(40)),
-        // Common words are one token each in most vocabularies; two are special.
-        _ => Input::from("the ".repeat(tokens.saturating_sub(2).max(1)).trim_end()),
-    }
 }

@@ -1,17 +1,29 @@
 //! An image as a JSON array of numbers, flat or nested.
 
-use sconce::{Array, ArrayData};
+use crate::{Array, ArrayData};
 use serde_json::Value;
 
 /// A line that is not an array of numbers.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PixelsError {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PixelsError {
+    /// Not JSON at all.
     #[error("not JSON: {0}; give an image as an array of numbers, for instance [[0, 16], [7.5, 3]]")]
     NotJson(String),
+    /// Something else than a number.
     #[error("the image holds {got} at element {index}; only numbers are allowed")]
-    NotANumber { index: usize, got: String },
+    NotANumber {
+        /// The pixels before it.
+        index: usize,
+        /// What is there.
+        got: String,
+    },
+    /// Rows of different lengths.
     #[error("the image is ragged at element {index}: all rows need one length")]
-    Ragged { index: usize },
+    Ragged {
+        /// The pixels before it.
+        index: usize,
+    },
 }
 
 /// Reads pixels in the shape that they are nested in; a flat list, or one that differs by dimensions of 1 alone, takes
