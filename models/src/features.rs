@@ -27,6 +27,15 @@ impl Features {
         }
     }
 
+    /// Tokens, if these features are tokens.
+    #[must_use]
+    pub fn tokens(&self) -> Option<usize> {
+        match self {
+            Self::Tokens { input_ids, .. } => Some(input_ids.len()),
+            Self::Symbols(_) | Self::Values(_) => None,
+        }
+    }
+
     /// Bytes of memory that they take, their own place included.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -119,16 +119,7 @@ impl RequestError {
         match self {
             Self::TooManyBytesInFlight { .. } => true,
             Self::HeldBack { error, .. } => error.is_refusal(),
-            Self::Refused { source } | Self::Item { source, .. } => matches!(
-                source,
-                InferError::Queue(
-                    QueueError::QueueFull { .. }
-                        | QueueError::QueueTooHeavy { .. }
-                        | QueueError::Overloaded { .. }
-                        | QueueError::DeadlineExceeded { .. }
-                        | QueueError::DevicesLost { .. }
-                )
-            ),
+            Self::Refused { source } | Self::Item { source, .. } => source.is_refusal(),
             _ => false,
         }
     }
@@ -138,8 +129,7 @@ impl RequestError {
         match self {
             Self::TooManyBytesInFlight { .. } => Some(ROOM_RETRY),
             Self::HeldBack { by, error } => Some(error.retry_after()?.saturating_sub(*by)),
-            Self::Refused { source: InferError::Queue(refusal) }
-            | Self::Item { source: InferError::Queue(refusal), .. } => refusal.retry_after(),
+            Self::Refused { source } | Self::Item { source, .. } => source.retry_after(),
             _ => None,
         }
     }

@@ -110,7 +110,7 @@ pub async fn router_within(limits: &Limits, runtime: Runtime) -> Result<(Routes,
 async fn services(meter: &Meter, runtime: Runtime) -> (Routes, Drain) {
     let health = HealthReporter::new();
     let drain = Drain::new(&runtime, health.clone(), Inference::NAME).await;
-    let inference = Metered::new(Inference::new(Service::new(runtime, drain.clone())), meter);
+    let inference = Metered::new(Inference::new(Service::new(runtime)), meter);
     let health = HealthServer::new(HealthService::from_health_reporter(health));
     let v1 = reflection().build_v1().expect("the build script made these descriptors");
     // grpcurl before 1.9 asks this version.

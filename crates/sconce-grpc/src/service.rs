@@ -6,7 +6,6 @@ use sconce::{Model, RequestGroup, Runtime};
 use tonic::{Code, Request, Response, Status};
 
 use crate::deadline::Arrival;
-use crate::drain::Drain;
 use crate::error::RequestError;
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
@@ -17,20 +16,17 @@ use crate::proto::{
     ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
     ServerReadyResponse,
 };
-use crate::statistics::Statistics;
-use crate::{decode, metadata, outputs};
+use crate::{decode, metadata, outputs, statistics};
 
 /// `inference.GRPCInferenceService` on a runtime.
 pub(crate) struct Service {
     runtime: Runtime,
-    drain: Drain,
-    statistics: Statistics,
     governor: Governor,
 }
 
 impl Service {
-    pub(crate) fn new(runtime: Runtime, drain: Drain) -> Self {
-        Self { runtime, drain, statistics: Statistics::default(), governor: Governor::new() }
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        Self { runtime, governor: Governor::new() }
     }
 
     fn model(&self, name: &str, version: &str) -> Result<&Model, RequestError> {
@@ -80,8 +76,6 @@ impl Service {
             ..Default::default()
         };
         outputs::fill(&mut response, &wanted, &answers, items.raw);
-        let timings = answers.iter().map(|answer| &answer.timing);
-        self.statistics.succeeded(model.name(), arrival.at.elapsed(), timings);
         Ok(response)
     }
 }
@@ -93,12 +87,12 @@ impl GrpcInferenceService for Service {
     }
 
     async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        Ok(Response::new(ServerReadyResponse { ready: !self.drain.has_started() }))
+        Ok(Response::new(ServerReadyResponse { ready: !self.runtime.is_draining() }))
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = self.model(&name, &version).is_ok() && !self.drain.has_started();
+        let ready = self.model(&name, &version).is_ok() && !self.runtime.is_draining();
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 
@@ -132,21 +126,20 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
         let model_stats = match name.as_str() {
-            "" => self.runtime.models().map(|model| self.statistics.of(model.name())).collect(),
-            name => vec![self.statistics.of(self.model(name, &version)?.name())],
+            "" => self.runtime.models().map(statistics::of).collect(),
+            name => vec![statistics::of(self.model(name, &version)?)],
         };
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        let _in_flight = self.drain.enter();
+        let _in_flight = self.runtime.enter();
         let arrival = Arrival::of(&request)?;
         let request = request.into_inner();
         let model = self.model(&request.model_name, &request.model_version)?;
         match self.infer(model, request, arrival).await {
             Ok(response) => Ok(Response::new(response)),
             Err(error) => {
-                self.statistics.failed(model.name(), arrival.at.elapsed());
                 let status = Status::from(error);
                 if status.code() == Code::Internal {
                     tracing::error!(model = model.name(), "{}", status.message());

@@ -1,7 +1,7 @@
 //! From errors to gRPC's status codes.
 
 use sconce::models::excerpt;
-use sconce::{InferError, QueueError};
+use sconce::{ErrorKind, InferError};
 use tonic::{Code, Status};
 
 use crate::error::RequestError;
@@ -44,15 +44,11 @@ fn code(error: &RequestError) -> Code {
 }
 
 fn item_code(error: &InferError) -> Code {
-    match error {
-        InferError::Input(_) | InferError::Queue(QueueError::TooHeavy { .. } | QueueError::GroupTooLarge { .. }) => {
-            Code::InvalidArgument
-        }
-        InferError::Queue(
-            QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. } | QueueError::Overloaded { .. },
-        ) => Code::ResourceExhausted,
-        InferError::Queue(QueueError::DeadlineExceeded { .. }) => Code::DeadlineExceeded,
-        InferError::Queue(QueueError::ShuttingDown | QueueError::DevicesLost { .. }) => Code::Unavailable,
+    match error.kind() {
+        ErrorKind::InvalidInput => Code::InvalidArgument,
+        ErrorKind::Overloaded => Code::ResourceExhausted,
+        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorKind::Unavailable => Code::Unavailable,
         _ => Code::Internal,
     }
 }
@@ -61,7 +57,7 @@ fn item_code(error: &InferError) -> Code {
 mod tests {
     use std::time::Duration;
 
-    use sconce::{ExecutorError, InputError};
+    use sconce::{ExecutorError, InputError, QueueError};
 
     use super::*;
 

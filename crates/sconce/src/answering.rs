@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use sconce_batch::{Completion, Error as QueueError, Terms};
 use sconce_cache::{Failure, Value};
-use sconce_models::{Input, Prepared, Truncation};
+use sconce_models::{Input, Truncation};
 
-use crate::cached::{Computed, Keys, ModelCache};
+use crate::cached::{Computed, Extent, Keys, ModelCache};
 use crate::model::{Inner, Model};
 use crate::prepare::caught;
 use crate::terms::{RequestTerms, WhenFull, deadline};
@@ -39,10 +39,11 @@ impl Model {
         self.check_open()?;
         let Request { input, timeout, priority, truncation, .. } = request;
         let started = Instant::now();
-        let Prepared { features, truncated } = preparation.prepare_blocking(input, truncation)?;
+        let prepared = preparation.prepare_blocking(input, truncation)?;
+        let (extent, features) = (Extent::of(&prepared), prepared.features);
         let prepare = started.elapsed();
         let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
-        self.finish(self.computed(completion, truncated, prepare), AnswerSource::Computed)
+        self.finish(self.computed(completion, extent, prepare), AnswerSource::Computed)
     }
 
     /// Computes an answer, waiting for room, in the form in which it is kept.
@@ -98,26 +99,27 @@ impl Model {
     ) -> Result<Computed, InferError> {
         let Inner { preparation, queue, .. } = &*self.inner;
         let started = Instant::now();
-        let Prepared { features, truncated } = preparation.prepare(input, truncation).await?;
+        let prepared = preparation.prepare(input, truncation).await?;
+        let (extent, features) = (Extent::of(&prepared), prepared.features);
         let prepare = started.elapsed();
         let completion = match terms.when_full {
             WhenFull::Wait => queue.call(features, terms.of_queue()).await?,
             WhenFull::Refuse => queue.try_call(features, terms.of_queue()).await?,
         };
-        Ok(self.computed(completion, truncated, prepare))
+        Ok(self.computed(completion, extent, prepare))
     }
 
     pub(crate) fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
-        let Computed { row, truncated, precision, device, timing } = computed;
+        let Computed { row, extent: Extent { truncated, tokens }, precision, device, timing } = computed;
         let output = caught(|| self.inner.processor.finish(row))?;
-        Ok(Answer { output, truncated, precision, device, source, timing })
+        Ok(Answer { output, tokens, truncated, precision, device, source, timing })
     }
 
-    pub(crate) fn computed(&self, completion: Completion<Vec<f32>>, truncated: bool, prepare: Duration) -> Computed {
+    pub(crate) fn computed(&self, completion: Completion<Vec<f32>>, extent: Extent, prepare: Duration) -> Computed {
         let Completion { output: row, queue_wait, run, batch_size, device } = completion;
         let precision = self.inner.signature.precision;
         let device = self.inner.devices[device].name;
-        Computed { row, truncated, precision, device, timing: Timing { prepare, queue_wait, run, batch_size } }
+        Computed { row, extent, precision, device, timing: Timing { prepare, queue_wait, run, batch_size } }
     }
 }
 

@@ -9,7 +9,7 @@ mod keys;
 use std::sync::Arc;
 
 use sconce_cache::{Cache, Dtype, Source, Tensor, Value};
-use sconce_models::{DeviceName, Precision};
+use sconce_models::{DeviceName, Precision, Prepared};
 use tokio::runtime::Handle;
 
 pub(crate) use files::FileDigests;
@@ -75,11 +75,26 @@ impl From<Source> for AnswerSource {
     }
 }
 
+/// How much of an input the model read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// True if the end of the input was left out.
+    pub(crate) truncated: bool,
+    /// Tokens, if it reads tokens.
+    pub(crate) tokens: Option<usize>,
+}
+
+impl Extent {
+    pub(crate) fn of(prepared: &Prepared) -> Self {
+        Self { truncated: prepared.truncated, tokens: prepared.features.tokens() }
+    }
+}
+
 /// What a network gave for one item.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Computed {
     pub(crate) row: Vec<f32>,
-    pub(crate) truncated: bool,
+    pub(crate) extent: Extent,
     /// What it was computed in.
     pub(crate) precision: Precision,
     /// Where.
@@ -91,11 +106,14 @@ impl Computed {
     pub(crate) fn encode(&self) -> Value {
         let row: Vec<u8> = self.row.iter().flat_map(|element| element.to_le_bytes()).collect();
         let device = self.device.to_string();
+        let tokens = self.extent.tokens.map(|tokens| (tokens as u64).to_le_bytes());
         let tensors = [
             Tensor { name: "device", dtype: Dtype::U8, shape: &[device.len()], bytes: device.as_bytes() },
             Tensor { name: "row", dtype: Dtype::F32, shape: &[self.row.len()], bytes: &row },
-            Tensor { name: "truncated", dtype: Dtype::Bool, shape: &[], bytes: &[u8::from(self.truncated)] },
+            Tensor { name: "truncated", dtype: Dtype::Bool, shape: &[], bytes: &[u8::from(self.extent.truncated)] },
         ];
+        let tokens = tokens.as_ref().map(|bytes| Tensor { name: "tokens", dtype: Dtype::U64, shape: &[], bytes });
+        let tensors: Vec<_> = tensors.into_iter().chain(tokens).collect();
         Value::new(self.precision.name(), &tensors).expect("shapes are those of the bytes")
     }
 
@@ -104,9 +122,13 @@ impl Computed {
         let elements = value.tensor("row").filter(|row| row.dtype == Dtype::F32)?.bytes.as_chunks().0;
         let row = elements.iter().map(|element| f32::from_le_bytes(*element)).collect();
         let truncated = value.tensor("truncated")?.bytes == [1];
+        // Values of earlier versions say nothing of tokens.
+        let tokens = value.tensor("tokens").and_then(|tokens| tokens.bytes.try_into().ok());
+        let tokens = tokens.and_then(|bytes| usize::try_from(u64::from_le_bytes(bytes)).ok());
+        let extent = Extent { truncated, tokens };
         let precision = value.precision().parse().ok()?;
         let device = std::str::from_utf8(value.tensor("device")?.bytes).ok()?.parse().ok()?;
-        Some(Self { row, truncated, precision, device, timing: Timing::default() })
+        Some(Self { row, extent, precision, device, timing: Timing::default() })
     }
 }
 
@@ -133,7 +155,8 @@ mod tests {
         let gpu = DeviceName::cuda(1);
         for (truncated, precision, device) in [(false, Precision::F32, DeviceName::CPU), (true, Precision::Int8, gpu)] {
             let row = vec![0.5, -0.0, f32::MIN_POSITIVE];
-            let computed = Computed { row, truncated, precision, device, timing: Timing::default() };
+            let extent = Extent { truncated, tokens: truncated.then_some(300) };
+            let computed = Computed { row, extent, precision, device, timing: Timing::default() };
             assert_eq!(Computed::decode(&computed.encode()), Some(computed));
         }
     }

@@ -1,8 +1,9 @@
 //! Errors by what can be done about them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use sconce_batch::SpawnError;
+use sconce_batch::{Error as QueueError, SpawnError};
 use sconce_models::{DeviceError, DeviceName, ForwardError, InputError, LoadError, excerpt};
 
 use crate::placement::PlacementError;
@@ -16,13 +17,68 @@ pub enum InferError {
     Input(#[from] InputError),
     /// The queue refused it, its deadline passed, or the device failed.
     #[error(transparent)]
-    Queue(#[from] sconce_batch::Error),
+    Queue(#[from] QueueError),
     /// The model's code panicked on this input, outside of the device.
     #[error("preparing the input or finishing the output panicked: {message}")]
     Panicked {
         /// What the panic said.
         message: String,
     },
+}
+
+/// The meaning of an [`InferError`]: what a caller can do about it. Every server has a word for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The input is not one that the model takes. Mend it; sent again it fails again.
+    InvalidInput,
+    /// There is no room now. Come back later.
+    Overloaded,
+    /// The time that the request was given is over, or would be.
+    DeadlineExceeded,
+    /// Nothing can answer here now: the runtime shuts down, or its devices are lost. Go elsewhere, or come back later.
+    Unavailable,
+    /// A fault of the model or of the device. Report it.
+    Internal,
+}
+
+impl InferError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Input(_) => ErrorKind::InvalidInput,
+            Self::Queue(error) => match error {
+                QueueError::TooHeavy { .. } | QueueError::GroupTooLarge { .. } => ErrorKind::InvalidInput,
+                QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. } | QueueError::Overloaded { .. } => {
+                    ErrorKind::Overloaded
+                }
+                QueueError::DeadlineExceeded { .. } => ErrorKind::DeadlineExceeded,
+                QueueError::ShuttingDown | QueueError::DevicesLost { .. } => ErrorKind::Unavailable,
+                _ => ErrorKind::Internal,
+            },
+            Self::Panicked { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// The time after which the same request may be answered, where that can be told.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Queue(error) => error.retry_after(),
+            Self::Input(_) | Self::Panicked { .. } => None,
+        }
+    }
+
+    /// True if the same request would have been answered at a better time.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self.kind() {
+            ErrorKind::Overloaded | ErrorKind::DeadlineExceeded => true,
+            ErrorKind::Unavailable => !matches!(self, Self::Queue(QueueError::ShuttingDown)),
+            ErrorKind::InvalidInput | ErrorKind::Internal => false,
+        }
+    }
 }
 
 /// Why items that were to be answered together got no answers.
@@ -155,6 +211,32 @@ pub enum BuildError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_error_says_what_to_do_and_when_to_come_back() {
+        const SECOND: Duration = Duration::from_secs(1);
+        let retry_after = Some(SECOND);
+        let table: [(InferError, ErrorKind, bool); 10] = [
+            (InputError::Empty { name: "text" }.into(), ErrorKind::InvalidInput, false),
+            (QueueError::TooHeavy { weight: 9, max: 8 }.into(), ErrorKind::InvalidInput, false),
+            (QueueError::QueueFull { max: 8, retry_after }.into(), ErrorKind::Overloaded, true),
+            (
+                QueueError::QueueTooHeavy { queued: 8, weight: 1, max: 8, retry_after }.into(),
+                ErrorKind::Overloaded,
+                true,
+            ),
+            (QueueError::Overloaded { wait: SECOND, retry_after: SECOND }.into(), ErrorKind::Overloaded, true),
+            (QueueError::DeadlineExceeded { retry_after }.into(), ErrorKind::DeadlineExceeded, true),
+            (QueueError::ShuttingDown.into(), ErrorKind::Unavailable, false),
+            (QueueError::DevicesLost { retry_after }.into(), ErrorKind::Unavailable, true),
+            (QueueError::Executor(sconce_batch::ExecutorError::new("broken")).into(), ErrorKind::Internal, false),
+            (InferError::Panicked { message: "index out of bounds".into() }, ErrorKind::Internal, false),
+        ];
+        for (error, kind, is_refusal) in table {
+            assert_eq!((error.kind(), error.is_refusal()), (kind, is_refusal), "{error}");
+            assert_eq!(error.retry_after(), is_refusal.then_some(SECOND), "{error}");
+        }
+    }
 
     #[test]
     fn an_unknown_model_is_named_by_an_excerpt() {

@@ -35,6 +35,7 @@ mod answering;
 mod builder;
 mod cached;
 mod devices;
+mod draining;
 mod error;
 mod many;
 mod memory;
@@ -47,16 +48,19 @@ mod request;
 mod runtime;
 mod seat;
 mod source;
+mod statistics;
 mod terms;
 
 pub use builder::RuntimeBuilder;
 pub use cached::{AnswerCache, AnswerSource};
-pub use error::{BuildError, InferError, InferManyError, UnknownModel};
+pub use draining::InFlight;
+pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
 pub use request::{Answer, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
+pub use statistics::{BatchItems, RequestStats, Total};
 pub use terms::RequestTerms;
 
 /// What an [`AnswerCache`] is made of.

@@ -11,7 +11,7 @@ use sconce_models::{Input, Prepared, Truncation};
 use tokio::task::JoinSet;
 
 use crate::answering::{failure, within};
-use crate::cached::{Computed, Keys, ModelCache};
+use crate::cached::{Computed, Extent, Keys, ModelCache};
 use crate::model::{Inner, Model};
 use crate::seat::Seat;
 use crate::terms::{RequestTerms, WhenFull, deadline};
@@ -34,7 +34,7 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for inputs of together over 2 KiB or with a timeout.
     pub async fn infer_many(&self, group: impl Into<RequestGroup>) -> Result<Vec<Answer>, InferManyError> {
-        self.answer_many(group.into(), WhenFull::Wait).await
+        self.counted_many(group.into(), WhenFull::Wait).await
     }
 
     /// As [`infer_many`](Self::infer_many), but refuses at once when the queue has no room for all.
@@ -45,7 +45,18 @@ impl Model {
     /// # Panics
     /// As [`infer_many`](Self::infer_many).
     pub async fn try_infer_many(&self, group: impl Into<RequestGroup>) -> Result<Vec<Answer>, InferManyError> {
-        self.answer_many(group.into(), WhenFull::Refuse).await
+        self.counted_many(group.into(), WhenFull::Refuse).await
+    }
+
+    async fn counted_many(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
+        let started = Instant::now();
+        let outcome = self.answer_many(group, when_full).await;
+        let requests = &self.inner.requests;
+        match &outcome {
+            Ok(answers) => requests.succeeded(started.elapsed(), answers.iter().map(|answer| &answer.timing)),
+            Err(_) => requests.failed(started.elapsed()),
+        }
+        outcome
     }
 
     async fn answer_many(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
@@ -92,7 +103,7 @@ struct Ready {
 struct Admitted {
     index: usize,
     ticket: Ticket<Seat>,
-    truncated: bool,
+    extent: Extent,
     prepare: Duration,
 }
 
@@ -208,20 +219,20 @@ impl Items<'_> {
         let (mut features, mut rest) = (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
         for Ready { index, prepared, prepare } in ready {
             features.push(prepared.features);
-            rest.push((index, prepared.truncated, prepare));
+            rest.push((index, Extent::of(&prepared), prepare));
         }
         let tickets = match self.terms.when_full {
             WhenFull::Wait => queue.submit_many(features, self.terms.of_queue()).await,
             WhenFull::Refuse => queue.try_submit_many(features, self.terms.of_queue()),
         };
         let tickets = tickets.map_err(|error| InferManyError::of_all(error.into()))?;
-        let admitted = |(ticket, (index, truncated, prepare))| Admitted { index, ticket, truncated, prepare };
+        let admitted = |(ticket, (index, extent, prepare))| Admitted { index, ticket, extent, prepare };
         Ok(tickets.into_iter().zip(rest).map(admitted).collect())
     }
 
     async fn computed(self, admitted: Admitted) -> Result<Computed, InferError> {
-        let Admitted { ticket, truncated, prepare, .. } = admitted;
-        Ok(self.model.computed(ticket.await?, truncated, prepare))
+        let Admitted { ticket, extent, prepare, .. } = admitted;
+        Ok(self.model.computed(ticket.await?, extent, prepare))
     }
 
     /// Computes one more item, for which there may be no room yet.

@@ -15,8 +15,9 @@ use crate::placement::Decision;
 use crate::placing::{Place, Settled};
 use crate::prepare::Preparation;
 use crate::seat::{NetworkSlot, Seat};
+use crate::statistics::Requests;
 use crate::terms::{WhenFull, deadline};
-use crate::{Answer, BuildError, InferError, Request};
+use crate::{Answer, BuildError, InferError, Request, RequestStats};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and device.
 #[derive(Clone)]
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Queue<Seat>,
     /// Since the runtime began to shut down.
     pub(crate) closed: AtomicBool,
+    pub(crate) requests: Requests,
 }
 
 /// What is known of a model on one of its devices.
@@ -114,6 +116,7 @@ impl Model {
             devices: on,
             queue,
             closed: AtomicBool::new(false),
+            requests: Requests::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -128,7 +131,8 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB, a request with a timeout, or with a cache of more than memory.
     pub async fn infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        self.answer(request.into(), WhenFull::Wait).await
+        let started = Instant::now();
+        self.counted(started, self.answer(request.into(), WhenFull::Wait).await)
     }
 
     /// As [`infer`](Self::infer), but refuses at once when the queue is full.
@@ -139,7 +143,8 @@ impl Model {
     /// # Panics
     /// Outside of a tokio runtime, for an input over 1 KiB, a request with a timeout, or with a cache of more than memory.
     pub async fn try_infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        self.answer(request.into(), WhenFull::Refuse).await
+        let started = Instant::now();
+        self.counted(started, self.answer(request.into(), WhenFull::Refuse).await)
     }
 
     /// As [`infer`](Self::infer), for a thread that may block. Needs no runtime; must not run on one's workers.
@@ -147,7 +152,18 @@ impl Model {
     /// # Errors
     /// [`InferError`]; but never one of a full queue.
     pub fn infer_blocking(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
-        self.answer_blocking(request.into())
+        let started = Instant::now();
+        self.counted(started, self.answer_blocking(request.into()))
+    }
+
+    /// Counts a request of one item.
+    fn counted(&self, started: Instant, outcome: Result<Answer, InferError>) -> Result<Answer, InferError> {
+        let requests = &self.inner.requests;
+        match &outcome {
+            Ok(answer) => requests.succeeded(started.elapsed(), std::iter::once(&answer.timing)),
+            Err(_) => requests.failed(started.elapsed()),
+        }
+        outcome
     }
 
     /// The name it goes by in its runtime.
@@ -192,15 +208,26 @@ impl Model {
         self.inner.queue.stats()
     }
 
+    /// Its requests since it was loaded: how many were answered and how many not, and where their time went.
+    #[must_use]
+    pub fn request_stats(&self) -> RequestStats {
+        self.inner.requests.stats()
+    }
+
     /// The error with which [`try_infer`](Self::try_infer) would refuse any input right now, however light it is: the queue is full,
-    /// no answer could come in time, no device is left, or the model is shutting down. It counts among the refusals.
+    /// no answer could come in time, no device is left, or the model is shutting down. It counts among the refusals and the failed requests.
     ///
     /// Nothing of the input is looked at, so that refusing costs little where much is refused. A request that a cache may answer
     /// ([`is_cached`](Self::is_cached)) may get an answer all the same.
     #[must_use]
     pub fn refusal(&self, timeout: Option<Duration>, priority: Priority) -> Option<InferError> {
-        let terms = Terms { deadline: deadline(Instant::now(), timeout), priority };
-        self.inner.queue.refusal(1, terms).map(InferError::from)
+        let now = Instant::now();
+        let terms = Terms { deadline: deadline(now, timeout), priority };
+        let refusal = self.inner.queue.refusal(1, terms).map(InferError::from);
+        if refusal.is_some() {
+            self.inner.requests.failed(now.elapsed());
+        }
+        refusal
     }
 
     /// Whether a cache may answer requests.

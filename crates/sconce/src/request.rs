@@ -129,7 +129,9 @@ impl<I: Into<Input>> From<Vec<I>> for RequestGroup {
 pub struct Answer {
     /// What the model says.
     pub output: Output,
-    /// Whether the text had more tokens than the model takes, and its end was left out.
+    /// Tokens that the model read, special ones included; `None` if it reads no tokens.
+    pub tokens: Option<usize>,
+    /// True if the text had more tokens than the model takes, and its end was left out.
     pub truncated: bool,
     /// What the network was computed in.
     pub precision: Precision,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sconce_cache::FeatureStats;
 
+use crate::draining::{Draining, InFlight};
 use crate::prepare::PreparedInputs;
 use crate::{AnswerCache, Model, RuntimeBuilder, UnknownModel};
 
@@ -23,6 +24,7 @@ pub struct Runtime {
     cpu_threads: NonZeroUsize,
     cache: Option<Arc<AnswerCache>>,
     features: Option<Arc<PreparedInputs>>,
+    draining: Arc<Draining>,
 }
 
 impl Runtime {
@@ -38,7 +40,7 @@ impl Runtime {
         cache: Option<Arc<AnswerCache>>,
         features: Option<Arc<PreparedInputs>>,
     ) -> Self {
-        Self { models: Arc::new(models), cpu_threads, cache, features }
+        Self { models: Arc::new(models), cpu_threads, cache, features, draining: Arc::default() }
     }
 
     /// The model of that name.
@@ -73,6 +75,37 @@ impl Runtime {
     #[must_use]
     pub fn feature_stats(&self) -> Option<FeatureStats> {
         self.features.as_ref().map(|features| features.stats())
+    }
+
+    /// Tells servers that the runtime is leaving: from now on it [`is_draining`](Self::is_draining). Requests are still answered; a
+    /// server says that it is not ready, and stops accepting.
+    ///
+    /// On the way out: this, stop accepting, [`idle`](Self::idle), [`shutdown`](Self::shutdown).
+    pub fn start_draining(&self) {
+        self.draining.start();
+    }
+
+    /// True since [`start_draining`](Self::start_draining).
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.has_started()
+    }
+
+    /// Counts a request of a server until the guard is dropped.
+    #[must_use]
+    pub fn enter(&self) -> InFlight {
+        self.draining.enter()
+    }
+
+    /// Requests of servers that are not answered yet.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.draining.in_flight()
+    }
+
+    /// Waits until no request of a server is in flight.
+    pub async fn idle(&self) {
+        self.draining.idle().await;
     }
 
     /// Refuses new work, answers what waits, and returns when the device threads have ended and what was to be cached is

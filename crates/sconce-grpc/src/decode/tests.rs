@@ -1,5 +1,6 @@
 use super::*;
 use bytes::Bytes;
+use sconce::{Array, ArrayData, InputKind};
 
 use crate::proto::InferTensorContents;
 
