@@ -24,7 +24,7 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
     })
 }
 
-/// Values at the limits, and what becomes of them.
+/// Inputs at the limits, and their outputs.
 pub(crate) const LIMITS: [(f32, f32); 11] = [
     (f32::INFINITY, f32::INFINITY),
     (f32::NEG_INFINITY, 0.0),
