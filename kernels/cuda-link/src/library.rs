@@ -61,7 +61,7 @@ pub(crate) struct Absent {
 pub struct LibraryMissing {
     /// The first of the names that were tried.
     pub name: String,
-    /// What the dynamic loader said about that name.
+    /// The dynamic loader's message for that name.
     pub reason: String,
 }
 
