@@ -7,7 +7,7 @@
 //! shape, the engines in shuffled order, each for a short burst (`measure.rs`), so that noise of the machine hits all
 //! alike. Ratios are formed within a round (`statistics.rs`) and written as tables, CSV and a plot (`report.rs`).
 //!
-//! Hardware counters are deliberately absent: few virtual machines have them. CPU time is measured besides wall time; it
+//! Hardware counters are deliberately absent: few virtual machines have them. CPU time is measured as well as wall time; it
 //! includes helper threads, but not waiting for a processor that another process uses.
 //!
 //! Without `--bench` (as `cargo test` runs it), it is a test: Sconce and stock candle on a model that ships, one round.

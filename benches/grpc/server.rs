@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 pub(crate) enum Kind {
     /// A bare tonic server that answers without a model or a queue
     Echo,
-    /// Sconce, with a model that gives its first ten inputs back
+    /// Sconce, with a model that returns its first ten inputs
     Sconce,
 }
 

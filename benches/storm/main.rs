@@ -31,7 +31,7 @@ use report::StormTurn;
 use server::{Served, Server};
 use storms::{Load, Storm};
 
-/// Measures how many answers come in time while callers ask for more than the server can do.
+/// Measures the rate of answers in time while callers ask for more than the server can do.
 #[derive(Debug, Parser)]
 #[command(name = "storm")]
 struct Args {

@@ -18,7 +18,7 @@ pub(crate) enum Storm {
     /// Requests come at random, 1.2 times as many as the server can answer, and none is tried again
     #[value(name = "open-120")]
     Open120,
-    /// The same with twice as many
+    /// Requests come at random, twice as many as the server can answer, and none is tried again
     #[value(name = "open-200")]
     Open200,
 }

@@ -82,7 +82,7 @@ impl Library {
     /// Opens the library, if that has not been tried before.
     ///
     /// # Errors
-    /// [`LibraryMissing`] says under which name it was looked for and what the dynamic loader said.
+    /// [`LibraryMissing`] has the name that was tried first and the dynamic loader's message.
     pub fn open(&self) -> Result<(), LibraryMissing> {
         self.handle().map(|_| ()).map_err(Clone::clone)
     }

@@ -10,7 +10,7 @@ pub(crate) struct Case {
     pub(crate) bias: Vec<f32>,
 }
 
-/// Columns beside every width of a vector, and those of real models.
+/// Columns around every width of a vector, and those of real models.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(1);
     let shapes = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 384, 1536]

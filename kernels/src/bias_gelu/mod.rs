@@ -50,7 +50,7 @@ pub fn bias_gelu(values: &mut [f32], bias: &[f32], form: GeluForm) -> std::resul
 
 /// `gelu(values + bias)` over the last dimension of a tensor.
 ///
-/// A contiguous f32 tensor on the CPU is overwritten, so hand in one that nobody else holds, such as the fresh result
+/// A contiguous f32 tensor on the CPU is overwritten, so pass one that is not used elsewhere, such as the fresh result
 /// of a matrix product. Any other tensor goes through candle's own operations and is left as it was.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub(crate) struct Case {
     pub(crate) x: Vec<Vec<f32>>,
 }
 
-/// Shapes beside every width of a register tile and panel.
+/// Shapes around every width of a register tile and a panel.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let shapes = [(1, 1), (3, 5), (16, 16), (31, 33), (64, 32), (100, 48), (128, 130), (384, 65)];
     shapes.into_iter().map(|shape| case(shape, &[0, 1, 2, 5, 6, 7, 11, 12, 13, 24, 25, 97]))

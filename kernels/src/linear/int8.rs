@@ -211,7 +211,7 @@ unsafe fn dots<S: Simd, const ROWS: usize>(
 /// `s·t·(sum - z·Σ v) + bias`.
 ///
 /// # Safety
-/// `y` points to `ROWS` rows of a panel's width that nobody else touches.
+/// `y` points to `ROWS` rows of a panel's width that nothing else accesses.
 #[inline(always)]
 unsafe fn store<S: Simd, const ROWS: usize>(
     simd: S,

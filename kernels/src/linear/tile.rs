@@ -8,7 +8,7 @@ use crate::simd::{PANEL_VECTORS, Simd};
 pub(crate) const PREFETCH_ROWS: usize = 32;
 
 /// `y = x·P + start` for all rows of `x` and one panel `P` of `x.columns()` rows of `S::PANEL` numbers.
-/// `y` may have fewer columns than the panel; those that it lacks are not written.
+/// `y` may have fewer columns than the panel; the panel's others are not written.
 ///
 /// The sum over the inner dimension runs from first to last in every element, whichever rows lie beside it.
 #[inline(always)]
@@ -83,7 +83,7 @@ pub(crate) fn next_rows(left: usize, max_rows: usize) -> usize {
 
 /// # Safety
 /// `x` points to `ROWS` rows of `inner` numbers, `panel` to `inner` rows of a panel, `y` to `ROWS` rows of a panel's
-/// width that nobody else touches.
+/// width that nothing else accesses.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "an inner loop in registers")]
 unsafe fn tile<S: Simd, const ROWS: usize>(

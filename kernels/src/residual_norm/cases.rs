@@ -16,7 +16,7 @@ pub(crate) struct Case {
     pub(crate) residual: Vec<f32>,
 }
 
-/// Columns beside every width of a vector, and those of real models.
+/// Columns around every width of a vector, and those of real models.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(1);
     let mut numbers = move |count: usize| -> Vec<f32> { (0..count).map(|_| random.random_range(-3.0..3.0)).collect() };

@@ -23,8 +23,8 @@ pub(crate) const PANEL_VECTORS: usize = 2;
 
 /// Operations on vectors of one instruction set. A value of the type proves that the processor has it.
 ///
-/// Slices must hold at least [`Simd::LANES`] elements (a panic otherwise), but for the `_partial` operations, which
-/// take at most so many and treat the missing ones as 0.
+/// Slices must hold at least [`Simd::LANES`] elements (a panic otherwise), except for the `_partial` operations, which
+/// take at most that many and treat the missing ones as 0.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Elements of 32 bits in a vector.
     const LANES: usize;

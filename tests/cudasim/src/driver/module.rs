@@ -56,7 +56,7 @@ entry_points! {
             0 => program.max_threads as c_int,
             1 => program.static_shared_bytes as c_int,
             3 => program.local_bytes as c_int,
-            // The simulator does not know a compiler's need: as many as a card gives a thread of the largest block.
+            // A compiler's number is not known: as many as a card gives a thread of the largest block.
             4 => (program.registers as c_int).min(64),
             5 | 6 => capability as c_int,
             8 => function.max_dynamic_shared as c_int,

@@ -112,7 +112,7 @@ impl<'c> Parts<'c, '_> {
         self.decoder.source(operand, ty)
     }
 
-    /// Operand `index` as a predicate, and whether it is negated.
+    /// Operand `index` as a predicate, and true if it is negated.
     fn predicate(&mut self, index: usize) -> Result<(Source, bool), Reason> {
         match self.operand(index)? {
             Operand::Not(name) => Ok((Source::register(self.decoder.register(name)?), true)),
