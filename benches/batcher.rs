@@ -1,5 +1,5 @@
-//! What the batcher costs: requests through a queue in front of an executor that does nothing, in a closed loop.
-//! The time per iteration is wall or CPU time per request, all callers together. And the decisions alone, with much waiting.
+//! Cost of the batcher: requests through a queue in front of an executor that does nothing, in a closed loop. The time per
+//! iteration is wall or CPU time per request, all callers together. And the decisions alone, with many waiting entries.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn per_request(criterion: &mut Criterion, name: &str, measure: fn(Spent) -> Dura
     group.finish();
 }
 
-/// The decisions alone: one item comes, one leaves in a batch of one, while so many wait; half of them have a deadline.
+/// The decisions alone: one item arrives and one leaves in a batch of one, while `len` wait; half of them have a deadline.
 fn waiting(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batcher/offer and poll");
     for len in [1_u64, 10, 100, 1000, 10_000] {
@@ -70,7 +70,7 @@ fn waiting(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What a run took.
+/// Wall and CPU time of a run.
 #[derive(Clone, Copy)]
 struct Spent {
     wall: Duration,

@@ -1,4 +1,4 @@
-//! What the cache costs: a key, a hit in memory, a read of SQLite, a batch of 32 from Redis. Needs `redis-server`.
+//! Costs of the cache: a key, a hit in memory, a read of SQLite, a batch of 32 from Redis. Needs `redis-server`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use sconce_cache::{
 };
 use sconce_test_servers::RedisServer;
 
-/// An embedding of MiniLM.
+/// Width of an embedding of MiniLM.
 const DIMENSIONS: usize = 384;
 
 fn key(number: u32) -> Key {
@@ -76,7 +76,7 @@ fn memory(criterion: &mut Criterion) {
                 for _ in 0..lookups {
                     let (key, expected) = next.next().expect("it is a cycle");
                     let found = cache.get(*key, &[]).await.expect("it is there");
-                    // The very value that was put, not a copy; its bytes are checked by the tests.
+                    // The value itself that was put, not a copy; the tests check its bytes.
                     assert!(found.value.encoded().as_ptr() == expected.encoded().as_ptr());
                 }
                 started.elapsed()
@@ -86,7 +86,7 @@ fn memory(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// 100,000 entries, read in an order in which neighbours lie far apart; all of them in the page cache.
+/// 100,000 entries in the page cache, read in an order in which neighbours are far apart.
 fn sqlite(criterion: &mut Criterion) {
     const ENTRIES: u32 = 100_000;
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -168,7 +168,7 @@ fn redis(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The time of lookups one after the other; their answers are checked outside of it.
+/// Time of lookups one after the other; their answers are checked outside of that time.
 async fn timed(rounds: u64, tier: &impl Tier, mut batch: impl FnMut() -> (Vec<Key>, Vec<u32>)) -> Duration {
     let mut spent = Duration::ZERO;
     for _ in 0..rounds {
@@ -181,7 +181,7 @@ async fn timed(rounds: u64, tier: &impl Tier, mut batch: impl FnMut() -> (Vec<Ke
     spent
 }
 
-/// The first element of each embedding says whose it is; the checksum was checked by the tier.
+/// Checks the first element of each embedding, which identifies it; the tier has checked the checksum.
 fn check(found: &[Found], numbers: &[u32]) {
     assert_eq!(found.len(), numbers.len());
     for (found, number) in found.iter().zip(numbers) {

@@ -1,5 +1,5 @@
-//! Forward passes on the CPU of the models that ship, and of MiniLM where `SCONCE_MINILM` says where it is. Before a batch
-//! is timed it is checked: every row is finite, not all of it 0, and has the bits of the row of its item alone.
+//! Forward passes on the CPU of the models that ship, and of MiniLM if `SCONCE_MINILM` is its directory. Each batch is
+//! checked before it is timed: every row is finite, not all 0, and equal to the bit to the row of its item alone.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sconce_models::{Features, LoadOptions, Network, Registry};
 
-/// Texts, and tokens of each.
+/// Numbers of texts, and of tokens of each.
 const TEXTS: [(usize, usize); 3] = [(1, 16), (8, 64), (32, 32)];
 const ITEMS: [usize; 2] = [1, 32];
 
@@ -33,14 +33,14 @@ fn convolutions(criterion: &mut Criterion) {
     bench(criterion, "magika", &sconce_benches::zoo("magika"), &ITEMS.map(|items| batch(items, content)));
 }
 
-/// Name, throughput of one pass in items or tokens, and what is passed.
-type Batch = (String, usize, Vec<Features>);
+/// Name, number of items or tokens in one pass, and items.
+type NamedBatch = (String, usize, Vec<Features>);
 
-fn batch(items: usize, features: impl Fn(usize) -> Features) -> Batch {
+fn batch(items: usize, features: impl Fn(usize) -> Features) -> NamedBatch {
     (items.to_string(), items, (0..items).map(features).collect())
 }
 
-fn bench(criterion: &mut Criterion, name: &str, directory: &Path, batches: &[Batch]) {
+fn bench(criterion: &mut Criterion, name: &str, directory: &Path, batches: &[NamedBatch]) {
     let mut network = Registry::default().load(directory, &LoadOptions::default()).expect("the model loads").network;
     let mut group = criterion.benchmark_group(format!("forward/{name}"));
     for (shape, elements, batch) in batches {
@@ -59,7 +59,7 @@ fn token_features(text: usize, tokens: usize) -> Features {
     Features::Tokens { input_ids, token_type_ids: vec![0; tokens] }
 }
 
-/// Numbers below `end` by a linear congruence: the same in every run, others for each item.
+/// Numbers below `end` by a linear congruence: the same in every run, different for each item.
 fn pattern(item: usize, end: u16) -> impl Iterator<Item = u16> {
     (0..).map(move |at| u16::try_from((item * 131 + at) * 7919 % 65_521).expect("less than 65,521") % end)
 }

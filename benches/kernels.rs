@@ -1,6 +1,6 @@
 //! The kernels one by one, on one thread, at the shapes of MiniLM. Each product is checked against the f64 reference
-//! before it is timed. `gemm` is candle's product of the same matrices, by the crate of that name; run with
-//! `RAYON_NUM_THREADS=1` it has one thread too.
+//! before it is timed. `gemm` is candle's product of the same matrices, by the crate of that name; with
+//! `RAYON_NUM_THREADS=1` it also has one thread.
 //!
 //! Throughput is in multiply-adds (linear layers, attention) or elements (the others): criterion's `Gelem/s`, doubled,
 //! are GFLOP/s.
@@ -17,11 +17,11 @@ use sconce_kernels::bias_gelu::{GeluForm, bias_gelu};
 use sconce_kernels::linear::{Activation, BlockFormat, Linear, WeightFormat, reference};
 use sconce_kernels::residual_norm::LayerNorm;
 
-/// Rows, inputs, outputs.
+/// Rows, inputs and outputs of each product.
 const PRODUCTS: [(usize, usize, usize); 5] =
     [(1, 384, 1536), (16, 384, 1152), (96, 384, 1536), (96, 1536, 384), (512, 384, 1536)];
 
-/// With the root mean square of the error that each may have, against the root mean square of the result.
+/// Formats with their allowed error: its root mean square relative to that of the result.
 const FORMATS: [(&str, WeightFormat, f64); 4] = [
     ("f32", WeightFormat::F32, 1e-6),
     ("int8", WeightFormat::Int8, 0.03),

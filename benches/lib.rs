@@ -1,4 +1,4 @@
-//! What the benches share. Each bench checks its answers; `RESULTS.md` holds the figures with machine and command.
+//! Shared by the benches. Each bench checks its answers; `RESULTS.md` holds the figures with machine and command.
 
 pub mod python;
 pub mod spread;
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 /// Any error: a bench ends with its message.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// A model that ships in `models/zoo`.
+/// Directory of a model that ships in `models/zoo`.
 #[must_use]
 pub fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/zoo").join(model)
 }
 
-/// MiniLM, if `SCONCE_MINILM` says where `sconce pull minilm` has put it.
+/// Directory of MiniLM from `sconce pull minilm`, if `SCONCE_MINILM` is set.
 #[must_use]
 pub fn minilm() -> Option<PathBuf> {
     std::env::var_os("SCONCE_MINILM").map(PathBuf::from)
 }
 
-/// Some ten words, all different in their order.
+/// A text of words from a list of ten, one for each digit of `number`.
 #[must_use]
 pub fn review(number: usize) -> String {
     const WORDS: [&str; 10] =

@@ -1,7 +1,7 @@
 //! `Model::precompute` into SQLite against the bare executor: the same texts in the same batches, tokenised beforehand and
-//! handed to the network one batch after the other. Rounds take turns, and every stored answer is compared, bit by bit.
+//! given to the network one batch after the other. Both take turns, and every stored answer is compared bit by bit.
 //!
-//! `cargo bench -p sconce-benches --bench precompute`. The model is MiniLM if `SCONCE_MINILM` says where it is, else encoder-mini.
+//! `cargo bench -p sconce-benches --bench precompute`. The model is MiniLM if `SCONCE_MINILM` is set, else encoder-mini.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,7 +14,7 @@ use sconce::{
 };
 use sconce_models::{Features, LoadOptions, LoadedModel, Registry};
 
-/// Computes the same texts with the bare executor and ahead of time into a database, and says what the difference is
+/// Computes the same texts with the bare executor and ahead of time into a database, and prints the difference
 #[derive(Debug, Parser)]
 #[command(name = "precompute")]
 struct Args {
@@ -22,11 +22,11 @@ struct Args {
     #[arg(long, value_name = "N")]
     texts: Option<usize>,
 
-    /// Times that each way is measured; they take turns
+    /// Measurements of each way, which take turns
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
 
-    /// Cargo says so: to be measured, not just seen to work
+    /// The flag that cargo bench passes: measure instead of only checking that it works
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -93,7 +93,7 @@ impl Bare {
         Ok((took, rows.into_iter().map(|row| self.model.processor.finish(row)).collect()))
     }
 
-    /// As a loop without a runtime would do it.
+    /// Prepares and runs one batch after the other, as a loop without a runtime would.
     fn run_serially(&mut self, texts: &[String]) -> Fallible<Duration> {
         let started = Instant::now();
         for texts in texts.chunks(self.batch_size) {
@@ -109,7 +109,7 @@ fn prepare(model: &LoadedModel, texts: &[String]) -> Fallible<Vec<Features>> {
     Ok(texts.iter().map(|text| prepare(text).map(|prepared| prepared.features)).collect::<Result<_, _>>()?)
 }
 
-/// Into a new database.
+/// Precomputes the texts into a new database.
 async fn precompute(directory: &Path, texts: &[String], database: &Path) -> Fallible<Duration> {
     let runtime = Runtime::builder().named_model("model", directory).build()?;
     let model = runtime.model("model")?;
@@ -129,7 +129,7 @@ async fn precompute(directory: &Path, texts: &[String], database: &Path) -> Fall
     Ok(took)
 }
 
-/// A runtime that has the database answers from it, and as the bare executor did.
+/// Checks that a runtime with the database answers from it, with the embeddings of the bare executor.
 async fn check(directory: &Path, texts: &[String], database: &Path, embeddings: &[Output]) -> Fallible<()> {
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     let cache = AnswerCache::builder().tier(SqliteTier::open(&SqliteConfig::new(database))?, patient).build()?;

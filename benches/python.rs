@@ -1,4 +1,4 @@
-//! The Python that some benches need: a virtual environment of its own, made once.
+//! The Python environment that some benches need, made once.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -10,14 +10,14 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/requirements.txt");
 
-/// An interpreter that has what `requirements.txt` says.
+/// A Python interpreter with the packages of `requirements.txt`.
 #[derive(Debug, Clone)]
 pub struct Python {
     program: PathBuf,
 }
 
 impl Python {
-    /// The virtual environment below `target`; made, or made again, if it does not hold what `requirements.txt` says.
+    /// The virtual environment below `target`, made anew unless it has the packages of `requirements.txt`.
     ///
     /// # Errors
     /// Without Python 3 or its packages.
@@ -34,7 +34,7 @@ impl Python {
         Ok(Self { program })
     }
 
-    /// Runs a script of this package, by its path in it.
+    /// The command of a script of this package, given by its path in the package.
     #[must_use]
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new(&self.program);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The median of some figures, the least and the most of them. Printed as `median (least–most)` with the precision asked for.
+/// Median, least and largest of some figures. Printed as `median (least–most)` with the precision asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
     /// The middle figure, or the mean of the two in the middle; not a number if there are none.

@@ -1,8 +1,8 @@
-//! Models on the first CUDA device, BERTs by the kernels of Sconce and the others by candle's backend: the same answers as on
-//! the CPU.
+//! Models on the first CUDA device, BERTs by the kernels of Sconce and the others by candle's backend, give the same
+//! answers as on the CPU.
 //!
-//! Where there is no device each test says so and passes, unless `SCONCE_EXPECT_GPU` is set. `tests/run cuda` runs them on
-//! the simulator.
+//! Without a device each test prints a notice and passes, unless `SCONCE_EXPECT_GPU` is set. `tests/run cuda` runs them
+//! on the simulator.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use sconce_tests::path_or_skip;
 
 const GPU: DeviceName = DeviceName::cuda(0);
 
-/// The first CUDA device; says so where there is none.
+/// The first CUDA device; prints a notice where there is none.
 fn gpu_or_skip() -> Option<Arc<dyn Device>> {
     match CudaBackend.open(0) {
         Ok(device) => Some(device),
@@ -39,7 +39,7 @@ fn load(directory: &Path, device: Arc<dyn Device>) -> LoadedModel {
     Registry::default().load(directory, &options).expect("the model loads")
 }
 
-/// Runs the same batch on both devices; how far rows are apart, relative to the largest number in them (or to 1).
+/// Runs the same batch on both devices; returns the largest gap of a row, relative to its largest number (or to 1).
 fn worst_gap(directory: &Path, inputs: Vec<Input>, gpu: Arc<dyn Device>) -> f32 {
     let mut cpu = load(directory, cpu(Arc::default()));
     let mut gpu = load(directory, gpu);
@@ -54,7 +54,7 @@ fn worst_gap(directory: &Path, inputs: Vec<Input>, gpu: Arc<dyn Device>) -> f32 
         assert_eq!(expected.len(), found.len());
         expected.iter().zip(found).map(|(a, b)| (a - b).abs() / largest)
     });
-    // Not `f32::max`, which passes over NaN.
+    // Not `f32::max`, which ignores NaN.
     gaps.fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
 }
 
@@ -87,7 +87,7 @@ fn an_embedder_agrees_with_the_cpu() {
 fn minilm_agrees_with_the_cpu_on_two_texts_of_sixteen_tokens() {
     let Some(gpu) = gpu_or_skip() else { return };
     let Some(directory) = path_or_skip("SCONCE_MINILM", "MiniLM on the GPU") else { return };
-    // Fourteen words that are one token each, and the two special ones.
+    // Fourteen words of one token each, and the two special tokens.
     let text = |words: &str| words.repeat(7);
     let batch = [text("candle wall "), text("light house ")].map(Input::from).to_vec();
     assert_agrees("MiniLM, 2×16", worst_gap(&directory, batch, gpu));

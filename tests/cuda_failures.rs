@@ -1,7 +1,7 @@
-//! A GPU that has no memory, or is gone, in the middle of a batch: what the model says, by failures that the simulator
-//! injects.
+//! Errors of a model whose GPU runs out of memory, or is lost, in the middle of a batch. The simulator injects the
+//! failures.
 //!
-//! A process of its own, and one test, because a device is lost to the whole process.
+//! A process of its own with a single test, because a device is lost to the whole process.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn a_gpu_without_memory_works_on_and_a_lost_one_is_told_as_such() {
     let image: Features = processor.prepare(image.into(), Truncation::Truncate).expect("an image").features;
     let expected = network.forward(std::slice::from_ref(&image)).expect("a batch of one");
 
-    // Of several allocations of a batch, each.
+    // Fails the 1st, the 4th and the 9th allocation of a batch.
     for allocation in [1, 4, 9] {
         control.fail_allocation(allocation);
         let error = network.forward(std::slice::from_ref(&image)).expect_err("it has no memory");
@@ -56,6 +56,6 @@ fn a_gpu_without_memory_works_on_and_a_lost_one_is_told_as_such() {
     assert!(matches!(error, LoadError::DeviceLost { .. } | LoadError::Device(_)), "{error}");
     let error = CudaBackend.open(0).expect_err("nor can it be opened");
     assert!(matches!(error, DeviceError::Driver { .. } | DeviceError::NoDevice), "{error}");
-    // Nor does giving it up panic.
+    // Dropping it does not panic either.
     drop(network);
 }

@@ -1,6 +1,6 @@
-//! A runtime whose GPU runs out of memory and is then lost, by failures that the simulator injects: every caller gets an answer.
+//! A runtime whose GPU runs out of memory and is then lost (the simulator injects both): every caller gets an answer.
 //!
-//! A process of its own, and one test, because a device is lost to the whole process.
+//! A process of its own with a single test, because a device is lost to the whole process.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ fn image(number: u8) -> Input {
     Input::Array(Array { shape: vec![1, 8, 8], data: ArrayData::U8(pixels) })
 }
 
-/// Asks for several images at once; the label and the device of each.
+/// Runs several images at once; returns the label and the device of each.
 async fn ask(model: &Model) -> Vec<(String, DeviceName)> {
     let asked: Vec<_> = (0..6).map(|number| (model.clone(), image(number))).collect();
     let asked: Vec<_> =
@@ -60,7 +60,7 @@ async fn injected_failures_of_the_gpu_end_in_answers() {
         assert_eq!(labels(&ask(model).await), labels(&expected), "it is lost");
     }
     assert_eq!(model.devices()[0].state, DeviceState::Lost);
-    // Counted when a batch is over, so not before the next one runs.
+    // A batch is counted when it is over, so not before the next one runs.
     assert_eq!(model.stats().out_of_memory, 1);
     assert!(ask(model).await.iter().all(|(_, device)| *device == DeviceName::CPU));
     runtime.shutdown().await;

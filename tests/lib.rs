@@ -1,21 +1,21 @@
-//! What the cross-crate tests share: where models and labelled data are, and how agreement with people is scored.
+//! Shared by the cross-crate tests: paths of models and labelled data, and scores of agreement with people.
 //!
-//! Models and data that do not ship are found by environment variables. Where one is not set, a test that needs it says
-//! so and passes; `tests/run` sets all that can be fetched.
+//! Models and data that do not ship are found by environment variables. Where one is not set, a test that needs it
+//! prints a notice and passes; `tests/run` sets those that can be fetched.
 
 use std::path::PathBuf;
 
-/// Two sentences and how alike people find them, from 0 to 5.
+/// Two sentences and their similarity as people judge it, from 0 to 5.
 pub struct SentencePair {
-    /// One sentence.
+    /// The first sentence.
     pub first: String,
-    /// The other.
+    /// The second sentence.
     pub second: String,
     /// The mean of the human scores.
     pub score: f64,
 }
 
-/// A path from the environment; if it is not set, says that `what` is skipped.
+/// A path from the environment; prints that `what` is skipped if it is not set.
 #[must_use]
 pub fn path_or_skip(variable: &str, what: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
@@ -42,16 +42,16 @@ pub fn read_sentence_pairs(path: &std::path::Path) -> Vec<SentencePair> {
         .collect()
 }
 
-/// A question with what was offered as an answer to it.
+/// A question with the answers offered to it.
 pub struct Candidates {
     /// The question.
     pub question: String,
-    /// Each sentence, and whether people say that it answers the question.
+    /// Each sentence, and true if people say that it answers the question.
     pub answers: Vec<(String, bool)>,
 }
 
 /// Reads TREC-QA: a header, then lines of question, label, answer. Questions whose answers are all right or all wrong
-/// say nothing about a ranking and are left out, as is the custom.
+/// say nothing about a ranking and are left out, as is usual.
 ///
 /// # Panics
 /// If the file cannot be read or a line is of another form.

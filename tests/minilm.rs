@@ -1,4 +1,4 @@
-//! all-MiniLM-L6-v2, as `sconce pull minilm` brings it: agreement with people, and batched equals alone.
+//! all-MiniLM-L6-v2 from `sconce pull minilm`: agreement with people, and batched equals alone.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -8,12 +8,12 @@ use sconce::{Input, Model, ModelSource, Precision, Registry, Runtime, Truncation
 use sconce_models::{Features, LoadOptions, Team, cpu};
 use sconce_tests::{Candidates, average_precision, path_or_skip, read_candidates, read_sentence_pairs, spearman};
 
-/// What PyTorch in f32 gives on the development part of the STS benchmark.
+/// Spearman correlation of PyTorch in f32 on the development part of the STS benchmark, in points.
 const STSB_DEV_SPEARMAN: f64 = 86.72;
-/// And on the questions of TREC-QA's test part (mean average precision).
+/// Mean average precision of PyTorch in f32 on the test part of TREC-QA, in points.
 const TREC_QA_MAP: f64 = 74.43;
 
-/// How far from PyTorch's f32 a precision may be, in points of Spearman and of MAP.
+/// Allowed difference from PyTorch's f32 per precision, in points of Spearman and of MAP.
 const PRECISIONS: [(Precision, f64, f64); 3] =
     [(Precision::F32, 0.05, 0.05), (Precision::Int8, 0.3, 0.7), (Precision::Q8_0, 0.3, 0.7)];
 

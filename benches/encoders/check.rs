@@ -1,4 +1,4 @@
-//! Every engine's answers against the reference, before any clock is started.
+//! Checks every engine's answers against the reference, before anything is timed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use crate::Result;
 use crate::crew::Crew;
 use crate::engine::Engine;
-use crate::shape::Shape;
+use crate::shape::BatchShape;
 
-/// By shape: one row per text, all of one length.
-pub(crate) type Answers = BTreeMap<Shape, Vec<Vec<f64>>>;
+/// Answers by shape: one row per text, all of one length.
+pub(crate) type Answers = BTreeMap<BatchShape, Vec<Vec<f64>>>;
 
 /// Reads what `reference.py` has written.
-pub(crate) fn reference(shapes: &[Shape], directory: &Path) -> Result<Answers> {
-    let read = |shape: &Shape| {
+pub(crate) fn reference(shapes: &[BatchShape], directory: &Path) -> Result<Answers> {
+    let read = |shape: &BatchShape| {
         let bytes = std::fs::read(directory.join(format!("{shape}.f64")))?;
         let values: Vec<f64> = bytes.as_chunks().0.iter().map(|value| f64::from_le_bytes(*value)).collect();
         Ok((*shape, into_rows(&values, *shape)))
@@ -21,22 +21,22 @@ pub(crate) fn reference(shapes: &[Shape], directory: &Path) -> Result<Answers> {
     shapes.iter().map(read).collect()
 }
 
-/// One engine's answers.
-pub(crate) fn answers(crew: &mut Crew, engine: Engine, shapes: &[Shape], scratch: &Path) -> Result<Answers> {
+/// Computes one engine's answers.
+pub(crate) fn answers(crew: &mut Crew, engine: Engine, shapes: &[BatchShape], scratch: &Path) -> Result<Answers> {
     let file = scratch.join("answers.f32");
-    let mut ask = |shape: &Shape| {
+    let mut ask = |shape: &BatchShape| {
         let values: Vec<f64> = crew.member(engine).values(*shape, &file)?.into_iter().map(f64::from).collect();
         Ok((*shape, into_rows(&values, *shape)))
     };
     shapes.iter().map(&mut ask).collect()
 }
 
-fn into_rows(values: &[f64], shape: Shape) -> Vec<Vec<f64>> {
+fn into_rows(values: &[f64], shape: BatchShape) -> Vec<Vec<f64>> {
     let width = (values.len() / shape.texts()).max(1);
     values.chunks(width).map(<[f64]>::to_vec).collect()
 }
 
-/// The lowest cosine over all rows of all shapes; -1 where an answer is no answer: of the wrong size, or not a number.
+/// The lowest cosine over all rows of all shapes; -1 for an answer of the wrong size or with a NaN.
 pub(crate) fn lowest_cosine(answers: &Answers, expected: &Answers) -> f64 {
     let mut lowest = 1.0_f64;
     for (shape, expected) in expected {

@@ -1,4 +1,4 @@
-//! What can be asked for.
+//! Command line of the bench.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use clap::Parser;
 
 use crate::engine::Engine;
 use crate::model::ModelName;
-use crate::shape::Shape;
+use crate::shape::BatchShape;
 
 const MORE: &str = "\
 It needs Python 3 (for ONNX Runtime, its graphs, the f64 reference and the plot; a virtual environment is made below the \
@@ -29,27 +29,33 @@ milliseconds, with the quartiles in brackets; two engines whose quartiles overla
 #[derive(Debug, Parser)]
 #[command(name = "encoders", after_long_help = MORE)]
 pub(crate) struct Args {
-    /// What to encode with
+    /// Models to encode with
     #[arg(long, value_enum, value_delimiter = ',', default_value = "minilm", value_name = "MODEL,…")]
     model: Vec<ModelName>,
 
-    /// How many threads each engine gets
+    /// Threads of each engine
     #[arg(long, value_delimiter = ',', default_value = "1,2", value_name = "N,…")]
     threads: Vec<NonZeroUsize>,
 
     /// Batches as texts and tokens of each, such as 8x64, or 'mixed': 32 texts of 8 to 128 tokens, which all but Sconce pad to the longest
-    #[arg(long, value_delimiter = ',', default_values_t = Shape::ALL, hide_default_value = true, value_name = "SHAPE,…")]
-    shapes: Vec<Shape>,
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_values_t = BatchShape::ALL,
+        hide_default_value = true,
+        value_name = "SHAPE,…"
+    )]
+    shapes: Vec<BatchShape>,
 
-    /// Which engines to compare
+    /// Engines to compare
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ENGINE,…")]
     engines: Vec<Engine>,
 
-    /// How often each engine gets a turn at each shape. Too few: quartiles mean little; many: hours
+    /// Turns of each engine at each shape. Too few: quartiles mean little; many: hours
     #[arg(long, default_value = "15", value_name = "N", value_parser = positive)]
     rounds: usize,
 
-    /// How long a turn is, and at least three calls. Too short: the processor's clock has not settled; too long: a
+    /// Length of a turn, of at least three calls. Too short: the processor's clock has not settled; too long: a
     /// disturbance hits one engine alone
     #[arg(long, default_value = "150", value_name = "MILLISECONDS")]
     burst: u64,
@@ -62,11 +68,11 @@ pub(crate) struct Args {
     #[arg(long, default_value = "1", value_name = "N")]
     seed: u64,
 
-    /// Where the tables, the CSV and the plot go [default: encoders/ in the target directory]
+    /// Directory of the tables, the CSV and the plot [default: encoders/ in the target directory]
     #[arg(long, value_name = "DIRECTORY")]
     out: Option<PathBuf>,
 
-    /// What cargo bench passes
+    /// The flag that cargo bench passes
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
 }
@@ -75,18 +81,18 @@ fn positive(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "a whole number above 0 is wanted".to_owned())
 }
 
-/// What is to be done.
+/// A comparison to run.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) models: Vec<ModelName>,
     pub(crate) threads: Vec<NonZeroUsize>,
-    pub(crate) shapes: Vec<Shape>,
+    pub(crate) shapes: Vec<BatchShape>,
     pub(crate) engines: Vec<Engine>,
     pub(crate) rounds: usize,
     pub(crate) burst_ms: u64,
     pub(crate) min_calls: usize,
     pub(crate) seed: u64,
-    /// For what outlasts a run: Python, models, graphs.
+    /// Directory for files that outlast a run: Python, models, graphs.
     pub(crate) target: PathBuf,
     pub(crate) out: PathBuf,
 }
@@ -110,16 +116,16 @@ impl Args {
         }
     }
 
-    /// Seconds, and nothing that does not ship.
+    /// A plan that takes seconds and needs only files that ship.
     pub(crate) fn into_smoke_test(self) -> Plan {
         let target = target();
         Plan {
             models: vec![ModelName::EncoderMini],
             threads: vec![NonZeroUsize::MIN],
             shapes: vec![
-                Shape::Uniform { texts: 1, tokens: 16 },
-                Shape::Uniform { texts: 4, tokens: 32 },
-                Shape::Mixed,
+                BatchShape::Uniform { texts: 1, tokens: 16 },
+                BatchShape::Uniform { texts: 4, tokens: 32 },
+                BatchShape::Mixed,
             ],
             engines: vec![Engine::SconceF32, Engine::SconceInt8, Engine::Candle],
             rounds: 1,

@@ -1,4 +1,4 @@
-//! The engines' processes, and talking with them: a line out, a line back.
+//! The engines' processes, and the protocol with them: one line out, one line back.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -9,20 +9,20 @@ use serde::Deserialize;
 
 use crate::Result;
 use crate::engine::Engine;
-use crate::shape::Shape;
+use crate::shape::BatchShape;
 
-/// All workers that live, so that Ctrl-C can end them from its own thread.
+/// All running workers, so that Ctrl-C can end them from its own thread.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Processes(Arc<Mutex<Vec<Child>>>);
 
 impl Processes {
     pub(crate) fn that_end_on_ctrl_c() -> Result<Self> {
-        /// As a shell reports a program that SIGINT has ended.
+        /// Exit status that a shell reports for a program ended by SIGINT.
         const INTERRUPTED: i32 = 130;
         let processes = Self::default();
         let all = processes.clone();
         ctrlc::set_handler(move || {
-            // Held to the end: whoever misses its worker waits in `Crew::drop` and does not report it.
+            // Held to the end: a caller whose worker has ended waits in `Crew::drop` and does not report it.
             let mut workers = all.lock();
             end(&mut workers);
             eprintln!("\nencoders: interrupted; the workers are ended, nothing is written");
@@ -38,7 +38,7 @@ impl Processes {
 
 fn end(workers: &mut Vec<Child>) {
     for mut worker in workers.drain(..) {
-        // It may have ended by itself.
+        // The worker may have ended by itself.
         let _ = worker.kill();
         let _ = worker.wait();
     }
@@ -74,7 +74,7 @@ impl Crew {
         Ok(())
     }
 
-    /// By package: what runs here.
+    /// Versions of the engines, with their packages.
     pub(crate) fn versions(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.members.iter().map(|member| (member.engine.package(), member.version.clone()))
     }
@@ -94,7 +94,7 @@ impl Drop for Crew {
     }
 }
 
-/// One engine that is ready.
+/// One engine with its worker.
 #[derive(Debug)]
 pub(crate) struct Member {
     engine: Engine,
@@ -112,14 +112,14 @@ pub(crate) struct Calls {
 }
 
 impl Member {
-    /// Calls the engine for at least so long and so often.
-    pub(crate) fn run(&mut self, shape: Shape, millis: u64, min_calls: usize) -> Result<Calls> {
+    /// Calls the engine for at least `millis` and at least `min_calls` times.
+    pub(crate) fn run(&mut self, shape: BatchShape, millis: u64, min_calls: usize) -> Result<Calls> {
         let answer = self.ask(&format!("run {shape} {millis} {min_calls}"))?;
         Ok(serde_json::from_str(&answer).map_err(|error| format!("{}: {error}: '{answer}'", self.engine))?)
     }
 
     /// The numbers of the engine's rows, one row after the other.
-    pub(crate) fn values(&mut self, shape: Shape, file: &Path) -> Result<Vec<f32>> {
+    pub(crate) fn values(&mut self, shape: BatchShape, file: &Path) -> Result<Vec<f32>> {
         self.ask(&format!("out {shape} {}", file.display()))?;
         let bytes = std::fs::read(file)?;
         let (values, _rest) = bytes.as_chunks();

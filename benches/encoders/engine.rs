@@ -1,23 +1,23 @@
-//! What is compared.
+//! The engines that are compared.
 
 use std::fmt;
 
 use clap::ValueEnum;
 
-/// An engine in one precision, and where it reads ONNX the graph it is given.
+/// An engine in one precision, with the graph that it gets if it reads ONNX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Engine {
     /// Sconce
     SconceF32,
     /// Sconce, `Precision::Int8`
     SconceInt8,
-    /// `candle_transformers::models::bert`, as it comes
+    /// `candle_transformers::models::bert`, unchanged
     Candle,
     /// rten on the plain graph, weights packed at load
     RtenF32,
     /// rten on the plain graph after `quantize_dynamic`
     RtenInt8,
-    /// ONNX Runtime on its own fused operators: what the others are compared with
+    /// ONNX Runtime on its own fused operators: the engine that the others are compared with
     OrtF32Fused,
     /// ONNX Runtime on standard operators, which it fuses itself at load
     OrtF32Plain,
@@ -27,10 +27,10 @@ pub(crate) enum Engine {
     OrtInt8Plain,
 }
 
-/// The first of these that runs is 1 in the tables.
+/// Baselines in order of preference: the first one that runs is 1 in the tables.
 pub(crate) const BASELINES: [Engine; 3] = [Engine::OrtF32Fused, Engine::Candle, Engine::SconceF32];
 
-/// Who has to beat the better of whom.
+/// Our engines, each with the rivals whose better one it has to beat.
 pub(crate) const CONTESTS: [(Engine, [Engine; 2], &str); 2] = [
     (Engine::SconceF32, [Engine::OrtF32Fused, Engine::OrtF32Plain], "the better ONNX Runtime f32"),
     (Engine::SconceInt8, [Engine::OrtInt8Fused, Engine::OrtInt8Plain], "the better ONNX Runtime int8"),
@@ -41,7 +41,7 @@ impl Engine {
         self.to_possible_value().expect("no engine is hidden").get_name().to_owned()
     }
 
-    /// Whose version is told.
+    /// The package whose version is reported.
     pub(crate) fn package(self) -> &'static str {
         match self {
             Self::SconceF32 | Self::SconceInt8 => "sconce-models",
@@ -63,7 +63,7 @@ impl Engine {
         self.graph().is_some()
     }
 
-    /// The file that `graphs.py` writes for it.
+    /// The graph that `graphs.py` writes for the engine.
     pub(crate) fn graph(self) -> Option<&'static str> {
         match self {
             Self::SconceF32 | Self::SconceInt8 | Self::Candle => None,
@@ -74,12 +74,12 @@ impl Engine {
         }
     }
 
-    /// Below this cosine to the reference, an answer is wrong.
+    /// Lowest cosine to the reference at which an answer is right.
     pub(crate) fn min_cosine(self) -> f64 {
         match self {
             Self::SconceF32 | Self::Candle | Self::RtenF32 | Self::OrtF32Fused | Self::OrtF32Plain => 0.999_999,
             Self::SconceInt8 => 0.99,
-            // One scale for all activations of a call, outliers included, costs them more. Wrong would be far below.
+            // One scale for all activations of a call, outliers included, costs accuracy. A wrong answer is far below.
             Self::RtenInt8 | Self::OrtInt8Fused | Self::OrtInt8Plain => 0.95,
         }
     }

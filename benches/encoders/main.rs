@@ -1,14 +1,14 @@
 //! CPU encoders side by side: Sconce, stock candle, rten and ONNX Runtime answer the same texts in one interleaved run.
-//! `cargo bench -p sconce-benches --features rivals --bench encoders -- --help` says how to ask for what.
+//! `cargo bench -p sconce-benches --features rivals --bench encoders -- --help` lists the options.
 //!
 //! Each engine is a process of its own (`worker/`, `python/ort_worker.py`), so that no thread pool, allocator or cache
-//! setting of one touches another. In order: the inputs are made (`texts.rs`), an f64 reference answers them
+//! setting of one affects another. In order: the inputs are made (`texts.rs`), an f64 reference answers them
 //! (`python/reference.py`), every engine's answers are compared with it (`check.rs`), and then rounds are run: shape by
-//! shape, the engines in shuffled order, each for a short burst (`measure.rs`), so that a noisy machine is noisy for all
+//! shape, the engines in shuffled order, each for a short burst (`measure.rs`), so that noise of the machine hits all
 //! alike. Ratios are formed within a round (`statistics.rs`) and written as tables, CSV and a plot (`report.rs`).
 //!
-//! Hardware counters are deliberately absent: few virtual machines have them. CPU time is taken beside wall time; it
-//! counts helper threads, and waiting for a processor that somebody else uses is not in it.
+//! Hardware counters are deliberately absent: few virtual machines have them. CPU time is measured as well as wall time; it
+//! includes helper threads, but not waiting for a processor that another process uses.
 //!
 //! Without `--bench` (as `cargo test` runs it), it is a test: Sconce and stock candle on a model that ships, one round.
 
@@ -90,7 +90,7 @@ fn compare(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// What was asked for and is there; else the model that ships.
+/// The benches of the requested models that are there; if there are none, of the model that ships.
 fn benches(plan: &Plan, python: Option<&Python>) -> Result<Vec<Bench>> {
     let mut benches = Vec::new();
     for model in &plan.models {
@@ -120,12 +120,12 @@ struct Bench {
     inputs: PathBuf,
     graphs: PathBuf,
     python: Option<Python>,
-    /// `None` without Python: stock candle's answers stand in.
+    /// `None` without Python: stock candle's answers are the reference then.
     reference: Option<Answers>,
 }
 
 impl Bench {
-    /// `None`, and a line that says why, where the model is not there.
+    /// Prepares a bench; `None`, after a line with the reason, if the model is missing.
     fn prepare(model: ModelName, plan: &Plan, python: Option<&Python>) -> Result<Option<Self>> {
         let home = plan.target.join(model.name());
         std::fs::create_dir_all(&home)?;
@@ -153,7 +153,7 @@ impl Bench {
         for engine in &plan.engines {
             let Some(command) = self.command(*engine, threads)? else { continue };
             match crew.start(*engine, command) {
-                // A rival may lack an operator or a processor; ours may not.
+                // A rival may lack an operator or support for the processor; ours may not.
                 Err(error) if engine.is_ours() => return Err(error),
                 Err(error) => eprintln!("left out: {engine}: {error}"),
                 Ok(()) => {}
@@ -162,7 +162,7 @@ impl Bench {
         Ok(crew)
     }
 
-    /// `None` where it takes a Python that is not there.
+    /// The command of an engine's worker; `None` if it needs Python and there is none.
     fn command(&self, engine: Engine, threads: NonZeroUsize) -> Result<Option<Command>> {
         let graph = engine.graph().map(|graph| self.graphs.join(graph));
         let source = graph.as_ref().unwrap_or(&self.directory);
@@ -177,7 +177,7 @@ impl Bench {
         })
     }
 
-    /// The cosines of the engines that are right.
+    /// Cosines of the engines whose answers are right.
     fn check(&self, crew: &mut Crew, plan: &Plan) -> Result<BTreeMap<Engine, f64>> {
         let stand_in;
         let expected = match &self.reference {

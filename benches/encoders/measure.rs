@@ -9,18 +9,19 @@ use crate::Result;
 use crate::cli::Plan;
 use crate::crew::{Calls, Crew};
 use crate::engine::Engine;
-use crate::shape::Shape;
+use crate::shape::BatchShape;
 
 /// One turn of one engine at one shape.
 #[derive(Debug)]
 pub(crate) struct Burst {
-    pub(crate) shape: Shape,
+    pub(crate) shape: BatchShape,
     pub(crate) engine: Engine,
     pub(crate) round: usize,
     pub(crate) calls: Calls,
 }
 
-/// All turns of all engines. A worker answers when its helper threads sleep, so the next one has the machine to itself.
+/// Runs all turns of all engines. A worker answers once its helper threads sleep, so the next one has the machine for
+/// itself.
 pub(crate) fn rounds(crew: &mut Crew, engines: &[Engine], plan: &Plan) -> Result<Vec<Burst>> {
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let mut order = engines.to_vec();

@@ -1,4 +1,4 @@
-//! The models that are encoded with.
+//! The models to encode with.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use sconce_benches::python::Python;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ModelName {
-    /// all-MiniLM-L6-v2, 6 layers, 384 wide: where `SCONCE_MINILM` says that `sconce pull minilm` has put it
+    /// all-MiniLM-L6-v2, 6 layers, 384 wide: from `sconce pull minilm`, at `SCONCE_MINILM`
     Minilm,
     /// 12 layers, 768 wide, random weights from a fixed seed
     BertBase,
@@ -27,14 +27,14 @@ impl ModelName {
         }
     }
 
-    /// Where the model lies; a made one is made below `home`.
+    /// Directory of the model; a generated one is written below `home`.
     pub(crate) fn directory(self, home: &Path, python: Option<&Python>) -> Result<PathBuf> {
         let shipped = sconce_benches::zoo("encoder-mini");
         match self {
             Self::Minilm => {
                 let directory = sconce_benches::minilm()
                     .ok_or("run `sconce pull minilm` and set SCONCE_MINILM to its directory")?;
-                // Benches run in the directory of their package, so a relative path is not what it looks like.
+                // Benches run in the directory of their package, not in the caller's: a relative path may not exist there.
                 let read = directory.join("config.json").canonicalize();
                 read.map_err(|error| {
                     format!(
@@ -55,7 +55,7 @@ impl ModelName {
     }
 }
 
-/// What bounds a model's inputs, from its `config.json`.
+/// Bounds of a model's inputs, from its `config.json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Limits {
     pub(crate) max_position_embeddings: usize,

@@ -1,4 +1,4 @@
-//! The tables, and the CSV that the plot is made from.
+//! The tables, and the CSV from which the plot is drawn.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,14 +10,14 @@ use serde::Serialize;
 use crate::Result;
 use crate::cli::Plan;
 use crate::engine::Engine;
-use crate::shape::Shape;
+use crate::shape::BatchShape;
 use crate::statistics::{Cell, Contest, Quartiles, Ratios, Run};
 
 pub(crate) const CSV: &str = "encoders.csv";
 pub(crate) const PNG: &str = "encoders.png";
 const MARKDOWN: &str = "encoders.md";
 
-/// Prints the tables and writes them, and all figures, below `plan.out`.
+/// Prints the tables, and writes them and all figures below `plan.out`.
 pub(crate) fn write(runs: &[Run], versions: &BTreeMap<&str, String>, plan: &Plan) -> Result<()> {
     fs::create_dir_all(&plan.out)?;
     let mut text = format!("{}\n", machine());
@@ -57,7 +57,7 @@ fn machine() -> String {
     )
 }
 
-fn tables(run: &Run, shapes: &[Shape]) -> String {
+fn tables(run: &Run, shapes: &[BatchShape]) -> String {
     let mut text = String::new();
     let Run { model, threads, rounds, baseline, .. } = run;
     let _ = writeln!(text, "\n### {}, threads: {threads}, rounds: {rounds}\n", model.name());
@@ -83,13 +83,13 @@ fn tables(run: &Run, shapes: &[Shape]) -> String {
     text
 }
 
-fn heading(second: &str, shapes: &[Shape]) -> String {
-    let names: Vec<String> = shapes.iter().map(Shape::to_string).collect();
+fn heading(second: &str, shapes: &[BatchShape]) -> String {
+    let names: Vec<String> = shapes.iter().map(BatchShape::to_string).collect();
     let columns = shapes.len() + usize::from(!second.is_empty());
     format!("| engine |{second} {} |\n|---|{}\n", names.join(" | "), "---|".repeat(columns))
 }
 
-fn row(name: &str, shapes: &[Shape], figure: impl Fn(Shape) -> Option<String>) -> String {
+fn row(name: &str, shapes: &[BatchShape], figure: impl Fn(BatchShape) -> Option<String>) -> String {
     let figures: Vec<String> = shapes.iter().map(|shape| figure(*shape).unwrap_or_else(|| "–".to_owned())).collect();
     format!("| {name} | {} |\n", figures.join(" | "))
 }
@@ -104,7 +104,7 @@ fn with_spread(times: Quartiles) -> String {
     format!("{median:.places$} ({p25:.places$}–{p75:.places$})")
 }
 
-fn cell(run: &Run, engine: Engine, shape: Shape) -> Option<&Cell> {
+fn cell(run: &Run, engine: Engine, shape: BatchShape) -> Option<&Cell> {
     run.cells.iter().find(|cell| cell.engine == engine && cell.shape == shape)
 }
 

@@ -1,4 +1,4 @@
-//! How many texts of how many tokens.
+//! Numbers of texts and tokens of a batch.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
-/// A batch of texts.
+/// The shape of a batch of texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shape {
+pub(crate) enum BatchShape {
     Uniform {
         texts: usize,
         tokens: usize,
@@ -17,7 +17,7 @@ pub(crate) enum Shape {
     Mixed,
 }
 
-impl Shape {
+impl BatchShape {
     pub(crate) const ALL: [Self; 7] = [
         Self::Uniform { texts: 1, tokens: 16 },
         Self::Uniform { texts: 1, tokens: 128 },
@@ -49,7 +49,7 @@ impl Shape {
     }
 }
 
-impl fmt::Display for Shape {
+impl fmt::Display for BatchShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uniform { texts, tokens } => write!(f, "{texts}x{tokens}"),
@@ -58,7 +58,7 @@ impl fmt::Display for Shape {
     }
 }
 
-impl FromStr for Shape {
+impl FromStr for BatchShape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {

@@ -1,4 +1,4 @@
-//! From bursts to medians, quartiles and ratios. Ratios are formed within a round, where both engines had the same noise.
+//! Medians, quartiles and ratios of bursts. Ratios are formed within a round, where both engines had the same noise.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -7,15 +7,15 @@ use crate::crew::Calls;
 use crate::engine::{BASELINES, CONTESTS, Engine};
 use crate::measure::Burst;
 use crate::model::ModelName;
-use crate::shape::Shape;
+use crate::shape::BatchShape;
 
-/// What a run was of.
+/// Results of one model with one number of threads.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) model: ModelName,
     pub(crate) threads: NonZeroUsize,
     pub(crate) rounds: usize,
-    /// Whose time is 1.
+    /// The engine whose time is 1.
     pub(crate) baseline: Engine,
     pub(crate) cells: Vec<Cell>,
     pub(crate) contests: Vec<Contest>,
@@ -25,8 +25,8 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct Cell {
     pub(crate) engine: Engine,
-    pub(crate) shape: Shape,
-    /// The lowest of all rows of all shapes.
+    pub(crate) shape: BatchShape,
+    /// The lowest cosine over all rows of all shapes.
     pub(crate) cosine: f64,
     pub(crate) calls: usize,
     pub(crate) fastest_ms: f64,
@@ -35,26 +35,26 @@ pub(crate) struct Cell {
     pub(crate) ratios: Ratios,
 }
 
-/// Another engine's time by this one's: larger is faster.
+/// Another engine's time divided by this one's: larger is faster.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ratios {
-    /// Of medians, formed in each round.
+    /// Ratios of medians, formed in each round.
     pub(crate) wall: Quartiles,
     pub(crate) cpu: Quartiles,
-    /// Of the fastest call of the whole run, wall time: what is left when every disturbance is taken away.
+    /// Ratio of the fastest calls of the whole run, in wall time: free of any disturbance.
     pub(crate) fastest: f64,
 }
 
-/// One of ours against the better of its rivals at one shape.
+/// One of our engines against the better of its rivals at one shape.
 #[derive(Debug)]
 pub(crate) struct Contest {
     pub(crate) engine: Engine,
     pub(crate) rivals: &'static str,
-    pub(crate) shape: Shape,
+    pub(crate) shape: BatchShape,
     pub(crate) ratios: Ratios,
 }
 
-/// Where the middle half of some figures lies.
+/// Quartiles of some figures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Quartiles {
     pub(crate) p25: f64,
@@ -63,7 +63,7 @@ pub(crate) struct Quartiles {
 }
 
 impl Quartiles {
-    /// Interpolated linearly between neighbours; NaN of nothing.
+    /// Interpolated linearly between neighbours; NaN if there are no values.
     pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
@@ -84,11 +84,11 @@ impl Quartiles {
     }
 }
 
-/// Cells and contests of a run, by the order in which shapes were asked for.
+/// Cells and contests of a run, in the order of `shapes`.
 pub(crate) fn summarise(
     model: ModelName,
     threads: NonZeroUsize,
-    shapes: &[Shape],
+    shapes: &[BatchShape],
     cosines: &BTreeMap<Engine, f64>,
     bursts: &[Burst],
 ) -> Run {
@@ -100,7 +100,7 @@ pub(crate) fn summarise(
         let turns = Turns::of(*shape, bursts);
         cells.extend(cosines.iter().map(|(engine, cosine)| turns.cell(*engine, *cosine, baseline)));
         for (engine, rivals, name) in CONTESTS {
-            // By the median over the run: the better of each round would be luckier than either.
+            // Better by the median over the whole run: the better one of each round would be a matter of luck.
             let faster = |a: &Engine, b: &Engine| turns.median(*a).total_cmp(&turns.median(*b));
             let better = rivals.into_iter().filter(present).min_by(faster);
             if let (true, Some(rival)) = (present(&engine), better) {
@@ -114,12 +114,12 @@ pub(crate) fn summarise(
 
 /// All turns at one shape.
 struct Turns<'a> {
-    shape: Shape,
+    shape: BatchShape,
     bursts: Vec<&'a Burst>,
 }
 
 impl<'a> Turns<'a> {
-    fn of(shape: Shape, bursts: &'a [Burst]) -> Self {
+    fn of(shape: BatchShape, bursts: &'a [Burst]) -> Self {
         Self { shape, bursts: bursts.iter().filter(|burst| burst.shape == shape).collect() }
     }
 
@@ -146,7 +146,7 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// `rival`'s median by `engine`'s, round by round.
+    /// `rival`'s median divided by `engine`'s, round by round.
     fn ratio(&self, rival: Engine, engine: Engine, clock: Clock) -> Quartiles {
         let medians = |engine| {
             self.of_engine(engine).map(|burst| (burst.round, Quartiles::of(clock(&burst.calls).clone()).median))

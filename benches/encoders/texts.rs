@@ -9,15 +9,15 @@ use sconce_models::{Features, LoadOptions, Prepared, Registry, Truncation};
 
 use crate::Result;
 use crate::model::Limits;
-use crate::shape::Shape;
+use crate::shape::BatchShape;
 
 const SEED: u64 = 3;
 
 /// Writes `{shape: [[token id, …], …]}`: the same in every run and for every engine.
 ///
-/// Words that people wrote, in the order in which they wrote them: among random ones activations stray further, and int8
-/// looks worse than it is.
-pub(crate) fn write(shapes: &[Shape], model: &Path, path: &Path) -> Result<()> {
+/// The words are those of people, in their order: with random words activations stray further, and int8 looks worse than
+/// it is.
+pub(crate) fn write(shapes: &[BatchShape], model: &Path, path: &Path) -> Result<()> {
     let max = Limits::read(model)?.max_position_embeddings;
     let tokens = Tokens::of_reviews(model)?;
     let mut inputs = BTreeMap::new();
@@ -34,7 +34,7 @@ pub(crate) fn write(shapes: &[Shape], model: &Path, path: &Path) -> Result<()> {
 }
 
 struct Tokens {
-    /// What the model's template puts before and after a text.
+    /// Tokens that the model's template puts before and after a text.
     first: u32,
     last: u32,
     /// All reviews, end to end.
@@ -58,7 +58,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// A run of words between the two that the template adds.
+    /// Consecutive words between the two tokens that the template adds.
     fn text(&self, length: usize, rng: &mut StdRng) -> Vec<u32> {
         let words = length - 2;
         let from = rng.random_range(0..=self.words.len() - words);

@@ -1,4 +1,4 @@
-//! Requests in a closed loop: each caller sends the next when the last is answered, and checks the answer.
+//! Requests in a closed loop: each caller sends its next request when the last is answered, and checks the answer.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClien
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-/// Callers with their connections, which stay open from turn to turn.
+/// Callers with their connections, which stay open between turns.
 #[derive(Debug)]
 pub(crate) struct Load {
     callers: Vec<GrpcInferenceServiceClient<Channel>>,
 }
 
-/// What a run has done.
+/// Requests and wall time of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ran {
     pub(crate) requests: u64,
@@ -22,7 +22,7 @@ pub(crate) struct Ran {
 }
 
 impl Load {
-    /// `concurrency` callers, dealt out over `connections`.
+    /// Connects `concurrency` callers, spread over `connections`.
     pub(crate) async fn connect(
         address: &str,
         connections: usize,
@@ -55,7 +55,7 @@ impl Load {
     }
 }
 
-/// Sends one request after the other until `end`; gives how many were answered.
+/// Sends one request after the other until `end`; returns how many were answered.
 async fn call(mut client: GrpcInferenceServiceClient<Channel>, class: usize, end: Instant) -> Result<u64, Error> {
     let request = message::request(class);
     let mut answered = 0;

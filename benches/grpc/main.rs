@@ -1,9 +1,9 @@
-//! What the server itself costs: processor time of the server's process for one unary `ModelInfer` over loopback, through
-//! a model that costs next to nothing. `cargo bench -p sconce-benches --bench grpc -- --help` says what can be asked.
+//! Cost of the server itself: processor time of the server's process for one unary `ModelInfer` over loopback, through a
+//! model that costs next to nothing. `cargo bench -p sconce-benches --bench grpc -- --help` lists the options.
 //!
-//! Each server is a process of its own (`server.rs`; this program started again), so that the system counts its time apart
-//! from the client's. `echo` is a bare tonic server that reads the same request and writes the same answer, without a
-//! model, a queue or another thread: what the framework costs. `load.rs` keeps requests in flight in a closed loop and
+//! Each server is a process of its own (`server.rs`; this program started again), so that its time is counted apart from
+//! the client's. `echo` is a bare tonic server that reads the same request and writes the same answer, without a model, a
+//! queue or another thread: it shows the cost of the framework. `load.rs` keeps requests in flight in a closed loop and
 //! checks each answer; servers take turns in every round, and `report.rs` prints medians.
 //!
 //! Without `--bench` (as `cargo test` runs it), it is a test: one short round.
@@ -21,14 +21,14 @@ mod report;
 mod server;
 
 use load::Load;
-use report::{Name, Turn};
+use report::{Name, ServerTurn};
 use server::Kind;
 
 /// Measures the server's own processor time for each request over gRPC.
 #[derive(Debug, Parser)]
 #[command(name = "grpc")]
 struct Args {
-    /// Which servers take turns
+    /// Servers that take turns
     #[arg(long, value_enum, value_delimiter = ',', default_value = "echo,sconce", value_name = "SERVER,…")]
     servers: Vec<Kind>,
 
@@ -36,7 +36,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "N,…")]
     workers: Vec<usize>,
 
-    /// Over how many connections the requests are spread
+    /// Connections over which the requests are spread
     #[arg(long, value_delimiter = ',', default_value = "1,32", value_name = "N,…")]
     connections: Vec<usize>,
 
@@ -44,7 +44,7 @@ struct Args {
     #[arg(long, default_value = "32", value_name = "N")]
     concurrency: usize,
 
-    /// Has every request carry a deadline of this long, as careful clients do; 0 for none
+    /// Deadline of every request, as careful clients set one; 0 for none
     #[arg(long, default_value = "0", value_name = "SECONDS")]
     deadline: u64,
 
@@ -56,11 +56,11 @@ struct Args {
     #[arg(long, default_value = "2", value_name = "N")]
     client_workers: usize,
 
-    /// How often each server gets a turn
+    /// Turns of each server
     #[arg(long, default_value = "9", value_name = "N")]
     rounds: usize,
 
-    /// How long a turn is. Too short: times come in ticks of 10 ms; too long: a disturbance hits one server alone
+    /// Length of a turn. Too short: times come in ticks of 10 ms; too long: a disturbance hits one server alone
     #[arg(long, default_value = "2", value_name = "SECONDS")]
     seconds: f64,
 
@@ -68,7 +68,7 @@ struct Args {
     #[arg(long, hide = true, value_enum, value_name = "SERVER")]
     serve: Option<Kind>,
 
-    /// What cargo bench passes
+    /// The flag that cargo bench passes
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -88,18 +88,18 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-async fn measure(args: &Args) -> Result<Vec<Turn>, Error> {
+async fn measure(args: &Args) -> Result<Vec<ServerTurn>, Error> {
     const WARM_UP: Duration = Duration::from_millis(200);
     let contestants = contestants(args).await?;
     let mut turns = Vec::new();
     for round in 0..args.rounds {
-        // Who comes first changes, so that nobody always follows the same neighbour's noise.
+        // The order rotates, so that no server always follows the same other one.
         let (late, early) = contestants.split_at(round % contestants.len());
         for (name, process, load) in early.iter().chain(late) {
             load.run(WARM_UP).await?;
             let before = process.usage()?;
             let ran = load.run(Duration::from_secs_f64(args.seconds)).await?;
-            turns.push(Turn { name: name.clone(), ran, used: process.usage()? - before });
+            turns.push(ServerTurn { name: name.clone(), ran, used: process.usage()? - before });
         }
         eprintln!("round {} of {}", round + 1, args.rounds);
     }

@@ -1,28 +1,28 @@
-//! From turns to a table of medians.
+//! A table of medians from the turns.
 
 use sconce_benches::spread::Spread;
 use sconce_benches::wire::process::Usage;
 
 use crate::load::Ran;
 
-/// Whose turn it was, and over how many connections.
+/// The server of a turn, and its number of connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name {
     pub(crate) server: String,
-    /// 0 stands for the default.
+    /// 0 for the default.
     pub(crate) workers: usize,
     pub(crate) connections: usize,
 }
 
 /// One server's turn in one round.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct ServerTurn {
     pub(crate) name: Name,
     pub(crate) ran: Ran,
     pub(crate) used: Usage,
 }
 
-impl Turn {
+impl ServerTurn {
     fn per_request(&self, amount: f64) -> f64 {
         amount / self.ran.requests as f64
     }
@@ -49,7 +49,7 @@ impl Turn {
 }
 
 /// Median and range of each figure, one row for each server and number of connections.
-pub(crate) fn print(turns: &[Turn], concurrency: usize, seconds: f64) {
+pub(crate) fn print(turns: &[ServerTurn], concurrency: usize, seconds: f64) {
     println!(
         "{concurrency} requests in flight, turns of {seconds} s; median (least–most) over the rounds; every answer checked\n"
     );
@@ -64,17 +64,18 @@ pub(crate) fn print(turns: &[Turn], concurrency: usize, seconds: f64) {
         }
     }
     for name in rows {
-        let of =
-            |figure: fn(&Turn) -> f64| Spread::of(turns.iter().filter(|turn| turn.name == *name).map(figure).collect());
+        let of = |figure: fn(&ServerTurn) -> f64| {
+            Spread::of(turns.iter().filter(|turn| turn.name == *name).map(figure).collect())
+        };
         let Name { server, workers, connections } = name;
         let workers = if *workers == 0 { "default".to_owned() } else { workers.to_string() };
         println!(
             "| {server} | {workers} | {connections} | {:.1} | {:.1} | {:.1} | {:.2} | {:.0} |",
-            of(Turn::cpu_us),
-            of(Turn::user_us),
-            of(Turn::system_us),
-            of(Turn::sleeps),
-            of(Turn::rate)
+            of(ServerTurn::cpu_us),
+            of(ServerTurn::user_us),
+            of(ServerTurn::system_us),
+            of(ServerTurn::sleeps),
+            of(ServerTurn::rate)
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The servers that are compared, each run in a process of its own.
+//! The servers to compare, each run in a process of its own.
 
 use clap::ValueEnum;
 use sconce_benches::Error;
@@ -19,14 +19,14 @@ use tonic::{Request, Response, Status};
 pub(crate) enum Kind {
     /// A bare tonic server that answers without a model or a queue
     Echo,
-    /// Sconce, with a model that gives its first ten inputs back
+    /// Sconce, with a model that returns its first ten inputs
     Sconce,
 }
 
-/// Serves on a free port, prints its address, and leaves when standard input ends.
+/// Serves on a free port, prints its address, and ends when standard input does.
 pub(crate) fn run(kind: Kind, workers: usize) -> Result<(), Error> {
     let runtime = match workers {
-        // As `sconce serve` makes it.
+        // The same runtime as that of `sconce serve`.
         0 => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
         workers => tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?,
     };
@@ -50,7 +50,7 @@ async fn serve(kind: Kind) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads a request and writes an answer; everything else of the protocol is left out.
+/// Reads a request and writes an answer; the rest of the protocol is left out.
 struct Echo;
 
 fn left_out<T>() -> Result<Response<T>, Status> {

@@ -1,4 +1,4 @@
-//! A policy that knows what no server can: what batches cost, and how many clients there are.
+//! A policy that knows more than any server can: the cost of batches, and the number of clients.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -7,8 +7,8 @@ use crate::MAX_BATCH_SIZE;
 use crate::policy::{Decision, Policy};
 use crate::world::{Load, Request, Scenario};
 
-/// Closed load: a model's batch is run once all its clients are back. Open load: of the batches that can be answered in time,
-/// the one that answers most for its cost, whosever it is; what cannot be answered any more is dropped.
+/// Closed load: runs a model's batch once all its clients are back. Open load: of all models' batches that can be answered
+/// in time, runs the one with the most answers for its cost; drops requests that can no longer be answered.
 pub(crate) struct Ideal {
     scenario: Scenario,
     waiting: Vec<VecDeque<Request>>,
@@ -17,7 +17,7 @@ pub(crate) struct Ideal {
 
 /// The requests of one model from `first` on, `len` of them.
 #[derive(Debug, Clone, Copy)]
-struct Batch {
+struct CandidateBatch {
     model: usize,
     first: usize,
     len: usize,
@@ -28,23 +28,23 @@ impl Ideal {
         Self { scenario, waiting: vec![VecDeque::new(); scenario.models], offered: 0 }
     }
 
-    /// How many of this model's are still coming back.
+    /// Number of clients of a model; `None` if they do not come back.
     fn clients(&self, model: usize) -> Option<usize> {
         let Load::Closed { clients } = self.scenario.load else { return None };
-        // Nobody comes back after the last request.
+        // No client comes back after the last request.
         (self.offered < self.scenario.requests)
             .then_some((clients + self.scenario.models - 1 - model) / self.scenario.models)
     }
 
-    /// The best batch of one model: leaving out the oldest may allow a longer one.
-    fn best_of(&self, model: usize, now: Instant) -> Option<Batch> {
+    /// The best batch of one model: without its oldest requests a batch may be longer.
+    fn best_of(&self, model: usize, now: Instant) -> Option<CandidateBatch> {
         let waiting = &self.waiting[model];
         let longest = self.scenario.cost.items_within(self.scenario.slo / 2).min(MAX_BATCH_SIZE);
         let batch_from = |first: usize| {
             let fits = waiting[first].deadline.map_or(usize::MAX, |deadline| {
                 self.scenario.cost.items_within(deadline.saturating_duration_since(now))
             });
-            Batch { model, first, len: (waiting.len() - first).min(longest).min(fits) }
+            CandidateBatch { model, first, len: (waiting.len() - first).min(longest).min(fits) }
         };
         (0..waiting.len())
             .map(batch_from)
@@ -77,13 +77,13 @@ impl Policy for Ideal {
             let waiting = self.waiting[*model].len();
             self.clients(*model).is_none_or(|clients| waiting >= clients.min(MAX_BATCH_SIZE))
         };
-        let rate = |batch: &Batch| batch.len as f64 / cost.of(batch.len).as_secs_f64();
+        let rate = |batch: &CandidateBatch| batch.len as f64 / cost.of(batch.len).as_secs_f64();
         let best = (0..self.waiting.len())
             .filter(all_are_back)
             .filter_map(|model| self.best_of(model, now))
             .max_by(|a, b| rate(a).total_cmp(&rate(b)));
-        let Some(Batch { model, first, len }) = best else { return Decision::Wait };
-        // Those left out wait on, as long as they can be answered.
+        let Some(CandidateBatch { model, first, len }) = best else { return Decision::Wait };
+        // Requests left out go on waiting, as long as they can be answered.
         Decision::Run {
             model,
             items: self.waiting[model].drain(first..first + len).map(|request| request.item).collect(),

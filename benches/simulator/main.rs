@@ -1,9 +1,9 @@
-//! The batcher against other policies, in virtual time: the same code that devices drive, and none of the noise of a machine.
+//! The batcher against other policies, in virtual time: the code that devices run, without the noise of a machine.
 //! `cargo bench -p sconce-benches --bench simulator` prints the tables of `RESULTS.md`; `-- --plot FILE.png` draws them.
 //!
-//! One device, shared by one or more models of equal cost: a batch of n items takes a + c·n. Open load is Poisson or comes in
-//! bursts, and each request has 50 ms. Closed load is clients that wait as long as it takes and come back 0.2 ms after each
-//! answer.
+//! One device, shared by one or more models of equal cost: a batch of n items takes a + c·n. Open load is Poisson or comes
+//! in bursts, and each request has 50 ms. Closed load is clients that wait without a deadline and come back 0.2 ms after
+//! each answer.
 
 mod ideal;
 mod policy;
@@ -22,10 +22,10 @@ use policy::{EarliestDeadlineFirst, Fifo, Policy, Sconce};
 use world::{Cost, Outcome, Scenario, simulate};
 
 const SLO: Duration = Duration::from_millis(50);
-/// A fixed cost that batches share.
+/// A large fixed cost, shared by the items of a batch.
 const GPU_LIKE: Cost =
     Cost { name: "GPU-like, 5 + 0.25 ms", fixed: Duration::from_millis(5), per_item: Duration::from_micros(250) };
-/// Batches hardly help.
+/// A small fixed cost: batches hardly help.
 const CPU_LIKE: Cost =
     Cost { name: "CPU-like, 1 + 4 ms", fixed: Duration::from_millis(1), per_item: Duration::from_millis(4) };
 const MAX_BATCH_SIZE: usize = 128;
@@ -41,23 +41,23 @@ const POLICIES: [(&str, Maker); 6] = [
     ("*ideal: knows costs and callers*", |scenario, _| Box::new(Ideal::new(scenario))),
 ];
 
-/// What is simulated: these costs, and so many models that share the device.
+/// Costs, and numbers of models that share the device.
 const COSTS: [Cost; 2] = [GPU_LIKE, CPU_LIKE];
 const MODELS: [usize; 3] = [1, 4, 16];
 
-/// Compares the batcher with other policies in virtual time: tables of what each can do, and a plot
+/// Compares the batcher with other policies in virtual time: tables of their limits, and a plot
 #[derive(Debug, Parser)]
 #[command(name = "simulator")]
 struct Args {
-    /// Also draws how many are answered in time at which load, into this PNG; a relative path is below benches/
+    /// Also plots the share answered in time by load, into this PNG; a relative path is below benches/
     #[arg(long, value_name = "FILE.png")]
     plot: Option<PathBuf>,
 
-    /// Requests of each run; the first tenth, in which policies still learn, is left out [default: 60000, and 6000 in a test]
+    /// Requests of each run, of which the first tenth, when policies learn, is not counted [default: 60000, or 6000 in a test]
     #[arg(long, value_name = "N")]
     requests: Option<usize>,
 
-    /// Cargo says so: to be measured, not just seen to work
+    /// The flag that cargo bench passes: measure instead of only checking that it works
     #[arg(long, hide = true)]
     bench: bool,
 }

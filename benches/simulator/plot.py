@@ -1,4 +1,4 @@
-"""Draws the simulator's sweep: for each cost and number of models, how many are answered in time at which load.
+"""Draws the simulator's sweep: for each cost and number of models, the share answered in time by load.
 
     plot.py SIMULATOR.csv SIMULATOR.png
 """

@@ -1,4 +1,4 @@
-//! The policies that are compared. Each decides what an idle device does.
+//! The policies to compare. Each makes an idle device's decisions.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,23 +8,23 @@ use sconce_batch::{Batcher, BatcherConfig, DeficitRoundRobin, Layout, Ran, Step}
 use crate::MAX_BATCH_SIZE;
 use crate::world::Request;
 
-/// What an idle device does.
+/// An idle device's decision.
 pub(crate) enum Decision {
     Run {
         model: usize,
         items: Vec<usize>,
     },
-    /// These will not be answered.
+    /// Requests that will not be answered.
     Drop(Vec<usize>),
     WaitUntil(Instant),
     Wait,
 }
 
 pub(crate) trait Policy {
-    /// Whether the request is let in.
+    /// Offers a request; returns true if it is admitted.
     fn offer(&mut self, now: Instant, request: Request) -> bool;
 
-    /// Whether an arrival for this model is a reason to ask again.
+    /// True if an arrival for this model is a reason to decide again.
     fn is_due(&self, _now: Instant, _model: usize) -> bool {
         true
     }
@@ -34,8 +34,8 @@ pub(crate) trait Policy {
     fn completed(&mut self, _now: Instant, _model: usize, _size: usize, _run: Duration) {}
 }
 
-/// In order of arrival, and never dropped: `delay` after the first arrival, or as soon as the batch is full. Of several models
-/// the one whose first request waits longest.
+/// First in, first out, without drops: runs `delay` after the first arrival, or as soon as the batch is full. Of several
+/// models it takes the one whose first request has waited longest.
 pub(crate) struct Fifo {
     delay: Duration,
     waiting: Vec<VecDeque<(Instant, usize)>>,
@@ -68,10 +68,10 @@ impl Policy for Fifo {
     }
 }
 
-/// Further away than any simulation lasts.
+/// Longer than any simulation lasts.
 const NEVER: Duration = Duration::from_hours(1);
 
-/// The most urgent first, and the model that has it; those whose deadline has passed are dropped.
+/// Runs the most urgent requests of the model that has the most urgent one; drops those whose deadline has passed.
 pub(crate) struct EarliestDeadlineFirst {
     waiting: Vec<BTreeSet<(Instant, usize)>>,
 }
@@ -104,7 +104,7 @@ impl Policy for EarliestDeadlineFirst {
     }
 }
 
-/// The batchers that ship, and their turns.
+/// The batchers of Sconce, and the turns of the models.
 pub(crate) struct Sconce {
     batchers: Vec<Batcher<usize>>,
     robin: DeficitRoundRobin,

@@ -1,4 +1,4 @@
-//! What each policy does at which load, as a picture.
+//! A plot of each policy's results by load.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::world::{Load, Scenario};
 use crate::{COSTS, MODELS, POLICIES, SLO, run};
 
-/// Steps of the load, in percent of what the largest batches of half the time could do.
+/// Steps of the load, each of `STEP` percent of the capacity of the largest batches that take half of the deadline.
 const LOADS: std::ops::RangeInclusive<usize> = 1..=30;
 const STEP: usize = 5;
 
@@ -18,7 +18,7 @@ struct Record {
     cost: &'static str,
     models: usize,
     policy: &'static str,
-    /// Share of what the largest batches of half the time could do.
+    /// Share of the capacity of the largest batches that take half of the deadline.
     load: f64,
     rate: f64,
     in_time: f64,
@@ -26,7 +26,7 @@ struct Record {
     mean_latency_ms: f64,
 }
 
-/// Writes a CSV into the target directory, and draws it.
+/// Writes a CSV into the target directory and plots it.
 pub(crate) fn plot(png: &Path, requests: usize) -> Result<(), Box<dyn Error>> {
     let csv = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("simulator.csv");
     let mut writer = csv::Writer::from_path(&csv)?;

@@ -1,9 +1,9 @@
-//! What each policy can do, in figures.
+//! A table of the limits of each policy.
 
 use crate::world::{Cost, Load, Outcome, Scenario};
 use crate::{Maker, POLICIES, SLO, run};
 
-/// A table of all policies.
+/// Prints a table of all policies.
 pub(crate) fn print(cost: Cost, models: usize, requests: usize) {
     let capacity = cost.rate_of_batches_within(SLO / 2);
     println!("\n{}, {models} model(s): {capacity:.0} requests/s in batches that take half of 50 ms", cost.name);

@@ -1,4 +1,4 @@
-//! Virtual time: arrivals for some models, one device that they share, and what became of each request.
+//! Virtual time: arrivals for some models, one device that they share, and the outcome of each request.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,12 +9,12 @@ use rand::{RngExt, SeedableRng};
 
 use crate::policy::{Decision, Policy};
 
-/// How long a client of a closed loop takes to come back.
+/// Time until a client of a closed loop comes back.
 const RETURN_TIME: Duration = Duration::from_micros(200);
 /// Requests in a burst, on average.
 const MEAN_BURST: usize = 10;
 
-/// A batch of n items takes `fixed + n · per_item`.
+/// Cost of a batch: n items take `fixed + n · per_item`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) name: &'static str,
@@ -39,7 +39,7 @@ impl Cost {
     }
 }
 
-/// Who sends requests.
+/// The arrivals of requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Load {
     /// Independent requests at a mean rate per second, each for any of the models.
@@ -50,20 +50,20 @@ pub(crate) enum Load {
     Closed { clients: usize },
 }
 
-/// What is simulated.
+/// A case to simulate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
-    /// Of every model.
+    /// Cost of every model's batches.
     pub(crate) cost: Cost,
     pub(crate) models: usize,
     pub(crate) load: Load,
-    /// What open load gives each request; closed load waits as long as it takes.
+    /// Time that open load gives each request; closed load has no deadline.
     pub(crate) slo: Duration,
     pub(crate) requests: usize,
     pub(crate) seed: u64,
 }
 
-/// What a policy is told of a request.
+/// A request as a policy sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request {
     pub(crate) item: usize,
@@ -71,7 +71,7 @@ pub(crate) struct Request {
     pub(crate) deadline: Option<Instant>,
 }
 
-/// What became of the requests. The first tenth, in which policies still learn, is left out.
+/// Outcomes of the requests. The first tenth, in which policies still learn, is not counted.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     requests: usize,
@@ -85,17 +85,17 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// The share of all requests that was answered in time.
+    /// Share of all requests that were answered in time.
     pub(crate) fn in_time(&self) -> f64 {
         self.in_time as f64 / self.requests as f64
     }
 
-    /// The share of all requests that was let in and then not answered.
+    /// Share of all requests that were admitted and then not answered.
     pub(crate) fn dropped(&self) -> f64 {
         self.dropped as f64 / self.requests as f64
     }
 
-    /// Of those that were answered.
+    /// Mean latency of the answered requests.
     pub(crate) fn mean_latency(&self) -> Duration {
         self.latency.div_f64(self.answered as f64)
     }
@@ -105,7 +105,7 @@ impl Outcome {
         self.answered as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Answers in time of the model that has fewest, as a share of those of the model that has most; `None` if there are none.
+    /// Answers in time of the model with the fewest, as a share of those of the model with the most; `None` without any.
     pub(crate) fn fairness(&self) -> Option<f64> {
         let most = self.by_model.iter().max().filter(|most| **most > 0)?;
         Some(*self.by_model.iter().min()? as f64 / *most as f64)
@@ -114,7 +114,7 @@ impl Outcome {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// Of a request for this model, or of a burst of so many.
+    /// Arrival of a request for this model, or of a burst of `requests`.
     Arrival {
         model: usize,
         requests: usize,
@@ -139,9 +139,9 @@ struct World<'a> {
     now: Instant,
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     scheduled: u64,
-    /// When open load comes, the latest first.
+    /// Arrival times of open load, the latest first.
     timetable: Vec<Instant>,
-    /// When each request came, and for which model.
+    /// Arrival time of each request, and its model.
     arrivals: Vec<(Instant, usize)>,
     idle: bool,
     settled: usize,
@@ -149,7 +149,7 @@ struct World<'a> {
     measured_from: Option<Instant>,
 }
 
-/// Runs all requests to their end. The same seed gives the same outcome.
+/// Simulates all requests to their end. The same seed gives the same outcome.
 pub(crate) fn simulate(policy: &mut dyn Policy, scenario: Scenario, now: Instant) -> Outcome {
     let mut world = World {
         policy,
@@ -213,8 +213,8 @@ impl World<'_> {
         self.schedule(at, Event::Arrival { model, requests });
     }
 
-    /// As many requests as there are to be, at exactly this rate: of Poisson arrivals whose number is known, each comes at a
-    /// time of its own that is as good as any other.
+    /// Schedules all requests at exactly this rate: Poisson arrivals of a known number come at independent, uniformly
+    /// distributed times.
     fn open(&mut self, rate: f64, mean_burst: usize) {
         let requests = self.scenario.requests;
         let (begin, length) = (self.now, requests as f64 / rate);
@@ -224,7 +224,7 @@ impl World<'_> {
         self.schedule_next_arrival();
     }
 
-    /// Of open load.
+    /// Schedules the next arrival of open load.
     fn schedule_next_arrival(&mut self) {
         let Some(at) = self.timetable.pop() else { return };
         let requests = if matches!(self.scenario.load, Load::Bursty { .. }) { self.burst() } else { 1 };
@@ -232,7 +232,7 @@ impl World<'_> {
         self.schedule_arrival(at, model, requests);
     }
 
-    /// Geometrically distributed.
+    /// A geometrically distributed number of requests.
     fn burst(&mut self) -> usize {
         1 + std::iter::repeat_with(|| self.rng.random_bool(1.0 - 1.0 / MEAN_BURST as f64))
             .take_while(|more| *more)

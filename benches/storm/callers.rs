@@ -1,4 +1,4 @@
-//! Callers: they send, look at what comes back, and go on as the load says.
+//! Callers: they send requests, check the answers, and go on as the load demands.
 
 use std::error::Error as _;
 use std::ops::Range;
@@ -21,14 +21,14 @@ use crate::tally::{Outcome, Tally};
 
 pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
-/// The connections to a server, which stay open from turn to turn, and what is asked over them.
+/// The connections to a server, which stay open between turns, and the requests sent over them.
 #[derive(Debug)]
 pub(crate) struct Callers {
     clients: Vec<Client>,
     questions: Vec<Arc<Question>>,
 }
 
-/// One who asks one question over one connection.
+/// A caller that asks one question over one connection.
 #[derive(Debug, Clone)]
 struct Caller {
     client: Client,
@@ -136,7 +136,7 @@ impl Caller {
             Err(status) if status.code() == Code::Cancelled && status.message() == "Timeout expired" => {
                 Ok(Outcome::Unanswered)
             }
-            // Only what did not come from the server has a source.
+            // Only a status that did not come from the server has a source.
             Err(status) if status.source().is_some() => Ok(Outcome::Broken),
             Err(status) => match Refusal::of(&status) {
                 Some(refusal) => Ok(Outcome::Refused(refusal)),

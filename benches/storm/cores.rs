@@ -1,4 +1,4 @@
-//! Who runs on which core: the server and a busy process on one, this process on all others.
+//! Assignment of cores: the server and a busy process have one, this process has all others.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -40,12 +40,12 @@ impl Cores {
         Ok(Self { server, callers })
     }
 
-    /// How many there are.
+    /// Number of all cores.
     pub(crate) fn all(&self) -> usize {
         self.callers.len() + 1
     }
 
-    /// How many threads the callers can use.
+    /// Number of threads that the callers can use.
     pub(crate) fn for_callers(&self) -> usize {
         self.callers.len().max(1)
     }
@@ -83,7 +83,7 @@ pub(crate) fn compute() {
 impl Drop for BusyProcess {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // How it ends is of no interest.
+        // Its exit status does not matter.
         let _ = self.0.wait();
     }
 }

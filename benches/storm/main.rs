@@ -1,11 +1,12 @@
 //! Storms: far more requests than a server can answer in time, on one core that another process wants as well.
-//! `cargo bench -p sconce-benches --bench storm -- --help` says what can be asked.
+//! `cargo bench -p sconce-benches --bench storm -- --help` lists the options.
 //!
 //! The server is a process of its own on one core (`cores.rs`; this program started again, `server.rs`), with a busy process
 //! beside it; the callers have the other cores. A round measures the capacity first: callers without a deadline, as many as fill
 //! batches. Then come the storms (`storms.rs`), each with a deadline on every request: callers in a closed loop, who retry
-//! when they are refused, and open load, which comes at its own rate. What counts is how many answers come in time, as a share
-//! of the same round's capacity. `callers.rs` sends, and checks each answer; `tally.rs` counts; `report.rs` prints medians.
+//! when they are refused, and open load, which comes at its own rate. The result is the number of answers in time, as a
+//! share of the same round's capacity. `callers.rs` sends and checks each answer; `tally.rs` counts; `report.rs` prints
+//! medians.
 //!
 //! Without `--bench` (as `cargo test` runs it), it is a test: one short round.
 
@@ -26,18 +27,18 @@ mod tally;
 
 use callers::Callers;
 use cores::Cores;
-use report::Turn;
+use report::StormTurn;
 use server::{Served, Server};
 use storms::{Load, Storm};
 
-/// Measures how many answers come in time while callers ask for more than the server can do.
+/// Measures the rate of answers in time while callers ask for more than the server can do.
 #[derive(Debug, Parser)]
 #[command(name = "storm")]
 struct Args {
     #[command(flatten)]
     served: Served,
 
-    /// Which storms take turns
+    /// Storms that take turns
     #[arg(
         long,
         value_enum,
@@ -51,19 +52,19 @@ struct Args {
     #[arg(long, default_value = "120", value_name = "N")]
     callers: usize,
 
-    /// Callers by which the capacity is measured, without a deadline. Too few do not fill the batches
+    /// Callers without a deadline that measure the capacity. Too few do not fill the batches
     #[arg(long, default_value = "64", value_name = "N")]
     capacity_callers: usize,
 
-    /// The time that each request of a storm is given (`grpc-timeout`)
+    /// Deadline of each request of a storm (`grpc-timeout`)
     #[arg(long, default_value = "100", value_name = "MILLISECONDS")]
     deadline_ms: u64,
 
-    /// Over how many connections the requests are spread
+    /// Connections over which the requests are spread
     #[arg(long, default_value = "4", value_name = "N")]
     connections: usize,
 
-    /// The core of the server and of the busy process; the callers have all others. The default is the last
+    /// Core of the server and of the busy process; the callers have all others. The default is the last
     #[arg(long, value_name = "N")]
     core: Option<usize>,
 
@@ -75,19 +76,19 @@ struct Args {
     #[arg(long, value_name = "PROGRAM")]
     against: Option<PathBuf>,
 
-    /// How often each storm gets a turn
+    /// Turns of each storm
     #[arg(long, default_value = "5", value_name = "N")]
     rounds: usize,
 
-    /// How long a turn is counted. Too short: times come in ticks of 10 ms; too long: a disturbance hits one turn alone
+    /// Counted time of a turn. Too short: times come in ticks of 10 ms; too long: a disturbance hits one turn alone
     #[arg(long, default_value = "3", value_name = "SECONDS")]
     seconds: f64,
 
-    /// How long a turn lasts before it is counted: the server learns what batches cost under this load
+    /// Time of a turn before it is counted, in which the server learns the cost of batches under this load
     #[arg(long, default_value = "1", value_name = "SECONDS")]
     warm_up: f64,
 
-    /// The role of this process until standard input ends, if it is not the one that measures
+    /// Role of this process until standard input ends, if it is not the measuring one
     #[arg(long, hide = true, value_enum, value_name = "ROLE")]
     role: Option<Role>,
 
@@ -96,7 +97,7 @@ struct Args {
     bench: bool,
 }
 
-/// The processes that the one that measures starts.
+/// Processes that the measuring one starts.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Role {
     Server,
@@ -125,27 +126,27 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-async fn measure(args: &Args, cores: &Cores) -> Result<Vec<Turn>, Error> {
+async fn measure(args: &Args, cores: &Cores) -> Result<Vec<StormTurn>, Error> {
     let _busy = if args.alone { None } else { Some(cores.busy_process()?) };
     let this = std::env::current_exe()?;
     let mut contestants = vec![contestant(args, cores, &this, "this").await?];
     if let Some(other) = &args.against {
         contestants.push(contestant(args, cores, other, "other").await?);
     }
-    let mut turns: Vec<Turn> = Vec::new();
+    let mut turns: Vec<StormTurn> = Vec::new();
     for round in 0..args.rounds {
         for storm in std::iter::once(None).chain(args.storms.iter().copied().map(Some)) {
-            // Who comes first changes, so that nobody always follows the same neighbour's noise.
+            // The order rotates, so that no server always follows the same other one.
             let (late, early) = contestants.split_at(round % contestants.len());
             for (server, callers) in early.iter().chain(late) {
                 let capacity = turns.iter().rfind(|turn| turn.build == server.build && turn.storm.is_none());
                 let load = match storm {
                     None => Load::capacity(args.capacity_callers),
-                    Some(storm) => storm.load(args.callers, capacity.map_or(0.0, Turn::in_time_rate)),
+                    Some(storm) => storm.load(args.callers, capacity.map_or(0.0, StormTurn::in_time_rate)),
                 };
                 let deadline = storm.map(|_| Duration::from_millis(args.deadline_ms));
                 let turn = take_turn(args, server, callers, load, deadline).await?;
-                turns.push(Turn { storm, round, ..turn });
+                turns.push(StormTurn { storm, round, ..turn });
             }
         }
         eprintln!("round {} of {}", round + 1, args.rounds);
@@ -170,7 +171,7 @@ async fn take_turn(
     callers: &Callers,
     load: Load,
     deadline: Option<Duration>,
-) -> Result<Turn, Error> {
+) -> Result<StormTurn, Error> {
     let from = Instant::now() + Duration::from_secs_f64(args.warm_up);
     let counted = from..from + Duration::from_secs_f64(args.seconds);
     let observed = async {
@@ -180,5 +181,5 @@ async fn take_turn(
         Ok(server.observe()? - before)
     };
     let (tally, observed) = tokio::try_join!(callers.run(load, deadline, &counted), observed)?;
-    Ok(Turn { build: server.build, storm: None, round: 0, seconds: args.seconds, tally, observed })
+    Ok(StormTurn { build: server.build, storm: None, round: 0, seconds: args.seconds, tally, observed })
 }

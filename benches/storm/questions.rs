@@ -8,7 +8,7 @@ use sconce_grpc::proto::{ModelInferRequest, ModelInferResponse};
 use crate::callers::Client;
 use crate::server::model_name;
 
-/// How many different requests there are.
+/// Number of different requests.
 const QUESTIONS: usize = message::CLASSES;
 
 /// A request and its answer.
@@ -19,7 +19,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// Asks an idle server one request after the other. What it answers then it has to answer in a storm, to the bit.
+    /// Asks an idle server one request after the other. In a storm it has to give the same answers, to the bit.
     pub(crate) async fn ask_all(client: &mut Client, model: &str) -> Result<Vec<Self>, Error> {
         let mut questions = Vec::new();
         for number in 0..QUESTIONS {
@@ -40,7 +40,7 @@ impl Question {
     }
 }
 
-/// A text of its own for each number.
+/// A request with a different text for each number.
 fn text(model: &str, number: usize) -> ModelInferRequest {
     let text = review(number);
     let length = u32::try_from(text.len()).expect("a short text").to_le_bytes();

@@ -1,4 +1,4 @@
-//! From turns to tables of medians.
+//! Tables of medians from the turns.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::tally::{Range, Tally};
 
 /// One server's turn in one round.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct StormTurn {
     pub(crate) build: &'static str,
-    /// `None`: the capacity was measured.
+    /// `None` for the turn that measured the capacity.
     pub(crate) storm: Option<Storm>,
     pub(crate) round: usize,
     pub(crate) seconds: f64,
@@ -23,7 +23,7 @@ pub(crate) struct Turn {
     pub(crate) observed: Observed,
 }
 
-impl Turn {
+impl StormTurn {
     pub(crate) fn in_time_rate(&self) -> f64 {
         self.per_second(self.tally.in_time)
     }
@@ -51,7 +51,7 @@ impl Turn {
         self.serving().as_secs_f64() * 1e6
     }
 
-    /// Processor time per refusal, if an answer costs what it did while the capacity was measured.
+    /// Processor time per refusal, if an answer costs as much as when the capacity was measured.
     fn refusal_us(&self, capacity: &Self) -> f64 {
         let an_answer = capacity.serving_us() / capacity.answered() as f64;
         (self.serving_us() - an_answer * self.answered() as f64) / self.tally.refused() as f64
@@ -74,19 +74,19 @@ impl Turn {
 struct Row<'a> {
     build: &'static str,
     load: String,
-    turns: Vec<&'a Turn>,
-    /// The capacity in the same rounds.
-    capacities: Vec<&'a Turn>,
+    turns: Vec<&'a StormTurn>,
+    /// The turns that measured the capacity in the same rounds.
+    capacities: Vec<&'a StormTurn>,
 }
 
 impl<'a> Row<'a> {
     /// All rows, in the order of the first round.
-    fn of(turns: &'a [Turn]) -> Vec<Self> {
-        let same = |one: &Turn, other: &Turn| (one.build, one.storm) == (other.build, other.storm);
+    fn of(turns: &'a [StormTurn]) -> Vec<Self> {
+        let same = |one: &StormTurn, other: &StormTurn| (one.build, one.storm) == (other.build, other.storm);
         let firsts = turns.iter().filter(|turn| turn.round == 0);
-        let row = |first: &Turn| {
+        let row = |first: &StormTurn| {
             let turns_of_row: Vec<_> = turns.iter().filter(|turn| same(turn, first)).collect();
-            let capacity = |of: &&Turn| {
+            let capacity = |of: &&StormTurn| {
                 turns.iter().find(|turn| (turn.build, turn.storm, turn.round) == (of.build, None, of.round))
             };
             let load = first.storm.and_then(|storm| Some(storm.to_possible_value()?.get_name().to_owned()));
@@ -100,11 +100,11 @@ impl<'a> Row<'a> {
         firsts.map(row).collect()
     }
 
-    fn spread(&self, figure: impl Fn(&Turn) -> f64) -> Spread {
+    fn spread(&self, figure: impl Fn(&StormTurn) -> f64) -> Spread {
         Spread::of(self.turns.iter().map(|turn| figure(turn)).collect())
     }
 
-    fn beside_capacity(&self, figure: impl Fn(&Turn, &Turn) -> f64) -> Spread {
+    fn beside_capacity(&self, figure: impl Fn(&StormTurn, &StormTurn) -> f64) -> Spread {
         Spread::of(self.turns.iter().zip(&self.capacities).map(|(turn, capacity)| figure(turn, capacity)).collect())
     }
 
@@ -117,7 +117,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The machine, the command, and what was measured.
+/// Prints the machine, the command and the conditions.
 pub(crate) fn print_conditions(args: &Args, cores: &Cores) {
     let described = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
@@ -141,8 +141,8 @@ pub(crate) fn print_conditions(args: &Args, cores: &Cores) {
     );
 }
 
-/// A table of what came, one of refusals, and one of what the server did.
-pub(crate) fn print(turns: &[Turn]) {
+/// Prints a table of outcomes, one of refusals, and one of the server's work.
+pub(crate) fn print(turns: &[StormTurn]) {
     let rows = Row::of(turns);
     let storms = || rows.iter().filter(|row| !row.is_capacity());
     println!("\n| build | load | in time/s | of the capacity, % | late/s | unanswered/s | cut off/s |");
@@ -167,7 +167,7 @@ fn print_answers(row: &Row<'_>) {
         "| {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} |",
         row.build,
         row.load,
-        row.spread(Turn::in_time_rate),
+        row.spread(StormTurn::in_time_rate),
         row.beside_capacity(|turn, capacity| 100.0 * turn.in_time_rate() / capacity.in_time_rate()),
         row.spread(|turn| turn.per_second(turn.tally.late)),
         row.spread(|turn| turn.per_second(turn.tally.unanswered)),
@@ -175,7 +175,7 @@ fn print_answers(row: &Row<'_>) {
     );
 }
 
-/// The extremes are those of all rounds.
+/// Prints a row of the refusals. The extremes are those of all rounds.
 fn print_refusals(row: &Row<'_>) {
     let tally = row.tally();
     let range = |range: Option<Range>| match range {
@@ -199,10 +199,10 @@ fn print_refusals(row: &Row<'_>) {
     );
 }
 
-/// The learned cost is the one after the last round.
+/// Prints a row of the server's work. The learned cost is the one after the last round.
 fn print_server(row: &Row<'_>) {
     let refusal_us =
-        if row.is_capacity() { "–".to_owned() } else { format!("{:.0}", row.beside_capacity(Turn::refusal_us)) };
+        if row.is_capacity() { "–".to_owned() } else { format!("{:.0}", row.beside_capacity(StormTurn::refusal_us)) };
     let Some(last) = row.turns.last().map(|turn| &turn.observed.figures) else { return };
     println!(
         "| {} | {} | {:.0} | {:.0} | {refusal_us} | {:.0} | {:.1} | {:.1} | {} | {:.2}, {:.3}, {:.1} |",
@@ -211,8 +211,8 @@ fn print_server(row: &Row<'_>) {
         row.spread(|turn| turn.of_core(turn.observed.used.devices)),
         row.spread(|turn| turn.of_core(turn.serving())),
         row.spread(|turn| turn.per_second(turn.observed.figures.batched)),
-        row.spread(Turn::batch_size),
-        row.spread(Turn::batch_ms),
+        row.spread(StormTurn::batch_size),
+        row.spread(StormTurn::batch_ms),
         batch_sizes(&row.turns),
         ms(last.fixed),
         ms(last.per_weight),
@@ -220,8 +220,8 @@ fn print_server(row: &Row<'_>) {
     );
 }
 
-/// The share of each bucket, up to the last that is not empty.
-fn batch_sizes(turns: &[&Turn]) -> String {
+/// Share of each bucket, up to the last that is not empty.
+fn batch_sizes(turns: &[&StormTurn]) -> String {
     let mut sums: Vec<u64> = Vec::new();
     for sizes in turns.iter().map(|turn| &turn.observed.figures.batch_sizes) {
         sums.resize(sizes.len(), 0);

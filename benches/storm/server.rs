@@ -1,4 +1,4 @@
-//! The server, seen from both sides: the process that serves, and how this one starts and observes it.
+//! The server: its process, and how this process starts and observes it.
 
 use std::ops::Sub;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(crate) struct Served {
     item_ms: f64,
 }
 
-/// A server that runs, and which build it is of.
+/// A running server, and the build that it is of.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) build: &'static str,
@@ -50,7 +50,7 @@ pub(crate) struct Figures {
     pub(crate) cancelled: u64,
     pub(crate) batched: u64,
     pub(crate) batches: u64,
-    /// How long the batches ran.
+    /// Running time of all batches.
     pub(crate) run: Duration,
     /// Batches of 1, 2, 3–4, 5–8, … items.
     pub(crate) batch_sizes: Vec<u64>,
@@ -59,14 +59,14 @@ pub(crate) struct Figures {
     pub(crate) margin: Duration,
 }
 
-/// The name by which requests ask for `model`.
+/// The name of `model` in requests.
 pub(crate) fn model_name(model: &str) -> &str {
     Path::new(model).file_name().and_then(|name| name.to_str()).unwrap_or(model)
 }
 
 /// Serves until standard input ends.
 pub(crate) fn run(served: &Served) -> Result<(), Error> {
-    // As `sconce serve` makes it.
+    // The same runtime as that of `sconce serve`.
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(served))
 }
 
@@ -98,7 +98,7 @@ impl Server {
         self.process.address()
     }
 
-    /// All that it has done since it began.
+    /// Figures of the server since it started.
     pub(crate) fn observe(&self) -> Result<Observed, Error> {
         Ok(Observed { used: self.process.usage()?, figures: serde_json::from_str(&self.process.figures()?)? })
     }

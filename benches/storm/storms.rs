@@ -1,4 +1,4 @@
-//! The kinds of load: how callers come, and what they do when they are refused.
+//! The kinds of load: the arrivals of requests, and the callers' reactions to refusals.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use rand::RngExt as _;
 use sconce_benches::wire::refusal::Refusal;
 
-/// More load than the server can bear.
+/// A load that exceeds the server's capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Storm {
     /// Callers in a closed loop retry at once when they are refused
@@ -18,12 +18,12 @@ pub(crate) enum Storm {
     /// Requests come at random, 1.2 times as many as the server can answer, and none is tried again
     #[value(name = "open-120")]
     Open120,
-    /// The same with twice as many
+    /// Requests come at random, twice as many as the server can answer, and none is tried again
     #[value(name = "open-200")]
     Open200,
 }
 
-/// How requests come.
+/// The arrivals of requests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Load {
     /// Each caller sends its next request when the last is answered, or some time after it is refused.
@@ -32,7 +32,7 @@ pub(crate) enum Load {
     Open { per_second: f64 },
 }
 
-/// When a refused caller tries again.
+/// Time at which a refused caller tries again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Retry {
     AtOnce,
@@ -54,7 +54,7 @@ impl Storm {
 }
 
 impl Load {
-    /// As many callers as fill batches; nobody is refused.
+    /// A load that fills batches without a refusal.
     pub(crate) fn capacity(callers: usize) -> Self {
         Self::Closed { callers, retry: Retry::AtOnce }
     }
@@ -71,7 +71,7 @@ impl Retry {
     }
 }
 
-/// gRFC A6: a random time up to one that doubles with each failure.
+/// A random time below a bound that doubles with each failure (gRFC A6).
 fn backoff(failures: u32) -> Duration {
     const INITIAL: Duration = Duration::from_millis(10);
     const MAX: Duration = Duration::from_secs(1);

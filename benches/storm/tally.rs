@@ -1,4 +1,4 @@
-//! Outcomes of requests, counted.
+//! Counts of the outcomes of requests.
 
 use std::time::Duration;
 
@@ -27,15 +27,15 @@ pub(crate) struct Tally {
     pub(crate) overloaded: u64,
     pub(crate) full: u64,
     pub(crate) too_late: u64,
-    /// From sending a request until its answer came.
+    /// Longest time from sending a request until its answer.
     pub(crate) longest_wait: Duration,
     pub(crate) estimates: Option<Range>,
     pub(crate) pushbacks: Option<Range>,
-    /// Refusals that did not tell when to come back.
+    /// Refusals that did not say when to come back.
     pub(crate) untold: u64,
 }
 
-/// The least and the most of some durations.
+/// The least and the largest of some durations.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Range {
     pub(crate) least: Duration,
@@ -69,7 +69,7 @@ impl Tally {
         self.overloaded + self.full + self.too_late
     }
 
-    /// The outcomes of two.
+    /// The sum of two tallies.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             in_time: self.in_time + other.in_time,

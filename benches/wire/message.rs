@@ -1,5 +1,4 @@
-//! The request that is sent to the model of [`super::model`], and the answer that it must get: one image of 8 by 8 bytes, ten
-//! scores and a label.
+//! The request for the model of [`super::model`] and its right answer: one image of 8 by 8 bytes, ten scores and a label.
 
 use sconce_grpc::proto::model_infer_request::InferInputTensor;
 use sconce_grpc::proto::model_infer_response::InferOutputTensor;
@@ -7,7 +6,7 @@ use sconce_grpc::proto::{ModelInferRequest, ModelInferResponse};
 
 /// The name of the model.
 pub const MODEL: &str = "first-ten";
-/// How many classes the model tells apart.
+/// Number of classes of the model.
 pub const CLASSES: usize = 10;
 const PIXELS: usize = 64;
 
@@ -37,7 +36,7 @@ fn scores(class: usize) -> Vec<f32> {
     (0..CLASSES).map(|at| if at == class { std::f32::consts::E / sum } else { 1.0 / sum }).collect()
 }
 
-/// An answer of the same size as that of the model, for the server that has none; `None` for another request than
+/// An answer of the same size as the model's, for the server without a model; `None` for a request other than
 /// [`request`].
 #[must_use]
 pub fn answer(request: ModelInferRequest) -> Option<ModelInferResponse> {

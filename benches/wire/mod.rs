@@ -1,5 +1,5 @@
-//! The parts that benches over gRPC share: a model of a chosen cost, its request and its right answer, a server that runs
-//! in a process of its own, and what a client can tell of a refusal.
+//! Shared by the benches over gRPC: a model of a chosen cost, its request and its right answer, a server in a process of
+//! its own, and refusals as a client sees them.
 
 pub mod message;
 pub mod model;

@@ -18,8 +18,8 @@ use super::message::{CLASSES, MODEL};
 
 const INPUT: &str = "image";
 
-/// The processor time of a batch: some for the batch however small it is, and some for each of its items. The default is
-/// none: the model then costs next to nothing.
+/// Processor time of a batch: a part for the batch whatever its size, and a part for each item. The default is none: the
+/// model then costs next to nothing.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Cost {
     /// Processor time of each batch.
@@ -35,10 +35,10 @@ struct Config {
     cost: Cost,
 }
 
-/// A runtime's builder that has this model alone; `directory` is where its files are written.
+/// The builder of a runtime that has only this model; its files are written to `directory`.
 ///
 /// # Errors
-/// If they cannot be written.
+/// If the files cannot be written.
 pub fn builder(directory: &Path, cost: Cost) -> Result<RuntimeBuilder, std::io::Error> {
     let config = Config { model_type: MODEL.to_owned(), cost };
     std::fs::write(directory.join("config.json"), serde_json::to_vec(&config)?)?;
@@ -98,11 +98,11 @@ impl Network for FirstTenNetwork {
     }
 }
 
-/// Keeps this thread computing until it has had `time` of a processor, however often it has to share it.
+/// Computes until this thread has had `time` of a processor, however often it has to share it.
 pub fn compute(time: Duration) {
     let end = (!time.is_zero()).then(|| thread_time() + time);
     while end.is_some_and(|end| thread_time() < end) {
-        // Some 10 µs, so that what is done is arithmetic rather than asking for the time.
+        // Some 10 µs, so that most of the time goes into arithmetic rather than into reading the clock.
         black_box((0..black_box(10_000_u32)).fold(1_u32, |sum, step| sum.wrapping_mul(31) ^ step));
     }
 }

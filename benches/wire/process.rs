@@ -1,4 +1,4 @@
-//! A server in a process of its own: how it is started and told to end, and what it has used of the processor.
+//! A server in a process of its own: its start, its end, and its use of the processor.
 
 use std::future::Future;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 
-/// A server that listens. It leaves when the last clone is dropped.
+/// A listening server. It ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct ServerProcess {
     address: String,
@@ -20,21 +20,21 @@ pub struct ServerProcess {
     pipes: Arc<Pipes>,
 }
 
-/// Processor time since the process began, and how often its threads went to sleep by themselves.
+/// Processor time since the process began, and the number of times that its threads went to sleep by themselves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// In the program itself.
+    /// Time in the program itself.
     pub user: Duration,
-    /// In the system on its behalf.
+    /// Time in the system on the program's behalf.
     pub system: Duration,
-    /// The part of both that the threads took that run batches.
+    /// The part of both that was used by threads that run batches.
     pub devices: Duration,
     /// Voluntary context switches.
     pub sleeps: u64,
 }
 
 impl ServerProcess {
-    /// Runs `command`, which is to print an address as [`listen`] does.
+    /// Runs `command`, which must print its address as [`listen`] does.
     ///
     /// # Errors
     /// If it cannot be started, or ends before it listens.
@@ -50,13 +50,13 @@ impl ServerProcess {
         }
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The line of figures that its [`parent`] gives.
+    /// The line of figures from the process's [`parent`].
     ///
     /// # Errors
     /// If the process has ended.
@@ -73,13 +73,13 @@ impl ServerProcess {
         let mut usage = Usage { user, system, ..Usage::default() };
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.id))? {
             let thread = thread?.path();
-            // A thread may end while it is looked at.
+            // A thread may end while it is read.
             let status = std::fs::read_to_string(thread.join("status")).unwrap_or_default();
             let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
             usage.sleeps += switches.and_then(|switches| switches.trim().parse::<u64>().ok()).unwrap_or(0);
             let Ok(stat) = std::fs::read_to_string(thread.join("stat")) else { continue };
             let (name, [user, system]) = times(&stat)?;
-            // As `sconce_batch::Device` names them.
+            // `sconce_batch::Device` names its threads so.
             if name.starts_with("sconce-") {
                 usage.devices += user + system;
             }
@@ -88,21 +88,21 @@ impl ServerProcess {
     }
 }
 
-/// For the server: listens on a free port and tells the parent which.
+/// For the server: listens on a free port and prints its address for the parent.
 ///
 /// # Errors
-/// If there is no port, or no parent.
+/// If no port is free, or the parent has ended.
 pub async fn listen() -> Result<TcpListener, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     print_line(&listener.local_addr()?.to_string())?;
     Ok(listener)
 }
 
-/// For the server: answers each line of standard input with `figures`, and resolves when the parent goes away.
+/// For the server: answers each line of standard input with `figures`, and resolves when the parent ends.
 pub fn parent(figures: impl Fn() -> String + Send + 'static) -> impl Future<Output = ()> {
     let (stop, stopped) = oneshot::channel();
     std::thread::spawn(move || {
-        // However the parent goes away, the pipe ends.
+        // The pipe ends with the parent, however that ends.
         while std::io::stdin().read_line(&mut String::new()).is_ok_and(|bytes| bytes > 0) {
             if print_line(&figures()).is_err() {
                 break;
@@ -119,7 +119,7 @@ fn print_line(line: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// The name, and user and system time in `/proc/PID/stat` (proc(5): fields 2, 14 and 15).
+/// The name, and user and system time, from `/proc/PID/stat` (proc(5): fields 2, 14 and 15).
 fn times(stat: &str) -> Result<(&str, [Duration; 2]), Error> {
     // `getconf CLK_TCK`: 100 on every Linux that Rust runs on.
     const TICK: Duration = Duration::from_millis(10);
@@ -144,7 +144,7 @@ impl Sub for Usage {
     }
 }
 
-/// The pipes, of which the one to its standard input keeps the server alive, and its process.
+/// The server's process and its pipes; the one to its standard input keeps it alive.
 #[derive(Debug)]
 struct Pipes {
     both: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
@@ -166,7 +166,7 @@ impl Pipes {
 impl Drop for Pipes {
     fn drop(&mut self) {
         drop(self.both.lock().unwrap_or_else(PoisonError::into_inner).take());
-        // It has nothing left to answer; how it ends is of no interest.
+        // The server has nothing left to answer; its exit status does not matter.
         let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).wait();
     }
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-/// A request that the server did not answer for want of time or room.
+/// A request that the server refused for lack of time or room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// The server's reason.
     pub reason: Reason,
-    /// The time that an answer would take by the server's estimate, where the message tells it.
+    /// The server's estimate of the time until an answer, where the message gives it.
     pub estimate: Option<Duration>,
-    /// When the client is to come back (`grpc-retry-pushback-ms`), where the server tells it.
+    /// The time after which the client is to come back (`grpc-retry-pushback-ms`), where the server gives it.
     pub pushback: Option<Duration>,
 }
 
@@ -22,7 +22,7 @@ pub enum Reason {
     Overloaded,
     /// The queue is full.
     Full,
-    /// The deadline passed, or could not be met any more, after the request was let in.
+    /// The deadline passed, or could no longer be met, after the request was admitted.
     TooLate,
 }
 

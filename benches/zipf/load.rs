@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -10,20 +10,18 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::Zipf;
 use sconce::{AnswerSource, Model};
 
-use crate::Shared;
-
-/// Texts, and who asks for which when: the same for each run.
+/// Texts, and the sequence of texts that each caller asks for: the same in each run.
 pub(crate) struct Load {
     texts: Arc<[String]>,
-    /// Of each caller, which texts it asks for one after the other.
+    /// Indices into `texts`, in the order in which each caller asks.
     callers: Vec<Arc<[usize]>>,
 }
 
-/// The first answer to each text, which all others have to be equal to.
+/// The first answer to each text, which all later ones must equal.
 #[derive(Default, Clone)]
-pub(crate) struct Answers(Shared<HashMap<usize, Vec<f32>>>);
+pub(crate) struct Answers(Arc<Mutex<HashMap<usize, Vec<f32>>>>);
 
-/// What became of a run.
+/// Results of a run.
 pub(crate) struct Ran {
     /// Shortest first.
     latencies: Vec<Duration>,
@@ -89,7 +87,7 @@ impl Ran {
         self.latencies.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// The share of requests that no device ran for.
+    /// Share of the requests that were answered without a device.
     pub(crate) fn hit_rate(&self) -> f64 {
         self.hits as f64 / self.latencies.len() as f64
     }

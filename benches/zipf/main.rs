@@ -1,14 +1,13 @@
-//! What the cache gives end to end: callers in a closed loop ask a real model for texts of which some are asked for far more often
-//! than others (Zipf's law with exponent 1), with no cache and with each tier. `redis-server` has to be installed.
+//! End-to-end effect of the cache: callers in a closed loop ask a real model for texts, some far more often than others
+//! (Zipf's law with exponent 1), without a cache and with each tier. `redis-server` has to be installed.
 //!
-//! `cargo bench -p sconce-benches --bench zipf` prints a table; `-- --plot FILE.png` draws it. The model is MiniLM if
-//! `SCONCE_MINILM` says where it is, else encoder-mini. Every answer is compared, bit by bit, with that of the run without a cache.
+//! `cargo bench -p sconce-benches --bench zipf` prints a table; `-- --plot FILE.png` plots it. The model is MiniLM if
+//! `SCONCE_MINILM` is set, else encoder-mini. Every answer is compared, bit by bit, with that of the run without a cache.
 
 mod load;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Parser;
 use sconce::cache::{MemoryConfig, RedisConfig, RedisTier, SqliteConfig, SqliteTier, TierConfig};
@@ -19,7 +18,7 @@ use serde::Serialize;
 
 use load::{Answers, Load, Ran};
 
-/// Asks for texts by Zipf's law, with no cache and with each tier, and says what each gives
+/// Asks for texts by Zipf's law, without a cache and with each tier, and prints the results of each
 #[derive(Debug, Parser)]
 #[command(name = "zipf")]
 struct Args {
@@ -31,15 +30,15 @@ struct Args {
     #[arg(long, value_name = "N")]
     requests: Option<usize>,
 
-    /// Callers, each of which asks again as soon as it has its answer
+    /// Callers, each of which sends its next request as soon as it has its answer
     #[arg(long, value_name = "N", default_value_t = 16)]
     callers: usize,
 
-    /// Also draws the table, into this PNG; a relative path is below benches/
+    /// Also plots the table, into this PNG; a relative path is below benches/
     #[arg(long, value_name = "FILE.png")]
     plot: Option<PathBuf>,
 
-    /// Cargo says so: to be measured, not just seen to work
+    /// The flag that cargo bench passes: measure instead of only checking that it works
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -85,11 +84,11 @@ async fn main() -> Fallible<()> {
     args.plot.map_or(Ok(()), |png| plot(&png, &records))
 }
 
-/// Which tiers a run has.
+/// The tiers of a run.
 #[derive(Debug, Clone, Copy)]
 struct Tiers {
     name: &'static str,
-    /// One in so many texts fits.
+    /// Size of the memory tier: room for one in this many texts.
     memory: Option<usize>,
     redis: bool,
     sqlite: bool,
@@ -111,7 +110,7 @@ const TIERS: [Tiers; 7] = [
 
 impl Tiers {
     fn cache(self, texts: usize, database: &Path, redis: &RedisServer) -> Fallible<Option<AnswerCache>> {
-        /// A row of 384 f32, its key, and what keeping them takes.
+        /// Bytes of a row of 384 f32 with its key and the overhead of keeping them.
         const BYTES: u64 = 2048;
         if !self.single_flight {
             return Ok(None);
@@ -165,6 +164,3 @@ fn plot(png: &Path, records: &[Record]) -> Fallible<()> {
     println!("\n{} and {}", png.display(), csv.display());
     Ok(())
 }
-
-/// Shared by the callers of a run.
-type Shared<T> = Arc<std::sync::Mutex<T>>;

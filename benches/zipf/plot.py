@@ -1,4 +1,4 @@
-"""Draws what each tier gives under Zipf's law: requests a second, and how many were answered without computing.
+"""Draws the effect of each tier under Zipf's law: requests a second, and the share answered without computing.
 
     plot.py ZIPF.csv ZIPF.png
 """

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs, io};
 
-/// Name after `-l`, and the static in `src/library.rs` that says how it is opened.
+/// Name after `-l`, and the static of `src/library.rs` that opens the library.
 const LIBRARIES: [(&str, &str); 6] = [
     ("cuda", "DRIVER"),
     ("cublas", "CUBLAS"),
@@ -15,7 +15,7 @@ const LIBRARIES: [(&str, &str); 6] = [
     ("cudart", "RUNTIME"),
 ];
 
-/// What an archive of nothing consists of.
+/// An archive without members.
 const EMPTY_ARCHIVE: &str = "!<arch>\n";
 
 fn main() -> io::Result<()> {

@@ -2,12 +2,12 @@
 
 use std::ops::{Deref, DerefMut};
 
-/// One cache line.
+/// 64 bytes aligned to a cache line.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; 64]);
+struct CacheLine([u8; 64]);
 
-/// Numbers that any bytes make a value of.
+/// Number types for which every bit pattern is a valid value.
 ///
 /// # Safety
 /// All-zero bytes are a value, every value may be read as bytes, the size divides 64, and the alignment is at most 64.
@@ -22,10 +22,10 @@ unsafe impl Number for i8 {}
 // SAFETY: as above.
 unsafe impl Number for u8 {}
 
-/// A buffer of zeros at first. Growing keeps it; the capacity is never given back before it is dropped.
+/// A buffer that begins on a cache line, zeros at first. Growing keeps its contents; its capacity never shrinks.
 #[derive(Clone)]
 pub(crate) struct Aligned<T> {
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     length: usize,
     numbers: std::marker::PhantomData<T>,
 }
@@ -40,14 +40,14 @@ impl<T: Number> Aligned<T> {
     /// Makes room for at least `length` numbers.
     pub(crate) fn grow(&mut self, length: usize) {
         if length > self.length {
-            self.lines.resize((length * size_of::<T>()).div_ceil(size_of::<Line>()), Line([0; 64]));
+            self.lines.resize((length * size_of::<T>()).div_ceil(size_of::<CacheLine>()), CacheLine([0; 64]));
             self.length = length;
         }
     }
 
-    /// Bytes that it holds in memory.
+    /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
+        self.lines.capacity() * size_of::<CacheLine>()
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a kernel refuses.
+//! Errors of the kernels.
 
-/// Arguments that do not fit together. Nothing was written.
+/// Arguments that do not fit together, after which nothing has been written, or a failure of a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
@@ -12,7 +12,7 @@ pub enum KernelError {
         /// Elements of the bias.
         bias: usize,
     },
-    /// The weights of a layer are not what its inputs and outputs ask for.
+    /// The weights of a layer do not match its inputs and outputs.
     #[error("{weights} weights and a bias of {bias} do not make a layer from {inputs} inputs to {outputs} outputs")]
     WeightShape {
         /// Elements of the weight.
@@ -29,7 +29,7 @@ pub enum KernelError {
     TooManyInputs {
         /// Columns of x.
         inputs: usize,
-        /// The bound.
+        /// The largest number allowed.
         max: usize,
     },
     /// Weights in blocks need whole blocks.
@@ -45,10 +45,10 @@ pub enum KernelError {
     NotFinite {
         /// Its index.
         at: usize,
-        /// What it is.
+        /// Its value.
         value: String,
     },
-    /// A matrix is not what a layer takes or gives.
+    /// The matrices do not have the columns of a layer, or not the same number of rows.
     #[error("x of {x} and y of {y} elements do not hold the same number of rows of {inputs} and {outputs}")]
     MatrixShape {
         /// Elements of x.
@@ -63,7 +63,7 @@ pub enum KernelError {
     /// Parts of an encoder, or of a batch, that do not fit together.
     #[error("{what}")]
     Mismatch {
-        /// Which, and how.
+        /// The parts, and how they differ.
         what: String,
     },
     /// A weight does not fit the element that a GPU keeps it in.
@@ -71,7 +71,7 @@ pub enum KernelError {
     TooLarge {
         /// Its index.
         at: usize,
-        /// What it is.
+        /// Its value.
         value: String,
         /// The element.
         element: &'static str,
@@ -79,31 +79,31 @@ pub enum KernelError {
     /// The device has no room left. A smaller batch may fit.
     #[error("{call}: the device has no room left; use smaller batches, or unload a model")]
     OutOfDeviceMemory {
-        /// What asked for room.
+        /// The call that failed.
         call: &'static str,
     },
-    /// There is no PTX for a device as old.
+    /// The device is older than any committed PTX.
     #[error("the device has compute capability {major}.{minor}; the kernels need 7.5 or higher")]
     OldDevice {
-        /// Before the dot.
+        /// Major number of its compute capability.
         major: i32,
-        /// After it.
+        /// Minor number of its compute capability.
         minor: i32,
     },
-    /// The device, or this process' hold on it, is gone: every later call fails, too. Go on elsewhere.
+    /// The device, or this process's connection to it, is lost: every later call fails too. Use another device.
     #[error("{call}: the device is lost: {error}")]
     DeviceLost {
-        /// What failed.
+        /// The call that failed.
         call: &'static str,
-        /// What the driver says.
+        /// The driver's message.
         error: String,
     },
-    /// The driver refuses.
+    /// The driver refused a call.
     #[error("{call}: {error}")]
     Device {
-        /// What it was asked for.
+        /// The call that failed.
         call: &'static str,
-        /// What it says.
+        /// The driver's message.
         error: String,
     },
 }

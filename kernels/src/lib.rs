@@ -43,7 +43,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
-// Named so that it is linked: candle's CUDA backend finds its functions there.
+// Named so that rustc links it: candle's CUDA backend finds its functions there.
 #[cfg(feature = "cuda")]
 use sconce_cuda_link as _;
 

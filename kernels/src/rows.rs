@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A rectangle that may be read.
+/// A read-only rectangle.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a, T> {
     pointer: *const T,
@@ -13,7 +13,7 @@ pub(crate) struct Rows<'a, T> {
     lifetime: PhantomData<&'a [T]>,
 }
 
-// SAFETY: it is a shared slice with gaps.
+// SAFETY: as a shared slice with gaps.
 unsafe impl<T: Sync> Send for Rows<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Rows<'_, T> {}
@@ -43,7 +43,7 @@ impl<'a, T> Rows<'a, T> {
         self.stride
     }
 
-    /// Of the first element; the others follow by [`Rows::stride`].
+    /// Pointer to the first element; further rows follow every [`Rows::stride`] elements.
     pub(crate) fn pointer(&self) -> *const T {
         self.pointer
     }
@@ -55,7 +55,7 @@ impl<'a, T> Rows<'a, T> {
         unsafe { std::slice::from_raw_parts(self.pointer.add(row * self.stride), self.columns) }
     }
 
-    /// The part of it in these rows and columns.
+    /// The part of the rectangle in these rows and columns.
     pub(crate) fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Self {
         assert!(rows.start <= rows.end && rows.end <= self.count);
         assert!(columns.start <= columns.end && columns.end <= self.columns);
@@ -65,7 +65,7 @@ impl<'a, T> Rows<'a, T> {
     }
 }
 
-/// A rectangle that its holder alone may write.
+/// A rectangle that only its holder may read or write.
 pub(crate) struct RowsMut<'a, T> {
     pointer: *mut T,
     count: usize,
@@ -74,7 +74,7 @@ pub(crate) struct RowsMut<'a, T> {
     lifetime: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it is an exclusive slice with gaps, which it never touches.
+// SAFETY: as an exclusive slice with gaps, which are never touched.
 unsafe impl<T: Send> Send for RowsMut<'_, T> {}
 
 impl<'a, T> RowsMut<'a, T> {
@@ -104,7 +104,7 @@ impl<'a, T> RowsMut<'a, T> {
     pub(crate) fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.count);
         // SAFETY: `check` has found every row of the rectangle within the slice it was made from; `self` is borrowed
-        // for writing, and nobody else may touch the rectangle.
+        // for writing, and nothing else may touch the rectangle.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(row * self.stride), self.columns) }
     }
 
@@ -123,26 +123,26 @@ impl<'a, T> RowsMut<'a, T> {
         }
     }
 
-    /// The part of it in these rows and columns.
+    /// The part of the rectangle in these rows and columns.
     pub(crate) fn part(&mut self, rows: Range<usize>, columns: Range<usize>) -> RowsMut<'_, T> {
         let part = self.as_rows().part(rows, columns);
         let Rows { pointer, count, columns, stride, .. } = part;
         RowsMut { pointer: pointer.cast_mut(), count, columns, stride, lifetime: PhantomData }
     }
 
-    /// The part of it in these rows.
+    /// The part of the rectangle in these rows.
     pub(crate) fn into_rows(self, rows: Range<usize>) -> Self {
         let Rows { pointer, count, columns, stride, .. } = self.as_rows().part(rows, 0..self.columns);
         Self { pointer: pointer.cast_mut(), count, columns, stride, lifetime: PhantomData }
     }
 
-    /// For handing parts to several threads.
+    /// Shares the rectangle, so that several threads can take parts of it.
     pub(crate) fn share(self) -> SharedRows<'a, T> {
         SharedRows(self)
     }
 }
 
-/// A rectangle of which several threads write disjoint parts.
+/// A rectangle whose disjoint parts several threads write.
 pub(crate) struct SharedRows<'a, T>(RowsMut<'a, T>);
 
 // SAFETY: parts are handed out by unsafe calls alone, whose callers keep them apart.

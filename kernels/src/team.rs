@@ -1,9 +1,9 @@
 //! Threads that help with the parts of one computation.
 //!
-//! The caller works too, and takes the next part whenever it is free, as the helpers do. A helper that the system has
-//! not woken in time is not waited for: on a machine with more work than cores a computation goes on alone instead of
-//! standing at a barrier. Helpers sleep when there is nothing to do. Only between the stages of one computation do they,
-//! and the caller, wait awake, and for a moment at most.
+//! The caller works too, and takes the next part whenever it is free, as the helpers do. Nothing waits for a helper that
+//! the system has not woken in time: on a machine with more work than cores a computation goes on alone instead of
+//! standing at a barrier. Helpers sleep when there is nothing to do. Only between the stages of one computation do they
+//! and the caller wait awake, for 50 µs at most.
 
 use std::any::Any;
 use std::io;
@@ -28,7 +28,7 @@ pub const MAX_THREADS: usize = 256;
 /// assert_eq!(sum.into_inner(), 45);
 /// ```
 pub struct Team {
-    shared: Arc<Shared>,
+    board: Arc<JobBoard>,
     helpers: Vec<JoinHandle<()>>,
 }
 
@@ -41,46 +41,47 @@ impl Default for Team {
     }
 }
 
-struct Shared {
-    state: Mutex<State>,
-    /// Jobs that have ever come.
+/// The board on which callers offer jobs and helpers find them.
+struct JobBoard {
+    state: Mutex<BoardState>,
+    /// Number of jobs offered so far.
     jobs: AtomicUsize,
-    /// A job has come, or the team closes.
+    /// Signalled when a job is offered or the team closes.
     job_came: Condvar,
-    /// A helper has left a job.
+    /// Signalled when a helper has left a job.
     helper_left: Condvar,
 }
 
-struct State {
-    /// Each lies on the stack of a caller, which takes it off the list and waits for its helpers before it returns.
-    jobs: Vec<JobPointer>,
+struct BoardState {
+    /// Jobs on the stacks of their callers. A caller removes its job and waits for the job's helpers before it returns.
+    jobs: Vec<TeamJobPointer>,
     sleeping: usize,
     closing: bool,
 }
 
-struct JobPointer(*const Job<'static>);
+struct TeamJobPointer(*const TeamJob<'static>);
 
-// SAFETY: a job is shared by reference among threads, and what is in it is `Sync`.
-unsafe impl Send for JobPointer {}
+// SAFETY: a job is shared by reference among threads, and its fields are `Sync`.
+unsafe impl Send for TeamJobPointer {}
 
-struct Job<'a> {
+struct TeamJob<'a> {
     work: &'a (dyn Fn(usize) + Sync),
     parts: usize,
-    /// The next part that nobody has taken.
+    /// Index of the next part to take.
     next: AtomicUsize,
-    /// Helpers at work on it. Changed while the state is locked; the last thing that a helper touches of it.
+    /// Helpers at work on the job. Changed while the state is locked; a helper's decrement is its last access to the job.
     helpers: AtomicUsize,
-    /// Whether the next stage of the same computation follows at once.
+    /// True if the next stage of the same computation follows at once.
     more_follows: bool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Job<'_> {
+impl TeamJob<'_> {
     fn has_parts(&self) -> bool {
         self.next.load(Ordering::Relaxed) < self.parts
     }
 
-    /// Takes parts until none is left. A panic is kept, and the other parts run all the same.
+    /// Takes parts until none is left. The first panic is kept, and the other parts still run.
     fn take_parts(&self) {
         loop {
             let part = self.next.fetch_add(1, Ordering::Relaxed);
@@ -107,24 +108,24 @@ impl Team {
         // Dropped on an error, which ends the helpers that did start.
         let mut team = Self::alone();
         for helper in 1..threads.get() {
-            let shared = Arc::clone(&team.shared);
+            let board = Arc::clone(&team.board);
             let thread = std::thread::Builder::new().name(format!("sconce-cpu-{helper}"));
-            team.helpers.push(thread.spawn(move || shared.help())?);
+            team.helpers.push(thread.spawn(move || board.help())?);
         }
         Ok(team)
     }
 
-    /// A team of its caller, which starts no thread.
+    /// A team of the caller alone, which starts no thread.
     #[must_use]
     pub fn alone() -> Self {
-        let state = State { jobs: Vec::new(), sleeping: 0, closing: false };
-        let shared = Shared {
+        let state = BoardState { jobs: Vec::new(), sleeping: 0, closing: false };
+        let board = JobBoard {
             state: Mutex::new(state),
             job_came: Condvar::new(),
             helper_left: Condvar::new(),
             jobs: AtomicUsize::new(0),
         };
-        Self { shared: Arc::new(shared), helpers: Vec::new() }
+        Self { board: Arc::new(board), helpers: Vec::new() }
     }
 
     /// Threads of a computation, its caller included.
@@ -141,18 +142,18 @@ impl Team {
         self.run_job(parts, work, false);
     }
 
-    /// The same for one of many short stages: helpers stay awake a moment for the next one.
+    /// [`Team::run`] for one of many short stages: helpers stay awake a moment for the next one.
     pub(crate) fn run_stage(&self, parts: usize, work: &(dyn Fn(usize) + Sync)) {
         self.run_job(parts, work, true);
     }
 
     fn run_job(&self, parts: usize, work: &(dyn Fn(usize) + Sync), more_follows: bool) {
         let (next, helpers) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let job = Job { work, parts, next, helpers, more_follows, panic: Mutex::new(None) };
+        let job = TeamJob { work, parts, next, helpers, more_follows, panic: Mutex::new(None) };
         if parts > 1 && !self.helpers.is_empty() {
-            self.shared.offer(&job);
+            self.board.offer(&job);
             job.take_parts();
-            self.shared.withdraw(&job);
+            self.board.withdraw(&job);
         } else {
             job.take_parts();
         }
@@ -162,14 +163,14 @@ impl Team {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl JobBoard {
+    fn lock(&self) -> MutexGuard<'_, BoardState> {
         self.state.lock().expect("nothing panics while it is locked")
     }
 
-    fn offer(&self, job: &Job<'_>) {
+    fn offer(&self, job: &TeamJob<'_>) {
         let mut state = self.lock();
-        state.jobs.push(JobPointer(std::ptr::from_ref(job).cast()));
+        state.jobs.push(TeamJobPointer(std::ptr::from_ref(job).cast()));
         let wanted = state.sleeping.min(job.parts - 1);
         self.jobs.fetch_add(1, Ordering::Relaxed);
         drop(state);
@@ -178,8 +179,8 @@ impl Shared {
         }
     }
 
-    /// After this no helper knows the job.
-    fn withdraw(&self, job: &Job<'_>) {
+    /// Takes the job off the board and waits until no helper uses it.
+    fn withdraw(&self, job: &TeamJob<'_>) {
         let mut state = self.lock();
         state.jobs.retain(|other| !std::ptr::addr_eq(other.0, job));
         if job.more_follows {
@@ -192,7 +193,7 @@ impl Shared {
         }
     }
 
-    /// A helper's life.
+    /// Loop of a helper thread: takes parts of offered jobs until the team closes.
     fn help(&self) {
         let mut state = self.lock();
         while !state.closing {
@@ -221,7 +222,7 @@ impl Shared {
     }
 }
 
-/// Waits awake, but no longer than it would take to fall asleep and be woken.
+/// Spins until `until` holds, but no longer than it would take to fall asleep and be woken.
 fn wait_a_moment(until: impl Fn() -> bool) {
     const MOMENT: Duration = Duration::from_micros(50);
     let end = Instant::now() + MOMENT;
@@ -232,8 +233,8 @@ fn wait_a_moment(until: impl Fn() -> bool) {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
-        self.shared.job_came.notify_all();
+        self.board.lock().closing = true;
+        self.board.job_came.notify_all();
         for helper in self.helpers.drain(..) {
             helper.join().expect("a helper catches the panics of its work");
         }

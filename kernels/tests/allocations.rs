@@ -15,7 +15,7 @@ struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all is handed to the system's allocator.
+// SAFETY: every call is passed on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -62,7 +62,7 @@ fn a_forward_pass_allocates_nothing_in_steady_state() {
             let team = Team::new(NonZeroUsize::new(threads).expect("not zero")).expect("few threads");
             let mut scratch = Scratch::default();
             let mut counts = Vec::new();
-            // By columns and by sequences; the smaller batches come after the larger.
+            // Split by columns and by sequences; the smaller batches come after the larger.
             for lengths in [&[128][..], &[100, 128, 90, 60, 40, 128, 100], &[7], &[30, 30, 30]] {
                 let tokens: usize = lengths.iter().sum();
                 let (ids, segments) = (vec![3; tokens], vec![1; tokens]);
@@ -71,7 +71,7 @@ fn a_forward_pass_allocates_nothing_in_steady_state() {
                     let tokens = PackedTokens { ids: &ids, segments: &segments, lengths };
                     encoder.forward(&team, &mut scratch, tokens, &mut out).expect("it fits");
                 };
-                // Which thread takes which part differs; after some rounds each has seen the largest.
+                // Threads take different parts each time; after some rounds each has seen the largest.
                 (0..20).for_each(|_| forward());
                 let before = ALLOCATIONS.load(Ordering::Relaxed);
                 (0..10).for_each(|_| forward());

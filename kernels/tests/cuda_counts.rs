@@ -1,6 +1,6 @@
-//! What one batch of an encoder of MiniLM's shape asks of a GPU, counted by the simulator.
+//! Launches, copies and driver calls of one batch of an encoder of MiniLM's shape, counted by the simulator.
 //!
-//! On a real GPU there is nothing to count with, and without one nothing to run: then it says so and passes.
+//! Without the simulator (on a real GPU, or without any) the tests say so and pass.
 
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
@@ -56,7 +56,7 @@ fn encoder(precision: CudaPrecision) -> CudaEncoder {
     encoder
 }
 
-/// A batch of sequences of these lengths.
+/// Runs a batch of sequences of these lengths.
 fn forward(encoder: &mut CudaEncoder, lengths: &[usize]) {
     let tokens = lengths.iter().sum::<usize>();
     let ids: Vec<u32> = (0..u32::try_from(tokens).unwrap()).map(|at| at * 13 % u32::try_from(WORDS).unwrap()).collect();
@@ -81,7 +81,7 @@ fn a_batch_of_minilm_is_one_copy_in_sixty_launches_and_one_copy_out() {
     for precision in [CudaPrecision::F32, CudaPrecision::F16, CudaPrecision::Bf16, CudaPrecision::Int8] {
         let mut encoder = encoder(precision);
         forward(&mut encoder, &[16, 16]);
-        // As large, smaller, of another number of sequences: all of it has room.
+        // As large, smaller, another number of sequences: all fit the memory allocated before.
         for lengths in [&[16, 16][..], &[16], &[3, 5]] {
             control.reset_counts();
             forward(&mut encoder, lengths);
@@ -92,7 +92,7 @@ fn a_batch_of_minilm_is_one_copy_in_sixty_launches_and_one_copy_out() {
             assert_eq!((copies_to_device, copies_to_host, counts.copies_on_device), (1, 1, 0), "{precision:?}");
             assert_eq!((counts.allocations, counts.frees, counts.events), (0, 0, 0), "{precision:?}");
             assert_eq!(counts.synchronisations, 1, "{precision:?}");
-            // One each, and one to make the context current.
+            // One call for each launch, product, copy and wait, and one to make the context current.
             assert_eq!(driver_calls, launches + gemms + 4, "{precision:?}");
         }
         control.reset_counts();
@@ -111,7 +111,7 @@ fn a_recorded_batch_is_one_call() {
         for _ in 0..2 {
             forward(&mut encoder, &[16, 14]);
         }
-        // As it was recorded, and another batch of the same bucket.
+        // The batch that was recorded, and another one of the same bucket.
         for lengths in [[16, 14], [9, 20]] {
             control.reset_counts();
             forward(&mut encoder, &lengths);
@@ -120,7 +120,7 @@ fn a_recorded_batch_is_one_call() {
             assert_eq!((counts.graph_launches, counts.allocations, counts.events), (1, 0, 0), "{precision:?}");
             assert!(counts.launches + counts.gemms <= 60, "{precision:?}");
             assert_eq!((counts.copies_to_device, counts.copies_to_host), (1, 1), "{precision:?}");
-            // To make the context current, to launch, to wait.
+            // Three calls: make the context current, launch, wait.
             assert_eq!(counts.driver_calls, 3, "{precision:?}");
         }
     }

@@ -12,7 +12,7 @@ command -v grpcurl >/dev/null || {
     exit 1
 }
 
-# expect WHAT PATTERN ARGUMENT…: the answer matches, once white space is gone.
+# expect WHAT PATTERN ARGUMENT…: the answer without white space must match.
 expect() {
     local what=$1 pattern=$2 answer
     shift 2

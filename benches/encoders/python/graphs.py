@@ -8,7 +8,7 @@ fused-int8.onnx  both by quantize_dynamic: int8 weights with a scale per channel
 plain-int8.onnx  tensor, found anew in each call
 
 Each takes input_ids, token_type_ids and attention_mask, int32 [batch, tokens], and gives `pooled`, f32 [batch, hidden]:
-the mean of a text's token vectors, not normalised. What is up to date is not written again.
+the mean of a text's token vectors, not normalised. Files that are up to date are not written again.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ OPSET, MICROSOFT = 17, "com.microsoft"
 
 
 class Graph:
-    """Collects nodes and initializers; each method adds one node and gives the name of its first output."""
+    """Collects nodes and initializers; each method adds one node and returns the name of its first output."""
 
     def __init__(self):
         self.nodes, self.initializers = [], []
@@ -142,7 +142,7 @@ def plain(model, path):
     x = graph.add("Add", lookup("word", "input_ids"), lookup("token_type", "token_type_ids"))
     x = norm(graph.add("Add", x, lookup("position", positions)), "embeddings.LayerNorm")
 
-    # What is masked gets the lowest f32 added to its score: [batch, 1, 1, tokens].
+    # Masked tokens get the lowest f32 added to their scores: [batch, 1, 1, tokens].
     kept = graph.add("Cast", "attention_mask", to=TensorProto.FLOAT)
     kept = graph.add("Unsqueeze", kept, graph.constant("axes 1 2", np.array([1, 2])))
     lowest = number("lowest", np.finfo(np.float32).min)
@@ -171,13 +171,13 @@ def plain(model, path):
 
 
 def quantise(source, target):
-    # Shape inference does not know ONNX Runtime's own operators: what has no known type is f32.
+    # Shape inference does not know ONNX Runtime's own operators: an output of unknown type is f32.
     options = {"DefaultTensorType": TensorProto.FLOAT}
     quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8, extra_options=options)
 
 
 def fingerprint(directory):
-    """Of all that the graphs are made from."""
+    """Digest of everything that the graphs are made from."""
     digest = hashlib.sha256()
     for path in (pathlib.Path(__file__), directory / "config.json", directory / "model.safetensors"):
         digest.update(path.read_bytes())

@@ -17,7 +17,7 @@ import onnxruntime
 
 
 def padded(texts):
-    """Token ids padded to the longest text, and the mask that says so."""
+    """Token ids padded to the longest text, and the mask of the tokens."""
     ids = np.zeros((len(texts), max(map(len, texts))), np.int32)
     mask = np.zeros_like(ids)
     for row, text in enumerate(texts):
@@ -31,7 +31,7 @@ def time_calls(forward, milliseconds, min_calls):
     wall, cpu = [], []
     started = time.perf_counter()
     while len(wall) < min_calls or time.perf_counter() - started < milliseconds / 1e3:
-        # The outer clock is the dearer one, so that wall time does not hold it.
+        # The outer clock costs more, so that wall time does not include it.
         cpu_from, wall_from = time.process_time_ns(), time.perf_counter_ns()
         forward()
         wall_to, cpu_to = time.perf_counter_ns(), time.process_time_ns()
@@ -42,7 +42,7 @@ def time_calls(forward, milliseconds, min_calls):
 
 
 def wait_until_quiet(period_s=0.010, max_busy_s=0.001):
-    """Helper threads spin for some 40 ms after a call; the next engine shall not pay for that."""
+    """Waits until helper threads, which spin for some 40 ms after a call, no longer disturb the next engine."""
     busy = max_busy_s
     while busy >= max_busy_s:
         before = time.process_time()
@@ -56,7 +56,7 @@ def main():
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(threads)
     options.log_severity_level = 3  # errors
-    # All else is left at its default, as users get it: every optimisation, and helper threads that spin a while.
+    # All other options keep their defaults, as for users: every optimisation, and helper threads that spin a while.
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     with open(inputs, encoding="utf-8") as file:
         # Bound once, so that a timed call copies nothing and converts nothing.

@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-# Whose engine it is says the colour; int8 is hatched.
+# The colour shows the project of an engine; int8 is hatched.
 COLOURS = {
     "sconce-f32": "#c8541b",
     "sconce-int8": "#c8541b",

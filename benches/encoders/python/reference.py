@@ -1,4 +1,4 @@
-"""What every engine must answer: BERT in f64, text by text, without padding, batching or fusing. Plain on purpose.
+"""The answers that every engine must give: BERT in f64, text by text, without padding, batching or fusing. Plain on purpose.
 
     reference.py MODEL_DIRECTORY INPUTS.json OUT_DIRECTORY
 
@@ -32,7 +32,7 @@ def gelu(x):
 
 
 def embed(model, ids):
-    """One text: from token ids to the mean of its token vectors."""
+    """The mean of the token vectors of one text, from its token ids."""
 
     def linear(x, layer, name):
         weight, bias = model.linear(layer, name)

@@ -1,4 +1,4 @@
-//! The BERT of candle-transformers, as it comes.
+//! The unchanged BERT of candle-transformers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,11 +12,11 @@ use crate::Result;
 
 pub(super) struct Candle {
     model: BertModel,
-    batches: BTreeMap<String, Batch>,
+    batches: BTreeMap<String, PaddedTensors>,
 }
 
-/// Tensors of [texts, tokens], and `shares` of [texts, 1, tokens]: what each token adds to its text's mean.
-struct Batch {
+/// Padded texts as tensors of [texts, tokens], and `shares` of [texts, 1, tokens]: each token's share in the mean.
+struct PaddedTensors {
     ids: Tensor,
     types: Tensor,
     mask: Tensor,
@@ -28,12 +28,12 @@ impl Candle {
         let config: Config = serde_json::from_slice(&std::fs::read(directory.join("config.json"))?)?;
         let weights = std::fs::read(directory.join("model.safetensors"))?;
         let weights = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu)?;
-        let batches = inputs.iter().map(|(shape, texts)| Ok((shape.clone(), Batch::new(&Padded::new(texts))?)));
+        let batches = inputs.iter().map(|(shape, texts)| Ok((shape.clone(), PaddedTensors::new(&Padded::new(texts))?)));
         Ok(Self { model: BertModel::load(weights, &config)?, batches: batches.collect::<Result<_>>()? })
     }
 }
 
-impl Batch {
+impl PaddedTensors {
     fn new(padded: &Padded) -> Result<Self> {
         let size = (padded.texts, padded.tokens);
         let mask = Tensor::from_slice(&padded.mask, size, &Device::Cpu)?;

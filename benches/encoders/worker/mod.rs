@@ -1,8 +1,9 @@
 //! One engine in a process of its own.
 //!
-//! The protocol, one line each way: the worker says `ready VERSION` once its model is loaded, then answers
-//! `run SHAPE MILLISECONDS MIN_CALLS` with the times of its calls as JSON once its helper threads are quiet, and `out SHAPE FILE` with `ok` once its rows
-//! are in the file (f32, little-endian, mean-pooled, not normalised). It ends with its standard input.
+//! The protocol, one line each way: the worker prints `ready VERSION` once its model is loaded, then answers
+//! `run SHAPE MILLISECONDS MIN_CALLS` with the times of its calls as JSON once its helper threads are quiet, and
+//! `out SHAPE FILE` with `ok` once its rows are in the file (f32, little-endian, mean-pooled, not normalised). It ends
+//! when its standard input does.
 
 mod candle;
 mod rten;
@@ -27,10 +28,10 @@ use crate::engine::Engine;
 /// The first argument of a worker.
 pub(crate) const ARGUMENT: &str = "worker";
 
-/// By shape: the token ids of each text.
+/// Token ids of each text, by shape.
 type Inputs = BTreeMap<String, Vec<Vec<u32>>>;
 
-/// An engine with its inputs laid out as it takes them, before any clock is started.
+/// An engine whose inputs were prepared in its own format before anything is timed.
 trait Encoder {
     /// The mean-pooled rows of a shape's texts, one after the other.
     fn forward(&mut self, shape: &str) -> Result<Vec<f32>>;
@@ -42,21 +43,21 @@ struct Args {
     /// The model's directory, or its graph.
     source: PathBuf,
     inputs: PathBuf,
-    /// For Sconce; the others read an environment variable.
+    /// Threads of Sconce; the others read an environment variable.
     threads: NonZeroUsize,
 }
 
-/// This program again, as a worker.
+/// The command that starts this program as a worker.
 pub(crate) fn command(engine: Engine, source: &Path, inputs: &Path, threads: NonZeroUsize) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(ARGUMENT).arg(engine.name()).arg(source).arg(inputs).arg(threads.to_string());
-    // One is candle's pool, the other rten's.
+    // candle's pool reads the first, rten's the second.
     command.env("RAYON_NUM_THREADS", threads.to_string()).env("RTEN_NUM_THREADS", threads.to_string());
     Ok(command)
 }
 
 pub(crate) fn main() -> Result<()> {
-    // The worker's own name stands where clap expects the program's.
+    // clap expects the program's name first: the worker's name takes its place.
     let args = Args::parse_from(std::env::args_os().skip(1));
     let inputs: Inputs = serde_json::from_slice(&std::fs::read(&args.inputs)?)?;
     let sconce = |precision| -> Result<Box<dyn Encoder>> {
@@ -102,7 +103,7 @@ fn time_calls(encoder: &mut dyn Encoder, shape: &str, millis: u64, min_calls: us
     let mut times = Times::default();
     let started = Instant::now();
     while times.wall_ms.len() < min_calls || started.elapsed().as_millis() < u128::from(millis) {
-        // The outer clock is the dearer one, so that wall time does not hold it.
+        // The outer clock costs more, so that wall time does not include it.
         let (cpu, wall) = (process_cpu_ms(), Instant::now());
         std::hint::black_box(encoder.forward(shape)?);
         times.wall_ms.push(wall.elapsed().as_secs_f64() * 1e3);
@@ -112,7 +113,7 @@ fn time_calls(encoder: &mut dyn Encoder, shape: &str, millis: u64, min_calls: us
     Ok(times)
 }
 
-/// Helper threads may spin for a while after a call; the next engine shall not pay for that.
+/// Waits until helper threads, which may spin for a while after a call, no longer disturb the next engine.
 fn wait_until_quiet() {
     const PERIOD: Duration = Duration::from_millis(10);
     const MAX_BUSY_MS: f64 = 1.0;
@@ -131,7 +132,7 @@ fn process_cpu_ms() -> f64 {
     time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
 }
 
-/// The version of a package that this was built with.
+/// The locked version of a package.
 fn locked_version(package: &str) -> &'static str {
     const LOCK: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"));
     let entry = LOCK.split_once(&format!("name = \"{package}\"\nversion = \"")).map(|(_, entry)| entry);
@@ -142,9 +143,9 @@ fn locked_version(package: &str) -> &'static str {
 struct Padded {
     texts: usize,
     tokens: usize,
-    /// [texts, tokens], filled up with 0.
+    /// [texts, tokens], padded with 0.
     ids: Vec<u32>,
-    /// 1 where there is a token.
+    /// 1 at each token, 0 at the padding.
     mask: Vec<u32>,
 }
 

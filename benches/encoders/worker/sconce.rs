@@ -1,4 +1,4 @@
-//! Sconce, as it is embedded.
+//! Sconce, as an embedding program uses it.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

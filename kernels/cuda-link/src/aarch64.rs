@@ -6,7 +6,7 @@ use std::arch::naked_asm;
 
 use crate::function::Function;
 
-/// To the address at the start of a [`Function`].
+/// Jumps to the address at the start of a [`Function`].
 macro_rules! jump_to_address {
     ($function:ident) => {
         naked_asm!(
@@ -18,8 +18,8 @@ macro_rules! jump_to_address {
     };
 }
 
-/// To [`resolve_and_jump`], with a [`Function`] in x17. Not by a plain branch: one that the linker has to lengthen changes
-/// x16 and x17.
+/// Jumps to [`resolve_and_jump`] with a [`Function`] in x17. Not by a plain branch: a branch that the linker has to
+/// lengthen changes x16 and x17.
 macro_rules! jump_to_resolve {
     ($function:ident) => {
         naked_asm!(
@@ -36,8 +36,8 @@ macro_rules! jump_to_resolve {
 
 pub(crate) use {jump_to_address, jump_to_resolve};
 
-/// Comes with the [`Function`] in x17, and with the stack and all other registers as that function's caller left them.
-/// Keeps those that may hold arguments, x0 to x8 and q0 to q7, and x30, the address to return to.
+/// Resolves the [`Function`] in x17 and jumps to it, with the stack and all other registers as the function's caller left
+/// them. Saves the registers that may hold arguments, x0 to x8 and q0 to q7, and x30, the return address.
 #[unsafe(naked)]
 pub(crate) extern "C" fn resolve_and_jump() {
     naked_asm!(

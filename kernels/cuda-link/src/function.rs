@@ -1,4 +1,4 @@
-//! One function: where it is, or what stands in for it.
+//! One function of a CUDA library: its address, or the stand-in that answers where it is missing.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::Library;
 
-/// A function under its own name. The trampolines know that `address` comes first.
+/// A library function and the address that its calls jump to. The trampolines rely on `address` being the first field.
 #[repr(C)]
 pub(crate) struct Function {
-    /// Where a call jumps to.
+    /// Jump target of a call: first the trampoline that resolves the function, then the function or its stand-in.
     address: AtomicPtr<()>,
     library: &'static Library,
     name: &'static CStr,
@@ -22,27 +22,27 @@ impl Function {
         Self { address: AtomicPtr::new(first_call as *mut ()), library, name }
     }
 
-    /// The real function, or what answers in its place, for this call and all that follow.
+    /// Finds the real function, or a stand-in where it is missing, and keeps its address for all later calls.
     pub(crate) extern "C" fn resolve(&'static self) -> *const () {
         let address = match self.library.function(self.name) {
             Ok(address) => address.as_ptr().cast(),
             Err(status) => stand_in(self.name, status).cast_mut(),
         };
-        // Two first calls at a time find the same address. Relaxed: what the address points to was there before.
+        // Concurrent first calls find the same address. Relaxed: the code at that address was loaded before.
         self.address.store(address, Ordering::Relaxed);
         address
     }
 }
 
-/// A function with the return type of the one that is missing. Under the C calling conventions of x86-64 and aarch64 it
-/// may ignore arguments that it was given.
+/// A stand-in with the return type of the missing function. Under the C calling conventions of x86-64 and aarch64 it may
+/// ignore the arguments that it is given.
 fn stand_in(name: &CStr, status: c_int) -> *const () {
     match name.to_bytes() {
         b"cuGetErrorString" | b"cuGetErrorName" => driver_error_text as *const (),
         b"cublasXerbla" => nothing as *const (),
         name if name.ends_with(b"ErrorString") || name.ends_with(b"ErrorName") => error_text as *const (),
         name if name.ends_with(b"StatusString") || name.ends_with(b"StatusName") => error_text as *const (),
-        // Versions, and what nvcc's start-up code calls to register kernels.
+        // Version queries, and the functions by which nvcc's start-up code registers kernels.
         name if name.ends_with(b"Version") && name.starts_with(b"cublas") => zero as *const (),
         name if name.starts_with(b"__cuda") => zero as *const (),
         _ => answering(status),
@@ -65,7 +65,7 @@ fn answering(status: c_int) -> *const () {
     }
 }
 
-/// What can be said where the library that has the texts is missing.
+/// Error text where the library that has the real texts is missing.
 const TEXT: &CStr = c"the CUDA library of this function is not installed";
 
 extern "C" fn driver_error_text(status: c_int, text: *mut *const c_char) -> c_int {

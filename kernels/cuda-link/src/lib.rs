@@ -6,7 +6,7 @@
 //! `CUDA_ERROR_NO_DEVICE`, which candle's callers know how to handle.
 //!
 //! ```
-//! // A crate that links candle's CUDA backend names this one, so that it is linked at all.
+//! // Name this crate where you link candle's CUDA backend: rustc does not link a dependency that nothing names.
 //! use sconce_cuda_link as _;
 //!
 //! match sconce_cuda_link::DRIVER.open() {

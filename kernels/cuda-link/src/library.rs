@@ -1,4 +1,4 @@
-//! The libraries: the names they are opened by, and what is answered in their place.
+//! The CUDA libraries: their file names, and the statuses that their functions return where they are missing.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
@@ -6,16 +6,16 @@ use std::sync::OnceLock;
 
 /// The driver, which comes with the kernel module.
 pub static DRIVER: Library = Library::new(&[c"libcuda.so.1", c"libcuda.so"], Absent { library: 100, function: 801 });
-/// Linear algebra; of a CUDA toolkit, as all that follow.
+/// Linear algebra. This library and the following ones come with a CUDA toolkit.
 pub static CUBLAS: Library = Library::new(
     &[c"libcublas.so.13", c"libcublas.so.12", c"libcublas.so"],
     // CUBLAS_STATUS_NOT_INITIALIZED, CUBLAS_STATUS_NOT_SUPPORTED.
     Absent { library: 1, function: 15 },
 );
-/// Linear algebra of the lighter interface.
+/// Linear algebra with the lighter interface.
 pub static CUBLAS_LT: Library = Library::new(
     &[c"libcublasLt.so.13", c"libcublasLt.so.12", c"libcublasLt.so"],
-    // As cuBLAS.
+    // The same as for cuBLAS.
     Absent { library: 1, function: 15 },
 );
 /// Random numbers.
@@ -24,34 +24,34 @@ pub static CURAND: Library = Library::new(
     // CURAND_STATUS_INITIALIZATION_FAILED, CURAND_STATUS_INTERNAL_ERROR.
     Absent { library: 203, function: 999 },
 );
-/// The compiler of CUDA C++ at run time, which Sconce does without.
+/// The run-time compiler of CUDA C++; Sconce itself does not use it.
 pub static NVRTC: Library = Library::new(
     &[c"libnvrtc.so.13", c"libnvrtc.so.12", c"libnvrtc.so"],
     // NVRTC_ERROR_INTERNAL_ERROR.
     Absent { library: 11, function: 11 },
 );
-/// The runtime, which kernels call that nvcc has linked into a program: candle's quantised ones, where a toolkit built them.
+/// The runtime API. Kernels that nvcc links into a program call it: candle's quantised ones, in a build with a toolkit.
 pub static RUNTIME: Library = Library::new(
     &[c"libcudart.so.13", c"libcudart.so.12", c"libcudart.so"],
-    // cudaErrorNoDevice, cudaErrorNotSupported: the driver's numbers.
+    // cudaErrorNoDevice, cudaErrorNotSupported: the same numbers as the driver's.
     Absent { library: 100, function: 801 },
 );
 
 /// A shared library that is opened when it is first needed.
 #[derive(Debug)]
 pub struct Library {
-    /// In the order in which they are tried.
+    /// File names, in the order in which they are tried.
     names: &'static [&'static CStr],
     absent: Absent,
     handle: OnceLock<Result<Handle, LibraryMissing>>,
 }
 
-/// The statuses, in the library's own numbers, of functions that cannot be called.
+/// Statuses, in the library's own numbers, that functions return where they cannot be called.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Absent {
-    /// Of every function of a library that cannot be opened: nothing was initialised, or there is no device.
+    /// Status of every function of a library that cannot be opened: not initialised, or no device.
     pub(crate) library: c_int,
-    /// Of a function that an opened library, being older, does not have: it is not supported.
+    /// Status of a function that the opened library is too old to have: not supported.
     pub(crate) function: c_int,
 }
 
@@ -61,11 +61,11 @@ pub(crate) struct Absent {
 pub struct LibraryMissing {
     /// The first of the names that were tried.
     pub name: String,
-    /// What the dynamic loader said about that name.
+    /// The dynamic loader's message for that name.
     pub reason: String,
 }
 
-/// What the dynamic loader gave. Never closed: addresses of its functions are kept for good.
+/// The dynamic loader's handle. Never closed: addresses of the library's functions are kept until the process ends.
 #[derive(Debug, Clone, Copy)]
 struct Handle(NonNull<c_void>);
 
@@ -82,12 +82,12 @@ impl Library {
     /// Opens the library, if that has not been tried before.
     ///
     /// # Errors
-    /// [`LibraryMissing`] says under which name it was looked for and what the dynamic loader said.
+    /// [`LibraryMissing`] has the name that was tried first and the dynamic loader's message.
     pub fn open(&self) -> Result<(), LibraryMissing> {
         self.handle().map(|_| ()).map_err(Clone::clone)
     }
 
-    /// The address of a function, or the status that is answered in its place.
+    /// The address of a function, or the status to return where it is missing.
     pub(crate) fn function(&self, name: &CStr) -> Result<NonNull<c_void>, c_int> {
         let Ok(Handle(handle)) = self.handle() else { return Err(self.absent.library) };
         // SAFETY: the handle is of an open library, the name ends with a zero.

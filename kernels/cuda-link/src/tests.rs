@@ -33,7 +33,7 @@ fn every_argument_reaches_the_real_function_on_the_first_call_and_after() {
     let numbers = c"%d %d %d %d %d %d %g %g %g %g %g %g %g %g %g %g";
     for round in 0..3 {
         let mut text = [0; 128];
-        // SAFETY: the room is as said; the format names six integers and ten floats, of which some lie on the stack.
+        // SAFETY: the length is that of `text`; the format names six integers and ten floats, some of them on the stack.
         let length = unsafe {
             let (i, f) = (|i: c_int| i + round, |f: f64| f + f64::from(round));
             let room = text.as_mut_ptr();
@@ -70,7 +70,7 @@ fn every_argument_reaches_the_real_function_on_the_first_call_and_after() {
 
 #[test]
 fn a_missing_function_and_a_missing_library_answer_their_statuses() {
-    // SAFETY: what stands in looks at no argument.
+    // SAFETY: the stand-ins read no argument.
     let answers = || unsafe { (sconce_no_such_function(ptr::null()), sconce_of_no_library(ptr::null())) };
     assert_eq!([answers(), answers()], [(801, 203); 2]);
     let missing = NO_LIBRARY.open().unwrap_err();
@@ -87,7 +87,7 @@ fn without_a_driver_every_library_says_that_there_is_no_device() {
         return;
     }
     let mut text = ptr::null();
-    // SAFETY: what stands in writes to `text` alone, and all of them return what the real functions would.
+    // SAFETY: the stand-ins write to `text` alone, and all of them have the return types of the real functions.
     unsafe {
         assert_eq!(cuInit(0), 100, "CUDA_ERROR_NO_DEVICE");
         assert_eq!(cuGetErrorString(100, &raw mut text), 0);

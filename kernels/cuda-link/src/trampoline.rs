@@ -1,4 +1,4 @@
-//! The functions under their own names.
+//! Definitions of the CUDA functions under their own names.
 
 use std::arch::naked_asm;
 

@@ -6,14 +6,14 @@ use std::arch::naked_asm;
 
 use crate::function::Function;
 
-/// To the address at the start of a [`Function`].
+/// Jumps to the address at the start of a [`Function`].
 macro_rules! jump_to_address {
     ($function:ident) => {
         naked_asm!("jmp qword ptr [rip + {function}]", function = sym $function)
     };
 }
 
-/// To [`resolve_and_jump`], with a [`Function`] in r11.
+/// Jumps to [`resolve_and_jump`] with a [`Function`] in r11.
 macro_rules! jump_to_resolve {
     ($function:ident) => {
         naked_asm!(
@@ -27,13 +27,13 @@ macro_rules! jump_to_resolve {
 
 pub(crate) use {jump_to_address, jump_to_resolve};
 
-/// Comes with the [`Function`] in r11, and with the stack and all other registers as that function's caller left them.
-/// Keeps those that may hold arguments: six integers; rax, which says how many of a variable argument list are floats; r10;
-/// and eight floats.
+/// Resolves the [`Function`] in r11 and jumps to it, with the stack and all other registers as the function's caller left
+/// them. Saves the registers that may hold arguments: six integers; rax, the number of floats in a variable argument list;
+/// r10; and eight floats.
 #[unsafe(naked)]
 pub(crate) extern "C" fn resolve_and_jump() {
     naked_asm!(
-        // The call left the stack 8 bytes off its alignment of 16. This push brings it back, the others keep it.
+        // The call left the stack 8 bytes off its alignment of 16. This push restores it, and the others keep it.
         "push rbp",
         "mov rbp, rsp",
         "push rdi",

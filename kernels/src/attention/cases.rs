@@ -39,8 +39,8 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
     })
 }
 
-/// 300 keys in several blocks; the winner is not in the first, 2,000 above the others. The answer is 290 in the first
-/// column and 0 in the others.
+/// 300 keys in several blocks. One of them, not in the first block, scores 2,000 above the others: the output is 290 in
+/// the first column and 0 in the others.
 pub(crate) fn huge_scores() -> Case {
     let tokens = 300;
     let mut packed = vec![0.0; tokens * 3 * 8];
@@ -66,7 +66,7 @@ impl Case {
         self.heads * self.size
     }
 
-    /// What comes of `packed`, which may be rounded numbers of the case: `[tokens, heads, size]`.
+    /// The expected output for `packed`, which may be the case's numbers rounded: `[tokens, heads, size]`.
     pub(crate) fn expected(&self, packed: &[f32]) -> Vec<f64> {
         let hidden = self.hidden();
         let mut out = vec![0.0; self.tokens() * hidden];

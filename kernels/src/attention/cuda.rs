@@ -1,14 +1,14 @@
 //! The launch of `attention.cu`.
 
 use crate::KernelError;
-use crate::cuda::{Element, Gpu, Matrix, Shape, View, int, mismatch};
+use crate::cuda::{Element, Gpu, LaunchShape, Matrix, View, int, mismatch};
 
-/// How scores and sums are computed.
+/// Arithmetic by which scores and sums are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
-    /// By ordinary arithmetic in f32.
+    /// Ordinary arithmetic in f32.
     Plain,
-    /// By tensor cores, from f16 or bf16.
+    /// Tensor cores, from f16 or bf16.
     Mma,
 }
 
@@ -16,10 +16,10 @@ pub(crate) enum Path {
 pub(crate) const MAX_HEAD_SIZE: usize = 128;
 
 impl Path {
-    /// The best that the device has for heads of this size.
+    /// The fastest path that the device has for heads of `size` elements.
     ///
     /// # Errors
-    /// If heads are larger than any kernel takes.
+    /// If `size` is 0 or larger than any kernel takes.
     pub(crate) fn best(gpu: &Gpu, element: Element, size: usize) -> Result<Self, KernelError> {
         if size == 0 || size > MAX_HEAD_SIZE {
             return Err(mismatch(format!("heads of {size}; a GPU's attention takes 1 to {MAX_HEAD_SIZE}")));
@@ -28,7 +28,7 @@ impl Path {
         Ok(if tensor_cores { Self::Mma } else { Self::Plain })
     }
 
-    /// Queries that a block takes.
+    /// Queries per block.
     pub(crate) fn queries(self) -> usize {
         match self {
             Self::Plain => 16,
@@ -37,10 +37,10 @@ impl Path {
     }
 }
 
-/// Numbers that describe a tile.
+/// Numbers per tile.
 pub(crate) const TILE: usize = 3;
 
-/// The blocks' work: where each one's sequence begins, the length of that, and its first query.
+/// The tiles of a batch, one per block: first token of the sequence, its length, and the block's first query.
 pub(crate) fn tiles(lengths: &[usize], queries: usize) -> impl Iterator<Item = [usize; TILE]> + '_ {
     let starts = lengths.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length)));
     starts
@@ -49,10 +49,10 @@ pub(crate) fn tiles(lengths: &[usize], queries: usize) -> impl Iterator<Item = [
 }
 
 /// Attention within each sequence, from `[tokens, 3, heads, size]` to `[tokens, heads, size]`, with `bias` added to the
-/// former if there is one. `tiles` are those of [`tiles`] for the path, [`TILE`] numbers each.
+/// former if there is one. `tiles` are the numbers of [`tiles`] for the path, [`TILE`] per block.
 ///
 /// # Errors
-/// If the shapes do not fit together, or there is no such path for the element on the device.
+/// If the shapes do not fit together, or the device has no such path for the element.
 pub(crate) fn attention(
     gpu: &Gpu,
     query_key_value: Matrix<'_>,
@@ -86,9 +86,9 @@ pub(crate) fn attention(
         int(size)?.into(),
     ];
     let grid = [int(tiles.len() / TILE)?.unsigned_abs(), int(heads)?.unsigned_abs()];
-    let shape = Shape { grid, block: 128, shared: 0 };
-    // SAFETY: the parameters of `attention_*`, for heads of at most the width in its name; the tiles lie within the
-    // matrices, by the caller's word.
+    let shape = LaunchShape { grid, block: 128, shared: 0 };
+    // SAFETY: the parameters of `attention_*`, for heads of at most the width in its name; the caller vouches that the
+    // tiles lie within the matrices.
     unsafe { gpu.launch(functions.of(element), shape, arguments) }
 }
 
@@ -111,7 +111,7 @@ mod tests {
         gpu.download(to, &out)
     }
 
-    /// The paths that a device has for these.
+    /// The paths that the device has for this element and head size.
     fn paths(gpu: &Gpu, element: Element, size: usize) -> Vec<Path> {
         let best = Path::best(gpu, element, size).unwrap();
         if best == Path::Mma { vec![Path::Plain, Path::Mma] } else { vec![Path::Plain] }
@@ -148,7 +148,7 @@ mod tests {
             {
                 let packed = rounded(element, &case.packed);
                 let sum: Vec<f32> = packed.iter().enumerate().map(|(at, x)| x + bias[at % columns]).collect();
-                // What the tensor cores multiply is the sum rounded once more.
+                // Tensor cores multiply the sum rounded once more.
                 let sum = if path == Path::Mma { rounded(element, &sum) } else { sum };
                 let got = run(gpu, &case, &packed, Some(&bias), element, path);
                 assert_within(&got, &case.expected(&sum), tolerance(element), &(gpu, element, path));

@@ -57,7 +57,7 @@ pub fn attention(
     Ok(())
 }
 
-/// Room for one head of one sequence.
+/// Scratch memory for one head of one sequence.
 #[derive(Default)]
 pub(crate) struct Scratch {
     keys: Aligned<f32>,
@@ -92,6 +92,6 @@ pub(crate) fn attend(
             query_key_value.part(0..rows, first..first + size)
         };
         let out = out.part(0..rows, index * size..(index + 1) * size);
-        isa.run(simd::Head { query: part(0), key: part(1), value: part(2), out, scratch });
+        isa.run(simd::AttendHead { query: part(0), key: part(1), value: part(2), out, scratch });
     }
 }

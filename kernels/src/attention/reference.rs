@@ -1,4 +1,4 @@
-//! The formula of the module's head in f64.
+//! The formula of the module's documentation in f64.
 
 /// `softmax(Q·Kᵀ)·V` of one head of one sequence; each matrix is rows of `size`.
 ///

@@ -10,11 +10,11 @@ use crate::simd::{Kernel, Simd, Times, map};
 
 /// Keys whose scores are held at once: 24 rows of them are 24 KiB.
 const KEY_BLOCK: usize = 256;
-/// Queries at once.
+/// Queries whose scores are held at once.
 const QUERY_BLOCK: usize = 24;
 
-/// All matrices are `[tokens, head size]`.
-pub(super) struct Head<'a> {
+/// Attention of one head of one sequence. All matrices are `[tokens, head size]`.
+pub(super) struct AttendHead<'a> {
     pub(super) query: Rows<'a, f32>,
     pub(super) key: Rows<'a, f32>,
     pub(super) value: Rows<'a, f32>,
@@ -22,7 +22,7 @@ pub(super) struct Head<'a> {
     pub(super) scratch: &'a mut Scratch,
 }
 
-impl Kernel for Head<'_> {
+impl Kernel for AttendHead<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -45,7 +45,7 @@ impl Kernel for Head<'_> {
     }
 }
 
-/// Makes room without computing.
+/// Grows the scratch memory without computing.
 pub(super) struct Reserve<'a> {
     pub(super) scratch: &'a mut Scratch,
     pub(super) tokens: usize,
@@ -74,13 +74,13 @@ fn reserve<S: Simd>(_: S, scratch: &mut Scratch, tokens: usize, size: usize) {
     scratch.sums.resize(tokens, 0.0);
 }
 
-/// Whole panels and one line more, so that rows do not fall onto the same cache sets.
+/// Stride of a row of scores: whole panels and one cache line more, so that rows do not fall onto the same cache sets.
 #[inline(always)]
 fn score_stride<S: Simd>(keys: usize) -> usize {
     keys.next_multiple_of(S::PANEL) + 16
 }
 
-/// Transposed into panels of keys; a last panel that is not full is padded with 0.
+/// Transposes keys into panels; a last panel that is not full is padded with 0.
 #[inline(always)]
 fn pack_keys<S: Simd>(_: S, key: Rows<'_, f32>, keys: Range<usize>, panels: &mut [f32]) {
     let size = key.columns();
@@ -97,7 +97,7 @@ fn pack_keys<S: Simd>(_: S, key: Rows<'_, f32>, keys: Range<usize>, panels: &mut
     }
 }
 
-/// Into panels of the head's columns; a last panel that is not full is padded with 0.
+/// Copies values into panels of the head's columns; a last panel that is not full is padded with 0.
 #[inline(always)]
 fn pack_values<S: Simd>(_: S, value: Rows<'_, f32>, keys: Range<usize>, panels: &mut [f32]) {
     let size = value.columns();
@@ -110,7 +110,7 @@ fn pack_values<S: Simd>(_: S, value: Rows<'_, f32>, keys: Range<usize>, panels: 
     }
 }
 
-/// Some queries against one block of keys: scores, online softmax, and what the values add to `out`.
+/// Some queries against one block of keys: scores, online softmax, and the weighted values added to `out`.
 #[inline(always)]
 fn block<S: Simd>(
     simd: S,
@@ -156,7 +156,7 @@ fn block<S: Simd>(
     }
 }
 
-/// The largest of whole vectors and `least`.
+/// The largest of `least` and the scores, which are whole vectors.
 #[inline(always)]
 fn largest<S: Simd>(simd: S, scores: &[f32], least: f32) -> f32 {
     let mut largest = simd.splat(least);
@@ -166,7 +166,7 @@ fn largest<S: Simd>(simd: S, scores: &[f32], least: f32) -> f32 {
     simd.max_lane(largest)
 }
 
-/// Replaces each score with `exp(score - maximum)` and gives their sum.
+/// Replaces each score with `exp(score - maximum)` and returns their sum.
 #[inline(always)]
 fn exponentials<S: Simd>(simd: S, scores: &mut [f32], maximum: f32) -> f32 {
     let (mut sum, maximum) = (simd.splat(0.0), simd.splat(maximum));

@@ -22,7 +22,7 @@ fn every_instruction_set_agrees_with_the_reference_at_every_length_and_head_size
     }
 }
 
-/// Each sequence by itself.
+/// Runs each sequence by itself.
 fn run(isa: Isa, case: &Case, scratch: &mut Scratch) -> Vec<f32> {
     let (tokens, heads, hidden) = (case.tokens(), case.heads, case.hidden());
     let mut out = vec![f32::NAN; tokens * hidden];

@@ -10,7 +10,7 @@ pub(crate) struct Case {
     pub(crate) bias: Vec<f32>,
 }
 
-/// Columns beside every width of a vector, and those of real models.
+/// Columns around every width of a vector, and those of real models.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(1);
     let shapes = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 384, 1536]
@@ -24,7 +24,7 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
     })
 }
 
-/// Values at the limits, and what becomes of them.
+/// Inputs at the limits, and their outputs.
 pub(crate) const LIMITS: [(f32, f32); 11] = [
     (f32::INFINITY, f32::INFINITY),
     (f32::NEG_INFINITY, 0.0),

@@ -1,9 +1,9 @@
 //! The launch of `bias_gelu.cu`.
 
 use crate::KernelError;
-use crate::cuda::{Activation, Gpu, Matrix, Shape, View, int};
+use crate::cuda::{Activation, Gpu, LaunchShape, Matrix, View, int};
 
-/// Columns that a block takes.
+/// Columns per block.
 const COLUMNS: usize = 512;
 
 /// `values = activation(values + bias)`
@@ -20,7 +20,7 @@ pub(crate) fn bias_activate(
         return Err(KernelError::RowLength { values: values.rows() * values.columns(), bias: bias.len() });
     }
     let grid = [int(values.rows())?.unsigned_abs(), int(values.columns().div_ceil(COLUMNS))?.unsigned_abs()];
-    let shape = Shape { grid, block: 128, shared: 0 };
+    let shape = LaunchShape { grid, block: 128, shared: 0 };
     let arguments =
         [values.pointer().into(), bias.pointer().into(), int(values.columns())?.into(), (activation as i32).into()];
     // SAFETY: the parameters of `bias_gelu_*`; one bias per column of the matrix.
@@ -72,7 +72,7 @@ mod tests {
         each_gpu(|gpu| {
             for activation in [Activation::GeluErf, Activation::GeluTanh] {
                 for (x, limit) in LIMITS {
-                    // Where four are read at once, and where they are not.
+                    // A width whose columns are read four at once, and one whose columns are not.
                     for columns in [8, 7] {
                         let row = run(gpu, Element::F32, &vec![x; columns], &vec![0.0; columns], activation);
                         let near = |y: &f32| y.to_bits() == limit.to_bits() || (y - limit).abs() <= 1e-36;

@@ -10,7 +10,7 @@
 use crate::simd::math::{exp, polynomial};
 use crate::simd::{Simd, Unary};
 
-/// Beyond this, `t` is less than 1e-36: nothing beside any f32 result.
+/// Bound on `|x|`: beyond it `t` is less than 1e-36, which changes no f32 result.
 const MAX_MAGNITUDE: f32 = 13.0;
 
 /// `x/2 · (1 + erf(x/√2))`

@@ -24,7 +24,7 @@ use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Result, Tensor, bail};
 use crate::KernelError;
 use crate::simd::Isa;
 
-/// Which formula of gelu a model was trained with.
+/// The formula of gelu that a model was trained with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GeluForm {
     /// The exact form; `gelu` in Hugging Face's configurations.
@@ -50,7 +50,7 @@ pub fn bias_gelu(values: &mut [f32], bias: &[f32], form: GeluForm) -> std::resul
 
 /// `gelu(values + bias)` over the last dimension of a tensor.
 ///
-/// A contiguous f32 tensor on the CPU is overwritten, so hand in one that nobody else holds, such as the fresh result
+/// A contiguous f32 tensor on the CPU is overwritten, so pass one that is not used elsewhere, such as the fresh result
 /// of a matrix product. Any other tensor goes through candle's own operations and is left as it was.
 ///
 /// # Errors
@@ -61,7 +61,7 @@ pub fn bias_gelu_tensor(values: Tensor, bias: &Tensor, form: GeluForm) -> Result
     }
     let in_place = values.device().is_cpu() && values.dtype() == DType::F32 && values.is_contiguous();
     if in_place && bias.dtype() == DType::F32 && bias.is_contiguous() {
-        values.inplace_op2(bias, &BiasGelu { form })?;
+        values.inplace_op2(bias, &BiasGeluOp { form })?;
         return Ok(values);
     }
     let sum = values.broadcast_add(bias)?;
@@ -71,11 +71,11 @@ pub fn bias_gelu_tensor(values: Tensor, bias: &Tensor, form: GeluForm) -> Result
     }
 }
 
-struct BiasGelu {
+struct BiasGeluOp {
     form: GeluForm,
 }
 
-impl InplaceOp2 for BiasGelu {
+impl InplaceOp2 for BiasGeluOp {
     fn name(&self) -> &'static str {
         "bias_gelu"
     }

@@ -1,4 +1,4 @@
-//! The formulas of the module's head in f64, as they are written there. What every implementation is checked against.
+//! The formulas of the module's documentation in f64. Every implementation is checked against them.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 

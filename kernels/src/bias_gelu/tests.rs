@@ -59,7 +59,7 @@ fn infinities_zeros_huge_and_tiny_values_have_their_limits_and_nan_stays_nan() {
                 // In every lane of a vector and in the rest after it.
                 let mut row = vec![x; 19];
                 run(*isa, &mut row, &[0.0; 19], form);
-                // Equal bits for an infinity, of which no difference can be taken.
+                // Infinities are compared by their bits: their difference is NaN.
                 let near = |y: f32| y.to_bits() == limit.to_bits() || (y - limit).abs() <= 1e-36;
                 assert!(row.iter().all(|y| near(*y)), "{isa} {form:?} gelu({x}) = {row:?}, not {limit}");
             }

@@ -1,4 +1,4 @@
-// The functions that follow a product. Their numbers are those of `cuda/activation.rs`.
+// Activation functions applied to a product, numbered as in `cuda/activation.rs`.
 #pragma once
 
 enum Activation { IDENTITY = 0, RELU = 1, GELU_ERF = 2, GELU_TANH = 3, TANH = 4 };

@@ -1,21 +1,21 @@
-//! The functions that follow a product, by the numbers of `activation.cuh`.
+//! Activation functions applied to a product on a GPU, numbered as in `activation.cuh`.
 
 use crate::bias_gelu::GeluForm;
 use crate::linear;
 
-/// What is done to each output on a GPU.
+/// The function applied to each output on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
-pub(crate) enum Function {
+pub(crate) enum DeviceActivation {
     Identity = 0,
     Relu = 1,
     GeluErf = 2,
     GeluTanh = 3,
-    /// Of a classifier's pooler alone.
+    /// Only used by a classifier's pooler.
     Tanh = 4,
 }
 
-impl From<linear::Activation> for Function {
+impl From<linear::Activation> for DeviceActivation {
     fn from(activation: linear::Activation) -> Self {
         match activation {
             linear::Activation::Identity => Self::Identity,

@@ -16,7 +16,7 @@ pub(crate) struct Blas(sys::cublasHandle_t);
 impl Blas {
     pub(super) fn new(stream: CUstream) -> Result<Self, KernelError> {
         let blas = Self(result::create_handle().named("cublasCreate")?);
-        // SAFETY: both live; the owner of the stream drops this first.
+        // SAFETY: both handles are live; the owner of the stream drops this first.
         unsafe { result::set_stream(blas.0, stream.cast()).named("cublasSetStream")? };
         Ok(blas)
     }
@@ -36,7 +36,7 @@ impl Blas {
         let kind = kind_of(element);
         let (one, zero) = (1.0_f32, 0.0_f32);
         let (rows, inputs, outputs) = (int(rows)?, int(inputs)?, int(outputs)?);
-        // cuBLAS counts by columns: to it this is yᵀ = W·xᵀ, with each matrix as it lies.
+        // cuBLAS is column-major: to it this is yᵀ = W·xᵀ, and no matrix is rearranged.
         // SAFETY: the matrices are within their buffers and have the shapes checked above.
         unsafe {
             result::gemm_ex(

@@ -1,4 +1,4 @@
-//! What the driver and cuBLAS say, as [`KernelError`]s.
+//! Errors of the driver and of cuBLAS as [`KernelError`]s.
 
 use std::fmt::Display;
 

@@ -9,19 +9,19 @@ use cudarc::driver::{CudaContext, result, sys};
 use super::blas::Blas;
 use super::error::Named as _;
 use super::memory::{Buffer, Element, Pinned, View, converted};
-use super::ptx::{self, Source, Version};
+use super::ptx::{self, PtxSource, PtxVersion};
 use crate::KernelError;
 use crate::aligned::Number;
 
-/// A GPU that kernels have been loaded on, with a stream of its own.
+/// A GPU with the kernels loaded and a stream of its own.
 ///
-/// Dropping it waits for what it computes.
+/// Dropping it waits for all queued work.
 pub struct Gpu {
-    /// Before the stream and the modules, which it uses.
+    /// Dropped before the stream and the modules, which it uses.
     blas: OnceCell<Blas>,
     pub(crate) functions: Functions,
-    version: Version,
-    /// Of the device, which may be higher than that of the PTX.
+    version: PtxVersion,
+    /// Compute capability of the device, which may be higher than that of the PTX.
     capability: (i32, i32),
     modules: Vec<sys::CUmodule>,
     stream: sys::CUstream,
@@ -33,7 +33,7 @@ pub struct Gpu {
 unsafe impl Send for Gpu {}
 
 impl Gpu {
-    /// Opens the device of that number and loads the kernels.
+    /// Opens device `ordinal` and loads the kernels.
     ///
     /// # Errors
     /// [`KernelError::Device`] where there is no driver or no such device, [`KernelError::OldDevice`] where there is no
@@ -42,13 +42,13 @@ impl Gpu {
         Self::with_version(ordinal, None)
     }
 
-    /// With a certain version of the PTX, for tests.
-    pub(crate) fn with_version(ordinal: usize, version: Option<Version>) -> Result<Self, KernelError> {
+    /// Opens a device with a certain version of the PTX, for tests.
+    pub(crate) fn with_version(ordinal: usize, version: Option<PtxVersion>) -> Result<Self, KernelError> {
         let context = CudaContext::new(ordinal).named("opening the device")?;
         let (major, minor) = context.compute_capability().named("cuDeviceGetAttribute")?;
-        let best = Version::for_device(major, minor)?;
+        let best = PtxVersion::for_device(major, minor)?;
         let version = version.unwrap_or(best);
-        // One of its own: the default stream of a thread is another one on another thread.
+        // Not the default stream of the thread, which is a different one on another thread.
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking).named("cuStreamCreate")?;
         let mut gpu = Self {
             blas: OnceCell::new(),
@@ -63,7 +63,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Whether cuBLAS multiplies bf16 on the device.
+    /// True if cuBLAS multiplies bf16 on the device.
     pub(crate) fn has_bf16(&self) -> bool {
         self.capability >= (8, 0)
     }
@@ -76,7 +76,7 @@ impl Gpu {
         &self.context
     }
 
-    fn load_module(&mut self, source: &Source) -> Result<sys::CUmodule, KernelError> {
+    fn load_module(&mut self, source: &PtxSource) -> Result<sys::CUmodule, KernelError> {
         let text = source.of(self.version);
         // SAFETY: PTX that ends in a 0; the context is current.
         let module = unsafe { result::module::load_data(text.as_ptr().cast()).named("cuModuleLoadData")? };
@@ -85,7 +85,7 @@ impl Gpu {
     }
 
     #[cfg(test)]
-    pub(crate) fn version(&self) -> Version {
+    pub(crate) fn version(&self) -> PtxVersion {
         self.version
     }
 
@@ -94,7 +94,7 @@ impl Gpu {
         self.context.bind_to_thread().named("cuCtxSetCurrent")
     }
 
-    /// cuBLAS on this stream, opened when it is first asked for: int8 does without.
+    /// cuBLAS on this stream, opened on first use: int8 does not need it.
     pub(crate) fn blas(&self) -> Result<&Blas, KernelError> {
         if let Some(blas) = self.blas.get() {
             return Ok(blas);
@@ -103,18 +103,18 @@ impl Gpu {
         Ok(self.blas.get_or_init(|| blas))
     }
 
-    /// Queues a launch; with nothing to do, nothing.
+    /// Queues a launch. An empty grid queues nothing.
     ///
     /// # Safety
-    /// `arguments` are what the function takes, in its order; the pointers among them lead to as much memory as it
-    /// touches when it is launched so.
+    /// `arguments` are the function's parameters, in order; each pointer among them points to as much memory as the
+    /// function touches when launched with this shape.
     pub(crate) unsafe fn launch<const N: usize>(
         &self,
-        function: Function,
-        shape: Shape,
+        function: EntryPoint,
+        shape: LaunchShape,
         arguments: [Argument; N],
     ) -> Result<(), KernelError> {
-        let Shape { grid: [x, y], block, shared } = shape;
+        let LaunchShape { grid: [x, y], block, shared } = shape;
         if x == 0 || y == 0 {
             return Ok(());
         }
@@ -128,24 +128,24 @@ impl Gpu {
         }
     }
 
-    /// Uninitialised memory.
+    /// Allocates uninitialised device memory.
     pub(crate) fn allocate(&self, bytes: usize) -> Result<Buffer, KernelError> {
         Buffer::new(&self.context, bytes)
     }
 
-    /// Pinned memory of the host.
+    /// Allocates pinned memory of the host.
     pub(crate) fn pinned<T: Number>(&self, length: usize) -> Result<Pinned<T>, KernelError> {
         Pinned::new(&self.context, length)
     }
 
-    /// A copy of `values` on the device.
+    /// Copies `values` to new device memory.
     pub(crate) fn upload<T: Number>(&self, values: &[T]) -> Result<Buffer, KernelError> {
         let buffer = self.allocate(size_of_val(values))?;
         self.copy_in(values, buffer.view(0, values.len()))?;
         Ok(buffer)
     }
 
-    /// The same in another type of element.
+    /// Copies `values`, converted to `element`, to new device memory.
     pub(crate) fn upload_as(&self, element: Element, values: &[f32]) -> Result<Buffer, KernelError> {
         match element {
             Element::F32 => self.upload(values),
@@ -153,7 +153,7 @@ impl Gpu {
         }
     }
 
-    /// Queues a copy to the device. From memory that is not pinned it is taken before the call returns.
+    /// Queues a copy to the device. Memory that is not pinned is read before the call returns.
     pub(crate) fn copy_in<T: Number>(&self, from: &[T], to: View<'_, T>) -> Result<(), KernelError> {
         assert!(from.len() <= to.len());
         // SAFETY: the view is within its buffer; `from` is pageable and read by the time the call returns, or pinned and
@@ -161,7 +161,7 @@ impl Gpu {
         unsafe { result::memcpy_htod_async(to.pointer(), from, self.stream).named("cuMemcpyHtoDAsync") }
     }
 
-    /// Queues a copy from the device to pinned memory, which is not to be read before [`Gpu::wait`].
+    /// Queues a copy from the device to pinned memory, which must not be read before [`Gpu::wait`].
     pub(crate) fn copy_out<T: Number>(
         &self,
         from: View<'_, T>,
@@ -173,21 +173,21 @@ impl Gpu {
         unsafe { result::memcpy_dtoh_async(&mut to[..length], from.pointer(), self.stream).named("cuMemcpyDtoHAsync") }
     }
 
-    /// Until all that was queued is done. What went wrong on the device shows here.
+    /// Waits until all queued work is done. Failures on the device are reported here.
     pub(crate) fn wait(&self) -> Result<(), KernelError> {
-        // SAFETY: the stream is this one's.
+        // SAFETY: the stream belongs to `self`.
         unsafe { result::stream::synchronize(self.stream).named("cuStreamSynchronize") }
     }
 }
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // A device that is lost refuses all of this, and has nothing left to give back.
+        // A lost device refuses all of these calls and has nothing left to free.
         if self.bind().is_err() || self.wait().is_err() {
             return;
         }
         self.blas.take();
-        // SAFETY: nothing runs any more, and nobody else has the handles.
+        // SAFETY: nothing runs any more, and nothing else holds the handles.
         unsafe {
             for module in self.modules.drain(..) {
                 let _ = result::module::unload(module);
@@ -203,19 +203,19 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-/// How a function is launched.
+/// Grid, block and shared memory of a launch.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub(crate) struct LaunchShape {
     pub(crate) grid: [u32; 2],
     pub(crate) block: u32,
-    /// Bytes of shared memory beside what the function declares.
+    /// Bytes of shared memory besides those that the function declares.
     pub(crate) shared: u32,
 }
 
-impl Shape {
+impl LaunchShape {
     /// A block of 128 threads per row, with a row of f32 in shared memory.
     pub(crate) fn row_by_row(rows: usize, columns: usize) -> Result<Self, KernelError> {
-        /// What a function gets without asking for more.
+        /// Columns that fit the 48 KiB of shared memory that a function gets without asking for more.
         const MAX_COLUMNS: usize = 48 * 1024 / size_of::<f32>() - 256;
         if columns > MAX_COLUMNS {
             return Err(super::mismatch(format!("rows of {columns}; a GPU's kernels take at most {MAX_COLUMNS}")));
@@ -224,7 +224,7 @@ impl Shape {
     }
 }
 
-/// Blocks in one direction.
+/// A size as the driver takes it.
 pub(crate) fn dimension(number: usize) -> Result<u32, KernelError> {
     Ok(super::int(number)?.unsigned_abs())
 }
@@ -245,18 +245,18 @@ impl From<f32> for Argument {
     }
 }
 
-/// Device memory.
+/// A pointer to device memory.
 impl From<u64> for Argument {
     fn from(pointer: u64) -> Self {
         Self(pointer)
     }
 }
 
-/// An entry point.
+/// An entry point of a module.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Function(sys::CUfunction);
+pub(crate) struct EntryPoint(sys::CUfunction);
 
-impl Default for Function {
+impl Default for EntryPoint {
     fn default() -> Self {
         Self(std::ptr::null_mut())
     }
@@ -264,33 +264,33 @@ impl Default for Function {
 
 /// One entry point per type of element.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ByElement([Function; 3]);
+pub(crate) struct ByElement([EntryPoint; 3]);
 
 impl ByElement {
-    pub(crate) fn of(&self, element: Element) -> Function {
+    pub(crate) fn of(&self, element: Element) -> EntryPoint {
         self.0[element as usize]
     }
 }
 
-/// One per bound on the size of a head.
+/// One [`ByElement`] per bound on the size of a head.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ByWidth([ByElement; 3]);
 
 impl ByWidth {
     pub(crate) const WIDTHS: [usize; 3] = [32, 64, 128];
 
-    /// For heads of `size`, if there is one.
+    /// The entry points for heads of `size` elements, if there are any.
     pub(crate) fn of(&self, size: usize) -> Option<&ByElement> {
         let at = Self::WIDTHS.iter().position(|width| size <= *width)?;
         Some(&self.0[at])
     }
 }
 
-/// Every entry point.
+/// Every entry point of the kernels.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Functions {
     pub(crate) attention_plain: ByWidth,
-    /// For f16 and bf16.
+    /// For f16 and bf16, where the PTX uses tensor cores.
     pub(crate) attention_mma: Option<ByWidth>,
     pub(crate) bias_gelu: ByElement,
     pub(crate) embedding: ByElement,
@@ -306,7 +306,7 @@ impl Functions {
         let tensor_cores = gpu.version.has_tensor_cores();
         let attention = gpu.load_module(&ptx::ATTENTION)?;
         let linear = gpu.load_module(&ptx::LINEAR)?;
-        let mut only = |source: &Source, name: &str| by_element(gpu.load_module(source)?, name, "", &Element::ALL);
+        let mut only = |source: &PtxSource, name: &str| by_element(gpu.load_module(source)?, name, "", &Element::ALL);
         Ok(Self {
             bias_gelu: only(&ptx::BIAS_GELU, "bias_gelu")?,
             embedding: only(&ptx::EMBEDDING, "embedding")?,
@@ -331,14 +331,14 @@ fn by_width(module: sys::CUmodule, name: &str, elements: &[Element]) -> Result<B
     Ok(functions)
 }
 
-/// The functions `<name>_<element><suffix>`.
+/// Loads the functions `<name>_<element><suffix>`.
 fn by_element(module: sys::CUmodule, name: &str, suffix: &str, elements: &[Element]) -> Result<ByElement, KernelError> {
     let mut functions = ByElement::default();
     for element in elements {
         let name = CString::new(format!("{name}_{}{suffix}", element.name())).expect("no 0 in a name");
         // SAFETY: the module has been loaded and not yet unloaded.
         let function = unsafe { result::module::get_function(module, name).named("cuModuleGetFunction")? };
-        functions.0[*element as usize] = Function(function);
+        functions.0[*element as usize] = EntryPoint(function);
     }
     Ok(functions)
 }

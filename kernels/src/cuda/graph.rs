@@ -8,8 +8,8 @@ use super::Gpu;
 use super::error::Named as _;
 use crate::KernelError;
 
-/// Launches and copies as they were queued between [`Gpu::begin_recording`] and [`Gpu::end_recording`]: with the same
-/// pointers, sizes and numbers.
+/// Launches and copies recorded between [`Gpu::begin_recording`] and [`Gpu::end_recording`], with the pointers, sizes and
+/// numbers that they were queued with.
 pub(crate) struct Graph {
     context: Arc<CudaContext>,
     executable: sys::CUgraphExec,
@@ -19,16 +19,16 @@ pub(crate) struct Graph {
 unsafe impl Send for Graph {}
 
 impl Gpu {
-    /// From here on, what is queued is recorded instead.
+    /// Starts recording: launches and copies are recorded instead of queued until [`Gpu::end_recording`].
     pub(crate) fn begin_recording(&self) -> Result<(), KernelError> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is this one's.
+        // SAFETY: the stream belongs to `self`.
         unsafe { result::stream::begin_capture(self.stream(), mode).named("cuStreamBeginCapture") }
     }
 
-    /// What has been recorded. To be called even where queueing has failed: the stream records until then.
+    /// Ends the recording and returns it. Must be called even after queueing has failed: the stream records until then.
     pub(crate) fn end_recording(&self) -> Result<Graph, KernelError> {
-        // SAFETY: the stream is this one's, the graph is destroyed once, after it has been made executable.
+        // SAFETY: the stream belongs to `self`; the graph is destroyed once, after it has been made executable.
         unsafe {
             let graph = result::stream::end_capture(self.stream()).named("cuStreamEndCapture")?;
             let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
@@ -38,10 +38,10 @@ impl Gpu {
         }
     }
 
-    /// Queues all that was recorded.
+    /// Queues everything that was recorded.
     ///
     /// # Safety
-    /// The memory that it was recorded with is still there, and as large.
+    /// The memory used by the recorded launches is still allocated, and as large.
     pub(crate) unsafe fn replay(&self, graph: &Graph) -> Result<(), KernelError> {
         // SAFETY: recorded on this context; the caller vouches for the memory.
         unsafe { result::graph::launch(graph.executable, self.stream()).named("cuGraphLaunch") }
@@ -50,9 +50,9 @@ impl Gpu {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // A device that is lost has nothing left to give back.
+        // A lost device has nothing left to free.
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: made here, and destroyed once. The driver waits for launches of it.
+            // SAFETY: created here and destroyed once. The driver waits for its launches.
             let _ = unsafe { result::graph::exec_destroy(self.executable) };
         }
     }

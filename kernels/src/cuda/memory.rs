@@ -11,7 +11,7 @@ use super::error::Named as _;
 use crate::KernelError;
 use crate::aligned::Number;
 
-/// How a float is kept on a device. All arithmetic is f32.
+/// Storage type of a float on a device. All arithmetic is f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Element {
     F32,
@@ -30,7 +30,7 @@ impl Element {
         }
     }
 
-    /// Bytes.
+    /// Bytes per element.
     pub(crate) fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -73,7 +73,7 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub(super) fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, KernelError> {
-        // The driver refuses to allocate nothing.
+        // The driver refuses an allocation of 0 bytes.
         // SAFETY: the context is current (every public verb of `Gpu`'s owners binds it); nothing reads it unwritten.
         let pointer = unsafe { result::malloc_sync(bytes.max(1)).named("cuMemAlloc")? };
         Ok(Self { context: Arc::clone(context), pointer, bytes })
@@ -104,9 +104,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // A device that is lost has nothing left to give back.
+        // A lost device has nothing left to free.
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: it was allocated here. The driver waits for launches that use it.
+            // SAFETY: allocated here. The driver waits for launches that use it.
             let _ = unsafe { result::free_sync(self.pointer) };
         }
     }
@@ -170,14 +170,14 @@ impl<'a> Matrix<'a> {
         (self.rows, self.columns, self.element)
     }
 
-    /// Its numbers, if they are f32.
+    /// The matrix's numbers, if they are f32.
     pub(crate) fn floats(&self) -> Option<View<'a, f32>> {
         let Self { pointer, rows, columns, .. } = *self;
         (self.element == Element::F32).then_some(View { pointer, length: rows * columns, lifetime: PhantomData })
     }
 }
 
-/// Rows of signed bytes, each with its scale and zero point: `quantize.cu`.
+/// Rows of signed bytes, each with its scale and zero point (see `quantize.cu`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QuantizedMatrix<'a> {
     pub(crate) values: View<'a, i8>,
@@ -196,13 +196,13 @@ impl QuantizedMatrix<'_> {
         self.scales.len()
     }
 
-    /// Whether the parts hold as many rows.
+    /// True if all parts hold the same number of rows.
     pub(crate) fn fits(&self) -> bool {
         self.zeros.len() == self.rows() && self.values.len() == self.rows() * Self::stride(self.columns)
     }
 }
 
-/// Page-locked memory of the host, from and to which the device copies by itself. Zeros at first.
+/// Page-locked memory of the host, which the device reads and writes directly. Filled with zeros at first.
 #[derive(Debug)]
 pub(crate) struct Pinned<T> {
     context: Arc<CudaContext>,
@@ -210,7 +210,7 @@ pub(crate) struct Pinned<T> {
     length: usize,
 }
 
-// SAFETY: it is a boxed slice in other memory.
+// SAFETY: it owns its memory, as a boxed slice does.
 unsafe impl<T: Send> Send for Pinned<T> {}
 
 impl<T: Number> Pinned<T> {
@@ -244,7 +244,7 @@ impl<T> DerefMut for Pinned<T> {
 impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: it was allocated here; whoever queued a copy has waited for it.
+            // SAFETY: allocated here; the owner waits for every copy that it has queued.
             let _ = unsafe { result::free_host(self.pointer.cast()) };
         }
     }

@@ -4,10 +4,10 @@
 //! - **PTX** is committed for compute capabilities 7.5, 8.0 and 8.9 (`<kernel>/ptx/`, made by `tools/cuda/make-ptx`) and
 //!   embedded; the driver compiles the highest that the device can run (`ptx.rs`). No CUDA toolkit is needed.
 //! - **Calls** go straight to the driver, one per launch: cudarc's safe launches cost several, and its buffers two events
-//!   each. Whatever is `unsafe` about that is in `gpu.rs`, `memory.rs` and `blas.rs`; a launcher checks shapes, and its
-//!   views know their bounds.
-//! - **One stream, one thread**: a [`Gpu`] is owned by whoever computes with it. It may move to another thread, since every
-//!   public verb begins by making its context current.
+//!   each. The `unsafe` code for that is in `gpu.rs`, `memory.rs` and `blas.rs`; a launcher checks shapes, and its views
+//!   know their bounds.
+//! - **One stream, one thread**: a [`Gpu`] has one owner. It may move to another thread, since every public verb begins
+//!   by making its context current.
 
 mod activation;
 mod blas;
@@ -19,20 +19,20 @@ mod ptx;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use activation::Function as Activation;
+pub(crate) use activation::DeviceActivation as Activation;
 pub use gpu::Gpu;
-pub(crate) use gpu::{Argument, Shape};
+pub(crate) use gpu::{Argument, LaunchShape};
 pub(crate) use graph::Graph;
 pub(crate) use memory::{Buffer, Element, Matrix, Pinned, QuantizedMatrix, View};
 
 use crate::KernelError;
 
-/// A number as kernels take it.
+/// A number as kernels take it: 32 bits with sign.
 pub(crate) fn int(number: usize) -> Result<i32, KernelError> {
     i32::try_from(number).map_err(|_| mismatch(format!("{number} is more than a kernel can count")))
 }
 
-/// Parts that do not fit together.
+/// The error for parts that do not fit together.
 pub(crate) fn mismatch(what: String) -> KernelError {
     KernelError::Mismatch { what }
 }

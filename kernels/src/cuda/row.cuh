@@ -1,11 +1,11 @@
-// What is done to a row of f32 in shared memory by all threads of a block: layer norm, and quantisation to bytes.
+// Operations of all threads of a block on a row of f32 in shared memory: layer norm, and quantisation to bytes.
 //
 // A thread reads and writes the columns threadIdx.x, threadIdx.x + blockDim.x, ... and no others, so that the row
 // itself needs no barrier.
 #pragma once
 #include "element.cuh"
 
-// Where a quantised row goes; all null where it is not wanted.
+// Destination of quantised rows; all null where they are not wanted.
 struct QuantizedRows {
     signed char* values; // [rows, stride]; columns beyond the row's are 0
     float* scales;       // [rows]
@@ -55,7 +55,7 @@ __device__ __forceinline__ void quantize(const float* v, int columns, const Quan
     }
 }
 
-// The row as elements, as bytes, or as both.
+// Writes the row as elements, as bytes, or as both.
 template <typename T>
 __device__ __forceinline__ void store_row(const float* v, int columns, T* y, const QuantizedRows& quantized, int row) {
     for (int column = threadIdx.x; column < columns; column += blockDim.x) {

@@ -1,8 +1,8 @@
-//! What the tests of the launchers share: a device for each version of the PTX, and how near is near enough.
+//! Shared by the tests of the launchers: a device for each version of the PTX, and the allowed errors.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::ptx::Version;
+use super::ptx::PtxVersion;
 use super::{Buffer, Element, Gpu, Matrix, QuantizedMatrix, View};
 use crate::aligned::Number;
 use crate::device::{DeviceError, cuda_devices};
@@ -16,15 +16,15 @@ pub(crate) fn each_gpu(check: impl Fn(&Gpu)) {
     }
 }
 
-/// A device of its own for each version, to be handed on.
+/// Runs `check` with a function that opens a device of its own, for each version.
 pub(crate) fn each_new_gpu(check: impl Fn(&dyn Fn() -> Gpu)) {
-    // Locked all the while: the simulator lets no thread allocate while another one records.
+    // Locked throughout: the simulator lets no thread allocate while another one records.
     for gpu in gpus().iter() {
         check(&|| Gpu::with_version(0, Some(gpu.version())).unwrap());
     }
 }
 
-/// Opened once, and used by one test after the other: the driver compiles each version once.
+/// Devices shared by all tests, one test at a time, so that the driver compiles each version once.
 fn gpus() -> MutexGuard<'static, Vec<Gpu>> {
     static GPUS: OnceLock<Mutex<Vec<Gpu>>> = OnceLock::new();
     let open = || {
@@ -34,13 +34,13 @@ fn gpus() -> MutexGuard<'static, Vec<Gpu>> {
             return Mutex::default();
         }
         let best = Gpu::open(0).expect("there is a device").version();
-        let versions = Version::ALL.into_iter().filter(|version| *version <= best);
+        let versions = PtxVersion::ALL.into_iter().filter(|version| *version <= best);
         Mutex::new(versions.map(|version| Gpu::with_version(0, Some(version)).unwrap()).collect())
     };
     GPUS.get_or_init(open).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Values as the device will see them.
+/// Values as the device will see them: rounded to the element.
 pub(crate) fn rounded(element: Element, values: &[f32]) -> Vec<f32> {
     let round = |value: &f32| match element {
         Element::F32 => *value,
@@ -64,7 +64,7 @@ pub(crate) fn assert_near(got: &[f32], expected: &[f64], element: Element, case:
     assert_within(got, expected, tolerance(element), &(element, case));
 }
 
-/// The same with another tolerance.
+/// [`assert_near`] with another tolerance.
 pub(crate) fn assert_within(got: &[f32], expected: &[f64], tolerance: f64, case: &dyn std::fmt::Debug) {
     assert_eq!(got.len(), expected.len(), "{case:?}");
     for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
@@ -79,7 +79,7 @@ impl Gpu {
         self.allocate(rows * columns * element.size()).unwrap()
     }
 
-    /// Numbers from the device, once all that was queued is done.
+    /// Reads numbers from the device, once all queued work is done.
     pub(crate) fn read<T: Number>(&self, from: View<'_, T>) -> Vec<T> {
         let mut to = self.pinned(from.len()).unwrap();
         self.copy_out(from, &mut to, from.len()).unwrap();
@@ -87,7 +87,7 @@ impl Gpu {
         to.to_vec()
     }
 
-    /// A matrix as f32.
+    /// Reads a matrix as f32.
     pub(crate) fn download(&self, matrix: Matrix<'_>, buffer: &Buffer) -> Vec<f32> {
         let count = matrix.rows() * matrix.columns();
         if matrix.element() == Element::F32 {
@@ -128,8 +128,8 @@ impl QuantizedRoom {
         }
     }
 
-    /// Compares every row with the reference for these numbers. Bytes may be one off where `exact` is false: the numbers
-    /// that the device has quantised are then its own.
+    /// Compares every row with the reference for these numbers. Where `exact` is false, a byte may be off by one: the
+    /// device then quantised numbers that it had computed itself.
     pub(crate) fn assert_holds(&self, gpu: &Gpu, x: &[f32], exact: bool, case: &dyn std::fmt::Debug) {
         let stride = QuantizedMatrix::stride(self.columns);
         let QuantizedMatrix { values, scales, zeros, .. } = self.matrix();

@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::{Embeddings, Table, TableFormat};
 use crate::residual_norm::{LayerNorm, reference::residual_norm};
 
-/// One sequence.
+/// Token ids of one sequence.
 pub(crate) const IDS: [u32; 4] = [8, 0, 8, 3];
 pub(crate) const SEGMENTS: [u32; 4] = [0, 1, 1, 0];
 
@@ -15,9 +15,9 @@ pub(crate) const SEGMENTS: [u32; 4] = [0, 1, 1, 0];
 pub(crate) struct Case {
     pub(crate) columns: usize,
     pub(crate) format: TableFormat,
-    /// What the format costs.
+    /// Allowed error of the format.
     pub(crate) tolerance: f64,
-    /// Of words, positions and segments.
+    /// Tables of words, positions and segments.
     pub(crate) tables: [Vec<f32>; 3],
 }
 
@@ -47,7 +47,7 @@ impl Case {
         Embeddings::new(words, positions, segments, self.norm()).unwrap()
     }
 
-    /// What comes of [`IDS`] and [`SEGMENTS`] with these tables, which may be rounded ones of the case.
+    /// The expected output for [`IDS`] and [`SEGMENTS`] with these tables, which may be the case's, rounded.
     pub(crate) fn expected(&self, tables: &[Vec<f32>; 3]) -> Vec<f64> {
         let row = |table: &[f32], row: u32| table[row as usize * self.columns..][..self.columns].to_vec();
         let [words, positions, segments] = tables;

@@ -1,11 +1,11 @@
 //! The launch of `embedding.cu`.
 
-use super::{Bounds, Embeddings, Table, Values};
+use super::{Bounds, Embeddings, Table, TableValues};
 use crate::KernelError;
-use crate::cuda::{Buffer, Element, Gpu, Matrix, QuantizedMatrix, Shape, View, int, mismatch};
+use crate::cuda::{Buffer, Element, Gpu, LaunchShape, Matrix, QuantizedMatrix, View, int, mismatch};
 use crate::residual_norm::cuda::{DeviceNorm, quantized_arguments};
 
-/// The tables at the entrance of an encoder in a device's memory.
+/// An encoder's embedding tables in device memory.
 #[derive(Debug)]
 pub(crate) struct DeviceEmbeddings {
     words: DeviceTable,
@@ -22,7 +22,7 @@ struct DeviceTable {
     rows: usize,
 }
 
-/// What each token of a batch looks up, within the tables.
+/// Table rows to look up, one of each table per token; all of them within the tables.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lookups<'a> {
     pub(crate) ids: View<'a, i32>,
@@ -31,7 +31,7 @@ pub(crate) struct Lookups<'a> {
 }
 
 impl DeviceEmbeddings {
-    /// Copies tables that are kept in f32.
+    /// Copies tables, which must be kept in f32, to the device.
     ///
     /// # Errors
     /// If a table is kept in int8, or a value is too large for the element.
@@ -55,7 +55,7 @@ impl DeviceEmbeddings {
         tables.iter().map(|table| table.values.bytes()).sum::<usize>() + self.norm.bytes()
     }
 
-    /// The normalised sums, and the same rows quantised if asked.
+    /// Computes the normalised sums, and the same rows quantised if asked.
     ///
     /// # Errors
     /// If the shapes do not fit together. That the numbers are within the tables is for the caller to check
@@ -93,7 +93,7 @@ impl DeviceEmbeddings {
             stride,
             int(columns)?.into(),
         ];
-        let shape = Shape::row_by_row(y.rows(), columns)?;
+        let shape = LaunchShape::row_by_row(y.rows(), columns)?;
         // SAFETY: the parameters of `embedding_*`; as many numbers as rows of `y`, which the caller has checked against
         // the tables; a row of f32 is in shared memory.
         unsafe { gpu.launch(gpu.functions.embedding.of(self.element), shape, arguments) }
@@ -102,7 +102,7 @@ impl DeviceEmbeddings {
 
 impl DeviceTable {
     fn new(gpu: &Gpu, table: &Table, element: Element) -> Result<Self, KernelError> {
-        let Values::F32(values) = &table.values else {
+        let TableValues::F32(values) = &table.values else {
             return Err(mismatch("a GPU takes tables of vectors that are kept in f32".to_owned()));
         };
         Ok(Self { values: gpu.upload_as(element, values)?, rows: table.rows })

@@ -16,12 +16,12 @@ use crate::residual_norm::LayerNorm;
 use crate::rows::RowsMut;
 use crate::simd::Isa;
 
-/// How a table is kept.
+/// Storage format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TableFormat {
-    /// 4 bytes an element.
+    /// 4 bytes per element.
     F32,
-    /// 1 byte an element and a scale per row.
+    /// 1 byte per element and a scale per row.
     Int8,
 }
 
@@ -29,16 +29,16 @@ pub enum TableFormat {
 pub struct Table {
     columns: usize,
     rows: usize,
-    values: Values,
+    values: TableValues,
 }
 
-pub(crate) enum Values {
+pub(crate) enum TableValues {
     F32(Vec<f32>),
     Int8 { values: Aligned<i8>, scales: Vec<f32> },
 }
 
 impl Table {
-    /// `values` is `[rows, columns]`.
+    /// Makes a table of `values`, which is `[rows, columns]`.
     ///
     /// # Errors
     /// If it is not whole rows or, in int8, an element is not finite.
@@ -49,7 +49,7 @@ impl Table {
         }
         let rows = values.len() / columns;
         let values = match format {
-            TableFormat::F32 => Values::F32(values),
+            TableFormat::F32 => TableValues::F32(values),
             TableFormat::Int8 => {
                 if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                     return Err(KernelError::NotFinite { at, value: values[at].to_string() });
@@ -60,35 +60,35 @@ impl Table {
                 {
                     to.iter_mut().zip(row).for_each(|(to, value)| *to = quantized(*value, *scale));
                 }
-                Values::Int8 { values: bytes, scales }
+                TableValues::Int8 { values: bytes, scales }
             }
         };
         Ok(Self { columns, rows, values })
     }
 
-    /// Rows that can be looked up.
+    /// Rows of the table.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Elements of a row.
+    /// Elements per row.
     #[must_use]
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// Bytes that it holds in memory.
+    /// Bytes of memory that the table holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.values {
-            Values::F32(values) => size_of_val(values.as_slice()),
-            Values::Int8 { values, scales } => values.bytes() + size_of_val(scales.as_slice()),
+            TableValues::F32(values) => size_of_val(values.as_slice()),
+            TableValues::Int8 { values, scales } => values.bytes() + size_of_val(scales.as_slice()),
         }
     }
 }
 
-/// The tables at the entrance of an encoder, all of one width.
+/// An encoder's embedding tables, all of one width.
 pub struct Embeddings {
     words: Table,
     positions: Table,
@@ -96,7 +96,7 @@ pub struct Embeddings {
     norm: LayerNorm,
 }
 
-/// Rows of the tables.
+/// Number of rows of each table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     words: usize,
@@ -105,7 +105,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// Names the first number that is in no table.
+    /// Returns an error that names the first id, segment or position that its table does not have.
     pub(crate) fn check(self, ids: &[u32], segments: &[u32], lengths: &[usize]) -> Result<(), KernelError> {
         for (name, numbers, rows) in [("token id", ids, self.words), ("segment", segments, self.segments)] {
             if let Some(number) = numbers.iter().find(|number| **number as usize >= rows) {
@@ -136,24 +136,24 @@ impl Embeddings {
         Ok(Self { words, positions, segments, norm })
     }
 
-    /// Elements of a token's vector.
+    /// Elements per token.
     #[must_use]
     pub fn columns(&self) -> usize {
         self.words.columns
     }
 
-    /// Bytes that the tables hold in memory.
+    /// Bytes of memory that the tables hold.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.words.bytes() + self.positions.bytes() + self.segments.bytes()
     }
 
-    /// What can be looked up.
+    /// Number of rows that each table has.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds { words: self.words.rows, segments: self.segments.rows, positions: self.positions.rows }
     }
 
-    /// The normalised sums for the tokens of one sequence from position 0, all of them within the tables.
+    /// Computes the normalised sums for the tokens of one sequence from position 0, all of them within the tables.
     pub(crate) fn embed(&self, isa: Isa, ids: &[u32], segments: &[u32], out: RowsMut<'_, f32>) {
         isa.run(simd::Embed { embeddings: self, ids, segments, out });
     }

@@ -1,11 +1,11 @@
 //! The implementation for all instruction sets.
 
-use super::{Embeddings, Table, Values};
+use super::{Embeddings, Table, TableValues};
 use crate::residual_norm::simd::normalize;
 use crate::rows::RowsMut;
 use crate::simd::{Kernel, Simd};
 
-/// The first vectors of one sequence.
+/// Computes the embeddings of one sequence.
 pub(super) struct Embed<'a> {
     pub(super) embeddings: &'a Embeddings,
     pub(super) ids: &'a [u32],
@@ -30,14 +30,14 @@ impl Kernel for Embed<'_> {
     }
 }
 
-/// Adds a row of the table; gives the sum over the result.
+/// Adds a row of the table; returns the sum over the result.
 #[inline(always)]
 fn add_row<S: Simd>(simd: S, table: &Table, row: usize, to: &mut [f32]) -> f32 {
     let columns = row * table.columns..(row + 1) * table.columns;
     let whole = table.columns / S::LANES * S::LANES;
     let mut sum = simd.splat(0.0);
     match &table.values {
-        Values::F32(values) => {
+        TableValues::F32(values) => {
             let values = &values[columns];
             for at in (0..whole).step_by(S::LANES) {
                 let total = simd.add(simd.load(&to[at..]), simd.load(&values[at..]));
@@ -46,7 +46,7 @@ fn add_row<S: Simd>(simd: S, table: &Table, row: usize, to: &mut [f32]) -> f32 {
             }
             to[whole..].iter_mut().zip(&values[whole..]).for_each(|(to, value)| *to += *value);
         }
-        Values::Int8 { values, scales } => {
+        TableValues::Int8 { values, scales } => {
             let (values, scale) = (&values[columns], scales[row]);
             for at in (0..whole).step_by(S::LANES) {
                 let total = simd.mul_add(simd.load_i8(&values[at..]), simd.splat(scale), simd.load(&to[at..]));

@@ -13,7 +13,7 @@ use crate::aligned::Aligned;
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{Isa, Kernel, PANEL_VECTORS, Simd};
 
-/// Which blocks.
+/// A block format of llama.cpp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockFormat {
     /// 32 weights of 8 bits with one f16 scale: 8.5 bits a weight.
@@ -83,11 +83,11 @@ impl PackedBlocks {
             self.unpack(panel, panel_weights);
             let y = y.part(0..x.rows(), columns);
             let bias = &self.bias[panel * width..][..width];
-            self.isa.run(Product { x, panel: panel_weights, bias, y, activation });
+            self.isa.run(UnpackedProduct { x, panel: panel_weights, bias, y, activation });
         }
     }
 
-    /// The weights of a panel as [`times_panel`] wants them.
+    /// Unpacks the weights of a panel into the layout of [`times_panel`].
     fn unpack(&self, panel: usize, to: &mut [f32]) {
         let width = self.isa.panel();
         let outputs = panel * width..self.outputs.min((panel + 1) * width);
@@ -104,7 +104,7 @@ fn pack<B: GgmlType>(weight: &[f32]) -> Vec<B> {
     blocks
 }
 
-/// One block of every output after the other, so that what is written lies close together.
+/// Unpacks block by block, each for all outputs, so that writes stay close together.
 fn unpack<B: GgmlType>(blocks: &[B], inputs: usize, outputs: Range<usize>, width: usize, to: &mut [f32]) {
     /// Weights of the largest block.
     const MAX_BLOCK: usize = 256;
@@ -122,7 +122,7 @@ fn unpack<B: GgmlType>(blocks: &[B], inputs: usize, outputs: Range<usize>, width
     }
 }
 
-struct Product<'a> {
+struct UnpackedProduct<'a> {
     x: Rows<'a, f32>,
     panel: &'a [f32],
     bias: &'a [f32],
@@ -130,7 +130,7 @@ struct Product<'a> {
     activation: Activation,
 }
 
-impl Kernel for Product<'_> {
+impl Kernel for UnpackedProduct<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -18,13 +18,13 @@ pub(crate) struct Case {
     pub(crate) x: Vec<Vec<f32>>,
 }
 
-/// Shapes beside every width of a register tile and panel.
+/// Shapes around every width of a register tile and a panel.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let shapes = [(1, 1), (3, 5), (16, 16), (31, 33), (64, 32), (100, 48), (128, 130), (384, 65)];
     shapes.into_iter().map(|shape| case(shape, &[0, 1, 2, 5, 6, 7, 11, 12, 13, 24, 25, 97]))
 }
 
-/// The same for bytes: besides, inputs that are no whole groups, and the inner size of a real model.
+/// Shapes for bytes: also inputs that are not whole groups, and the inner size of a real model.
 pub(crate) fn int8_cases() -> impl Iterator<Item = Case> {
     let shapes = [(1, 1), (4, 16), (5, 7), (63, 33), (100, 130), (384, 32), (1536, 40)];
     shapes.into_iter().map(|shape| case(shape, &[1, 3, 4, 6, 12, 13, 26, 70]))

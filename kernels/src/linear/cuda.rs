@@ -3,7 +3,7 @@
 use super::int8::{MAX_INPUTS, quantized, scale_of};
 use crate::KernelError;
 use crate::bias_gelu::cuda::bias_activate;
-use crate::cuda::{Activation, Buffer, Element, Gpu, Matrix, QuantizedMatrix, Shape, View, int, mismatch};
+use crate::cuda::{Activation, Buffer, Element, Gpu, LaunchShape, Matrix, QuantizedMatrix, View, int, mismatch};
 
 /// Rows and columns of y that a block computes.
 const TILE: usize = 64;
@@ -47,7 +47,7 @@ impl FloatLinear {
         self.bias.view(0, self.outputs)
     }
 
-    /// `y = x·Wᵀ`, without the bias: it is added where y is read next.
+    /// `y = x·Wᵀ`, without the bias: the kernel that reads y next adds it.
     pub(crate) fn times(&self, gpu: &Gpu, x: Matrix<'_>, y: Matrix<'_>) -> Result<(), KernelError> {
         gpu.blas()?.times(x, self.weight.matrix(0, self.outputs, self.inputs, self.element), y)
     }
@@ -65,17 +65,17 @@ impl FloatLinear {
     }
 }
 
-/// How bytes are multiplied.
+/// Arithmetic by which bytes are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
-    /// Four at a time in each thread.
+    /// `dp4a`: four bytes at a time in each thread.
     Dp4a,
-    /// By tensor cores.
+    /// Tensor cores.
     Mma,
 }
 
 impl Path {
-    /// The best that the device has.
+    /// The fastest path that the device has.
     pub(crate) fn best(gpu: &Gpu) -> Self {
         if gpu.functions.linear_mma.is_some() { Self::Mma } else { Self::Dp4a }
     }
@@ -167,7 +167,7 @@ impl Int8Linear {
             (activation as i32).into(),
         ];
         let blocks = |count: usize| Ok(int(count.div_ceil(TILE))?.unsigned_abs());
-        let shape = Shape { grid: [blocks(outputs)?, blocks(y.rows())?], block, shared: 0 };
+        let shape = LaunchShape { grid: [blocks(outputs)?, blocks(y.rows())?], block, shared: 0 };
         // SAFETY: the parameters of `linear_int8_*`; x and the weights have rows of the same stride, a multiple of 64,
         // and y has a row for each of x and a column for each of the weights.
         unsafe { gpu.launch(function.of(y.element()), shape, arguments) }

@@ -8,7 +8,7 @@ use crate::aligned::Aligned;
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{Isa, Kernel, PANEL_VECTORS, Simd};
 
-/// Rows of x that pass by a panel before the next one comes: with the panel they fit a second-level cache.
+/// Rows of x multiplied with one panel before the next: together with the panel they fit a second-level cache.
 const ROW_BLOCK: usize = 96;
 
 /// Panel `p` holds outputs `p·PANEL` and on: for each input, the weights of all outputs of the panel side by side.
@@ -16,7 +16,7 @@ pub(super) struct PackedF32 {
     isa: Isa,
     inputs: usize,
     panels: Aligned<f32>,
-    /// As long as all panels are wide.
+    /// Padded to the width of all panels.
     bias: Aligned<f32>,
 }
 
@@ -44,11 +44,11 @@ impl PackedF32 {
     /// The outputs of `panels` for all rows of `x`; `y` has the columns of these panels.
     pub(super) fn forward(&self, x: Rows<'_, f32>, panels: Range<usize>, y: RowsMut<'_, f32>, activation: Activation) {
         assert_eq!(x.columns(), self.inputs);
-        self.isa.run(Product { weights: self, x, panels, y, activation });
+        self.isa.run(F32Product { weights: self, x, panels, y, activation });
     }
 }
 
-struct Product<'a> {
+struct F32Product<'a> {
     weights: &'a PackedF32,
     x: Rows<'a, f32>,
     panels: Range<usize>,
@@ -56,7 +56,7 @@ struct Product<'a> {
     activation: Activation,
 }
 
-impl Kernel for Product<'_> {
+impl Kernel for F32Product<'_> {
     type Output = ();
 
     #[inline(always)]

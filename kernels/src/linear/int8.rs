@@ -14,11 +14,11 @@ use crate::simd::{Isa, Kernel, PANEL_VECTORS, Simd};
 
 /// Inputs that one instruction multiplies and adds.
 pub(crate) const GROUP: usize = 4;
-/// More could overflow an i32: 255 · 127 · 65,536 is just below 2³¹.
+/// Bound on the inputs of a layer. More could overflow an i32: 255 · 127 · 65,536 is just below 2³¹.
 pub(super) const MAX_INPUTS: usize = 1 << 16;
 /// The largest weight.
 const MAX_WEIGHT: f32 = 127.0;
-/// Rows of x that pass by a panel before the next one comes.
+/// Rows of x multiplied with one panel before the next.
 const ROW_BLOCK: usize = 192;
 
 /// Panel `p` holds outputs `p·PANEL` and on: for each [`GROUP`] of inputs, four weights of each output.
@@ -26,7 +26,7 @@ pub(super) struct PackedInt8 {
     isa: Isa,
     groups: usize,
     panels: Aligned<i8>,
-    /// The following are as long as all panels are wide.
+    /// Scale of each output. Padded, like the following, to the width of all panels.
     scales: Aligned<f32>,
     /// `Σ v` of each output.
     sums: Aligned<i32>,
@@ -69,7 +69,7 @@ impl PackedInt8 {
         activation: Activation,
     ) {
         assert_eq!(x.values.columns(), self.groups * GROUP);
-        self.isa.run(Product { weights: self, x, panels, y, activation });
+        self.isa.run(Int8Product { weights: self, x, panels, y, activation });
     }
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn quantized(weight: f32, scale: f32) -> i8 {
     (weight / scale).round().clamp(-MAX_WEIGHT, MAX_WEIGHT) as i8
 }
 
-struct Product<'a> {
+struct Int8Product<'a> {
     weights: &'a PackedInt8,
     x: QuantizedRows<'a>,
     panels: Range<usize>,
@@ -93,7 +93,7 @@ struct Product<'a> {
     activation: Activation,
 }
 
-impl Kernel for Product<'_> {
+impl Kernel for Int8Product<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -106,22 +106,22 @@ impl Kernel for Product<'_> {
             for (index, panel) in panels.clone().enumerate() {
                 let (first, last) = (index * S::PANEL, columns.min((index + 1) * S::PANEL));
                 let mut y = y.part(rows.clone(), first..last);
-                times_panel(simd, x, &Panel::of(weights, panel, S::PANEL), y.reborrow());
+                times_panel(simd, x, &PanelWeights::of(weights, panel, S::PANEL), y.reborrow());
                 activation.apply(simd, y);
             }
         }
     }
 }
 
-/// The columns of one panel.
-struct Panel<'a> {
+/// Weights, scales, sums and biases of one panel.
+struct PanelWeights<'a> {
     weights: &'a [i8],
     scales: &'a [f32],
     sums: &'a [i32],
     bias: &'a [f32],
 }
 
-impl<'a> Panel<'a> {
+impl<'a> PanelWeights<'a> {
     #[inline(always)]
     fn of(weights: &'a PackedInt8, panel: usize, width: usize) -> Self {
         let columns = panel * width..(panel + 1) * width;
@@ -136,8 +136,8 @@ impl<'a> Panel<'a> {
 }
 
 #[inline(always)]
-fn times_panel<S: Simd>(simd: S, x: QuantizedRows<'_>, panel: &Panel<'_>, mut y: RowsMut<'_, f32>) {
-    /// Of the widest instruction set: 12 rows of 32.
+fn times_panel<S: Simd>(simd: S, x: QuantizedRows<'_>, panel: &PanelWeights<'_>, mut y: RowsMut<'_, f32>) {
+    /// Numbers in a tile of the widest instruction set: 12 rows of 32.
     const MAX_TILE: usize = 12 * 32;
     let (rows, groups, stride) = (x.values.rows(), x.values.columns() / GROUP, x.values.stride());
     assert!(y.rows() == rows && y.columns() <= S::PANEL && panel.weights.len() >= groups * GROUP * S::PANEL);
@@ -211,14 +211,14 @@ unsafe fn dots<S: Simd, const ROWS: usize>(
 /// `s·t·(sum - z·Σ v) + bias`.
 ///
 /// # Safety
-/// `y` points to `ROWS` rows of a panel's width that nobody else touches.
+/// `y` points to `ROWS` rows of a panel's width that nothing else accesses.
 #[inline(always)]
 unsafe fn store<S: Simd, const ROWS: usize>(
     simd: S,
     sums: [[S::I32; PANEL_VECTORS]; ROWS],
     scales: &[f32],
     zeros: &[i32],
-    panel: &Panel<'_>,
+    panel: &PanelWeights<'_>,
     y: *mut f32,
     y_stride: usize,
 ) {

@@ -44,15 +44,15 @@ use crate::rows::{Rows, RowsMut};
 use crate::simd::{Isa, Simd, Unary, map};
 use crate::{KernelError, Team};
 
-/// What is done to each output.
+/// The function applied to each output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activation {
-    /// Nothing.
+    /// `y`
     #[default]
     Identity,
     /// `max(y, 0)`
     Relu,
-    /// See [`crate::bias_gelu`].
+    /// `gelu(y)`, see [`crate::bias_gelu`].
     Gelu(GeluForm),
 }
 
@@ -86,16 +86,16 @@ impl Unary for Relu {
     }
 }
 
-/// Multiplications that are worth waking a helper for: some 10 µs of work, as long as it takes to wake.
+/// Multiplications that are worth waking a helper for: about 10 µs of work, as long as it takes to wake.
 const PRODUCTS_PER_HELPER: usize = 1 << 20;
 
-/// How the weights of a layer are kept.
+/// Storage format of a layer's weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WeightFormat {
-    /// 4 bytes a weight.
+    /// 4 bytes per weight.
     #[default]
     F32,
-    /// 1 byte a weight; activations are quantised too.
+    /// 1 byte per weight; activations are quantised too.
     Int8,
     /// 34 or 18 bytes for 32 weights; activations stay f32.
     Blocks(BlockFormat),
@@ -106,16 +106,16 @@ pub struct Linear {
     isa: Isa,
     inputs: usize,
     outputs: usize,
-    weights: Weights,
+    weights: PackedWeights,
 }
 
-enum Weights {
+enum PackedWeights {
     F32(PackedF32),
     Int8(PackedInt8),
     Blocks(PackedBlocks),
 }
 
-/// Rows of x as a layer's format wants them.
+/// Rows of x in the formats that layers take.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) values: Rows<'a, f32>,
@@ -124,7 +124,7 @@ pub(crate) struct Input<'a> {
 }
 
 impl Linear {
-    /// Packs `weight`, which is `[outputs, inputs]`, for this processor. Without a bias it is 0.
+    /// Packs `weight`, which is `[outputs, inputs]`, for this processor. A missing bias counts as 0.
     ///
     /// # Errors
     /// If the lengths do not fit together or, in int8, a weight is not finite or there are more than 65,536 inputs.
@@ -157,7 +157,7 @@ impl Linear {
             return Err(KernelError::WeightShape { weights: weight.len(), bias: bias.len(), inputs, outputs });
         }
         let weights = match format {
-            WeightFormat::F32 => Weights::F32(PackedF32::new(isa, weight, bias, inputs)),
+            WeightFormat::F32 => PackedWeights::F32(PackedF32::new(isa, weight, bias, inputs)),
             WeightFormat::Int8 => {
                 if inputs > int8::MAX_INPUTS {
                     return Err(KernelError::TooManyInputs { inputs, max: int8::MAX_INPUTS });
@@ -165,9 +165,11 @@ impl Linear {
                 if let Some(at) = weight.iter().position(|weight| !weight.is_finite()) {
                     return Err(KernelError::NotFinite { at, value: weight[at].to_string() });
                 }
-                Weights::Int8(PackedInt8::new(isa, weight, bias, inputs))
+                PackedWeights::Int8(PackedInt8::new(isa, weight, bias, inputs))
             }
-            WeightFormat::Blocks(format) => Weights::Blocks(PackedBlocks::new(isa, weight, bias, inputs, format)?),
+            WeightFormat::Blocks(format) => {
+                PackedWeights::Blocks(PackedBlocks::new(isa, weight, bias, inputs, format)?)
+            }
         };
         Ok(Self { isa, inputs, outputs, weights })
     }
@@ -184,13 +186,13 @@ impl Linear {
         self.outputs
     }
 
-    /// Bytes that the packed weights hold in memory.
+    /// Bytes of memory that the packed weights hold.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.weights {
-            Weights::F32(weights) => weights.bytes(),
-            Weights::Int8(weights) => weights.bytes(),
-            Weights::Blocks(weights) => weights.bytes(),
+            PackedWeights::F32(weights) => weights.bytes(),
+            PackedWeights::Int8(weights) => weights.bytes(),
+            PackedWeights::Blocks(weights) => weights.bytes(),
         }
     }
 
@@ -250,29 +252,29 @@ impl Linear {
     }
 
     pub(crate) fn wants_quantized(&self) -> bool {
-        matches!(self.weights, Weights::Int8(_))
+        matches!(self.weights, PackedWeights::Int8(_))
     }
 
-    /// Elements of `scratch` that [`Linear::forward_panels`] uses.
+    /// Elements of `scratch` that [`Linear::forward_panels`] needs.
     pub(crate) fn scratch(&self) -> usize {
         match self.weights {
-            Weights::F32(_) | Weights::Int8(_) => 0,
-            Weights::Blocks(_) => self.isa.panel() * self.inputs,
+            PackedWeights::F32(_) | PackedWeights::Int8(_) => 0,
+            PackedWeights::Blocks(_) => self.isa.panel() * self.inputs,
         }
     }
 
-    /// Panels that can be computed apart from each other.
+    /// Number of panels, each of which can be computed by itself.
     pub(crate) fn panels(&self) -> usize {
         self.outputs.div_ceil(self.isa.panel())
     }
 
-    /// The outputs that these panels compute.
+    /// Range of the outputs that these panels compute.
     pub(crate) fn columns_of(&self, panels: Range<usize>) -> Range<usize> {
         let width = self.isa.panel();
         (panels.start * width).min(self.outputs)..(panels.end * width).min(self.outputs)
     }
 
-    /// The outputs of `panels`; `y` has these columns. `scratch` is room for unpacked weights.
+    /// Computes the outputs of `panels`; `y` has these columns. `scratch` is room for unpacked weights.
     pub(crate) fn forward_panels(
         &self,
         x: Input<'_>,
@@ -283,12 +285,12 @@ impl Linear {
     ) {
         assert_eq!((x.values.rows(), self.columns_of(panels.clone()).len()), (y.rows(), y.columns()));
         match &self.weights {
-            Weights::F32(weights) => weights.forward(x.values, panels, y, activation),
-            Weights::Int8(weights) => {
+            PackedWeights::F32(weights) => weights.forward(x.values, panels, y, activation),
+            PackedWeights::Int8(weights) => {
                 let x = x.quantized.expect("the caller quantises where `wants_quantized`");
                 weights.forward(x, panels, y, activation);
             }
-            Weights::Blocks(weights) => weights.forward(x.values, panels, y, activation, scratch),
+            PackedWeights::Blocks(weights) => weights.forward(x.values, panels, y, activation, scratch),
         }
     }
 }
@@ -296,21 +298,21 @@ impl Linear {
 impl std::fmt::Debug for Linear {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let format = match self.weights {
-            Weights::F32(_) => "f32",
-            Weights::Int8(_) => "int8",
-            Weights::Blocks(_) => "blocks",
+            PackedWeights::F32(_) => "f32",
+            PackedWeights::Int8(_) => "int8",
+            PackedWeights::Blocks(_) => "blocks",
         };
         let Self { inputs, outputs, isa, .. } = self;
         write!(f, "Linear({inputs} to {outputs}, {format}, {isa})")
     }
 }
 
-/// Into how many parts `panels` are split for so many threads.
+/// Number of parts into which `panels` are split for this number of threads.
 pub(crate) fn parts(threads: usize, panels: usize) -> usize {
     threads.min(panels).max(1)
 }
 
-/// What falls to part `part` of `parts` when `count` things are split as evenly as can be.
+/// Part `part` of `parts` when `count` things are split as evenly as possible.
 pub(crate) fn share_of(count: usize, part: usize, parts: usize) -> Range<usize> {
     count * part / parts..count * (part + 1) / parts
 }

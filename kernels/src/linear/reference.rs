@@ -1,4 +1,4 @@
-//! The formulas of the module's head in f64, as they are written there.
+//! The formulas of the module's documentation in f64, as they are written there.
 
 use super::Activation;
 use crate::bias_gelu::reference::gelu;
@@ -19,7 +19,7 @@ pub fn linear(x: &[f32], weight: &[f32], bias: &[f32], inputs: usize, activation
     y
 }
 
-/// The same where both sides are quantised: `s·t·Σ (q - z)·v + b`, the sum exact.
+/// [`linear`] with both sides quantised: `s·t·Σ (q - z)·v + b`, the sum exact.
 ///
 /// # Panics
 /// If the lengths do not fit.

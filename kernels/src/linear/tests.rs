@@ -17,7 +17,7 @@ const FORMATS: [WeightFormat; 4] = [
     WeightFormat::Blocks(BlockFormat::Q4K),
 ];
 
-/// Every layer of the table, on every instruction set.
+/// Runs `check` with a layer of this shape, its weights and its bias on every instruction set.
 fn each_layer(inputs: usize, outputs: usize, format: WeightFormat, check: impl Fn(&Linear, &[f32], &[f32])) {
     let mut random = StdRng::seed_from_u64((inputs * 1000 + outputs) as u64);
     let (weight, bias) = (numbers(&mut random, inputs * outputs), numbers(&mut random, outputs));
@@ -58,8 +58,8 @@ fn int8_agrees_with_exact_sums_of_what_was_quantised() {
             let mut y = vec![f32::NAN; rows * outputs];
             layer.forward(&team(1), x, &mut y, Activation::Identity).unwrap();
             let expected = reference::linear_int8(x, &weight, &bias, inputs, isa.max_u8());
-            // Rounding of the result; and an instruction set without fused multiply-add may round one byte in
-            // some hundred thousand to the other side, which changes a sum by one weight.
+            // The bound allows for rounding the result. Without fused multiply-add one byte in some hundred thousand may
+            // also be rounded the other way, which changes a sum by one weight.
             let one_byte = 1.01 / 127.0 * 2.0 / f64::from(isa.max_u8()) * 127.0;
             let largest = expected.iter().fold(1.0, |largest: f64, y| largest.max(y.abs()));
             for (at, (got, expected)) in y.iter().zip(&expected).enumerate() {
@@ -90,7 +90,7 @@ fn every_format_stays_within_its_error_of_the_f32_layer() {
 
 #[test]
 fn a_row_gives_the_same_bits_in_every_batch_at_every_place_and_on_any_number_of_threads() {
-    // Of a size at which the largest batches occupy five threads.
+    // A size at which the largest batches occupy five threads.
     const ROWS: usize = 30;
     const INPUTS: usize = 512;
     const OUTPUTS: usize = 300;

@@ -3,12 +3,12 @@
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{PANEL_VECTORS, Simd};
 
-/// Rows of a panel that are asked for ahead of their use: the processor's own prefetching stops at the end of a page.
-/// Measured: a fifth less time where the weights are not in the second-level cache.
+/// Rows of a panel prefetched ahead of their use: the processor's own prefetching stops at the end of a page. Measured: a
+/// fifth less time where the weights are not in the second-level cache.
 pub(crate) const PREFETCH_ROWS: usize = 32;
 
 /// `y = x·P + start` for all rows of `x` and one panel `P` of `x.columns()` rows of `S::PANEL` numbers.
-/// `y` may have fewer columns than the panel; those that it lacks are not written.
+/// `y` may have fewer columns than the panel; the panel's others are not written.
 ///
 /// The sum over the inner dimension runs from first to last in every element, whichever rows lie beside it.
 #[inline(always)]
@@ -27,10 +27,10 @@ pub(crate) fn times_panel<S: Simd>(
     }
 }
 
-/// For the last panel where it is not full.
+/// [`times_panel`] for a last panel that is not full.
 #[inline(always)]
 fn narrow<S: Simd>(simd: S, x: Rows<'_, f32>, panel: &[f32], start: [S::F32; PANEL_VECTORS], mut y: RowsMut<'_, f32>) {
-    /// Of the widest instruction set: 12 rows of 32.
+    /// Numbers in a tile of the widest instruction set: 12 rows of 32.
     const MAX_TILE: usize = 12 * 32;
     let mut wide = [0.0; MAX_TILE];
     for from in (0..x.rows()).step_by(S::MAX_ROWS) {
@@ -75,7 +75,7 @@ fn all_rows<S: Simd>(
     }
 }
 
-/// Rows of the next tile when `left` are: as many as there are registers for, the last two tiles alike.
+/// Rows of the next tile when `left` rows remain: as many as there are registers for; the last two tiles share evenly.
 #[inline(always)]
 pub(crate) fn next_rows(left: usize, max_rows: usize) -> usize {
     if left >= 2 * max_rows || left <= max_rows { left.min(max_rows) } else { left.div_ceil(2) }
@@ -83,7 +83,7 @@ pub(crate) fn next_rows(left: usize, max_rows: usize) -> usize {
 
 /// # Safety
 /// `x` points to `ROWS` rows of `inner` numbers, `panel` to `inner` rows of a panel, `y` to `ROWS` rows of a panel's
-/// width that nobody else touches.
+/// width that nothing else accesses.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "an inner loop in registers")]
 unsafe fn tile<S: Simd, const ROWS: usize>(

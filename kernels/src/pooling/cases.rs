@@ -12,7 +12,7 @@ pub(crate) struct Case {
     pub(crate) pooling: Pooling,
 }
 
-/// One sequence and several, of columns beside every width of a vector.
+/// One sequence and several, of columns around every width of a vector.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(1);
     let shapes: [(&[usize], usize); 6] =

@@ -2,18 +2,18 @@
 
 use super::Pooling;
 use crate::KernelError;
-use crate::cuda::{Gpu, Matrix, Shape, View, int, mismatch};
+use crate::cuda::{Gpu, LaunchShape, Matrix, View, int, mismatch};
 
-/// Whether a pooled vector is divided by its length.
+/// Length of a pooled vector: left as it is, or made 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
     Kept,
-    /// Zeros stay zeros.
+    /// Scaled to 1; a vector of zeros stays zeros.
     One,
 }
 
-/// Pools each sequence into a row of `out`, which is f32; one without tokens gives zeros. `starts` has one number more than there are sequences; that they
-/// rise and end within `tokens` is for the caller to see to.
+/// Pools each sequence into a row of `out`, which is f32; a sequence without tokens gives zeros. `starts` has one number
+/// more than there are sequences; the caller ensures that they rise and end within `tokens`.
 ///
 /// # Errors
 /// If the shapes do not fit together.
@@ -41,9 +41,9 @@ pub(crate) fn pool(
         pooling.into(),
         i32::from(length == Length::One).into(),
     ];
-    let shape = Shape::row_by_row(out.rows(), columns)?;
-    // SAFETY: the parameters of `pooling_*`; one start per row of `out` and the end, within `tokens` by the caller's word;
-    // a row of f32 is in shared memory.
+    let shape = LaunchShape::row_by_row(out.rows(), columns)?;
+    // SAFETY: the parameters of `pooling_*`; one start per row of `out` and the end, which the caller vouches are within
+    // `tokens`; a row of f32 is in shared memory.
     unsafe { gpu.launch(gpu.functions.pooling.of(tokens.element()), shape, arguments) }
 }
 
@@ -77,7 +77,7 @@ mod tests {
                         pooled.into_iter().map(move |x| if length == Length::One { x / norm } else { x })
                     });
                     let expected: Vec<f64> = expected.collect();
-                    // Whatever the element, sums and result are f32.
+                    // Sums and result are f32 for every element.
                     assert_near(&gpu.download(matrix, &out), &expected, Element::F32, &(gpu, pooling, length));
                 }
             }

@@ -16,7 +16,7 @@ use crate::KernelError;
 use crate::rows::Rows;
 use crate::simd::Isa;
 
-/// How token vectors become one vector.
+/// Reduction of the vectors of a sequence's tokens to one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// The mean over all tokens.

@@ -1,8 +1,8 @@
-//! The formulas of the module's head in f64.
+//! The formulas of the module's documentation in f64.
 
 use super::Pooling;
 
-/// One sequence, rows of `columns`.
+/// Pools one sequence, whose tokens are rows of `columns`.
 ///
 /// # Panics
 /// If there is no token.

@@ -9,7 +9,7 @@ pub(crate) struct Case {
     pub(crate) x: Vec<f32>,
 }
 
-/// Columns beside every width of a vector; rows of zeros, of one sign, of equal and of extreme values.
+/// Columns around every width of a vector; rows of zeros, of one sign, of equal and of extreme values.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(1);
     let mixed = [1, 2, 7, 8, 15, 16, 17, 33, 64, 100, 384].into_iter().map(move |columns| {

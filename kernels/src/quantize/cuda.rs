@@ -1,17 +1,17 @@
 //! The launch of `quantize.cu`.
 
 use crate::KernelError;
-use crate::cuda::{Gpu, Matrix, QuantizedMatrix, Shape, int};
+use crate::cuda::{Gpu, LaunchShape, Matrix, QuantizedMatrix, int};
 use crate::residual_norm::cuda::quantized_arguments;
 
-/// Each row of `x` as bytes with a scale and a zero point.
+/// Quantises each row of `x` to bytes with a scale and a zero point.
 ///
 /// # Errors
-/// If `to` holds other rows.
+/// If `to` has other rows or columns.
 pub(crate) fn quantize(gpu: &Gpu, x: Matrix<'_>, to: QuantizedMatrix<'_>) -> Result<(), KernelError> {
     let [values, scales, zeros, stride] = quantized_arguments(Some(to), x)?;
     let arguments = [x.pointer().into(), values, scales, zeros, stride, int(x.columns())?.into()];
-    let shape = Shape::row_by_row(x.rows(), x.columns())?;
+    let shape = LaunchShape::row_by_row(x.rows(), x.columns())?;
     // SAFETY: the parameters of `quantize_*`; both sides hold the same rows; a row of f32 is in shared memory.
     unsafe { gpu.launch(gpu.functions.quantize.of(x.element()), shape, arguments) }
 }

@@ -20,10 +20,10 @@ use crate::linear::int8::GROUP;
 use crate::rows::{Rows, RowsMut};
 use crate::simd::Isa;
 
-/// Quantised rows, to be read.
+/// Borrowed quantised rows.
 #[derive(Clone, Copy)]
 pub(crate) struct QuantizedRows<'a> {
-    /// The columns are whole groups; those after the last of the row are 0.
+    /// Bytes; the columns are padded with 0 to whole groups.
     pub(crate) values: Rows<'a, u8>,
     pub(crate) scales: &'a [f32],
     pub(crate) zeros: &'a [i32],
@@ -62,7 +62,7 @@ impl Quantized {
         isa.run(simd::Quantize { x, values, scales, zeros });
     }
 
-    /// Rows that were quantised before, with so many columns.
+    /// Rows that were quantised before, with this number of columns.
     pub(crate) fn rows(&self, rows: Range<usize>, columns: usize) -> QuantizedRows<'_> {
         let all = Rows::new(&self.values, rows.end, columns.next_multiple_of(GROUP), self.stride);
         let values = all.part(rows.clone(), 0..all.columns());

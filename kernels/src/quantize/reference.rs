@@ -1,4 +1,4 @@
-//! The formula of the module's head, one row at a time.
+//! The formula of the module's documentation, one row at a time.
 
 /// The bytes, the scale and the zero point of a row.
 #[must_use]

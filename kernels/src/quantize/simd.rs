@@ -9,7 +9,7 @@ const MAX_LANES: usize = 16;
 /// Quantises each row of `x`.
 pub(super) struct Quantize<'a> {
     pub(super) x: Rows<'a, f32>,
-    /// At least as wide as `x`; what lies beyond it is set to 0.
+    /// At least as wide as `x`; the columns beyond it are set to 0.
     pub(super) values: RowsMut<'a, u8>,
     pub(super) scales: &'a mut [f32],
     pub(super) zeros: &'a mut [i32],

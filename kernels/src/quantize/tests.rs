@@ -16,7 +16,7 @@ fn every_instruction_set_agrees_with_the_reference_at_every_length() {
                 let (values, scale, zero) = reference::quantize_row(x, isa.max_u8());
                 assert_eq!((got.scales[row].to_bits(), got.zeros[row]), (scale.to_bits(), zero), "{isa} {columns}");
                 for (column, value) in values.iter().enumerate() {
-                    // Two roundings instead of one may fall to the other side.
+                    // Rounding twice instead of once may give the neighbouring byte.
                     let slack = u8::from(isa.name() == "portable");
                     let byte = got.values.row(row)[column];
                     assert!(byte.abs_diff(*value) <= slack, "{isa} {columns} at {row}, {column}");

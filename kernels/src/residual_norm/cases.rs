@@ -16,7 +16,7 @@ pub(crate) struct Case {
     pub(crate) residual: Vec<f32>,
 }
 
-/// Columns beside every width of a vector, and those of real models.
+/// Columns around every width of a vector, and those of real models.
 pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(1);
     let mut numbers = move |count: usize| -> Vec<f32> { (0..count).map(|_| random.random_range(-3.0..3.0)).collect() };
@@ -38,7 +38,7 @@ impl Case {
         LayerNorm::new(self.weight.clone(), self.bias.clone(), self.eps).unwrap()
     }
 
-    /// What comes of these rows, which may be rounded ones of the case.
+    /// The expected output for these rows, which may be the case's, rounded.
     pub(crate) fn expected(&self, x: &[f32], residual: &[f32]) -> Vec<f64> {
         let rows = x.chunks_exact(self.columns()).zip(residual.chunks_exact(self.columns()));
         rows.flat_map(|(x, r)| reference::residual_norm(x, r, &self.weight, &self.bias, self.eps)).collect()

@@ -2,7 +2,7 @@
 
 use super::LayerNorm;
 use crate::KernelError;
-use crate::cuda::{Argument, Buffer, Gpu, Matrix, QuantizedMatrix, Shape, View, int, mismatch};
+use crate::cuda::{Argument, Buffer, Gpu, LaunchShape, Matrix, QuantizedMatrix, View, int, mismatch};
 
 /// The parameters of a layer norm in a device's memory.
 #[derive(Debug)]
@@ -66,14 +66,14 @@ impl DeviceNorm {
             stride,
             int(self.columns)?.into(),
         ];
-        let shape = Shape::row_by_row(x.rows(), self.columns)?;
+        let shape = LaunchShape::row_by_row(x.rows(), self.columns)?;
         // SAFETY: the parameters of `residual_norm_*`; the matrices are of one shape, which the norm and the quantised
         // rows fit; a row of f32 is in shared memory.
         unsafe { gpu.launch(gpu.functions.residual_norm.of(x.element()), shape, arguments) }
     }
 }
 
-/// The fields of `QuantizedRows` in `row.cuh`, all 0 where none are wanted.
+/// The fields of `QuantizedRows` in `row.cuh`; all 0 for `None`.
 pub(crate) fn quantized_arguments(
     quantized: Option<QuantizedMatrix<'_>>,
     rows_of: Matrix<'_>,
@@ -108,7 +108,7 @@ mod tests {
                 let (x, residual) = (rounded(element, &case.x), rounded(element, &case.residual));
                 let norm = DeviceNorm::new(gpu, &case.norm()).unwrap();
                 let [on_x, on_residual] = [&x, &residual].map(|values| gpu.upload_as(element, values).unwrap());
-                // A projection's bias is taken from x first, so that with it the sum is the case's.
+                // Without a projection's bias, and with one, which the reference gets added to x.
                 let projection: Vec<f32> = (0..columns).map(|at| (at % 3) as f32 - 1.0).collect();
                 let on_projection = gpu.upload(&projection).unwrap();
                 let plus: Vec<f32> = x.iter().enumerate().map(|(at, x)| x + projection[at % columns]).collect();
@@ -148,6 +148,6 @@ mod tests {
 
     #[test]
     fn rows_longer_than_shared_memory_are_refused() {
-        assert!(Shape::row_by_row(1, 12_000).is_ok() && Shape::row_by_row(1, 12_100).is_err());
+        assert!(LaunchShape::row_by_row(1, 12_000).is_ok() && LaunchShape::row_by_row(1, 12_100).is_err());
     }
 }

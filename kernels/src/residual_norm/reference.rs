@@ -1,4 +1,4 @@
-//! The formula of the module's head in f64.
+//! The formula of the module's documentation in f64.
 
 /// `layer_norm(x + residual)` of one row.
 ///

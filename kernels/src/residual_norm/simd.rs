@@ -26,7 +26,7 @@ impl Kernel for ResidualNorm<'_> {
     }
 }
 
-/// `y = x + residual`; gives the sum over the row.
+/// `y = x + residual`; returns the sum over the row.
 #[inline(always)]
 fn add<S: Simd>(simd: S, x: &[f32], residual: &[f32], y: &mut [f32]) -> f32 {
     assert!(x.len() == y.len() && residual.len() == y.len());

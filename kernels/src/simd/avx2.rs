@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// `VNNI`: the processor also has AVX-VNNI (Alder Lake and later; Zen 5 and later).
+/// AVX2 with FMA. `VNNI`: the processor also has AVX-VNNI (Alder Lake and later; Zen 5 and later).
 #[derive(Clone, Copy)]
 pub(super) struct Avx2<const VNNI: bool>(());
 

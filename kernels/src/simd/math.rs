@@ -2,9 +2,9 @@
 
 use super::Simd;
 
-/// `exp` of less would not be a normal f32.
+/// Least exponent: `exp` of less is not a normal f32.
 const MIN_EXPONENT: f32 = -87.0;
-/// `exp` of more would be infinite within a rounding.
+/// Largest exponent: `exp` of more is infinite within a rounding.
 const MAX_EXPONENT: f32 = 88.0;
 
 /// `exp(y)` to a relative error of 3e-7: `y = n·ln 2 + r`, the Taylor polynomial for `r`, times `2ⁿ`.

@@ -1,8 +1,8 @@
 //! The vector operations that the kernels are written in, once for each instruction set.
 //!
 //! A kernel is written once, generic over [`Simd`], as a [`Kernel`]; [`Isa::run`] compiles it for each instruction set
-//! and picks at run time. All that a kernel calls must be inlined into it (`#[inline(always)]`): code that is not
-//! inlined is compiled without the vector instructions.
+//! and picks one at run time. Every function that a kernel calls must be inlined into it (`#[inline(always)]`): code that
+//! is not inlined is compiled without the vector instructions.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,14 +23,14 @@ pub(crate) const PANEL_VECTORS: usize = 2;
 
 /// Operations on vectors of one instruction set. A value of the type proves that the processor has it.
 ///
-/// Slices must hold at least [`Simd::LANES`] elements (a panic otherwise), but for the `_partial` operations, which
-/// take at most so many and treat the missing ones as 0.
+/// Slices must hold at least [`Simd::LANES`] elements (a panic otherwise), except for the `_partial` operations, which
+/// take at most that many and treat the missing ones as 0.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Elements of 32 bits in a vector.
     const LANES: usize;
     /// Rows of a matrix product that are computed at once: as many as there are registers for.
     const MAX_ROWS: usize;
-    /// The same for products of bytes, which may need registers besides.
+    /// [`Simd::MAX_ROWS`] for products of bytes, which may need more registers.
     const MAX_DOT_ROWS: usize;
     /// The largest u8 that [`Simd::dot`] takes.
     const MAX_U8: u8;
@@ -63,7 +63,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F32) -> f32;
     /// The largest lane.
     fn max_lane(self, a: Self::F32) -> f32;
-    /// The nearest whole number, halves to even; what does not fit an i32 gives any.
+    /// The nearest whole number, halves to even; any number where the value does not fit an i32.
     fn round(self, a: Self::F32) -> Self::I32;
 
     fn splat_i32(self, value: i32) -> Self::I32;
@@ -80,7 +80,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// In each lane: `sum + Σ aᵢ·bᵢ` over its four bytes, `a` without sign and at most [`Simd::MAX_U8`], `b` with sign.
     fn dot(self, sum: Self::I32, a: Self::I32, b: Self::I32) -> Self::I32;
 
-    /// Asks for the cache line at an address that will soon be read; any address will do.
+    /// Prefetches the cache line at an address; any address will do.
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 
@@ -132,10 +132,10 @@ pub(crate) fn map<S: Simd>(simd: S, row: &mut [f32], f: impl Unary) {
 
 /// An instruction set that this processor has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Isa(Kind);
+pub struct Isa(IsaKind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum IsaKind {
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
@@ -156,48 +156,48 @@ fn detect() -> Vec<Isa> {
         use std::arch::is_x86_feature_detected as has;
         if has!("avx2") && has!("fma") {
             if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") && has!("avx512vnni") {
-                found.push(Isa(Kind::Avx512Vnni));
+                found.push(Isa(IsaKind::Avx512Vnni));
             }
             if has!("avxvnni") {
-                found.push(Isa(Kind::AvxVnni));
+                found.push(Isa(IsaKind::AvxVnni));
             }
-            found.push(Isa(Kind::Avx2Fma));
+            found.push(Isa(IsaKind::Avx2Fma));
         }
     }
     #[cfg(target_arch = "aarch64")]
     if std::arch::is_aarch64_feature_detected!("dotprod") {
-        found.push(Isa(Kind::NeonDot));
+        found.push(Isa(IsaKind::NeonDot));
     }
-    found.push(Isa(Kind::Portable));
+    found.push(Isa(IsaKind::Portable));
     found
 }
 
 impl Isa {
-    /// The fastest that this processor has.
+    /// The fastest instruction set of this processor.
     #[must_use]
     pub fn best() -> Self {
         AVAILABLE[0]
     }
 
-    /// All that this processor has, the fastest first. The last runs anywhere.
+    /// All instruction sets of this processor, the fastest first. The last runs anywhere.
     #[must_use]
     pub fn available() -> &'static [Self] {
         &AVAILABLE
     }
 
-    /// What the field calls it.
+    /// Conventional name, such as `avx2-fma`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => "avx512-vnni",
+            IsaKind::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
-            Kind::AvxVnni => "avx-vnni",
+            IsaKind::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2Fma => "avx2-fma",
+            IsaKind::Avx2Fma => "avx2-fma",
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => "neon-dotprod",
-            Kind::Portable => "portable",
+            IsaKind::NeonDot => "neon-dotprod",
+            IsaKind::Portable => "portable",
         }
     }
 
@@ -206,23 +206,23 @@ impl Isa {
         match self.0 {
             // SAFETY: `detect`, which alone makes an `Isa`, has found its features on this processor.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512Vnni => unsafe { avx512::run(kernel) },
+            IsaKind::Avx512Vnni => unsafe { avx512::run(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::AvxVnni => unsafe { avx2::run_vnni(kernel) },
+            IsaKind::AvxVnni => unsafe { avx2::run_vnni(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2Fma => unsafe { avx2::run(kernel) },
+            IsaKind::Avx2Fma => unsafe { avx2::run(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => unsafe { neon::run(kernel) },
-            Kind::Portable => portable::run(kernel),
+            IsaKind::NeonDot => unsafe { neon::run(kernel) },
+            IsaKind::Portable => portable::run(kernel),
         }
     }
 
     /// Columns of a panel of packed weights.
     pub(crate) fn panel(self) -> usize {
-        self.run(Panel)
+        self.run(PanelWidth)
     }
 
     #[cfg(test)]
@@ -244,9 +244,9 @@ impl fmt::Display for Isa {
     }
 }
 
-struct Panel;
+struct PanelWidth;
 
-impl Kernel for Panel {
+impl Kernel for PanelWidth {
     type Output = usize;
 
     #[inline(always)]

@@ -84,7 +84,7 @@ impl Simd for Neon {
         unsafe { vfmaq_f32(c, a, b) }
     }
 
-    /// Selected, not `vmaxq`, which would also let a NaN of `a` through.
+    /// By selection, not by `vmaxq`, which would also let a NaN of `a` through.
     #[inline(always)]
     fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }

@@ -1,4 +1,4 @@
-//! Plain arrays for any processor. The compiler makes of them what it can.
+//! Plain arrays for any processor, vectorised as far as the compiler can.
 
 use std::array;
 

@@ -44,7 +44,7 @@ fn exp_keeps_its_stated_error_and_its_limits() {
     }
 }
 
-/// Sum, largest, and what bytes become, of one vector.
+/// Checks sums, the largest lane, conversions of bytes and partial loads and stores of one vector.
 struct Lanes;
 
 impl Kernel for Lanes {

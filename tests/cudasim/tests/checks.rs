@@ -1,4 +1,4 @@
-//! Every check with a planted fault and its corrected twin.
+//! Every check, with a planted fault and its corrected twin.
 
 mod support;
 
@@ -7,7 +7,7 @@ use sconce_cudasim::driver::{cuCtxSynchronize, cuMemFree_v2};
 use support::Machine;
 use support::Parameter::Address;
 
-/// Runs a kernel whose one parameter is an array of 64 words, all written.
+/// Runs a kernel whose one parameter is an array of 64 written words; returns its fault.
 fn fault(body: &str, threads: u32) -> Option<String> {
     let machine = Machine::new();
     let kernel = machine.kernel(1, body);
@@ -16,7 +16,7 @@ fn fault(body: &str, threads: u32) -> Option<String> {
     (machine.synchronise() != Status::SUCCESS).then(|| machine.fault())
 }
 
-/// The first kernel has a fault that `names` describe; the second has none.
+/// Checks that the first kernel has a fault that contains all of `names`, and that the second has none.
 fn planted(threads: u32, wrong: &str, right: &str, names: &[&str]) {
     let told = fault(wrong, threads).expect("the fault is noticed");
     for name in names.iter().chain(&["kernel `test`"]) {
@@ -124,7 +124,7 @@ fn shared_memory_ends_where_the_block_s_does() {
     );
 }
 
-/// Each thread writes its element and reads its neighbour's in the other warp; `between` orders the two, or does not.
+/// Each thread writes its element and reads its neighbour's in the other warp; `between` may order the two.
 fn exchange(between: &str) -> String {
     format!(
         ".shared .align 4 .b8 tile[256]; mov.u32 %r0, tile; shl.b32 %r1, %tid, 2; add.u32 %r1, %r0, %r1;
@@ -250,7 +250,7 @@ fn a_collective_instruction_outside_of_its_mask_is_named() {
     );
 }
 
-/// A copy of 16 bytes by each thread, which then reads its own bytes after `wait`.
+/// Each thread copies 16 bytes, runs `wait`, and then reads its own bytes.
 fn copy(wait: &str) -> String {
     format!(
         ".shared .align 16 .b8 tile[256]; mov.u32 %r0, tile; shl.b32 %r1, %tid, 4; add.u32 %r1, %r0, %r1;
@@ -290,7 +290,7 @@ fn an_endless_loop_is_given_up() {
 
 #[test]
 fn a_lock_that_another_lane_holds_is_released_to_the_waiting_one() {
-    // Lanes of one warp take a lock in turn: the one that holds it must get to release it.
+    // Lanes of one warp take a lock in turn: the holder must get to release it.
     let machine = Machine::new();
     let kernel = machine.kernel(
         1,

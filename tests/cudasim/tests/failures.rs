@@ -1,4 +1,4 @@
-//! What can be made to fail, and what is counted.
+//! Injected failures, and counts.
 
 mod support;
 
@@ -46,7 +46,7 @@ fn memory_ends_at_the_limit_and_comes_back_with_a_free() {
     assert_eq!(allocate(600), Status::OUT_OF_MEMORY);
     let (mut free, mut total) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     assert_eq!(cuMemGetInfo_v2(Some(&mut free), Some(&mut total)), Status::SUCCESS);
-    // SAFETY: the call succeeded and so wrote both.
+    // SAFETY: the call succeeded, so it has written both.
     assert_eq!(unsafe { (free.assume_init(), total.assume_init()) }, (400, 1000));
     assert_eq!(cuMemFree_v2(address), Status::SUCCESS);
     assert_eq!(allocate(600), Status::SUCCESS);
@@ -74,7 +74,7 @@ fn a_lost_device_fails_every_call_until_it_is_restored() {
 
 #[test]
 fn failures_can_be_asked_for_by_the_environment() {
-    // What the settings hold is what `from_env` reads into them.
+    // `from_env` reads the environment into these settings.
     let machine = Machine::with(|settings| settings.fail_allocation = Some(2));
     assert_eq!([allocate(8), allocate(8), allocate(8)].map(|status| status.0), [0, 2, 0]);
     drop(machine);
@@ -99,12 +99,12 @@ fn everything_is_counted() {
     assert_eq!((counts.copies_to_device, counts.bytes_to_device), (1, 64));
     assert_eq!((counts.copies_to_host, counts.bytes_to_host), (1, 16));
     assert_eq!(counts.peak_memory, 64);
-    // Allocation, copy, launch, synchronisation, copy, two of the event, free.
+    // Allocation, copy, launch, synchronisation, copy, two for the event, free.
     assert_eq!(counts.driver_calls, 8);
     // Four warps of eight instructions: tid, ctaid, ntid, product, parameter, store, two ways to end.
     assert!((4 * 6..=4 * 8).contains(&counts.instructions), "{}", counts.instructions);
     let mut read = sconce_cudasim_control::Counts::default();
-    // SAFETY: there is room for them.
+    // SAFETY: a valid place for them.
     unsafe { cudasim_counts(&raw mut read) };
     assert_eq!(read, counts);
 }

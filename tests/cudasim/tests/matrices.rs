@@ -86,7 +86,7 @@ impl Handle {
     fn new() -> Self {
         let mut handle = std::mem::MaybeUninit::uninit();
         assert_eq!(cublasCreate_v2(Some(&mut handle)), BlasStatus(0));
-        // SAFETY: the call succeeded and so wrote the handle.
+        // SAFETY: the call succeeded, so it has written the handle.
         Self(unsafe { handle.assume_init() })
     }
 }

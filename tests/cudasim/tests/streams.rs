@@ -1,4 +1,4 @@
-//! Work runs late: whatever forgets to wait is found out, and its corrected twin is not.
+//! Work runs late: a program that forgets to wait is found out, and its corrected twin is not.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::Parameter::{Address, U32};
 use support::{Machine, get};
 
 const NON_BLOCKING: u32 = 1;
-/// Seeds that tests of random orders go through.
+/// Seeds of the tests of random orders.
 const SEEDS: std::ops::Range<u64> = 0..24;
 
 /// `out[i] = in[i] + b` for 32 elements, with parameters in, out, b.
@@ -65,7 +65,7 @@ fn a_copy_to_pageable_memory_is_complete_when_the_call_returns() {
     assert_eq!(values, [7; 32]);
 }
 
-/// What a kernel sees of pinned memory that the host changes after the copy was put on the stream.
+/// The value that a kernel sees in pinned memory which the host changes after the copy was put on the stream.
 fn pinned_upload(waits: bool, seed: u64) -> u32 {
     let machine = Machine::with(|settings| settings.delay_seed = seed);
     let (stream, pinned) = (stream(), Pinned::new());
@@ -101,7 +101,7 @@ fn pageable_memory_may_be_changed_at_once() {
     }
 }
 
-/// One stream writes, another reads; with `orders` it waits for an event of the first.
+/// One stream writes, another reads; with `orders` the second waits for an event of the first.
 fn two_streams(orders: bool, seed: u64) -> u32 {
     let machine = Machine::with(|settings| settings.delay_seed = seed);
     let add = machine.kernel(3, ADD);

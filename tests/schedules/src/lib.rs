@@ -1,11 +1,11 @@
 //! Runs a test under many schedules of its threads, with `--cfg shuttle`; empty without.
 //!
-//! A schedule says at each lock, atomic and wake-up which thread goes on. Half of them are random; the others come from PCT
-//! (Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010), which lets one thread
-//! run ahead of the others and finds what needs few, but long, interruptions.
+//! A schedule decides at each lock, atomic and wake-up which thread goes on. Half of the schedules are random; the others
+//! come from PCT (Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010),
+//! which lets one thread run ahead of the others and finds bugs that need few, but long, interruptions.
 //!
-//! Environment: `SCONCE_SCHEDULES` is how many schedules of each kind a test runs, 2,000 where it says nothing. A test that fails
-//! prints its schedule; `SCONCE_REPLAY` with that text, or with the name of a file that holds it, runs that schedule alone.
+//! Environment: `SCONCE_SCHEDULES` is the number of schedules of each kind that a test runs, 2,000 by default. A test that
+//! fails prints its schedule; `SCONCE_REPLAY` with that text, or with the name of a file that holds it, runs it alone.
 #![cfg(shuttle)]
 
 use std::pin::pin;
@@ -15,7 +15,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
-/// How often a thread is interrupted in a schedule of PCT.
+/// Interruptions of threads in a schedule of PCT.
 const INTERRUPTIONS: usize = 4;
 
 /// Runs `test` under random schedules and those of PCT.
@@ -34,7 +34,7 @@ pub fn explore(test: impl Fn() + Send + Sync + Copy + 'static) {
     run(PctScheduler::new(INTERRUPTIONS, iterations), test);
 }
 
-/// Polls until the future is ready, or a number of times drawn by lot: then it is given up.
+/// Polls a future until it is ready, or gives it up after a random number of polls.
 pub fn perhaps<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     for _ in 0..thread_rng().gen_range(1..6) {
@@ -49,9 +49,9 @@ pub fn perhaps<F: Future>(future: F) -> Option<F::Output> {
 fn run(scheduler: impl Scheduler + 'static, test: impl Fn() + Send + Sync + 'static) {
     let mut config = Config::new();
     config.stack_size = 256 << 10;
-    // Some thousand are usual.
+    // Some thousand steps are usual.
     config.max_steps = MaxSteps::FailAfter(200_000);
-    // They say that all atomics count as sequentially consistent.
+    // Shuttle warns that it treats all atomics as sequentially consistent.
     config.silence_warnings = true;
     Runner::new(scheduler, config).run(test);
 }

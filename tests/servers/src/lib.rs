@@ -1,6 +1,6 @@
-//! Servers that a test starts for itself on a free port, kills, pauses and brings back. They end with the test.
+//! Servers that a test starts for itself on a free port, kills, pauses and restarts. They end with the test.
 //!
-//! They are Debian's packages `redis-server` and `postgresql`; nothing of them needs to run or be configured.
+//! They are Debian's packages `redis-server` and `postgresql`, which need not run or be configured.
 //!
 //! ```no_run
 //! let mut redis = sconce_test_servers::RedisServer::start();
@@ -9,7 +9,7 @@
 //! redis.restart(); // at the same address, empty
 //! ```
 
-// They panic as assertions do: a server that does not come up ends the test.
+// They panic as assertions do: a server that does not start ends the test.
 #![expect(
     clippy::missing_panics_doc,
     reason = "every function of a test's server panics where the server does not obey"
@@ -26,7 +26,7 @@ pub use postgres::PostgresServer;
 pub use process::Process;
 pub use redis::RedisServer;
 
-/// A port that nobody uses at the moment.
+/// A port that is free at the moment.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound").port()

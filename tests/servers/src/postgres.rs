@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{Process, free_port, last_lines};
 
-/// A Postgres of a test's own.
+/// A Postgres server of a test's own.
 #[derive(Debug)]
 pub struct PostgresServer {
     process: Process,
@@ -18,7 +18,7 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// One with an empty database, `postgres`.
+    /// Starts a server with an empty database, `postgres`.
     #[must_use]
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -44,45 +44,45 @@ impl PostgresServer {
         panic!("postgres does not come up; its log:\n{}", last_lines(&path.join("log")));
     }
 
-    /// Its address, for clients; any user and password will do.
+    /// The server's address, for clients; any user and password will do.
     #[must_use]
     pub fn url(&self) -> String {
         format!("postgres://sconce@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// As a crash: nothing is said to the clients, nothing is saved.
+    /// Kills the server as a crash would: clients are told nothing, nothing is saved.
     pub fn kill(&mut self) {
         self.process.send(Signal::QUIT);
         self.process.wait();
     }
 
-    /// After `kill`, at the same port.
+    /// Restarts a killed server at the same port.
     pub fn restart(&mut self) {
         self.process = run(&self.path, self.port);
         assert!(answers(&mut self.process, self.port), "it comes up again");
     }
 
-    /// From now on it accepts connections and answers nothing.
+    /// Pauses the server: it accepts connections and answers nothing.
     pub fn pause(&self) {
         self.send(Signal::STOP);
     }
 
-    /// It goes on, with what waits for it first.
+    /// Resumes the server, which first handles the requests that came while it was paused.
     pub fn resume(&self) {
         self.send(Signal::CONT);
     }
 
-    /// To the server and to the processes that serve its connections.
+    /// Sends a signal to the server and to the processes that serve its connections.
     fn send(&self, signal: Signal) {
         self.process.send(signal);
         for child in children(self.process.pid()) {
-            // It may have ended just now.
+            // The process may have ended just now.
             kill_process(child, signal).ok();
         }
     }
 }
 
-/// A server that was paused does not end by itself when its parent is killed: its children must be awake.
+/// A paused server does not end by itself when its parent is killed: its children must be awake.
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         if !self.process.has_ended() {
@@ -101,7 +101,7 @@ fn run(directory: &Path, port: u16) -> Process {
     Process::start(&mut command, "postgresql")
 }
 
-/// A program of Postgres, which refuses to run as root: then as somebody else.
+/// The command of a Postgres program, run as another user if this is root, as which Postgres refuses to run.
 fn as_user(program: &str) -> Command {
     let program = binaries().join(program);
     if !is_root() {
@@ -114,7 +114,7 @@ fn as_user(program: &str) -> Command {
     command
 }
 
-/// Debian keeps them out of the path, by version.
+/// Directory of Debian's newest Postgres programs, which are not in the path.
 fn binaries() -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
@@ -138,7 +138,7 @@ fn children(parent: Pid) -> Vec<Pid> {
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_child = |pid: &i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // After the name, which is in brackets: state, parent.
+        // The part after the name, which is in brackets: state, parent.
         let parent_of = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
         parent_of == Some(parent.as_raw_nonzero().get())
     };

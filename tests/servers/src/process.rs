@@ -9,7 +9,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a server; `package` is what to install where it is missing.
+    /// Starts a server; `package` is the Debian package to install where it is missing.
     pub fn start(command: &mut Command, package: &str) -> Self {
         let program = command.get_program().to_owned();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap_or_else(|error| {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{Process, free_port, last_lines};
 
-/// A Redis of a test's own.
+/// A Redis server of a test's own.
 #[derive(Debug)]
 pub struct RedisServer {
     process: Process,
@@ -18,13 +18,13 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// One that keeps nothing on disk.
+    /// Starts a server that keeps nothing on disk.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// With more options, as `--name`, `value`, …; `{port}` stands for the port.
+    /// Starts a server with more options, as `--name`, `value`, …; `{port}` stands for the port.
     #[must_use]
     pub fn start_with(options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -41,36 +41,36 @@ impl RedisServer {
         panic!("redis-server does not come up; its log:\n{}", last_lines(&path.join("log")));
     }
 
-    /// Its address, for clients.
+    /// The server's address, for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// As a crash: nothing is said to the clients, nothing is kept.
+    /// Kills the server as a crash would: clients are told nothing, nothing is kept.
     pub fn kill(&mut self) {
         self.process.send(Signal::KILL);
         self.process.wait();
     }
 
-    /// After `kill`, at the same port; empty.
+    /// Restarts a killed server at the same port, empty.
     pub fn restart(&mut self) {
         self.process = run(&self.path, self.port, &self.options);
         assert!(answers(&mut self.process, self.port), "it comes up again");
     }
 
-    /// From now on it accepts connections and answers nothing.
+    /// Pauses the server: it accepts connections and answers nothing.
     pub fn pause(&self) {
         self.process.send(Signal::STOP);
     }
 
-    /// It goes on, with what waits for it first.
+    /// Resumes the server, which first handles the requests that came while it was paused.
     pub fn resume(&self) {
         self.process.send(Signal::CONT);
     }

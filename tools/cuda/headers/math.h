@@ -1,4 +1,4 @@
-// What candle's kernels use of the C library's header; the functions are built into NVRTC.
+// The parts of the C library's header that candle's kernels use; the functions are built into NVRTC.
 #pragma once
 
 #define INFINITY __int_as_float(0x7F800000)

@@ -1,4 +1,4 @@
-// What candle's kernels use of the C library's header, which NVRTC has not.
+// The parts of the C library's header that candle's kernels use and NVRTC lacks.
 #pragma once
 
 typedef signed char int8_t;

@@ -1,12 +1,12 @@
-//! What the simulator counts.
+//! The simulator's counts.
 
-/// What the program asked of the simulated machine since the last reset. The simulator hands it over as it is.
+/// Counts of the program's use of the simulated machine since the last reset, in the layout that the simulator writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Counts {
     /// Calls of the driver, cuBLAS and cuRAND.
     pub driver_calls: u64,
-    /// Kernels that were launched, directly or as a part of a graph; those within cuBLAS not included.
+    /// Kernels launched, directly or as a part of a graph, without those inside of cuBLAS.
     pub launches: u64,
     /// Matrix products of cuBLAS; a batched one counts once.
     pub gemms: u64,
@@ -26,13 +26,13 @@ pub struct Counts {
     pub copies_on_device: u64,
     /// Bytes of those copies.
     pub bytes_on_device: u64,
-    /// Events that were created.
+    /// Events created.
     pub events: u64,
     /// Instructions of warps.
     pub instructions: u64,
-    /// The most device memory that was in use at once, in bytes, over all devices.
+    /// Peak of the device memory in use, in bytes, over all devices.
     pub peak_memory: u64,
-    /// Launches of graphs; what they contain is counted as well.
+    /// Launches of graphs; their contents are counted as well.
     pub graph_launches: u64,
     /// Calls that waited for a device.
     pub synchronisations: u64,

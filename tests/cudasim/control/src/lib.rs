@@ -1,8 +1,8 @@
-//! Reads the counts of the CUDA simulator, and makes things fail, from a program that runs on it.
+//! Reads the counts of the CUDA simulator and injects failures, from a program that runs on the simulator.
 //!
-//! A test links this crate, never the simulator: that exports functions called `cuInit` and so on, which must come from
-//! whatever driver the machine has. [`Control::attach`] opens that driver and looks for the simulator's own symbols; on
-//! a real driver, or without one, there is nothing to control.
+//! A test links this crate, never the simulator, which exports functions called `cuInit` and so on: these must come from
+//! the machine's driver. [`Control::attach`] opens that driver and looks for the simulator's own symbols; on a real
+//! driver, or without one, there is nothing to control.
 //!
 //! ```
 //! use sconce_cudasim_control::Control;
@@ -22,19 +22,19 @@ use libloading::{Library, Symbol};
 
 pub use counts::Counts;
 
-/// The driver's name, under which the simulator is found as well.
+/// File name of the driver, and of the simulator.
 const DRIVER: &str = "libcuda.so.1";
-/// The interface that this crate speaks, which the simulator says that it has.
+/// Version of the interface between this crate and the simulator.
 pub const INTERFACE: u32 = 2;
 
-/// A way to the simulator that this process runs on.
+/// Access to the simulator that this process runs on.
 #[derive(Debug)]
 pub struct Control {
     driver: Library,
 }
 
 impl Control {
-    /// The simulator that is this process's driver; `None` where a real driver or none is found.
+    /// Attaches to the simulator that is this process's driver; `None` where a real driver or none is found.
     #[must_use]
     pub fn attach() -> Option<Self> {
         // SAFETY: opening a driver runs its initialisers, which is what every CUDA program does at its start.
@@ -47,7 +47,7 @@ impl Control {
         Some(Self { driver })
     }
 
-    /// What was asked of the machine since the last reset.
+    /// The counts since the last reset.
     ///
     /// # Panics
     ///
@@ -60,44 +60,44 @@ impl Control {
         counts
     }
 
-    /// Sets all counts to zero; peak memory starts from what is in use.
+    /// Sets all counts to zero; peak memory starts from the memory in use.
     pub fn reset_counts(&self) {
         let reset: Symbol<extern "C" fn()> = self.symbol(b"cudasim_reset_counts\0");
         reset();
     }
 
-    /// Device memory that is in use, in bytes, over all devices.
+    /// Device memory in use, in bytes, over all devices.
     #[must_use]
     pub fn memory_in_use(&self) -> usize {
         let read: Symbol<extern "C" fn() -> usize> = self.symbol(b"cudasim_memory_in_use\0");
         read()
     }
 
-    /// The `n`-th allocation of device memory from now on fails, counted from one; zero takes that back.
+    /// Makes the `n`-th allocation of device memory from now on fail, counted from one; zero cancels that.
     pub fn fail_allocation(&self, n: u64) {
         let set: Symbol<extern "C" fn(u64)> = self.symbol(b"cudasim_fail_allocation\0");
         set(n);
     }
 
-    /// After `n` more launches and matrix products the device is lost: every call fails until [`Self::restore`].
+    /// Loses the device after `n` more launches and matrix products: every call then fails until [`Self::restore`].
     pub fn lose_device_after_launches(&self, n: u64) {
         let set: Symbol<extern "C" fn(u64)> = self.symbol(b"cudasim_lose_device_after_launches\0");
         set(n);
     }
 
-    /// Limits the memory of each device to `bytes`; `usize::MAX` takes that back.
+    /// Limits the memory of each device to `bytes`; `usize::MAX` lifts the limit.
     pub fn set_memory_limit(&self, bytes: usize) {
         let set: Symbol<extern "C" fn(usize)> = self.symbol(b"cudasim_set_memory_limit\0");
         set(bytes);
     }
 
-    /// Takes back all failures, those that have happened too, and forgets work that has not run.
+    /// Cancels all failures, also those that have happened, and forgets queued work.
     pub fn restore(&self) {
         let restore: Symbol<extern "C" fn()> = self.symbol(b"cudasim_restore\0");
         restore();
     }
 
-    /// The last fault in words: what, in which kernel, at which instruction, in which block and warp.
+    /// The last fault in words: its kind, kernel, instruction, block and warp.
     #[must_use]
     pub fn last_fault(&self) -> Option<String> {
         let read: Symbol<extern "C" fn(*mut c_char, usize) -> usize> = self.symbol(b"cudasim_last_fault\0");
@@ -107,7 +107,7 @@ impl Control {
         (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// A symbol of the interface whose number was checked when this was attached.
+    /// A symbol of the interface, whose version `attach` has checked.
     fn symbol<T>(&self, name: &[u8]) -> Symbol<'_, T> {
         // SAFETY: the interface's number says which symbols there are and of which types; `T` is given at each use
         // as the simulator declares it.

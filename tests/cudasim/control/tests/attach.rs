@@ -1,13 +1,13 @@
-//! A process finds the simulator where its libraries are, and nothing elsewhere.
+//! A process finds the simulator where the simulator's libraries are, and nowhere else.
 //!
-//! The library path counts when a process starts, so each case is a process of its own: this test again.
+//! The library path counts when a process starts, so each case runs this test again in a process of its own.
 
 use std::path::Path;
 use std::process::Command;
 
 use sconce_cudasim_control::Control;
 
-/// Says to the process that it is one of the cases.
+/// Set in the environment of a process that runs one of the cases.
 const CASE: &str = "SCONCE_CUDASIM_CONTROL_CASE";
 
 /// Runs the test `case` of this file in a process with a library path.

@@ -37,7 +37,7 @@ macro_rules! blas_entry_points {
     )*};
 }
 
-/// The numbers of `cudaDataType` for elements.
+/// The element type of a `cudaDataType`.
 fn element(code: c_int) -> Result<Element, Status> {
     Ok(match code {
         0 => Element::F32,
@@ -50,7 +50,7 @@ fn element(code: c_int) -> Result<Element, Status> {
     })
 }
 
-/// The type of α and β for a `cublasComputeType_t`: sums are of f32 where the type is f16, as cuBLAS may do.
+/// α or β for a `cublasComputeType_t`: sums are of f32 where the type is f16, as cuBLAS may do.
 fn scalar(compute: c_int, pointer: *const c_void) -> Result<Scalar, Status> {
     Ok(match compute {
         64 | 65 => Scalar::Float(f64::from(value::<half::f16>(pointer)?.to_f32())),
@@ -61,7 +61,7 @@ fn scalar(compute: c_int, pointer: *const c_void) -> Result<Scalar, Status> {
     })
 }
 
-/// What all forms of the product are translated to.
+/// Arguments of a product, in one form for all entry points.
 struct Request {
     handle: u64,
     transposed: [c_int; 2],
@@ -107,7 +107,7 @@ impl Request {
     }
 }
 
-/// The combinations of types that cuBLAS documents, and that are simulated.
+/// Returns an error for combinations of types that cuBLAS does not document, or that are not simulated.
 fn check_types(gemm: &Gemm) -> Result<(), Status> {
     use Element::{Bf16, F16, F32, F64, S8, S32};
     let integer = matches!(gemm.alpha, Scalar::Integer(_));
@@ -148,18 +148,18 @@ blas_entry_points! {
         Ok(())
     }
 
-    /// Gives a handle memory to work in: none is needed.
+    /// Gives a handle a workspace: none is needed.
     fn cublasSetWorkspace_v2(simulator, handle: u64, _workspace: u64, _bytes: usize) {
         if simulator.blas_handles.contains_key(&handle) { Ok(()) } else { Err(Status::INVALID_HANDLE) }
     }
 
-    /// Sets how exactly f32 is computed; the simulator always computes it in full.
+    /// Sets the precision of f32 products; the simulator always computes them in full.
     fn cublasSetMathMode(simulator, handle: u64, mode: u32) {
         simulator.blas_handles.get_mut(&handle).ok_or(Status::INVALID_HANDLE)?.1 = mode;
         Ok(())
     }
 
-    /// The mode that was set.
+    /// The current mode.
     fn cublasGetMathMode(simulator, handle: u64, mode: Out<u32>) {
         put(mode, simulator.blas_handles.get(&handle).ok_or(Status::INVALID_HANDLE)?.1)
     }
@@ -204,7 +204,7 @@ blas_entry_points! {
     }
 }
 
-/// The products whose types are in their names.
+/// Defines the products whose types are in their names.
 macro_rules! typed_products {
     ($($single:ident, $batched:ident, $element:ident, $compute:literal;)*) => {
         blas_entry_points! {$(

@@ -27,7 +27,7 @@ impl Element {
     }
 }
 
-/// One of the matrices.
+/// One of the three matrices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Operand {
     pub address: u64,
@@ -129,7 +129,7 @@ impl Gemm {
         })
     }
 
-    /// C before the product, by columns, where β makes it count; otherwise it may be uninitialised.
+    /// C before the product, by columns, where β is not zero; otherwise it may be uninitialised.
     fn old<T: Copy>(
         &self,
         memory: &mut Memory,

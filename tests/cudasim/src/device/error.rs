@@ -73,7 +73,7 @@ impl From<&FaultKind> for Status {
             FaultKind::Misaligned { .. } => Self::MISALIGNED_ADDRESS,
             FaultKind::TooLong { .. } => Self::LAUNCH_TIMEOUT,
             FaultKind::Trap { why } if why.contains("assert") => Self::ASSERT,
-            // What hardware does not notice is reported as a failed launch.
+            // Faults that hardware does not notice are reported as a failed launch.
             _ => Self::LAUNCH_FAILED,
         }
     }

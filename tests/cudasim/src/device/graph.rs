@@ -1,4 +1,4 @@
-//! Stream capture, and graphs that run what was captured.
+//! Stream capture, and graphs that run the captured work.
 
 use super::error::Status;
 use super::schedule::StreamId;
@@ -10,17 +10,17 @@ use super::work::Work;
 pub struct Capture {
     /// The stream that began it and must end it.
     origin: StreamId,
-    /// Streams that joined by waiting for an event of the capture, and have work since they last were waited for.
+    /// Streams that joined by waiting for an event of the capture, with work that nothing has waited for since.
     unjoined: Vec<StreamId>,
     work: Vec<Work>,
-    /// Something happened that a capture does not allow.
+    /// Set once a call has been made that a capture does not allow.
     invalid: bool,
 }
 
 /// Captured work, in an order that the dependencies allow.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    /// The work.
+    /// Captured work.
     pub work: Vec<Work>,
 }
 
@@ -28,7 +28,7 @@ pub struct Graph {
 #[derive(Debug)]
 pub struct GraphExec {
     graph: Graph,
-    /// Memory that a run left allocated is freed when it runs again.
+    /// True if memory that a run left allocated is freed when the graph runs again.
     auto_free: bool,
 }
 
@@ -53,7 +53,7 @@ impl Simulator {
         Ok(())
     }
 
-    /// Ends a capture; its graph.
+    /// Ends a capture and returns its graph.
     pub fn end_capture(&mut self, stream: StreamId) -> Result<Graph, Status> {
         let target = self.streams.get(&stream).ok_or(Status::INVALID_HANDLE)?;
         let id = target.capture.ok_or(Status::INVALID_VALUE)?;
@@ -83,7 +83,7 @@ impl Simulator {
         Ok(())
     }
 
-    /// Something that no capture allows was called: those under way are lost.
+    /// Invalidates all captures under way: a call was made that none allows.
     pub fn forbid_during_capture(&mut self) -> Result<(), Status> {
         if self.captures.is_empty() {
             return Ok(());
@@ -94,18 +94,18 @@ impl Simulator {
         Err(Status::CAPTURE_UNSUPPORTED)
     }
 
-    /// Records an event on a stream that is captured.
+    /// Records an event on a stream; returns true if the stream is captured.
     pub fn capture_event(&mut self, stream: StreamId, event: u64) -> Result<bool, Status> {
         let capture = self.streams.get(&stream).ok_or(Status::INVALID_HANDLE)?.capture;
         self.events.get_mut(&event).ok_or(Status::INVALID_HANDLE)?.capture = capture;
         if let Some(capture) = capture.and_then(|id| self.captures.get_mut(&id)) {
-            // Whoever waits for the event has this stream's work.
+            // A stream that waits for the event also waits for this stream's work.
             capture.unjoined.retain(|other| *other != stream);
         }
         Ok(capture.is_some())
     }
 
-    /// A stream waits for an event of a capture and so joins it; `false` where the event belongs to none.
+    /// Makes a stream that waits for an event of a capture join it; `false` where the event belongs to no capture.
     pub fn join_capture(&mut self, stream: StreamId, event: u64) -> Result<bool, Status> {
         let of_event = self.events.get(&event).ok_or(Status::INVALID_HANDLE)?.capture;
         let target = self.streams.get_mut(&stream).ok_or(Status::INVALID_HANDLE)?;
@@ -160,7 +160,7 @@ impl Simulator {
         Ok(())
     }
 
-    /// Memory of a graph has one address for all its runs: it must be free before the next.
+    /// Makes sure that a graph's memory, which has one address for all runs, is free before the next run.
     fn prepare_graph_memory(
         &mut self,
         clock: &super::schedule::Clock,

@@ -1,8 +1,8 @@
-//! The host's memory, which callers hand over as pointers. All access to it is here.
+//! Host memory that callers hand over as pointers. All access to it is here.
 //!
-//! The pointers come over the C interface of CUDA. Its contract is what each `SAFETY` line rests on: a caller passes
-//! ranges that are valid, and keeps them valid until the work that uses them is complete. The functions are safe to
-//! call because no Rust type can express that contract, and every call of them would repeat it.
+//! The pointers come over the C interface of CUDA, whose contract each `SAFETY` line relies on: a caller passes valid
+//! ranges, and keeps them valid until the work that uses them is complete. The functions are safe to call because no
+//! Rust type can express that contract, and every call of them would repeat it.
 #![expect(clippy::not_unsafe_ptr_arg_deref, reason = "the contract of the C interface, as said above")]
 
 use std::alloc::Layout;
@@ -13,7 +13,7 @@ use super::error::Status;
 
 const PAGE: usize = 4096;
 
-/// A place for a result; CUDA allows it to be null where the caller does not want the result.
+/// A caller's place for a result; CUDA allows it to be null where the caller does not want the result.
 pub type Out<'a, T> = Option<&'a mut MaybeUninit<T>>;
 
 /// Writes a result; a null pointer is an invalid value.
@@ -22,7 +22,7 @@ pub fn put<T>(place: Out<T>, value: T) -> Result<(), Status> {
     Ok(())
 }
 
-/// An address of host memory that work on a stream will use.
+/// An address of host memory for work on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPointer(pub usize);
 
@@ -47,7 +47,7 @@ pub fn write(to: HostPointer, data: &[u8]) {
     unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), to.0 as *mut u8, data.len()) };
 }
 
-/// A value of the caller's.
+/// Reads a value of the caller.
 pub fn value<T: Copy>(pointer: *const c_void) -> Result<T, Status> {
     if pointer.is_null() {
         return Err(Status::INVALID_VALUE);
@@ -56,7 +56,7 @@ pub fn value<T: Copy>(pointer: *const c_void) -> Result<T, Status> {
     Ok(unsafe { std::ptr::read_unaligned(pointer.cast::<T>()) })
 }
 
-/// Writes a value of the caller's.
+/// Writes a value of the caller.
 pub fn set_value<T>(pointer: *mut c_void, value: T) -> Result<(), Status> {
     if pointer.is_null() {
         return Err(Status::INVALID_VALUE);
@@ -75,7 +75,7 @@ pub fn element(array: *const *mut c_void, index: usize) -> Result<*mut c_void, S
     Ok(unsafe { *array.add(index) })
 }
 
-/// A C string of the caller's.
+/// Reads a C string of the caller.
 pub fn text(pointer: *const c_char) -> Result<String, Status> {
     if pointer.is_null() {
         return Err(Status::INVALID_VALUE);
@@ -85,12 +85,12 @@ pub fn text(pointer: *const c_char) -> Result<String, Status> {
     Ok(text.to_string_lossy().into_owned())
 }
 
-/// Calls a function of the caller's.
+/// Calls a function of the caller.
 pub fn call(function: extern "C" fn(*mut c_void), argument: HostPointer) {
     function(argument.0 as *mut c_void);
 }
 
-/// Host memory with the alignment of a page.
+/// Allocates host memory aligned to a page.
 pub fn allocate(bytes: usize) -> Option<HostPointer> {
     let layout = Layout::from_size_align(bytes.max(1), PAGE).ok()?;
     // SAFETY: the layout has a size above zero.
@@ -98,7 +98,7 @@ pub fn allocate(bytes: usize) -> Option<HostPointer> {
     (!memory.is_null()).then_some(HostPointer(memory as usize))
 }
 
-/// Gives back what [`allocate`] gave for `bytes`.
+/// Frees the memory that [`allocate`] returned for `bytes`.
 pub fn release(memory: HostPointer, bytes: usize) {
     let Ok(layout) = Layout::from_size_align(bytes.max(1), PAGE) else { return };
     // SAFETY: the simulator keeps the size of each allocation, and forgets it when it is released.

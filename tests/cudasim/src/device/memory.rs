@@ -1,18 +1,18 @@
-//! A device's memory: allocations with the bytes that were written marked, at addresses that are never used twice.
+//! A device's memory: allocations that mark each written byte, at addresses that are never used twice.
 //!
-//! Device addresses are no host addresses: a host that follows one crashes, as it would with a card.
+//! Device addresses are not host addresses: a host that dereferences one crashes, as it would with a card.
 
 use std::collections::BTreeMap;
 
 use crate::interpreter::FaultKind;
 
-/// What is never written reads as NaN, and as an index far out of bounds.
+/// Content of unwritten bytes: NaN as a float, far out of bounds as an index.
 const POISON: u8 = 0xff;
-/// Allocations start at multiples of this, as a card's do.
+/// Alignment of allocations, as on a card.
 const ALIGNMENT: u64 = 512;
-/// Freed allocations that are remembered, so that a use of one can be named.
+/// Number of freed allocations that are remembered, so that a use after free can name its allocation.
 const MAX_REMEMBERED: usize = 1 << 16;
-/// Where the first device's memory starts; each device has a terabyte of addresses.
+/// Start of the first device's memory; each device has a terabyte of addresses.
 const FIRST_ADDRESS: u64 = 0x0600_0000_0000;
 const DEVICE_STRIDE: u64 = 1 << 40;
 
@@ -21,9 +21,9 @@ const DEVICE_STRIDE: u64 = 1 << 40;
 struct Allocation {
     start: u64,
     bytes: Box<[u8]>,
-    /// A bit for each byte that has been written.
+    /// One bit per byte, set once the byte has been written.
     written: Box<[u64]>,
-    /// How many bytes have not been written.
+    /// Number of bytes not yet written.
     unwritten: usize,
 }
 
@@ -32,7 +32,7 @@ impl Allocation {
         self.start + self.bytes.len() as u64
     }
 
-    /// Whether all of a range has been written.
+    /// True if all bytes of a range have been written.
     #[inline]
     fn is_written(&self, offset: usize, bytes: usize) -> bool {
         if self.unwritten == 0 {
@@ -73,15 +73,15 @@ fn words(offset: usize, bits: usize) -> impl Iterator<Item = (usize, u64)> {
 /// The memory of one device.
 #[derive(Debug)]
 pub struct Memory {
-    /// In order of address.
+    /// Live allocations, ordered by address.
     allocations: Vec<Allocation>,
     freed: BTreeMap<u64, u64>,
     next: u64,
     last_hit: usize,
     check_uninitialised: bool,
-    /// Bytes of allocations as the host sees them: grows at the call that allocates, shrinks at the call that frees.
+    /// Bytes of allocations as the host sees them: grows at the allocating call, shrinks at the freeing call.
     pub used: usize,
-    /// The most that `used` has been.
+    /// Largest value that `used` has had.
     pub peak: usize,
 }
 
@@ -99,7 +99,7 @@ impl Memory {
         }
     }
 
-    /// A fresh address for `bytes`, which [`Self::map`] makes usable. Nothing counts as used yet.
+    /// Reserves a new address for `bytes`, which [`Self::map`] makes usable. The bytes do not count as used yet.
     pub fn reserve(&mut self, bytes: usize) -> u64 {
         let start = self.next;
         // At least one unmapped stretch lies between neighbours.
@@ -120,7 +120,7 @@ impl Memory {
         self.allocations.insert(at, allocation);
     }
 
-    /// Ends the allocation at `start`; its size, or `None` where there is none.
+    /// Ends the allocation at `start`; returns its size, or `None` where there is none.
     pub fn unmap(&mut self, start: u64) -> Option<usize> {
         let at = self.allocations.binary_search_by_key(&start, |allocation| allocation.start).ok()?;
         let allocation = self.allocations.remove(at);
@@ -201,7 +201,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Position of the allocation that holds a range, and where in it the range starts.
+    /// Index of the allocation that holds a range, and the range's offset in it.
     #[inline]
     fn locate(&mut self, address: u64, bytes: usize) -> Result<(usize, usize), FaultKind> {
         let inside = |allocation: &Allocation| {

@@ -1,7 +1,7 @@
-//! The simulated machine: memory, streams, events, graphs, modules, and what can be made to fail.
+//! The simulated machine: memory, streams, events, graphs, modules, and injected failures.
 //!
 //! [`simulator::Simulator`] owns all of it behind one lock. A call of the driver locks it, enqueues or waits, and
-//! unlocks: there are no threads, so what happens depends on the calls and on the seed alone.
+//! unlocks: there are no threads, so the result depends on the calls and on the seed alone.
 
 pub mod error;
 pub mod graph;

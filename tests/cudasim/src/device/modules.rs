@@ -1,4 +1,4 @@
-//! Modules that are loaded on a device, and the programs of their entry points.
+//! Modules loaded on a device, and the programs of their entry points.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::ptx::{Module, Program, compile};
 pub struct LoadedModule {
     device: usize,
     module: Module,
-    /// Addresses of its global and constant variables.
+    /// Addresses of the module's global and constant variables.
     globals: HashMap<String, u64>,
-    /// Handles of the functions that were asked for.
+    /// Handles of the functions looked up so far.
     functions: HashMap<String, u64>,
 }
 
-/// A function that was asked for.
+/// A function that has been looked up.
 #[derive(Clone, Debug)]
 pub struct Function {
     pub device: usize,
@@ -28,7 +28,7 @@ pub struct Function {
     pub max_dynamic_shared: usize,
 }
 
-/// Dynamic shared memory of a block unless a function asks for more.
+/// Dynamic shared memory in bytes that a block may have unless its function asks for more.
 pub const DEFAULT_DYNAMIC_SHARED: usize = 48 << 10;
 
 impl Simulator {
@@ -72,7 +72,7 @@ impl Simulator {
         Ok(handle)
     }
 
-    /// Unloads a module; its variables are freed.
+    /// Unloads a module and frees its variables.
     pub fn unload_module(&mut self, handle: u64) -> Result<(), Status> {
         let module = self.modules.remove(&handle).ok_or(Status::INVALID_HANDLE)?;
         let clock = self.clock_of_device(module.device);
@@ -86,7 +86,7 @@ impl Simulator {
         Ok(())
     }
 
-    /// The handle of an entry point, compiled when it is first asked for.
+    /// The handle of an entry point, compiled on first use.
     pub fn function(&mut self, module: u64, name: &str) -> Result<u64, Status> {
         let loaded = self.modules.get(&module).ok_or(Status::INVALID_HANDLE)?;
         if let Some(handle) = loaded.functions.get(name) {

@@ -1,8 +1,8 @@
-//! Streams: work waits in them, and runs when somebody waits for it or a seeded coin says so.
+//! Streams: work is queued in them, and runs when a call waits for it or a seeded coin says so.
 //!
 //! Each piece of work has a number, and each stream a clock: for every stream, the highest number that must have run
-//! before what comes next. An event is a copy of a clock; waiting for one merges it in. So a missing wait leaves work
-//! free to run in the wrong order, and for some seed it does.
+//! before the work that follows. An event is a copy of a clock; waiting for it merges that copy in. So a missing wait
+//! leaves work free to run in the wrong order, and for some seed it does.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,14 +14,14 @@ use super::work::Work;
 /// A stream's number; the legacy default stream of device `d` has number `d`.
 pub type StreamId = u64;
 
-/// Work that may wait at most; beyond it some runs.
+/// Most pieces of work that may be queued; beyond that some of it runs.
 const MAX_QUEUED: usize = 2048;
-/// A coin that comes up one time in as many lets a piece of work run early.
+/// One in this many tosses of the coin lets a piece of work run early.
 const EARLY_ONE_IN: u64 = 4;
-/// What a host sees where a copy has not landed.
+/// Content of host memory that a copy has not reached yet.
 const NOT_LANDED: u8 = 0xa5;
 
-/// For every stream, the highest number of work that comes before.
+/// For every stream, the highest number of the work that comes before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clock(BTreeMap<StreamId, u64>);
 
@@ -46,11 +46,11 @@ impl Clock {
 #[derive(Debug, Default)]
 pub struct Stream {
     pub device: usize,
-    /// Whether the legacy default stream waits for it and it for that.
+    /// True if this stream and the legacy default stream wait for each other.
     pub blocking: bool,
     queue: VecDeque<Queued>,
     clock: Clock,
-    /// The capture that its work goes to.
+    /// The capture that records the stream's work.
     pub capture: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ struct Queued {
     work: Work,
 }
 
-/// Bytes for the host that have not landed.
+/// Bytes copied for the host that have not reached its memory.
 #[derive(Debug)]
 pub struct Landing {
     stream: StreamId,
@@ -80,9 +80,9 @@ pub struct Landing {
 /// An event.
 #[derive(Debug, Default)]
 pub struct Event {
-    /// What comes before it; `None` until it is recorded.
+    /// Clock of the work before the event; `None` until it is recorded.
     pub clock: Option<Clock>,
-    /// When the work before it was complete.
+    /// Time at which the work before the event was complete.
     pub reached: Option<std::time::Instant>,
     /// The capture that it was last recorded in.
     pub capture: Option<u64>,
@@ -93,12 +93,12 @@ pub struct Event {
 pub struct Coin(u64);
 
 impl Coin {
-    /// Seeded; zero gives a coin that is never thrown.
+    /// A coin with a seed; zero gives one that is never tossed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// Whether there is randomness at all.
+    /// True if there is any randomness.
     fn is_thrown(&self) -> bool {
         self.0 != 0
     }
@@ -124,7 +124,7 @@ impl Simulator {
         Ok(())
     }
 
-    /// Work on the legacy default stream waits for the blocking streams of its device, and they for it.
+    /// Orders work on the legacy default stream after the blocking streams of its device, and theirs after it.
     fn order_with_legacy(&mut self, stream: StreamId) -> Result<(), Status> {
         let device = self.streams[&stream].device;
         let is_legacy = stream == device as StreamId;
@@ -173,19 +173,19 @@ impl Simulator {
         }
     }
 
-    /// The clock of what has been put on a stream.
+    /// The clock of all work put on a stream so far.
     pub fn clock_of(&self, stream: StreamId) -> Result<Clock, Status> {
         let stream = self.streams.get(&stream).ok_or(Status::INVALID_HANDLE)?;
         if stream.capture.is_some() { Err(Status::CAPTURE_UNSUPPORTED) } else { Ok(stream.clock.clone()) }
     }
 
-    /// What is put on `stream` from now on comes after `clock`.
+    /// Orders all work put on `stream` from now on after `clock`.
     pub fn wait_for(&mut self, stream: StreamId, clock: &Clock) -> Result<(), Status> {
         self.streams.get_mut(&stream).ok_or(Status::INVALID_HANDLE)?.clock.merge(clock);
         Ok(())
     }
 
-    /// The clock of all that has been put on the streams of `device`.
+    /// The clock of all work put on the streams of `device` so far.
     pub fn clock_of_device(&self, device: usize) -> Clock {
         let mut clock = Clock::default();
         for stream in self.streams.values().filter(|stream| stream.device == device) {
@@ -202,7 +202,7 @@ impl Simulator {
         clock
     }
 
-    /// The host waits: all that `clock` covers runs, and its bytes for the host land.
+    /// Waits for the host: all work that `clock` covers runs, and its bytes for the host land.
     pub fn wait(&mut self, clock: &Clock) -> Result<(), Status> {
         self.counts.synchronisations += 1;
         self.run_until(clock);
@@ -210,7 +210,7 @@ impl Simulator {
         self.sticky.map_or(Ok(()), Err)
     }
 
-    /// Whether all that `clock` covers has run; if not, some of it does, so that asking often enough ends.
+    /// Returns `Ok` if all work that `clock` covers has run; otherwise runs some of it, so that a polling loop ends.
     pub fn query(&mut self, clock: &Clock) -> Result<(), Status> {
         if self.is_complete(clock) {
             self.land(clock);
@@ -227,14 +227,14 @@ impl Simulator {
             .any(|(id, stream)| stream.queue.front().is_some_and(|first| clock.covers(*id, first.number)))
     }
 
-    /// Runs all that `clock` covers, without the host having waited.
+    /// Runs all work that `clock` covers, without a wait of the host.
     pub fn run_until(&mut self, clock: &Clock) {
         while !self.is_complete(clock) {
             self.step(clock);
         }
     }
 
-    /// Runs one piece of work: one that `clock` covers, or with a thrown coin any that may run.
+    /// Runs one piece of work: one that `clock` covers, or by the coin any that may run.
     fn step(&mut self, clock: &Clock) {
         let ready: Vec<StreamId> = self
             .streams

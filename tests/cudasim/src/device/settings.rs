@@ -1,33 +1,33 @@
-//! What the simulated machine is like, from the environment.
+//! Settings of the simulated machine, from the environment.
 
 use std::env::var;
 
-/// The simulated machine. The README lists the variables.
+/// Settings of the simulated machine. The README lists the variables.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `CUDASIM_DEVICES`: how many devices there are.
+    /// `CUDASIM_DEVICES`: number of devices.
     pub devices: usize,
     /// `CUDASIM_CC`: compute capability, such as 80.
     pub compute_capability: u32,
-    /// `CUDASIM_MEMORY_MB`: memory of each device.
+    /// `CUDASIM_MEMORY_MB`: memory of each device, in bytes here.
     pub memory: usize,
-    /// `CUDASIM_MULTIPROCESSORS`: what the device says it has.
+    /// `CUDASIM_MULTIPROCESSORS`: number of multiprocessors that the device reports.
     pub multiprocessors: u32,
     /// `CUDASIM_DELAY_SEED`: 0 delays all work until something waits for it; another seed mixes streams at random.
     pub delay_seed: u64,
-    /// `CUDASIM_EAGER`: run everything at once, in the call that asks for it.
+    /// `CUDASIM_EAGER`: runs all work at once, in the call that enqueues it.
     pub eager: bool,
     /// `CUDASIM_CHECKS`: `all`, `none`, or a list of `uninitialised` and `races`.
     pub check_uninitialised: bool,
     /// See [`Self::check_uninitialised`].
     pub check_races: bool,
-    /// `CUDASIM_MAX_INSTRUCTIONS`: warp instructions of one launch.
+    /// `CUDASIM_MAX_INSTRUCTIONS`: bound on the warp instructions of one launch.
     pub max_instructions: u64,
-    /// `CUDASIM_TRACE`: print every call and launch.
+    /// `CUDASIM_TRACE`: prints every call and launch.
     pub trace: bool,
-    /// `CUDASIM_FAIL_ALLOCATION`: this allocation from now on fails, counted from one.
+    /// `CUDASIM_FAIL_ALLOCATION`: number of the allocation that fails, counted from one.
     pub fail_allocation: Option<u64>,
-    /// `CUDASIM_LOSE_DEVICE_AFTER`: the device is lost after that many launches.
+    /// `CUDASIM_LOSE_DEVICE_AFTER`: number of launches after which the device is lost.
     pub lose_device_after: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ impl Settings {
     }
 }
 
-/// A variable as a number. A value that is none stops the process: a test with a misspelt setting proves nothing.
+/// A variable as a number. Any other value stops the process: a test with a misspelt setting proves nothing.
 fn number(name: &str) -> Option<u64> {
     let text = var(name).ok()?;
     let value = text.trim().parse().ok();

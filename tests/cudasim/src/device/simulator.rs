@@ -20,7 +20,7 @@ use super::work::Work;
 pub struct Device {
     /// Its memory.
     pub memory: Memory,
-    /// What `cuMemPoolSetAttribute` stored, by attribute.
+    /// Values stored by `cuMemPoolSetAttribute`, by attribute.
     pub pool_attributes: HashMap<u32, u64>,
 }
 
@@ -49,14 +49,14 @@ pub struct Simulator {
     pub coin: Coin,
     pub next_number: u64,
     pub queued: usize,
-    /// The error that all calls give after a fault.
+    /// The error that all calls return after a fault.
     pub sticky: Option<Status>,
     pub last_fault: Option<String>,
     pub failures: Failures,
     next_handle: u64,
 }
 
-/// What is made to fail.
+/// Failures to inject.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     /// Allocations until one fails.
@@ -133,7 +133,7 @@ impl Simulator {
         }
     }
 
-    /// The stream that a handle stands for, of the legacy and per-thread default ones too.
+    /// The stream that a handle stands for, also for the legacy and per-thread default streams.
     pub fn stream(&mut self, handle: u64) -> Result<StreamId, Status> {
         match handle {
             0 | 1 => Ok(self.current_device()? as StreamId),
@@ -148,7 +148,7 @@ impl Simulator {
         }
     }
 
-    /// Reserves memory; the failures that are due happen here.
+    /// Reserves memory, or fails where a failure is due.
     pub fn allocate(&mut self, device: usize, bytes: usize) -> Result<u64, Status> {
         if let Some(left) = &mut self.failures.allocation_in {
             *left = left.saturating_sub(1);
@@ -165,7 +165,7 @@ impl Simulator {
         Ok(start)
     }
 
-    /// Counts an allocation; those of graphs are counted at each launch.
+    /// Counts an allocation; allocations of graphs are counted at each launch.
     pub fn account_allocation(&mut self, device: usize, bytes: usize) {
         let memory = &mut self.devices[device].memory;
         memory.used += bytes;
@@ -182,17 +182,17 @@ impl Simulator {
         self.counts.frees += 1;
     }
 
-    /// What a device's memory is limited to.
+    /// Limit of a device's memory in bytes.
     pub fn memory_limit(&self) -> usize {
         self.failures.memory_limit.map_or(self.settings.memory, |limit| limit.min(self.settings.memory))
     }
 
-    /// Memory of a device that is not in use.
+    /// Memory of a device that is not in use, in bytes.
     pub fn free_memory(&self, device: usize) -> usize {
         self.memory_limit().saturating_sub(self.devices[device].memory.used)
     }
 
-    /// What must happen before work is put on a stream: after enough launches the device is lost.
+    /// Counts down to the loss of the device; called before work is put on a stream.
     pub fn before_work(&mut self, work: &Work) -> Result<(), Status> {
         if !matches!(work, Work::Kernel { .. } | Work::Gemm { .. }) {
             return Ok(());
@@ -209,7 +209,7 @@ impl Simulator {
         Ok(())
     }
 
-    /// The machine is whole again: no failure is due, no fault is remembered, nothing waits to run.
+    /// Repairs the machine: cancels failures, forgets faults and queued work.
     pub fn restore(&mut self) {
         self.drop_queued();
         self.sticky = None;
@@ -232,12 +232,12 @@ pub fn current_context() -> usize {
     CURRENT.get()
 }
 
-/// Makes a context this thread's.
+/// Sets this thread's context.
 pub fn set_current_context(context: usize) {
     CURRENT.set(context);
 }
 
-/// The machine, which is built at the first call.
+/// The machine, built at the first call.
 pub fn lock() -> MutexGuard<'static, Option<Simulator>> {
     let mut guard = SIMULATOR.lock().unwrap_or_else(PoisonError::into_inner);
     guard.get_or_insert_with(|| Simulator::new(Settings::from_env()));

@@ -1,4 +1,4 @@
-//! One piece of work on a stream, and what running it means.
+//! One piece of work on a stream, and how it runs.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub enum Work {
     Record { event: u64 },
 }
 
-/// Where a copy to a device reads.
+/// Source of a copy to a device.
 #[derive(Clone, Debug)]
 pub enum HostSource {
-    /// Pageable memory: the driver has taken the bytes when the call returns.
+    /// Pageable memory, which the driver has read when the call returns.
     Staged(Arc<Vec<u8>>),
-    /// Pinned memory, or any memory when a graph runs: read when the copy runs.
+    /// Pinned memory, or any memory in a graph, which is read when the copy runs.
     Later(HostPointer, usize),
 }
 
@@ -57,14 +57,14 @@ impl Work {
     }
 }
 
-/// Bytes that land in the host's memory when the host waits for them.
+/// Bytes to write to host memory once the host waits for them.
 type ForHost = (HostPointer, Vec<u8>);
 
 impl Simulator {
-    /// Runs one piece of work; bytes for the host are returned, as they land when the host waits for them.
+    /// Runs one piece of work; returns its bytes for the host, which land when the host waits for them.
     pub fn perform(&mut self, work: &Work) -> Option<ForHost> {
         if self.sticky.is_some() {
-            // After a fault nothing runs.
+            // Nothing runs after a fault.
             return None;
         }
         match self.attempt(work) {
@@ -132,7 +132,7 @@ impl Simulator {
         Ok(None)
     }
 
-    /// From now on every call fails.
+    /// Makes every later call fail.
     pub fn fail(&mut self, status: Status, message: String) {
         eprintln!("[cudasim] {message}");
         self.last_fault = Some(message);

@@ -21,7 +21,7 @@ entry_points! {
     /// The version of CUDA that the driver supports.
     fn cuDriverGetVersion(_simulator, version: Out<c_int>) { put(version, DRIVER_VERSION) }
 
-    /// How many devices there are.
+    /// The number of devices.
     fn cuDeviceGetCount(simulator, count: Out<c_int>) { put(count, simulator.devices.len() as c_int) }
 
     /// The handle of a device.
@@ -63,7 +63,7 @@ entry_points! {
     /// This thread's context.
     fn cuCtxGetCurrent(_simulator, context: Out<usize>) { put(context, current_context()) }
 
-    /// Makes a context this thread's.
+    /// Sets this thread's context.
     fn cuCtxSetCurrent(simulator, context: usize) {
         if context > simulator.devices.len() {
             return Err(Status::INVALID_CONTEXT);
@@ -149,7 +149,7 @@ fn attribute_value(simulator: &Simulator, attribute: c_int, number: usize) -> c_
     }
 }
 
-/// Shared memory that a block may ask for.
+/// Most shared memory that a block may ask for, in bytes.
 pub(super) fn max_shared(capability: u32) -> usize {
     match capability {
         75 => 64 << 10,
@@ -176,7 +176,7 @@ pub extern "C" fn cuGetErrorString(error: u32, text: Option<&mut MaybeUninit<*co
     if known.is_some() { Status::SUCCESS } else { Status::INVALID_VALUE }
 }
 
-/// Interfaces that are not documented: there are none. NVRTC asks for one and does without.
+/// Undocumented interfaces: there are none. NVRTC asks for one and works without it.
 #[unsafe(no_mangle)]
 pub extern "C" fn cuGetExportTable(_table: *mut *const c_void, _id: *const c_void) -> Status {
     Status::NOT_FOUND

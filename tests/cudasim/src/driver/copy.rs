@@ -1,8 +1,8 @@
 //! Copies and fills.
 //!
-//! As with a card: from pageable memory the driver takes the bytes before the call returns, and into pageable memory
-//! the call returns once they are there. With pinned memory both happen later, when the stream gets there, and what
-//! was copied to the host can be seen once the host has waited.
+//! As with a card: from pageable memory the driver reads the bytes before the call returns, and into pageable memory
+//! the call returns once they have arrived. With pinned memory both happen later, in the order of the stream, and the
+//! host sees the bytes once it has waited.
 
 use crate::device::error::Status;
 use crate::device::host::{self, HostPointer};
@@ -24,7 +24,7 @@ fn device_of(simulator: &mut Simulator, address: u64, bytes: usize) -> Result<us
         .ok_or(Status::INVALID_VALUE)
 }
 
-/// Like [`device_of`], save that memory of a graph under capture is not allocated yet.
+/// Like [`device_of`], but memory of a graph under capture is not allocated yet.
 fn target(simulator: &mut Simulator, address: u64, bytes: usize, stream: u64) -> Result<usize, Status> {
     if simulator.streams[&stream].capture.is_some() {
         return Ok(simulator.streams[&stream].device);
@@ -71,7 +71,7 @@ fn fill(simulator: &mut Simulator, to: u64, pattern: &[u8], count: usize, stream
     simulator.enqueue(stream, Work::Fill { device, to, pattern: pattern.to_vec(), count })
 }
 
-/// The legacy default stream, on which calls without a stream work.
+/// The legacy default stream, used by calls without a stream.
 fn legacy(simulator: &mut Simulator) -> Result<u64, Status> {
     simulator.forbid_during_capture()?;
     simulator.stream(0)

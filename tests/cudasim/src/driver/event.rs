@@ -6,7 +6,7 @@ use crate::device::schedule::{Clock, Event};
 use crate::device::simulator::Simulator;
 use crate::device::work::Work;
 
-/// What an event that was recorded outside of a capture waits for.
+/// The clock of an event that was recorded outside of a capture.
 fn clock(simulator: &Simulator, event: u64) -> Result<Option<Clock>, Status> {
     let event = simulator.events.get(&event).ok_or(Status::INVALID_HANDLE)?;
     if event.capture.is_some_and(|capture| simulator.captures.contains_key(&capture)) {
@@ -43,7 +43,7 @@ entry_points! {
         simulator.events.remove(&event).map(|_| ()).ok_or(Status::INVALID_HANDLE)
     }
 
-    /// Marks a place in a stream.
+    /// Records an event at the end of a stream.
     fn cuEventRecord(simulator, event: u64, stream: u64) {
         let stream = simulator.stream(stream)?;
         if simulator.capture_event(stream, event)? {
@@ -67,7 +67,7 @@ entry_points! {
         }
     }
 
-    /// Whether a stream has reached an event.
+    /// Returns success if a stream has reached an event.
     fn cuEventQuery(simulator, event: u64) {
         match clock(simulator, event)? {
             None => Ok(()),
@@ -75,12 +75,12 @@ entry_points! {
         }
     }
 
-    /// Milliseconds of the simulator between two events: they say nothing about a card.
+    /// Milliseconds between two events in the simulator, which do not predict a card's.
     fn cuEventElapsedTime(simulator, milliseconds: Out<f32>, start: u64, end: u64) {
         put(milliseconds, elapsed(simulator, start, end)?)
     }
 
-    /// Milliseconds of the simulator between two events: they say nothing about a card.
+    /// Milliseconds between two events in the simulator, which do not predict a card's.
     fn cuEventElapsedTime_v2(simulator, milliseconds: Out<f32>, start: u64, end: u64) {
         put(milliseconds, elapsed(simulator, start, end)?)
     }

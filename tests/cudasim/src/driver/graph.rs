@@ -6,7 +6,7 @@ use crate::device::error::Status;
 use crate::device::host::{Out, put};
 
 entry_points! {
-    /// Begins to capture a stream: its work is recorded and not run.
+    /// Begins to capture a stream: its work is recorded instead of run.
     fn cuStreamBeginCapture_v2(simulator, stream: u64, _mode: u32) {
         let stream = simulator.stream(stream)?;
         simulator.begin_capture(stream)
@@ -21,7 +21,7 @@ entry_points! {
         put(graph, handle)
     }
 
-    /// Whether a stream is being captured: 0 no, 1 yes.
+    /// Capture status of a stream: 0 not capturing, 1 capturing.
     fn cuStreamIsCapturing(simulator, stream: u64, status: Out<c_int>) {
         let stream = simulator.stream(stream)?;
         put(status, c_int::from(simulator.streams[&stream].capture.is_some()))
@@ -50,7 +50,7 @@ entry_points! {
         simulator.graphs.remove(&graph).map(|_| ()).ok_or(Status::INVALID_HANDLE)
     }
 
-    /// Destroys a graph that was made ready to run.
+    /// Destroys an executable graph.
     fn cuGraphExecDestroy(simulator, exec: u64) {
         simulator.graph_execs.remove(&exec).map(|_| ()).ok_or(Status::INVALID_HANDLE)
     }

@@ -11,7 +11,7 @@ use crate::device::simulator::Simulator;
 use crate::device::work::Work;
 use crate::interpreter::{Launch, SharedChecks};
 
-/// Threads of a block that a card runs.
+/// Most threads of a block on a card.
 const MAX_THREADS: u64 = 1024;
 
 fn check_shape(simulator: &Simulator, function: &Function, launch: &Launch) -> Result<(), Status> {
@@ -34,7 +34,7 @@ fn check_shape(simulator: &Simulator, function: &Function, launch: &Launch) -> R
     Ok(())
 }
 
-/// The parameters, each at its offset.
+/// The block of parameters, each at its offset.
 fn parameters(function: &Function, pointers: *const *mut c_void) -> Result<Vec<u8>, Status> {
     let mut block = vec![0; function.program.parameter_bytes];
     for (index, (offset, bytes)) in function.program.parameters.iter().enumerate() {

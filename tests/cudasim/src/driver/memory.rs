@@ -28,7 +28,7 @@ fn allocate_on_stream(simulator: &mut Simulator, bytes: usize, stream: u64) -> R
     let stream = simulator.stream(stream)?;
     let device = simulator.streams[&stream].device;
     if simulator.streams[&stream].capture.is_some() {
-        // The graph allocates at this address each time that it runs.
+        // The graph allocates at this address each time it runs.
         let start = simulator.devices[device].memory.reserve(bytes);
         simulator.graph_allocations.insert(start, bytes);
         simulator.enqueue(stream, Work::Map { device, start, bytes })?;
@@ -84,7 +84,7 @@ entry_points! {
         put(address, allocate_on_stream(simulator, bytes, stream)?)
     }
 
-    /// Frees memory in the order of a stream: what is put on it before may still use the memory.
+    /// Frees memory in the order of a stream: work put on the stream before may still use it.
     fn cuMemFreeAsync(simulator, address: u64, stream: u64) {
         if address == 0 {
             return Ok(());
@@ -108,7 +108,7 @@ entry_points! {
         put(pool, default_pool(simulator, number)?)
     }
 
-    /// Makes a pool a device's: there is only the default one.
+    /// Sets a device's current pool, which can only be the default one.
     fn cuDeviceSetMemPool(simulator, number: c_int, pool: usize) {
         if default_pool(simulator, number)? == pool { Ok(()) } else { Err(Status::NOT_SUPPORTED) }
     }
@@ -136,14 +136,14 @@ entry_points! {
         match attribute {
             1..=3 => set_value(value, stored.unwrap_or(1) as u32),
             4 => set_value(value, stored.unwrap_or(0)),
-            // Reserved is what is used: the simulator keeps no spare memory.
+            // The simulator keeps no spare memory, so the reserved memory is the used memory.
             5 | 7 => set_value(value, device.memory.used as u64),
             6 | 8 => set_value(value, device.memory.peak as u64),
             _ => Err(Status::INVALID_VALUE),
         }
     }
 
-    /// Gives a pool's spare memory back: there is none.
+    /// Frees a pool's spare memory: there is none.
     fn cuMemPoolTrimTo(simulator, pool: usize, _keep: usize) { pool_device(simulator, pool).map(|_| ()) }
 
     /// Allocates pinned host memory.

@@ -1,7 +1,7 @@
 //! The entry points of the CUDA driver.
 //!
-//! They have the names, signatures and error codes of `cuda.h`. They are declared safe because what they dereference
-//! is the contract of that header, which no Rust type can express; `device/host.rs` is where it is relied on.
+//! They have the names, signatures and error codes of `cuda.h`. They are declared safe because the pointers that they
+//! dereference follow the contract of that header, which no Rust type can express; `device/host.rs` relies on it.
 
 macro_rules! entry_points {
     ($($(#[$meta:meta])* fn $name:ident($simulator:ident $(, $argument:ident: $ty:ty)* $(,)?) $body:block)*) => {$(

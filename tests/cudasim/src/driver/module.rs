@@ -12,7 +12,7 @@ entry_points! {
         put(module, simulator.load_module(&text(image)?)?)
     }
 
-    /// Loads PTX text; the options of the compiler change no result.
+    /// Loads PTX text; the compiler options change no result.
     fn cuModuleLoadDataEx(
         simulator,
         module: Out<u64>,
@@ -56,7 +56,7 @@ entry_points! {
             0 => program.max_threads as c_int,
             1 => program.static_shared_bytes as c_int,
             3 => program.local_bytes as c_int,
-            // How many a compiler would need is not known: as many as a card gives a thread of the largest block.
+            // A compiler's number is not known: as many as a card gives a thread of the largest block.
             4 => (program.registers as c_int).min(64),
             5 | 6 => capability as c_int,
             8 => function.max_dynamic_shared as c_int,
@@ -64,7 +64,7 @@ entry_points! {
         })
     }
 
-    /// Sets one of a function's properties: the dynamic shared memory that it may use.
+    /// Sets one of a function's properties: the largest dynamic shared memory of its launches.
     fn cuFuncSetAttribute(simulator, function: u64, attribute: c_int, value: c_int) {
         let most = max_shared(simulator.settings.compute_capability);
         let function = simulator.functions.get_mut(&function).ok_or(Status::INVALID_HANDLE)?;
@@ -78,7 +78,7 @@ entry_points! {
         Ok(())
     }
 
-    /// Prefers cache or shared memory: changes no result.
+    /// Sets the preference for cache or shared memory, which changes no result.
     fn cuFuncSetCacheConfig(simulator, function: u64, _config: c_int) {
         if simulator.functions.contains_key(&function) { Ok(()) } else { Err(Status::INVALID_HANDLE) }
     }

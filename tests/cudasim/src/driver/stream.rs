@@ -49,7 +49,7 @@ entry_points! {
         simulator.wait(&clock)
     }
 
-    /// Whether a stream's work is complete.
+    /// Returns success if a stream's work is complete.
     fn cuStreamQuery(simulator, stream: u64) {
         let stream = simulator.stream(stream)?;
         if simulator.streams[&stream].capture.is_some() {
@@ -59,20 +59,20 @@ entry_points! {
         simulator.query(&clock)
     }
 
-    /// What is put on a stream from now on waits for an event.
+    /// Makes all work put on a stream from now on wait for an event.
     fn cuStreamWaitEvent(simulator, stream: u64, event: u64, _flags: u32) {
         let stream = simulator.stream(stream)?;
         if simulator.join_capture(stream, event)? {
             return Ok(());
         }
         match simulator.events[&event].clock.clone() {
-            // An event that was never recorded holds nothing up.
+            // An event that was never recorded delays nothing.
             None => Ok(()),
             Some(clock) => simulator.wait_for(stream, &clock),
         }
     }
 
-    /// Calls a function of the host's in the order of a stream. It must not call CUDA.
+    /// Calls a function of the host in the order of a stream. The function must not call CUDA.
     fn cuLaunchHostFunc(simulator, stream: u64, function: extern "C" fn(*mut c_void), argument: *mut c_void) {
         let stream = simulator.stream(stream)?;
         simulator.enqueue(stream, Work::Call { function, argument: HostPointer(argument as usize) })

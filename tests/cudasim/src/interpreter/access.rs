@@ -1,7 +1,7 @@
 //! Loads, stores, atomics and asynchronous copies.
 //!
-//! A generic address tells its space by where it points: shared and local memory have windows of their own, far below
-//! every device address.
+//! The value of a generic address tells its space: shared and local memory have windows of their own, far below every
+//! device address.
 
 use super::Machine;
 use super::copies::Copy;
@@ -19,7 +19,7 @@ const SHARED_WINDOW: u64 = 0x0010_0000_0000;
 const LOCAL_WINDOW: u64 = 0x0020_0000_0000;
 const WINDOW_BYTES: u64 = 1 << 24;
 
-/// What an address of a space gains when it becomes generic.
+/// Offset of a space's window in the generic addresses.
 pub fn window(space: Space) -> u64 {
     match space {
         Space::Shared => SHARED_WINDOW,
@@ -212,7 +212,7 @@ impl Machine<'_> {
         let (values, replacements) = (*self.get(warp, *value), *self.get(warp, *replacement));
         let bytes = ty.bytes();
         let mut out = [0; 32];
-        // Lanes take turns, lowest first.
+        // Lanes act one after another, lowest first.
         for lane in lanes_of(mask) {
             let (space, address) =
                 if *space == Space::Generic { space_of(addresses[lane]) } else { (*space, addresses[lane]) };
@@ -273,7 +273,7 @@ fn local_offset(warp: &Warp, lane: usize, address: u64, bytes: usize) -> Result<
     }
 }
 
-/// What an atomic operation leaves in memory.
+/// The value that an atomic operation leaves in memory.
 pub fn combine(op: AtomicOp, ty: Type, old: u64, value: u64, replacement: u64) -> u64 {
     let integer = |op| integer::binary(op, ty, &[old; 32], &[value; 32])[0];
     let low = u64::MAX >> (64 - ty.bits());

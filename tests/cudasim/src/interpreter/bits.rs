@@ -4,7 +4,7 @@ use super::lanes::{Lanes, map2, map3};
 use crate::ptx::operation::PermuteMode;
 use crate::ptx::types::Type;
 
-/// Any function of three bits, given by its table.
+/// A function of three bits, given by its table.
 pub fn logic3(table: u8, a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
     map3(a, b, c, |a: u32, b: u32, c: u32| {
         let mut out = 0;
@@ -37,7 +37,7 @@ pub fn permute(mode: PermuteMode, a: &Lanes, b: &Lanes, selector: &Lanes) -> Lan
                 PermuteMode::Replicate16 => (low & 1) * 2 + (place & 1),
             };
             let byte = (bytes >> (8 * (chosen & 7))) as u8;
-            // The fourth bit asks for the byte's sign in place of the byte.
+            // The fourth bit of the selector asks for the byte's sign instead of the byte.
             let byte = if chosen & 8 == 0 { byte } else { (byte.cast_signed() >> 7).cast_unsigned() };
             out |= u32::from(byte) << (8 * place);
         }
@@ -77,7 +77,7 @@ pub fn insert(ty: Type, operands: [&Lanes; 4]) -> Lanes {
     out
 }
 
-/// 32 bits out of the 64 of `b:a`, shifted.
+/// 32 of the 64 bits of `b:a`, shifted.
 pub fn funnel_shift(right: bool, clamp: bool, a: &Lanes, b: &Lanes, amount: &Lanes) -> Lanes {
     map3(a, b, amount, |a: u32, b: u32, amount: u32| {
         let both = u64::from(a) | u64::from(b) << 32;
@@ -111,7 +111,7 @@ pub fn dot2(a_type: Type, b_type: Type, high: bool, a: &Lanes, b: &Lanes, c: &La
     })
 }
 
-/// Splits off the bits from `start` on.
+/// The `bits` bits of `a` from `start` on.
 pub fn part(a: &Lanes, start: u32, bits: u32) -> Lanes {
     map2(a, a, |a: u64, _: u64| a >> start & low_mask(bits))
 }

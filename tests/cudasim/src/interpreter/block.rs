@@ -1,4 +1,4 @@
-//! The warps of a block, and where they meet.
+//! The warps of a block, and the barriers between them.
 
 use super::fault::{Fault, FaultKind};
 use super::shared::SharedMemory;
@@ -7,7 +7,7 @@ use super::{Launch, Machine};
 use crate::ptx::Program;
 use crate::ptx::operation::BarrierReduction;
 
-/// Instructions that a warp runs before another has its turn, so that a warp can wait for memory that another writes.
+/// Instructions that a warp runs before the next has its turn, so that a warp can wait for a write of another.
 const TURN: u64 = 200_000;
 /// Barriers of a block.
 const BARRIERS: u32 = 16;
@@ -20,7 +20,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Room for the blocks of a launch, which run one after another.
+    /// Allocates registers and memory for the blocks of a launch, which run one after another.
     pub fn new(program: &Program, launch: &Launch) -> Self {
         let shared_bytes = if launch.dynamic_shared_bytes > 0 {
             program.dynamic_shared_start + launch.dynamic_shared_bytes
@@ -34,7 +34,7 @@ impl Block {
         }
     }
 
-    /// The block at `index` begins.
+    /// Starts the block at `index`.
     pub fn start(&mut self, index: [u32; 3], machine: &Machine) {
         self.index = index;
         self.shared.start_block();
@@ -78,7 +78,7 @@ impl Block {
         }
     }
 
-    /// Lets go the warps of each barrier that is complete; whether there was one.
+    /// Releases the warps of each complete barrier; returns true if there was one.
     fn release_barriers(&mut self) -> Result<bool, (FaultKind, Option<u32>)> {
         let mut released = false;
         for id in 0..BARRIERS {
@@ -135,7 +135,7 @@ impl Block {
         Ok(())
     }
 
-    /// Gives every thread of a `bar.red` the combined predicate.
+    /// Sets the result of a `bar.red`, the combined predicate, in every thread.
     fn reduce(&mut self, mode: Option<BarrierReduction>, arrived: &[usize]) {
         let Some(mode) = mode else { return };
         let mut holds = 0;

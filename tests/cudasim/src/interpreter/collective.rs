@@ -1,4 +1,4 @@
-//! What the lanes of a warp do together.
+//! Collective operations of the lanes of a warp.
 
 use super::Machine;
 use super::access::combine;
@@ -10,11 +10,11 @@ use super::warp::Warp;
 use crate::ptx::operation::{Operation, ShuffleMode, VoteMode};
 
 impl Machine<'_> {
-    /// Executes a collective operation once all lanes of its mask are here.
+    /// Executes a collective operation once all lanes of its mask have reached it.
     pub fn collective(&mut self, warp: &mut Warp, operation: &Operation, mask: u32) -> Result<Flow, FaultKind> {
         if let Operation::Mma { shape, d, a, b, c } = operation {
             if mask != u32::MAX {
-                // All 32 lanes hold a part of the matrices.
+                // Each of the 32 lanes holds a part of the matrices.
                 return Ok(Flow::WaitForLanes);
             }
             let read = |sources: &[_]| sources.iter().map(|source| *self.get(warp, *source)).collect::<Vec<Lanes>>();
@@ -110,7 +110,7 @@ impl Machine<'_> {
     }
 }
 
-/// The lane that `lane` reads from, and whether it is within its segment (the pseudocode of `shfl` in the manual).
+/// The lane that `lane` reads from, and true if it is within the segment (the pseudocode of `shfl` in the manual).
 fn shuffle_source(mode: ShuffleMode, lane: usize, amount: u32, clamp: u32) -> (usize, bool) {
     let lane = lane as i32;
     let amount = amount as i32;
@@ -140,7 +140,7 @@ mod tests {
         assert!(!shuffle_source(ShuffleMode::Down, 30, 4, 0x1f).1);
         assert_eq!(shuffle_source(ShuffleMode::Up, 5, 2, 0), (3, true));
         assert!(!shuffle_source(ShuffleMode::Up, 1, 2, 0).1);
-        // Segments of 16 lanes: lane 17 does not reach below 16.
+        // Segments of 16 lanes: lane 17 cannot read below 16.
         assert!(!shuffle_source(ShuffleMode::Up, 17, 2, 0x1000).1);
         assert_eq!(shuffle_source(ShuffleMode::Index, 20, 3, 0x101f), (19, true));
         assert_eq!(shuffle_source(ShuffleMode::Butterfly, 5, 16, 0x1f), (21, true));

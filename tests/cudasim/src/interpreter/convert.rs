@@ -8,7 +8,7 @@ use super::numeric::{narrow, narrow_integer, narrow_to_byte, widen, widen_byte};
 use crate::ptx::operation::Conversion;
 use crate::ptx::types::{Comparison, Join, Rounding, Type};
 
-/// One value into another type.
+/// Converts one value to another type.
 pub fn convert(conversion: Conversion, a: &Lanes) -> Lanes {
     let Conversion { to, from, .. } = conversion;
     let byte = |ty| matches!(ty, Type::E4m3x2 | Type::E5m2x2);
@@ -46,7 +46,7 @@ pub fn convert(conversion: Conversion, a: &Lanes) -> Lanes {
     }
 }
 
-/// Two values into one packed register: `a` above, `b` below.
+/// Converts two values into one packed register: `a` above, `b` below.
 pub fn convert_pair(conversion: Conversion, a: &Lanes, b: &Lanes) -> Lanes {
     let Conversion { to, from, .. } = conversion;
     if matches!(to, Type::E4m3x2 | Type::E5m2x2) {
@@ -77,7 +77,7 @@ fn float_to_float(conversion: Conversion, bits: u64) -> u64 {
     narrow(value, to, if conversion.integral { Rounding::Nearest } else { rounding })
 }
 
-/// An integer's result as a float, clamped where `.sat` says so.
+/// Clamps an integer converted to a float, where `.sat` asks for it.
 fn saturate(conversion: Conversion, bits: u64) -> u64 {
     if conversion.saturate {
         narrow(widen(bits, conversion.to).clamp(0.0, 1.0), conversion.to, Rounding::Nearest)
@@ -96,7 +96,7 @@ fn round_integral(value: f64, rounding: Rounding) -> f64 {
     }
 }
 
-/// Out of range becomes the nearest limit. A NaN becomes zero, or the sign bit where 64 bits are involved.
+/// Clamps to the integer's range. A NaN becomes zero, or the sign bit where 64 bits are involved.
 fn float_to_integer(conversion: Conversion, bits: u64) -> u64 {
     let Conversion { to, from, .. } = conversion;
     let value = round_integral(widen(bits, from), conversion.rounding);
@@ -191,7 +191,7 @@ pub fn join(join: Join, a: &Lanes, b: &Lanes, negated: bool) -> Lanes {
     })
 }
 
-/// What `set` writes where a comparison holds: 1.0 for floats, all ones for integers.
+/// The value that `set` writes where a comparison holds: 1.0 for floats, all ones for integers.
 pub fn set_value(result: Type) -> u64 {
     match result {
         Type::F32 => 0x3f80_0000,

@@ -1,4 +1,4 @@
-//! Asynchronous copies from global to shared memory: each thread's, until it waits for them.
+//! Asynchronous copies from global to shared memory, kept per thread until it waits for them.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ pub struct Copy {
     pub data: Vec<u8>,
 }
 
-/// The copies of a warp's threads. Groups are each thread's own.
+/// The copies of a warp's threads. Each thread has its own groups.
 #[derive(Debug, Default)]
 pub struct Copies {
     lanes: Vec<LaneCopies>,
@@ -24,7 +24,7 @@ struct LaneCopies {
 }
 
 impl Copies {
-    /// A new block begins.
+    /// Forgets all copies: a new block begins.
     pub fn clear(&mut self) {
         self.lanes.clear();
     }
@@ -36,19 +36,19 @@ impl Copies {
         &mut self.lanes[lane]
     }
 
-    /// A copy begins.
+    /// Starts a copy.
     pub fn start(&mut self, copy: Copy) {
         self.lane(copy.lane).open.push(copy);
     }
 
-    /// The copies of `lane` since the last commit become a group.
+    /// Makes a group of the copies of `lane` since the last commit.
     pub fn commit(&mut self, lane: usize) {
         let copies = self.lane(lane);
         let group = std::mem::take(&mut copies.open);
         copies.groups.push_back(group);
     }
 
-    /// The copies of `lane` that have landed once at most `pending` groups are in flight; all with `None`.
+    /// Takes the copies of `lane` that have landed once at most `pending` groups are in flight; all with `None`.
     pub fn wait(&mut self, lane: usize, pending: Option<usize>) -> Vec<Copy> {
         let copies = self.lane(lane);
         let mut landed = Vec::new();

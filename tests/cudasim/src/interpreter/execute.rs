@@ -8,25 +8,25 @@ use super::{Machine, access, bits, convert, float, integer};
 use crate::ptx::operation::{DISCARD, Operation, Register, Source};
 use crate::ptx::types::Space;
 
-/// Where the active lanes go next.
+/// The next step of the active lanes.
 pub enum Flow {
     Next,
     Jump(usize),
-    /// Each group of lanes to its own target.
+    /// Groups of lanes, each with its own target.
     Scatter(Vec<(usize, u32)>),
     Exit,
-    /// Other lanes must come first.
+    /// A wait until other lanes arrive.
     WaitForLanes,
-    /// The warp has met at a `bar.warp.sync`.
+    /// A `bar.warp.sync` that all lanes of the warp have reached.
     WarpSync,
     /// `bar.arrive` at a barrier.
     Arrive(u32),
-    /// A barrier of the block, and the register of a reduction's result.
+    /// A barrier of the block, and the destination of a reduction.
     Barrier(Waiting, Register),
 }
 
 impl Warp {
-    /// Writes the lanes of `mask` of a register.
+    /// Writes the lanes `mask` of a register.
     #[inline]
     pub fn set(&mut self, register: Register, mask: u32, value: &Lanes) {
         if register == DISCARD {
@@ -55,7 +55,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The value of a source that all active lanes agree on.
+    /// The value of a source that is the same in all active lanes.
     pub fn uniform(&self, warp: &Warp, source: Source, mask: u32) -> u32 {
         self.get(warp, source)[mask.trailing_zeros() as usize & 31] as u32
     }
@@ -91,7 +91,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Jumps, barriers, the end, and operations that write several registers.
+    /// Executes jumps, barriers, the end of a thread, and operations that write several registers.
     fn control(&mut self, warp: &mut Warp, operation: &Operation, mask: u32) -> Result<Flow, FaultKind> {
         match operation {
             Operation::Branch { target } => Ok(Flow::Jump(*target)),

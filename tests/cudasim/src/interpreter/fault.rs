@@ -1,4 +1,4 @@
-//! What a kernel can do wrong.
+//! Faults of a kernel.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub enum FaultKind {
         space: &'static str,
         /// The first byte.
         address: u64,
-        /// How many bytes.
+        /// Number of bytes.
         bytes: usize,
         /// The closest allocation, in words.
         near: String,
@@ -24,7 +24,7 @@ pub enum FaultKind {
     UseAfterFree {
         /// The first byte.
         address: u64,
-        /// How many bytes.
+        /// Number of bytes.
         bytes: usize,
         /// Size of the allocation.
         allocated: usize,
@@ -36,7 +36,7 @@ pub enum FaultKind {
         space: &'static str,
         /// The first byte.
         address: u64,
-        /// How many bytes.
+        /// Number of bytes.
         bytes: usize,
     },
     /// A read of bytes that nothing has written.
@@ -46,26 +46,26 @@ pub enum FaultKind {
         space: &'static str,
         /// The first byte.
         address: u64,
-        /// How many bytes.
+        /// Number of bytes.
         bytes: usize,
     },
-    /// Two threads touch a byte of shared memory with no barrier between.
+    /// Two threads access a byte of shared memory with no barrier between, and one of them writes.
     #[error(
         "race on shared memory at {address:#x}: {what} by thread {other}, then {then} by thread {thread}, with no barrier between"
     )]
     Race {
         /// The byte.
         address: u64,
-        /// What the earlier access did.
+        /// The kind of the earlier access.
         what: &'static str,
         /// The thread of the earlier access.
         other: u32,
-        /// What the later access does.
+        /// The kind of the later access.
         then: &'static str,
         /// The thread of the later access.
         thread: u32,
     },
-    /// A read or write of shared memory that an asynchronous copy has not reached.
+    /// An access to shared memory that an asynchronous copy has not reached yet.
     #[error("shared memory at {address:#x} is used before the `cp.async` into it was waited for")]
     CopyInFlight {
         /// The byte.
@@ -74,16 +74,16 @@ pub enum FaultKind {
     /// Threads that should meet at a barrier do not.
     #[error("barrier divergence: {what}")]
     BarrierDivergence {
-        /// Who meets and who does not.
+        /// The threads that reach the barrier and those that do not.
         what: String,
     },
     /// No thread of the block can go on.
     #[error("deadlock: {what}")]
     Deadlock {
-        /// Who waits for what.
+        /// The waits of the threads.
         what: String,
     },
-    /// A shuffle reads a lane that does not take part.
+    /// A shuffle reads from a lane that does not take part.
     #[error("lane {lane} shuffles from lane {from}, which does not take part")]
     InactiveLane {
         /// The reading lane.
@@ -102,7 +102,7 @@ pub enum FaultKind {
     /// `trap`, or a failed assertion.
     #[error("{why}")]
     Trap {
-        /// Which.
+        /// The text of the trap or assertion.
         why: String,
     },
     /// The launch executed more instructions than `CUDASIM_MAX_INSTRUCTIONS`.
@@ -116,7 +116,7 @@ pub enum FaultKind {
 /// A [`FaultKind`] with the place where it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong.
+    /// The mistake.
     pub kind: FaultKind,
     /// The kernel.
     pub kernel: String,
@@ -124,7 +124,7 @@ pub struct Fault {
     pub instruction: String,
     /// The block.
     pub block: [u32; 3],
-    /// The warp, where one is at fault.
+    /// The warp, if a single one is at fault.
     pub warp: Option<u32>,
 }
 

@@ -48,7 +48,7 @@ fn f32_binary(mode: FloatMode, a: &Lanes, b: &Lanes, f: impl Fn(f32, f32) -> f32
     map2(a, b, f)
 }
 
-/// Subnormals become zero where the mode says so.
+/// Replaces subnormals with zero, where the mode says so.
 #[inline]
 fn flush(mode: FloatMode, value: f32) -> f32 {
     if mode.flush && value.is_subnormal() { 0f32.copysign(value) } else { value }
@@ -108,7 +108,7 @@ fn to_small(value: f32, ty: Type) -> u16 {
     }
 }
 
-/// f32 has more than twice the bits of a 16-bit float plus two, so rounding twice is rounding once.
+/// Computes in f32, which has more than twice the bits of a 16-bit float plus two: rounding twice equals rounding once.
 fn small_binary(op: FloatOp, ty: Type, mode: FloatMode, a: u64, b: u64) -> u16 {
     let (a, b) = (small(a, ty), small(b, ty));
     let value = match op {
@@ -154,7 +154,7 @@ fn small_fma(ty: Type, mode: FloatMode, a: u64, b: u64, c: u64) -> u16 {
     narrow(value, ty.element(), mode.rounding) as u16
 }
 
-/// Without the machine's own instruction `mul_add` is a slow library call.
+/// Fused multiply-add by the machine's instruction: without it `mul_add` is a slow library call.
 #[cfg(target_arch = "x86_64")]
 fn fma_f32(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
     #[target_feature(enable = "avx2,fma")]
@@ -177,7 +177,7 @@ fn fma_f32(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
     map3(a, b, c, f32::mul_add)
 }
 
-/// An operation of one operand. What is approximate on hardware is computed to the last bit or nearly so.
+/// An operation of one operand. Operations that hardware approximates are computed to the last bit or nearly so.
 pub fn unary(op: FloatUnaryOp, ty: Type, mode: FloatMode, a: &Lanes) -> Lanes {
     if matches!(op, FloatUnaryOp::Negate | FloatUnaryOp::Absolute) {
         let sign = if ty.is_packed() { 0x8000_8000 } else { 1u64 << (ty.bits() - 1) };
@@ -226,7 +226,7 @@ fn f64_unary(op: FloatUnaryOp, rounding: Rounding, a: f64) -> f64 {
     }
 }
 
-/// Whether each lane's float is of a class.
+/// True in each lane whose float is of a class.
 pub fn test(class: FloatClass, ty: Type, a: &Lanes) -> Lanes {
     map(a, |bits: u64| {
         let value = widen(bits, ty);

@@ -4,7 +4,7 @@ use super::lanes::{Lanes, Word, map, map2, map3};
 use crate::ptx::operation::{CarryOp, IntegerOp, IntegerUnaryOp, Product};
 use crate::ptx::types::Type;
 
-/// What the integer types have in common.
+/// Operations that all integer types have.
 trait Integer: Word + Ord {
     const BITS: u32;
     fn wrapping_add(self, other: Self) -> Self;
@@ -54,7 +54,7 @@ macro_rules! integers {
                 (self as $wide * other as $wide) as $wide_unsigned as u64
             }
             fn div(self, other: Self) -> Self {
-                // What the hardware gives is unspecified; all ones is what cards give.
+                // The result is unspecified; cards return all ones.
                 if other == 0 { !0 } else { self.wrapping_div(other) }
             }
             fn rem(self, other: Self) -> Self {
@@ -68,7 +68,7 @@ macro_rules! integers {
             fn shift_right(self, amount: u32) -> Self {
                 let kept = if amount >= <$ty>::BITS { <$ty>::BITS - 1 } else { amount };
                 let shifted = self >> kept;
-                // One more position empties an unsigned value and leaves a signed one all sign.
+                // One more position empties an unsigned value and fills a signed one with its sign.
                 if amount >= <$ty>::BITS { shifted >> 1 } else { shifted }
             }
             fn abs_diff(self, other: Self) -> Self {
@@ -171,7 +171,7 @@ fn absolute_difference_of<T: Integer>(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes 
     map3(a, b, c, |a: T, b: T, c: T| a.abs_diff(b).wrapping_add(c))
 }
 
-/// Arithmetic with a carry (or borrow) in; the result and the carry out.
+/// Arithmetic with a carry (or borrow) in; returns the result and the carry out.
 pub fn carry(op: CarryOp, ty: Type, operands: [&Lanes; 3], carry_in: &Lanes) -> (Lanes, Lanes) {
     let bits = ty.bits();
     let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
@@ -199,7 +199,7 @@ pub fn carry(op: CarryOp, ty: Type, operands: [&Lanes; 3], carry_in: &Lanes) -> 
     (out, flags)
 }
 
-/// `f` applied to whole registers read as the integer type `ty`, signed where it is.
+/// Compares whole registers as the integer type `ty` and applies `f` to the ordering.
 pub fn compare(ty: Type, a: &Lanes, b: &Lanes, f: impl Fn(std::cmp::Ordering) -> bool) -> Lanes {
     for_type!(ty, compare_of(a, b, &f))
 }

@@ -1,7 +1,7 @@
-//! One value for each lane of a warp, and what is done to all of them at once.
+//! A value for each lane of a warp, and functions of all lanes at once.
 //!
-//! Functions compute all 32 lanes, active or not: that is what lets the compiler use vector instructions. Only active
-//! lanes are written back.
+//! Functions compute all 32 lanes, active or not, so that the compiler can use vector instructions. Only active lanes are
+//! written back.
 
 /// A register: 64 bits for each of 32 lanes. Bits above a value's width are arbitrary and never read.
 pub type Lanes = [u64; 32];
@@ -11,9 +11,9 @@ pub const ALL: u32 = u32::MAX;
 
 /// A number that a lane can hold.
 pub trait Word: Copy {
-    /// From the low bits of a register.
+    /// Reads the low bits of a register.
     fn read(bits: u64) -> Self;
-    /// To a register.
+    /// The value as the bits of a register.
     fn write(self) -> u64;
 }
 

@@ -27,7 +27,7 @@ impl Tile {
     }
 }
 
-/// D = A · B + C for one warp: the registers of D.
+/// D = A · B + C for one warp; returns the registers of D.
 pub fn multiply(shape: &MatrixShape, a: &[Lanes], b: &[Lanes], c: &[Lanes]) -> Vec<Lanes> {
     let MatrixShape { m, n, k, .. } = *shape;
     let a = gather(a, shape.a, m, k, false);
@@ -51,7 +51,7 @@ fn integer_sum(sum: f64, saturates: bool) -> f64 {
     f64::from(if saturates { sum as i32 } else { sum as i64 as i32 })
 }
 
-/// The matrix that registers of A (or, by columns, of B) hold.
+/// The matrix in the registers of A or, by columns, of B.
 fn gather(registers: &[Lanes], ty: Type, rows: usize, depth: usize, is_b: bool) -> Tile {
     let per_register = 32 / element_bits(ty);
     let mut tile = Tile::new(rows, depth);

@@ -1,7 +1,7 @@
 //! Runs a [`Program`] over a grid of blocks: 32 lanes in lock step, every access checked.
 //!
-//! Blocks run one after another, and a block's warps by turns, so a launch gives the same result each time. What needs
-//! two blocks at once (a wait for another block) never ends, and is reported as such.
+//! Blocks run one after another, and the warps of a block by turns, so a launch gives the same result each time. A
+//! kernel that needs two blocks at once (one waits for another) never ends, and is reported as such.
 //!
 //! | file | job |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `execute.rs` | one instruction: fetch operands, compute, write back |
 //! | `integer.rs`, `float.rs`, `convert.rs`, `bits.rs`, `numeric.rs` | arithmetic |
 //! | `access.rs`, `copies.rs`, `shared.rs` | memory |
-//! | `collective.rs`, `matrix.rs` | what lanes do together |
+//! | `collective.rs`, `matrix.rs` | operations of several lanes together |
 
 mod access;
 mod bits;
@@ -48,9 +48,9 @@ pub struct Launch {
     pub dynamic_shared_bytes: usize,
     /// The parameters as one block of memory.
     pub parameters: Vec<u8>,
-    /// Which checks of shared memory are on.
+    /// The checks of shared memory that are on.
     pub checks: SharedChecks,
-    /// Warp instructions after which the launch is given up.
+    /// Bound on the warp instructions of the launch.
     pub max_instructions: u64,
 }
 
@@ -60,7 +60,7 @@ impl Launch {
     }
 }
 
-/// What blocks of a launch share while it runs.
+/// State that the blocks of a launch share while it runs.
 struct Machine<'a> {
     program: &'a Program,
     launch: &'a Launch,
@@ -70,11 +70,11 @@ struct Machine<'a> {
     executed: u64,
 }
 
-/// Runs a launch to its end; the number of warp instructions that it took.
+/// Runs a launch to its end; returns the number of warp instructions executed.
 ///
 /// # Errors
 ///
-/// At the first fault. What was written until then stays written.
+/// The first fault. Writes until then stay in memory.
 pub fn run(program: &Program, launch: &Launch, memory: &mut Memory) -> Result<u64, Box<Fault>> {
     let constants = program.constants.iter().map(|value| [*value; 32]).collect();
     let mut machine = Machine { program, launch, memory, constants, executed: 0 };

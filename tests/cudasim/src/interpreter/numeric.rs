@@ -58,7 +58,7 @@ pub fn f16_to_f32(bits: u16) -> f32 {
     if magnitude >= 0x7c00 {
         return f32::from_bits(sign | 0x7f80_0000 | (magnitude & 0x3ff) << 13);
     }
-    // The half's exponent field read as an f32's is 112 too small; the product repairs it, subnormals included.
+    // The half's exponent field read as an f32's is 112 too small; the product corrects it, also for subnormals.
     let scaled = f32::from_bits(magnitude << 13) * f32::from_bits((112 + 127) << 23);
     f32::from_bits(scaled.to_bits() | sign)
 }
@@ -144,7 +144,7 @@ fn round_scaled(negative: bool, significand: u64, exponent: i32, format: Format,
     sign | (format.infinity() - u64::from(to_largest))
 }
 
-/// `value` as an 8-bit float; what is too large becomes the largest finite value (`.satfinite`).
+/// `value` as an 8-bit float; a value too large becomes the largest finite one (`.satfinite`).
 pub fn narrow_to_byte(value: f64, ty: Type) -> u8 {
     if value.is_nan() {
         return 0x7f;
@@ -161,7 +161,7 @@ pub fn narrow_to_byte(value: f64, ty: Type) -> u8 {
     let fraction = bits & ((1 << 52) - 1);
     let significand = if field == 0 { fraction } else { fraction | 1 << 52 };
     let scaled = if value.abs() >= 256.0 && ty == Type::E4m3x2 {
-        // One power of two lower, then one exponent step up.
+        // Rounds one power of two lower, then raises the exponent by one.
         round_scaled(false, significand, field.max(1) - 1076, format, Rounding::Nearest) + (1 << format.fraction_bits)
     } else {
         round_scaled(false, significand, field.max(1) - 1075, format, Rounding::Nearest)
@@ -205,7 +205,7 @@ pub fn add_to_odd(a: f64, b: f64) -> f64 {
     if sum.is_finite() && error != 0.0 && sum.to_bits() & 1 == 0 { step(sum, error) } else { sum }
 }
 
-/// `nearest` moved to where `rounding` puts it, given the sign of (exact − nearest).
+/// `nearest` moved as `rounding` demands, given the sign of (exact − nearest).
 pub fn direct(nearest: f64, error: f64, rounding: Rounding) -> f64 {
     if !nearest.is_finite() || error == 0.0 {
         return nearest;

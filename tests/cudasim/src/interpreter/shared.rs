@@ -1,14 +1,14 @@
-//! A block's shared memory, with a shadow of who touched each byte when.
+//! A block's shared memory, with a shadow of the last accesses to each byte.
 //!
-//! Time is a counter that grows with each instruction on shared memory. Two accesses to a byte, one of them a write,
-//! by different threads, are in order when a barrier lies between: the block's for threads of different warps, that
-//! or `bar.warp.sync` for lanes of one warp. A collective instruction such as a shuffle does not order memory.
+//! Time is a counter that grows with each instruction on shared memory. Two accesses to a byte by different threads, one
+//! of them a write, are ordered if a barrier lies between them: a barrier of the block for threads of different warps,
+//! that or `bar.warp.sync` for lanes of one warp. A collective instruction such as a shuffle does not order memory.
 //!
-//! Not told apart: a barrier of a part of the block counts as a barrier of all, which can hide a race, never invent one.
+//! Simplified: a barrier of a part of the block counts as one of the whole block, which can hide a race, never invent one.
 
 use super::fault::FaultKind;
 
-/// Who accesses: a thread of the block, and when its warp last met at a barrier.
+/// The thread that accesses memory, and the time when its warp last met at a barrier.
 #[derive(Clone, Copy, Debug)]
 pub struct Accessor {
     pub thread: u32,
@@ -16,13 +16,13 @@ pub struct Accessor {
     pub warp_time: u32,
 }
 
-/// How an access is meant.
+/// Kind of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     Plain,
-    /// Ordered between lanes of a warp by the program itself.
+    /// An access that the program itself orders between lanes of a warp.
     Volatile,
-    /// Never races with other atomics.
+    /// An access that never races with other atomics.
     Atomic,
 }
 
@@ -32,7 +32,7 @@ struct Shadow {
     written: u32,
     read: u32,
     writer: u16,
-    /// The thread that read, [`SEVERAL`] lanes of its warp, or threads of several warps.
+    /// The thread that read, one lane of several of its warp, or one thread of several warps: see `readers`.
     reader: u16,
     readers: Readers,
     last_write: Write,
@@ -51,18 +51,18 @@ enum Write {
     #[default]
     Plain,
     Atomic,
-    /// An asynchronous copy is on its way here.
+    /// An asynchronous copy to the byte is in flight.
     InFlight,
 }
 
-/// Which of the checks are on.
+/// The checks that are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedChecks {
     pub races: bool,
     pub uninitialised: bool,
 }
 
-/// Shared memory of the block that runs.
+/// Shared memory of the running block.
 #[derive(Debug)]
 pub struct SharedMemory {
     bytes: Vec<u8>,
@@ -73,7 +73,7 @@ pub struct SharedMemory {
     barrier: u32,
 }
 
-/// Never-written shared memory reads as NaN, and as an index far out of bounds.
+/// Content of unwritten shared memory: NaN as a float, far out of bounds as an index.
 const POISON: u8 = 0xff;
 
 impl SharedMemory {
@@ -89,7 +89,7 @@ impl SharedMemory {
         }
     }
 
-    /// A new block begins: nothing is written.
+    /// Starts a new block: nothing is written.
     pub fn start_block(&mut self) {
         self.bytes.fill(POISON);
         self.now += 1;
@@ -97,19 +97,19 @@ impl SharedMemory {
         self.barrier = self.now;
     }
 
-    /// The block has met at a barrier.
+    /// Notes a barrier of the block.
     pub fn block_barrier(&mut self) {
         self.now += 1;
         self.barrier = self.now;
     }
 
-    /// A warp has met at a barrier; the time to keep for its lanes.
+    /// Notes a barrier of a warp; returns the time to keep for its lanes.
     pub fn warp_barrier(&mut self) -> u32 {
         self.now += 1;
         self.now
     }
 
-    /// The next instruction: its lanes' accesses are at one time.
+    /// Starts the next instruction: all accesses of its lanes happen at one time.
     pub fn next_instruction(&mut self) {
         self.now += 1;
     }
@@ -146,7 +146,7 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// An asynchronous copy lands: its thread has waited for it.
+    /// Lands an asynchronous copy that its thread has waited for.
     pub fn land_copy(&mut self, address: u64, data: &[u8], by: Accessor) -> Result<(), FaultKind> {
         let range = self.range(address, data.len())?;
         for at in range.clone() {
@@ -174,7 +174,7 @@ impl SharedMemory {
         }
     }
 
-    /// Whether an access by `other` at `time` comes before whatever `by` does now.
+    /// True if an access by `other` at `time` is ordered before the current access of `by`.
     fn ordered(&self, other: u32, time: u32, by: Accessor, meaning: Meaning) -> bool {
         other == by.thread
             || time < self.barrier
@@ -221,7 +221,7 @@ impl SharedMemory {
             }
             let writer = u32::from(old.writer);
             let excused = atomic && old.last_write == Write::Atomic
-                // Lanes of one instruction that agree on the value.
+                // Lanes of one instruction that write the same value.
                 || old.written == self.now && writer / 32 == by.thread / 32 && self.bytes[at] == byte;
             if self.checks.races && !excused {
                 let meaning = if old.written == self.now { Meaning::Plain } else { meaning };
@@ -234,7 +234,7 @@ impl SharedMemory {
             let reader = u32::from(old.reader);
             let in_order = match old.readers {
                 Readers::One => self.ordered(reader, old.read, by, meaning),
-                // At least one of the lanes is another one.
+                // At least one of the lanes is not the accessing one.
                 Readers::Warp => {
                     reader / 32 == by.thread / 32 && (old.read < by.warp_time || meaning == Meaning::Volatile)
                 }
@@ -251,7 +251,7 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// Reads, changes and writes back as one atomic step; atomics are excused among each other.
+    /// Reads, changes and writes back as one atomic step; atomics do not race with each other.
     pub fn update(
         &mut self,
         address: u64,

@@ -1,7 +1,7 @@
-//! A warp: 32 lanes with one program counter while they agree, and one for each fragment when they do not.
+//! A warp: 32 lanes with one program counter, or one for each fragment where they have diverged.
 //!
 //! The fragment that is furthest behind runs, and joins another where they meet. A fragment that must meet others
-//! (a `.sync` instruction, a barrier) steps aside until they come: if nothing else can run, they never will.
+//! (a `.sync` instruction, a barrier) steps aside until they come; if nothing else can run, the warp is deadlocked.
 
 use super::Machine;
 use super::copies::Copies;
@@ -13,17 +13,17 @@ use crate::ptx::Program;
 use crate::ptx::operation::{BarrierReduction, Register};
 use crate::ptx::types::Special;
 
-/// Backward jumps of a fragment after which the others have a turn.
+/// Backward jumps of a fragment after which the other fragments have a turn.
 const SPINS: u32 = 1000;
 
-/// Lanes that are at the same instruction.
+/// Lanes at the same instruction.
 #[derive(Clone, Copy, Debug)]
 struct Fragment {
     pc: usize,
     lanes: u32,
-    /// Waits for lanes that are elsewhere.
+    /// Set while the fragment waits for lanes that are elsewhere.
     aside: Option<Aside>,
-    /// Backward jumps since the others last had a turn.
+    /// Backward jumps since the other fragments last had a turn.
     spins: u32,
 }
 
@@ -33,14 +33,14 @@ impl Fragment {
     }
 }
 
-/// What a fragment that stepped aside waits for.
+/// The reason why a fragment stepped aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aside {
     /// The other lanes of a `.sync` instruction.
     Lanes,
     /// The other lanes of the warp, at a barrier of the block.
     Barrier,
-    /// Nothing: it only lets the others go first.
+    /// A turn for the other fragments.
     Yield,
 }
 
@@ -51,15 +51,15 @@ pub struct Waiting {
     pub threads: Option<u32>,
     /// The instruction.
     pub at: usize,
-    /// For `bar.red`: what is computed, and the lanes whose predicate holds.
+    /// For `bar.red`: its operation, and the lanes whose predicate holds.
     pub reduction: Option<(BarrierReduction, u32)>,
 }
 
-/// Why a warp stopped running.
+/// The reason why a warp stopped running.
 pub enum Stop {
     Done,
     Barrier(Waiting),
-    /// It ran for long enough.
+    /// The end of its turn.
     Turn,
 }
 
@@ -70,7 +70,7 @@ pub struct Warp {
     pub local: Vec<u8>,
     pub local_stride: usize,
     pub copies: Copies,
-    /// Lanes that have not ended.
+    /// Lanes that have not ended yet.
     pub live: u32,
     pub waiting: Option<Waiting>,
     fragments: Vec<Fragment>,
@@ -78,13 +78,13 @@ pub struct Warp {
     started: u32,
     /// Time of the last `bar.warp.sync`.
     time: u32,
-    /// `bar.arrive` without waiting: barrier and threads.
+    /// Barriers that were passed by `bar.arrive`, without waiting, and the number of threads.
     arrived: Vec<(u32, u32)>,
     reduction_register: Register,
 }
 
 impl Warp {
-    /// Room for a warp.
+    /// Allocates registers and local memory for a warp.
     pub fn new(id: u32, program: &Program) -> Self {
         Self {
             id,
@@ -102,7 +102,7 @@ impl Warp {
         }
     }
 
-    /// The warp begins as part of the block at `block`.
+    /// Starts the warp as part of the block at `block`.
     pub fn start(&mut self, block: [u32; 3], machine: &Machine) {
         let threads = machine.launch.threads() - self.id * 32;
         self.live = if threads >= 32 { u32::MAX } else { (1 << threads) - 1 };
@@ -149,37 +149,37 @@ impl Warp {
         out
     }
 
-    /// Whether all lanes have ended.
+    /// True if all lanes have ended.
     pub fn is_done(&self) -> bool {
         self.live == 0
     }
 
-    /// How many lanes have not ended.
+    /// Number of lanes that have not ended.
     pub fn live_lanes(&self) -> u32 {
         self.live.count_ones()
     }
 
-    /// How many lanes have ended.
+    /// Number of lanes that have ended.
     pub fn ended_lanes(&self) -> u32 {
         (self.started & !self.live).count_ones()
     }
 
-    /// Lane `lane` as one that touches shared memory.
+    /// Lane `lane` as an accessor of shared memory.
     pub fn accessor(&self, lane: usize) -> Accessor {
         Accessor { thread: self.id * 32 + lane as u32, warp_time: self.time }
     }
 
-    /// Threads of this warp that passed barrier `id` without waiting.
+    /// Number of threads of this warp that passed barrier `id` without waiting.
     pub fn arrivals(&self, id: u32) -> u32 {
         self.arrived.iter().filter(|(barrier, _)| *barrier == id).map(|(_, lanes)| lanes).sum()
     }
 
-    /// The barrier is complete.
+    /// Forgets the arrivals at a barrier that is complete.
     pub fn clear_arrivals(&mut self, id: u32) {
         self.arrived.retain(|(barrier, _)| *barrier != id);
     }
 
-    /// Writes the result of a `bar.red`.
+    /// Sets the result of a `bar.red`.
     pub fn finish_reduction(&mut self, value: u64) {
         for lane in lanes_of(self.live) {
             self.registers[self.reduction_register as usize][lane] = value;
@@ -205,7 +205,7 @@ impl Warp {
         }
     }
 
-    /// The fragment that is furthest behind among those that can run, joined by those at the same place.
+    /// The fragment that is furthest behind among those that can run, joined with those at the same place.
     fn next_fragment(&mut self) -> Result<Option<usize>, (FaultKind, usize)> {
         if self.fragments.is_empty() {
             self.live = 0;
@@ -236,7 +236,7 @@ impl Warp {
         Ok(Some(self.fragments.len() - 1))
     }
 
-    /// All fragments wait for each other.
+    /// The fault of a warp whose fragments all wait for each other.
     fn stuck(&self) -> (FaultKind, usize) {
         let first = self.fragments[0];
         let places: Vec<String> = self
@@ -261,7 +261,7 @@ impl Warp {
         end: u64,
     ) -> Result<Option<Stop>, (FaultKind, usize)> {
         let Fragment { mut pc, lanes, .. } = self.fragments[at];
-        // Where another fragment is: there they join.
+        // The next place of another fragment, at which the two join.
         let meets =
             self.fragments.iter().filter(|other| other.lanes != lanes && other.pc > pc).map(|other| other.pc).min();
         let meets = meets.unwrap_or(usize::MAX);
@@ -308,13 +308,13 @@ impl Warp {
         }
     }
 
-    /// The active lanes of a fragment do what its other lanes, or other fragments, must know of.
+    /// Handles a jump, wait or end that affects other lanes of the fragment or other fragments.
     fn interrupt(&mut self, at: usize, flow: Flow, active: u32) -> Result<Option<Stop>, (FaultKind, usize)> {
         let Fragment { pc, lanes, spins, .. } = self.fragments[at];
         let here = Fragment { spins, ..Fragment::new(pc, lanes) };
         match flow {
             Flow::Jump(target) if active == lanes => {
-                // Back to where it may be behind others: the choice is made anew.
+                // The target may be behind other fragments: the next one to run is chosen anew.
                 let yields = spins >= SPINS;
                 self.fragments[at] = Fragment {
                     spins: if yields { 0 } else { spins + 1 },
@@ -348,7 +348,7 @@ impl Warp {
         Ok(None)
     }
 
-    /// `lanes` end; whoever waited for them looks again.
+    /// Ends `lanes` and wakes the fragments that waited for them.
     fn exit(&mut self, at: usize, lanes: u32, pc: usize) -> Result<(), (FaultKind, usize)> {
         self.live &= !lanes;
         if let Some(fragment) = self.fragments.iter().find(|fragment| fragment.aside == Some(Aside::Barrier)) {

@@ -1,4 +1,4 @@
-//! An entry point from statements to a [`Program`]: scopes, labels, and device functions inlined where they are called.
+//! An entry point from statements to a [`Program`]: scopes, labels, and device functions inlined at their calls.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::operation::{DISCARD, Instruction, Operation, Program, Register, Sourc
 use super::statement::{Call, Operand, Statement, statements};
 use super::types::{Space, Special, Type};
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Symbol {
     Register(Register),
@@ -19,7 +19,7 @@ pub enum Symbol {
     DynamicShared,
 }
 
-/// Calls nest no deeper: what exceeds it recurses, and recursion cannot be inlined.
+/// Bound on the depth of calls: deeper ones recurse, and recursion cannot be inlined.
 const MAX_CALL_DEPTH: usize = 32;
 
 /// Turns the entry point `name` of `module` into a program.
@@ -28,7 +28,7 @@ const MAX_CALL_DEPTH: usize = 32;
 ///
 /// # Errors
 ///
-/// Where an instruction is not known or a name not declared.
+/// An instruction that is not known, or a name that is not declared.
 pub fn compile(module: &Module, name: &str, globals: &HashMap<String, u64>) -> Result<Program, PtxError> {
     let function = module
         .functions
@@ -49,13 +49,13 @@ pub fn compile(module: &Module, name: &str, globals: &HashMap<String, u64>) -> R
     compiler.finish(parameters, end, function.max_threads.unwrap_or(1024))
 }
 
-/// State while an entry point is compiled; also what the decoder asks for names.
+/// State while an entry point is compiled; resolves names for the decoder.
 pub struct Compiler<'m> {
     module: &'m Module,
     globals: &'m HashMap<String, u64>,
     kernel: &'m str,
     scopes: Vec<HashMap<String, Symbol>>,
-    /// Module-level shared variables that have been placed because something refers to them.
+    /// Module-level shared variables that have been placed, because an instruction refers to them.
     shared: HashMap<String, Symbol>,
     instructions: Vec<Instruction>,
     constants: Vec<u64>,
@@ -198,7 +198,7 @@ impl<'m> Compiler<'m> {
         }
     }
 
-    /// Gives a variable its place. Parameters of inlined functions live in local memory.
+    /// Places a variable in memory. Parameters of inlined functions are in local memory.
     fn place(&mut self, space: Space, declaration: &Declaration) -> Symbol {
         if space == Space::Shared {
             if declaration.bytes == 0 {
@@ -277,7 +277,7 @@ impl<'m> Compiler<'m> {
         }
     }
 
-    /// Inlines a device function: its parameters become names for the caller's memory.
+    /// Inlines a device function: its parameters become names of the caller's memory.
     fn call(&mut self, call: &Call<'m>) -> Result<(), PtxError> {
         let mut operands = call.operands.as_slice();
         let mut results: &[Operand] = &[];
@@ -319,7 +319,7 @@ impl<'m> Compiler<'m> {
         Ok(())
     }
 
-    /// Functions that the CUDA runtime provides on a device.
+    /// Compiles a call of a function that the CUDA runtime provides on a device.
     fn call_runtime(&mut self, call: &Call, name: &str) -> Result<(), PtxError> {
         let operation = match name {
             "vprintf" | "free" => Operation::Nop,

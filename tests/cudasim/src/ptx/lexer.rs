@@ -76,7 +76,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Skips to just after the brace that closes the one just taken.
+    /// Skips to just after the brace that closes the one taken last.
     pub fn skip_braces(&mut self) -> Result<(), PtxError> {
         let mut depth = 1;
         while depth > 0 {
@@ -148,7 +148,7 @@ impl<'a> Iterator for Lexer<'a> {
     }
 }
 
-/// Whether the byte belongs to a word; `::` does (`shared::cta`), a single `:` ends a label.
+/// True if the byte belongs to a word; `::` does (`shared::cta`), a single `:` ends a label.
 fn is_word(bytes: &[u8], at: usize) -> bool {
     match bytes[at] {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$' | b'%' | b'.' => true,

@@ -20,7 +20,7 @@ pub use operation::{Instruction, Operation, Program, Register, Source};
 
 use thiserror::Error;
 
-/// Why a PTX text cannot be loaded.
+/// The reason why a PTX text cannot be loaded.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PtxError {
     /// The text breaks the grammar.
@@ -28,9 +28,9 @@ pub enum PtxError {
     Unexpected {
         /// Line in the text or in the body of the function.
         line: usize,
-        /// What the grammar allows there.
+        /// The token that the grammar allows there.
         wanted: String,
-        /// The token that is there.
+        /// The token found.
         found: String,
     },
     /// A literal that is not a number.
@@ -52,13 +52,13 @@ pub enum PtxError {
         kernel: String,
         /// Its text.
         instruction: String,
-        /// What is not known about it.
+        /// The part that is not known.
         reason: String,
     },
     /// A directive or form that the simulator does not know.
     #[error("{what} is not simulated")]
     Unsupported {
-        /// What is missing.
+        /// The missing directive or form.
         what: String,
     },
 }

@@ -26,11 +26,11 @@ pub struct Module {
 #[derive(Clone, Debug)]
 pub struct Function {
     pub name: String,
-    /// Whether a host can launch it.
+    /// True if a host can launch it.
     pub is_entry: bool,
     pub parameters: Vec<Declaration>,
     pub results: Vec<Declaration>,
-    /// Where its body is in the text, without the braces.
+    /// Range of the body in the text, without the braces.
     pub body: Range<usize>,
     /// The product of `.maxntid` or `.reqntid`.
     pub max_threads: Option<u32>,
@@ -51,7 +51,7 @@ pub struct Declaration {
 pub struct Variable {
     pub declaration: Declaration,
     pub space: Space,
-    /// The bytes it starts with; shorter than the variable where the rest is zero.
+    /// Its first bytes; the rest of the variable is zero.
     pub initial: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// Where the text breaks the grammar outside of function bodies.
+    /// A text that breaks the grammar outside of function bodies.
     pub fn parse(source: &str) -> Result<Self, PtxError> {
         let mut module =
             Self { source: Arc::from(source), target: 0, functions: HashMap::new(), variables: Vec::new() };
@@ -105,7 +105,7 @@ impl Module {
         }
     }
 
-    /// A function or a variable, with the linkage directives before it.
+    /// Parses a function or a variable, with the linkage directives before it.
     fn parse_item(&mut self, lexer: &mut Lexer) -> Result<(), PtxError> {
         let mut space = None;
         while let Some(Token::Word(word)) = lexer.peek() {
@@ -154,7 +154,7 @@ impl Module {
                     }
                     max_threads = u32::try_from(product).ok();
                 }
-                // A prototype: its definition is elsewhere in the text or it is one of the runtime's own.
+                // A prototype, whose definition is elsewhere in the text or in the runtime.
                 Some(Token::Mark(';')) => return Ok(()),
                 Some(Token::Mark('{')) => break,
                 Some(_) => {}
@@ -169,7 +169,7 @@ impl Module {
     }
 }
 
-/// `.file 1 "name", 123, 456`
+/// Skips `.file 1 "name", 123, 456`.
 fn skip_file(lexer: &mut Lexer) {
     lexer.nth(2);
     while lexer.accept(',') {
@@ -189,9 +189,9 @@ fn parameters(lexer: &mut Lexer) -> Result<Vec<Declaration>, PtxError> {
     Ok(list)
 }
 
-/// What follows the state space: attributes, type, and names with their array lengths.
+/// Parses the part after the state space: attributes, type, and names with their array lengths.
 ///
-/// A comma ends the list inside of a parameter list, where the next word is a directive.
+/// A comma followed by a directive ends the list, as it does inside of a parameter list.
 pub fn declarations(lexer: &mut Lexer) -> Result<Vec<Declaration>, PtxError> {
     let (mut align, mut ty, mut elements) = (0, None, 1);
     while let Some(Token::Word(word)) = lexer.peek() {

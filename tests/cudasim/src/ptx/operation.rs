@@ -1,4 +1,4 @@
-//! Instructions with everything resolved: what the interpreter executes.
+//! Instructions with all names resolved, as the interpreter executes them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::types::{Comparison, Join, Rounding, Space, Special, Type};
 /// A register of a warp: one 64-bit value for each lane.
 pub type Register = u32;
 
-/// The register that is written to nowhere: `_`.
+/// The register whose writes are discarded: `_`.
 pub const DISCARD: Register = u32::MAX;
 
 /// A value to read: a register, or an entry of [`Program::constants`].
@@ -39,7 +39,7 @@ impl Source {
 pub struct Program {
     pub name: String,
     pub instructions: Vec<Instruction>,
-    /// The text that instructions refer to for messages.
+    /// The text that instructions refer to in messages.
     pub source: Arc<str>,
     pub constants: Vec<u64>,
     /// Registers that hold a special value from the start of a warp.
@@ -49,7 +49,7 @@ pub struct Program {
     pub parameters: Vec<(usize, usize)>,
     pub parameter_bytes: usize,
     pub static_shared_bytes: usize,
-    /// Where dynamic shared memory starts.
+    /// Offset of dynamic shared memory.
     pub dynamic_shared_start: usize,
     /// Bytes of each thread's local memory.
     pub local_bytes: usize,
@@ -59,10 +59,10 @@ pub struct Program {
 /// One instruction.
 #[derive(Clone, Debug)]
 pub struct Instruction {
-    /// The predicate that must hold, and whether it is negated.
+    /// The predicate that must hold, and true if it is negated.
     pub guard: Option<(Register, bool)>,
     pub operation: Operation,
-    /// Where its text starts and ends in [`Program::source`].
+    /// Start and end of its text in [`Program::source`].
     pub text: (u32, u32),
 }
 
@@ -108,7 +108,7 @@ pub enum IntegerUnaryOp {
     FindHighestShift,
 }
 
-/// Which part of a product is kept.
+/// The part of a product that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     Low,
@@ -152,7 +152,7 @@ pub enum FloatUnaryOp {
     Tanh,
 }
 
-/// How a floating-point result is treated.
+/// Rounding and clamping of a floating-point result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FloatMode {
     pub rounding: Rounding,
@@ -166,7 +166,7 @@ pub struct FloatMode {
     pub propagate_nan: bool,
 }
 
-/// What `testp` asks.
+/// The class that `testp` tests for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FloatClass {
     Finite,
@@ -183,7 +183,7 @@ pub struct Conversion {
     pub to: Type,
     pub from: Type,
     pub rounding: Rounding,
-    /// Round to an integral value: `.rni` and its kin.
+    /// True to round to an integral value: `.rni` and the like.
     pub integral: bool,
     pub saturate: bool,
     pub relu: bool,
@@ -205,7 +205,7 @@ pub enum AtomicOp {
     Decrement,
 }
 
-/// Where a shuffle reads from.
+/// The lane that a shuffle reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShuffleMode {
     Up,
@@ -214,7 +214,7 @@ pub enum ShuffleMode {
     Index,
 }
 
-/// What a vote returns.
+/// The result of a vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoteMode {
     All,
@@ -223,7 +223,7 @@ pub enum VoteMode {
     Ballot,
 }
 
-/// How `prmt` selects bytes.
+/// The way in which `prmt` selects bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PermuteMode {
     Index,
@@ -249,7 +249,7 @@ pub struct MatrixShape {
     pub saturate: bool,
 }
 
-/// What an instruction does. Fields are named as in the PTX manual: `d` is written, `a`, `b`, `c` are read.
+/// An instruction's operation. Fields are named as in the PTX manual: `d` is written, `a`, `b`, `c` are read.
 #[derive(Clone, Debug)]
 pub enum Operation {
     Nop,
@@ -407,7 +407,7 @@ pub enum Operation {
         d: Register,
         a: Source,
     },
-    /// Two values into one packed register: `a` above, `b` below.
+    /// Packs two values into one register: `a` above, `b` below.
     ConvertPair {
         conversion: Conversion,
         d: Register,
@@ -484,7 +484,7 @@ pub enum Operation {
         value: Source,
         replacement: Source,
     },
-    /// A prefetch: the address is checked, nothing is read.
+    /// A prefetch, which checks the address and reads nothing.
     Prefetch,
     ToGeneric {
         space: Space,
@@ -517,7 +517,7 @@ pub enum Operation {
         negated: bool,
         mask: Source,
     },
-    /// `match`: lanes with an equal value; with `all`, whether every lane's is equal.
+    /// `match`: the lanes with an equal value; with `all`, true if every lane's is equal.
     Match {
         all: bool,
         ty: Type,
@@ -558,7 +558,7 @@ pub enum Operation {
         bytes: usize,
         to: Address,
         from: Address,
-        /// How many bytes are read; the rest of the destination becomes zero.
+        /// Number of bytes read; the rest of the destination becomes zero.
         source_bytes: Option<Source>,
     },
     CopyCommit,
@@ -568,7 +568,7 @@ pub enum Operation {
     },
 }
 
-/// What `bar.red` computes.
+/// The value that `bar.red` computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarrierReduction {
     Count,

@@ -1,4 +1,4 @@
-//! The body of a function as statements: declarations, labels, instructions with operands still by name.
+//! The body of a function as statements: declarations, labels, instructions with unresolved operands.
 
 use super::PtxError;
 use super::lexer::{Lexer, Token};
@@ -24,24 +24,24 @@ pub enum Statement<'a> {
     Instruction(Call<'a>),
 }
 
-/// An instruction by name.
+/// An instruction with unresolved names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call<'a> {
-    /// The guarding predicate, and whether it is negated.
+    /// The guarding predicate, and true if it is negated.
     pub guard: Option<(&'a str, bool)>,
     /// Mnemonic with suffixes.
     pub mnemonic: &'a str,
     pub operands: Vec<Operand<'a>>,
-    /// The whole text.
+    /// The whole text of the instruction.
     pub text: &'a str,
 }
 
-/// An operand by name.
+/// An operand with an unresolved name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operand<'a> {
     /// A register, symbol or label with an offset (`symbol+4`).
     Name(&'a str, i64),
-    /// A literal and whether a minus stands before it.
+    /// A literal, and true if a minus stands before it.
     Number(&'a str, bool),
     /// `!name`
     Not(&'a str),
@@ -91,7 +91,7 @@ pub fn statements(body: &str) -> Result<Vec<Statement<'_>>, PtxError> {
 fn directive<'a>(lexer: &mut Lexer<'a>, word: &str, list: &mut Vec<Statement<'a>>) -> Result<(), PtxError> {
     lexer.next();
     match word {
-        // Assembly within C++ writes `.reg.b32` without the space.
+        // Inline assembly of C++ code writes `.reg.b32` without the space.
         _ if word == ".reg" || word.starts_with(".reg.") => {
             // The type: every register is 64 bits wide here.
             while matches!(lexer.peek(), Some(Token::Word(word)) if word.starts_with('.')) {
@@ -125,7 +125,7 @@ fn directive<'a>(lexer: &mut Lexer<'a>, word: &str, list: &mut Vec<Statement<'a>
             list.push(Statement::BranchTargets(targets));
         }
         ".loc" => {
-            // Ends with its line: `.loc 1 20 5` or `, function_name $L, inlined_at 1 20 5`.
+            // Ends at the end of the line: `.loc 1 20 5` or `, function_name $L, inlined_at 1 20 5`.
             lexer.nth(2);
             while lexer.accept(',') {
                 lexer.nth(1);
@@ -196,7 +196,7 @@ fn operand<'a>(lexer: &mut Lexer<'a>) -> Result<Operand<'a>, PtxError> {
     if lexer.accept('|') { Ok(Operand::Pair(Box::new(first), Box::new(operand(lexer)?))) } else { Ok(first) }
 }
 
-/// `+4`, `+-4`, `-4` or nothing after a name.
+/// Parses `+4`, `+-4`, `-4` or nothing after a name.
 fn offset(lexer: &mut Lexer) -> Result<i64, PtxError> {
     let negative = match lexer.peek() {
         Some(Token::Mark('+')) => {

@@ -1,6 +1,6 @@
 //! The vocabulary of PTX: types, state spaces, rounding modes, comparisons.
 
-/// The type of an operand, as the suffix of an instruction names it.
+/// The type of an operand, named by the suffix of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
     U8,
@@ -76,12 +76,12 @@ impl Type {
         self.bits().div_ceil(8) as usize
     }
 
-    /// Whether an integer of this type carries a sign.
+    /// True if an integer of this type has a sign.
     pub fn is_signed(self) -> bool {
         matches!(self, Self::S8 | Self::S16 | Self::S32 | Self::S64)
     }
 
-    /// Whether this is one of the floating-point types, packed ones included.
+    /// True for the floating-point types, packed ones included.
     pub fn is_float(self) -> bool {
         matches!(
             self,
@@ -106,16 +106,16 @@ impl Type {
         }
     }
 
-    /// Whether two values share one register.
+    /// True if two values share one register.
     pub fn is_packed(self) -> bool {
         matches!(self, Self::F16x2 | Self::Bf16x2 | Self::E4m3x2 | Self::E5m2x2)
     }
 }
 
-/// Where an address points.
+/// The state space that an address points into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
-    /// Any of the others, told apart by the address itself.
+    /// Any of the others, told apart by the value of the address.
     Generic,
     Global,
     Shared,
@@ -138,13 +138,13 @@ impl Space {
     }
 }
 
-/// How a result that does not fit its type is rounded.
+/// Rounding of a result that does not fit its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
-    /// To the nearest, ties to even: `.rn`.
+    /// To nearest, ties to even: `.rn`.
     #[default]
     Nearest,
-    /// To the nearest, ties away from zero: `.rna`.
+    /// To nearest, ties away from zero: `.rna`.
     NearestAway,
     /// Towards zero: `.rz`.
     Zero,
@@ -155,7 +155,7 @@ pub enum Rounding {
 }
 
 impl Rounding {
-    /// The mode that a suffix such as `rn` or `rni` names, and whether it rounds to an integer.
+    /// The mode named by a suffix such as `rn` or `rni`, and true if it rounds to an integer.
     pub fn parse(suffix: &str) -> Option<(Self, bool)> {
         Some(match suffix {
             "rn" => (Self::Nearest, false),
@@ -172,7 +172,7 @@ impl Rounding {
     }
 }
 
-/// A comparison; the unordered ones hold as well when an operand is a NaN.
+/// A comparison; the unordered ones also hold if an operand is a NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     Equal,
@@ -216,7 +216,7 @@ impl Comparison {
     }
 }
 
-/// How a comparison is joined with a predicate.
+/// The operation that joins a comparison with a predicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
     And,
@@ -253,9 +253,9 @@ pub enum Special {
     LaneBit,
     DynamicSharedBytes,
     TotalSharedBytes,
-    /// Identifiers that are zero here: one multiprocessor, one grid.
+    /// An identifier that is always zero here, as there is one multiprocessor and one grid.
     Zero,
-    /// Counts the instructions of the warp.
+    /// The number of instructions that the warp has executed.
     Clock,
 }
 

@@ -1,4 +1,4 @@
-//! Numbers of a distribution, drawn when their stream gets to them.
+//! Numbers of a distribution, drawn in the order of their stream.
 
 use crate::device::memory::Memory;
 use crate::device::schedule::StreamId;
@@ -7,13 +7,13 @@ use crate::interpreter::FaultKind;
 /// A generator.
 #[derive(Clone, Copy, Debug)]
 pub struct Generator {
-    /// Where its numbers are written.
+    /// The stream on which it writes its numbers.
     pub stream: StreamId,
     /// State of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
     pub state: u64,
 }
 
-/// What numbers are asked for.
+/// The distribution of the numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distribution {
     /// In (0, 1].
@@ -22,11 +22,11 @@ pub enum Distribution {
         mean: f64,
         deviation: f64,
     },
-    /// All bits.
+    /// Uniform bits.
     Bits,
 }
 
-/// Numbers that wait on a stream to be written.
+/// A draw of numbers that is queued on a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw {
     pub to: u64,

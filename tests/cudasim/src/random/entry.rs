@@ -53,7 +53,7 @@ fn draw(
 }
 
 random_entry_points! {
-    /// Creates a generator; all kinds are one here.
+    /// Creates a generator; all kinds are the same here.
     fn curandCreateGenerator(simulator, generator: Out<u64>, _kind: c_int) {
         let stream = simulator.stream(0)?;
         let handle = simulator.new_handle();
@@ -66,7 +66,7 @@ random_entry_points! {
         simulator.generators.remove(&generator).map(|_| ()).ok_or(Status::INVALID_HANDLE)
     }
 
-    /// Sets the stream that a generator writes on.
+    /// Sets the stream on which a generator writes.
     fn curandSetStream(simulator, generator: u64, stream: u64) {
         let stream = simulator.stream(stream)?;
         simulator.generators.get_mut(&generator).ok_or(Status::INVALID_HANDLE)?.stream = stream;

@@ -1,4 +1,4 @@
-//! A machine for one test, and the calls that a program makes, without their pointers.
+//! A machine for one test, and the calls of a program without their pointers.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 #![expect(clippy::unused_self, reason = "the value proves that this test has its turn")]
 
@@ -12,7 +12,7 @@ use sconce_cudasim::device::settings::Settings;
 use sconce_cudasim::device::simulator::{lock, rebuild};
 use sconce_cudasim::driver::*;
 
-/// There is one machine in a process: tests take turns.
+/// Held by the running test, as a process has only one machine.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A machine with one context.
@@ -46,7 +46,7 @@ impl Machine {
         Self { _turn: turn }
     }
 
-    /// A function of PTX text.
+    /// Loads PTX text and returns its function `name`.
     pub fn function(&self, ptx: &str, name: &str) -> u64 {
         let text = CString::new(ptx).expect("PTX has no zero bytes");
         let module = get(|out| cuModuleLoadData(out, text.as_ptr()));
@@ -54,17 +54,17 @@ impl Machine {
         get(|out| cuModuleGetFunction(out, module, name.as_ptr()))
     }
 
-    /// A kernel `test` with `body`, whose parameters are 64-bit: `p0`, `p1`, ...
+    /// A kernel `test` with `body` and `parameters` 64-bit parameters `p0`, `p1`, ...
     pub fn kernel(&self, parameters: usize, body: &str) -> u64 {
         self.function(&kernel_text(80, parameters, body), "test")
     }
 
-    /// Launches on the legacy default stream.
+    /// Launches a kernel on the legacy default stream.
     pub fn launch(&self, function: u64, grid: u32, block: u32, shared: u32, parameters: &[Parameter]) -> Status {
         self.launch_on(0, function, grid, block, shared, parameters)
     }
 
-    /// Launches on a stream.
+    /// Launches a kernel on a stream.
     pub fn launch_on(
         &self,
         stream: u64,
@@ -87,19 +87,19 @@ impl Machine {
         cuLaunchKernel(function, grid, 1, 1, block, 1, 1, shared, stream, pointers.as_ptr(), std::ptr::null())
     }
 
-    /// Memory of `bytes` that nothing has written.
+    /// Allocates `bytes` of unwritten memory.
     pub fn allocate(&self, bytes: usize) -> u64 {
         get(|out| cuMemAlloc_v2(out, bytes))
     }
 
-    /// Memory with a copy of `values`.
+    /// Copies `values` to new memory.
     pub fn upload<T: Copy>(&self, values: &[T]) -> u64 {
         let address = self.allocate(size_of_val(values));
         assert_eq!(cuMemcpyHtoD_v2(address, values.as_ptr() as usize, size_of_val(values)), Status::SUCCESS);
         address
     }
 
-    /// The values at an address.
+    /// Copies the values at an address to the host.
     pub fn download<T: Copy + Default>(&self, address: u64, count: usize) -> Vec<T> {
         let mut values = vec![T::default(); count];
         let status = cuMemcpyDtoH_v2(values.as_mut_ptr() as usize, address, count * size_of::<T>());
@@ -107,12 +107,12 @@ impl Machine {
         values
     }
 
-    /// Waits for everything.
+    /// Waits for all work.
     pub fn synchronise(&self) -> Status {
         cuCtxSynchronize()
     }
 
-    /// What went wrong last.
+    /// The last fault in words.
     pub fn fault(&self) -> String {
         let mut text = vec![0u8; 4096];
         let length = cudasim_last_fault(text.as_mut_ptr().cast(), text.len());
@@ -120,7 +120,7 @@ impl Machine {
         String::from_utf8(text).expect("faults are told in UTF-8")
     }
 
-    /// Launches one kernel and gives its fault; panics where there is none.
+    /// Launches one kernel and returns its fault; panics if there is none.
     pub fn fault_of(&self, function: u64, grid: u32, block: u32, shared: u32, parameters: &[Parameter]) -> String {
         assert_eq!(self.launch(function, grid, block, shared, parameters), Status::SUCCESS);
         assert_ne!(self.synchronise(), Status::SUCCESS, "the fault was not noticed");
@@ -133,7 +133,7 @@ impl Machine {
         assert_eq!(self.synchronise(), Status::SUCCESS, "{}", self.fault());
     }
 
-    /// Counts so far.
+    /// The counts so far.
     pub fn counts(&self) -> sconce_cudasim_control::Counts {
         lock().as_ref().expect("built in `with`").counts
     }

@@ -6,7 +6,7 @@ use crate::ptx::operation::{
 };
 use crate::ptx::types::{Rounding, Type};
 
-/// The operation, or `None` where the mnemonic belongs to another group.
+/// Decodes the operation; `None` where the mnemonic belongs to another group.
 pub fn decode(parts: &mut Parts) -> Result<Option<Operation>, Reason> {
     let operation = match parts.base {
         "add" | "sub" | "mul" | "div" | "min" | "max" | "rem" => binary(parts)?,

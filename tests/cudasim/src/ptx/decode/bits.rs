@@ -4,7 +4,7 @@ use super::{Parts, Reason};
 use crate::ptx::operation::{IntegerOp, IntegerUnaryOp, Operation, PermuteMode};
 use crate::ptx::types::Type;
 
-/// The operation, or `None` where the mnemonic belongs to another group.
+/// Decodes the operation; `None` where the mnemonic belongs to another group.
 pub fn decode(parts: &mut Parts) -> Result<Option<Operation>, Reason> {
     let operation = match parts.base {
         "and" => integer(parts, IntegerOp::And)?,

@@ -1,10 +1,10 @@
-//! What lanes and warps do together: barriers, shuffles, votes, matrix products; and the end of a thread.
+//! Operations of several lanes or warps: barriers, shuffles, votes, matrix products; and the end of a thread.
 
 use super::{Parts, Reason};
 use crate::ptx::operation::{BarrierReduction, MatrixShape, Operation, ShuffleMode, Source, VoteMode};
 use crate::ptx::types::Type;
 
-/// The operation, or `None` where the mnemonic belongs to another group.
+/// Decodes the operation; `None` where the mnemonic belongs to another group.
 pub fn decode(parts: &mut Parts) -> Result<Option<Operation>, Reason> {
     let operation = match parts.base {
         "exit" => Operation::Exit,
@@ -142,7 +142,7 @@ fn shape(suffix: &str) -> Option<(usize, usize, usize)> {
     Some((m.parse().ok()?, n.parse().ok()?, k.parse().ok()?))
 }
 
-/// Registers of D, A, B and C for the shapes that are simulated.
+/// Numbers of registers of D, A, B and C, for the shapes that are simulated.
 fn fragment_registers(shape: &MatrixShape) -> Option<[usize; 4]> {
     use Type::{Bf16, F16, F32, S8, S32, Tf32, U8};
     let byte = |ty| matches!(ty, S8 | U8);

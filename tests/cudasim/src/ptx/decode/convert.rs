@@ -4,7 +4,7 @@ use super::{Operand, Parts, Reason};
 use crate::ptx::operation::{Conversion, Operation};
 use crate::ptx::types::{Rounding, Space, Special, Type};
 
-/// The operation, or `None` where the mnemonic belongs to another group.
+/// Decodes the operation; `None` where the mnemonic belongs to another group.
 pub fn decode(parts: &mut Parts) -> Result<Option<Operation>, Reason> {
     let operation = match parts.base {
         "mov" => move_(parts)?,

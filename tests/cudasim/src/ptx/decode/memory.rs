@@ -5,7 +5,7 @@ use crate::ptx::number;
 use crate::ptx::operation::{AtomicOp, DISCARD, Operation, Source};
 use crate::ptx::types::{Space, Type};
 
-/// The operation, or `None` where the mnemonic belongs to another group.
+/// Decodes the operation; `None` where the mnemonic belongs to another group.
 pub fn decode(parts: &mut Parts) -> Result<Option<Operation>, Reason> {
     let operation = match parts.base {
         "ld" | "ldu" => {
@@ -34,7 +34,7 @@ pub fn decode(parts: &mut Parts) -> Result<Option<Operation>, Reason> {
     Ok(Some(operation))
 }
 
-/// The space of an access: that of its suffix, save that a parameter of an inlined call lives in local memory.
+/// The space of an access, named by its suffix; but a parameter of an inlined call is in local memory.
 fn space(parts: &Parts, named: Option<Space>) -> Space {
     match (parts.find(Space::parse), named) {
         (Some(Space::Parameter), Some(Space::Local)) => Space::Local,

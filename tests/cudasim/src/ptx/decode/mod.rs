@@ -1,6 +1,6 @@
 //! One instruction from its mnemonic and named operands to an [`Operation`].
 //!
-//! Whatever is not understood is an error: an instruction is never taken for a simpler one.
+//! An instruction that is not fully understood is an error; none is taken for a simpler one.
 
 mod arithmetic;
 mod bits;
@@ -13,10 +13,10 @@ use super::operation::{Address, DISCARD, FloatMode, Operation, Register, Source}
 use super::statement::{Call, Operand};
 use super::types::{Comparison, Join, Rounding, Space, Special, Type};
 
-/// Why an instruction could not be decoded.
+/// The reason why an instruction could not be decoded.
 pub type Reason = String;
 
-/// What gives names their meaning while instructions are decoded.
+/// Resolves names while instructions are decoded.
 pub trait Decoder {
     /// A register that no name refers to.
     fn new_register(&mut self) -> Register;
@@ -112,7 +112,7 @@ impl<'c> Parts<'c, '_> {
         self.decoder.source(operand, ty)
     }
 
-    /// Operand `index` as a predicate, and whether it is negated.
+    /// Operand `index` as a predicate, and true if it is negated.
     fn predicate(&mut self, index: usize) -> Result<(Source, bool), Reason> {
         match self.operand(index)? {
             Operand::Not(name) => Ok((Source::register(self.decoder.register(name)?), true)),
