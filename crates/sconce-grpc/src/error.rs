@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{InferError, InferManyError, QueueError, UnknownModel};
+use sconce::{InferError, InferManyError, UnknownModel};
 
 /// A request that gets an error in place of an answer. A message repeats an [`excerpt`] of what was sent at most.
 #[derive(Debug, thiserror::Error)]

@@ -218,8 +218,8 @@ impl Items<'_> {
         }
         let (mut features, mut rest) = (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
         for Ready { index, prepared, prepare } in ready {
-            features.push(prepared.features);
             rest.push((index, Extent::of(&prepared), prepare));
+            features.push(prepared.features);
         }
         let tickets = match self.terms.when_full {
             WhenFull::Wait => queue.submit_many(features, self.terms.of_queue()).await,
