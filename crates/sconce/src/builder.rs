@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
 use sconce_models::{
-    Backend, Backends, BatchingSettings, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature,
+    Backend, Backends, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature,
     Team,
 };
 
 use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
-use crate::model::Placed;
+use crate::model::ModelParts;
 use crate::placement::Decision;
-use crate::placing::{Placer, Settled};
+use crate::placing::{PlacedModel, Placer};
 use crate::prepare::{Preparation, PreparePool, PreparedInputs};
 use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
 
@@ -39,7 +39,7 @@ pub struct RuntimeBuilder {
 }
 
 /// What the models of a runtime have together.
-struct Shared {
+struct SharedParts {
     pool: PreparePool,
     features: Option<Arc<PreparedInputs>>,
 }
@@ -188,7 +188,7 @@ impl RuntimeBuilder {
         mut on_failure: impl FnMut(String, BuildError) -> Result<(), BuildError>,
     ) -> Result<Runtime, BuildError> {
         let (placer, mut devices, cpu_threads) = self.placer()?;
-        let shared = Shared { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
+        let shared = SharedParts { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
         let sources = self.named_sources()?;
         if sources.is_empty() {
             return Err(BuildError::NoModel);
@@ -210,16 +210,16 @@ impl RuntimeBuilder {
         source: ModelSource,
         placer: &Placer<'_>,
         devices: &mut Devices,
-        shared: &Shared,
+        shared: &SharedParts,
     ) -> Result<Model, BuildError> {
         let started = Instant::now();
-        let settled = placer.settle(name, &source, devices)?;
+        let placed_model = placer.place(name, &source, devices)?;
         let load_time = started.elapsed();
-        let Signature { parameters, precision, .. } = settled.signature;
-        let device = names(&settled);
+        let Signature { parameters, precision, .. } = placed_model.signature;
+        let device = names(&placed_model);
         tracing::info!(model = name, ?load_time, parameters, %precision, device, "loaded");
-        let given = self.placed(name, source, &settled, load_time, shared)?;
-        Model::start(name.to_owned(), settled, given, devices)
+        let given = self.parts(name, source, &placed_model, load_time, shared)?;
+        Model::start(name.to_owned(), placed_model, given, devices)
     }
 
     /// Where each model would run, and why: the decisions of [`build`](Self::build), without loading anything.
@@ -269,16 +269,16 @@ impl RuntimeBuilder {
         Ok((placer, devices, cpu_threads))
     }
 
-    fn placed(
+    fn parts(
         &self,
         name: &str,
         source: ModelSource,
-        settled: &Settled,
+        placed_model: &PlacedModel,
         load_time: Duration,
-        shared: &Shared,
-    ) -> Result<Placed, BuildError> {
+        shared: &SharedParts,
+    ) -> Result<ModelParts, BuildError> {
         let ModelSource { directory, cached, cross_precision, .. } = source;
-        let Settled { signature, processor, settings, files, places, .. } = settled;
+        let PlacedModel { signature, processor, settings, files, places, .. } = placed_model;
         let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
         let files = if answers.is_some() || shared.features.is_some() {
             let digests = FileDigests::of(files, &settings.model);
@@ -294,7 +294,7 @@ impl RuntimeBuilder {
         });
         let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
         let preparation = Preparation { processor: Arc::clone(processor), pool: shared.pool.clone(), kept };
-        Ok(Placed { directory, load_time, preparation, cache })
+        Ok(ModelParts { directory, load_time, preparation, cache })
     }
 
     /// Every model by its name, before anything is loaded: a clash is found in no time.
@@ -321,8 +321,8 @@ impl RuntimeBuilder {
 }
 
 /// The devices of a model, for the log.
-fn names(settled: &Settled) -> String {
-    settled.places.iter().map(|place| place.device.to_string()).collect::<Vec<_>>().join(", ")
+fn names(placed_model: &PlacedModel) -> String {
+    placed_model.places.iter().map(|place| place.device.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// What a model's `sconce.toml` says of precisions that answer for each other.
@@ -354,24 +354,4 @@ fn last_component(directory: &Path) -> Result<String, BuildError> {
         .and_then(|name| name.to_str())
         .map(str::to_owned)
         .ok_or_else(|| BuildError::NoName { path: directory.to_owned() })
-}
-
-/// What a model's `sconce.toml` sets goes before the runtime's defaults.
-pub(crate) fn with_settings(defaults: &BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
-    let BatchingSettings {
-        max_batch_size,
-        max_batch_weight,
-        max_queue_size,
-        max_queue_weight,
-        max_queue_delay_us,
-        priority_ageing_ms,
-    } = *settings;
-    BatcherConfig {
-        max_batch_size: max_batch_size.unwrap_or(defaults.max_batch_size),
-        max_batch_weight: max_batch_weight.unwrap_or(defaults.max_batch_weight),
-        max_queue_size: max_queue_size.unwrap_or(defaults.max_queue_size),
-        max_queue_weight: max_queue_weight.unwrap_or(defaults.max_queue_weight),
-        max_queue_delay: max_queue_delay_us.map_or(defaults.max_queue_delay, Duration::from_micros),
-        priority_ageing: priority_ageing_ms.map_or(defaults.priority_ageing, Duration::from_millis),
-    }
 }

@@ -16,23 +16,23 @@ use crate::memory::DeviceMemory;
 pub(crate) struct Devices {
     backends: Backends,
     max_cpu_threads: Option<NonZeroUsize>,
-    cpu_lanes: Vec<DeviceThread>,
+    cpu_device_threads: Vec<DeviceThread>,
     /// CPU models so far: they take turns on the threads.
     cpu_models: usize,
     open: BTreeMap<DeviceName, Arc<dyn Device>>,
-    lanes: BTreeMap<DeviceName, DeviceThread>,
+    device_threads: BTreeMap<DeviceName, DeviceThread>,
     max_memory: BTreeMap<DeviceName, u64>,
     memory: BTreeMap<DeviceName, Arc<DeviceMemory>>,
 }
 
 /// Where a model's batches run on a device.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum LaneKey {
+pub(crate) enum ThreadKey {
     Cpu(usize),
     Other(DeviceName),
 }
 
-impl LaneKey {
+impl ThreadKey {
     /// Its number among the threads that run batches of the same device at the same time: a GPU has one.
     pub(crate) fn thread_of_device(self) -> usize {
         match self {
@@ -60,10 +60,10 @@ impl Devices {
         Self {
             backends,
             max_cpu_threads,
-            cpu_lanes: Vec::new(),
+            cpu_device_threads: Vec::new(),
             cpu_models: 0,
             open: BTreeMap::new(),
-            lanes: BTreeMap::new(),
+            device_threads: BTreeMap::new(),
             max_memory,
             memory: BTreeMap::new(),
         }
@@ -98,26 +98,26 @@ impl Devices {
     }
 
     /// A thread of the device for one more model.
-    pub(crate) fn lane(&mut self, name: DeviceName) -> Result<LaneKey, BuildError> {
+    pub(crate) fn assign(&mut self, name: DeviceName) -> Result<ThreadKey, BuildError> {
         if name != DeviceName::CPU {
             // It runs one batch at a time: its models take turns.
-            if let Entry::Vacant(entry) = self.lanes.entry(name) {
+            if let Entry::Vacant(entry) = self.device_threads.entry(name) {
                 entry.insert(spawn(&name.to_string().replace(':', "-"))?);
             }
-            return Ok(LaneKey::Other(name));
+            return Ok(ThreadKey::Other(name));
         }
         let at = self.max_cpu_threads.map_or(self.cpu_models, |max| self.cpu_models % max);
         self.cpu_models += 1;
-        if at == self.cpu_lanes.len() {
-            self.cpu_lanes.push(spawn(&format!("cpu-{at}"))?);
+        if at == self.cpu_device_threads.len() {
+            self.cpu_device_threads.push(spawn(&format!("cpu-{at}"))?);
         }
-        Ok(LaneKey::Cpu(at))
+        Ok(ThreadKey::Cpu(at))
     }
 
-    pub(crate) fn thread(&self, key: LaneKey) -> &DeviceThread {
+    pub(crate) fn thread(&self, key: ThreadKey) -> &DeviceThread {
         match key {
-            LaneKey::Cpu(at) => &self.cpu_lanes[at],
-            LaneKey::Other(name) => &self.lanes[&name],
+            ThreadKey::Cpu(at) => &self.cpu_device_threads[at],
+            ThreadKey::Other(name) => &self.device_threads[&name],
         }
     }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::seat::NetworkSlot;
+use crate::slot::NetworkSlot;
 
 /// The models that share a device's memory.
 pub(crate) struct DeviceMemory {

@@ -11,10 +11,11 @@ use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signatu
 
 use crate::cached::{AnswerKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
+use crate::network_executor::NetworkExecutor;
 use crate::placement::Decision;
-use crate::placing::{Place, Settled};
+use crate::placing::{Place, PlacedModel};
 use crate::prepare::Preparation;
-use crate::seat::{NetworkSlot, Seat};
+use crate::slot::NetworkSlot;
 use crate::statistics::Requests;
 use crate::terms::{WhenFull, deadline};
 use crate::{Answer, BuildError, InferError, Request, RequestStats};
@@ -39,7 +40,7 @@ pub(crate) struct Inner {
     decision: Decision,
     /// In the order of the queue's.
     pub(crate) devices: Vec<OnDevice>,
-    pub(crate) queue: Queue<Seat>,
+    pub(crate) queue: Queue<NetworkExecutor>,
     /// Since the runtime began to shut down.
     pub(crate) closed: AtomicBool,
     pub(crate) requests: Requests,
@@ -77,8 +78,8 @@ pub struct ModelDevice {
     pub cost: CostModel,
 }
 
-/// What a model is given beside what was loaded.
-pub(crate) struct Placed {
+/// The parts of a model beside its networks.
+pub(crate) struct ModelParts {
     pub(crate) directory: PathBuf,
     pub(crate) load_time: Duration,
     pub(crate) preparation: Preparation,
@@ -86,17 +87,22 @@ pub(crate) struct Placed {
 }
 
 impl Model {
-    pub(crate) fn start(name: String, settled: Settled, placed: Placed, devices: &Devices) -> Result<Self, BuildError> {
-        let Placed { directory, load_time, preparation, cache } = placed;
-        let Settled { signature, processor, settings, files, batching, decision, places } = settled;
-        let (mut on, mut learned, mut lanes) = (Vec::new(), Vec::new(), Vec::new());
-        for Place { device: name, class, demand, lane, seat, profile, learned: cost, .. } in places {
-            let slot = Arc::clone(&seat.slot);
+    pub(crate) fn start(
+        name: String,
+        model: PlacedModel,
+        parts: ModelParts,
+        devices: &Devices,
+    ) -> Result<Self, BuildError> {
+        let ModelParts { directory, load_time, preparation, cache } = parts;
+        let PlacedModel { signature, processor, settings, files, batching, decision, places } = model;
+        let (mut on, mut learned, mut queues) = (Vec::new(), Vec::new(), Vec::new());
+        for Place { device: name, class, demand, thread, executor, profile, learned: cost, .. } in places {
+            let slot = Arc::clone(&executor.slot);
             on.push(OnDevice { name, class, role: profile.role, demand, estimate: profile.estimate, slot });
             learned.push(cost);
-            lanes.push((devices.thread(lane), seat, profile));
+            queues.push((devices.thread(thread), executor, profile));
         }
-        let queue = Queue::placed(batching.clone(), lanes)
+        let queue = Queue::placed(batching.clone(), queues)
             .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
         for (device, cost) in learned.into_iter().enumerate().filter(|(_, cost)| cost.is_known()) {
             queue.learned(device, cost);

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use sconce_batch::{BatcherConfig, CostModel, Line, Profile, Role};
 use sconce_models::{
-    Demand, Device, DeviceName, LoadError, LoadOptions, LoadedModel, ModelFiles, ModelSettings, Placement, Precision,
-    Processor, Registry, Settings, Signature, Survey,
+    BatchingSettings, Demand, Device, DeviceName, LoadError, LoadOptions, LoadedModel, ModelFiles, ModelSettings,
+    Placement, Precision, Processor, Registry, Settings, Signature, Survey,
 };
 
-use crate::builder::with_settings;
-use crate::devices::{Candidate, Devices, LaneKey};
+use crate::devices::{Candidate, Devices, ThreadKey};
 use crate::memory::Needs;
+use crate::network_executor::{NetworkExecutor, Reload};
 use crate::placement::measure::measure;
 use crate::placement::{Considered, Decision, Offer, Verdict, decide};
-use crate::seat::{NetworkSlot, Reload, Seat};
+use crate::slot::NetworkSlot;
 use crate::{BuildError, ModelSource};
 
 /// How long a device is measured before it serves. Too short: its cost is not known, and is learned from requests instead.
@@ -31,7 +31,7 @@ pub(crate) struct Placer<'a> {
 }
 
 /// A model on its devices.
-pub(crate) struct Settled {
+pub(crate) struct PlacedModel {
     pub(crate) signature: Signature,
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) settings: Settings,
@@ -50,14 +50,14 @@ pub(crate) struct Place {
     /// Every precision that the model has there.
     pub(crate) precisions: Vec<Precision>,
     pub(crate) demand: Demand,
-    pub(crate) lane: LaneKey,
-    pub(crate) seat: Seat,
+    pub(crate) thread: ThreadKey,
+    pub(crate) executor: NetworkExecutor,
     pub(crate) profile: Profile,
     pub(crate) learned: CostModel,
 }
 
-/// What is told of a model by the device that is loaded first.
-struct Told {
+/// The parts of a model that are the same on every device, from the one that is loaded first.
+struct LoadedFirst {
     signature: Signature,
     processor: Arc<dyn Processor>,
     settings: Settings,
@@ -137,15 +137,15 @@ impl Placer<'_> {
     }
 
     /// Puts a model on the devices that are decided on.
-    pub(crate) fn settle(
+    pub(crate) fn place(
         &self,
         name: &str,
         source: &ModelSource,
         devices: &mut Devices,
-    ) -> Result<Settled, BuildError> {
+    ) -> Result<PlacedModel, BuildError> {
         let (decision, batching) = self.decide(name, source, devices)?;
         let candidates = devices.candidates(decision.placement)?;
-        let (mut told, mut places) = (None, Vec::new());
+        let (mut first_loaded, mut places) = (None, Vec::new());
         let made_of = Arc::new(MadeOf::default());
         for considered in decision.devices() {
             let device = usable(&candidates, considered.capability.device);
@@ -158,10 +158,10 @@ impl Placer<'_> {
             let survey = self.registry.survey(&source.directory, &loading.options);
             place.precisions = survey.map(|survey| survey.precisions).unwrap_or_default();
             // A standby serves after all if those before it cannot be loaded.
-            if place.profile.role == Role::Serves || told.is_none() {
+            if place.profile.role == Role::Serves || first_loaded.is_none() {
                 place.profile.role = Role::Serves;
-                match load(&place.seat, &loading) {
-                    Ok(first) => _ = told.get_or_insert(first),
+                match load(&place.executor, &loading) {
+                    Ok(first) => _ = first_loaded.get_or_insert(first),
                     Err(error) if decision.placement == Placement::Auto && place.device != DeviceName::CPU => {
                         tracing::warn!(model = name, device = %place.device, %error, "goes without this device");
                         continue;
@@ -171,10 +171,11 @@ impl Placer<'_> {
             }
             places.push(place);
         }
-        let Told { signature, processor, settings } = told.expect("at least one device serves, or loading it failed");
+        let LoadedFirst { signature, processor, settings } =
+            first_loaded.expect("at least one device serves, or loading it failed");
         self.choose(name, &mut places, &*processor, &signature, decision.max_weight);
         let files = made_of.files().expect("what is loaded is made of files");
-        Ok(Settled { signature, processor, settings, files, batching, decision, places })
+        Ok(PlacedModel { signature, processor, settings, files, batching, decision, places })
     }
 
     /// Where several devices serve, they are measured; where one does, there is nothing to choose.
@@ -186,7 +187,8 @@ impl Placer<'_> {
             return;
         }
         for place in places.iter_mut().filter(|place| self.warm_up && place.profile.role == Role::Serves) {
-            let measured = place.seat.with_network(|network| measure(network, processor, signature, max, MAX_WARM_UP));
+            let measured =
+                place.executor.with_network(|network| measure(network, processor, signature, max, MAX_WARM_UP));
             match measured {
                 Some(Ok(cost)) => place.learned = cost,
                 Some(Err(error)) => {
@@ -210,12 +212,12 @@ fn place(name: &str, considered: &Considered, devices: &mut Devices, reload: Rel
     let device = considered.capability.device;
     let (_, demand) = considered.demand.expect("what serves or stands by has been asked for its demand");
     let slot = NetworkSlot::new(name, device);
-    let lane = devices.lane(device)?;
+    let thread = devices.assign(device)?;
     let memory = devices.memory(&considered.capability).map(|memory| {
         let needs = Needs {
             weights: demand.weight_bytes,
             batch: considered.needed_for_a_batch(),
-            thread: lane.thread_of_device(),
+            thread: thread.thread_of_device(),
         };
         let tenant = memory.add(needs, Arc::clone(&slot));
         (memory, tenant.expect("what is decided on fits"))
@@ -226,21 +228,21 @@ fn place(name: &str, considered: &Considered, devices: &mut Devices, reload: Rel
         class: String::new(),
         precisions: Vec::new(),
         demand,
-        lane,
-        seat: Seat { slot, reload, memory },
+        thread,
+        executor: NetworkExecutor { slot, reload, memory },
         profile: Profile { estimate: considered.estimate, role },
         learned: CostModel::default(),
     })
 }
 
-fn load(seat: &Seat, loading: &Loading) -> Result<Told, LoadError> {
-    let mut told = None;
-    seat.load(|| {
+fn load(executor: &NetworkExecutor, loading: &Loading) -> Result<LoadedFirst, LoadError> {
+    let mut first_loaded = None;
+    executor.load(|| {
         let LoadedModel { signature, processor, network, settings } = loading.load()?;
-        told = Some(Told { signature, processor, settings });
+        first_loaded = Some(LoadedFirst { signature, processor, settings });
         Ok(network)
     })?;
-    Ok(told.expect("it is loaded"))
+    Ok(first_loaded.expect("it is loaded"))
 }
 
 /// How a model is loaded for one of its devices, as often as that must be.
@@ -282,5 +284,25 @@ impl MadeOf {
 
     fn files(&self) -> Option<ModelFiles> {
         self.0.get().map(|(files, _)| files.clone())
+    }
+}
+
+/// The runtime's defaults, but for whatever a model's `sconce.toml` sets.
+fn with_settings(defaults: &BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
+    let BatchingSettings {
+        max_batch_size,
+        max_batch_weight,
+        max_queue_size,
+        max_queue_weight,
+        max_queue_delay_us,
+        priority_ageing_ms,
+    } = *settings;
+    BatcherConfig {
+        max_batch_size: max_batch_size.unwrap_or(defaults.max_batch_size),
+        max_batch_weight: max_batch_weight.unwrap_or(defaults.max_batch_weight),
+        max_queue_size: max_queue_size.unwrap_or(defaults.max_queue_size),
+        max_queue_weight: max_queue_weight.unwrap_or(defaults.max_queue_weight),
+        max_queue_delay: max_queue_delay_us.map_or(defaults.max_queue_delay, Duration::from_micros),
+        priority_ageing: priority_ageing_ms.map_or(defaults.priority_ageing, Duration::from_millis),
     }
 }

@@ -170,7 +170,7 @@ impl Model {
             return Err(PrecomputeError::NeverCached { model: self.name().to_owned() });
         }
         let keys = self.answer_keys()?;
-        let line = Line {
+        let line = InputLine {
             model: self,
             tier,
             config,
@@ -209,7 +209,7 @@ struct Answered<T> {
 
 /// Where inputs stand: read → looked up → computed → stored. Looking up and storing run beside computing, and each has at most
 /// one operation in flight.
-struct Line<'a, T, D> {
+struct InputLine<'a, T, D> {
     model: &'a Model,
     tier: &'a dyn Tier,
     config: &'a PrecomputeConfig,
@@ -229,7 +229,7 @@ struct Line<'a, T, D> {
 type LookedUp<T> = (Vec<Keyed<T>>, Vec<Found>);
 type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, PrecomputeError>> + Send + 'a>>;
 
-impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> Line<'a, T, D> {
+impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputLine<'a, T, D> {
     async fn run(mut self, mut next: impl AsyncFnMut() -> Option<(T, Input)>) -> Result<(), PrecomputeError> {
         let mut open = true;
         let mut read = Vec::new();
