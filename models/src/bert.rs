@@ -52,7 +52,7 @@ pub(crate) fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError>
     }
 }
 
-/// `config.json` as Hugging Face writes it; defaults are those of its `BertConfig`.
+/// `config.json` as Hugging Face writes it, with the defaults of its `BertConfig`.
 #[derive(Debug, Deserialize)]
 struct Config {
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! DistilBERT (Sanh et al., arXiv:1910.01108): a BERT of half as many blocks, without segments.
+//! DistilBERT (Sanh et al., arXiv:1910.01108): a BERT with half as many blocks and without segments.
 
 use std::collections::BTreeMap;
 
@@ -50,8 +50,8 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     }
 }
 
-/// `config.json` as Hugging Face writes it. Its positions are learned even where `sinusoidal_pos_embds` is true: the table is then
-/// filled with sines before it is saved.
+/// `config.json` as Hugging Face writes it. `sinusoidal_pos_embds` is not read: where it is true, the saved table of
+/// positions already holds the sines.
 #[derive(Debug, Deserialize)]
 struct Config {
     #[serde(default)]
