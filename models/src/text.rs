@@ -1,4 +1,4 @@
-//! From text to tokens, for every family that reads text.
+//! Text to tokens, for every family that reads text.
 
 mod beginning;
 
@@ -9,29 +9,31 @@ use beginning::Beginnings;
 
 use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, Settings, TEXT_PAIR_INPUT, Truncation};
 
-/// The name clients use for a text.
+/// The name of a text in requests.
 pub const TEXT_INPUT: &str = "text";
 
-/// Bytes of one text. A model reads a few thousand at most; more is a mistake or an attack, not a text.
+/// Most bytes of one text. Models read a few thousand; a longer input is a mistake or an attack.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
-/// The prepared side of a text model: the tokenizer and its limits.
+/// A tokenizer with its limits: the part of a [`Processor`](crate::Processor) that prepares text.
 pub struct TextProcessor {
     tokenizer: Tokenizer,
     direction: TruncationDirection,
     max_tokens: usize,
     /// Tokens that the template adds, such as `[CLS]` and `[SEP]`.
     added_tokens: usize,
-    /// Where a text can be cut before it is tokenised.
+    /// Finds places to cut a text before it is tokenised; `None` if the tokenizer's steps do not allow it.
     beginnings: Option<Beginnings>,
 }
 
 impl TextProcessor {
-    /// Reads `tokenizer.json`. The limit is `settings.model.max_tokens`, else `declared` (what the model's other files
-    /// say), else the tokenizer's own; never more than `max_positions`. Padding is always off: batches are packed.
+    /// Reads `tokenizer.json`. The limit of tokens is `settings.model.max_tokens`, else `declared` (the limit in the
+    /// model's other files), else the tokenizer's own; never more than `max_positions`. Padding is always off, because
+    /// batches are packed.
     ///
     /// # Errors
-    /// [`LoadError`] if the file is not a tokenizer, has a token beyond `vocab_size`, or the limit does not fit.
+    /// [`LoadError`] if the file is not a tokenizer, has a token beyond `vocab_size`, or the limit is above
+    /// `max_positions` or leaves no room beside the special tokens.
     pub fn load(
         directory: &ModelDirectory,
         settings: &Settings,
@@ -68,7 +70,7 @@ impl TextProcessor {
         Ok(Self { tokenizer, direction, max_tokens, added_tokens, beginnings })
     }
 
-    /// Tokens per text, special tokens included.
+    /// Most tokens per text, special tokens included.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
@@ -77,7 +79,7 @@ impl TextProcessor {
     /// Checks and tokenises one input.
     ///
     /// # Errors
-    /// [`InputError`] if it is no text, empty, too large, or (where truncation is refused) has too many tokens.
+    /// [`InputError`] if the input is not text, is empty or too large, or has too many tokens and truncation is refused.
     pub fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         let text = checked_text(TEXT_INPUT, input)?;
         let room = self.max_tokens - self.added_tokens;
@@ -95,12 +97,12 @@ impl TextProcessor {
         Ok(Prepared { features, truncated })
     }
 
-    /// Checks and tokenises two texts that are read together. Where they are too long together, tokens of the longer one are left
-    /// out, one by one, as `longest_first` of Hugging Face does.
+    /// Checks and tokenises two texts that are read together. If they are too long together, tokens of the longer one
+    /// are left out one by one, as with `longest_first` of Hugging Face.
     ///
     /// # Errors
-    /// [`InputError`] if the input is no pair, one of its texts is empty or too large, or (where truncation is refused) they have
-    /// too many tokens.
+    /// [`InputError`] if the input is not a pair, one of its texts is empty or too large, or they have too many tokens
+    /// and truncation is refused.
     pub fn prepare_pair(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         let Input::Pair(pair) = input else {
             let (expected, got) = ("a pair of texts".to_owned(), input.kind().to_owned());
@@ -124,7 +126,7 @@ impl TextProcessor {
         Ok(Prepared { features, truncated })
     }
 
-    /// Both texts, together of at most `room` tokens.
+    /// Truncates two texts to at most `room` tokens together.
     fn fitted(&self, first: Encoding, second: Encoding, room: usize) -> Result<(Encoding, Encoding), InputError> {
         let params = TruncationParams {
             direction: self.direction,
@@ -136,12 +138,13 @@ impl TextProcessor {
         Ok((first, second.expect("two went in")))
     }
 
-    /// The tokens of `text`, or of a beginning of it with more than `room` of them: the same once truncated, and a
-    /// megabyte costs no more than what is kept of it.
+    /// The tokens of `text`, or of a beginning of it that has more than `room` tokens. Both give the same tokens once
+    /// truncated, but the cost of a megabyte is only that of its beginning.
     fn encode_beginning(&self, text: &str, room: usize) -> Result<Encoding, InputError> {
-        /// Generous, so that one try is enough for ordinary text.
+        /// More than ordinary text has, so that one try is enough for it.
         const BYTES_PER_TOKEN: usize = 16;
-        /// A text that has as few tokens as this is none: it would cost seconds to look for them.
+        /// Beginnings longer than this many times the first try are not tokenised: that could take seconds, and no
+        /// ordinary text has so few tokens.
         const MAX_TIMES_LONGER: usize = 16;
         const MIN_LOOKED_AT: usize = 64 * 1024;
         let mut from = room.saturating_mul(BYTES_PER_TOKEN);
@@ -163,7 +166,7 @@ impl TextProcessor {
         self.encode(text)
     }
 
-    /// Without special tokens.
+    /// Tokenises without special tokens.
     fn encode(&self, text: &str) -> Result<Encoding, InputError> {
         self.tokenizer.encode_fast(text, false).map_err(tokenizer_error)
     }
@@ -204,8 +207,8 @@ mod tests {
         TextProcessor::load(&directory, &Settings::default(), None, 64, 8192).unwrap()
     }
 
-    /// What tokenizers and cuts stumble over: accents apart from their letters, ideographs, control characters, special tokens
-    /// whole and in pieces, punctuation of all kinds, odd white space, words without end.
+    /// Pieces that are hard for tokenizers and cuts: accents apart from their letters, ideographs, control characters,
+    /// special tokens whole and in pieces, punctuation of all kinds, odd white space.
     const PIECES: &[&str] = &[
         "word",
         " ",
@@ -251,7 +254,7 @@ mod tests {
         "\u{1fef}",
     ];
 
-    /// Pieces in an order that `seed` says, now and then one of them many times.
+    /// Pieces in a random order by `seed`; about one in twenty is repeated many times.
     fn awkward_text(seed: u64) -> String {
         let mut state = seed;
         let mut below = |bound: usize| {
@@ -260,7 +263,7 @@ mod tests {
         };
         let mut text = String::new();
         while text.len() < 12_000 {
-            // Some texts are made of few kinds of pieces, so that places to cut are rare.
+            // Two texts of three use only three kinds of pieces, so that places to cut are rare.
             let kinds = if seed.is_multiple_of(3) { PIECES.len() } else { 3 };
             let piece = PIECES[(below(kinds) * 7 + usize::try_from(seed).unwrap()) % PIECES.len()];
             let times = if below(20) == 0 { below(1500) } else { 1 };
