@@ -1,8 +1,8 @@
 //! Any encoder as candle's operations: for devices without an engine of their own, and for specs that the fused engines
 //! lack.
 //!
-//! The tokens of all texts lie end to end in one `[tokens, hidden]` matrix, so there is no padding. Products and norms take the
-//! whole matrix; attention takes one [`Run`] of texts of equal length at a time.
+//! The tokens of all texts lie end to end in one `[tokens, hidden]` matrix, so there is no padding. Products and norms
+//! take the whole matrix; attention takes one [`Run`] of texts of equal length at a time.
 
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, rms_norm, softmax_last_dim};
