@@ -10,11 +10,11 @@
 //! # Ok::<(), sconce_kernels::KernelError>(())
 //! ```
 //!
-//! The path of one call: the public function in a kernel's `mod.rs` checks shapes and hands the rows to its
-//! `simd.rs`, which is written once over `simd::Simd` and compiled for each instruction set ([`Isa`]); the best that this
-//! processor has is picked at run time. [`encoder::Encoder`] puts the kernels together, [`Team`] spreads them over threads.
+//! The path of one call: the public function in a kernel's `mod.rs` checks shapes and passes the rows to its `simd.rs`,
+//! which is written once over `simd::Simd` and compiled for each instruction set ([`Isa`]); the best one of the
+//! processor is picked at run time. [`encoder::Encoder`] puts the kernels together, [`Team`] spreads them over threads.
 //!
-//! | folder | what |
+//! | folder | content |
 //! |---|---|
 //! | [`linear`] | linear layers with packed weights: f32, int8, llama.cpp's blocks; activations fused; a candle operation |
 //! | [`quantize`] | rows to bytes, each with its scale and zero point |
@@ -23,27 +23,31 @@
 //! | [`residual_norm`] | residual and layer norm |
 //! | [`embedding`] | tables in f32 or int8; the sum of three rows and its norm |
 //! | [`pooling`] | one vector per sequence |
-//! | [`encoder`] | all of them as one operation on packed tokens |
+//! | [`encoder`] | encoders described as data ([`encoder::EncoderSpec`]); all kernels as one operation on packed tokens |
 //! | [`device`] | the CUDA devices of this machine; no kernel |
 //!
-//! With the feature `cuda` a kernel's folder also has its `.cu`, the PTX made of it (`tools/cuda/make-ptx`), and the launch
-//! (`cuda.rs`); devices are found by [`device`], and `encoder::cuda` is the encoder on one of them.
+//! With the feature `cuda` a kernel's folder also has its `.cu`, the PTX made of it (`tools/cuda/make-ptx`), and the
+//! launch (`cuda.rs`); [`device`] finds the devices, and `encoder::cuda` is the encoder on one of them.
 //!
-//! | instruction set | where its tests have run |
+//! | instruction set | test machines |
 //! |---|---|
 //! | AVX-512 with VNNI, AVX-VNNI, AVX2 with FMA, portable | Intel Emerald Rapids, in every test run (those that the processor has) |
 //! | CUDA, compute capability 7.5, 8.0 and 8.9 | on the simulator (`tests/cudasim`), in every test run; never on a real device, never timed |
 //! | NEON with dot product | under QEMU (`-cpu max`), by hand, 2026-11-24; never on a real processor, never timed |
 //!
 //! To add a kernel, add a folder: `mod.rs` (formula with its source, checked functions, candle hook), `reference.rs`
-//! (plain f64, written to be read), `simd.rs` (fast), `cases.rs` (one table of cases for every implementation), `tests.rs`
-//! (every instruction set against the reference), and a group in `benches/kernels.rs`; for GPUs `<kernel>.cu`, its PTX, and
-//! `cuda.rs` with a test over the same cases. To add an instruction set, implement
-//! `simd::Simd` and list it in `simd/mod.rs`: every test then runs on it.
+//! (plain f64, written to be read), `simd.rs` (fast), `cases.rs` (one table of cases for every implementation),
+//! `tests.rs` (every instruction set against the reference), and a group in `benches/kernels.rs`; for GPUs
+//! `<kernel>.cu`, its PTX, and `cuda.rs` with a test over the same cases. To add an instruction set, implement
+//! `simd::Simd` and list it in `simd/mod.rs`; all tests then run on it.
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+<<<<<<< HEAD
 // Named so that rustc links it: candle's CUDA backend finds its functions there.
+=======
+// Named so that it is linked: it defines the functions that candle's CUDA backend calls.
+>>>>>>> h-words-models
 #[cfg(feature = "cuda")]
 use sconce_cuda_link as _;
 

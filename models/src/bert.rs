@@ -6,6 +6,7 @@ use sconce_kernels::encoder::{
     AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, Mask, NormKind,
     NormOrder, NormSpec, PositionTable,
 };
+use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::{Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
@@ -47,12 +48,12 @@ pub(crate) fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError>
         "BertModel" => TextEncoder::embedding(directory, spec, &NAMES),
         _ => {
             config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
-            TextEncoder::classification(directory, spec, &NAMES, config.id2label.as_ref())
+            TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Tanh, config.id2label.as_ref())
         }
     }
 }
 
-/// `config.json` as Hugging Face writes it; defaults are those of its `BertConfig`.
+/// `config.json` as Hugging Face writes it, with the defaults of its `BertConfig`.
 #[derive(Debug, Deserialize)]
 struct Config {
     #[serde(default)]
@@ -124,7 +125,7 @@ impl Config {
             },
             blocks: vec![block; self.num_hidden_layers],
             final_norm: None,
-            head: HeadSpec::Classifier { outputs: 0, function: HeadFunction::Tanh },
+            head: HeadSpec::Pool(Pooling::Mean),
         })
     }
 }

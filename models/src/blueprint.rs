@@ -1,4 +1,4 @@
-//! Families of models, and a model as its configuration describes it, before its weights are read.
+//! Families of models, and blueprints: models as their configuration describes them, before their weights are read.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use crate::{Demand, Device, InputSpec, LoadError, ModelDirectory, Network, Preci
 pub struct Family {
     /// `model_type` of `config.json`.
     pub model_type: &'static str,
-    /// The work that such models do, in a few words.
+    /// A description of such models in a few words, for listings.
     pub summary: &'static str,
     /// Reads and checks the configuration of a model.
     pub read: fn(&ModelDirectory) -> Result<Box<dyn Blueprint>, LoadError>,
 }
 
-/// A model as its configuration describes it. Whatever can be derived is: a blueprint that says nothing else runs in f32 and is
-/// expected to use each of its weights once for an item.
+/// A model as its configuration describes it. Only [`load`](Self::load) must be written. By default a model reads no
+/// fields of `[model]`, runs in f32, and is expected to use each of its weights once per item.
 pub trait Blueprint {
-    /// The fields of `[model]` in `sconce.toml` that such a model reads, beside `precision` and `device`: `pooling`, `normalize`,
-    /// `max_tokens`, `cuda_graphs`. Others are refused.
+    /// The fields of `[model]` in `sconce.toml` that such a model reads beside `precision` and `device`, of `pooling`,
+    /// `normalize`, `max_tokens` and `cuda_graphs`. A field that is set but not read is refused.
     fn settings(&self) -> &'static [&'static str] {
         &[]
     }
@@ -30,13 +30,14 @@ pub trait Blueprint {
         vec![Precision::F32]
     }
 
-    /// The work and memory that the model asks of a device; `None`: derived from the size of its weights.
+    /// The memory and operations that the model needs; `None`: estimated from the size of its weights file.
     fn demand(&self, precision: Precision) -> Option<Demand> {
         _ = precision;
         None
     }
 
-    /// Reads the weights and makes both halves of the model. The target's precision is one of `precisions`.
+    /// Reads the weights and makes both halves of the model. The target's precision is one of
+    /// [`precisions`](Self::precisions).
     ///
     /// # Errors
     /// [`LoadError`] names the file and what is wrong with it.
@@ -46,17 +47,17 @@ pub trait Blueprint {
 /// The device and the precision of a network.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The device that it runs on.
+    /// The device that the network runs on.
     pub device: Arc<dyn Device>,
-    /// The precision it is computed in.
+    /// The precision that it is computed in.
     pub precision: Precision,
 }
 
-/// A model made by its blueprint: what it takes and gives, and the two halves that live on different threads.
+/// A model made by its blueprint: its input and output, and the two halves that live on different threads.
 pub struct Halves {
-    /// What one item's input must be.
+    /// The input of one item.
     pub input: InputSpec,
-    /// What is answered for one item.
+    /// The output for one item.
     pub task: Task,
     /// The caller's half.
     pub processor: Arc<dyn Processor>,

@@ -1,16 +1,16 @@
-//! Checks of the fields of a `config.json`. Each error names the field, its value and what is allowed.
+//! Checks for the fields of a `config.json`. Each error names the field, its value and the allowed values.
 
 use std::ops::RangeInclusive;
 
 use sconce_kernels::bias_gelu::GeluForm;
 use sconce_kernels::encoder::InnerFunction;
 
-/// More than any real size.
+/// The allowed sizes, up to more than any real one.
 const SIZES: RangeInclusive<usize> = 1..=1 << 16;
-/// The same for tables, which have a row for each word of many languages.
+/// The allowed numbers of rows of tables, which may have a row for each word of many languages.
 const ROWS: RangeInclusive<usize> = 1..=1 << 24;
 
-/// Refuses the first size that is out of range; each comes with the name of its field.
+/// Refuses the first size that is out of range. Each size comes with the name of its field.
 pub(crate) fn sizes(sizes: &[(&str, usize)]) -> Result<(), String> {
     within(&SIZES, sizes)
 }
@@ -29,7 +29,8 @@ fn within(allowed: &RangeInclusive<usize>, sizes: &[(&str, usize)]) -> Result<()
     }
 }
 
-/// Elements of a head. Heads and the vector that they divide come with the names of their fields.
+/// The number of elements of a head. The number of heads and the size that they divide come with the names of their
+/// fields.
 pub(crate) fn head_size((field, heads): (&str, usize), (whole, hidden): (&str, usize)) -> Result<usize, String> {
     if !hidden.is_multiple_of(heads) {
         return Err(format!("field '{field}' is {heads}, which does not divide {whole} {hidden}"));
@@ -37,7 +38,7 @@ pub(crate) fn head_size((field, heads): (&str, usize), (whole, hidden): (&str, u
     Ok(hidden / heads)
 }
 
-/// Refuses what no norm can add to a variance.
+/// Refuses an epsilon that is negative or not finite.
 pub(crate) fn eps(field: &str, eps: f32) -> Result<(), String> {
     if eps.is_finite() && eps >= 0.0 {
         return Ok(());
@@ -45,12 +46,12 @@ pub(crate) fn eps(field: &str, eps: f32) -> Result<(), String> {
     Err(format!("field '{field}' is {eps}; it must be finite and not negative"))
 }
 
-/// Refuses a choice other than the one that is known.
+/// Refuses any value but the one that is known.
 pub(crate) fn only(field: &str, got: &str, known: &str) -> Result<(), String> {
     if got == known { Ok(()) } else { Err(format!("field '{field}' is '{got}'; only '{known}' is known")) }
 }
 
-/// The function of a feed-forward network by Hugging Face's name.
+/// The function of a feed-forward network, by its name in Hugging Face's files.
 pub(crate) fn function(field: &str, name: &str) -> Result<InnerFunction, String> {
     match name {
         "gelu" => Ok(InnerFunction::Gelu(GeluForm::Erf)),
@@ -60,7 +61,7 @@ pub(crate) fn function(field: &str, name: &str) -> Result<InnerFunction, String>
     }
 }
 
-/// The architecture that the field `architectures` names, the first of those known if it names none.
+/// The first architecture in the field `architectures`, or the first known one if the field is empty.
 pub(crate) fn architecture<'a>(architectures: &'a [String], known: &[&'a str]) -> Result<&'a str, String> {
     let name = architectures.first().map_or(known[0], String::as_str);
     if known.contains(&name) {
@@ -69,7 +70,7 @@ pub(crate) fn architecture<'a>(architectures: &'a [String], known: &[&'a str]) -
     Err(format!("field 'architectures' names '{name}'; known are: {}", known.join(", ")))
 }
 
-/// Refuses classifiers of which softmax is not the last step.
+/// Refuses classifiers whose last step is not softmax.
 pub(crate) fn single_label(problem_type: Option<&str>) -> Result<(), String> {
     match problem_type {
         None | Some("single_label_classification") => Ok(()),

@@ -1,4 +1,4 @@
-//! A linear layer over rows: of candle's tensors, or packed for the CPU.
+//! A linear layer over rows, as candle's tensors or packed for the CPU's kernels.
 
 use candle_core::{Result, Tensor};
 use sconce_kernels::KernelError;
@@ -6,7 +6,7 @@ use sconce_kernels::linear::{Linear, WeightFormat};
 
 use crate::{LoadError, Weights};
 
-/// `x·Wᵀ + b` over the last dimension.
+/// A linear layer, `x·Wᵀ + b` over the last dimension.
 #[derive(Debug, Clone)]
 pub(crate) struct Dense {
     /// `[outputs, inputs]`
@@ -15,7 +15,7 @@ pub(crate) struct Dense {
 }
 
 impl Dense {
-    /// `{name}.weight` of shape `[outputs, inputs]` and `{name}.bias`.
+    /// Reads `{name}.weight` of shape `[outputs, inputs]` and `{name}.bias`.
     pub(crate) fn load(
         weights: &Weights,
         name: &str,
@@ -32,7 +32,7 @@ impl Dense {
     }
 }
 
-/// [`Dense`] in f32 for the engines of the CPU.
+/// Reads the same tensors as [`Dense::load`], packed in f32 for the CPU.
 pub(crate) fn packed_linear(
     weights: &Weights,
     name: &str,
@@ -44,7 +44,7 @@ pub(crate) fn packed_linear(
     fits(weights, Linear::new(&weight, Some(&bias), inputs, outputs, WeightFormat::F32))
 }
 
-/// A kernel that refuses what this file holds is an error of the file.
+/// Turns a kernel's refusal of weights into an error of their file.
 pub(crate) fn fits<T>(
     weights: &Weights,
     part: std::result::Result<T, KernelError>,

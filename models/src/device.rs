@@ -1,11 +1,12 @@
-//! The names of devices.
+//! Names of devices.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A device by name: its kind and its number. The default is the CPU.
+/// The name of a device: its kind and its number. The default is the CPU.
 ///
-/// Other spellings are read too, each of which means one device alone: `CPU`, `cpu:0`, `cuda1`.
+/// Other unambiguous spellings are read as well: `CPU`, `cpu:0`, `cuda1`. Only `cpu` and `cuda` are read from text;
+/// devices of other kinds are named by [`new`](Self::new).
 ///
 /// ```
 /// use sconce_models::DeviceName;
@@ -20,18 +21,18 @@ pub struct DeviceName {
     ordinal: usize,
 }
 
-/// A name that no device can have.
+/// The error for a name that is not read as a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "device '{name}' is not known; give cpu, or cuda:N with the number of a GPU (`cuda:0` is the first){}",
     question(name)
 )]
 pub struct UnknownDevice {
-    /// What was given.
+    /// The name that was given.
     pub name: String,
 }
 
-/// `; did you mean cuda:0?`, or nothing.
+/// The end of the message: `; did you mean cuda:0?`, or nothing.
 pub(crate) fn question(name: &str) -> String {
     let plain = name.to_ascii_lowercase();
     let number = ["cuda", "gpu", "nvidia", "rocm", "hip"].into_iter().find_map(|kind| plain.strip_prefix(kind));
@@ -42,34 +43,34 @@ pub(crate) fn question(name: &str) -> String {
     }
 }
 
-/// The number of a device: digits alone, for `+1` is a number to Rust.
+/// The number of a device. Only digits are allowed; Rust would read `+1` as well.
 fn ordinal(digits: &str) -> Option<usize> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
 impl DeviceName {
-    /// `cpu`: the processor's cores.
+    /// The CPU, named `cpu`: all cores as one device.
     pub const CPU: Self = Self { kind: "cpu", ordinal: 0 };
 
-    /// `cuda:N`: an NVIDIA GPU, by its number as `nvidia-smi` counts within `CUDA_VISIBLE_DEVICES`.
+    /// An NVIDIA GPU, named `cuda:N`, by its number among the GPUs of `CUDA_VISIBLE_DEVICES`.
     #[must_use]
     pub const fn cuda(ordinal: usize) -> Self {
         Self::new("cuda", ordinal)
     }
 
-    /// A device of the [`Backend`](crate::Backend) of that kind, by its number.
+    /// A device by its number, from the [`Backend`](crate::Backend) of this kind.
     #[must_use]
     pub const fn new(kind: &'static str, ordinal: usize) -> Self {
         Self { kind, ordinal }
     }
 
-    /// The kind: `cpu`, `cuda`, or that of a backend of one's own.
+    /// The kind: `cpu`, `cuda`, or that of another backend.
     #[must_use]
     pub fn kind(self) -> &'static str {
         self.kind
     }
 
-    /// The number among devices of its kind, from 0.
+    /// The number among the devices of its kind, from 0.
     #[must_use]
     pub fn ordinal(self) -> usize {
         self.ordinal

@@ -20,7 +20,7 @@ use crate::{
     Target, Task, Truncation, Weights, config, labels,
 };
 
-/// The name clients use for an image.
+/// The name of an image in requests.
 pub const IMAGE_INPUT: &str = "image";
 
 /// `"model_type": "digits-cnn"`.
@@ -65,7 +65,7 @@ impl Blueprint for Digits {
 
 #[derive(Debug, Deserialize)]
 struct Config {
-    /// Outputs of the two convolutions.
+    /// Output channels of the two convolutions.
     channels: [usize; 2],
     kernel: usize,
     padding: usize,
@@ -74,7 +74,7 @@ struct Config {
     num_labels: usize,
     image_size: usize,
     num_channels: usize,
-    /// Pixels are multiplied by this.
+    /// Factor that pixels are multiplied by.
     rescale: f32,
     layout: String,
     id2label: Option<BTreeMap<String, String>>,
@@ -86,7 +86,7 @@ impl Config {
         [self.num_channels, self.image_size, self.image_size]
     }
 
-    /// Side of the image, and after each convolution and pool; `None` if nothing is left of it.
+    /// Sides of the image at first and after each convolution and pool; `None` if a side becomes 0.
     fn shrinking_sides(&self) -> Option<[usize; 3]> {
         let shrink = |side: usize| {
             let given = (side + 2 * self.padding + 1).checked_sub(self.kernel)?;
@@ -96,7 +96,7 @@ impl Config {
         Some([self.image_size, first, shrink(first)?])
     }
 
-    /// The same of a configuration that is checked.
+    /// As [`shrinking_sides`](Self::shrinking_sides), for a configuration that was checked.
     fn sides(&self) -> [usize; 3] {
         self.shrinking_sides().expect("the configuration is checked before")
     }
@@ -177,14 +177,14 @@ impl Processor for DigitsProcessor {
 
 struct DigitsNetwork {
     engine: Engine,
-    /// Values of one image.
+    /// Number of values of one image.
     size: usize,
 }
 
 enum Engine {
-    /// Of our own kernels.
+    /// The kernels of `sconce-kernels`, on the CPU.
     Packed(Box<PackedDigits>),
-    /// Of candle's operations.
+    /// Candle's operations, on other devices.
     Tensors(Box<TensorDigits>),
 }
 

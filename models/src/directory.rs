@@ -1,4 +1,4 @@
-//! A model directory as Hugging Face ships it, and what can be wrong with its files.
+//! A model directory as Hugging Face ships it, and the errors of its files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::{LoadError, ModelFiles, Settings, Weights};
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// A directory with `config.json`, `model.safetensors`, and what else a family needs. It takes down which files it was asked for and
-/// what they held ([`files`](Self::files)).
+/// A directory with `config.json`, `model.safetensors`, and the other files that a family needs. It records the files
+/// that were read or looked for, and their contents ([`files`](Self::files)).
 #[derive(Debug, Clone)]
 pub struct ModelDirectory {
     path: PathBuf,
@@ -21,29 +21,29 @@ pub struct ModelDirectory {
 }
 
 impl ModelDirectory {
-    /// Nothing is read yet.
+    /// The directory at `path`. Nothing is read yet.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { record: Arc::new(Record::of(path.clone())), path }
     }
 
-    /// Where it is, for a family that reads files in other ways than this type offers. From then on every file in the directory
-    /// counts as one that the model was made of: a cache of answers digests all of them, whatever their size. A family that
-    /// [`read`](Self::read)s its files does not need it.
+    /// The directory's path, for a family that reads files in ways that this type does not offer. From then on the model
+    /// counts as made of every file in the directory, and a cache of answers digests them all, whatever their size. A
+    /// family that uses [`read`](Self::read) does not need the path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.record.path_was_given();
         &self.path
     }
 
-    /// The files that were asked for so far.
+    /// The files that were read or looked for so far.
     #[must_use]
     pub fn files(&self) -> ModelFiles {
         self.record.files()
     }
 
-    /// `model_type` of `config.json`, which chooses the family.
+    /// Reads `model_type` of `config.json`, which chooses the family.
     ///
     /// # Errors
     /// [`LoadError::Read`] or [`LoadError::Invalid`].
@@ -55,7 +55,7 @@ impl ModelDirectory {
         self.config::<Typed>().map(|config| config.model_type)
     }
 
-    /// `config.json` as a family's own struct. Fields that the struct does not know are passed over.
+    /// Reads `config.json` as a family's own struct. Fields that the struct lacks are ignored.
     ///
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Invalid`] that names the field.
@@ -63,7 +63,7 @@ impl ModelDirectory {
         self.json("config.json")
     }
 
-    /// Any JSON file of the directory.
+    /// Reads any JSON file of the directory.
     ///
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Invalid`] that names the field.
@@ -76,10 +76,10 @@ impl ModelDirectory {
         Ok(value)
     }
 
-    /// `model.safetensors`, its header checked.
+    /// Reads `model.safetensors` and checks its header.
     ///
     /// # Errors
-    /// [`LoadError::Read`], or [`LoadError::Weights`] if the file is cut short or is no safetensors file.
+    /// [`LoadError::Read`], or [`LoadError::Weights`] if the file is cut short or is not a safetensors file.
     pub fn weights(&self) -> Result<Weights, LoadError> {
         let bytes = self.read_unrecorded(WEIGHTS)?;
         self.record.weights_were_read(WEIGHTS, &bytes);
@@ -88,17 +88,17 @@ impl ModelDirectory {
         Ok(weights)
     }
 
-    /// Weights in the files of weights that were read so far.
+    /// The number of weights in the weights file, if it was read; else 0.
     pub(crate) fn parameters(&self) -> usize {
         self.record.parameters()
     }
 
-    /// Bytes of the file of weights; 0 if there is none.
+    /// Bytes of the weights file; 0 if there is none.
     pub(crate) fn weight_bytes(&self) -> u64 {
         std::fs::metadata(self.path.join(WEIGHTS)).map_or(0, |file| file.len())
     }
 
-    /// `tokenizer.json`.
+    /// Reads `tokenizer.json`.
     ///
     /// # Errors
     /// [`LoadError::Read`] or [`LoadError::Invalid`].
@@ -107,8 +107,9 @@ impl ModelDirectory {
         Tokenizer::from_bytes(self.read(file)?).map_err(|error| self.invalid(file, error.to_string()))
     }
 
-    /// `sconce.toml`, or the defaults where there is none. `used` lists the fields of `[model]` that the family reads;
-    /// another that is set would do nothing, so it is refused. What it sets counts, not its bytes: see [`Settings`].
+    /// Reads `sconce.toml`, or gives the defaults if there is none. `used` lists the fields of `[model]` that the family
+    /// reads; any other field that is set would do nothing, so it is refused. The file is not among
+    /// [`files`](Self::files): the [`Settings`] count, not the bytes.
     ///
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Invalid`] that names the field.
@@ -126,7 +127,7 @@ impl ModelDirectory {
         Ok(settings)
     }
 
-    /// Any file of the directory, or of a directory in it: `1_Pooling/config.json`.
+    /// Reads any file of the directory or its subdirectories, such as `1_Pooling/config.json`.
     ///
     /// # Errors
     /// [`LoadError::Read`].
@@ -136,7 +137,7 @@ impl ModelDirectory {
         Ok(bytes)
     }
 
-    /// Whether the directory has such a file.
+    /// True if the directory has such a file.
     #[must_use]
     pub fn contains(&self, file: &str) -> bool {
         let is_there = self.path.join(file).exists();
@@ -148,18 +149,18 @@ impl ModelDirectory {
         is_there
     }
 
-    /// An error about one of the files: the field or position, the value, and what is allowed.
+    /// An error about one of the files. The message names the field or position, the value, and the allowed values.
     #[must_use]
     pub fn invalid(&self, file: &str, message: impl Into<String>) -> LoadError {
         LoadError::Invalid { path: self.path.join(file), message: message.into() }
     }
 
-    /// Where it is, for errors.
+    /// The directory's path, for error messages only.
     pub(crate) fn location(&self) -> &Path {
         &self.path
     }
 
-    /// What is read is for the caller to take down. A file that is not there is taken down here: a family may do without it.
+    /// Reads a file. The caller records its content; a missing file is recorded here, since a family may do without it.
     fn read_unrecorded(&self, file: &str) -> Result<Vec<u8>, LoadError> {
         let path = self.path.join(file);
         std::fs::read(&path).map_err(|source| {
@@ -171,7 +172,8 @@ impl ModelDirectory {
     }
 }
 
-/// A missing field is named in the cause itself, and its path is that of the table around it.
+/// The path of a field and the cause. For a missing field, the cause names it, and the path is that of the table around
+/// it.
 fn field_and_cause(path: &serde_path_to_error::Path, cause: impl std::fmt::Display) -> String {
     match path.to_string().as_str() {
         "." => cause.to_string(),

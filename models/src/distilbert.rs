@@ -1,4 +1,4 @@
-//! DistilBERT (Sanh et al., arXiv:1910.01108): a BERT of half as many blocks, without segments.
+//! DistilBERT (Sanh et al., arXiv:1910.01108): a BERT with half as many blocks and without segments.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use sconce_kernels::encoder::{
     AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, Mask, NormKind,
     NormOrder, NormSpec, PositionTable,
 };
+use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::{Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
@@ -45,13 +46,13 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
         "DistilBertModel" => TextEncoder::embedding(directory, spec, &NAMES),
         _ => {
             config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
-            TextEncoder::classification(directory, spec, &NAMES, config.id2label.as_ref())
+            TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Relu, config.id2label.as_ref())
         }
     }
 }
 
-/// `config.json` as Hugging Face writes it. Its positions are learned even where `sinusoidal_pos_embds` is true: the table is then
-/// filled with sines before it is saved.
+/// `config.json` as Hugging Face writes it. `sinusoidal_pos_embds` is not read: where it is true, the saved table of
+/// positions already holds the sines.
 #[derive(Debug, Deserialize)]
 struct Config {
     #[serde(default)]
@@ -95,7 +96,7 @@ impl Config {
             embeddings: EmbeddingSpec { words, positions, segments: 0, norm: Some(norm) },
             blocks: vec![block; layers],
             final_norm: None,
-            head: HeadSpec::Classifier { outputs: 0, function: HeadFunction::Relu },
+            head: HeadSpec::Pool(Pooling::Mean),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Errors by what the caller can do about them: mend the input, mend the model directory, or report a fault.
+//! Errors, one type for each remedy: correct the input, correct the model directory, or report a fault.
 
 use std::path::PathBuf;
 
@@ -8,33 +8,33 @@ use sconce_kernels::device::{self, DeviceError, DeviceFailure};
 use crate::precision::names;
 use crate::{DeviceName, Precision, excerpt};
 
-/// An input that this model cannot take. The caller mends the input; its neighbours are not affected.
+/// An input that the model cannot take. The caller must correct it; the other items of a batch are not affected.
 ///
-/// A message repeats an [`excerpt`] of the input at most.
+/// A message repeats at most an [`excerpt`] of the input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
-    /// Another kind of input than the model reads.
+    /// A kind of input that the model does not take.
     #[error("input '{name}' takes {expected}, but got {}", excerpt(got))]
     WrongKind {
         /// Name of the input.
         name: &'static str,
-        /// What the model takes.
+        /// The kind that the model takes.
         expected: String,
-        /// What came.
+        /// The kind that was given.
         got: String,
     },
-    /// An element type the model does not read.
+    /// An element type that the model does not take.
     #[error("input '{name}' has dtype {}, but the model takes {expected}", excerpt(got))]
     WrongDtype {
         /// Name of the input.
         name: &'static str,
-        /// What the model takes.
+        /// The element types that the model takes.
         expected: String,
-        /// What came.
+        /// The element type that was given.
         got: String,
     },
-    /// Another shape than the model reads.
+    /// A shape that the model does not take.
     #[error(
         "input '{name}' has shape {}, but the model takes {expected:?} per item",
         excerpt(&format_args!("{got:?}"))
@@ -42,12 +42,12 @@ pub enum InputError {
     WrongShape {
         /// Name of the input.
         name: &'static str,
-        /// The shape of one item.
+        /// The shape of one item that the model takes.
         expected: Vec<usize>,
-        /// What came.
+        /// The shape that was given.
         got: Vec<usize>,
     },
-    /// Another number of elements than the shape says.
+    /// A number of elements that does not match the shape.
     #[error(
         "input '{name}' has {got} elements, but its shape {} needs {expected}",
         excerpt(&format_args!("{shape:?}"))
@@ -55,35 +55,35 @@ pub enum InputError {
     WrongLength {
         /// Name of the input.
         name: &'static str,
-        /// The shape that came.
+        /// The shape that was given.
         shape: Vec<usize>,
-        /// Elements that the shape needs.
+        /// The number of elements that the shape needs.
         expected: usize,
-        /// Elements that came.
+        /// The number of elements that were given.
         got: usize,
     },
-    /// A value that is not a number, or is infinite.
+    /// A value that is NaN or infinite.
     #[error("input '{name}' has the value {} at element {index}; only finite values are allowed", excerpt(value))]
     NotFinite {
         /// Name of the input.
         name: &'static str,
-        /// Position in row-major order.
+        /// Index of the value in row-major order.
         index: usize,
         /// The value, as text.
         value: String,
     },
-    /// Nothing to work on: no byte, or white space alone.
+    /// An empty input: no bytes, or only white space.
     #[error("input '{name}' is empty; give at least one character that is not white space")]
     Empty {
         /// Name of the input.
         name: &'static str,
     },
-    /// Content of which the part that the model reads is white space alone.
+    /// Content that is only white space in the parts that the model reads.
     #[error("input '{name}' has white space alone in its first and last {bytes} bytes, all that the model reads of it")]
     BlankEnds {
         /// Name of the input.
         name: &'static str,
-        /// How much of each end is read.
+        /// Bytes that the model reads of each end.
         bytes: usize,
     },
     /// Text that is not UTF-8.
@@ -91,48 +91,48 @@ pub enum InputError {
     NotUtf8 {
         /// Name of the input.
         name: &'static str,
-        /// Length of the valid beginning.
+        /// Bytes of the valid beginning.
         valid_up_to: usize,
     },
-    /// More tokens than the model can take, where truncation is off.
+    /// Text with more tokens than the model can take, while truncation is refused.
     #[error("input '{name}' has more tokens than the {max} that the model takes; shorten it or allow truncation")]
     TooLong {
         /// Name of the input.
         name: &'static str,
-        /// Tokens that fit.
+        /// Most tokens of an input.
         max: usize,
     },
-    /// A long input in which hardly a token is found.
+    /// A long text with hardly any tokens.
     #[error(
         "input '{name}' has fewer tokens in its first {bytes} bytes than the model takes, as no text has; shorten it"
     )]
     TooSparse {
         /// Name of the input.
         name: &'static str,
-        /// Bytes that were looked at.
+        /// Bytes that were tokenised at most.
         bytes: usize,
     },
-    /// More bytes than are looked at.
+    /// An input with too many bytes.
     #[error("input '{name}' has {bytes} bytes, but at most {max} are accepted")]
     TooManyBytes {
         /// Name of the input.
         name: &'static str,
         /// Bytes of the input.
         bytes: usize,
-        /// Bytes that are accepted.
+        /// Most bytes that are accepted.
         max: usize,
     },
-    /// The tokenizer gave up.
+    /// A text that the tokenizer failed on.
     #[error("input '{name}' could not be tokenised: {}", excerpt(message))]
     Tokenizer {
         /// Name of the input.
         name: &'static str,
-        /// What the tokenizer said.
+        /// The tokenizer's message.
         message: String,
     },
 }
 
-/// A model directory that cannot be loaded. The operator mends the directory.
+/// A model directory that cannot be loaded. The operator must correct the directory or choose another device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -141,10 +141,10 @@ pub enum LoadError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file that is not what its name says, or lacks a field, or has a field with a value out of range.
+    /// A file of the wrong format, without a required field, or with a value out of range.
     #[error("{path} is not valid: {message}")]
     Invalid {
         /// The file.
@@ -152,20 +152,20 @@ pub enum LoadError {
         /// The field or position, the value, and what is allowed.
         message: String,
     },
-    /// A file that is no longer what it was when the model was loaded first. Start anew to use the new one.
+    /// A file that has changed since the model was first loaded. Restart to use the new one.
     #[error("{path} has changed since the model was loaded first; start anew to use the new one")]
     Changed {
         /// The file.
         path: PathBuf,
     },
-    /// No family of that name.
+    /// A `model_type` without a family.
     #[error("{path} asks for model_type '{model_type}', which is not known; known are: {}", known.join(", "))]
     UnknownModelType {
         /// The `config.json`.
         path: PathBuf,
-        /// What it asks for.
+        /// Its `model_type`.
         model_type: String,
-        /// The families of the registry.
+        /// The `model_type`s of the registry.
         known: Vec<String>,
     },
     /// A precision that models of this family do not have on the device.
@@ -174,79 +174,79 @@ pub enum LoadError {
         names(allowed)
     )]
     UnsupportedPrecision {
-        /// The `sconce.toml` that asks for it; the model directory where whoever loads it asks.
+        /// The `sconce.toml` that sets the precision; the model directory if the caller asked for it.
         path: PathBuf,
         /// The family.
         model_type: String,
-        /// What is asked for.
+        /// The precision that was asked for.
         precision: Precision,
-        /// Where it would run.
+        /// The device.
         device: DeviceName,
-        /// What such models have there.
+        /// The precisions of such models on the device.
         allowed: Vec<Precision>,
     },
-    /// A device that models of this family do not run on, or that no longer answers.
+    /// A device that such models do not run on, or that has stopped responding.
     #[error("the model cannot run there: {0}")]
     Device(#[from] DeviceError),
-    /// Weights for which the device has no room.
+    /// Weights that do not fit into the device's memory.
     #[error("{path} does not fit into the memory of the device: {message}")]
     OutOfMemory {
         /// The weights file.
         path: PathBuf,
-        /// What the driver said.
+        /// The driver's message.
         message: String,
     },
-    /// A device that is gone while the model is loaded.
+    /// A device that was lost while the model was loaded.
     #[error("the device was lost while {path} was loaded: {message}")]
     DeviceLost {
         /// The weights file.
         path: PathBuf,
-        /// What the driver said.
+        /// The driver's message.
         message: String,
     },
-    /// Weights that are missing, cut short, or of another shape than the configuration says.
+    /// Weights that are missing, cut short, or of a shape that does not match the configuration.
     #[error("{path} does not fit the model: {source}")]
     Weights {
         /// The weights file.
         path: PathBuf,
-        /// What does not fit.
+        /// The fault in the file.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// A forward pass that failed: a fault of the model or of the device, never of one caller's input alone.
+/// A failed forward pass: a fault of the model or the device, not of an input, which the processor has checked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ForwardError {
-    /// A kernel, or the tensor library, failed.
+    /// An error of a kernel or of candle.
     #[error(transparent)]
     Failed(Box<dyn std::error::Error + Send + Sync>),
-    /// The device has no memory for this batch; it works on, and may have room for a smaller one.
+    /// The device has no memory for this batch. It still works, and a smaller batch may fit.
     #[error("the device is out of memory: {message}")]
     OutOfMemory {
-        /// What the driver said.
+        /// The driver's message.
         message: String,
     },
-    /// The device, or this process' hold on it, is gone: no later batch will run on it either.
+    /// The device, or this process' access to it, is lost: all later batches would fail, too.
     #[error("the device is lost: {message}")]
     DeviceLost {
-        /// What the driver said.
+        /// The driver's message.
         message: String,
     },
-    /// Features that this model's own processor would not have made, such as a token beyond the vocabulary.
+    /// Features that the model's own processor never makes, such as a token beyond the vocabulary.
     #[error("item {item} of the batch does not fit the network: {message}")]
     InvalidFeatures {
-        /// Position in the batch.
+        /// Index of the item in the batch.
         item: usize,
-        /// What does not fit, and what would.
+        /// The value that does not fit, and the allowed ones.
         message: String,
     },
-    /// Features prepared for another family.
+    /// Features that were prepared for another family.
     #[error("the network takes {expected}, but got {got}")]
     WrongFeatures {
-        /// What the network takes.
+        /// The kind of features that the network takes.
         expected: &'static str,
-        /// What came.
+        /// The kind that was given.
         got: &'static str,
     },
 }
@@ -272,12 +272,12 @@ impl From<candle_core::Error> for ForwardError {
 }
 
 impl LoadError {
-    /// Of a file that is no file of weights.
+    /// The error for a file that is not a weights file.
     pub(crate) fn weights(path: PathBuf, source: candle_core::Error) -> Self {
         Self::Weights { path, source: Box::new(source) }
     }
 
-    /// Of an error while kernels take the weights of that file.
+    /// The error for a failure of kernels with the weights of a file.
     pub(crate) fn of_kernels(path: PathBuf, error: KernelError) -> Self {
         match error {
             KernelError::OutOfDeviceMemory { .. } => Self::OutOfMemory { path, message: error.to_string() },
@@ -286,7 +286,7 @@ impl LoadError {
         }
     }
 
-    /// Of an error while the tensors of a weights file are put together.
+    /// The error for a failure of candle with the tensors of a weights file.
     pub(crate) fn of_weights(path: PathBuf, source: candle_core::Error) -> Self {
         match device::failure(&source) {
             Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { path, message: message(&source) },
@@ -296,7 +296,7 @@ impl LoadError {
     }
 }
 
-/// What candle says, without the backtrace that it adds where `RUST_BACKTRACE` is set: a message goes to clients.
+/// Candle's message without the backtrace that it adds if `RUST_BACKTRACE` is set, because messages go to clients.
 fn message(error: &candle_core::Error) -> String {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => message(inner),
@@ -308,7 +308,7 @@ fn message(error: &candle_core::Error) -> String {
 mod tests {
     use super::*;
 
-    /// Each error with as much input in it as a caller could send.
+    /// Each error, with very large values of the input in it.
     fn of_large_inputs() -> Vec<InputError> {
         let (name, text, shape) = ("text", "é".repeat(1 << 16), vec![7; 1 << 16]);
         let errors = vec![
@@ -326,7 +326,7 @@ mod tests {
             InputError::Tokenizer { name, message: text },
         ];
         for error in &errors {
-            // A new error belongs into the list above.
+            // Add a new error to the list above, too.
             match error {
                 InputError::WrongKind { .. }
                 | InputError::WrongDtype { .. }

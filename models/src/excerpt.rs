@@ -1,15 +1,15 @@
-//! The part of an input that an error message repeats.
+//! Excerpts: the part of an input that an error message repeats.
 
 use std::fmt::{self, Display, Formatter, Write};
 
-/// Bytes of a name, a shape or any other value from outside that a message repeats.
+/// Most bytes that a message repeats of a name, a shape or any other value from outside.
 ///
-/// An error travels in headers, of which gRPC's clients take 8 KiB; a byte takes up to three there.
+/// gRPC sends errors in headers, where a byte may take three; clients accept 8 KiB of headers.
 pub const MAX_EXCERPT_BYTES: usize = 160;
 
-/// The beginning of `value` as it is displayed, at most [`MAX_EXCERPT_BYTES`] of it, and `…` where more follows.
+/// The first [`MAX_EXCERPT_BYTES`] of `value` as it is displayed, and `…` if more follows.
 ///
-/// The rest is never formatted, so that an error about a large input costs no more than one about a small input.
+/// The rest is never formatted, so an error about a large input costs no more than one about a small input.
 ///
 /// ```
 /// use sconce_models::excerpt;
@@ -22,7 +22,7 @@ pub fn excerpt<T: Display + ?Sized>(value: &T) -> Excerpt<'_, T> {
     Excerpt { value, max: MAX_EXCERPT_BYTES }
 }
 
-/// A value that is displayed up to a number of bytes; made by [`excerpt`].
+/// A value that is displayed only up to a number of bytes; made by [`excerpt`].
 #[derive(Debug, Clone, Copy)]
 pub struct Excerpt<'a, T: ?Sized> {
     value: &'a T,
@@ -41,14 +41,14 @@ impl<T: Display + ?Sized> Display for Excerpt<'_, T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut beginning = Beginning { out: f, left: self.max, is_cut: false };
         match write!(beginning, "{}", self.value) {
-            // The error that stopped the value from being formatted further.
+            // This error stopped the formatting of the value.
             Err(_) if beginning.is_cut => f.write_str("…"),
             written => written,
         }
     }
 }
 
-/// Passes on what is written until it would be too much, and fails then.
+/// A writer that passes on text up to a number of bytes, and fails at the first byte beyond it.
 struct Beginning<'a, 'b> {
     out: &'a mut Formatter<'b>,
     left: usize,

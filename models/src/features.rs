@@ -1,24 +1,24 @@
-//! What a device takes: inputs made ready by a [`Processor`](crate::Processor).
+//! Features: inputs as a [`Processor`](crate::Processor) prepares them for the network.
 
 /// One prepared input.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Features {
-    /// Token ids with their segment (`token_type_ids`), both of one length, special tokens included.
+    /// Token ids and their segments (`token_type_ids`), of equal length, special tokens included.
     Tokens {
-        /// Row numbers of the embedding table.
+        /// Rows of the table of words.
         input_ids: Vec<u32>,
-        /// Segment of each token.
+        /// The segment of each token.
         token_type_ids: Vec<u32>,
     },
-    /// Small integers, for instance byte values with 256 as padding.
+    /// Small integers, such as byte values with 256 as padding.
     Symbols(Vec<u16>),
-    /// Real values in the order the network reads them, for instance the pixels of an image.
+    /// Floats in the order that the network reads them, such as the pixels of an image.
     Values(Vec<f32>),
 }
 
 impl Features {
-    /// The cost of this input in the unit that bounds a batch: tokens for text, 1 for inputs of a fixed size.
+    /// The cost of this input in the unit that bounds a batch: tokens for text, 1 for inputs of fixed size.
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
@@ -36,7 +36,7 @@ impl Features {
         }
     }
 
-    /// Bytes of memory that they take, their own place included.
+    /// Bytes of memory, the enum itself included.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let elements = match self {
@@ -49,7 +49,7 @@ impl Features {
         size_of::<Self>() + elements
     }
 
-    /// What these features are, in the words of an error message.
+    /// The kind of these features, worded for error messages.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -60,11 +60,11 @@ impl Features {
     }
 }
 
-/// Features with what preparing did to the input.
+/// A prepared input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
-    /// What the network takes.
+    /// The network's input.
     pub features: Features,
-    /// Whether the input was longer than the model can take and its end was left out.
+    /// True if the input was longer than the model can take, and part of it was left out.
     pub truncated: bool,
 }

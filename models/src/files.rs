@@ -1,4 +1,4 @@
-//! The files that a model was made of, as digests of what was read.
+//! The files that a model was made of, as digests of the bytes that were read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,49 +10,49 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// A BLAKE3 digest.
 type Digest = [u8; 32];
 
-/// Directories within each other, as far as they are followed.
+/// Most directories within each other.
 const MAX_DEPTH: usize = 16;
-/// Files of one directory, those of its directories included.
+/// Most files of a model directory, those in its subdirectories included.
 const MAX_FILES: usize = 10_000;
 
-/// The files of a directory that a model was made of: which were read, with digests of what they held, and which were looked for
-/// and not there. Models of the same files give the same answers.
+/// The files of a directory that a model was made of: digests of the files that were read, and the names of files that
+/// were looked for but missing. Models of the same files give the same answers.
 ///
-/// Made while a model is loaded, of the very bytes that its family was given ([`ModelDirectory`](crate::ModelDirectory)), so no file
-/// that a family reads can be missing in it.
+/// Recorded by [`ModelDirectory`](crate::ModelDirectory) while a family loads a model, from the bytes that it handed
+/// out, so no file that a family reads can be missing here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFiles {
     directory: PathBuf,
     seen: BTreeMap<String, Seen>,
-    /// A family was given the directory's path, and may have read any file in it.
+    /// True if a family was given the directory's path and may have read any file in it.
     all: bool,
 }
 
 /// Digests of a model's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelDigests {
-    /// Digests the files of weights.
+    /// Digest of the weight files.
     pub weights: [u8; 32],
-    /// Digests all other files.
+    /// Digest of all other files.
     pub processing: [u8; 32],
 }
 
-/// What a family was told of a file.
+/// The record of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Absent,
-    /// It is there, and was not read.
+    /// The file exists, and was not read.
     Present,
     Content(Digest),
     Weights(Digest),
 }
 
 impl ModelFiles {
-    /// Digests what was read: names, contents, and names of files that were not there. Where a family may have read any file, all
-    /// files of the directory and of its directories are read for it now.
+    /// Digests the names and contents of the files that were read, and the names of the missing ones. If a family may
+    /// have read any file, this reads all files of the directory and its subdirectories.
     ///
     /// # Errors
-    /// Those of reading; and more files than 10,000, or directories within each other deeper than 16.
+    /// An error of reading; or the directory has more than 10,000 files, or subdirectories more than 16 deep.
     pub fn digests(&self) -> io::Result<ModelDigests> {
         let (mut weights, mut processing) = (blake3::Hasher::new(), blake3::Hasher::new());
         for (name, seen) in &self.seen {
@@ -75,7 +75,7 @@ impl ModelFiles {
         Ok(ModelDigests { weights, processing })
     }
 
-    /// A file that is not what it was when another model was loaded from the same directory, of those that both looked at.
+    /// The first file that changed since `earlier` was recorded from the same directory, of the files in both records.
     #[must_use]
     pub fn changed_since(&self, earlier: &Self) -> Option<PathBuf> {
         let changed =
@@ -85,7 +85,7 @@ impl ModelFiles {
 }
 
 impl Seen {
-    /// Whether the file has changed in between, as far as both tell.
+    /// True if the two records show that the file has changed.
     fn differs(self, other: Self) -> bool {
         match (self.content(), other.content()) {
             (Some(one), Some(other)) => one != other,
@@ -101,7 +101,8 @@ impl Seen {
     }
 }
 
-/// Each field with its length, so that no byte can move to a neighbour unseen.
+/// Hashes a name, its kind and its content. The name's length comes first, so that no two lists of files hash the same
+/// bytes.
 fn add(hasher: &mut blake3::Hasher, kind: u8, name: &[u8], content: Option<&Digest>) {
     hasher.update(&[kind]).update(&(name.len() as u64).to_le_bytes()).update(name);
     if let Some(content) = content {
@@ -109,8 +110,8 @@ fn add(hasher: &mut blake3::Hasher, kind: u8, name: &[u8], content: Option<&Dige
     }
 }
 
-/// Every file below a directory, with its digest, in order of their paths. Links are followed, but for those to a directory that they
-/// are in.
+/// All files below a directory with their digests, in order of their paths. Links are followed, except links to a
+/// directory that contains them.
 fn digests_below(directory: &Path) -> io::Result<Vec<(PathBuf, Digest)>> {
     let mut files = Vec::new();
     list(directory, Path::new(""), &mut vec![directory.canonicalize()?], &mut files)?;
@@ -129,7 +130,7 @@ fn list(root: &Path, below: &Path, within: &mut Vec<PathBuf>, files: &mut Vec<Pa
     }
     for entry in std::fs::read_dir(root.join(below))? {
         let path = below.join(entry?.file_name());
-        // A link to nowhere is no file, and neither is a pipe or a device.
+        // Broken links, pipes and devices are skipped.
         let Ok(metadata) = std::fs::metadata(root.join(&path)) else { continue };
         if metadata.is_dir() {
             let directory = root.join(&path).canonicalize()?;
@@ -149,7 +150,7 @@ fn list(root: &Path, below: &Path, within: &mut Vec<PathBuf>, files: &mut Vec<Pa
     Ok(())
 }
 
-/// Takes down what a family is told of a directory while it loads a model.
+/// Records the files that a family reads or looks for while it loads a model.
 #[derive(Debug)]
 pub(crate) struct Record {
     files: Mutex<ModelFiles>,
@@ -182,7 +183,7 @@ impl Record {
         self.saw(name, Seen::Absent);
     }
 
-    /// Unless it has been read already.
+    /// Records that a file exists, unless it has been read already.
     pub(crate) fn was_there(&self, name: &str) {
         self.lock().seen.entry(name.to_owned()).or_insert(Seen::Present);
     }

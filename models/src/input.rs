@@ -1,5 +1,5 @@
-//! Inputs. Everything that a kind of input means is said here: how it is written, which tensors carry it, what of it a cache's key
-//! holds, how it is read from a line of text. A new kind is an arm of each `match` in this file, and a family that takes it.
+//! Inputs. All properties of a kind of input are in this file: the tensors that carry it, its bytes in a cache's key,
+//! its form in a file, a sample. A new kind is an arm of each `match` in this file, and a family that takes it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,20 +10,20 @@ use crate::pixels::{self, PixelsError};
 use crate::tensor::{Datatype, Elements, InputKey, InputTensor};
 use crate::{CONTENT_INPUT, IMAGE_INPUT, TEXT_INPUT};
 
-/// The name clients use for the second text of a pair, as Hugging Face's tokenizers do.
+/// The name of a pair's second text in requests, as in Hugging Face's tokenizers.
 pub const TEXT_PAIR_INPUT: &str = "text_pair";
 
-/// One item's input. The [`Signature`](crate::Signature) of a model names the kind that it takes.
+/// The input of one item. A model's [`Signature`](crate::Signature) states the kind that it takes.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Input {
-    /// Text, for models that tokenise.
+    /// A text, for models that tokenise.
     Text(String),
-    /// Two texts that are read together: a query and a passage.
+    /// Two texts that are read together, such as a query and a passage.
     Pair(Box<[Input; 2]>),
-    /// The content of a file or a BYTES element of a request; must be UTF-8 where a model reads text.
+    /// The content of a file, or a BYTES element of a request; must be UTF-8 for models that read text.
     Bytes(Vec<u8>),
-    /// A dense array without a batch dimension, for instance an image of shape `[channels, height, width]`.
+    /// A dense array without a batch dimension, such as an image of shape `[channels, height, width]`.
     Array(Array),
 }
 
@@ -34,12 +34,12 @@ pub enum Input {
 pub enum InputKind {
     /// UTF-8 text, not empty.
     Text {
-        /// Tokens that fit, special tokens included.
+        /// Most tokens, special tokens included.
         max_tokens: usize,
     },
     /// Two texts, neither empty.
     Pair {
-        /// Tokens that fit of both together, special tokens included.
+        /// Most tokens of both texts together, special tokens included.
         max_tokens: usize,
     },
     /// The content of any file, not empty.
@@ -51,20 +51,20 @@ pub enum InputKind {
     },
 }
 
-/// A line or a file that is not written as the model's kind of input is.
+/// An error in a line or a file: its content is not in the form of the model's kind of input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// An image that is no array of numbers.
+    /// An image that is not an array of numbers.
     #[error(transparent)]
     Pixels(#[from] PixelsError),
-    /// A pair that is no array of two strings.
+    /// A pair that is not an array of two strings.
     #[error("not a pair of texts: {0}; give a JSON array of two strings, for instance [\"a query\", \"a passage\"]")]
     Pair(String),
 }
 
 impl InputKind {
-    /// The tensors that carry inputs of this kind, the first of them under `name`.
+    /// The tensors that carry inputs of this kind; the first is named `name`.
     #[must_use]
     pub fn tensors(&self, name: &'static str) -> Vec<InputTensor> {
         let of = |name, datatypes, shape| InputTensor { name, datatypes, shape };
@@ -78,7 +78,8 @@ impl InputKind {
         }
     }
 
-    /// The inputs that these tensors hold, in the order of [`tensors`](Self::tensors), each with the elements of `items` items.
+    /// Splits tensors, in the order of [`tensors`](Self::tensors) and each with the elements of `items` items, into
+    /// inputs.
     #[must_use]
     pub fn inputs(&self, tensors: Vec<Elements>, items: usize) -> Vec<Input> {
         let mut tensors = tensors.into_iter().map(|elements| self.split(elements, items));
@@ -89,7 +90,7 @@ impl InputKind {
         }
     }
 
-    /// The items of one tensor.
+    /// Splits one tensor into items.
     fn split(&self, elements: Elements, items: usize) -> Vec<Input> {
         let shape = |length: usize| match self {
             Self::Image { shape } => shape.to_vec(),
@@ -98,7 +99,7 @@ impl InputKind {
         let array = |length, data| Input::Array(Array { shape: shape(length), data });
         match elements {
             Elements::Bytes(elements) => elements.into_iter().map(Input::Bytes).collect(),
-            // One item is all of them: it is moved, not copied.
+            // A single item is moved, not copied.
             Elements::U8(values) if items == 1 => vec![array(values.len(), ArrayData::U8(values))],
             Elements::F32(values) if items == 1 => vec![array(values.len(), ArrayData::F32(values))],
             Elements::U8(values) => {
@@ -112,13 +113,13 @@ impl InputKind {
         }
     }
 
-    /// Reads an input as it is written in a file: text and content as they are, a pair and an image as JSON.
+    /// Reads an input from the bytes of a line or a file: text and content as they are, a pair and an image as JSON.
     ///
     /// # Errors
-    /// [`ParseError`] says how such an input is written.
+    /// [`ParseError`] says what form such an input must have.
     pub fn parse(&self, written: Vec<u8>) -> Result<Input, ParseError> {
         match self {
-            // Whether bytes are text is for the model to say, in its own words.
+            // The model's processor checks that bytes are UTF-8, with an error of its own.
             Self::Text { .. } | Self::Content => Ok(Input::Bytes(written)),
             Self::Pair { .. } => {
                 let texts: [String; 2] =
@@ -129,10 +130,10 @@ impl InputKind {
         }
     }
 
-    /// An input that is made up, of about so many tokens where that is something to choose.
+    /// A made-up input, of about `tokens` tokens for kinds that are tokenised.
     #[must_use]
     pub fn sample(&self, tokens: usize) -> Input {
-        // Common words are one token each in most vocabularies; two are special.
+        // A common word is one token in most vocabularies; two tokens are special.
         let text = |tokens: usize| Input::from("the ".repeat(tokens.saturating_sub(2).max(1)).trim_end());
         match self {
             Self::Text { .. } => text(tokens),
@@ -146,7 +147,7 @@ impl InputKind {
         }
     }
 
-    /// Tokens that fit, special tokens included, where inputs are tokenised.
+    /// Most tokens of an input, special tokens included; `None` for kinds that are not tokenised.
     #[must_use]
     pub fn max_tokens(&self) -> Option<usize> {
         match self {
@@ -155,7 +156,7 @@ impl InputKind {
         }
     }
 
-    /// The name clients use for the first tensor, unless a family says otherwise.
+    /// The default name of the first tensor in requests.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -178,7 +179,7 @@ impl fmt::Display for InputKind {
 }
 
 impl Input {
-    /// What the key of a cache holds of this input, for a model that takes inputs of `kind`.
+    /// This input's part of a cache key, for a model that takes inputs of `kind`.
     #[must_use]
     pub fn key<'a>(&'a self, kind: &InputKind) -> InputKey<'a> {
         let key = |name, datatype, shape: Cow<'a, [usize]>, bytes| InputKey { name, datatype, shape, bytes };
@@ -186,7 +187,7 @@ impl Input {
         match self {
             Self::Text(text) => key("text", Datatype::Bytes, none.into(), text.as_bytes().into()),
             Self::Bytes(bytes) => {
-                // A text is the same text whether it came as a string or as bytes, as it does over the wire.
+                // A text has one key, whether it came as a string or, over the wire, as bytes.
                 let name = match kind {
                     InputKind::Text { .. } | InputKind::Pair { .. } => "text",
                     InputKind::Content | InputKind::Image { .. } => "bytes",
@@ -208,7 +209,7 @@ impl Input {
         }
     }
 
-    /// Bytes to look at, a measure of the work that preparing takes.
+    /// Bytes of the input, a measure of the work to prepare it.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
@@ -219,7 +220,7 @@ impl Input {
         }
     }
 
-    /// This input's kind, in the words of an error message.
+    /// The kind of this input, worded for error messages.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -272,7 +273,7 @@ impl From<Array> for Input {
 pub struct Array {
     /// Dimensions, outermost first, without a batch dimension.
     pub shape: Vec<usize>,
-    /// `shape.iter().product()` elements.
+    /// The elements, `shape.iter().product()` of them.
     pub data: ArrayData,
 }
 
@@ -305,13 +306,13 @@ impl ArrayData {
         }
     }
 
-    /// True if there is no element.
+    /// True if there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The Open Inference Protocol's name of the element type.
+    /// The element type's name in the Open Inference Protocol.
     #[must_use]
     pub fn dtype(&self) -> &'static str {
         match self {
@@ -321,13 +322,13 @@ impl ArrayData {
     }
 }
 
-/// The treatment of a text of more tokens than the model can take.
+/// The treatment of a text with more tokens than the model can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Truncation {
-    /// Keep the first tokens, as Hugging Face pipelines do, and say so in the answer.
+    /// Keep the first tokens (or the last, if the tokenizer truncates on the left), and say so in the answer.
     #[default]
     Truncate,
-    /// Answer [`InputError::TooLong`](crate::InputError::TooLong).
+    /// Refuse the text with [`InputError::TooLong`](crate::InputError::TooLong).
     Refuse,
 }
 

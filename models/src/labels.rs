@@ -1,13 +1,13 @@
-//! `id2label` of `config.json`.
+//! Labels of classifiers: `id2label` of `config.json`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The labels in the order of the logits. Where the field is missing they are `LABEL_0` and `LABEL_1`, as Hugging Face has them; weights
-/// for another number of labels then do not fit, and are refused.
+/// The labels in the order of the logits. If the field is missing they are `LABEL_0` and `LABEL_1`, as in Hugging Face's
+/// library; weights for another number of labels are then refused because their shape does not fit.
 ///
 /// # Errors
-/// A message if the keys are not exactly 0, 1, …, or there is no label.
+/// A message if the keys are not exactly 0, 1, …, or there are no labels.
 pub(crate) fn in_order(id2label: Option<&BTreeMap<String, String>>) -> Result<Arc<[String]>, String> {
     let Some(id2label) = id2label else { return Ok(["LABEL_0", "LABEL_1"].map(String::from).into()) };
     if id2label.is_empty() {

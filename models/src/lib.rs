@@ -1,5 +1,5 @@
-//! Model families on candle, loaded from Hugging Face directories, each in two halves: a [`Processor`] that prepares
-//! and finishes one item on the caller's thread, and a [`Network`] that runs batches on a device thread.
+//! Model families, loaded from directories as Hugging Face ships them. A model has two halves: a [`Processor`] that
+//! prepares and finishes one item on the caller's thread, and a [`Network`] that runs batches on a device thread.
 //!
 //! ```
 //! use sconce_models::{LoadOptions, Registry, Truncation};
@@ -18,9 +18,19 @@
 //! [`Network::forward`] in a batch (a row of numbers) → [`Processor::finish`] (normalise, softmax, labels) →
 //! [`Output`]. Its row does not depend on the rest of the batch: texts are packed end to end, never padded.
 //!
-//! To add a family, write one file beside `digits_cnn.rs` with a [`Family`] in it, list that in `registry.rs`, ship a
-//! small model in `zoo/`, and name it in `tests/zoo/main.rs`. A family from outside this crate is handed
-//! to [`Registry::register`] instead.
+//! The path of a model that is loaded: the [`Registry`] finds its [`Family`] by `model_type` → the family reads the
+//! configuration into a [`Blueprint`] → [`Blueprint::load`] reads the weights and makes the [`Halves`] for a [`Target`]:
+//! a device and a precision.
+//!
+//! | to add | write |
+//! |---|---|
+//! | an encoder of text | a file like `distilbert.rs`: an [`EncoderSpec`] and [`TensorNames`], given to [`TextEncoder`] |
+//! | any other family | a file like `digits_cnn.rs`, with a [`Blueprint`] of its own |
+//! | a kind of input or output | an arm of each `match` in `input.rs` or `output.rs` |
+//! | a kind of device | a [`Backend`], given to [`Backends::add`] |
+//!
+//! A family is listed in `registry.rs`; one from another crate is passed to [`Registry::register`] instead. `README.md`
+//! has the steps.
 
 mod backend;
 mod bert;
@@ -95,7 +105,7 @@ pub use weights::Weights;
 
 /// The caller's side of a model: runs on any thread, in parallel with the device.
 pub trait Processor: Send + Sync {
-    /// Checks an input and makes it ready for the network.
+    /// Checks an input and turns it into features for the network.
     ///
     /// # Errors
     /// [`InputError`] names what is wrong with the input.
@@ -107,8 +117,8 @@ pub trait Processor: Send + Sync {
 
 /// The device's side of a model: runs on one device thread.
 pub trait Network: Send {
-    /// One row per item, in the same order: a pooled embedding, or logits.
-    /// A row does not depend on the other items of the batch (to 1e-5).
+    /// Computes one row per item, in the same order: a pooled embedding, or logits.
+    /// A row does not depend on the other items of the batch (to 1e-5; to the bit with the CPU's kernels).
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails or the features are of another family.
@@ -117,13 +127,13 @@ pub trait Network: Send {
 
 /// A model in memory, in two halves that live on different threads.
 pub struct LoadedModel {
-    /// What it takes and gives.
+    /// The model's input, output, precision and device.
     pub signature: Signature,
     /// The caller's half.
     pub processor: Arc<dyn Processor>,
     /// The device's half.
     pub network: Box<dyn Network>,
-    /// What the directory's `sconce.toml` sets, or the defaults.
+    /// The settings of the directory's `sconce.toml`, or the defaults.
     pub settings: Settings,
 }
 

@@ -1,4 +1,4 @@
-//! Magika (Fratantonio et al., arXiv:2409.13768): what a file is, from its first and last bytes.
+//! Magika (Fratantonio et al., arXiv:2409.13768): the type of a file, from its first and last bytes.
 //!
 //! Embedding → gelu → four neighbours side by side → layer norm over the *positions* → convolution over positions →
 //! gelu → maximum over positions → layer norm → linear.
@@ -22,11 +22,11 @@ use crate::{
     Target, Task, Truncation, Weights, config, labels,
 };
 
-/// The name clients use for the content of a file.
+/// The name of a file's content in requests.
 pub const CONTENT_INPUT: &str = "content";
 
-/// Bytes of one content. Only the first and last few thousand are looked at, so a client of a large file can send
-/// those alone.
+/// Most bytes of one content. The model reads only the first and last few thousand, so a client with a larger file can
+/// send only those.
 pub const MAX_CONTENT_BYTES: usize = 64 << 20;
 
 /// `"model_type": "magika"`.
@@ -73,7 +73,7 @@ impl Blueprint for Magika {
 struct Config {
     vocab_size: usize,
     embed_dim: usize,
-    /// Neighbouring symbols that make one position.
+    /// Number of neighbouring symbols in one position.
     group: usize,
     seq_len: usize,
     conv_kernel: usize,
@@ -98,7 +98,7 @@ impl Config {
         self.seq_len / self.group
     }
 
-    /// Elements of one position.
+    /// Number of elements in one position.
     fn channels(&self) -> usize {
         self.group * self.embed_dim
     }
@@ -134,19 +134,19 @@ impl Config {
     }
 }
 
-/// Which bytes of a content are looked at.
+/// The part of a content that the model reads.
 #[derive(Debug, Clone, Copy)]
 struct Window {
     beginning: usize,
     end: usize,
-    /// White space is stripped within the first and the last block of this size, before the window is cut.
+    /// Bytes of the first and of the last block, within which white space is stripped before the window is cut.
     block: usize,
     padding: u16,
 }
 
 impl Window {
-    /// The beginning, padded after its last byte, then the end, padded before its first.
-    /// Nothing is left if both blocks are white space.
+    /// The beginning, padded after its last byte, then the end, padded before its first. An error if both blocks are
+    /// white space.
     fn symbols(&self, content: &[u8]) -> Result<Vec<u16>, InputError> {
         let first_block = &content[..content.len().min(self.block)];
         let last_block = &content[content.len().saturating_sub(self.block)..];
@@ -177,7 +177,8 @@ impl Window {
     }
 }
 
-/// The model was trained with Python's notion, which has the vertical tab that `u8::is_ascii_whitespace` lacks.
+/// True for Python's white space, with which the model was trained: it includes the vertical tab,
+/// `u8::is_ascii_whitespace` does not.
 fn is_white_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == b'\x0b'
 }
@@ -191,7 +192,7 @@ impl Processor for MagikaProcessor {
     fn prepare(&self, input: Input, _: Truncation) -> Result<Prepared, InputError> {
         let content = checked_content(input)?;
         let symbols = self.window.symbols(&content)?;
-        // Leaving out the middle is what the model is made for, not a truncation.
+        // The model never reads the middle of a content, so leaving it out is not a truncation.
         Ok(Prepared { features: Features::Symbols(symbols), truncated: false })
     }
 
@@ -235,9 +236,9 @@ struct MagikaNetwork {
 }
 
 enum Engine {
-    /// Of our own kernels.
+    /// The kernels of `sconce-kernels`, on the CPU.
     Packed(Box<PackedMagika>),
-    /// Of candle's operations.
+    /// Candle's operations, on other devices.
     Tensors(Box<TensorMagika>),
 }
 
@@ -252,7 +253,7 @@ impl MagikaNetwork {
         Ok(Self { engine, seq_len: config.seq_len, vocab_size: config.vocab_size })
     }
 
-    /// The symbols of an item, checked against the table: a failed lookup would fail the whole batch.
+    /// The symbols of an item, checked against the table, so that an error names the item.
     fn checked<'a>(&self, item: usize, features: &'a Features) -> Result<&'a [u16], ForwardError> {
         let Features::Symbols(symbols) = features else {
             return Err(ForwardError::WrongFeatures { expected: "symbols", got: features.kind() });

@@ -13,7 +13,7 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    /// `{name}.weight` and `{name}.bias`, each of `size` elements.
+    /// Reads `{name}.weight` and `{name}.bias`, each of `size` elements.
     pub(crate) fn load(weights: &Weights, name: &str, size: usize, eps: f32) -> std::result::Result<Self, LoadError> {
         let weight = weights.tensor(&format!("{name}.weight"), &[size])?;
         let bias = weights.tensor(&format!("{name}.bias"), &[size])?;

@@ -1,5 +1,5 @@
-//! Outputs. Everything that a kind of output means is said here: the task that gives it, its tensors, its JSON. A new kind is an arm
-//! of each `match` in this file, and a family that gives it.
+//! Outputs. All properties of a kind of output are in this file: the task that gives it, its tensors, its JSON. A new
+//! kind is an arm of each `match` in this file, and a family that gives it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,21 +8,22 @@ use serde::{Serialize, Serializer};
 
 use crate::tensor::{Datatype, OutputElements, OutputTensor};
 
-/// The answer for one item, as JSON an object: `{"embedding": […]}`, `{"label": …, "score": …, "scores": {…}}`, `{"score": …}`.
+/// The answer for one item. As JSON it is an object: `{"embedding": […]}`, `{"label": …, "score": …, "scores": {…}}` or
+/// `{"score": …}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum Output {
-    /// A vector that stands for the input.
+    /// A vector that represents the input.
     #[serde(serialize_with = "embedding_object")]
     Embedding(Vec<f32>),
     /// A score for each label.
     Classification(Classification),
-    /// How well the two texts of a pair belong together.
+    /// A score of how well the two texts of a pair match.
     Score(Score),
 }
 
-/// What is answered for one item.
+/// The kind of output that a model gives for one item.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Task {
@@ -69,7 +70,7 @@ impl Task {
         }
     }
 
-    /// The labels, if the output has a score for each of several.
+    /// The labels of a classification.
     #[must_use]
     pub fn labels(&self) -> Option<&Arc<[String]>> {
         match self {
@@ -78,13 +79,13 @@ impl Task {
         }
     }
 
-    /// The name of the tensor with a score for each label, if there are several.
+    /// The name of the tensor with a score for each label of a classification.
     #[must_use]
     pub fn scores(&self) -> Option<&'static str> {
         self.labels().map(|_| SCORES)
     }
 
-    /// The length of the vector, if the output is one.
+    /// The length of the vector of an embedding.
     #[must_use]
     pub fn dimensions(&self) -> Option<usize> {
         match self {
@@ -105,7 +106,7 @@ impl fmt::Display for Task {
 }
 
 impl Output {
-    /// The elements of a tensor of [`Task::tensors`]; `None` for the name of another.
+    /// The elements of the tensor `name` of [`Task::tensors`]; `None` for any other name.
     #[must_use]
     pub fn tensor(&self, name: &str) -> Option<OutputElements<'_>> {
         match (self, name) {
@@ -117,7 +118,7 @@ impl Output {
         }
     }
 
-    /// The numbers that a caller gets: the vector, or the scores.
+    /// The numbers of the answer: the vector, or the scores.
     #[must_use]
     pub fn numbers(&self) -> &[f32] {
         match self {
@@ -127,7 +128,7 @@ impl Output {
         }
     }
 
-    /// The embedding, if that is what the model computes.
+    /// The embedding, if the output is one.
     #[must_use]
     pub fn embedding(&self) -> Option<&[f32]> {
         match self {
@@ -136,7 +137,7 @@ impl Output {
         }
     }
 
-    /// The classification, if that is what the model computes.
+    /// The classification, if the output is one.
     #[must_use]
     pub fn classification(&self) -> Option<&Classification> {
         match self {
@@ -145,7 +146,7 @@ impl Output {
         }
     }
 
-    /// The score of a pair, if that is what the model computes.
+    /// The score of a pair, if the output is one.
     #[must_use]
     pub fn score(&self) -> Option<Score> {
         match self {
@@ -163,12 +164,12 @@ fn embedding_object<S: Serializer>(values: &[f32], serializer: S) -> Result<S::O
     Object { embedding: values }.serialize(serializer)
 }
 
-/// How well the two texts of a pair belong together.
+/// A score of how well the two texts of a pair match.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Score {
     /// `1 / (1 + e^(−logit))`: between 0 and 1.
     pub score: f32,
-    /// The number that the last layer gave.
+    /// The output of the last layer.
     #[serde(skip)]
     pub logit: f32,
 }
@@ -186,9 +187,9 @@ impl Score {
 pub struct Classification {
     /// The labels, shared by all answers of a model.
     pub labels: Arc<[String]>,
-    /// The numbers that the last layer gave, one per label.
+    /// The outputs of the last layer, one per label.
     pub logits: Vec<f32>,
-    /// Softmax of the logits: non-negative, with the sum 1.
+    /// Softmax of the logits: non-negative numbers whose sum is 1.
     pub scores: Vec<f32>,
 }
 
@@ -213,7 +214,7 @@ impl Serialize for ByLabel<'_> {
 }
 
 impl Classification {
-    /// Softmax over `logits`, one per label.
+    /// Makes scores of logits by softmax, one logit per label.
     ///
     /// # Panics
     /// If there is not exactly one logit per label, or no label at all.
@@ -229,7 +230,7 @@ impl Classification {
         Self { labels, logits, scores }
     }
 
-    /// Index of the highest score; the first one if several are equal.
+    /// Index of the highest score; the first if several are equal.
     #[must_use]
     pub fn best(&self) -> usize {
         (1..self.scores.len()).fold(0, |best, at| if self.scores[at] > self.scores[best] { at } else { best })

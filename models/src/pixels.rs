@@ -1,33 +1,33 @@
-//! An image as a JSON array of numbers, flat or nested.
+//! Images as JSON arrays of numbers, flat or nested.
 
 use crate::{Array, ArrayData};
 use serde_json::Value;
 
-/// A line that is not an array of numbers.
+/// An error in a line that should be an array of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PixelsError {
-    /// Not JSON at all.
+    /// The line is not JSON.
     #[error("not JSON: {0}; give an image as an array of numbers, for instance [[0, 16], [7.5, 3]]")]
     NotJson(String),
-    /// Something else than a number.
+    /// An element is not a number.
     #[error("the image holds {got} at element {index}; only numbers are allowed")]
     NotANumber {
-        /// The pixels before it.
+        /// Number of pixels before it.
         index: usize,
-        /// What is there.
+        /// The element, as JSON.
         got: String,
     },
-    /// Rows of different lengths.
+    /// Rows have different lengths.
     #[error("the image is ragged at element {index}: all rows need one length")]
     Ragged {
-        /// The pixels before it.
+        /// Number of pixels before the fault.
         index: usize,
     },
 }
 
-/// Reads pixels in the shape that they are nested in; a flat list, or one that differs by dimensions of 1 alone, takes
-/// the shape of the model. Whether that shape is right is for the model to say.
+/// Reads pixels in the shape of their nesting. A flat list of the right length, or a nesting that differs from `shape`
+/// only in dimensions of 1, takes `shape`. Any other shape is kept, for the model's processor to refuse.
 pub(crate) fn parse(json: &[u8], shape: &[usize]) -> Result<Array, PixelsError> {
     let value: Value = serde_json::from_slice(json).map_err(|cause| PixelsError::NotJson(cause.to_string()))?;
     let mut nested = Nested { shape: nesting(&value), pixels: Vec::new() };
@@ -39,7 +39,7 @@ pub(crate) fn parse(json: &[u8], shape: &[usize]) -> Result<Array, PixelsError> 
     Ok(Array { shape, data: ArrayData::F32(pixels) })
 }
 
-/// Lengths along the first element of each level.
+/// The lengths of the first array of each level.
 fn nesting(value: &Value) -> Vec<usize> {
     let mut shape = Vec::new();
     let mut level = value;

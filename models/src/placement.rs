@@ -1,4 +1,4 @@
-//! Where a model is to run, as an operator says it.
+//! Placement: the operator's choice of a model's device.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,26 +8,26 @@ use serde::Deserialize;
 use crate::DeviceName;
 use crate::device::question;
 
-/// Where a model is to run. Written `auto`, `cpu` or `cuda:N`.
+/// The operator's choice of a model's device. Written `auto`, `cpu` or `cuda:N`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Placement {
-    /// Wherever a batch is complete first: by the model's size before anything is measured, then by measure. Different batches
-    /// of one model may run on different devices.
+    /// The devices that complete a batch first: estimated from the model's size at first, measured later. Different
+    /// batches of one model may run on different devices.
     #[default]
     Auto,
-    /// On this device, and on the CPU only if that one cannot.
+    /// This device, and the CPU only if the device cannot run a batch.
     On(DeviceName),
 }
 
-/// A name that no placement has.
+/// The error for a name that no placement has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "device '{name}' is not known; give auto, cpu, or cuda:N with the number of a GPU (`cuda:0` is the first){}",
     question(name)
 )]
 pub struct UnknownPlacement {
-    /// What was given.
+    /// The name that was given.
     pub name: String,
 }
 

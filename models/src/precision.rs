@@ -5,42 +5,42 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How a network's weights are stored and its products computed. Which of them a model has on a device is for its
-/// [`Family`](crate::Family) to say.
+/// The storage of a network's weights and the arithmetic of its products. A model's precisions on a device are those of
+/// its [`Blueprint`](crate::Blueprint).
 ///
-/// Written everywhere as `f32`, `f16`, `bf16`, `int8`, `q8_0` and `q4k`. Read in other spellings too, each of which means one of
-/// them alone: `fp16`, `half`, `float32`, `bfloat16`, `i8`, `q4_k`, in upper case as well.
+/// Written as `f32`, `f16`, `bf16`, `int8`, `q8_0` and `q4k`. Unambiguous names from elsewhere are read as well, in any
+/// case: `fp16`, `half`, `float32`, `bfloat16`, `i8`, `q4_k`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
 #[non_exhaustive]
 pub enum Precision {
-    /// 32-bit floats throughout: the reference that the others are measured against.
+    /// 32-bit floats throughout: the reference for the others.
     #[default]
     F32,
-    /// 16-bit floats, sums in f32. On CUDA devices, where tensor cores make it several times faster than f32; half its
-    /// size. Numbers beyond 65,504 do not fit.
+    /// 16-bit floats, sums in f32. On CUDA devices, where tensor cores make it faster than f32; half its size. Numbers
+    /// beyond 65,504 do not fit.
     F16,
     /// 16-bit floats with the range of f32 and 8 bits of precision, sums in f32. On CUDA devices.
     Bf16,
-    /// 8-bit weights with a scale per output channel, activations rounded to 8 bits per token as they come (7 where the
-    /// processor has no VNNI), exact 32-bit integer sums. Faster than f32 on the CPU and about a quarter of its size.
+    /// 8-bit weights with a scale per output channel, activations rounded to 8 bits with a scale per token (7 bits on
+    /// processors without VNNI), exact 32-bit integer sums. Faster than f32 on the CPU and about a quarter of its size.
     Int8,
-    /// Weights alone in llama.cpp's `Q8_0`: blocks of 32 with an f16 scale, 8.5 bits a weight. Saves memory, not time.
+    /// Only weights, in llama.cpp's `Q8_0`: blocks of 32 with an f16 scale, 8.5 bits a weight. Saves memory, not time.
     #[serde(rename = "q8_0")]
     Q8_0,
-    /// Weights alone in llama.cpp's `Q4_K`: blocks of 256 with a scale and a minimum per 32, 4.5 bits a weight. Layers
-    /// with rows of another length than whole blocks are kept in `Q8_0`. Saves memory, not time.
+    /// Only weights, in llama.cpp's `Q4_K`: blocks of 256 with a scale and a minimum per 32, 4.5 bits a weight. Layers
+    /// whose rows are not whole blocks are kept in `Q8_0`. Saves memory, not time.
     Q4K,
 }
 
 impl Precision {
-    /// Every precision there is, f32 first.
+    /// All precisions, f32 first.
     pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Q8_0, Self::Q4K];
 
-    /// Every precision there is, the most accurate first: those that round activations, and then those of fewer bits, come later.
+    /// All precisions, the most accurate first. `int8` comes after `q8_0` because it rounds activations as well.
     pub const HIGHEST_FIRST: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Int8, Self::Q4K];
 
-    /// `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`.
+    /// The name: `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Precision {
         }
     }
 
-    /// Names of the same precision elsewhere: in PyTorch, ONNX, llama.cpp.
+    /// Other names of the same precision, in PyTorch, ONNX or llama.cpp.
     fn spellings(self) -> &'static [&'static str] {
         match self {
             Self::F32 => &["fp32", "float32", "float"],
@@ -65,7 +65,7 @@ impl Precision {
         }
     }
 
-    /// The precisions that somebody may mean by a name that is none.
+    /// The precisions that may be meant by an unknown name.
     fn meant_by(name: &str) -> &'static [Self] {
         match plain(name).as_str() {
             "f64" | "fp64" | "float64" | "double" | "tf32" => &[Self::F32],
@@ -79,7 +79,7 @@ impl Precision {
     }
 }
 
-/// A name as it is compared: in lower case, with `_` for `-`.
+/// A name in the form for comparing: lower case, with `_` for `-`.
 fn plain(name: &str) -> String {
     name.to_ascii_lowercase().replace('-', "_")
 }
@@ -109,7 +109,7 @@ impl TryFrom<String> for Precision {
     }
 }
 
-/// A name that no precision has.
+/// The error for a name that no precision has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("precision '{name}' is not known; known are: {}{}", names(&Precision::ALL), question(Precision::meant_by(name)))]
 pub struct UnknownPrecision {
@@ -117,12 +117,12 @@ pub struct UnknownPrecision {
     pub name: String,
 }
 
-/// `; did you mean int8 or q8_0?`, or nothing.
+/// The end of the message: `; did you mean int8 or q8_0?`, or nothing.
 fn question(meant: &[Precision]) -> String {
     if meant.is_empty() { String::new() } else { format!("; did you mean {}?", names(meant).replace(", ", " or ")) }
 }
 
-/// `f32, int8`, for messages.
+/// The names of precisions for messages: `f32, int8`.
 pub(crate) fn names(precisions: &[Precision]) -> String {
     precisions.iter().map(|precision| precision.name()).collect::<Vec<_>>().join(", ")
 }

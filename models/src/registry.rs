@@ -1,4 +1,4 @@
-//! The model families by `model_type`, and how one of them is chosen and told to load.
+//! The registry of model families by `model_type`: it chooses a family and a precision, and loads models.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use crate::{
     Signature, Target, backend, bert, digits_cnn, distilbert, magika,
 };
 
-/// The device and the precision to load a model for. The default is the CPU with a thread per core, in the model's own precision.
+/// The device and the precision to load a model for. The default is the CPU with a thread per core, and no precision.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// The device that the network runs on.
     pub device: Arc<dyn Device>,
-    /// The precision it is computed in. `None`: that of `sconce.toml`, else f32.
+    /// The precision that the network is computed in. `None`: that of `sconce.toml`, else f32.
     pub precision: Option<Precision>,
 }
 
@@ -25,20 +25,20 @@ impl Default for LoadOptions {
     }
 }
 
-/// A model as it would be on a device.
+/// The properties that a model would have on a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Survey {
-    /// The precision it would be computed in.
+    /// The precision that it would be computed in.
     pub precision: Precision,
-    /// Every precision that it has there.
+    /// All precisions that it has on the device.
     pub precisions: Vec<Precision>,
-    /// The work and memory that it asks of the device.
+    /// The memory and operations that it would need.
     pub demand: Demand,
     /// The settings of its `sconce.toml`, or the defaults.
     pub settings: Settings,
 }
 
-/// The families that can be loaded.
+/// The known families, by `model_type`.
 #[derive(Debug, Clone)]
 pub struct Registry {
     families: BTreeMap<&'static str, Family>,
@@ -56,7 +56,7 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Adds a family, in place of one with the same `model_type` if there is one.
+    /// Adds a family. It replaces one with the same `model_type`.
     pub fn register(&mut self, family: Family) {
         self.families.insert(family.model_type, family);
     }
@@ -66,23 +66,23 @@ impl Registry {
         self.families.values()
     }
 
-    /// The family of that `model_type`.
+    /// The family of a `model_type`.
     #[must_use]
     pub fn family(&self, model_type: &str) -> Option<&Family> {
         self.families.get(model_type)
     }
 
-    /// Loads a model directory by the `model_type` of its `config.json`. Its precision is that of `options`, else that of its
-    /// `sconce.toml`, else f32.
+    /// Loads a model directory with the family of its `model_type` in `config.json`. The precision is that of `options`,
+    /// else that of `sconce.toml`, else f32.
     ///
     /// # Errors
-    /// [`LoadError::UnknownModelType`] and [`LoadError::UnsupportedPrecision`] list what there is; the others name the
-    /// file and what is wrong with it.
+    /// [`LoadError::UnknownModelType`] lists the known families, [`LoadError::UnsupportedPrecision`] the precisions of
+    /// the model; the others name the file and its fault.
     pub fn load(&self, directory: &Path, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
         self.load_with_files(directory, options).map(|(model, _)| model)
     }
 
-    /// As [`load`](Self::load), and tells the files that the model was made of.
+    /// As [`load`](Self::load), and returns the files that the model was made of.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -106,11 +106,11 @@ impl Registry {
         Ok((LoadedModel { signature, processor, network, settings }, directory.files()))
     }
 
-    /// A model as it would be on a device, told without loading it: its settings, its precisions, and the one that
-    /// [`load`](Self::load) would choose, and the work and memory that it asks of the device.
+    /// The properties that a model would have on a device, without loading it: settings, precisions, the precision that
+    /// [`load`](Self::load) would choose, memory and operations.
     ///
     /// # Errors
-    /// As [`load`](Self::load), but for the weights, which are not read.
+    /// As [`load`](Self::load), except for errors of the weights, which are not read.
     pub fn survey(&self, directory: &Path, options: &LoadOptions) -> Result<Survey, LoadError> {
         let directory = ModelDirectory::new(directory);
         let Plan { blueprint, settings, precision, precisions, .. } = self.plan(&directory, options)?;
@@ -122,17 +122,17 @@ impl Registry {
     /// The settings of a model's `sconce.toml`, or the defaults.
     ///
     /// # Errors
-    /// [`LoadError`] if there is no such model, or its settings are wrong.
+    /// [`LoadError`] if there is no such model, or its settings are invalid.
     pub fn settings(&self, directory: &Path) -> Result<Settings, LoadError> {
         let directory = ModelDirectory::new(directory);
         self.family_of(&directory)?;
         directory.settings(&MODEL_FIELDS)
     }
 
-    /// Everything that is decided of a model before its weights are read.
+    /// Makes all decisions about a model that come before its weights are read.
     fn plan(&self, directory: &ModelDirectory, options: &LoadOptions) -> Result<Plan<'_>, LoadError> {
         let family = self.family_of(directory)?;
-        // `sconce.toml` is read even where it decides nothing: one that is wrong is an error in every case.
+        // `sconce.toml` is checked even if `options` override it: an invalid one is always an error.
         let all = directory.settings(&MODEL_FIELDS)?;
         let blueprint = (family.read)(directory)?;
         let (asked, path) = match (options.precision, all.model.precision) {
@@ -165,7 +165,7 @@ struct Plan<'a> {
 }
 
 impl Family {
-    /// The precision that is asked for, if it is among those that there are.
+    /// The precision `asked`, if it is one of `precisions`. `path` is the file or directory that an error names.
     fn offered(
         &self,
         asked: Precision,

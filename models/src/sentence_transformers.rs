@@ -1,4 +1,4 @@
-//! The files that sentence-transformers puts beside a BERT: how its token vectors become one.
+//! The files of sentence-transformers: pooling, normalisation and the limit of tokens of a model that embeds texts.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::{LoadError, ModelDirectory, Pooling};
 
-/// What the directory says; `None` where it says nothing.
+/// The settings in these files; `None` for each that is missing.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct SentenceTransformer {
     pub(crate) pooling: Option<Pooling>,
@@ -38,7 +38,8 @@ struct Module {
     r#type: String,
 }
 
-/// Any step but the three known ones changes the embedding, so it must not be left out in silence.
+/// True if the modules have a `Normalize`. A module other than the three known ones would change the embedding, so it is
+/// an error.
 fn has_normalize(directory: &ModelDirectory) -> Result<bool, LoadError> {
     let modules: Vec<Module> = directory.json(MODULES)?;
     let names: Vec<&str> = modules.iter().map(|module| module.r#type.rsplit('.').next().unwrap_or_default()).collect();
@@ -52,7 +53,7 @@ fn has_normalize(directory: &ModelDirectory) -> Result<bool, LoadError> {
     }
 }
 
-/// The modes are switches of which exactly one is on.
+/// The pooling mode. Each mode is a switch, and exactly one must be on.
 fn pooling(directory: &ModelDirectory) -> Result<Pooling, LoadError> {
     let fields: BTreeMap<String, serde_json::Value> = directory.json(POOLING)?;
     let on: Vec<&str> = fields

@@ -1,26 +1,26 @@
-//! `sconce.toml`: what an operator sets for one model. Every field is optional.
+//! `sconce.toml`: the operator's settings for one model. All fields are optional.
 
 use serde::Deserialize;
 
 use crate::{Placement, Precision};
 
-/// The fields of `[model]` that a family may leave without meaning.
+/// The fields of `[model]` that have a meaning for some families only.
 pub(crate) const MODEL_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
 
 /// The content of `sconce.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// How inputs are prepared, computed and finished.
+    /// The table `[model]`: how inputs are prepared, computed and finished.
     pub model: ModelSettings,
-    /// How batches are formed.
+    /// The table `[batching]`: how batches are formed.
     pub batching: BatchingSettings,
-    /// What of its answers is cached.
+    /// The table `[cache]`: which answers are cached.
     pub cache: CacheSettings,
 }
 
 impl Settings {
-    /// Refuses zeros, and those of [`MODEL_FIELDS`] that are set but not `used`.
+    /// Refuses zeros, and fields of [`MODEL_FIELDS`] that are set but not in `used`.
     pub(crate) fn check(&self, used: &[&str]) -> Result<(), String> {
         let Self { model, batching, .. } = self;
         let set = [
@@ -47,26 +47,27 @@ impl Settings {
     }
 }
 
-/// How inputs are prepared, computed and finished.
+/// Settings for preparing, computing and finishing inputs.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// What the network is computed in, unless whoever loads it asks for another; unset: f32.
+    /// The precision, unless the caller asks for another. Default: f32.
     pub precision: Option<Precision>,
-    /// Where it runs, unless whoever loads it asks for another place; unset: where the runtime's models do.
+    /// The device, unless the caller asks for another. Default: that of the runtime.
     pub device: Option<Placement>,
-    /// How token vectors become one; unset: what the model directory says, else the mean.
+    /// The pooling of token vectors. Default: that of the model directory, else the mean.
     pub pooling: Option<Pooling>,
-    /// Whether embeddings are scaled to length 1; unset: what the model directory says, else yes.
+    /// True to scale embeddings to length 1. Default: as in the model directory, else true.
     pub normalize: Option<bool>,
-    /// Tokens per text, special tokens included; unset: what the model directory says.
+    /// Most tokens per text, special tokens included. Default: as in the model directory.
     pub max_tokens: Option<usize>,
-    /// On CUDA devices: whether what a batch asks of the device is recorded by size and queued by one call. Batches are then
-    /// padded to the next size, by up to half; less time where they are small, more where they are large. Unset: no.
+    /// True to record the launches of a batch by its size, and to queue them by one call, on CUDA devices. Batches are
+    /// padded to the next recorded size, by up to half of their tokens: small batches get faster, large ones slower.
+    /// Default: false.
     pub cuda_graphs: Option<bool>,
 }
 
-/// How token vectors become one vector.
+/// The way token vectors become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
@@ -76,17 +77,17 @@ pub enum Pooling {
     Cls,
 }
 
-/// How batches are formed; the meaning and bounds of each field are those of the batcher's configuration.
+/// Settings for forming batches. Meanings, bounds and defaults are those of the batcher's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchingSettings {
-    /// Items per batch.
+    /// Most items per batch.
     pub max_batch_size: Option<usize>,
-    /// Weight (tokens) per batch.
+    /// Most weight (tokens) per batch.
     pub max_batch_weight: Option<usize>,
-    /// Items that wait.
+    /// Most items in the queue.
     pub max_queue_size: Option<usize>,
-    /// Weight (tokens) that waits.
+    /// Most weight (tokens) in the queue.
     pub max_queue_weight: Option<usize>,
     /// Microseconds that a batch may wait for more items.
     pub max_queue_delay_us: Option<u64>,
@@ -94,12 +95,12 @@ pub struct BatchingSettings {
     pub priority_ageing_ms: Option<u64>,
 }
 
-/// What of a model's answers a cache keeps and gives, where the runtime has one.
+/// Settings for a model's answers in the runtime's cache, if it has one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheSettings {
-    /// Whether its answers are cached; unset: yes.
+    /// True to cache the model's answers. Default: true.
     pub answers: Option<bool>,
-    /// Whether an answer that a higher precision made may be given; unset: what the runtime says, else no.
+    /// True to give cached answers of a higher precision. Default: as in the runtime, else false.
     pub higher_precisions: Option<bool>,
 }

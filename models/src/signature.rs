@@ -1,28 +1,28 @@
-//! What a model takes and gives, for metadata and error messages.
+//! The signature of a model, for metadata and error messages.
 
 use crate::{DeviceName, InputKind, Precision, Task};
 
-/// What a model takes and gives.
+/// The input and output of a model, and how it is computed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
     /// `model_type` of `config.json`.
     pub model_type: String,
-    /// What one item's input must be.
+    /// The input of one item.
     pub input: InputSpec,
-    /// What is answered for one item.
+    /// The output for one item.
     pub task: Task,
-    /// What the network is computed in.
+    /// The precision of the network.
     pub precision: Precision,
-    /// Where.
+    /// The device that the network runs on.
     pub device: DeviceName,
-    /// How many weights the model has.
+    /// The number of weights.
     pub parameters: usize,
 }
 
-/// What one item's input must be.
+/// The input of one item: its name and kind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputSpec {
-    /// The name clients use: `text`, `content` or `image`.
+    /// The name in requests: `text`, `content` or `image`.
     pub name: &'static str,
     /// The kind and bounds.
     pub kind: InputKind,

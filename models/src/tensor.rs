@@ -1,15 +1,15 @@
-//! Tensors as protocols carry them: the common ground of inputs, outputs and every server.
+//! Tensors as protocols carry them, shared by inputs, outputs and all servers.
 
 use std::borrow::Cow;
 
-/// The element types that models read and give, by the names of the Open Inference Protocol.
+/// The element types of inputs and outputs, by their names in the Open Inference Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datatype {
-    /// `BYTES`: a string of bytes.
+    /// `BYTES`: strings of bytes.
     Bytes,
-    /// `UINT8`
+    /// `UINT8`: unsigned bytes.: unsigned bytes.
     Uint8,
-    /// `FP32`
+    /// `FP32`: 32-bit floats.: 32-bit floats.
     Fp32,
 }
 
@@ -28,54 +28,54 @@ impl Datatype {
 /// The elements of a tensor in row-major order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Elements {
-    /// Of [`Datatype::Bytes`].
+    /// Elements of [`Datatype::Bytes`].
     Bytes(Vec<Vec<u8>>),
-    /// Of [`Datatype::Uint8`].
+    /// Elements of [`Datatype::Uint8`].
     U8(Vec<u8>),
-    /// Of [`Datatype::Fp32`].
+    /// Elements of [`Datatype::Fp32`].
     F32(Vec<f32>),
 }
 
-/// A tensor that an input comes in, described for one item.
+/// A tensor that carries an input, described for one item.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputTensor {
-    /// Its name.
+    /// The tensor's name.
     pub name: &'static str,
-    /// The element types that are read, the preferred one first.
+    /// The element types that are accepted, the preferred one first.
     pub datatypes: &'static [Datatype],
-    /// The dimensions of an item's elements; `None`: any length of one dimension, or one string.
+    /// The shape of an item; `None`: one string, or one dimension of any length.
     pub shape: Option<Vec<usize>>,
 }
 
-/// A tensor that an output is given in, described for one item.
+/// A tensor that carries an output, described for one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputTensor {
-    /// Its name.
+    /// The tensor's name.
     pub name: &'static str,
-    /// The type of its elements.
+    /// The element type.
     pub datatype: Datatype,
-    /// Elements of one item.
+    /// Number of elements per item.
     pub width: usize,
 }
 
-/// What one item's output has for a tensor.
+/// The elements of a tensor for one item's output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum OutputElements<'a> {
     /// One string.
     Text(&'a str),
-    /// Numbers.
+    /// Several numbers.
     F32(&'a [f32]),
 }
 
-/// An input as the key of a cache sees it. Inputs with equal fields are the same input.
+/// An input's part of a cache key. Inputs with equal fields are the same input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputKey<'a> {
     /// The kind of input.
     pub name: &'static str,
-    /// The type of its elements.
+    /// The element type.
     pub datatype: Datatype,
-    /// Its dimensions.
+    /// The dimensions; for a pair, the bytes of each text.
     pub shape: Cow<'a, [usize]>,
-    /// Its elements.
+    /// The elements, floats in little-endian order.
     pub bytes: Cow<'a, [u8]>,
 }

@@ -1,4 +1,4 @@
-//! From text to tokens, for every family that reads text.
+//! Text to tokens, for every family that reads text.
 
 mod beginning;
 
@@ -9,29 +9,31 @@ use beginning::Beginnings;
 
 use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, Settings, TEXT_PAIR_INPUT, Truncation};
 
-/// The name clients use for a text.
+/// The name of a text in requests.
 pub const TEXT_INPUT: &str = "text";
 
-/// Bytes of one text. A model reads a few thousand at most; more is a mistake or an attack, not a text.
+/// Most bytes of one text. Models read a few thousand; a longer input is a mistake or an attack.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
-/// The prepared side of a text model: the tokenizer and its limits.
+/// A tokenizer with its limits: the part of a [`Processor`](crate::Processor) that prepares text.
 pub struct TextProcessor {
     tokenizer: Tokenizer,
     direction: TruncationDirection,
     max_tokens: usize,
     /// Tokens that the template adds, such as `[CLS]` and `[SEP]`.
     added_tokens: usize,
-    /// Where a text can be cut before it is tokenised.
+    /// Finds places to cut a text before it is tokenised; `None` if the tokenizer's steps do not allow it.
     beginnings: Option<Beginnings>,
 }
 
 impl TextProcessor {
-    /// Reads `tokenizer.json`. The limit is `settings.model.max_tokens`, else `declared` (what the model's other files
-    /// say), else the tokenizer's own; never more than `max_positions`. Padding is always off: batches are packed.
+    /// Reads `tokenizer.json`. The limit of tokens is `settings.model.max_tokens`, else `declared` (the limit in the
+    /// model's other files), else the tokenizer's own; never more than `max_positions`. Padding is always off, because
+    /// batches are packed.
     ///
     /// # Errors
-    /// [`LoadError`] if the file is not a tokenizer, has a token beyond `vocab_size`, or the limit does not fit.
+    /// [`LoadError`] if the file is not a tokenizer, has a token beyond `vocab_size`, or the limit is above
+    /// `max_positions` or leaves no room beside the special tokens.
     pub fn load(
         directory: &ModelDirectory,
         settings: &Settings,
@@ -68,7 +70,7 @@ impl TextProcessor {
         Ok(Self { tokenizer, direction, max_tokens, added_tokens, beginnings })
     }
 
-    /// Tokens per text, special tokens included.
+    /// Most tokens per text, special tokens included.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
@@ -77,17 +79,18 @@ impl TextProcessor {
     /// Checks and tokenises one input.
     ///
     /// # Errors
-    /// [`InputError`] if it is no text, empty, too large, or (where truncation is refused) has too many tokens.
+    /// [`InputError`] if the input is not text, is empty or too large, or has too many tokens and truncation is refused.
     pub fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         let text = checked_text(TEXT_INPUT, input)?;
         let room = self.max_tokens - self.added_tokens;
-        let mut encoding = self.encode_beginning(&text, room)?;
+        let mut encoding = self.encode_beginning(TEXT_INPUT, &text, room)?;
         let truncated = encoding.len() > room;
         if truncated && truncation == Truncation::Refuse {
             return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
         }
         encoding.truncate(room, 0, self.direction);
-        let encoding = self.tokenizer.post_process(encoding, None, true).map_err(tokenizer_error)?;
+        let encoding =
+            self.tokenizer.post_process(encoding, None, true).map_err(|error| tokenizer_error(TEXT_INPUT, &error))?;
         let features = Features::Tokens {
             input_ids: encoding.get_ids().to_vec(),
             token_type_ids: encoding.get_type_ids().to_vec(),
@@ -95,28 +98,30 @@ impl TextProcessor {
         Ok(Prepared { features, truncated })
     }
 
-    /// Checks and tokenises two texts that are read together. Where they are too long together, tokens of the longer one are left
-    /// out, one by one, as `longest_first` of Hugging Face does.
+    /// Checks and tokenises two texts that are read together. If they are too long together, tokens of the longer one
+    /// are left out one by one, as with `longest_first` of Hugging Face.
     ///
     /// # Errors
-    /// [`InputError`] if the input is no pair, one of its texts is empty or too large, or (where truncation is refused) they have
-    /// too many tokens.
+    /// [`InputError`] if the input is not a pair, one of its texts is empty or too large, or they have too many tokens
+    /// and truncation is refused.
     pub fn prepare_pair(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         let Input::Pair(pair) = input else {
             let (expected, got) = ("a pair of texts".to_owned(), input.kind().to_owned());
             return Err(InputError::WrongKind { name: TEXT_INPUT, expected, got });
         };
         let [first, second] = *pair;
-        let added = self.tokenizer.get_post_processor().map_or(0, |template| template.added_tokens(true));
-        let room = self.max_tokens.saturating_sub(added);
-        let first = self.encode_beginning(&checked_text(TEXT_INPUT, first)?, room)?;
-        let second = self.encode_beginning(&checked_text(TEXT_PAIR_INPUT, second)?, room)?;
+        let room = self.room_for_pairs();
+        let first = self.encode_beginning(TEXT_INPUT, &checked_text(TEXT_INPUT, first)?, room)?;
+        let second = self.encode_beginning(TEXT_PAIR_INPUT, &checked_text(TEXT_PAIR_INPUT, second)?, room)?;
         let truncated = first.len() + second.len() > room;
         if truncated && truncation == Truncation::Refuse {
             return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
         }
         let (first, second) = self.fitted(first, second, room)?;
-        let encoding = self.tokenizer.post_process(first, Some(second), true).map_err(tokenizer_error)?;
+        let encoding = self
+            .tokenizer
+            .post_process(first, Some(second), true)
+            .map_err(|error| tokenizer_error(TEXT_INPUT, &error))?;
         let features = Features::Tokens {
             input_ids: encoding.get_ids().to_vec(),
             token_type_ids: encoding.get_type_ids().to_vec(),
@@ -124,7 +129,22 @@ impl TextProcessor {
         Ok(Prepared { features, truncated })
     }
 
-    /// Both texts, together of at most `room` tokens.
+    /// Refuses a limit that leaves no token for each text of a pair.
+    pub(crate) fn check_pairs(&self, directory: &ModelDirectory) -> Result<(), LoadError> {
+        if self.room_for_pairs() >= 2 {
+            return Ok(());
+        }
+        let message = format!("{} tokens leave no room for two texts beside the special tokens", self.max_tokens);
+        Err(directory.invalid("tokenizer.json", message))
+    }
+
+    /// Tokens of both texts of a pair together.
+    fn room_for_pairs(&self) -> usize {
+        let added = self.tokenizer.get_post_processor().map_or(0, |template| template.added_tokens(true));
+        self.max_tokens.saturating_sub(added)
+    }
+
+    /// Truncates two texts to at most `room` tokens together.
     fn fitted(&self, first: Encoding, second: Encoding, room: usize) -> Result<(Encoding, Encoding), InputError> {
         let params = TruncationParams {
             direction: self.direction,
@@ -132,40 +152,42 @@ impl TextProcessor {
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
-        let (first, second) = truncate_encodings(first, Some(second), &params).map_err(tokenizer_error)?;
+        let (first, second) =
+            truncate_encodings(first, Some(second), &params).map_err(|error| tokenizer_error(TEXT_INPUT, &error))?;
         Ok((first, second.expect("two went in")))
     }
 
-    /// The tokens of `text`, or of a beginning of it with more than `room` of them: the same once truncated, and a
-    /// megabyte costs no more than what is kept of it.
-    fn encode_beginning(&self, text: &str, room: usize) -> Result<Encoding, InputError> {
-        /// Generous, so that one try is enough for ordinary text.
+    /// The tokens of `text`, or of a beginning of it that has more than `room` tokens. Both give the same tokens once
+    /// truncated, but the cost of a megabyte is only that of its beginning.
+    fn encode_beginning(&self, name: &'static str, text: &str, room: usize) -> Result<Encoding, InputError> {
+        /// More than ordinary text has, so that one try is enough for it.
         const BYTES_PER_TOKEN: usize = 16;
-        /// A text that has as few tokens as this is none: it would cost seconds to look for them.
+        /// Beginnings longer than this many times the first try are not tokenised: that could take seconds, and no
+        /// ordinary text has so few tokens.
         const MAX_TIMES_LONGER: usize = 16;
         const MIN_LOOKED_AT: usize = 64 * 1024;
         let mut from = room.saturating_mul(BYTES_PER_TOKEN);
         let Some(beginnings) = self.beginnings.as_ref().filter(|_| text.len() > from) else {
-            return self.encode(text);
+            return self.encode(name, text);
         };
         let text = &*beginnings.without_long_runs(text);
         let max = from.saturating_mul(MAX_TIMES_LONGER).max(MIN_LOOKED_AT);
         while let Some(cut) = beginnings.next_cut(text, from).filter(|cut| *cut <= max) {
-            let encoding = self.encode(&text[..cut])?;
+            let encoding = self.encode(name, &text[..cut])?;
             if encoding.len() > room {
                 return Ok(encoding);
             }
             from = cut.saturating_mul(2);
         }
         if text.len() > max {
-            return Err(InputError::TooSparse { name: TEXT_INPUT, bytes: max });
+            return Err(InputError::TooSparse { name, bytes: max });
         }
-        self.encode(text)
+        self.encode(name, text)
     }
 
-    /// Without special tokens.
-    fn encode(&self, text: &str) -> Result<Encoding, InputError> {
-        self.tokenizer.encode_fast(text, false).map_err(tokenizer_error)
+    /// Tokenises without special tokens.
+    fn encode(&self, name: &'static str, text: &str) -> Result<Encoding, InputError> {
+        self.tokenizer.encode_fast(text, false).map_err(|error| tokenizer_error(name, &error))
     }
 }
 
@@ -190,9 +212,8 @@ fn checked_text(name: &'static str, input: Input) -> Result<String, InputError> 
     Ok(text)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
-fn tokenizer_error(error: tokenizers::Error) -> InputError {
-    InputError::Tokenizer { name: TEXT_INPUT, message: error.to_string() }
+fn tokenizer_error(name: &'static str, error: &tokenizers::Error) -> InputError {
+    InputError::Tokenizer { name, message: error.to_string() }
 }
 
 #[cfg(test)]
@@ -204,8 +225,8 @@ mod tests {
         TextProcessor::load(&directory, &Settings::default(), None, 64, 8192).unwrap()
     }
 
-    /// What tokenizers and cuts stumble over: accents apart from their letters, ideographs, control characters, special tokens
-    /// whole and in pieces, punctuation of all kinds, odd white space, words without end.
+    /// Pieces that are hard for tokenizers and cuts: accents apart from their letters, ideographs, control characters,
+    /// special tokens whole and in pieces, punctuation of all kinds, odd white space.
     const PIECES: &[&str] = &[
         "word",
         " ",
@@ -251,7 +272,7 @@ mod tests {
         "\u{1fef}",
     ];
 
-    /// Pieces in an order that `seed` says, now and then one of them many times.
+    /// Pieces in a random order by `seed`; about one in twenty is repeated many times.
     fn awkward_text(seed: u64) -> String {
         let mut state = seed;
         let mut below = |bound: usize| {
@@ -260,7 +281,7 @@ mod tests {
         };
         let mut text = String::new();
         while text.len() < 12_000 {
-            // Some texts are made of few kinds of pieces, so that places to cut are rare.
+            // Two texts of three use only three kinds of pieces, so that places to cut are rare.
             let kinds = if seed.is_multiple_of(3) { PIECES.len() } else { 3 };
             let piece = PIECES[(below(kinds) * 7 + usize::try_from(seed).unwrap()) % PIECES.len()];
             let times = if below(20) == 0 { below(1500) } else { 1 };

@@ -1,9 +1,9 @@
-//! Encoders of text as models: an encoder's spec with its tokenizer, to embed or to classify.
+//! Encoders of text as models: an encoder's spec with a tokenizer and an answer, an embedding or scores.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sconce_kernels::encoder::{EncoderSpec, HeadSpec};
+use sconce_kernels::encoder::{EncoderSpec, HeadFunction, HeadSpec};
 use sconce_kernels::pooling;
 
 use crate::encoder::{EncoderNetwork, demand};
@@ -14,13 +14,13 @@ use crate::{
     Task, TensorNames, TextProcessor, Truncation, labels,
 };
 
-/// An encoder of text as its configuration describes it: all that a family of such models has to say.
+/// The blueprint of every encoder of text: a family gives it a spec and the names of the tensors.
 pub struct TextEncoder {
     spec: EncoderSpec,
     names: &'static TensorNames,
     answer: Answer,
     settings: Settings,
-    /// Tokens that the model's files allow, if they say so.
+    /// Most tokens per text, if sentence-transformers' files set it.
     declared_tokens: Option<usize>,
 }
 
@@ -29,16 +29,16 @@ enum Answer {
         normalize: bool,
     },
     Labels(Arc<[String]>),
-    /// One score for a pair of texts, as a reranker gives.
+    /// One score for a pair of texts, as of a reranker.
     Score,
 }
 
 impl TextEncoder {
-    /// A model that embeds: by mean or by first token, normalised or not, as `sconce.toml` says, else the files of
-    /// sentence-transformers, else by the mean, normalised. The head of `spec` is replaced by that pooling.
+    /// A model that gives embeddings. Pooling (mean or first token) and normalisation are those of `sconce.toml`, else
+    /// of the files of sentence-transformers, else the mean, normalised. The head of `spec` is replaced by that pooling.
     ///
     /// # Errors
-    /// [`LoadError`] if one of these files is wrong.
+    /// [`LoadError`] if one of these files is invalid.
     pub fn embedding(
         directory: &ModelDirectory,
         spec: EncoderSpec,
@@ -60,22 +60,21 @@ impl TextEncoder {
         })
     }
 
-    /// A model that gives a score to each of the labels of `config.json`, or, where there is one label alone, one score to a pair of
-    /// texts. The head of `spec` is a classifier; its outputs are replaced by the number of labels.
+    /// A model that gives a score for each label of `config.json`; if there is only one label, it takes a pair of texts
+    /// and gives one score. The head of `spec` is replaced by a classifier with `function` between its two products.
     ///
     /// # Errors
-    /// [`LoadError`] if `sconce.toml` is wrong, or the labels are not numbered from 0 without a gap.
+    /// [`LoadError`] if `sconce.toml` is invalid, or the labels are not numbered from 0 without a gap.
     pub fn classification(
         directory: &ModelDirectory,
-        mut spec: EncoderSpec,
+        spec: EncoderSpec,
         names: &'static TensorNames,
+        function: HeadFunction,
         id2label: Option<&BTreeMap<String, String>>,
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&CLASSIFICATION_FIELDS)?;
         let labels = labels::in_order(id2label).map_err(|message| directory.invalid("config.json", message))?;
-        if let HeadSpec::Classifier { outputs, .. } = &mut spec.head {
-            *outputs = labels.len();
-        }
+        let spec = EncoderSpec { head: HeadSpec::Classifier { outputs: labels.len(), function }, ..spec };
         let answer = if labels.len() == 1 { Answer::Score } else { Answer::Labels(labels) };
         Ok(Self { spec, names, answer, settings, declared_tokens: None })
     }
@@ -94,7 +93,7 @@ impl TextEncoder {
 
 const EMBEDDING_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
 const CLASSIFICATION_FIELDS: [&str; 2] = ["max_tokens", "cuda_graphs"];
-/// Tokens of a text where neither positions nor files bound them.
+/// Most tokens per text where no table of positions bounds them.
 const UNBOUNDED_TOKENS: usize = 8192;
 
 impl Blueprint for TextEncoder {
@@ -123,7 +122,10 @@ impl Blueprint for TextEncoder {
         let engine = target.device.encoder(&order)?;
         let max_tokens = text.max_tokens();
         let kind = match answer {
-            Answer::Score => InputKind::Pair { max_tokens },
+            Answer::Score => {
+                text.check_pairs(directory)?;
+                InputKind::Pair { max_tokens }
+            }
             Answer::Embedding { .. } | Answer::Labels(_) => InputKind::Text { max_tokens },
         };
         let input = InputSpec { name: kind.name(), kind };
@@ -154,7 +156,7 @@ impl Processor for EmbeddingProcessor {
     }
 
     fn finish(&self, mut row: Vec<f32>) -> Output {
-        /// Keeps a row of zeros a row of zeros, as `torch.nn.functional.normalize` does.
+        /// The smallest divisor, as in `torch.nn.functional.normalize`: a row of zeros stays a row of zeros.
         const MIN_NORM: f32 = 1e-12;
         if self.normalize {
             let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(MIN_NORM);

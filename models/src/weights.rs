@@ -1,4 +1,4 @@
-//! The tensors of a safetensors file, asked for by name and shape.
+//! The tensors of a safetensors file, read by name and shape.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use sconce_kernels::KernelError;
 
 use crate::{LoadError, TensorDevice};
 
-/// A safetensors file in memory. The file is read, not mapped: a mapping would need `unsafe`, and a fault while a
-/// batch runs if the file changed.
+/// A safetensors file in memory. The file is read, not mapped: a mapping would need `unsafe`, and the process would crash
+/// if the file were cut short while it is mapped.
 #[derive(Clone)]
 pub struct Weights {
     path: Arc<PathBuf>,
@@ -28,31 +28,31 @@ impl Weights {
         }
     }
 
-    /// The same file, with tensors on another device.
+    /// The same file, whose tensors are put on another device.
     pub(crate) fn on(&self, device: &TensorDevice) -> Self {
         Self { device: device.as_candle().clone(), ..self.clone() }
     }
 
-    /// True if the file has a tensor of that name.
+    /// True if the file has a tensor of this name.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.get(name).is_ok()
     }
 
-    /// The elements of one tensor in row-major order, in f32 whatever float they are stored as.
+    /// The elements of one tensor in row-major order, converted to f32 from any float type.
     ///
     /// # Errors
-    /// [`LoadError::Weights`] if it is missing, has another shape, or does not hold floats.
+    /// [`LoadError::Weights`] if the tensor is missing, has another shape, or does not hold floats.
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         let values = self.on_device(name, shape, &Device::Cpu);
         values.and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(|source| self.error(source))
     }
 
-    /// Weights in the file.
+    /// The number of weights in the file.
     #[must_use]
     pub fn parameters(&self) -> usize {
         let tensors = self.tensors.tensors();
-        // Old checkpoints carry position numbers as integers; those are not weights.
+        // Old checkpoints hold position numbers as integers, which are not weights.
         let floats = tensors.iter().filter(|(_, view)| is_float(view.dtype()));
         floats.map(|(_, view)| view.shape().iter().product::<usize>()).sum()
     }
@@ -62,12 +62,12 @@ impl Weights {
         self.on_device(name, shape, &self.device).map_err(|source| self.error(source))
     }
 
-    /// Wraps a failure while tensors of this file are put together.
+    /// The error for a failure of candle with tensors of this file.
     pub(crate) fn error(&self, source: Error) -> LoadError {
         LoadError::of_weights(self.path.to_path_buf(), source)
     }
 
-    /// Wraps a failure of kernels that take tensors of this file.
+    /// The error for a failure of a kernel with tensors of this file.
     pub(crate) fn kernel_error(&self, error: KernelError) -> LoadError {
         LoadError::of_kernels(self.path.to_path_buf(), error)
     }

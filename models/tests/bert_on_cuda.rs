@@ -1,6 +1,6 @@
-//! A BERT on a GPU that has no memory, or is gone, by failures that the simulator injects; and the switch for graphs.
+//! A BERT on a GPU that is out of memory or lost, by failures that the simulator injects; and the setting `cuda_graphs`.
 //!
-//! A process of its own, and one test, because a device is lost to the whole process.
+//! One test in a process of its own, because a lost device is lost to the whole process.
 
 #![cfg(feature = "cuda")]
 
@@ -67,6 +67,6 @@ fn it_works_on_without_memory_and_is_told_as_lost_and_records_batches_if_its_dir
     }
     let error = load(&zoo, &device).expect_err("nothing can be loaded on it");
     assert!(matches!(error, LoadError::DeviceLost { .. }), "{error}");
-    // Nor does giving it up panic.
+    // Dropping networks of a lost device must not panic.
     drop((model, recorded));
 }

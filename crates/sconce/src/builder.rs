@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
 use sconce_models::{
-    Backend, Backends, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature,
-    Team,
+    Backend, Backends, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
 };
 
 use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};

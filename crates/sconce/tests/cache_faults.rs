@@ -1,5 +1,6 @@
-//! A runtime under load whose cache breaks: servers die or take five seconds to answer, the disk is full. In each case no
-//! request fails, the slowest percent is slower by no more than the tier's time budget, and the breaker's state is seen.
+//! A runtime under load with a failing cache: servers die or take five seconds to answer, or the disk is full. In each
+//! case no request fails, the 99th percentile of latency grows by at most the tier's time budget, and the breaker's
+//! state is reported.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,7 @@ const BUDGET: Duration = Duration::from_millis(100);
 const FOR_A_WHILE: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_secs(5);
 const WORKERS: usize = 4;
-/// Texts that the tier has; as many requests are for one of them as for a text that nobody asked for before.
+/// Number of texts in the tier; half of the requests are for one of them, half for a new text.
 const KEPT: usize = 100;
 const CHILD: &str = "child_whose_files_may_not_grow";
 
@@ -54,7 +55,7 @@ impl Load {
         self.runtime.cache().expect("it has one").stats().tiers.remove(0)
     }
 
-    /// Until the tier has answered a few hundred requests, and is trusted.
+    /// Waits until the tier has answered 300 more requests and its read breaker is closed.
     async fn is_answered_by_the_tier(&self) {
         let before = self.stats().hits;
         let trusted = || self.stats().reads.breaker == BreakerState::Closed;
@@ -65,7 +66,7 @@ impl Load {
         eventually("the breaker opens", || self.stats().reads.breaker == BreakerState::Open).await;
     }
 
-    /// No worker has seen an error, and the fault from `from` to `until` cost its budget at most.
+    /// Asserts that no worker saw an error, and that the fault from `from` to `until` cost at most the time budget.
     async fn ends_well(self, name: &str, from: Instant, until: Instant) {
         self.stop.store(true, Ordering::Relaxed);
         let (mut before, mut during) = (Vec::new(), Vec::new());
@@ -123,14 +124,14 @@ fn postgres(server: &PostgresServer) -> PostgresTier {
     PostgresTier::open(&PostgresConfig::new(server.url())).expect("an address")
 }
 
-/// What happens to a server, how long it lasts, and how it ends.
+/// A fault of a server: how to begin it, its duration, and how to end it.
 struct Fault<S> {
     begins: fn(&mut S),
     lasts: Duration,
     ends: fn(&mut S),
 }
 
-/// Breaks the server of a tier under load, mends it after a while, and sees what that has cost.
+/// Breaks the server of a tier under load, repairs it after a while, and checks the cost.
 async fn costs_computations<S>(name: &str, mut server: S, tier: impl Tier, fault: Fault<S>) {
     let load = Load::start(tier).await;
     load.is_answered_by_the_tier().await;
@@ -177,11 +178,12 @@ async fn a_postgres_that_takes_five_seconds_costs_computations() {
     costs_computations("postgres takes 5 s", server, tier, slow).await;
 }
 
-/// The operating system refuses to let files grow, as a full disk does; the limit is a process's own, so this is another one.
+/// A limit of the operating system on the size of files stands for a full disk. It holds for a whole process, so the
+/// test starts a child.
 #[test]
 fn a_full_disk_costs_what_would_have_been_stored() {
     let test = std::env::current_exe().unwrap();
-    // Passing the limit is a signal that ends the process, unless it is ignored: then it is an error of the write.
+    // A write beyond the limit sends a signal that ends the process; if the signal is ignored, the write fails instead.
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh"]).arg(test).args([
         "--exact",

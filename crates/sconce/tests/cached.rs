@@ -23,7 +23,7 @@ fn in_memory() -> AnswerCache {
 
 fn stored_in(path: &Path) -> AnswerCache {
     let tier = SqliteTier::open(&SqliteConfig::new(path)).expect("a path that can be written");
-    // However slow the machine, a stored answer is found.
+    // A long budget, so that stored answers are found on slow machines, too.
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     AnswerCache::builder().tier(tier, patient).build().expect("good bounds")
 }

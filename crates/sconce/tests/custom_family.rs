@@ -1,5 +1,5 @@
-//! A model family of one's own: it is told what was chosen, and when it panics in any of its parts that is answered and
-//! its neighbours succeed.
+//! A model family from outside the crate: it gets the device and the precision that were chosen, and if any of its parts
+//! panics, that request gets an error and the others succeed.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -13,7 +13,7 @@ use sconce::models::{
 };
 use sconce::{AnswerCache, BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
-/// Tells even numbers from odd ones.
+/// A model that labels numbers as even or odd.
 struct Parity {
     labels: Arc<[String]>,
 }
@@ -50,7 +50,7 @@ impl Network for ParityNetwork {
     }
 }
 
-/// The labels are even, odd, and the number of threads.
+/// The labels: even, odd, and the number of threads.
 fn labels(threads: NonZeroUsize) -> Arc<[String]> {
     ["even".to_owned(), "odd".to_owned(), threads.to_string()].into()
 }
@@ -134,7 +134,7 @@ fn models_are_told_the_threads_of_their_runtime_by_default_one_a_core() {
     assert_eq!(told(builder(directory.path())), of(cores));
 }
 
-/// Reads a file in a directory of the model's, in a way of its own.
+/// The family's `read`, which also reads a file by the directory's path instead of by [`ModelDirectory::read`].
 fn read_by_itself(directory: &ModelDirectory) -> Result<Box<dyn Blueprint>, LoadError> {
     assert!(std::fs::read(directory.path().join("assets/vocabulary.bin")).is_ok());
     (FAMILY.read)(directory)
@@ -157,7 +157,7 @@ async fn a_family_that_reads_files_by_itself_has_all_of_its_directory_in_the_key
     assert_eq!([source(read_by_itself).await, source(read_by_itself).await], ["computed", "memory"]);
     std::fs::write(assets.join("vocabulary.bin"), "another").unwrap();
     assert_eq!(source(read_by_itself).await, "computed");
-    // One that reads by the directory alone is not asked to read more.
+    // For a family that never asks for the path, other files of the directory do not count.
     assert_eq!(source(FAMILY.read).await, "computed");
     std::fs::write(assets.join("vocabulary.bin"), "a third").unwrap();
     assert_eq!(source(FAMILY.read).await, "memory");

@@ -1,4 +1,4 @@
-//! Models that share a bounded memory.
+//! Models that share a device's bounded memory.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
@@ -12,7 +12,7 @@ fn three_models() -> RuntimeBuilder {
         .fold(Runtime::builder(), |builder, name| builder.model(ModelSource::new(&zoo).name(name)))
 }
 
-/// Bytes of the weights of one model, and of its heaviest batch.
+/// Bytes of one model's weights and of its heaviest batch.
 fn needs() -> (u64, u64) {
     let demand = three_models().decide().expect("the test is set up right")["a"].considered[0]
         .demand
@@ -36,14 +36,14 @@ fn ask_all(runtime: &Runtime) {
 fn on_the_cpu_as_many_batches_count_as_run_at_the_same_time() {
     let (weights, batch) = needs();
     let with_memory = |bytes| three_models().device_memory(DeviceName::CPU, NonZeroU64::new(bytes).unwrap());
-    // Each model has a thread of its own, so three batches may run.
+    // Each model has a thread of its own, so three batches may run at once.
     let room_for_one_batch = with_memory(3 * weights + batch).build().unwrap();
     ask_all(&room_for_one_batch);
     assert_eq!(loaded(&room_for_one_batch), 1, "two of them would be two sets of weights and two batches");
     let room_for_all = with_memory(3 * weights + 3 * batch).build().unwrap();
     ask_all(&room_for_all);
     assert_eq!(loaded(&room_for_all), 3);
-    // They take turns on one thread, so one batch runs at a time.
+    // The models take turns on one thread, so one batch runs at a time.
     let taking_turns = with_memory(3 * weights + batch).cpu_devices(NonZeroUsize::MIN).build().unwrap();
     ask_all(&taking_turns);
     assert_eq!(loaded(&taking_turns), 3);

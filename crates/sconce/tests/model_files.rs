@@ -1,4 +1,5 @@
-//! Answers are cached by everything that their model was made of, and a network that is loaded once more is made of the same.
+//! The key of a cached answer covers every file that its model was made of, and a network that is loaded again must be
+//! made of the same files.
 
 use std::fs;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -10,7 +11,7 @@ use sconce::{AnswerCache, DeviceName, InferError, ModelSource, QueueError, Runti
 
 const TEXT: &str = "a sconce holds candles";
 
-/// A copy of the model that ships, as sentence-transformers lays one out.
+/// A copy of encoder-mini in the layout of sentence-transformers.
 fn encoder_in(directory: &Path) -> PathBuf {
     let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo/encoder-mini");
     let copy = directory.join("encoder-mini");
@@ -33,10 +34,10 @@ fn set_pooling(model: &Path, mode: &str) {
     fs::write(model.join("1_Pooling/config.json"), content).expect("the test is set up right");
 }
 
-/// The embedding by a runtime of its own, and where it came from.
+/// The embedding of a text by a new runtime, and its source.
 async fn embedding(model: &Path, store: &Path) -> (Vec<f32>, &'static str) {
     let tier = SqliteTier::open(&SqliteConfig::new(store)).expect("the test is set up right");
-    // However slow the machine, a stored answer is found.
+    // A long budget, so that stored answers are found on slow machines, too.
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     let cache = AnswerCache::builder().tier(tier, patient).build().expect("the test is set up right");
     let runtime = Runtime::builder().model(model).cache(cache).build().expect("the test is set up right");
@@ -113,7 +114,7 @@ async fn each_file_that_is_read_counts_and_no_other() {
     }
 }
 
-/// Two models of which one fits into memory at a time.
+/// Two models, of which only one fits into memory at a time.
 fn one_at_a_time(models: [&Path; 2]) -> Runtime {
     let source = |at: usize| ModelSource::new(models[at]).name(["one", "other"][at]);
     let mut builder = Runtime::builder().cpu_devices(NonZeroUsize::MIN);

@@ -1,4 +1,4 @@
-//! Filling a tier ahead of time, on a model that ships.
+//! Precomputing answers into a tier, on a model of the zoo.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ async fn what_was_computed_ahead_is_found_by_requests_and_not_computed_again() {
     let open = || SqliteTier::open(&SqliteConfig::new(directory.path().join("answers"))).unwrap();
     let (runtime, model) = runtime();
     let mut texts = texts(600);
-    texts.push(String::new()); // not an input that the model takes
+    texts.push(String::new()); // the model refuses empty texts
     let config = PrecomputeConfig { max_batch_size: 64, ..PrecomputeConfig::default() };
     assert_eq!(precompute(&model, &open(), &config, &texts).await.unwrap(), tally(600, 0, 0, 1));
     assert_eq!(model.stats().batched, 600);
@@ -88,13 +88,13 @@ async fn what_was_computed_ahead_is_found_by_requests_and_not_computed_again() {
     }
 }
 
-/// A tier in a map that fails or panics when it is told to.
+/// A tier in a map that fails or panics when a test says so.
 #[derive(Default)]
 struct Faulty {
     entries: Mutex<BTreeMap<Key, Value>>,
-    /// So many operations fail from now on.
+    /// Number of operations from now on that fail.
     failures: AtomicU32,
-    /// Entries that it takes; then it is full.
+    /// Most entries; then the tier is full.
     room: Option<usize>,
     puts: AtomicUsize,
 }

@@ -1,4 +1,4 @@
-//! The front door on the models that ship: concurrency, bad input beside good, limits, panics, shutdown.
+//! The runtime on the models of the zoo: concurrency, bad input beside good, limits, panics, shutdown.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

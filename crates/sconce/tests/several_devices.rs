@@ -1,5 +1,5 @@
-//! Models on several devices. The second device is of a backend that only this test has. Its encoders run out of memory, or are
-//! lost, when a test says so.
+//! Models on several devices. The second device is of a backend that only this test uses; its encoders run out of memory
+//! or lose the device when a test says so.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
 
@@ -24,15 +24,15 @@ fn zoo(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo").join(model)
 }
 
-/// A kind of device that only this test has: it computes on the CPU, and says otherwise. It takes the place of CUDA, so that its
-/// devices can be named.
+/// A backend with one device, which computes on the CPU and claims to be another device. It replaces CUDA's backend,
+/// because `sconce.toml` can name only `cpu` and `cuda:N`.
 #[derive(Debug, Clone, Copy)]
 struct Second {
-    /// Seconds that a batch is said to cost however small it is. Else it is better than any CPU.
+    /// Fixed cost of a batch that the device claims, in seconds. Its other figures are better than any CPU's.
     fixed: f64,
-    /// Whether it has f32 alone.
+    /// True if the device has only f32.
     only_f32: bool,
-    /// What becomes of an encoder that it builds.
+    /// Replaces each encoder that the device builds, or refuses it.
     build: fn(Box<dyn EncoderEngine>) -> Result<Box<dyn EncoderEngine>, LoadError>,
 }
 
@@ -80,14 +80,14 @@ impl Device for Second {
     }
 }
 
-/// A device that does what it is told, with that fixed cost.
+/// A device without faults, with this fixed cost.
 fn second(fixed: f64) -> Second {
     Second { fixed, only_f32: false, build: Ok }
 }
 
-/// What goes wrong with a network on the second device.
+/// A fault of an encoder on the second device.
 trait Fault: Send + 'static {
-    /// Before a batch runs.
+    /// Called before each batch; an error makes the batch fail.
     fn befall(batch: &[Tokens<'_>]) -> Result<(), ForwardError>;
 }
 
@@ -103,7 +103,7 @@ impl<F: Fault> EncoderEngine for Faulty<F> {
     }
 }
 
-/// The best device, but for its encoders' fault.
+/// The fastest device, whose encoders have a fault.
 fn faulty<F: Fault>() -> Second {
     Second { build: |engine| Ok(Box::new(Faulty::<F> { engine, fault: std::marker::PhantomData })), ..second(1e-9) }
 }
@@ -121,7 +121,7 @@ fn scores(output: &Output) -> Vec<f32> {
     output.classification().expect("a classifier").scores.clone()
 }
 
-/// Asks for all texts at once; the scores and the devices that computed them.
+/// Asks for all texts at once, and gives the scores and the device of each answer.
 async fn ask_all(model: &Model) -> Vec<(Vec<f32>, DeviceName)> {
     let asked: Vec<_> = texts()
         .into_iter()
@@ -180,7 +180,7 @@ async fn sconce_toml_says_where_a_model_runs_unless_the_caller_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_itself_a_model_is_put_where_its_batches_are_estimated_to_be_complete_first() {
-    // Nothing costs less than a nanosecond, and nobody waits for half a second.
+    // A fixed cost of 1 ns beats any CPU, one of 0.5 s beats none.
     for (fixed, preferred) in [(1e-9, SECOND), (0.5, DeviceName::CPU)] {
         let builder = builder(second(fixed), Placement::Auto);
         let decision = builder.decide().unwrap().remove(MODEL).unwrap();
@@ -192,7 +192,7 @@ async fn by_itself_a_model_is_put_where_its_batches_are_estimated_to_be_complete
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_two_devices_serve_is_measured_and_answers_the_same_from_both() {
-    // From a few tokens on the second one is estimated to be faster; in truth they are alike.
+    // The second device is estimated to be faster from a few tokens on; in truth both are equally fast.
     let runtime = builder(second(2e-3), Placement::Auto).build().unwrap();
     let model = runtime.model(MODEL).unwrap();
     assert!(model.decision().considered.iter().all(|it| it.verdict == Verdict::Serves), "{:?}", model.decision());
@@ -201,7 +201,7 @@ async fn a_model_that_two_devices_serve_is_measured_and_answers_the_same_from_bo
     assert!(answers.iter().map(|(scores, _)| scores).eq(&expected().await));
 }
 
-/// Has no memory for more than two texts, and none for the longest.
+/// A device out of memory for batches of more than two texts, and for texts of more than nine tokens.
 struct Narrow;
 
 impl Fault for Narrow {
@@ -229,7 +229,7 @@ async fn what_does_not_fit_the_memory_is_halved_and_falls_back_to_the_cpu() {
     assert!(stats.out_of_memory > 0 && stats.given_back == long as u64, "{stats:?}");
 }
 
-/// Is lost in the third batch.
+/// A device that is lost in the third batch.
 struct Unplugged;
 
 impl Fault for Unplugged {
@@ -268,7 +268,7 @@ async fn a_model_leaves_the_memory_for_another_and_comes_back_when_it_is_asked_f
         let decisions = builder.device(DeviceName::CPU).batching(small_batches()).decide().unwrap();
         decisions.values().map(|it| it.considered[0].demand.unwrap().1).collect::<Vec<_>>()
     };
-    // Room for the largest with its batch, not for two of them.
+    // Room for the largest model with its batch, but not for two models.
     let largest = needs.iter().map(|demand| demand.bytes(64)).max().unwrap();
     let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo(model)));
     let runtime = builder
@@ -286,7 +286,7 @@ async fn a_model_leaves_the_memory_for_another_and_comes_back_when_it_is_asked_f
     }
     let loads = text_models.map(|model| model.devices()[0].loads);
     assert!(loads.iter().all(|loads| *loads >= 3), "{loads:?}");
-    // At the same time, so that one has to wait until the other has run.
+    // Requests for both models at once, so that each model has to wait until the other has run.
     let both = (0..40).map(|number| {
         let model = text_models[number % 2].clone();
         tokio::spawn(async move { model.infer("a film").await.map(|answer| (number % 2, answer.output)) })
@@ -339,7 +339,7 @@ async fn a_cached_answer_says_which_device_computed_it() {
     }
 }
 
-/// There is room for two models at first, and then for none.
+/// Builds the first two encoders, and has no room for any later one.
 fn twice(engine: Box<dyn EncoderEngine>) -> Result<Box<dyn EncoderEngine>, LoadError> {
     static LOADS: AtomicUsize = AtomicUsize::new(0);
     if LOADS.fetch_add(1, Ordering::SeqCst) >= 2 { no_room(engine) } else { Ok(engine) }
@@ -363,7 +363,7 @@ async fn a_model_for_which_a_device_has_no_room_goes_without_it_unless_it_was_as
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_cannot_come_back_to_its_device_is_answered_by_the_cpu() {
-    // Two models for one place: the second takes it from the first when it is loaded.
+    // Room for one of two models: loading the second evicts the first.
     let source = |name: &str| ModelSource::new(zoo(MODEL)).name(name).device(SECOND);
     let decisions = builder(second(1e-9), SECOND).batching(small_batches()).decide().unwrap();
     let needed = decisions[MODEL].considered[1].demand.unwrap().1.bytes(64);

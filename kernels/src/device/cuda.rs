@@ -1,4 +1,4 @@
-//! The driver's devices.
+//! CUDA devices by their driver.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ pub(super) fn devices() -> Result<Vec<CudaDevice>, DeviceError> {
     (0..count()?).map(device).collect()
 }
 
-/// After this, calls to the driver make sense.
+/// Opens and initialises the driver. Must come before any other call of it.
 fn init() -> Result<(), DeviceError> {
     DRIVER.open().map_err(|LibraryMissing { reason, .. }| DeviceError::NoDriver { reason })?;
     match result::init() {
@@ -39,7 +39,7 @@ pub(super) fn driver() -> Result<Version, DeviceError> {
     let mut version = 0;
     // SAFETY: the driver writes one int.
     unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(refused("cuDriverGetVersion"))?;
-    // 13010 is 13.1.
+    // 13010 means 13.1.
     let version = version.unsigned_abs();
     Ok(Version { major: version / 1000, minor: version % 1000 / 10 })
 }
@@ -76,7 +76,7 @@ pub(super) fn device(ordinal: usize) -> Result<CudaDevice, DeviceError> {
 
 pub(super) fn open(ordinal: usize) -> Result<Device, DeviceError> {
     static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
-    // A panic while it was held has left at most one device out.
+    // A panic under this lock leaves the map valid, at most without one device.
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(device) = opened.get(&ordinal) {
         return Ok(device.clone());
@@ -90,22 +90,22 @@ fn open_new(ordinal: usize) -> Result<Device, DeviceError> {
     for library in [&CUBLAS, &CUBLAS_LT, &CURAND] {
         library.open().map_err(|LibraryMissing { name, reason }| DeviceError::NoLibrary { name, reason })?;
     }
-    // Held until the device has taken over, so that the settings of the pool are not lost in between.
+    // Kept until candle has opened the device: without a context in between, the pool would lose its settings.
     let _context = keep_memory(ordinal)?;
     let device = candle_core::CudaDevice::new_with_stream(ordinal)
         .map_err(|error| DeviceError::Driver { call: "opening the device", message: error.to_string() })?;
-    // SAFETY: candle puts everything it does with this device on the one stream, whose order takes the place of events.
+    // SAFETY: candle queues all its work with this device on one stream, whose order makes events unnecessary.
     unsafe { device.disable_event_tracking() };
     Ok(Device::Cuda(device))
 }
 
-/// Has the pool keep what is given back to it. By default it returns everything to the operating system whenever the
+/// Makes the device's memory pool keep freed memory. By default it returns freed memory to the operating system when the
 /// stream is waited for, which is after each batch.
 fn keep_memory(ordinal: usize) -> Result<Arc<CudaContext>, DeviceError> {
     let context = CudaContext::new(ordinal).map_err(refused("cuDevicePrimaryCtxRetain"))?;
     if context.has_async_alloc() {
         let mut threshold = u64::MAX;
-        // SAFETY: the driver gave the handle and with it the pool; the value is of the attribute's type, which is only read.
+        // SAFETY: the driver gave the handle, and the pool for it; the value has the attribute's type and is only read.
         unsafe {
             let pool = result::device::get_mem_pool(context.cu_device()).map_err(refused("cuDeviceGetMemPool"))?;
             let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -145,7 +145,8 @@ pub(super) fn failure(error: &Error) -> Option<DeviceFailure> {
     }
 }
 
-/// By the driver's documentation of each status: whether "the process must be terminated and relaunched".
+/// The failure that a status means. A device is lost if the driver's documentation of the status says that "the process
+/// must be terminated and relaunched".
 pub(crate) fn of_driver(status: Status) -> Option<DeviceFailure> {
     match status {
         Status::CUDA_ERROR_OUT_OF_MEMORY => Some(DeviceFailure::OutOfMemory),
@@ -171,7 +172,7 @@ pub(crate) fn of_driver(status: Status) -> Option<DeviceFailure> {
     }
 }
 
-/// What cuBLAS answers where the driver has answered one of the above before.
+/// The failure that a status of cuBLAS means: these are its statuses after one of the driver's in [`of_driver`].
 pub(crate) fn of_cublas(status: Cublas) -> Option<DeviceFailure> {
     match status {
         Cublas::CUBLAS_STATUS_ALLOC_FAILED => Some(DeviceFailure::OutOfMemory),

@@ -1,7 +1,7 @@
-//! The CUDA devices of this machine: what there is, opening one, and what an error of one means.
+//! The CUDA devices of this machine: list them, open one, and tell from an error whether a device is lost.
 //!
-//! Nothing here panics, whatever is missing: the feature `cuda`, the driver, a device, cuBLAS. Every function is there
-//! without the feature, too, and then says [`DeviceError::NotBuilt`].
+//! Nothing here panics if the feature `cuda`, the driver, a device or cuBLAS is missing. Without the feature, every
+//! function that needs a device returns [`DeviceError::NotBuilt`].
 //!
 //! ```
 //! use sconce_kernels::device;
@@ -26,21 +26,21 @@ use std::fmt;
 
 use candle_core::{Device, DeviceLocation, Error};
 
-/// What a device must have, at least.
+/// The lowest compute capability of a device.
 pub const MIN_COMPUTE_CAPABILITY: Version = Version { major: 7, minor: 5 };
 
-/// What a device must have, at least, to run candle's kernels.
+/// The lowest compute capability of a device that runs candle's kernels.
 pub const MIN_COMPUTE_CAPABILITY_OF_CANDLE: Version = Version { major: 8, minor: 0 };
 
-/// What the driver must support, at least, to read the kernels (PTX 8.4).
+/// The lowest version of CUDA that the driver must support to read the kernels (PTX 8.4).
 pub const MIN_DRIVER: Version = Version { major: 12, minor: 4 };
 
-/// Of a device's architecture (its compute capability), or of CUDA.
+/// A version of CUDA, or of a device's architecture (its compute capability).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// Before the point.
+    /// The number before the point.
     pub major: u32,
-    /// After it.
+    /// The number after the point.
     pub minor: u32,
 }
 
@@ -50,37 +50,37 @@ impl fmt::Display for Version {
     }
 }
 
-/// What a CUDA device says of itself.
+/// The properties of a CUDA device, as its driver reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CudaDevice {
-    /// Its number, from 0.
+    /// The device's number, from 0.
     pub ordinal: usize,
-    /// What it is sold as.
+    /// The product name.
     pub name: String,
-    /// Its architecture.
+    /// The version of the architecture.
     pub compute_capability: Version,
-    /// Its memory in bytes.
+    /// Memory in bytes.
     pub total_memory: usize,
-    /// What of it nobody uses; `None` where the device lets nobody in.
+    /// Free memory in bytes; `None` if no context can be created on the device.
     pub free_memory: Option<usize>,
-    /// Its multiprocessors.
+    /// Number of multiprocessors; 0 if the driver does not report it.
     pub multiprocessors: u32,
-    /// Their clock, in kHz; 0 where the driver does not tell.
+    /// Clock of the multiprocessors in kHz; 0 if the driver does not report it.
     pub clock_khz: u32,
-    /// The clock of its memory, in kHz; 0 where the driver does not tell.
+    /// Clock of the memory in kHz; 0 if the driver does not report it.
     pub memory_clock_khz: u32,
-    /// The width of the bus to its memory, in bits; 0 where the driver does not tell.
+    /// Width of the memory bus in bits; 0 if the driver does not report it.
     pub memory_bus_bits: u32,
 }
 
-/// Why there is no device, or none that can be used.
+/// The reason why there is no device, or none that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
     /// The program was built without the cargo feature `cuda`.
     #[error("this build has no CUDA: build it with `--features cuda`")]
     NotBuilt,
-    /// No device has such a name.
+    /// There is no device of this name.
     #[error("there is no device {device}; `sconce devices` lists those there are")]
     UnknownKind {
         /// The name that was asked for.
@@ -89,63 +89,63 @@ pub enum DeviceError {
     /// There is no driver.
     #[error("there is no CUDA driver ({reason}); install NVIDIA's driver, and give containers `--gpus all`")]
     NoDriver {
-        /// What the dynamic loader says.
+        /// The dynamic loader's message.
         reason: String,
     },
     /// There is a driver, but no device.
     #[error("the CUDA driver finds no device; see `nvidia-smi` and CUDA_VISIBLE_DEVICES")]
     NoDevice,
-    /// There are devices, but not this one.
+    /// There are devices, but none of this number.
     #[error("there is no device cuda:{ordinal}; there are {count}, numbered from cuda:0")]
     UnknownOrdinal {
-        /// Which was asked for.
+        /// The number that was asked for.
         ordinal: usize,
-        /// How many there are.
+        /// The number of devices.
         count: usize,
     },
-    /// A device that the kernels were not compiled for: all of them, or candle's, which a model is made of that has none of
-    /// our own.
+    /// The device is too old for all kernels, or for candle's kernels, which run models that this crate has no kernels
+    /// for.
     #[error("cuda:{ordinal} ({name}) has compute capability {found}; {min} or higher is needed")]
     OldDevice {
-        /// Which device.
+        /// The device's number.
         ordinal: usize,
-        /// What it is sold as.
+        /// The product name.
         name: String,
-        /// What it has.
+        /// The device's compute capability.
         found: Version,
-        /// What the kernels need.
+        /// The lowest compute capability of the kernels.
         min: Version,
     },
-    /// A driver that cannot read the kernels.
+    /// The driver is too old to read the kernels.
     #[error("the driver supports CUDA {found}; {min} or higher is needed: update NVIDIA's driver")]
     OldDriver {
-        /// What it supports.
+        /// The version of CUDA that the driver supports.
         found: Version,
-        /// What the kernels need.
+        /// The lowest version that the kernels need.
         min: Version,
     },
-    /// A library of the CUDA toolkit that is not installed.
+    /// A library of the CUDA toolkit is not installed.
     #[error(
         "{name} cannot be opened ({reason}); install it (it comes with the CUDA toolkit), or name its directory in LD_LIBRARY_PATH"
     )]
     NoLibrary {
-        /// Its file name.
+        /// The library's file name.
         name: String,
-        /// What the dynamic loader says.
+        /// The dynamic loader's message.
         reason: String,
     },
-    /// The driver refuses.
+    /// A call of the driver failed.
     #[error("{call} failed: {message}")]
     Driver {
-        /// What was asked of it.
+        /// The call.
         call: &'static str,
-        /// What it says.
+        /// The driver's message.
         message: String,
     },
 }
 
 impl CudaDevice {
-    /// Whether kernels run on this device, and a driver of that version reads them.
+    /// Checks that this crate's kernels run on the device, and that a driver of this version can read them.
     ///
     /// # Errors
     /// [`DeviceError::OldDevice`], [`DeviceError::OldDriver`].
@@ -157,7 +157,7 @@ impl CudaDevice {
         Ok(())
     }
 
-    /// Whether candle's kernels run on it, too.
+    /// Checks that candle's kernels run on the device.
     ///
     /// # Errors
     /// [`DeviceError::OldDevice`].
@@ -171,24 +171,24 @@ impl CudaDevice {
     }
 }
 
-/// What an error of a computation says about its device.
+/// The state of a device after an error of a computation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceFailure {
-    /// There was no memory for this; the device works on.
+    /// The device had no memory for the computation; it still works.
     OutOfMemory,
-    /// The device, or this process' hold on it, is gone: every later call fails, too.
+    /// The device, or this process' access to it, is lost: all later calls fail, too.
     Lost,
 }
 
-/// The devices that the driver finds, of whatever compute capability.
+/// The devices that the driver finds, of any compute capability.
 ///
 /// # Errors
-/// [`DeviceError`] says why there is none.
+/// [`DeviceError`] says why there is no device.
 pub fn cuda_devices() -> Result<Vec<CudaDevice>, DeviceError> {
     backend::devices()
 }
 
-/// One of them.
+/// The device of this number, from 0.
 ///
 /// # Errors
 /// [`DeviceError`] says why there is no such device.
@@ -204,24 +204,24 @@ pub fn cuda_driver() -> Result<Version, DeviceError> {
     backend::driver()
 }
 
-/// A device for candle, with one stream for all its tensors, whatever threads use them; no events are recorded. Memory that
-/// is given back is kept for the next batch.
+/// Opens a device for candle. All its tensors share one stream, whichever threads use them, and no events are recorded.
+/// Freed memory is kept for the next batch.
 ///
-/// It is opened once and stays open until the process ends: asked for again, it is the same device with the same stream.
-/// Closing it would not be safe to do, either: candle's handles of cuBLAS and cuRAND panic when a device that was lost
-/// refuses to close them.
+/// A device is opened once and stays open until the process ends: opened again, it is the same device with the same
+/// stream. It is never closed, because candle's handles of cuBLAS and cuRAND panic when a lost device refuses to close
+/// them.
 ///
 /// # Errors
-/// [`DeviceError`] says why it cannot be used.
+/// [`DeviceError`] says why the device cannot be used.
 pub fn open_cuda(ordinal: usize) -> Result<Device, DeviceError> {
     backend::device(ordinal)?.check(backend::driver()?)?;
     backend::open(ordinal)
 }
 
-/// Whether candle's operations run on a device: not on an old GPU, for which their kernels were not compiled.
+/// Checks that candle's operations run on a device. They do not run on GPUs older than their kernels.
 ///
 /// # Errors
-/// [`DeviceError::OldDevice`], or why the device no longer answers.
+/// [`DeviceError::OldDevice`], or the reason why the device no longer responds.
 pub fn check_for_candle(device: &Device) -> Result<(), DeviceError> {
     match device.location() {
         DeviceLocation::Cuda { gpu_id } => backend::device(gpu_id)?.check_for_candle(),
@@ -229,7 +229,7 @@ pub fn check_for_candle(device: &Device) -> Result<(), DeviceError> {
     }
 }
 
-/// What an error of candle says about the device; `None`: nothing, it works on.
+/// The state of the device after an error of candle; `None` if the error is not the device's.
 #[must_use]
 pub fn failure(error: &Error) -> Option<DeviceFailure> {
     backend::failure(error)

@@ -1,4 +1,4 @@
-//! No devices: what stands in for `cuda.rs` in a build without the feature.
+//! Stands in for `cuda.rs` in builds without the feature `cuda`: there are no devices.
 
 use candle_core::{Device, Error};
 

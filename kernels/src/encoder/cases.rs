@@ -1,4 +1,4 @@
-//! The small encoder that every implementation is checked with.
+//! The small encoder that all implementations are tested with.
 
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
@@ -20,7 +20,7 @@ pub(crate) const POSITIONS: usize = 400;
 /// The weights of a small encoder with two layers.
 pub(crate) struct Parts {
     pub(crate) tables: [Vec<f32>; 3],
-    /// Per layer: weight and bias of the four products in their order.
+    /// Weights and biases of each layer's four products, in their order.
     pub(crate) linears: Vec<[(Vec<f32>, Vec<f32>); 4]>,
     pub(crate) norm: (Vec<f32>, Vec<f32>),
 }
@@ -35,7 +35,7 @@ pub(crate) fn parts() -> Parts {
     let mut linears: Vec<_> =
         (0..2).map(|_| SHAPES.map(|(inputs, outputs)| (numbers(inputs * outputs), numbers(outputs)))).collect();
     for [query_key_value, ..] in &mut linears {
-        // Small queries, so that softmax mixes keys instead of picking one out.
+        // Small queries, so that softmax mixes keys instead of picking one.
         query_key_value.0[..HIDDEN * HIDDEN].iter_mut().for_each(|weight| *weight *= 0.1);
     }
     let norm = (numbers(HIDDEN).iter().map(|x| 1.0 + x).collect(), numbers(HIDDEN));
@@ -66,7 +66,7 @@ impl Parts {
         Embeddings::new(words, positions, segments, self.norm()).unwrap()
     }
 
-    /// The formulas of the module's head in f64, rounded to f32 between the parts.
+    /// The formulas of the module's documentation in f64, rounded to f32 between the parts.
     pub(crate) fn reference(&self, ids: &[u32], segments: &[u32]) -> Vec<f32> {
         let rounded = |values: Vec<f64>| -> Vec<f32> { values.into_iter().map(|value| value as f32).collect() };
         let norm = |x: &[f32], residual: &[f32]| -> Vec<f32> {
@@ -107,7 +107,7 @@ impl Parts {
     }
 }
 
-/// Sequences of these lengths with ids and segments that differ.
+/// Varied ids and segments for sequences of these lengths.
 pub(crate) fn batch(lengths: &[usize]) -> (Vec<u32>, Vec<u32>) {
     let tokens: usize = lengths.iter().sum();
     let ids = (0..tokens as u32).map(|token| token * 7919 % WORDS as u32).collect();

@@ -1,6 +1,6 @@
-//! Few sequences: all threads share each product by its columns, and attention by its heads.
+//! The plan for few sequences: all threads share each product by its columns, and attention by its heads.
 //!
-//! What is needed whole by every thread (norms, quantised rows) each part computes for itself: that is cheaper than
+//! Each part computes the rows that every thread needs whole (norms, quantised rows) for itself, which is cheaper than
 //! waiting for another thread once more.
 
 use std::sync::{Mutex, MutexGuard};
@@ -65,11 +65,11 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     fn lock(&self, part: usize) -> MutexGuard<'_, PartScratch> {
-        // A panic ends the whole batch, and the next one overwrites whatever it has left here.
+        // A panic ends the whole batch, and the next batch overwrites this part's buffers.
         self.by_part[part].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Ends the layer before, or embeds; then the first product.
+    /// Finishes the layer before, or embeds the tokens; then computes query, key and value.
     fn query_key_value(
         &self,
         layer: &EncoderLayer,
@@ -116,7 +116,7 @@ impl Batch<'_> {
         });
     }
 
-    /// The norm after attention, and the product after it.
+    /// Computes the norm after attention, and the product after it.
     fn up(&self, layer: &EncoderLayer, shared: &mut Shared) {
         let projected = shared.projected.rows(self.count);
         let out = shared.inner.rows_mut(self.count).share();
@@ -137,20 +137,20 @@ impl Batch<'_> {
         });
     }
 
-    /// The norm at the end of a layer, from `middle` to `x`.
+    /// Computes the norm at the end of a layer, from `middle` to `x`.
     fn finish_layer(&self, layer: &EncoderLayer, scratch: &mut PartScratch, projected: Rows<'_, f32>) {
         let PartScratch { x, middle, .. } = scratch;
         let (middle, x) = (middle.rows(self.count), x.rows_mut(self.count));
         layer.output_norm.forward_rows(self.encoder.isa, projected, middle, x);
     }
 
-    /// Every part sees to the end what the parts of the step before have written.
+    /// Runs one stage on all threads and waits for them, so that the next stage sees everything that this one writes.
     fn each_part(&self, work: impl Fn(usize, usize, &mut PartScratch) + Sync) {
         let parts = self.team.threads().get();
         self.team.run_stage(parts, &|part| work(part, parts, &mut self.lock(part)));
     }
 
-    /// This part's columns of a product.
+    /// Computes this part's columns of a product.
     #[expect(clippy::too_many_arguments, reason = "the parts of a scratch are borrowed one by one")]
     fn product(
         &self,

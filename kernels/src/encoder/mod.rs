@@ -1,16 +1,16 @@
-//! A transformer encoder with norms after each half layer (BERT, Devlin et al., arXiv:1810.04805) as one operation on
-//! packed tokens: there is no padding anywhere.
+//! Transformer encoders: their description as data ([`EncoderSpec`]), and the fused engines ([`Encoder`] on the CPU,
+//! `cuda` on GPUs) for those of BERT's kind, with norms after each half layer (Devlin et al., arXiv:1810.04805).
 //!
-//! Per layer, with `x` of `[tokens, hidden]`:
+//! A fused engine is one operation on packed tokens, without padding. Per layer, with `x` of `[tokens, hidden]`:
 //!
 //! ```text
 //! a = layer_norm(x + output(attention(query_key_value(x))))
 //! x = layer_norm(a + down(activation(up(a))))
 //! ```
 //!
-//! Threads take whole sequences where there are enough of them (`sequences.rs`), else columns of each product
-//! (`columns.rs`); `plan.rs` decides. The bits of a token's vector depend on its own sequence alone, never on the batch
-//! around it or on the threads.
+//! On the CPU, threads take whole sequences if there are enough of them (`sequences.rs`), else columns of each product
+//! (`columns.rs`); `plan.rs` decides. The bits of a token's vector depend only on its own sequence, not on the rest of
+//! the batch or on the threads.
 
 #[cfg(test)]
 pub(crate) mod cases;
@@ -42,7 +42,7 @@ use crate::rows::RowsMut;
 use crate::simd::Isa;
 use crate::{KernelError, Team};
 
-/// One layer.
+/// One layer with its weights packed for the CPU.
 #[derive(Debug)]
 pub struct EncoderLayer {
     /// Query, key and value in one product, from `hidden` to `3·hidden`; the query is already divided by `√(head size)`.
@@ -51,17 +51,17 @@ pub struct EncoderLayer {
     pub attention_output: Linear,
     /// The norm after attention.
     pub attention_norm: LayerNorm,
-    /// From `hidden` to the inner size.
+    /// The product from `hidden` to the inner size.
     pub up: Linear,
-    /// What follows `up`.
+    /// The activation after `up`.
     pub activation: Activation,
-    /// Back to `hidden`.
+    /// The product from the inner size back to `hidden`.
     pub down: Linear,
-    /// The norm at the end.
+    /// The norm at the end of the layer.
     pub output_norm: LayerNorm,
 }
 
-/// Embeddings and layers.
+/// An encoder on the CPU: embeddings and layers, without a head.
 pub struct Encoder {
     isa: Isa,
     embeddings: Embeddings,
@@ -78,12 +78,12 @@ pub struct PackedTokens<'a> {
     pub ids: &'a [u32],
     /// Rows of the table of segments, one per token.
     pub segments: &'a [u32],
-    /// Tokens of each sequence.
+    /// Number of tokens of each sequence.
     pub lengths: &'a [usize],
 }
 
 impl Encoder {
-    /// Puts the parts together.
+    /// Makes an encoder of its parts.
     ///
     /// # Errors
     /// [`KernelError::Mismatch`] names the first part that does not fit the width of the embeddings.
@@ -116,13 +116,13 @@ impl Encoder {
         Ok(Self { isa, embeddings, layers, heads, hidden, inner })
     }
 
-    /// Elements of a token's vector.
+    /// Number of elements of a token's vector.
     #[must_use]
     pub fn hidden(&self) -> usize {
         self.hidden
     }
 
-    /// Bytes that the weights hold in memory.
+    /// Bytes of the weights in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let layer = |layer: &EncoderLayer| {
@@ -131,11 +131,12 @@ impl Encoder {
         self.embeddings.bytes() + self.layers.iter().flat_map(layer).sum::<usize>()
     }
 
-    /// Writes one vector per token: `out` is `[tokens, hidden]`. With the same `scratch` it allocates nothing once it
-    /// has seen batches as large.
+    /// Writes one vector per token: `out` is `[tokens, hidden]`. With the same `scratch`, it allocates nothing after the
+    /// first batch of the largest size.
     ///
     /// # Errors
-    /// If the lengths do not add up, or a number is in no table. Nothing is written then.
+    /// If the lengths do not add up, a sequence is empty or too long, or an id is beyond its table. Nothing is written
+    /// then.
     pub fn forward(
         &self,
         team: &Team,

@@ -1,10 +1,10 @@
-//! How a batch is spread over threads: by whole sequences, or by the columns of each product.
+//! The plan of a batch: threads take whole sequences, or share each product by its columns.
 
 use std::ops::Range;
 
 use crate::MAX_THREADS;
 
-/// Sizes that a layer's cost depends on.
+/// The sizes that determine a layer's cost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Costs {
     pub(super) hidden: usize,
@@ -12,7 +12,7 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Multiply-adds of one sequence in one layer.
+    /// Number of multiply-adds of one sequence in one layer.
     fn of(self, length: usize) -> usize {
         let Self { hidden, inner } = self;
         length * (4 * hidden * hidden + 2 * hidden * inner + 2 * length * hidden)
@@ -21,7 +21,7 @@ impl Costs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
-    /// Each part is run through all layers by one thread, with nothing to wait for.
+    /// One thread runs each part through all layers, without waiting for others.
     Sequences,
     /// All threads share each product.
     Columns,
@@ -34,17 +34,17 @@ pub(super) struct Part {
     pub(super) tokens: Range<usize>,
 }
 
-/// Fewer tokens would read the weights too often, unless a thread would have nothing to do.
+/// Fewest tokens of a part, since each part reads all weights; less only if a thread would otherwise have no part.
 const MIN_PART_TOKENS: usize = 64;
-/// More would not fit the second-level cache with what a layer makes of them.
+/// Most tokens of a part of several sequences, so that the matrices of a layer fit into the second-level cache.
 const MAX_PART_TOKENS: usize = 192;
-/// Threads that stand idle for more of the time than this share their work by columns.
+/// Largest share of the threads' time that may be idle with whole sequences; above it, threads share products by columns.
 const MAX_IDLE: f64 = 0.25;
 
-/// Cuts a batch into `parts` of whole sequences, which threads take as they become free.
+/// Cuts a batch into `parts` of whole sequences, which idle threads take in order, and chooses the plan.
 pub(super) fn plan(lengths: &[usize], threads: usize, costs: Costs, parts: &mut Vec<Part>) -> Plan {
     let tokens: usize = lengths.iter().sum();
-    // Two parts per thread, so that a thread that is held up leaves work to the others.
+    // Two parts per thread, so that the others can take work from a thread that is held up.
     let least = tokens.div_ceil(threads).min(MIN_PART_TOKENS);
     let aim = (tokens / (2 * threads)).max(least).min(MAX_PART_TOKENS);
     parts.clear();
@@ -60,7 +60,7 @@ pub(super) fn plan(lengths: &[usize], threads: usize, costs: Costs, parts: &mut 
     if threads > 1 && idle(lengths, threads, costs, parts) > MAX_IDLE { Plan::Columns } else { Plan::Sequences }
 }
 
-/// The part of the threads' time that is lost if each takes the next part when it is free.
+/// The share of the threads' time that is idle if each takes the next part when it is done with one.
 fn idle(lengths: &[usize], threads: usize, costs: Costs, parts: &[Part]) -> f64 {
     let mut busy_until = [0_usize; MAX_THREADS];
     let busy_until = &mut busy_until[..threads];

@@ -1,4 +1,4 @@
-//! Memory that forward passes use again.
+//! Buffers that forward passes reuse.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use crate::aligned::Aligned;
 use crate::rows::{Rows, RowsMut};
 use crate::{attention, quantize};
 
-/// A matrix that is made larger when it must be.
+/// A matrix that grows when needed.
 #[derive(Default)]
 pub(super) struct Matrix {
     values: Aligned<f32>,
@@ -15,7 +15,7 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    /// Room for `rows` of `columns`. One cache line more keeps rows off the same cache sets.
+    /// Makes room for `rows` of `columns`. Each row has one more cache line, which keeps rows off the same cache sets.
     pub(super) fn resize(&mut self, rows: usize, columns: usize) {
         self.columns = columns;
         self.values.grow(rows * self.stride());
@@ -35,25 +35,25 @@ impl Matrix {
     }
 }
 
-/// What one part of a computation needs for itself.
+/// The buffers of one part of a computation.
 #[derive(Default)]
 pub(super) struct PartScratch {
-    /// The vectors of the tokens between layers.
+    /// The tokens' vectors between layers.
     pub(super) x: Matrix,
     pub(super) query_key_value: Matrix,
     pub(super) attended: Matrix,
-    /// What a projection gives before its norm.
+    /// The output of a projection, before its norm.
     pub(super) projected: Matrix,
-    /// The vectors in the middle of a layer.
+    /// The tokens' vectors in the middle of a layer.
     pub(super) middle: Matrix,
     pub(super) inner: Matrix,
     pub(super) quantized: quantize::Quantized,
     pub(super) head: attention::Scratch,
-    /// Weights that were unpacked.
+    /// Unpacked weights.
     pub(super) weights: Aligned<f32>,
 }
 
-/// What all threads write parts of when they share each product.
+/// Matrices that all threads write parts of, for [`Plan::Columns`](super::plan::Plan::Columns).
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) query_key_value: Matrix,
@@ -62,11 +62,11 @@ pub(super) struct Shared {
     pub(super) inner: Matrix,
 }
 
-/// Memory for the forward passes of one model, which grows to what its largest batch needs.
+/// Buffers for the forward passes of one model. They grow to the size of its largest batch.
 #[derive(Default)]
 pub struct Scratch {
     pub(super) parts: Vec<Part>,
-    /// As many as computations run at once; each is taken for a part and put back after it.
+    /// Buffers for parts, one per running thread; each is taken for a part and put back after it.
     pub(super) free: Mutex<Vec<PartScratch>>,
     pub(super) by_part: Vec<Mutex<PartScratch>>,
     pub(super) shared: Shared,

@@ -1,4 +1,4 @@
-//! Whole sequences per thread: each part goes through all layers by itself.
+//! The plan for many sequences: each part of whole sequences goes through all layers on one thread.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::linear::{Activation, Input, Linear};
 use crate::rows::{Rows, RowsMut};
 use crate::{Team, attention};
 
-/// Rows that pass through the feed-forward half at once: its inner matrix stays in the second-level cache.
+/// Rows that pass through the feed-forward half at once, so that its inner matrix stays in the second-level cache.
 const ROW_BLOCK: usize = 96;
 
 pub(super) fn forward(
@@ -20,7 +20,8 @@ pub(super) fn forward(
     out: RowsMut<'_, f32>,
 ) {
     let Scratch { parts, free, .. } = scratch;
-    // Made ready for the largest part before it starts, so that nothing is allocated later, whoever takes which part.
+    // All buffers are made large enough for the largest part first, so that no part allocates, whichever buffers it
+    // takes.
     let all = free.get_mut().expect("nothing panics while it is locked");
     all.resize_with(all.len().max(team.threads().get().min(parts.len())), PartScratch::default);
     let most = parts.iter().map(|part| part.tokens.len()).max().unwrap_or(0);
@@ -68,7 +69,7 @@ impl Encoder {
         }
     }
 
-    /// From `x` to `attended`.
+    /// Computes attention, from `x` to `attended`.
     fn attention(&self, layer: &EncoderLayer, lengths: &[usize], scratch: &mut PartScratch, count: usize) {
         let PartScratch { x, query_key_value, attended, quantized, head, weights, .. } = scratch;
         let linear = &layer.query_key_value;
@@ -82,7 +83,7 @@ impl Encoder {
         }
     }
 
-    /// Some rows from `attended` to the next `x`.
+    /// Computes the rest of a layer for some rows, from `attended` to the next `x`.
     fn feed_forward(&self, layer: &EncoderLayer, rows: Range<usize>, scratch: &mut PartScratch, count: usize) {
         let PartScratch { x, attended, projected, middle, inner, quantized, weights, .. } = scratch;
         let block = rows.len();
@@ -105,7 +106,7 @@ impl Encoder {
         layer.output_norm.forward_rows(self.isa, projected.rows(block), middle.rows(block), x);
     }
 
-    /// `values` as `linear` wants them.
+    /// The input of `linear`: `values`, quantised as well if its weights need it.
     pub(super) fn input<'a>(
         &self,
         linear: &Linear,
@@ -123,7 +124,7 @@ impl Encoder {
 }
 
 impl PartScratch {
-    /// Makes room for parts of at most so many tokens, in sequences of at most `longest`.
+    /// Makes room for parts of at most `tokens` tokens, in sequences of at most `longest`.
     fn reserve(&mut self, encoder: &Encoder, tokens: usize, longest: usize) {
         self.shape(encoder, tokens);
         self.head.reserve(encoder.isa, longest, encoder.hidden / encoder.heads);
@@ -138,7 +139,7 @@ impl PartScratch {
         }
     }
 
-    /// Gives the matrices the rows of a part.
+    /// Shapes the matrices for a part of `tokens` tokens.
     fn shape(&mut self, encoder: &Encoder, tokens: usize) {
         let (hidden, inner, block) = (encoder.hidden, encoder.inner, tokens.min(ROW_BLOCK));
         self.x.resize(tokens, hidden);

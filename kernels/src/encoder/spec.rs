@@ -1,7 +1,7 @@
-//! An encoder described as data. Every engine reads this description: the kernels of the CPU, those of CUDA, and the one made of
-//! candle's operations, which runs all of it.
+//! An encoder described as data. Three engines read the description: the CPU's kernels, CUDA's kernels, and the engine
+//! of candle's operations, which alone runs every encoder that can be described.
 //!
-//! A description says what is computed, never how: sizes, norms, positions, attention and activations, but no weights and no names.
+//! A description holds sizes, norms, positions, attention and activations, but no weights and no names of tensors.
 
 use crate::bias_gelu::GeluForm;
 use crate::linear::Activation;
@@ -10,26 +10,26 @@ use crate::pooling::Pooling;
 /// A transformer encoder (Vaswani et al., arXiv:1706.03762) with a head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderSpec {
-    /// Elements of a token's vector.
+    /// Number of elements of a token's vector.
     pub hidden: usize,
-    /// From token ids to vectors.
+    /// The step from token ids to vectors.
     pub embeddings: EmbeddingSpec,
-    /// The blocks in their order.
+    /// The blocks, in order.
     pub blocks: Vec<BlockSpec>,
-    /// A norm after the last block; encoders whose blocks normalise their input have one.
+    /// The norm after the last block, usual with [`NormOrder::Pre`].
     pub final_norm: Option<NormSpec>,
-    /// From token vectors to one row per sequence.
+    /// The step from token vectors to one row per sequence.
     pub head: HeadSpec,
 }
 
-/// The sum of a row of each table, then a norm.
+/// Embeddings: the sum of one row of each table, then a norm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddingSpec {
     /// Rows of the table of words: the size of the vocabulary.
     pub words: usize,
-    /// The table of positions, where positions are looked up.
+    /// The table of positions, if positions are looked up.
     pub positions: Option<PositionTable>,
-    /// Rows of the table of segments; 0 where there is none.
+    /// Rows of the table of segments; 0 if there is none.
     pub segments: usize,
     /// The norm of the sum.
     pub norm: Option<NormSpec>,
@@ -38,9 +38,9 @@ pub struct EmbeddingSpec {
 /// A table of learned position vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PositionTable {
-    /// Its rows.
+    /// Number of rows.
     pub rows: usize,
-    /// The row of a sequence's first token; RoBERTa begins at 2.
+    /// The row of a sequence's first token: 0 in BERT, 2 in RoBERTa.
     pub first: usize,
 }
 
@@ -49,11 +49,11 @@ pub struct PositionTable {
 pub struct BlockSpec {
     /// The place of the norms.
     pub order: NormOrder,
-    /// The norm of both halves.
+    /// The norm, the same in both halves.
     pub norm: NormSpec,
-    /// The first half.
+    /// The first half: attention.
     pub attention: AttentionSpec,
-    /// The second half.
+    /// The second half: the feed-forward network.
     pub feed_forward: FeedForwardSpec,
 }
 
@@ -71,7 +71,7 @@ pub enum NormOrder {
 pub struct NormSpec {
     /// The formula.
     pub kind: NormKind,
-    /// What is added to the variance, or to the mean of squares.
+    /// The number added to the variance, or to the mean of squares.
     pub eps: f32,
 }
 
@@ -80,7 +80,7 @@ pub struct NormSpec {
 pub enum NormKind {
     /// Layer normalisation (Ba et al., arXiv:1607.06450).
     Layer {
-        /// True if it has a bias.
+        /// True if the norm has a bias.
         bias: bool,
     },
     /// Root mean square (Zhang and Sennrich, arXiv:1910.07467).
@@ -90,15 +90,15 @@ pub enum NormKind {
 /// Attention of a block. Scores are divided by the square root of `head_size`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AttentionSpec {
-    /// Heads of the queries.
+    /// Number of heads of the queries.
     pub heads: usize,
-    /// Heads of keys and values; fewer than `heads` where queries share them (Ainslie et al., arXiv:2305.13245).
+    /// Number of heads of keys and values; fewer than `heads` if queries share them (Ainslie et al., arXiv:2305.13245).
     pub key_value_heads: usize,
-    /// Elements of a head.
+    /// Number of elements of a head.
     pub head_size: usize,
     /// The keys that a query sees.
     pub mask: Mask,
-    /// The base of rotary positions (Su et al., arXiv:2104.09864), where queries and keys are rotated by theirs.
+    /// The base of rotary positions (Su et al., arXiv:2104.09864), if queries and keys are rotated by their positions.
     pub rotary_base: Option<f32>,
     /// True if query, key, value and output have biases.
     pub bias: bool,
@@ -109,44 +109,44 @@ pub struct AttentionSpec {
 pub enum Mask {
     /// Every key.
     Full,
-    /// The keys up to its own position.
+    /// Keys up to the query's own position.
     Causal,
-    /// The keys at most this many positions away.
+    /// Keys at most this many positions away, in both directions.
     Window(usize),
 }
 
 /// The feed-forward network of a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FeedForwardSpec {
-    /// Elements of the inner vector.
+    /// Number of elements of the inner vector.
     pub inner: usize,
-    /// The function inside.
+    /// The activation function.
     pub function: InnerFunction,
     /// True for `down(function(gate(x)) · up(x))` (Shazeer, arXiv:2002.05202); false for `down(function(up(x)))`.
     pub gated: bool,
-    /// True if its products have biases.
+    /// True if the products have biases.
     pub bias: bool,
 }
 
-/// The function of the inner vector.
+/// The activation function of a feed-forward network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InnerFunction {
-    /// See [`crate::bias_gelu`].
+    /// GELU, as in [`crate::bias_gelu`].
     Gelu(GeluForm),
-    /// `max(x, 0)`
+    /// `max(x, 0)`.
     Relu,
-    /// `x / (1 + e⁻ˣ)`
+    /// `x / (1 + e⁻ˣ)`.
     Silu,
 }
 
-/// From token vectors to one row per sequence.
+/// The step from token vectors to one row per sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadSpec {
     /// The pooled vector.
     Pool(Pooling),
     /// `classifier(function(pooler(first token's vector)))`.
     Classifier {
-        /// Elements of the row.
+        /// Number of elements of the row.
         outputs: usize,
         /// The function between the two products.
         function: HeadFunction,
@@ -156,25 +156,26 @@ pub enum HeadSpec {
 /// The function between the two products of a classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadFunction {
-    /// `tanh(x)`
+    /// `tanh(x)`.
     Tanh,
-    /// `max(x, 0)`
+    /// `max(x, 0)`.
     Relu,
 }
 
-/// The sizes and the activation that the fused engines need to know of all blocks: those of BERT's kind.
+/// The blocks of an encoder of BERT's kind, as the fused engines need them: all blocks have these sizes and this
+/// activation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FusedBlocks {
-    /// Heads of attention.
+    /// Number of heads of attention.
     pub heads: usize,
-    /// Elements of the inner vector.
+    /// Number of elements of the inner vector.
     pub inner: usize,
     /// The function after `up`.
     pub activation: Activation,
 }
 
 impl EncoderSpec {
-    /// Elements of a row that the head gives.
+    /// Number of elements of a row of the head.
     #[must_use]
     pub fn outputs(&self) -> usize {
         match self.head {
@@ -183,17 +184,17 @@ impl EncoderSpec {
         }
     }
 
-    /// Tokens of the longest sequence; `None` where positions are computed, not looked up.
+    /// Most tokens of a sequence; `None` if there is no table of positions.
     #[must_use]
     pub fn max_tokens(&self) -> Option<usize> {
-        self.embeddings.positions.map(|table| table.rows - table.first)
+        self.embeddings.positions.map(|table| table.rows.saturating_sub(table.first))
     }
 
-    /// The blocks as the fused engines run them: alike, with norms after each half, full attention and one product before the
-    /// activation.
+    /// The blocks as the fused engines run them: all alike, with norms after each half, full attention and one product
+    /// before the activation.
     ///
     /// # Errors
-    /// The first part that they do not have, in words. Candle's engine runs it.
+    /// A description of the first part that the fused engines lack. Such an encoder runs as candle's operations.
     pub fn fused(&self) -> Result<FusedBlocks, &'static str> {
         let Some(first) = self.blocks.first() else { return Err("an encoder without blocks") };
         let BlockSpec { attention, feed_forward, .. } = first;

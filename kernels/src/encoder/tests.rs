@@ -68,7 +68,7 @@ fn a_sequence_gives_the_same_bits_in_every_batch_and_on_any_number_of_threads() 
         (WeightFormat::Blocks(BlockFormat::Q8_0), TableFormat::Int8),
     ] {
         let encoder = parts().encoder(format, table);
-        let scratch = &mut Scratch::default(); // with what earlier batches left in it
+        let scratch = &mut Scratch::default(); // still holds numbers of earlier batches
         let mut alone = Vec::new();
         let mut first = 0;
         for length in lengths {

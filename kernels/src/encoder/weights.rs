@@ -1,21 +1,21 @@
-//! The weights of a layer as a model ships them, from which every engine makes what it computes with.
+//! The weights of a layer in f32, from which each engine makes its own form.
 
 use super::EncoderLayer;
 use crate::KernelError;
 use crate::linear::{Activation, Linear, WeightFormat};
 use crate::residual_norm::LayerNorm;
 
-/// A linear layer.
+/// The weights of a linear layer.
 #[derive(Debug, Clone, Default)]
 pub struct Dense {
-    /// `[outputs, inputs]`
+    /// The weight, `[outputs, inputs]` row by row.
     pub weight: Vec<f32>,
-    /// One per output.
+    /// The bias, one element per output.
     pub bias: Vec<f32>,
 }
 
 impl Dense {
-    /// Packed for the CPU.
+    /// Packs the weights for the CPU.
     ///
     /// # Errors
     /// As [`Linear::new`].
@@ -24,7 +24,7 @@ impl Dense {
     }
 }
 
-/// One layer of an encoder.
+/// The weights of one layer of an encoder.
 #[derive(Debug)]
 pub struct LayerWeights {
     /// Query, key and value in one product, from `hidden` to `3·hidden`; the query is already divided by `√(head size)`.
@@ -33,18 +33,18 @@ pub struct LayerWeights {
     pub attention_output: Dense,
     /// The norm after attention.
     pub attention_norm: LayerNorm,
-    /// From `hidden` to the inner size.
+    /// The product from `hidden` to the inner size.
     pub up: Dense,
-    /// What follows `up`.
+    /// The activation after `up`.
     pub activation: Activation,
-    /// Back to `hidden`.
+    /// The product from the inner size back to `hidden`.
     pub down: Dense,
-    /// The norm at the end.
+    /// The norm at the end of the layer.
     pub output_norm: LayerNorm,
 }
 
 impl LayerWeights {
-    /// Packed for the CPU.
+    /// Packs the weights for the CPU.
     ///
     /// # Errors
     /// As [`Linear::new`].

@@ -1,28 +1,28 @@
-//! What a device can do, estimated from what it tells of itself. Once batches have run, what was learned takes its place.
+//! A device's speed and memory, estimated from its specification. Costs learned from batches replace the estimate.
 
 use crate::{DeviceName, Precision};
 
-/// An estimate of what a device can do.
+/// An estimate of a device's speed and memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capability {
-    /// Its name.
+    /// The device's name.
     pub device: DeviceName,
-    /// Its description, in the words of a listing.
+    /// A description for listings.
     pub description: String,
-    /// Floating-point operations a second in f32, as products of a model's size sustain.
+    /// Floating-point operations per second in f32, sustained over matrix products of a model's size.
     pub flops: f64,
-    /// How many times faster than in f32 products are in other precisions, where that is known.
+    /// Speeds of matrix products in other precisions, as multiples of the speed in f32, where known.
     pub speeds: Vec<(Precision, f64)>,
-    /// Bytes a second at which weights are read.
+    /// Bytes of weights read per second.
     pub bandwidth: f64,
-    /// Seconds that a batch costs however small it is.
+    /// Fixed cost of a batch of any size, in seconds.
     pub fixed: f64,
-    /// Bytes that models may take; `None`: no bound is known.
+    /// Bytes of memory that models may take; `None` if no bound is known.
     pub memory: Option<u64>,
 }
 
 impl Capability {
-    /// How many times faster than in f32 products are in a precision; 1 where that is not known.
+    /// The speed of matrix products in a precision, as a multiple of the speed in f32; 1 if it is not known.
     #[must_use]
     pub fn speed(&self, precision: Precision) -> f64 {
         self.speeds.iter().find(|(known, _)| *known == precision).map_or(1.0, |(_, speed)| *speed)

@@ -1,4 +1,4 @@
-//! The CPU: the kernels of `sconce-kernels`, and candle's operations for encoders that those do not have.
+//! The CPU: the kernels of `sconce-kernels`, and candle's operations for encoders that the kernels lack.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::{Backend, Capability, Compute, Device, EncoderOrder};
 use crate::encoder::{PackedEncoder, TensorEncoder};
 use crate::{DeviceName, EncoderEngine, LoadError, Precision};
 
-/// f32 that one core sustains, by what an instruction takes. With AVX2: 88 GFLOP/s of peak on a core at 2.7 GHz or so (two
-/// fused multiply-adds of eight lanes a cycle), of which whole forward passes reach 83 %, measured on two cores of Zen 3.
-/// AVX-512 has twice the lanes and a lower clock: 1.6 times that. NEON has half the lanes. Without any of them the compiler uses
-/// SSE2, with two instructions for each multiply-add.
+/// Operations per second that one core sustains in f32, by instruction set. AVX2 has a peak of 88 GFLOP/s on a core at
+/// about 2.7 GHz (two fused multiply-adds of eight lanes per cycle), of which whole forward passes reach 83 %, measured
+/// on two cores of Zen 3. AVX-512 has twice the lanes and a lower clock: 1.6 times as much. NEON has half the lanes.
+/// Without any of them the compiler uses SSE2, with two instructions for each multiply-add.
 fn flops(isa: Isa) -> f64 {
     match isa.name() {
         name if name.starts_with("avx512") => 115e9,
@@ -23,12 +23,13 @@ fn flops(isa: Isa) -> f64 {
     }
 }
 
-/// Bytes a second that one core reads from memory, and that a socket reads at most: common to servers with four channels of DDR4.
+/// Bytes per second that one core reads from memory, and that a socket reads at most: common values of servers with four
+/// channels of DDR4.
 const BANDWIDTH: (f64, f64) = (10e9, 60e9);
-/// Seconds to wake the device's thread and its helpers: about 75 µs where they sleep (measured, ARCHITECTURE.md), and half of that
-/// where the machine is busy anyway.
+/// Seconds to wake the device's thread and its helpers: between the 75 µs measured on an idle machine (ARCHITECTURE.md)
+/// and about half of that on a busy one.
 const FIXED: f64 = 50e-6;
-/// How much faster int8 is than f32 (measured, 1.7 to 2.1). Blocks of weights alone save memory, not time.
+/// Speed of int8 as a multiple of f32 (measured: 1.7 to 2.1). `q8_0` and `q4k` save memory, not time.
 const INT8_SPEED: f64 = 1.8;
 
 /// The processor's cores as one device.
@@ -38,7 +39,7 @@ pub struct CpuBackend {
 }
 
 impl CpuBackend {
-    /// The CPU, computing on these threads.
+    /// The CPU, computing on the threads of `team`.
     #[must_use]
     pub fn new(team: Arc<Team>) -> Self {
         Self { team }
@@ -106,7 +107,7 @@ fn capability(threads: usize, isa: Isa) -> Capability {
         speeds: vec![(Precision::Int8, INT8_SPEED)],
         bandwidth: (of_core * threads as f64).min(of_socket),
         fixed: FIXED,
-        // The operating system's to share out, unless somebody sets a bound.
+        // The operating system shares out memory; the runtime's configuration may set a bound.
         memory: None,
     }
 }

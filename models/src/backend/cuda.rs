@@ -1,5 +1,5 @@
-//! CUDA devices: the kernels of `sconce-kernels` for encoders that those have, candle's operations for all else. Without the cargo
-//! feature `cuda` there are none, and asking for one says so.
+//! CUDA devices: the kernels of `sconce-kernels` for the encoders that they can run, candle's operations for all else.
+//! Without the cargo feature `cuda` there are no such devices, and listing or opening one is [`DeviceError::NotBuilt`].
 
 use std::sync::Arc;
 
@@ -16,14 +16,15 @@ use crate::encoder::{CudaTextEncoder, TensorEncoder};
 #[cfg(feature = "cuda")]
 use crate::{EncoderEngine, LoadError, Precision};
 
-/// Some 125 launches and 80 small copies of a forward pass through candle's operations at 3 to 5 µs each, one wait for the end,
-/// one copy back. An engine with fewer launches costs less; it is learned within eight batches.
+/// Fixed cost of a batch in seconds: a forward pass of candle's operations makes about 125 launches and 80 small copies
+/// of 3 to 5 µs each, one wait for the end and one copy back. Engines with fewer launches cost less, which is learned
+/// within eight batches.
 const FIXED: f64 = 700e-6;
-/// What products of a model's size reach of a GPU's peak without tensor cores.
+/// Share of a GPU's peak without tensor cores that products of a model's size reach.
 const FLOPS_REACHED: f64 = 0.5;
-/// What reading weights reaches of the peak of the memory.
+/// Share of the memory's peak bandwidth that reading weights reaches.
 const BANDWIDTH_REACHED: f64 = 0.75;
-/// What of a GPU's free memory models are given, unless told: the rest is for the libraries and for what is cut into pieces.
+/// Share of a GPU's free memory that models get by default; the rest is for CUDA's libraries and for fragmentation.
 const MEMORY_SHARE: f64 = 0.9;
 
 /// NVIDIA's GPUs.
@@ -85,10 +86,11 @@ impl Device for Cuda {
     }
 }
 
-/// A GPU's estimate: cores per multiprocessor by compute capability ("CUDA C++ Programming Guide", throughput of native arithmetic
-/// instructions) × 2 operations × clock; the memory moves data twice a clock over its bus.
+/// Estimates a GPU: operations are cores per multiprocessor by compute capability ("CUDA C++ Programming Guide",
+/// throughput of native arithmetic instructions) × multiprocessors × 2 × clock; the memory moves data twice per clock
+/// over its bus.
 fn capability(gpu: &CudaDevice) -> Capability {
-    // Where the driver tells no clock: those of an NVIDIA T4, the smallest that serves models.
+    // The defaults, for drivers that report no clocks, are those of an NVIDIA T4, the smallest GPU that serves models.
     let or = |value: u32, default: f64| if value == 0 { default } else { f64::from(value) };
     let (clock, memory_clock) = (or(gpu.clock_khz, 1.59e6) * 1e3, or(gpu.memory_clock_khz, 5.0e6) * 1e3);
     let bus_bytes = or(gpu.memory_bus_bits, 256.0) / 8.0;
@@ -104,7 +106,7 @@ fn capability(gpu: &CudaDevice) -> Capability {
         device: DeviceName::cuda(gpu.ordinal),
         description: format!("{}, compute capability {version}, {} SMs", gpu.name, gpu.multiprocessors),
         flops: cores * 2.0 * clock * FLOPS_REACHED,
-        // f32 is what is estimated; what tensor cores add is learned.
+        // The speed of tensor cores is learned, not estimated.
         speeds: Vec::new(),
         bandwidth: 2.0 * memory_clock * bus_bytes * BANDWIDTH_REACHED,
         fixed: FIXED,
@@ -134,7 +136,7 @@ mod tests {
 
     #[test]
     fn gpus_are_estimated_at_half_of_the_peak_that_their_sheets_say() {
-        // Capability, SMs, MHz, memory MHz, bus; peak TFLOP/s and GB/s of the data sheet.
+        // Compute capability, SMs, MHz, memory MHz, bus bits; peak TFLOP/s and GB/s of the data sheet.
         let table = [
             ("T4", gpu(7, 5, 40, 1590, 5001, 256), 8.1, 320.0),
             ("A100", gpu(8, 0, 108, 1410, 1215, 5120), 19.5, 1555.0),

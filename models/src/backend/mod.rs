@@ -1,5 +1,5 @@
-//! Kinds of device. A [`Backend`] lists and opens the devices of one kind; a [`Device`] says what it can do and builds what runs
-//! on it. Families and the runtime see these traits alone, so a new kind of device is one file.
+//! Kinds of device. A [`Backend`] lists and opens the devices of one kind; a [`Device`] states its capability and builds
+//! the encoders that run on it. Families and the runtime use only these traits, so a new kind of device is one file.
 
 mod capability;
 mod cpu;
@@ -23,16 +23,16 @@ use crate::{DeviceName, EncoderEngine, EncoderWeights, LoadError, ModelSettings,
 
 /// A kind of device.
 pub trait Backend: fmt::Debug + Send + Sync {
-    /// The kind in the names of its devices: `cpu`, `cuda`.
+    /// The kind, as in the names of its devices: `cpu`, `cuda`.
     fn kind(&self) -> &'static str;
 
-    /// The devices of this kind, usable or not.
+    /// The devices of this kind, whether they can be used or not.
     ///
     /// # Errors
-    /// [`DeviceError`] says why there is none.
+    /// [`DeviceError`] says why there is no device.
     fn list(&self) -> Result<Vec<Capability>, DeviceError>;
 
-    /// Opens one of them. Opened again, it is the same device.
+    /// Opens the device of this number, from 0. Opened again, it is the same device.
     ///
     /// # Errors
     /// [`DeviceError`] says why there is no such device, or why it cannot be used.
@@ -41,55 +41,57 @@ pub trait Backend: fmt::Debug + Send + Sync {
 
 /// An open device.
 pub trait Device: fmt::Debug + Send + Sync {
-    /// An estimate of what it can do, and its name.
+    /// The device's name, and an estimate of its speed and memory.
     fn capability(&self) -> Capability;
 
-    /// Devices of one class give the same bits for the same input; with other instructions sums are rounded otherwise.
+    /// The class of the device: devices of one class give the same bits for the same input. With other instructions sums
+    /// are rounded differently.
     fn class(&self) -> String;
 
-    /// What networks that are no encoders are made of here.
+    /// The building blocks of networks that are not encoders.
     ///
     /// # Errors
-    /// [`DeviceError`] if they do not run on this device.
+    /// [`DeviceError`] if such networks do not run on this device.
     fn compute(&self) -> Result<Compute, DeviceError>;
 
-    /// The precisions in which it runs an encoder, f32 first. Unless a device says otherwise: f32, by candle's operations.
+    /// The precisions in which the device runs an encoder, f32 first. By default f32 alone, as candle's operations.
     fn encoder_precisions(&self, spec: &EncoderSpec) -> Vec<Precision> {
         _ = spec;
         vec![Precision::F32]
     }
 
-    /// Builds an encoder in one of these precisions.
+    /// Builds an encoder in one of its [`encoder_precisions`](Self::encoder_precisions). By default it is made of
+    /// candle's operations.
     ///
     /// # Errors
-    /// [`LoadError`] names weights that do not fit the spec; or the device has no room, or is lost.
+    /// [`LoadError`] if weights do not fit the spec, or the device has no room for them or is lost.
     fn encoder(&self, order: &EncoderOrder<'_>) -> Result<Box<dyn EncoderEngine>, LoadError> {
         Ok(Box::new(TensorEncoder::load(&order.weights, &self.compute()?.tensors())?))
     }
 }
 
-/// An encoder that a device is to build.
+/// An encoder for a device to build.
 #[derive(Clone, Copy)]
 pub struct EncoderOrder<'a> {
-    /// The spec and where its weights are.
+    /// The spec and its weights.
     pub weights: EncoderWeights<'a>,
-    /// The precision that it is computed in.
+    /// The precision of the encoder.
     pub precision: Precision,
-    /// The model's settings, some of which are for one kind of device.
+    /// The model's settings; some, such as `cuda_graphs`, are for one kind of device.
     pub settings: &'a ModelSettings,
 }
 
-/// What networks are made of on a device.
+/// The building blocks of networks on a device.
 #[derive(Debug, Clone)]
 pub enum Compute {
-    /// The kernels of `sconce-kernels`, spread over these threads.
+    /// The kernels of `sconce-kernels` for the CPU, and the threads to run them on.
     Kernels(Arc<Team>),
-    /// Candle's operations.
+    /// Candle's operations on a device.
     Tensors(TensorDevice),
 }
 
 impl Compute {
-    /// The device of candle's operations, which the CPU has as well.
+    /// The device for candle's operations; that of [`Kernels`](Self::Kernels) is the CPU.
     #[must_use]
     pub fn tensors(self) -> TensorDevice {
         match self {
@@ -99,13 +101,13 @@ impl Compute {
     }
 }
 
-/// The CPU, computing on these threads.
+/// The CPU as a device, computing on the threads of `team`.
 #[must_use]
 pub fn cpu(team: Arc<Team>) -> Arc<dyn Device> {
     CpuBackend::new(team).device()
 }
 
-/// The backends of a program: one for each kind of device.
+/// The backends of a program, one for each kind of device.
 #[derive(Debug, Clone)]
 pub struct Backends(Vec<Arc<dyn Backend>>);
 
@@ -117,13 +119,13 @@ impl Default for Backends {
 }
 
 impl Backends {
-    /// The CPU, computing on these threads, and CUDA.
+    /// The CPU, computing on the threads of `team`, and CUDA.
     #[must_use]
     pub fn new(team: Arc<Team>) -> Self {
         Self(vec![Arc::new(CpuBackend::new(team)), Arc::new(CudaBackend)])
     }
 
-    /// Adds a backend, in place of the one of its kind if there is one.
+    /// Adds a backend. It replaces one of the same kind.
     pub fn add(&mut self, backend: Arc<dyn Backend>) {
         match self.0.iter_mut().find(|other| other.kind() == backend.kind()) {
             Some(other) => *other = backend,
@@ -131,7 +133,7 @@ impl Backends {
         }
     }
 
-    /// The backends, the CPU's first.
+    /// All backends, the CPU's first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Backend>> {
         self.0.iter()
     }

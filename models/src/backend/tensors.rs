@@ -1,4 +1,4 @@
-//! A device of candle's, behind a name of our own.
+//! A device of candle's behind a type of this crate.
 
 use candle_core::Device;
 
@@ -13,7 +13,7 @@ impl TensorDevice {
         Self(Device::Cpu)
     }
 
-    /// The device as candle knows it, for a family that is made of its operations.
+    /// The device as candle's type, for families made of candle's operations.
     #[must_use]
     pub fn as_candle(&self) -> &Device {
         &self.0

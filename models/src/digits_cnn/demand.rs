@@ -1,5 +1,5 @@
-//! What the network asks of a device. A convolution takes k²·inputs products for each pixel and output, and keeps the size of the
-//! image but for its border; pooling then shrinks it.
+//! The memory and operations that the network needs. A convolution takes k²·inputs products for each pixel and output,
+//! and keeps the size of the image except for its border; pooling then shrinks it.
 
 use super::Config;
 use crate::Demand;

@@ -1,6 +1,6 @@
 //! The network on the CPU: the kernels of `sconce-kernels`, without candle.
 //!
-//! Images lie with their channels last (NHWC), so that a row of a window is one piece of memory, and the output of a
+//! Images have their channels last (NHWC), so that a row of a window is contiguous in memory, and the output of a
 //! product is already the next image.
 
 mod convolution;
@@ -16,7 +16,7 @@ use super::Config;
 use crate::dense::{fits, packed_linear};
 use crate::{LoadError, Weights};
 
-/// The network with the memory that it works in.
+/// The network and the buffers that it works in.
 pub(super) struct PackedDigits {
     channels: usize,
     convolutions: [Convolution; 2],
@@ -48,7 +48,7 @@ impl PackedDigits {
         })
     }
 
-    /// One row per image, each of them of the network's size. Each layer takes the whole batch in one product.
+    /// Computes one row per image of the network's size. Each layer takes the whole batch in one product.
     pub(super) fn forward(&mut self, images: &[&[f32]]) -> Result<Vec<Vec<f32>>, KernelError> {
         let Self { channels, convolutions: [first, second], hidden, output, team, x, inner, logits } = self;
         x.clear();
@@ -62,7 +62,7 @@ impl PackedDigits {
     }
 }
 
-/// The first linear layer, which the checkpoint has for images with their channels first.
+/// The first linear layer, reordered: the checkpoint has it for images with their channels first.
 fn hidden(config: &Config, weights: &Weights, channels: usize, side: usize) -> Result<Linear, LoadError> {
     let inputs = channels * side * side;
     let weight = weights.values("fc1.weight", &[config.hidden, inputs])?;

@@ -38,7 +38,7 @@ impl TensorDigits {
         })
     }
 
-    /// One row per image, each of them of the network's size.
+    /// Computes one row per image of the network's size.
     pub(super) fn forward(&self, images: &[&[f32]]) -> Result<Vec<Vec<f32>>> {
         let [channels, height, width] = self.shape;
         let mut x = Tensor::from_vec(images.concat(), (images.len(), channels, height, width), &self.device)?;

@@ -11,7 +11,7 @@ fn numbers(seed: usize, count: usize) -> Vec<f32> {
     (0..count).map(|at| ((at * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
 }
 
-/// Weights as a checkpoint of that configuration has them.
+/// Weights with the names and shapes of a checkpoint of this configuration.
 fn weights_for(config: &Config) -> Weights {
     let [first, second] = config.channels;
     let Config { kernel, hidden, num_labels, num_channels, .. } = *config;
@@ -36,7 +36,7 @@ fn assert_engines_agree(config: &Config, weights: &Weights) {
     let mut packed = PackedDigits::load(config, weights, &Arc::default()).unwrap();
     let tensors = TensorDigits::load(config, weights, &TensorDevice::cpu()).unwrap();
     let size = config.shape().iter().product();
-    // Smaller after larger, so that buffers hold what is left of a batch before.
+    // Smaller batches follow larger ones, so that buffers still hold numbers of an earlier batch.
     for images in [1, 33, 2, 7] {
         let images: Vec<Vec<f32>> = (0..images).map(|image| numbers(10 + image, size)).collect();
         let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();

@@ -1,10 +1,10 @@
-//! The texts of a batch end to end, as the engines of `sconce-kernels` take them.
+//! Batches as the engines of `sconce-kernels` take them.
 
 use sconce_kernels::encoder::PackedTokens;
 
 use super::Tokens;
 
-/// The tokens of a batch, end to end.
+/// The tokens of all texts of a batch, end to end.
 #[derive(Default)]
 pub(crate) struct PackedBatch {
     pub(crate) ids: Vec<u32>,

@@ -1,4 +1,4 @@
-//! Encoders on CUDA devices: the fused kernels of `sconce-kernels` with the head on the device, without candle.
+//! Encoders on CUDA devices: the fused kernels of `sconce-kernels` and a head on the device, without candle.
 
 use sconce_kernels::cuda::Gpu;
 use sconce_kernels::embedding::TableFormat;
@@ -19,13 +19,13 @@ impl CudaTextEncoder {
     /// The precisions of CUDA's kernels, f32 first.
     pub(crate) const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8];
 
-    /// The blocks as CUDA's kernels run them; else candle's engine runs the encoder.
+    /// The blocks as CUDA's kernels run them; `None` if they cannot, so that candle's operations must run the encoder.
     pub(crate) fn fused(spec: &EncoderSpec) -> Option<FusedBlocks> {
         let heads_fit = spec.blocks.iter().all(|block| block.attention.head_size <= CudaEncoder::MAX_HEAD_SIZE);
         spec.fused().ok().filter(|_| heads_fit)
     }
 
-    /// An encoder whose spec is `fused`. `graphs`: see [`CudaEncoder::use_graphs`].
+    /// Reads an encoder whose spec is `fused`. If `graphs` is true, calls [`CudaEncoder::use_graphs`].
     pub(crate) fn load(
         weights: &EncoderWeights<'_>,
         fused: FusedBlocks,

@@ -1,7 +1,7 @@
-//! What an encoder asks of a device, from its spec.
+//! The memory and operations that an encoder needs, derived from its spec.
 //!
-//! Each weight of a product is used once per token, for 2 operations. Attention takes the products of each token with all L of its
-//! text twice (Q·Kᵀ and the mix of V): 4·L operations per token for each element of the queries.
+//! Each weight of a product is used once per token, for 2 operations. Attention multiplies each token with all L tokens
+//! of its text twice (Q·Kᵀ, and the weighted sum of V): 4·L operations per token for each element of the queries.
 
 use sconce_kernels::encoder::{BlockSpec, EncoderSpec, HeadSpec, NormKind, NormSpec};
 
@@ -32,14 +32,14 @@ pub(crate) fn demand(spec: &EncoderSpec, precision: Precision) -> Demand {
             .saturating_add(table_bytes(product(&[rows, *hidden]), precision))
             .saturating_add(f32_bytes(sum(&[small, norms, head]))),
         flops_per_weight: 2.0 * linear as f64 + 4.0 * length as f64 * queries as f64,
-        // Of one block at a time: its input, query, key, value, what attention gives, the inner vector, its output; and the
-        // scores of each head.
+        // One block at a time: its input, query, key, value, attended vector and output; the inner vector; each head's
+        // scores.
         bytes_per_weight: f32_bytes(widest.max().unwrap_or(*hidden)),
         unit: "token",
     }
 }
 
-/// Numbers of one block.
+/// Counts of numbers in one block.
 struct BlockCost {
     /// Weights of its products.
     linear: usize,

@@ -1,4 +1,5 @@
-//! Encoders of text by their spec: weights, engines, and the network that checks what the engines are given.
+//! Encoders of text made from a spec: their weights, their engines, and the network that checks tokens before an engine
+//! sees them.
 
 mod batch;
 #[cfg(feature = "cuda")]
@@ -32,17 +33,17 @@ pub struct Tokens<'a> {
     pub segments: &'a [u32],
 }
 
-/// An encoder with its head in the memory of a device.
+/// An encoder with its head in the memory of a device, made by [`Device::encoder`](crate::Device::encoder).
 pub trait EncoderEngine: Send {
-    /// One row per text, in the same order. Each text has tokens, no more than the spec's `max_tokens`, all of them within the
-    /// tables. A row does not depend on the other texts (to 1e-5).
+    /// Computes one row per text, in the same order. Each text has at least one token and at most the spec's
+    /// `max_tokens`, and all ids are within the tables. A row does not depend on the other texts (to 1e-5).
     ///
     /// # Errors
     /// [`ForwardError`] if the device fails.
     fn forward(&mut self, texts: &[Tokens<'_>]) -> Result<Vec<Vec<f32>>, ForwardError>;
 }
 
-/// An engine that is given tokens within the tables alone: a failed lookup would fail the whole batch.
+/// An engine behind a check of its tokens: an id beyond a table is refused by the item's number before the batch runs.
 pub(crate) struct EncoderNetwork {
     engine: Box<dyn EncoderEngine>,
     bounds: Bounds,
@@ -52,12 +53,12 @@ struct Bounds {
     max_tokens: usize,
     words: usize,
     segments: usize,
-    /// The segments of every text, where the encoder has none.
+    /// Zeros, taken as the segments of every text if the encoder has no table of segments; else empty.
     no_segments: Vec<u32>,
 }
 
 impl EncoderNetwork {
-    /// `max_tokens` bounds a text where the spec does not.
+    /// Puts the check before an engine. `max_tokens` bounds a text if the spec does not.
     pub(crate) fn new(engine: Box<dyn EncoderEngine>, spec: &EncoderSpec, max_tokens: usize) -> Self {
         let EncoderSpec { embeddings, .. } = spec;
         let max_tokens = spec.max_tokens().unwrap_or(max_tokens);

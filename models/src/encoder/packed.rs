@@ -1,4 +1,4 @@
-//! Encoders on the CPU: the fused kernels of `sconce-kernels` with a head, on packed tokens, without candle.
+//! Encoders on the CPU: the fused kernels of `sconce-kernels` and a head, on packed tokens, without candle.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::batch::PackedBatch;
 use super::{EncoderEngine, EncoderWeights, Part, Tokens};
 use crate::{ForwardError, LoadError, Precision};
 
-/// An encoder and a head with the memory that they work in.
+/// An encoder, a head, and the buffers that they work in.
 pub(crate) struct PackedEncoder {
     encoder: Encoder,
     head: Head,
@@ -23,10 +23,10 @@ pub(crate) struct PackedEncoder {
     hidden: Vec<f32>,
 }
 
-/// From token vectors to one row per text.
+/// The step from token vectors to one row per text.
 enum Head {
     Pool(Pooling),
-    /// Both products in f32 whatever the precision: they are small, and the scores depend on them most.
+    /// Both products are f32 in every precision: they are small, and the scores depend on them most.
     Classifier(Box<Classifier>),
 }
 
@@ -40,7 +40,7 @@ impl PackedEncoder {
     /// The precisions of the CPU's kernels, f32 first.
     pub(crate) const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K];
 
-    /// An encoder whose spec is `fused`. Its tables are int8 in every precision but f32.
+    /// Reads an encoder whose spec is `fused`. Its tables are int8 in every precision but f32.
     pub(crate) fn load(
         weights: &EncoderWeights<'_>,
         fused: FusedBlocks,
@@ -69,7 +69,7 @@ impl PackedEncoder {
 
 impl EncoderEngine for PackedEncoder {
     fn forward(&mut self, texts: &[Tokens<'_>]) -> Result<Vec<Vec<f32>>, ForwardError> {
-        // The longest first, so that no thread is left with a long one at the end.
+        // The longest first, so that no thread starts a long text when the others are done.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|text| std::cmp::Reverse(texts[*text].ids.len()));
         let Self { encoder, head, team, scratch, batch, hidden } = self;
@@ -98,7 +98,7 @@ impl Head {
         })
     }
 
-    /// One row per text, end to end.
+    /// Computes one row per text, end to end.
     fn forward(&self, team: &Team, hidden: &[f32], lengths: &[usize], columns: usize) -> Result<Vec<f32>, KernelError> {
         let mut pooled = vec![0.0; lengths.len() * columns];
         match self {

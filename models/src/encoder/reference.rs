@@ -1,4 +1,4 @@
-//! The formulas of a spec in f64, one token after the other: written to be read, and to be compared with.
+//! The formulas of a spec in f64, one token after the other: plain code that the engines are compared with.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ const NAMES: TensorNames = TensorNames {
     classifier: "classifier",
 };
 
-/// Random weights of a spec, as a file and the names in it. It holds what the spec asks for and nothing else.
+/// A file of random weights for a spec, and the names in it. It holds the parts of the spec and nothing else.
 pub(super) fn random_weights(spec: &EncoderSpec) -> (Weights, &'static TensorNames) {
     let mut random = StdRng::seed_from_u64(7);
     let empty = Weights::new("empty".into(), safetensors::serialize([("a", view())], None).unwrap()).unwrap();
@@ -79,7 +79,7 @@ fn parts(spec: &EncoderSpec) -> Vec<Part> {
 /// A vector for each token.
 type Vectors = Vec<Vec<f64>>;
 
-/// The row of a text.
+/// The row that an engine must give for a text.
 pub(super) fn reference(weights: &EncoderWeights<'_>, text: Tokens<'_>) -> Vec<f32> {
     let model = Reference { weights };
     let spec = weights.spec();
@@ -234,7 +234,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Rotates the pairs of elements `i` and `i + size / 2` by `position · base^(−2i/size)` (Su et al., in the order of Hugging Face).
+/// Rotates each pair of elements `i` and `i + size / 2` by `position · base^(−2i/size)` (Su et al.; pairs as in Hugging
+/// Face).
 fn rotated(x: &[f64], position: f64, base: f64) -> Vec<f64> {
     let half = x.len() / 2;
     let mut turned = vec![0.0; x.len()];
@@ -246,7 +247,7 @@ fn rotated(x: &[f64], position: f64, base: f64) -> Vec<f64> {
     turned
 }
 
-/// The error function by its series (Abramowitz and Stegun 7.1.5), enough terms for |x| < 6.
+/// The error function by its series (Abramowitz and Stegun 7.1.5), with enough terms for |x| < 6.
 fn erf(x: f64) -> f64 {
     if x.abs() > 5.5 {
         return x.signum();

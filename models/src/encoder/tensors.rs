@@ -1,7 +1,8 @@
-//! Any encoder as candle's operations: on devices that have no engine of their own, and for whatever the fused engines do not have.
+//! Any encoder as candle's operations: for devices without an engine of their own, and for specs that the fused engines
+//! lack.
 //!
-//! The tokens of all texts lie end to end in one `[tokens, hidden]` matrix, so there is no padding. Products and norms take the
-//! whole matrix; attention takes one [`Run`] of texts of equal length at a time.
+//! The tokens of all texts lie end to end in one `[tokens, hidden]` matrix, so there is no padding. Products and norms
+//! take the whole matrix; attention takes one [`Run`] of texts of equal length at a time.
 
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, rms_norm, softmax_last_dim};
@@ -15,7 +16,7 @@ use sconce_kernels::pooling::Pooling;
 use super::{BlockPart, EncoderEngine, EncoderWeights, Part, Tokens};
 use crate::{ForwardError, LoadError, TensorDevice};
 
-/// An encoder and its head in tensors of a device.
+/// An encoder and its head as tensors of a device.
 pub(crate) struct TensorEncoder {
     embeddings: Embeddings,
     blocks: Vec<Block>,
@@ -66,7 +67,7 @@ impl EncoderEngine for TensorEncoder {
     }
 }
 
-/// Texts of equal length that lie next to each other.
+/// Neighbouring texts of equal length in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
     /// Row of the first token.
@@ -146,7 +147,7 @@ impl Parts<'_> {
         self.products(&[part])
     }
 
-    /// One product that gives the outputs of several side by side.
+    /// One product that gives the outputs of several parts side by side.
     fn products(&self, parts: &[Part]) -> std::result::Result<Product, LoadError> {
         let (mut weight, mut bias, mut inputs) = (Vec::new(), Vec::new(), 1);
         for part in parts {
@@ -181,7 +182,7 @@ impl Product {
 
 struct Norm {
     weight: Tensor,
-    /// None for a root mean square.
+    /// `None` for a root mean square.
     bias: Option<Tensor>,
     eps: f32,
 }
@@ -284,7 +285,7 @@ impl Block {
     }
 }
 
-/// The function of a product.
+/// Applies a function to a product of `x`.
 fn activate(product: &Product, x: &Tensor, function: InnerFunction) -> Result<Tensor> {
     match (function, &product.bias) {
         (InnerFunction::Gelu(form), Some(bias)) => bias_gelu_tensor(x.matmul(&product.weight)?, bias, form),
@@ -295,7 +296,7 @@ fn activate(product: &Product, x: &Tensor, function: InnerFunction) -> Result<Te
     }
 }
 
-/// Softmax(Q·Kᵀ/√d)·V within each text of a run, all texts and heads in one batched product.
+/// Softmax(Q·Kᵀ/√d)·V within each text of a run; all texts and heads are one batched product.
 fn attend(query_key_value: &Tensor, run: Run, spec: &AttentionSpec) -> Result<Tensor> {
     let AttentionSpec { heads, key_value_heads, head_size, mask, rotary_base, .. } = *spec;
     let of_run = query_key_value.narrow(0, run.start, run.tokens())?;
@@ -320,7 +321,8 @@ fn attend(query_key_value: &Tensor, run: Run, spec: &AttentionSpec) -> Result<Te
     mixed.transpose(1, 2)?.reshape((run.tokens(), heads * head_size))
 }
 
-/// Keys or values of `[texts, heads, length, size]`, each once for every head that shares it.
+/// Repeats keys or values of `[texts, key_value_heads, length, size]` for the heads that share them: `[texts, heads,
+/// length, size]`.
 fn shared(x: Tensor, heads: usize) -> Result<Tensor> {
     let (texts, own, length, size) = x.dims4()?;
     if own == heads {
@@ -340,7 +342,7 @@ fn rotations(length: usize, size: usize, base: f32, device: &Device) -> Result<(
     Ok((angles.cos()?, angles.sin()?))
 }
 
-/// `[length, length]` with −∞ where a query does not see a key; `None` if it sees all.
+/// A mask of `[length, length]` with −∞ where a query does not see a key, else 0; `None` if each query sees all keys.
 fn mask_of(mask: Mask, length: usize, device: &Device) -> Result<Option<Tensor>> {
     let sees = |query: usize, key: usize| match mask {
         Mask::Full => true,
@@ -355,7 +357,7 @@ fn mask_of(mask: Mask, length: usize, device: &Device) -> Result<Option<Tensor>>
     Tensor::from_vec(mask, (length, length), device).map(Some)
 }
 
-/// From token vectors to one row per text.
+/// The step from token vectors to one row per text.
 enum Head {
     Pool(Pooling),
     Classifier { pooler: Product, function: HeadFunction, classifier: Product },
@@ -394,7 +396,7 @@ impl Head {
 fn mean(hidden: &Tensor, run: Run) -> Result<Tensor> {
     let columns = hidden.dim(D::Minus1)?;
     let texts = hidden.narrow(0, run.start, run.tokens())?.reshape((run.texts, run.length, columns))?;
-    // A product, because candle's sum over a middle dimension is many times slower on the CPU.
+    // As a product: candle's sum over a middle dimension is many times slower on the CPU.
     let weights = Tensor::full(1.0 / run.length as f32, (run.texts, 1, run.length), hidden.device())?;
     weights.matmul(&texts)?.squeeze(1)
 }

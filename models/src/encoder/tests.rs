@@ -11,10 +11,10 @@ use crate::{
     NormKind, NormOrder, NormSpec, PositionTable, Precision, TensorDevice, Weights, backend, bert,
 };
 
-/// A model that ships, opened.
+/// An opened model of the zoo.
 struct Zoo {
     path: PathBuf,
-    /// The same encoder with each head that it can have.
+    /// The encoder's spec, once for each head that it can have.
     specs: Vec<EncoderSpec>,
     names: &'static TensorNames,
     weights: Weights,
@@ -65,7 +65,7 @@ fn zoo() -> impl Iterator<Item = PathBuf> {
 /// Ids and segments of each text.
 type Texts = Vec<(Vec<u32>, Vec<u32>)>;
 
-/// Texts of so many tokens.
+/// One text for each of `tokens`, of that length, with ids below `words`.
 fn texts(tokens: &[u32], words: u32) -> Texts {
     let text = |tokens: &u32| {
         ((0..*tokens).map(|at| (1000 + at * 37 % 4000) % words).collect(), (0..*tokens).map(|at| at % 2).collect())
@@ -73,7 +73,7 @@ fn texts(tokens: &[u32], words: u32) -> Texts {
     tokens.iter().map(text).collect()
 }
 
-/// Texts of so many tokens, within the tables of a small spec.
+/// As [`texts`], within the tables of a small spec.
 fn texts_for(spec: &EncoderSpec, tokens: &[u32]) -> Texts {
     let mut texts = texts(tokens, 60);
     if spec.embeddings.segments == 0 {
@@ -86,7 +86,7 @@ fn items(texts: &Texts) -> Vec<Tokens<'_>> {
     texts.iter().map(|(ids, segments)| Tokens { ids, segments }).collect()
 }
 
-/// The largest difference, as a part of the largest number expected in the row where that is more than 1.
+/// The largest difference, divided by the largest number expected in its row if that is above 1.
 fn largest_gap(got: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
     assert_eq!(got.len(), expected.len());
     let gaps = got.iter().zip(expected).flat_map(|(got, expected)| {
@@ -94,7 +94,7 @@ fn largest_gap(got: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
         let largest = expected.iter().fold(1.0, |largest, x| x.abs().max(largest));
         got.iter().zip(expected).map(move |(got, expected)| (got - expected).abs() / largest)
     });
-    // `f32::max` would pass over a NaN.
+    // Not `f32::max`, which skips NaN.
     gaps.fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
 }
 
@@ -112,7 +112,7 @@ fn the_engine_of_the_cpu_agrees_with_candles_operations() {
     }
 }
 
-/// A small encoder of BERT's kind, for a test to change.
+/// A small encoder of BERT's kind, for tests to change.
 fn small() -> EncoderSpec {
     let norm = NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-6 };
     let block = BlockSpec {
@@ -147,7 +147,7 @@ fn small() -> EncoderSpec {
     }
 }
 
-/// Every choice that a spec has, one or several at a time, by name.
+/// Specs that together have every choice of an [`EncoderSpec`], each with a name.
 fn specs() -> Vec<(&'static str, EncoderSpec)> {
     let rms = NormSpec { kind: NormKind::Rms, eps: 1e-5 };
     let of_blocks = |change: fn(&mut BlockSpec)| move |spec: &mut EncoderSpec| spec.blocks.iter_mut().for_each(change);
@@ -275,7 +275,7 @@ mod cuda {
 
     const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8];
 
-    /// The first device; says so where there is none.
+    /// The first CUDA device; `None`, with a note in the output, if there is none.
     fn device() -> Option<Arc<dyn Device>> {
         match CudaBackend.open(0) {
             Ok(device) => Some(device),
@@ -295,7 +295,7 @@ mod cuda {
         (squares.iter().sum::<f32>() / squares.len() as f32).sqrt()
     }
 
-    /// In every precision and with every head; and each text alone like in the batch.
+    /// Checks a model in every precision and with every head against the CPU, and each text alone against the batch.
     fn check(path: &Path, tokens: &[u32]) {
         let Some(device) = device() else { return };
         let model = Zoo::open(path);
@@ -311,7 +311,7 @@ mod cuda {
                     Precision::F32 => (largest_gap(&got, &expected), 1e-5),
                     Precision::F16 => (largest_gap(&got, &expected), 2e-3),
                     Precision::Bf16 => (largest_gap(&got, &expected), 1e-2),
-                    // As far from f32 as the CPU's int8; which of two roundings comes nearer is chance.
+                    // About as far from f32 as the CPU's int8; which of the two is nearer is chance.
                     _ => (deviation(&got, &expected), 1.25 * deviation(&int8, &expected)),
                 };
                 let what = format!("{} {:?} in {precision}", path.display(), spec.head);
@@ -326,7 +326,7 @@ mod cuda {
         }
     }
 
-    /// Candle's operations on the device, which the engine of its own is compared with.
+    /// Checks candle's operations on the device against the CPU.
     fn check_tensors(path: &Path, tokens: &[u32]) {
         let Some(device) = device() else { return };
         let model = Zoo::open(path);

@@ -1,4 +1,4 @@
-//! The weights of an encoder: read part by part from its file, by the names that a family gives them.
+//! The weights of an encoder, read part by part from a file by the names that a family gives them.
 
 use sconce_kernels::KernelError;
 use sconce_kernels::embedding::{Embeddings, Table, TableFormat};
@@ -10,7 +10,7 @@ use sconce_kernels::residual_norm::LayerNorm;
 
 use crate::{LoadError, Weights};
 
-/// A part of an encoder that has weights, and biases if its spec says so.
+/// A part of an encoder that has a weight, and a bias if the spec gives it one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The table of words.
@@ -34,70 +34,71 @@ pub enum Part {
 /// A part of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockPart {
-    /// From `hidden` to the queries.
+    /// The product from `hidden` to the queries.
     Query,
-    /// From `hidden` to the keys.
+    /// The product from `hidden` to the keys.
     Key,
-    /// From `hidden` to the values.
+    /// The product from `hidden` to the values.
     Value,
-    /// From the heads back to `hidden`.
+    /// The product from the heads back to `hidden`.
     AttentionOutput,
-    /// The norm of the first half.
+    /// The norm of the attention half, before or after it by the spec's order.
     AttentionNorm,
-    /// From `hidden` to what gates the inner vector.
+    /// The product from `hidden` to the gate of the inner vector.
     Gate,
-    /// From `hidden` to the inner vector.
+    /// The product from `hidden` to the inner vector.
     Up,
-    /// From the inner vector back to `hidden`.
+    /// The product from the inner vector back to `hidden`.
     Down,
-    /// The norm of the second half.
+    /// The norm of the feed-forward half, before or after it by the spec's order.
     OutputNorm,
 }
 
-/// The names of a family's tensors, without their endings `.weight` and `.bias`. Parts that a family does not have stay empty.
+/// The names of a family's tensors, without the endings `.weight` and `.bias`. The names of parts that a family lacks
+/// are empty.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorNames {
-    /// Precedes the names of all parts but the head's in files of models with a head, such as `bert.`; used where the file has
-    /// the table of words under it.
+    /// Prefix of all names but the head's in files of models with a head, such as `bert.`. Used if the file has the
+    /// table of words under it.
     pub optional_prefix: &'static str,
-    /// [`Part::Words`]
+    /// Name of [`Part::Words`].
     pub words: &'static str,
-    /// [`Part::Positions`]
+    /// Name of [`Part::Positions`].
     pub positions: &'static str,
-    /// [`Part::Segments`]
+    /// Name of [`Part::Segments`].
     pub segments: &'static str,
-    /// [`Part::EmbeddingNorm`]
+    /// Name of [`Part::EmbeddingNorm`].
     pub embedding_norm: &'static str,
-    /// The blocks, whose parts are named `{blocks}.{number}.{part}`.
+    /// Name of the blocks; their parts are named `{blocks}.{number}.{part}`, numbered from 0.
     pub blocks: &'static str,
-    /// [`BlockPart::Query`]
+    /// Name of [`BlockPart::Query`].
     pub query: &'static str,
-    /// [`BlockPart::Key`]
+    /// Name of [`BlockPart::Key`].
     pub key: &'static str,
-    /// [`BlockPart::Value`]
+    /// Name of [`BlockPart::Value`].
     pub value: &'static str,
-    /// [`BlockPart::AttentionOutput`]
+    /// Name of [`BlockPart::AttentionOutput`].
     pub attention_output: &'static str,
-    /// [`BlockPart::AttentionNorm`]
+    /// Name of [`BlockPart::AttentionNorm`].
     pub attention_norm: &'static str,
-    /// [`BlockPart::Gate`]
+    /// Name of [`BlockPart::Gate`].
     pub gate: &'static str,
-    /// [`BlockPart::Up`]
+    /// Name of [`BlockPart::Up`].
     pub up: &'static str,
-    /// [`BlockPart::Down`]
+    /// Name of [`BlockPart::Down`].
     pub down: &'static str,
-    /// [`BlockPart::OutputNorm`]
+    /// Name of [`BlockPart::OutputNorm`].
     pub output_norm: &'static str,
-    /// [`Part::FinalNorm`]
+    /// Name of [`Part::FinalNorm`].
     pub final_norm: &'static str,
-    /// [`Part::Pooler`]
+    /// Name of [`Part::Pooler`], which no prefix precedes.
     pub pooler: &'static str,
-    /// [`Part::Classifier`]
+    /// Name of [`Part::Classifier`], which no prefix precedes.
     pub classifier: &'static str,
 }
 
 impl TensorNames {
-    /// No names, for a family to fill in its own.
+    /// Empty names, for a family to fill in.
     pub const NONE: Self = Self {
         optional_prefix: "",
         words: "",
@@ -148,31 +149,32 @@ impl TensorNames {
     }
 }
 
-/// Reads the weights of an encoder, one part at a time, so that no model is in memory twice.
+/// A reader of an encoder's weights, one part at a time, so that no model is in memory twice.
 #[derive(Clone, Copy)]
 pub struct EncoderWeights<'a> {
     spec: &'a EncoderSpec,
     weights: &'a Weights,
     names: &'a TensorNames,
-    /// Precedes the names of all parts but the head's.
+    /// Prefix of the names of all parts but the head's.
     prefix: &'a str,
 }
 
 impl<'a> EncoderWeights<'a> {
-    /// The weights of `spec` in a file, under these names.
+    /// The weights of `spec` in a file, under the given names.
     #[must_use]
     pub fn new(spec: &'a EncoderSpec, weights: &'a Weights, names: &'a TensorNames) -> Self {
         let has_prefix = weights.contains(&format!("{}{}.weight", names.optional_prefix, names.words));
         Self { spec, weights, names, prefix: if has_prefix { names.optional_prefix } else { "" } }
     }
 
-    /// The encoder that they are of.
+    /// The spec of the encoder.
     #[must_use]
     pub fn spec(&self) -> &'a EncoderSpec {
         self.spec
     }
 
-    /// The elements of a part's weight in f32, row by row: `[outputs, inputs]` of a product, `[rows, hidden]` of a table.
+    /// The elements of a part's weight in f32, row by row: `[outputs, inputs]` for a product, `[rows, hidden]` for a
+    /// table.
     ///
     /// # Errors
     /// [`LoadError::Weights`] names a tensor that is missing or does not fit the spec.
@@ -189,7 +191,7 @@ impl<'a> EncoderWeights<'a> {
         self.has_bias(part).then(|| bias(part)).transpose()
     }
 
-    /// Columns of the weight of a product.
+    /// Columns of a product's weight.
     pub(crate) fn inputs(&self, part: Part) -> usize {
         self.shape(part)[1]
     }
@@ -199,19 +201,19 @@ impl<'a> EncoderWeights<'a> {
         self.weights
     }
 
-    /// The tables and norm of the embeddings as the fused engines take them.
+    /// The tables and the norm of the embeddings, as the fused engines take them.
     pub(crate) fn embeddings(&self, format: TableFormat) -> Result<Embeddings, LoadError> {
         let EncoderSpec { hidden, embeddings, .. } = self.spec;
         let mut positions = self.weight(Part::Positions)?;
         positions.drain(..embeddings.positions.map_or(0, |table| table.first) * hidden);
-        // A sum with a row of zeros is the sum without it.
+        // The fused engines always add a row of segments: without a table, a row of zeros.
         let segments = if embeddings.segments == 0 { vec![0.0; *hidden] } else { self.weight(Part::Segments)? };
         let table = |values| self.fits(Table::new(values, *hidden, format));
         let norm = self.layer_norm(Part::EmbeddingNorm)?;
         self.fits(Embeddings::new(table(self.weight(Part::Words)?)?, table(positions)?, table(segments)?, norm))
     }
 
-    /// A block as the fused engines take it.
+    /// A block, as the fused engines take it.
     pub(crate) fn block(&self, index: usize, fused: FusedBlocks) -> Result<LayerWeights, LoadError> {
         let part = |part| Part::Block(index, part);
         Ok(LayerWeights {
@@ -225,19 +227,21 @@ impl<'a> EncoderWeights<'a> {
         })
     }
 
-    /// A product as the fused engines take it: no bias is one of zeros.
+    /// A product, as the fused engines take it: a missing bias becomes zeros.
     pub(crate) fn dense(&self, part: Part) -> Result<Dense, LoadError> {
         let (weight, bias) = (self.weight(part)?, self.bias(part)?);
         let bias = bias.unwrap_or_else(|| vec![0.0; self.shape(part)[0]]);
         Ok(Dense { weight, bias })
     }
 
-    /// A fused engine's fault with a part is one of the weights' file, unless it is the device's.
+    /// Turns a kernel's refusal of a part into an error of the weights file, or of the device if it is out of memory or
+    /// lost.
     pub(crate) fn fits<T>(&self, part: Result<T, KernelError>) -> Result<T, LoadError> {
         part.map_err(|error| self.weights.kernel_error(error))
     }
 
-    /// One product for all three, with the 1/√(head size) of attention in the query once instead of in each score.
+    /// One product for query, key and value. The query's weights are multiplied by 1/√(head size), so that no score has
+    /// to be.
     fn query_key_value(&self, index: usize) -> Result<Dense, LoadError> {
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for part in [BlockPart::Query, BlockPart::Key, BlockPart::Value] {

@@ -1,5 +1,5 @@
-//! What the network asks of a device. Nearly all of it is the convolution: for each window of positions, `conv_kernel` of them
-//! times their channels, for each output.
+//! The memory and operations that the network needs. Nearly all operations are those of the convolution: `conv_kernel` ×
+//! channels multiply-adds for each window and output.
 
 use super::Config;
 use crate::Demand;

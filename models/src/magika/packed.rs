@@ -15,7 +15,7 @@ use super::Config;
 use crate::dense::{fits, packed_linear};
 use crate::{LoadError, Weights};
 
-/// The network with the memory that it works in.
+/// The network and the buffers that it works in.
 pub(super) struct PackedMagika {
     table: Table,
     position_norm: PositionNorm,
@@ -23,7 +23,7 @@ pub(super) struct PackedMagika {
     channel_norm: LayerNorm,
     head: Linear,
     team: Arc<Team>,
-    /// One vector of channels per position of the item at hand.
+    /// The current item: one vector of channels per position.
     x: Vec<f32>,
 }
 
@@ -35,7 +35,7 @@ impl PackedMagika {
             weights.values("norm1.bias", &[config.conv_out])?,
             config.layer_norm_eps,
         );
-        // First, because it finds sizes that are too large for the file before memory is taken for them.
+        // First, because it refuses sizes that do not fit the file before memory is allocated for them.
         let convolution = Convolution::load(config, weights)?;
         Ok(Self {
             table: Table::load(config, weights)?,
@@ -53,7 +53,7 @@ impl PackedMagika {
         })
     }
 
-    /// One row per item, each of them symbols that are within the table.
+    /// Computes one row per item. All symbols must be within the table.
     ///
     /// The convolution takes one item at a time: its product is large enough for all threads, and its windows stay in
     /// the cache.
@@ -72,7 +72,7 @@ impl PackedMagika {
     }
 }
 
-/// gelu(embedding + bias) of every symbol.
+/// A table of gelu(embedding + bias) for every symbol.
 struct Table {
     values: Vec<f32>,
     columns: usize,
@@ -87,7 +87,7 @@ impl Table {
         Ok(Self { values, columns })
     }
 
-    /// The vectors of all symbols end to end, so that those of a position lie side by side.
+    /// Writes the vectors of all symbols end to end, so that the symbols of a position are side by side.
     fn look_up(&self, symbols: &[u16], x: &mut [f32]) {
         for (symbol, x) in symbols.iter().zip(x.chunks_exact_mut(self.columns)) {
             x.copy_from_slice(&self.values[usize::from(*symbol) * self.columns..][..self.columns]);
@@ -95,15 +95,15 @@ impl Table {
     }
 }
 
-/// A convolution without padding over positions, and the largest of what it gives.
+/// A convolution without padding over positions, followed by the maximum over its windows.
 struct Convolution {
     windows: Linear,
     bias: Vec<f32>,
-    /// Elements of one position.
+    /// Number of elements in one position.
     channels: usize,
-    /// One row per window of the item at hand.
+    /// The current item: one row per window.
     y: Vec<f32>,
-    /// The smallest of each output.
+    /// The smallest value of each output.
     lowest: Vec<f32>,
 }
 
@@ -125,8 +125,8 @@ impl Convolution {
         })
     }
 
-    /// The maximum of gelu(y + bias) over all windows, per output. Gelu falls, then rises, so it is largest at the
-    /// smallest or the largest of its arguments: two candidates in place of hundreds of evaluations.
+    /// Computes the maximum of gelu(y + bias) over all windows, per output. Gelu falls, then rises, so it is largest at
+    /// the smallest or the largest of its arguments: two evaluations in place of hundreds.
     fn strongest(&mut self, team: &Team, x: &[f32], highest: &mut [f32]) -> Result<(), KernelError> {
         let Self { windows, bias, channels, y, lowest } = self;
         windows.forward_windows(team, x, *channels, y, Activation::Identity)?;
@@ -140,10 +140,10 @@ impl Convolution {
     }
 }
 
-/// The smallest and the largest of each column.
+/// Finds the smallest and the largest value of each column.
 fn extremes(y: &[f32], lowest: &mut [f32], highest: &mut [f32]) {
     let columns = lowest.len();
-    // From the first row, not from infinities: a column of NaN must not become a number.
+    // Start with the first row, not with infinities: a column of NaN must stay NaN.
     lowest.copy_from_slice(&y[..columns]);
     highest.copy_from_slice(&y[..columns]);
     for row in y.chunks_exact(columns) {

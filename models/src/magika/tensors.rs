@@ -9,7 +9,7 @@ use crate::norm::Norm;
 use crate::{LoadError, TensorDevice, Weights};
 
 pub(super) struct TensorMagika {
-    /// gelu(embedding + bias) of every symbol: `[symbols, embed_dim]`.
+    /// The table of gelu(embedding + bias) for every symbol: `[symbols, embed_dim]`.
     table: Tensor,
     position_norm: Norm,
     /// `[conv_out, conv_kernel · channels]`
@@ -48,7 +48,7 @@ impl TensorMagika {
         })
     }
 
-    /// One row per item, each of them symbols that are within the table.
+    /// Computes one row per item. All symbols must be within the table.
     ///
     /// The convolution takes one item at a time: its product is large enough to fill any device.
     pub(super) fn forward(&self, items: &[&[u16]]) -> Result<Vec<Vec<f32>>> {
@@ -59,13 +59,13 @@ impl TensorMagika {
         self.head.forward(&self.channel_norm.forward(&Tensor::stack(&strongest, 0)?)?)?.to_vec2()
     }
 
-    /// `[channels, positions]`, normalised over the positions.
+    /// The embedded symbols, `[channels, positions]`, normalised over the positions.
     fn embed(&self, symbols: &[u16]) -> Result<Tensor> {
         let symbols: Vec<u32> = symbols.iter().copied().map(u32::from).collect();
         let embedded = self.table.index_select(&Tensor::new(symbols, &self.device)?, 0)?;
         let x = embedded.reshape((self.positions, ()))?.t()?.contiguous()?;
-        // Long padding makes a row nearly constant. candle takes the variance as E[x²] - E[x]², which then cancels to
-        // less than -eps: NaN. Of centred values it is right.
+        // Long padding makes a row nearly constant. candle computes the variance as E[x²] - E[x]², which then cancels to
+        // less than -eps and gives NaN, so the values are centred first.
         self.position_norm.forward(&x.broadcast_sub(&x.mean_keepdim(1)?)?)
     }
 
@@ -77,14 +77,14 @@ impl TensorMagika {
     }
 
     /// The maximum of gelu(x + bias) over the last dimension. Gelu falls, then rises, so it is largest at the smallest
-    /// or the largest of its arguments: two candidates in place of hundreds of evaluations.
+    /// or the largest of its arguments: two evaluations in place of hundreds.
     fn strongest(&self, x: &Tensor) -> Result<Tensor> {
         let gelu = |extreme| bias_gelu_tensor(extreme, &self.convolution_bias, GeluForm::Tanh);
         gelu(x.max(1)?)?.maximum(&gelu(x.min(1)?)?)
     }
 }
 
-/// `[conv_out, channels, taps]` → `[conv_out, taps · channels]`
+/// Reorders `[conv_out, channels, taps]` to `[conv_out, taps · channels]`.
 fn flatten_kernel(kernel: &Tensor) -> Result<Tensor> {
     kernel.transpose(1, 2)?.contiguous()?.flatten_from(1)
 }

@@ -19,7 +19,7 @@ fn a_short_content_is_padded_behind_its_beginning_and_before_its_end() {
 
 #[test]
 fn white_space_is_stripped_before_the_beginning_and_after_the_end_only() {
-    // Within one block the beginning keeps the spaces behind it, and the end those before it.
+    // Within one block, the beginning keeps the white space after it, and the end the white space before it.
     assert_eq!(symbols(b" \x0b\nab "), [97, 98, 32, 256, 11, 10, 97, 98]);
     // Neither a no-break space nor a zero byte is white space.
     assert_eq!(symbols(b"\xa0\0"), [0xa0, 0, 256, 256, 256, 256, 0xa0, 0]);
@@ -32,7 +32,7 @@ fn a_long_content_gives_its_first_and_last_bytes() {
 
 #[test]
 fn white_space_is_stripped_within_the_first_and_last_block_alone() {
-    // The first block of 8 is all white: nothing is left of it, though letters follow.
+    // The first block of 8 is all white space, so nothing is left of it, though letters follow.
     assert_eq!(symbols(b"          abcdef"), [256, 256, 256, 256, 99, 100, 101, 102]);
     assert_eq!(symbols(b"abcdef          "), [97, 98, 99, 100, 256, 256, 256, 256]);
     assert_eq!(
@@ -47,7 +47,7 @@ fn numbers(seed: usize, count: usize) -> Vec<f32> {
     (0..count).map(|at| ((at * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
 }
 
-/// Weights as a checkpoint of that configuration has them.
+/// Weights with the names and shapes of a checkpoint of this configuration.
 fn weights_for(config: &Config, labels: usize) -> Weights {
     let (positions, channels, outputs) = (config.positions(), config.channels(), config.conv_out);
     let shapes: [(&str, &[usize]); 10] = [
@@ -73,7 +73,7 @@ fn weights_for(config: &Config, labels: usize) -> Weights {
     Weights::new(PathBuf::new(), safetensors::serialize(tensors, None).unwrap()).unwrap()
 }
 
-/// Symbols without a pattern, but for a run of padding in the middle.
+/// Symbols without a pattern, except for a run of padding in the middle.
 fn item(config: &Config, seed: usize, padding: usize) -> Vec<u16> {
     let bytes = (0..config.seq_len).map(|at| (at * 7919 + seed * 104_729) % 2003 % 256);
     let mut symbols: Vec<u16> = bytes.map(|byte| u16::try_from(byte).unwrap()).collect();
@@ -86,14 +86,14 @@ fn assert_engines_agree(config: &Config, weights: &Weights, labels: usize) {
     let mut packed = PackedMagika::load(config, weights, labels, &Arc::default()).unwrap();
     let tensors = TensorMagika::load(config, weights, labels, &TensorDevice::cpu()).unwrap();
     for items in [1, 5, 2] {
-        // A quarter of it padded, half of it, and so on.
+        // The first item has no padding, the second a quarter, and so on.
         let items: Vec<Vec<u16>> = (0..items).map(|at| item(config, at, at * config.seq_len / 4)).collect();
         let items: Vec<&[u16]> = items.iter().map(Vec::as_slice).collect();
         let (packed, tensors) = (packed.forward(&items).unwrap(), tensors.forward(&items).unwrap());
         assert_eq!(packed.len(), items.len());
         for (got, expected) in packed.iter().zip(&tensors) {
-            // Of the largest logit: each is a sum of terms as large, and its rounding is theirs. Processors differ: 1.02e-5 was
-            // seen on one, less on others.
+            // Relative to the largest logit: each logit is a sum of terms of that size and has their rounding errors.
+            // The gap differs by processor: 1.02e-5 was seen on one, less on others.
             let largest = expected.iter().fold(1.0, |largest: f32, logit| largest.max(logit.abs()));
             for (got, expected) in got.iter().zip(expected) {
                 assert!((got - expected).abs() <= 3e-5 * largest, "{config:?}: {got} for {expected}, of {largest}");

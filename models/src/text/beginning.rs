@@ -1,4 +1,4 @@
-//! Places at which a text can be cut so that the tokens of its beginning are the beginning of its tokens.
+//! Places to cut a text so that the tokens of its beginning are the first tokens of the whole text.
 
 use std::borrow::Cow;
 
@@ -6,38 +6,38 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 use unicode_categories::UnicodeCategories as _;
 
-/// Characters of a run that are kept in any case; no tokenizer known has an added token as long.
+/// Characters of a run that are always kept; no known tokenizer has an added token as long.
 const MIN_KEPT: usize = 256;
 
-/// The places at which texts can be cut for one tokenizer.
+/// The rules for cutting texts for one tokenizer.
 ///
-/// Only for BERT's own steps, of which it is known how they look at a text: a word at a time, where a word ends at white space,
-/// at punctuation and (where they are handled) at Chinese characters.
+/// Only for the steps of BERT's tokenizer, which take a text word by word: a word ends at white space, at punctuation
+/// and (with `handle_chinese_chars`) at Chinese characters.
 #[derive(Debug)]
 pub(super) struct Beginnings {
-    /// By the code of an ASCII character.
+    /// The rule for each ASCII character, by its code.
     ascii: [Cut; 128],
-    /// Added tokens that are looked for in the text as it is.
+    /// The contents of all added tokens.
     added: Vec<String>,
-    /// No added token has other punctuation than ASCII's.
+    /// True if no added token has punctuation beyond ASCII's, so that texts can be cut there.
     punctuation: bool,
-    /// Words end at Chinese characters.
+    /// True if words end at Chinese characters and no added token has one.
     chinese: bool,
-    /// Letters of a longer word that are kept, where such words are one unknown token.
+    /// Letters that are kept of each end of a longer run; `None` if long words are not one unknown token.
     max_word: Option<usize>,
 }
 
-/// Whether a text can be cut before a character.
+/// A rule for cutting a text before a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
     Never,
     Always,
-    /// Unless it stands within an added token.
+    /// The text can be cut unless the character is within an added token.
     OutsideAddedTokens,
 }
 
 impl Beginnings {
-    /// `None` if the tokenizer has other steps than BERT's, or an added token that has white space in it.
+    /// The rules for a tokenizer; `None` if it has steps other than BERT's, or an added token with white space.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let Some(NormalizerWrapper::BertNormalizer(BertNormalizer { handle_chinese_chars, .. })) =
             tokenizer.get_normalizer()
@@ -53,7 +53,7 @@ impl Beginnings {
         }
         let any = |is: &dyn Fn(char) -> bool| added.iter().any(|token| token.content.contains(is));
         let max_word = match tokenizer.get_model() {
-            // An added token may stand within a word of letters if it has nothing but letters.
+            // An added token of letters alone could stand within a run of letters.
             ModelWrapper::WordPiece(model) if added.iter().all(|token| is_apart(&token.content)) => {
                 Some(model.max_input_chars_per_word.saturating_add(1).max(MIN_KEPT))
             }
@@ -68,14 +68,14 @@ impl Beginnings {
         })
     }
 
-    /// The first place from `from` on at which `text` can be cut.
+    /// The first place at or after byte `from` at which `text` can be cut.
     pub(super) fn next_cut(&self, text: &str, from: usize) -> Option<usize> {
         let from = text.ceil_char_boundary(from.min(text.len()));
         let mut places = text[from..].char_indices().map(|(at, character)| (from + at, character));
         places.find(|(at, character)| self.is_cut(text, *at, *character)).map(|(at, _)| at)
     }
 
-    /// Whether `text` can be cut before the character at `at`.
+    /// True if `text` can be cut before the character at byte `at`.
     fn is_cut(&self, text: &str, at: usize, character: char) -> bool {
         if !character.is_ascii() {
             return self.chinese && is_chinese(character) || self.punctuation && character.is_punctuation();
@@ -93,15 +93,15 @@ impl Beginnings {
         }
     }
 
-    /// `text` with less of each run of white space, and of each run of letters and digits that makes a word too long for the model's
-    /// vocabulary however it goes on. Its tokens are the same.
+    /// `text` with long runs shortened: runs of white space, and runs of letters and digits too long to be a word of the
+    /// model's vocabulary. Its tokens are the same.
     pub(super) fn without_long_runs<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut kept = String::new();
         let (mut copied, mut at) = (0, 0);
         while at < text.len() {
             let (length, max) = self.run(&text.as_bytes()[at..]);
             if let Some(max) = max.filter(|max| *max < length) {
-                // From both ends, since its neighbours may be part of a word or of an added token.
+                // Keep both ends, since they may belong to a word or an added token with their neighbours.
                 kept.push_str(&text[copied..at + max / 2]);
                 copied = at + length - (max - max / 2);
             }
@@ -114,7 +114,7 @@ impl Beginnings {
         Cow::Owned(kept)
     }
 
-    /// The length of the run at the beginning of `bytes`, and how much of such runs is kept.
+    /// The length of the run at the beginning of `bytes`, and the most bytes to keep of it (`None`: all).
     fn run(&self, bytes: &[u8]) -> (usize, Option<usize>) {
         let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         let length = |is: &dyn Fn(&u8) -> bool| bytes.iter().position(|byte| !is(byte)).unwrap_or(bytes.len());
@@ -128,11 +128,11 @@ impl Beginnings {
     }
 }
 
-/// Whether a text can be cut before the ASCII character of that code.
+/// The rule for the ASCII character of this code.
 fn ascii(code: usize, added: &[AddedToken]) -> Cut {
     let character = u8::try_from(code).map_or('\0', char::from);
     match character {
-        // Other white space is removed as a control character.
+        // BERT removes other white space of ASCII as control characters.
         ' ' | '\t' | '\n' | '\r' => Cut::Always,
         character if !character.is_ascii_punctuation() => Cut::Never,
         character => {
@@ -148,12 +148,12 @@ fn ascii(code: usize, added: &[AddedToken]) -> Cut {
     }
 }
 
-/// Whether an added token cannot stand within a run of letters, and is shorter than what is kept of one.
+/// True if an added token cannot stand within a run of letters and digits, and is shorter than the kept end of a run.
 fn is_apart(token: &str) -> bool {
     token.len() < MIN_KEPT / 2 && token.bytes().any(|byte| byte.is_ascii_punctuation())
 }
 
-/// The blocks around which BERT's normaliser puts spaces.
+/// True for characters of the blocks that BERT's normaliser puts spaces around.
 fn is_chinese(character: char) -> bool {
     matches!(
         u32::from(character),

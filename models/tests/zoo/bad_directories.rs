@@ -1,4 +1,4 @@
-//! A model directory that cannot be loaded says which file is wrong, what in it, and what would be right.
+//! Invalid model directories: each error names the file, the fault in it, and the allowed values.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn refusal(copy: &Path) -> LoadError {
     Registry::default().load(copy, &LoadOptions::default()).unwrap_err()
 }
 
-/// Asserts that loading fails, and that the message has every part.
+/// Asserts that loading fails with a message that contains every part.
 fn assert_refused(copy: &Path, parts: &[&str]) {
     let message = refusal(copy).to_string();
     for part in parts {
@@ -74,7 +74,8 @@ fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
     assert_refused(copy.path(), &["config.json", "missing field `hidden_size`"]);
 }
 
-/// Replaces each number in a configuration, one at a time and then all of them; gives the field's name for the message.
+/// Copies of a configuration with each number replaced, one at a time and then all together, each with the name of its
+/// field.
 fn with_numbers_replaced(config: &Value, number: u64) -> Vec<(String, Value)> {
     let numbers: Vec<String> = config
         .as_object()
@@ -117,7 +118,7 @@ fn sizes_of_any_number_are_refused_or_used_without_overflow() {
                 let options = LoadOptions::default();
                 let registry = Registry::default();
                 let loaded = registry.survey(copy.path(), &options).and_then(|_| registry.load(copy.path(), &options));
-                // A number beyond all bounds is named. What a field of no meaning here says does not matter.
+                // A number beyond all bounds is refused with the field's name; a field that the family ignores is not.
                 if number > 1 << 24
                     && let Err(error) = loaded
                 {
@@ -208,7 +209,7 @@ fn the_files_of_sentence_transformers_are_followed() {
     fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Transformer\"}]").unwrap();
     let mut model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
     assert_eq!(model.signature.input.kind, InputKind::Text { max_tokens: 48 });
-    // No Normalize among the modules, so embeddings keep their length.
+    // The modules lack Normalize, so embeddings keep their length.
     let output = infer(&mut model, ["a cat".into()]).swap_remove(0);
     assert!(output.embedding().unwrap().iter().map(|x| x * x).sum::<f32>() > 1.5);
 

@@ -1,4 +1,4 @@
-//! A bad input is refused by its processor, with an error that names what and why.
+//! Invalid inputs: the processor refuses each with an error that names the input and the fault.
 
 use sconce_models::{Array, ArrayData, Features, Input, InputError, MAX_CONTENT_BYTES, MAX_TEXT_BYTES, Truncation};
 

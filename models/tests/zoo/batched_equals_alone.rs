@@ -1,4 +1,4 @@
-//! The suite that every model runs: an answer does not depend on the batch around it, nor on the number of threads.
+//! The suite that every model runs: an answer depends neither on the rest of the batch nor on the number of threads.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::{ZOO, directory, load, prepare, varied_inputs};
 
 const MAX_BATCH: usize = 33;
 
-/// A model of the zoo in every precision that it has on the CPU, computed by that many threads.
+/// A model of the zoo in every precision that it has on the CPU, computed by `threads` threads.
 fn in_every_precision(name: &str, threads: usize) -> Vec<(Precision, LoadedModel)> {
     let registry = Registry::default();
     let team = Arc::new(Team::new(NonZeroUsize::new(threads).unwrap()).unwrap());
@@ -38,7 +38,7 @@ fn batched_equals_alone_to_the_bit_at_every_size_in_any_order_and_on_any_number_
         for threads in [1, 2, 3] {
             for ((precision, mut model), alone) in in_every_precision(name, threads).into_iter().zip(&sequential) {
                 for size in [1, 2, 3, 5, 8, 16, 17, 32, MAX_BATCH] {
-                    // 7 shares no factor with 33, so this is another order of other items for each size.
+                    // 7 and 33 share no factor, so each size gets different items in a different order.
                     let chosen: Vec<usize> = (0..size).map(|at| (at * 7 + size) % MAX_BATCH).collect();
                     let batch: Vec<Features> = chosen.iter().map(|item| items[*item].clone()).collect();
                     let rows = model.network.forward(&batch).unwrap();

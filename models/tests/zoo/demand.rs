@@ -1,4 +1,4 @@
-//! What models are said to ask of a device, against what they are.
+//! The memory and operations that models state, compared with their files and with counts by hand.
 
 use sconce_models::{Demand, LoadOptions, Precision, Registry};
 

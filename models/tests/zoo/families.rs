@@ -1,4 +1,5 @@
-//! Tiny random models of families that none in the zoo is of, and what transformers 5.24 answers (`tests/families/expected.json`).
+//! Tiny random models of families without a model in the zoo, compared with the answers of transformers 5.24
+//! (`tests/families/expected.json`).
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ fn numbers(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
 }
 
-/// Models with inputs, and the numbers that are expected of each.
+/// The models, each with inputs and the numbers expected for them.
 fn expected() -> Vec<(String, Vec<(Input, Vec<f32>)>)> {
     let all: Value = serde_json::from_slice(&std::fs::read(families().join("expected.json")).unwrap()).unwrap();
     let case = |case: &Value| {

@@ -30,7 +30,7 @@ fn load(model: &str) -> LoadedModel {
     Registry::default().load(&directory(model), &LoadOptions::default()).unwrap()
 }
 
-/// A copy of a model that may be spoilt.
+/// A copy of a model, for a test to change.
 fn copy_of(model: &str) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -49,7 +49,7 @@ fn edit_config(copy: &Path, edit: impl FnOnce(&mut Value)) {
     fs::write(path, config.to_string()).unwrap();
 }
 
-/// The tensors of a reference file beside a model.
+/// The tensors of a reference file in a model's directory.
 fn tensors(model: &str, file: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(directory(model).join(file), &candle_core::Device::Cpu).unwrap()
 }
@@ -58,14 +58,14 @@ fn prepare(model: &LoadedModel, input: Input) -> Features {
     model.processor.prepare(input, Truncation::Truncate).unwrap().features
 }
 
-/// One batch from inputs to outputs.
+/// Runs inputs as one batch.
 fn infer(model: &mut LoadedModel, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
     let features: Vec<Features> = inputs.into_iter().map(|input| prepare(model, input)).collect();
     let rows = model.network.forward(&features).unwrap();
     rows.into_iter().map(|row| model.processor.finish(row)).collect()
 }
 
-/// `count` inputs of mixed sizes that a model takes.
+/// `count` inputs of mixed sizes for a model.
 fn varied_inputs(model: &str, count: usize) -> Vec<Input> {
     match model {
         "digits-cnn" => digits().into_iter().take(count).map(|(image, _)| image).collect(),
@@ -74,14 +74,14 @@ fn varied_inputs(model: &str, count: usize) -> Vec<Input> {
     }
 }
 
-/// From one word to more than fits, several of equal length among them.
+/// A text by number: from one word to more than fits, with several of equal length.
 fn text(item: usize) -> String {
     const WORDS: [&str; 9] = ["the", "film", "was", "not", "terrible", "at", "all", "honestly", "!"];
     let length = [1, 3, 3, 8, 20, 3, 60, 200][item % 8];
     (0..length).map(|word| WORDS[(item * 5 + word * (1 + item % 3)) % WORDS.len()]).collect::<Vec<_>>().join(" ")
 }
 
-/// Pieces of files of several types, some shorter than the window.
+/// A piece of a file by number: several types, some shorter than the window.
 fn content(item: usize) -> Vec<u8> {
     let files = ["digits-cnn/model.safetensors", "magika/config.json", "tiny-bert-sentiment/test.tsv"];
     let bytes = fs::read(directory(files[item % files.len()])).unwrap();
@@ -98,10 +98,10 @@ fn digits() -> Vec<(Input, usize)> {
     images.zip(labels.into_iter().map(|label| usize::try_from(label).unwrap())).collect()
 }
 
-/// The largest difference, as a part of the expected value where that is more than 1.
+/// The largest difference, divided by the expected value if that is above 1.
 fn largest_gap(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len());
     let gap = |(got, expected): (&f32, &f32)| (got - expected).abs() / expected.abs().max(1.0);
-    // `f32::max` would pass over a NaN.
+    // Not `f32::max`, which skips NaN.
     got.iter().zip(expected).map(gap).fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
 }

@@ -1,4 +1,4 @@
-//! Who decides the precision of a model, and what is said of one that it does not have.
+//! The choice of a model's precision by the caller, `sconce.toml` or default, and the error for one that the model lacks.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -21,7 +21,7 @@ fn told(toml: &str) -> TempDir {
     copy
 }
 
-/// A family that claims every precision, and whose labels are the number of its threads.
+/// A family that claims every precision and has one label: the number of threads of its device.
 struct Told;
 
 impl Blueprint for Told {
@@ -37,7 +37,7 @@ impl Blueprint for Told {
     }
 }
 
-/// This crate's families, and one that claims every precision.
+/// This crate's families and `told`.
 fn registry() -> Registry {
     let mut registry = Registry::default();
     registry.register(Family { model_type: "told", summary: "says what it was told", read: |_| Ok(Box::new(Told)) });

@@ -10,13 +10,13 @@ fn tiny_bert_sentiment_gets_1891_of_its_2429_test_texts_right_and_nearly_as_many
     for precision in [Precision::Int8, Precision::Q8_0, Precision::Q4K] {
         let (right, texts) = tiny_bert_right(precision);
         let points = (right as f64 - 1891.0) / texts as f64 * 100.0;
-        // Half a point is what int8 may cost. The weights in 4 bits cost more, in a model of two layers.
+        // int8 may cost half a point; weights of 4 bits cost more in a model of two layers.
         let bound = if precision == Precision::Q4K { 2.0 } else { 0.5 };
         assert!(points.abs() <= bound, "{precision}: {right} of {texts}, {points:+.2} points");
     }
 }
 
-/// How many of the test texts are labelled right, and how many there are.
+/// The number of test texts that are labelled right, and the number of all.
 fn tiny_bert_right(precision: Precision) -> (usize, usize) {
     let options = LoadOptions { precision: Some(precision), ..LoadOptions::default() };
     let mut model = Registry::default().load(&directory("tiny-bert-sentiment"), &options).unwrap();
@@ -72,7 +72,7 @@ fn encoder_mini_gives_its_reference_embeddings_for_texts_of_unequal_length() {
         let some = [embedding[0], embedding[1], embedding[2], embedding[383]];
         let rounding = largest_gap(&some, &exact);
         assert!(rounding < 1e-6, "off by {rounding} from the exact values");
-        // The reference was made before the weights were rounded to f16, which alone moves it by 1.32e-4.
+        // The reference was computed before the weights were rounded to f16; the rounding alone moves it by 1.32e-4.
         let gap = largest_gap(embedding, &expected);
         assert!(gap < 1.4e-4, "off by {gap}");
         let cosine: f32 = embedding.iter().zip(&expected).map(|(a, b)| a * b).sum();

@@ -1,4 +1,4 @@
-//! Requests that come after a shutdown.
+//! Requests during and after a shutdown.
 
 use sconce::cache::{MemoryConfig, SqliteConfig, SqliteTier};
 use sconce::{
@@ -65,7 +65,7 @@ async fn what_was_in_flight_is_answered_but_not_to_those_who_come_later() {
         async move { runtime.shutdown().await }
     });
     loop {
-        // As long as the shutdown has not begun it waits behind what runs.
+        // Until the shutdown begins, the request waits behind the running batch.
         let later = tokio::time::timeout(std::time::Duration::ZERO, model.infer("2")).await;
         if later.is_ok_and(|later| is_shutting_down(&later)) {
             break;

@@ -1,4 +1,4 @@
-//! A model that runs when a test lets it, and remembers what it ran.
+//! A model that runs batches only when a test lets it, and records the items that it ran.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use sconce::models::{
 };
 use sconce::{AnswerCache, BatcherConfig, Model, Runtime};
 
-/// The gates of the models of this process, by their directories.
+/// The gates of this process's models, by directory.
 static GATES: LazyLock<Mutex<HashMap<PathBuf, Arc<Gate>>>> = LazyLock::new(Mutex::default);
 
-/// What a network waits for before it runs a batch.
+/// A gate that a network waits for before it runs a batch.
 #[derive(Default)]
 pub(crate) struct Gate {
     state: Mutex<State>,
@@ -33,7 +33,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// The items that a network was given so far, in order.
+    /// The items that the network was given so far, in order.
     pub(crate) fn started(&self) -> Vec<u64> {
         self.state.lock().expect("the test is set up right").started.clone()
     }
@@ -45,7 +45,7 @@ impl Gate {
     }
 }
 
-/// Gives each number back as an embedding of one dimension.
+/// A processor that returns each number as an embedding of one dimension.
 struct Numbers;
 
 impl Processor for Numbers {
@@ -91,7 +91,7 @@ fn read(directory: &ModelDirectory) -> Result<Box<dyn Blueprint>, LoadError> {
     Ok(Box::new(GatedModel(Arc::clone(&GATES.lock().expect("the test is set up right")[directory.path()]))))
 }
 
-/// A runtime with that model, and what a test needs of it.
+/// A runtime with the gated model.
 pub(crate) struct Gated {
     pub(crate) runtime: Runtime,
     pub(crate) model: Model,
@@ -118,23 +118,23 @@ impl Gated {
         Self { runtime, model, gate, _directory: directory }
     }
 
-    /// Waits until the network has been given so many items.
+    /// Waits until the network has been given `items` items.
     pub(crate) async fn until_started(&self, items: usize) {
         until("the network runs", || self.gate.started().len() >= items).await;
     }
 
-    /// Waits until so many items wait in the queue.
+    /// Waits until `items` items are in the queue.
     pub(crate) async fn until_waiting(&self, items: usize) {
         until("items wait", || self.model.depth().items >= items).await;
     }
 
-    /// How often the network was given a number.
+    /// The number of times that the network was given `number`.
     pub(crate) fn times_started(&self, number: u64) -> usize {
         self.gate.started().iter().filter(|started| **started == number).count()
     }
 }
 
-/// Waits for something that another thread does.
+/// Waits up to 30 s until `holds` returns true; `what` names the condition if it does not.
 pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     let began = std::time::Instant::now();
     while !holds() {

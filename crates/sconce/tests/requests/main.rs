@@ -1,4 +1,4 @@
-//! Requests that meet: the same at the same time, several together, and those that come too late.
+//! Requests that affect each other: equal ones at the same time, groups of items, and requests during a shutdown.
 
 mod closing;
 mod gated;

@@ -1,4 +1,4 @@
-//! Several items that are answered together.
+//! Groups of items that are answered together.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn in_memory() -> AnswerCache {
     AnswerCache::builder().memory(MemoryConfig::default()).build().expect("good defaults")
 }
 
-/// One item runs at a time, and so many wait.
+/// Batches of one item, and a queue of at most `max_queue_size`.
 fn batching(max_queue_size: usize) -> BatcherConfig {
     BatcherConfig { max_batch_size: 1, max_queue_size, ..BatcherConfig::default() }
 }
@@ -32,7 +32,7 @@ fn of_all(error: &InferManyError) -> &QueueError {
     }
 }
 
-/// A model that runs the number 1 until the gate opens.
+/// A model that is busy with the number 1 until the gate opens.
 async fn busy(batching: BatcherConfig, cache: Option<AnswerCache>) -> Gated {
     let gated = Gated::new(batching, cache);
     let model = gated.model.clone();
@@ -48,7 +48,7 @@ async fn answers_come_in_the_order_of_their_inputs_however_many_and_with_or_with
         gated.gate.open();
         assert_eq!(gated.model.try_infer_many(Vec::<String>::new()).await.unwrap(), []);
         for count in [1, 2, 500] {
-            // So long that they are prepared side by side.
+            // Long enough that the items are prepared in parallel.
             let texts: Vec<String> = (0..count).map(|number| format!("{number:0>100}")).collect();
             let answers = gated.model.try_infer_many(texts).await.unwrap();
             assert_eq!(values(&answers), (0..count).map(|number| number as f32).collect::<Vec<_>>());
@@ -157,7 +157,7 @@ async fn what_another_request_gives_up_is_computed_for_a_group_that_was_admitted
     });
     gated.until_waiting(2).await;
     drop(other);
-    // Its room is taken by somebody else, so that the group has to wait for its second item.
+    // Another request takes the place that 7 gave up, so that the group has to wait for room for it.
     let taken = gated.model.try_infer("9");
     let mut taken = Box::pin(taken);
     assert!(tokio::time::timeout(Duration::ZERO, &mut taken).await.is_err());

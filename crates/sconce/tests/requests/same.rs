@@ -1,4 +1,4 @@
-//! Requests for the same answer at the same time, on unlike terms.
+//! Requests for the same answer at the same time, with different deadlines, waiting for room or not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::gated::{Gated, until};
 
-/// A tier that has nothing, and says so when it is let.
+/// An empty tier that answers a lookup only when a test lets it.
 #[derive(Clone)]
 struct Empty {
     answers: Arc<Semaphore>,
@@ -40,7 +40,7 @@ fn within(milliseconds: u64) -> Request {
     Request::new("7").timeout(Duration::from_millis(milliseconds))
 }
 
-/// A model whose queue is full: one item runs until the gate opens, and one waits.
+/// A model with a full queue: one item runs until the gate opens, and one is queued.
 async fn full() -> (Gated, Empty) {
     let tier = Empty { answers: Arc::new(Semaphore::new(0)), lookups: Arc::default() };
     let patient = TierConfig { get_budget: Duration::from_hours(1), ..TierConfig::default() };
@@ -60,7 +60,7 @@ async fn full() -> (Gated, Empty) {
 
 type Asked = JoinHandle<Result<Answer, InferError>>;
 
-/// Asks often for the same, and returns when each request has begun.
+/// Sends `times` equal requests, and returns when each has begun.
 async fn ask<F>(times: usize, model: &Model, ask: impl Fn(Model) -> F) -> Vec<Asked>
 where
     F: Future<Output = Result<Answer, InferError>> + Send + 'static,
@@ -69,7 +69,7 @@ where
     let asked = (0..times).map(|_| {
         let (answer, begun) = (ask(model.clone()), Arc::clone(&begun));
         tokio::spawn(async move {
-            // On the one thread of the test the request then comes to where it waits.
+            // The test has one thread, so the request runs on from here until it waits.
             begun.fetch_add(1, Ordering::Relaxed);
             answer.await
         })

@@ -1,35 +1,35 @@
-//! The graphs of an encoder: one for each shape that has come twice.
+//! The CUDA graphs of an encoder, one for each shape of batch that has come twice.
 
 use std::collections::HashSet;
 
 use super::shape::Shape;
 use crate::cuda::Graph;
 
-/// A graph of a layer's few nodes costs some hundred KiB.
+/// Most graphs of an encoder; each takes some hundred KiB.
 const MAX_GRAPHS: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Graphs {
-    /// Of the memory that they were recorded with.
+    /// The generation of the workspace that the graphs were recorded with.
     generation: u64,
-    /// Run once, so that cuBLAS has made ready for it.
+    /// The shapes that were queued once, so that cuBLAS is initialised for them.
     seen: HashSet<Shape>,
-    /// The one that has been there for longest first.
+    /// The recorded graphs, the oldest first.
     recorded: Vec<(Shape, Graph)>,
 }
 
-/// What to do with a batch.
+/// The way to run a batch.
 pub(super) enum Next {
-    /// Queue it as it is.
+    /// Queue each copy and launch.
     Queue,
-    /// Record it, then replay that.
+    /// Record a graph, then replay it.
     Record,
-    /// Replay what has been recorded.
+    /// Replay the recorded graph.
     Replay,
 }
 
 impl Graphs {
-    /// What to do with a batch of that shape in memory of that generation.
+    /// The way to run a batch of this shape. Graphs of an earlier generation of the workspace are dropped first.
     pub(super) fn next(&mut self, shape: Shape, generation: u64) -> Next {
         if self.generation != generation {
             self.recorded.clear();

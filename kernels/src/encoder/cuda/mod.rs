@@ -1,12 +1,12 @@
-//! The encoder on a GPU, with what stands on top of it: a batch goes in as one copy of numbers and comes out as one copy
-//! of rows.
+//! The encoder with its head on a GPU: a batch goes in as one copy of numbers and comes out as one copy of rows.
 //!
-//! A layer is eight launches in floats (four products by cuBLAS, four kernels), nine in int8 (no cuBLAS at all). Biases are
-//! added where their sum is read next, and int8 rows are quantised where they are made, so that nothing is read only for
-//! that. Once a batch as large has been seen, nothing is allocated, no event is made, and each launch is one call.
+//! A layer is eight launches in floats (four products by cuBLAS, four kernels), nine in int8 (without cuBLAS). A kernel
+//! that reads a product adds its bias, and a kernel that makes int8 rows quantises them, so that no launch is needed
+//! only for that. After the first batch of the largest size, nothing is allocated, no event is created, and each launch
+//! is one call.
 //!
-//! Sums are f32 in every precision. In int8 the matrices between the products are f16; products and activations are the
-//! numbers of the CPU's int8 with VNNI (`quantize.cu`). Heads are f32 in every precision.
+//! Sums are f32 in every precision. In int8 the matrices between the products are f16; products and activations have the
+//! same numbers as the CPU's int8 with VNNI (`quantize.cu`). Heads are f32 in every precision.
 
 mod graphs;
 mod shape;
@@ -30,7 +30,7 @@ use graphs::{Graphs, Next};
 use shape::Shape;
 use workspace::{Layout, Matrices, Widths, Workspace};
 
-/// How an encoder's weights are kept on a GPU and its products computed.
+/// The storage of an encoder's weights on a GPU, and the arithmetic of its products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CudaPrecision {
     /// 32-bit floats, without TF32.
@@ -39,7 +39,7 @@ pub enum CudaPrecision {
     F16,
     /// 16-bit floats with the range of f32, sums in f32.
     Bf16,
-    /// 8-bit weights and activations with exact sums; between the products, f16.
+    /// 8-bit weights and activations with exact sums; f16 between the products.
     Int8,
 }
 
@@ -53,35 +53,35 @@ impl CudaPrecision {
     }
 }
 
-/// From token vectors to one row per sequence.
+/// The weights of a head: the step from token vectors to one row per sequence.
 #[derive(Debug)]
 pub enum HeadWeights {
     /// The pooled vector.
     Pool(Pooling),
     /// `classifier(function(pooler(first token's vector)))`, in f32.
     Classifier {
-        /// From `hidden`.
+        /// The first product, from `hidden`.
         pooler: Dense,
         /// The function between the two products.
         function: HeadFunction,
-        /// To the logits.
+        /// The second product, to the logits.
         classifier: Dense,
     },
 }
 
-/// An encoder and a head in a device's memory, and the memory that they work in.
+/// An encoder and a head in a device's memory, with the buffers that they work in.
 pub struct CudaEncoder {
     embeddings: DeviceEmbeddings,
     layers: Vec<Layer>,
     head: Head,
-    /// Before the memory that they were recorded with.
+    /// Declared before `workspace`, so that graphs are dropped before the memory that they use.
     graphs: Option<Graphs>,
     workspace: Workspace,
     widths: Widths,
     heads: usize,
     precision: CudaPrecision,
     paths: Paths,
-    /// Last, so that it outlives what is in its memory.
+    /// Declared last, so that it is dropped after everything in its memory.
     gpu: Gpu,
 }
 
@@ -92,7 +92,7 @@ struct Layer {
     output_norm: DeviceNorm,
 }
 
-/// Of a layer: query, key and value; attention output; up; down.
+/// The four products of a layer: query, key and value; attention output; up; down.
 enum Products {
     Float([FloatLinear; 4]),
     Int8([Int8Linear; 4]),
@@ -110,14 +110,14 @@ struct Paths {
 }
 
 impl CudaEncoder {
-    /// Elements of the largest head that attention takes.
+    /// Most elements of a head that attention takes.
     pub const MAX_HEAD_SIZE: usize = MAX_HEAD_SIZE;
 
-    /// An encoder without layers yet; `inner` is the inner size of those that will come. The tables of `embeddings` are
-    /// kept in f32.
+    /// An encoder without layers; `inner` is the inner size of the layers that [`push`](Self::push) will add. The tables
+    /// of `embeddings` must be f32.
     ///
     /// # Errors
-    /// If the parts do not fit together, the device cannot take them, or has no room.
+    /// If the parts do not fit together, or the device lacks the precision or has no room.
     pub fn new(
         gpu: Gpu,
         precision: CudaPrecision,
@@ -183,7 +183,7 @@ impl CudaEncoder {
                 linears.map(|(_, dense, inputs, _)| FloatLinear::new(gpu, &dense.weight, &dense.bias, inputs, element));
             Products::Float(all(made)?)
         };
-        // Graphs were recorded without it.
+        // Graphs recorded so far lack the new layer.
         self.graphs = self.graphs.take().map(|_| Graphs::default());
         let attention_norm = DeviceNorm::new(gpu, &weights.attention_norm)?;
         let output_norm = DeviceNorm::new(gpu, &weights.output_norm)?;
@@ -191,13 +191,13 @@ impl CudaEncoder {
         Ok(())
     }
 
-    /// Elements of a row that [`CudaEncoder::forward`] gives.
+    /// Number of elements of a row of [`CudaEncoder::forward`].
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.widths.outputs
     }
 
-    /// Bytes that the weights and the workspace hold on the device.
+    /// Bytes of the weights and the workspace on the device.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let layers = self.layers.iter().map(Layer::bytes).sum::<usize>();
@@ -207,8 +207,9 @@ impl CudaEncoder {
     /// Writes one row per sequence: `out` is `[sequences, outputs]`.
     ///
     /// # Errors
-    /// If the lengths do not add up or a number is in no table, nothing is written. [`KernelError::OutOfDeviceMemory`] if
-    /// the batch is too large for the device; a smaller one may follow. [`KernelError::Device`] if the device fails.
+    /// If the lengths do not add up or an id is beyond its table; nothing is written then.
+    /// [`KernelError::OutOfDeviceMemory`] if the batch is too large for the device; a smaller one may fit.
+    /// [`KernelError::Device`] if the device fails.
     pub fn forward(&mut self, tokens: PackedTokens<'_>, out: &mut [f32]) -> Result<(), KernelError> {
         let PackedTokens { ids, segments, lengths } = tokens;
         let (count, rows) = (lengths.iter().sum::<usize>(), lengths.len());
@@ -230,16 +231,16 @@ impl CudaEncoder {
         let shape = shape(lengths, self.widths.queries);
         let layout = self.workspace.prepare(&self.gpu, &self.widths, shape, tokens)?;
         let queued = self.queue_or_replay(&layout);
-        // Even where queueing failed: what was queued before reads memory that the next batch writes.
+        // Wait even if queueing failed: launches queued before the failure read memory that the next batch writes.
         let waited = self.gpu.wait();
         queued.and(waited)?;
         out.copy_from_slice(&self.workspace.outputs()[..out.len()]);
         Ok(())
     }
 
-    /// From now on a batch is computed as a bucket, and what a bucket asks of the device is recorded when one comes for the
-    /// second time: then it is queued by one call. Takes up to half more tokens and memory; gains where launching takes
-    /// longer than computing, which is where batches are small.
+    /// Pads each batch to a bucket from now on. The launches of a bucket are recorded as a graph when it comes for the
+    /// second time, and are then queued by one call. This takes up to half more tokens and memory, and helps if
+    /// launching takes longer than computing, as with small batches.
     pub fn use_graphs(&mut self) {
         self.graphs = Some(Graphs::default());
     }
@@ -262,7 +263,7 @@ impl CudaEncoder {
         unsafe { self.gpu.replay(graph) }
     }
 
-    /// Every copy and launch of a batch.
+    /// Queues every copy and launch of a batch.
     fn queue(&mut self, layout: &Layout) -> Result<(), KernelError> {
         self.workspace.copy_in(&self.gpu, layout)?;
         self.launch(&self.workspace.matrices(&self.widths, layout))?;
@@ -371,7 +372,7 @@ impl Head {
     }
 }
 
-/// The parts, or the first error.
+/// The values, or the first error.
 fn all<T>(made: [Result<T, KernelError>; 4]) -> Result<[T; 4], KernelError> {
     let [a, b, c, d] = made;
     Ok([a?, b?, c?, d?])

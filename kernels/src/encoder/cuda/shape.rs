@@ -1,14 +1,15 @@
-//! As how many tokens, sequences and tiles of attention a batch is computed, and the numbers that describe it to a device.
+//! The shape of a batch on the device: its numbers of tokens, sequences and tiles of attention, and the numbers that
+//! describe it to the device.
 //!
-//! By itself a batch is computed as what it is. For graphs it is computed as a bucket: tokens that are missing make a
-//! sequence of their own, which reads nothing of the others; sequences and tiles that are missing are empty.
+//! Without graphs, a batch has its exact shape. With graphs, it is padded to a bucket: the added tokens are a sequence
+//! of their own, which reads nothing of the others, and the added sequences and tiles are empty.
 
 use crate::KernelError;
 use crate::attention::cuda::{TILE, tiles};
 use crate::cuda::int;
 use crate::encoder::PackedTokens;
 
-/// The smallest bucket of tokens.
+/// Tokens of the smallest bucket.
 const MIN_TOKENS: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,24 +24,25 @@ impl Shape {
         Self { tokens: lengths.iter().sum(), sequences: lengths.len(), tiles: tiles(lengths, queries).count() }
     }
 
-    /// Tokens rounded up to a power of two or to one and a half times one, sequences to a power of two.
+    /// The bucket of a batch: tokens rounded up to a power of two or one and a half times one, sequences to a power of
+    /// two.
     pub(super) fn bucket(lengths: &[usize], queries: usize) -> Self {
         let count = lengths.iter().sum::<usize>().max(MIN_TOKENS);
         let power = count.next_power_of_two();
         let tokens = if count <= power / 4 * 3 { power / 4 * 3 } else { power };
-        // One more for the tokens that are missing.
+        // One more sequence, for the added tokens.
         let sequences = (lengths.len() + 1).next_power_of_two();
-        // Each sequence has at most one tile that is not full.
+        // Each sequence has at most one incomplete tile.
         Self { tokens, sequences, tiles: tokens / queries + sequences }
     }
 
-    /// Numbers that go in: ids, segments and positions of the tokens, starts of the sequences, tiles.
+    /// Count of the input numbers: ids, segments and positions of the tokens, starts of the sequences, tiles.
     pub(super) fn inputs(&self) -> usize {
         3 * self.tokens + self.sequences + 1 + TILE * self.tiles
     }
 
-    /// Writes the numbers of a batch that has this shape or fits into it. Ids and segments have been checked against
-    /// their tables.
+    /// Writes the input numbers of a batch that has this shape or fits into it. Ids and segments were checked against
+    /// their tables before.
     pub(super) fn write(&self, to: &mut [i32], queries: usize, batch: PackedTokens<'_>) -> Result<(), KernelError> {
         let (ids_to, rest) = to.split_at_mut(self.tokens);
         let (segments_to, rest) = rest.split_at_mut(self.tokens);
@@ -62,7 +64,7 @@ impl Shape {
     }
 }
 
-/// The numbers, and `rest` in what they leave.
+/// Writes the numbers, and `rest` into the elements after them.
 fn write(to: &mut [i32], numbers: impl Iterator<Item = usize>, rest: usize) -> Result<(), KernelError> {
     let mut to = to.iter_mut();
     for number in numbers {

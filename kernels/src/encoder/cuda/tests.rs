@@ -9,7 +9,7 @@ use crate::linear::{self, WeightFormat};
 const PRECISIONS: [CudaPrecision; 4] =
     [CudaPrecision::F32, CudaPrecision::F16, CudaPrecision::Bf16, CudaPrecision::Int8];
 
-/// Those that the device has.
+/// The precisions that the device has.
 fn precisions(open: &dyn Fn() -> Gpu) -> impl Iterator<Item = CudaPrecision> {
     let bf16 = open().has_bf16();
     PRECISIONS.into_iter().filter(move |precision| bf16 || *precision != CudaPrecision::Bf16)
@@ -25,7 +25,7 @@ impl Parts {
         encoder
     }
 
-    /// Token vectors by the CPU.
+    /// The token vectors of the CPU's encoder.
     fn on_cpu(&self, format: WeightFormat, tokens: PackedTokens<'_>) -> Vec<f32> {
         let table = if format == WeightFormat::F32 { TableFormat::F32 } else { TableFormat::Int8 };
         let mut out = vec![0.0; tokens.ids.len() * HIDDEN];
@@ -34,11 +34,11 @@ impl Parts {
     }
 }
 
-/// The largest difference, as a part of the expected value where that is more than 1.
+/// The largest difference, divided by the expected value if that is above 1.
 fn largest_gap(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len());
     let gap = |(got, expected): (&f32, &f32)| (got - expected).abs() / expected.abs().max(1.0);
-    // `f32::max` would pass over a NaN.
+    // Not `f32::max`, which skips NaN.
     got.iter().zip(expected).map(gap).fold(0.0, |worst, gap| if gap <= worst { worst } else { gap })
 }
 
@@ -71,11 +71,11 @@ fn every_version_and_precision_agrees_with_the_cpu() {
                 encoder.forward(tokens, &mut got).unwrap();
                 let (error, bound) = match precision {
                     CudaPrecision::F32 => (largest_gap(&got, &expected), 1e-5),
-                    // With random weights a few elements are further off than trained models' ever are (for those see
-                    // `models/src/bert/tests.rs`); the mean over all tells a fault from chance. bf16 has 3 bits less.
+                    // With random weights, a few elements are further off than in trained models (tested in
+                    // `models/src/encoder/tests.rs`), so the mean over all is compared. bf16 has 3 bits less.
                     CudaPrecision::F16 => (deviation(&got, &expected), 1e-3),
                     CudaPrecision::Bf16 => (deviation(&got, &expected), 8e-3),
-                    // As far from f32 as the CPU's int8; which of two roundings comes nearer is chance.
+                    // About as far from f32 as the CPU's int8; which of the two is nearer is chance.
                     CudaPrecision::Int8 => (deviation(&got, &expected), 1.25 * int8_deviation),
                 };
                 println!("{encoder:?} {pooling:?}: {error:.1e} of {bound:.1e}");
@@ -99,7 +99,7 @@ fn a_sequence_gives_the_same_alone_and_in_every_batch() {
                 encoder.forward(tokens, &mut out).unwrap();
                 out
             };
-            // The largest first: those after it find its numbers in the memory that they use.
+            // The largest batch first, so that the later ones run in memory that holds its numbers.
             let together = forward(0..ids.len(), &lengths);
             let mut first = 0;
             for (length, together) in lengths.iter().zip(together.chunks_exact(HIDDEN)) {
@@ -120,8 +120,8 @@ fn recorded_batches_give_the_same_as_those_that_are_queued() {
             let head = || HeadWeights::Pool(Pooling::Cls);
             let [mut queued, mut recorded] = [(); 2].map(|()| parts.on(open(), precision, &head()));
             recorded.use_graphs();
-            // Each shape three times: queued, recorded, replayed; with a larger one in between, after which the memory is
-            // another; with others of the same bucket.
+            // Each shape three times: queued, recorded, replayed. A larger one in between has the workspace allocated
+            // anew, and some are others of the same bucket.
             let batches: [&[usize]; 11] = [
                 &[5, 9],
                 &[5, 9],
@@ -165,7 +165,7 @@ fn a_classifier_stands_on_the_first_tokens() {
     };
     let between: Vec<f32> = linear(&cls, &pooler).into_iter().map(f32::tanh).collect();
     let expected = linear(&between, &classifier);
-    let head = HeadWeights::Classifier { pooler, classifier };
+    let head = HeadWeights::Classifier { pooler, function: HeadFunction::Tanh, classifier };
     each_new_gpu(|open| {
         for precision in precisions(open) {
             let bound = [1e-5, 2e-3, 1e-2, 2e-2][precision as usize];

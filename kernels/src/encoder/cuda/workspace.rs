@@ -1,5 +1,5 @@
-//! What a batch needs beside the weights: one piece of device memory cut up anew for each batch, and pinned memory on the
-//! host for what goes in and what comes out. Both grow when a larger batch comes, and only then.
+//! The workspace of a batch: one piece of device memory, divided anew for each batch, and pinned memory on the host for
+//! the input numbers and the output rows. Both grow only when a larger batch comes.
 
 use super::shape::Shape;
 use crate::KernelError;
@@ -9,29 +9,29 @@ use crate::cuda::{Buffer, Element, Gpu, Matrix, Pinned, QuantizedMatrix, View};
 use crate::embedding::cuda::Lookups;
 use crate::encoder::PackedTokens;
 
-/// Where parts begin.
+/// Alignment of each part of the device memory, in bytes.
 const ALIGNMENT: usize = 256;
 
-/// How wide each matrix of an encoder is, and what it is made of.
+/// The widths and element types of an encoder's matrices.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Widths {
     pub(super) hidden: usize,
     pub(super) inner: usize,
-    /// Of the pooler; 0 where there is none.
+    /// Outputs of the pooler; 0 if there is none.
     pub(super) pooler: usize,
     pub(super) outputs: usize,
     pub(super) element: Element,
     pub(super) int8: bool,
-    /// Queries of a tile of attention.
+    /// Number of queries of a tile of attention.
     pub(super) queries: usize,
 }
 
-/// A batch's numbers and where its matrices lie.
+/// The shape of a batch, and the offsets of its matrices in the device memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) shape: Shape,
     x: usize,
-    /// Query, key and value; after attention the inner matrix, which is not alive at the same time.
+    /// Query, key and value; after attention, the inner matrix in the same place.
     wide: usize,
     attended: usize,
     projected: usize,
@@ -76,10 +76,10 @@ impl Layout {
     }
 }
 
-/// The memory, for batches up to the largest so far.
+/// Memory for batches up to the largest so far.
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
-    /// Grows by one whenever memory is made anew.
+    /// Counts allocations. Graphs of an earlier generation use freed memory.
     generation: u64,
     device: Option<Buffer>,
     inputs: Option<Pinned<i32>>,
@@ -96,7 +96,8 @@ impl Workspace {
         self.generation
     }
 
-    /// Makes room for a batch of that shape and writes its numbers where they are copied from. Nothing may be in flight.
+    /// Makes room for a batch of this shape and writes its input numbers to pinned memory. No copy or launch may be in
+    /// flight.
     pub(super) fn prepare(
         &mut self,
         gpu: &Gpu,
@@ -107,7 +108,7 @@ impl Workspace {
         let layout = Layout::new(widths, shape);
         if self.bytes() < layout.bytes {
             self.generation += 1;
-            // The old one first: both may not fit.
+            // Free the old memory first: both may not fit.
             self.device = None;
             self.device = Some(gpu.allocate(layout.bytes)?);
         }
@@ -118,7 +119,7 @@ impl Workspace {
         Ok(layout)
     }
 
-    /// Queues the copy of the numbers to the device.
+    /// Queues the copy of the input numbers to the device.
     pub(super) fn copy_in(&self, gpu: &Gpu, layout: &Layout) -> Result<(), KernelError> {
         let count = layout.shape.inputs();
         let inputs = self.inputs.as_ref().expect("`prepare` has made it");
@@ -133,7 +134,7 @@ impl Workspace {
         gpu.copy_out(device.view(layout.out, count), outputs, count)
     }
 
-    /// What has been copied back, once that has been waited for.
+    /// The rows that were copied back; valid after the stream was waited for.
     pub(super) fn outputs(&self) -> &[f32] {
         self.outputs.as_ref().expect("`prepare` has made it")
     }
@@ -188,7 +189,7 @@ pub(super) struct Matrices<'a> {
     pub(super) inner: Matrix<'a>,
     pub(super) attended: Matrix<'a>,
     pub(super) projected: Matrix<'a>,
-    /// In int8: what the next product reads.
+    /// The int8 input of the next product, in int8.
     pub(super) quantized: Option<QuantizedMatrix<'a>>,
     pub(super) quantized_inner: Option<QuantizedMatrix<'a>>,
     pub(super) pooled: Matrix<'a>,

@@ -7,18 +7,18 @@ use super::Config;
 use crate::dense::fits;
 use crate::{LoadError, Weights};
 
-/// The convolution is a product of rows, one per window (im2col).
+/// A convolution as one product of rows, one row per window (im2col), and its pool.
 pub(super) struct Convolution {
     linear: Linear,
     /// Channels of the image.
     inputs: usize,
-    /// Of the image, in pixels.
+    /// Side of the image, in pixels.
     side: usize,
     kernel: usize,
     padding: usize,
     pool: usize,
-    /// One row per window. What lies beyond the edges of an image is 0 from the start and never written: it is at the
-    /// same places in every batch.
+    /// One row per window. Elements beyond the edges of an image are 0 from the start and never written, since they are
+    /// at the same places in every batch.
     windows: Vec<f32>,
     y: Vec<f32>,
     pooled: Vec<f32>,
@@ -43,7 +43,7 @@ impl Convolution {
         Ok(Self { linear, inputs, side, kernel, padding, pool, windows, y, pooled })
     }
 
-    /// The pooled images of all images of `x`.
+    /// Convolves and pools the images of `x`.
     pub(super) fn forward(&mut self, team: &Team, x: &[f32], images: usize) -> Result<&[f32], KernelError> {
         let (given, pooled) = (self.given(), self.given() / self.pool);
         let outputs = self.linear.outputs();
@@ -56,7 +56,7 @@ impl Convolution {
         Ok(&self.pooled)
     }
 
-    /// Side of what the convolution gives.
+    /// Side of the image after the convolution, before the pool.
     fn given(&self) -> usize {
         self.side + 2 * self.padding + 1 - self.kernel
     }
@@ -70,7 +70,7 @@ impl Convolution {
         for (image, windows) in images.zip(blocks) {
             for (index, window) in windows.chunks_exact_mut(kernel * kernel * inputs).enumerate() {
                 let (top, left) = (index / given, index % given);
-                // The taps that are within the image; the window begins `padding` pixels before it.
+                // The taps within the image; the first window begins `padding` pixels before it.
                 let taps = |start: usize| padding.saturating_sub(start)..kernel.min(side + padding - start);
                 let across = taps(left);
                 for down in taps(top) {
@@ -83,7 +83,8 @@ impl Convolution {
         }
     }
 
-    /// The maximum of each square of `pool` pixels; what does not fill one at the right and the bottom is left out.
+    /// Takes the maximum of each square of `pool` × `pool` pixels; incomplete squares at the right and the bottom are
+    /// left out.
     fn pool(&mut self) {
         let (given, pool, outputs) = (self.given(), self.pool, self.linear.outputs());
         let side = given / pool;
@@ -106,7 +107,7 @@ impl Convolution {
     }
 }
 
-/// `[channels, pixels]` → `[pixels, channels]`
+/// Reorders `[channels, pixels]` to `[pixels, channels]`.
 pub(super) fn channels_last(values: &[f32], channels: usize) -> impl Iterator<Item = f32> {
     let pixels = values.len() / channels;
     (0..pixels).flat_map(move |pixel| values.iter().skip(pixel).step_by(pixels).copied())

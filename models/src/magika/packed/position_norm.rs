@@ -1,28 +1,29 @@
-//! Layer norm over the positions, for each channel by itself.
+//! Layer norm over the positions, separately for each channel.
 
 /// `y[p][c] = (x[p][c] - mean(x[·][c])) / √(var(x[·][c]) + ε) · γ[p] + β[p]`, with the variance of the population.
 ///
-/// Long padding makes a channel nearly constant, and ε is small: what rounding leaves of the mean would be divided by
-/// nearly nothing. So the mean of the centred values is taken away too, in the variance and in the result: the corrected
-/// two-pass algorithm of Chan, Golub and LeVeque (1983).
+/// Long padding makes a channel nearly constant, and ε is small, so the rounding error of the mean would be divided by
+/// nearly zero. Therefore the mean of the centred values is subtracted as well, in the variance and in the result: the
+/// corrected two-pass algorithm of Chan, Golub and LeVeque (1983).
 pub(super) struct PositionNorm {
     weight: Vec<f32>,
     bias: Vec<f32>,
     eps: f32,
-    /// One element per channel each.
+    /// Buffers of one element per channel: this one and the two below.
     mean: Vec<f32>,
     rest: Vec<f32>,
     factor: Vec<f32>,
 }
 
 impl PositionNorm {
-    /// `weight` (γ) and `bias` (β) have one element per position.
+    /// A norm whose `weight` (γ) and `bias` (β) have one element per position.
     pub(super) fn new(weight: Vec<f32>, bias: Vec<f32>, eps: f32, channels: usize) -> Self {
         let zeros = vec![0.0; channels];
         Self { weight, bias, eps, mean: zeros.clone(), rest: zeros.clone(), factor: zeros }
     }
 
-    /// Replaces `x`, `[positions, channels]`. Channels lie side by side in every loop, so that vectors hold several.
+    /// Normalises `x`, `[positions, channels]`, in place. Each loop runs over neighbouring channels, so that the
+    /// compiler can use vector instructions.
     pub(super) fn forward(&mut self, x: &mut [f32]) {
         let Self { weight, bias, eps, mean, rest, factor } = self;
         let (channels, positions) = (mean.len(), weight.len() as f32);
