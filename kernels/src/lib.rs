@@ -43,11 +43,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
-<<<<<<< HEAD
-// Named so that rustc links it: candle's CUDA backend finds its functions there.
-=======
 // Named so that it is linked: it defines the functions that candle's CUDA backend calls.
->>>>>>> h-words-models
 #[cfg(feature = "cuda")]
 use sconce_cuda_link as _;
 

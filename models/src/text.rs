@@ -296,9 +296,9 @@ mod tests {
         assert!(processor.beginnings.is_some());
         for seed in 0..300 {
             let text = awkward_text(seed);
-            let whole = processor.encode(&text).unwrap();
+            let whole = processor.encode(TEXT_INPUT, &text).unwrap();
             for room in [1, 2, 7, 62, 200] {
-                let beginning = processor.encode_beginning(&text, room).unwrap();
+                let beginning = processor.encode_beginning(TEXT_INPUT, &text, room).unwrap();
                 let length = room.min(whole.len());
                 assert_eq!(beginning.len() > room, whole.len() > room, "seed {seed} room {room}");
                 assert_eq!(beginning.get_ids()[..length], whole.get_ids()[..length], "seed {seed} room {room}");
@@ -312,8 +312,10 @@ mod tests {
         for piece in PIECES {
             for text in [piece.repeat(4000), format!("{}word", piece.repeat(4000)), format!("a{}", piece.repeat(4000))]
             {
-                let (whole, beginning) =
-                    (processor.encode(&text).unwrap(), processor.encode_beginning(&text, 7).unwrap());
+                let (whole, beginning) = (
+                    processor.encode(TEXT_INPUT, &text).unwrap(),
+                    processor.encode_beginning(TEXT_INPUT, &text, 7).unwrap(),
+                );
                 let length = whole.len().min(7);
                 assert_eq!(beginning.len() > 7, whole.len() > 7, "{piece:?}");
                 assert_eq!(beginning.get_ids()[..length], whole.get_ids()[..length], "{piece:?}");
@@ -326,7 +328,7 @@ mod tests {
         let processor = processor();
         for piece in [".", "[", "[MASK]", "。", "中", "a", "a ", "—", "] [", "a.", "0f"] {
             let text = piece.repeat(MAX_TEXT_BYTES / piece.len());
-            let looked_at = processor.encode_beginning(&text, 62).unwrap();
+            let looked_at = processor.encode_beginning(TEXT_INPUT, &text, 62).unwrap();
             assert!(looked_at.len() <= 2000, "{} tokens of {piece:?}", looked_at.len());
             for truncation in [Truncation::Truncate, Truncation::Refuse] {
                 assert!(
@@ -342,7 +344,7 @@ mod tests {
         let processor = processor();
         for piece in ["e\u{301}", "\u{301} ", "\u{a0}", "한국어", "ß", "🙂", "\u{1fef}"] {
             let text = piece.repeat(MAX_TEXT_BYTES / piece.len());
-            let refused = processor.encode_beginning(&text, 62);
+            let refused = processor.encode_beginning(TEXT_INPUT, &text, 62);
             assert_eq!(refused.err(), Some(InputError::TooSparse { name: TEXT_INPUT, bytes: 64 * 1024 }), "{piece:?}");
         }
     }
