@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use crate::answering::{failure, within};
 use crate::cached::{Computed, Extent, Keys, ModelCache};
 use crate::model::{Inner, Model};
-use crate::seat::Seat;
+use crate::network_executor::NetworkExecutor;
 use crate::terms::{RequestTerms, WhenFull, deadline};
 use crate::{Answer, AnswerSource, InferError, InferManyError, Request, RequestGroup, Timing};
 
@@ -102,7 +102,7 @@ struct Ready {
 /// An item in the queue.
 struct Admitted {
     index: usize,
-    ticket: Ticket<Seat>,
+    ticket: Ticket<NetworkExecutor>,
     extent: Extent,
     prepare: Duration,
 }
