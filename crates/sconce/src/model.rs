@@ -138,7 +138,7 @@ impl Model {
     ///
     /// # Panics
     /// Outside of a tokio runtime, if the input is over 1 KiB, the request has a timeout, or the cache has a tier
-    /// beside memory.
+    /// other than memory.
     pub async fn infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         let started = Instant::now();
         self.counted(started, self.answer(request.into(), WhenFull::Wait).await)
@@ -151,7 +151,7 @@ impl Model {
     ///
     /// # Panics
     /// Outside of a tokio runtime, if the input is over 1 KiB, the request has a timeout, or the cache has a tier
-    /// beside memory.
+    /// other than memory.
     pub async fn try_infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         let started = Instant::now();
         self.counted(started, self.answer(request.into(), WhenFull::Refuse).await)

@@ -103,8 +103,7 @@ fn of_running(error: ForwardError) -> ExecutorError {
     }
 }
 
-/// Too little memory to load counts as a lost device, to be tried again later: smaller batches, as for a batch that
-/// does not fit, would not help.
+/// Too little memory to load counts as a lost device, to be tried again later; smaller batches would not help.
 fn of_loading(error: LoadError) -> ExecutorError {
     match error {
         LoadError::OutOfMemory { .. } => ExecutorError::DeviceLost {
