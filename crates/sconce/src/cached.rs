@@ -17,7 +17,7 @@ pub(crate) use keys::{AnswerKeys, FeatureKeys, Keys};
 
 use crate::{InferError, RequestTerms, Timing};
 
-/// The cache of the answers of a runtime's models, in one or more tiers. Built with [`Cache::builder`].
+/// The cache of the answers of a runtime's models, in one or more tiers. Made by [`Cache::builder`].
 ///
 /// ```
 /// use sconce::AnswerCache;
@@ -41,13 +41,13 @@ pub type AnswerCache = Cache<InferError, RequestTerms>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AnswerSource {
-    /// The model computed it for this request.
+    /// The model computed the answer for this request.
     Computed,
-    /// The cache's tier of this name held it.
+    /// The cache's tier of this name held the answer.
     Cached(&'static str),
-    /// An identical request was already computing it, and this one waited for the result.
+    /// An identical request was already computing the answer, and this one waited for it.
     Shared,
-    /// Another replica of the service computed it while this one waited.
+    /// Another replica of the service computed the answer while this one waited.
     Replica,
 }
 

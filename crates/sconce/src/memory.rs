@@ -56,8 +56,7 @@ impl DeviceMemory {
                 }
                 Admission::Unload(other) => {
                     let slot = Arc::clone(&state.slots[other]);
-                    // Unload under the lock: the memory must be free before another model takes it, and no thread may
-                    // see the ledger and the slot disagree.
+                    // Unload under the lock: the memory must be free before another model enters.
                     tracing::info!(model = slot.name(), device = %slot.device(), "unloaded: another model needs the memory");
                     slot.unload();
                 }

@@ -194,8 +194,7 @@ impl Decision {
     }
 
     /// The smallest weight at which the device with line `heavy` completes a batch no later than the one with line
-    /// `light`;
-    /// `None` if it does so from weight 1 on, or at no weight up to the heaviest.
+    /// `light`; `None` if it does so from weight 1 on, or at no weight up to the heaviest.
     #[must_use]
     pub fn crossover(&self, light: Line, heavy: Line) -> Option<usize> {
         let lines = [Ok(light), Ok(heavy)];
