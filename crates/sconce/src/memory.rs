@@ -119,7 +119,7 @@ struct Tenant {
 /// The step to take before a model can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
-    /// None: the model is in memory and may run.
+    /// No step: the model is in memory and may run.
     Present,
     /// Load the model: there is room for it.
     Room,
