@@ -1,4 +1,4 @@
-//! From a request to its answer: by the cache, if there is one; else prepared, computed in a batch, and finished.
+//! Answering one request: look it up in the cache, if there is one; else prepare, compute in a batch, and finish.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -46,23 +46,23 @@ impl Model {
         self.finish(self.computed(completion, extent, prepare), AnswerSource::Computed)
     }
 
-    /// Computes an answer, waiting for room, in the form in which it is kept.
+    /// Computes an answer, waiting for room in the queue, and encodes it as caches store it.
     pub(crate) async fn compute_value(&self, input: Input, truncation: Truncation) -> Result<Value, InferError> {
         self.check_open()?;
         let terms = RequestTerms::new(WhenFull::Wait, None, sconce_batch::Priority::default());
         Ok(self.compute(input, truncation, terms).await?.encode())
     }
 
-    /// Refuses what comes after the runtime began to shut down, whatever the cache holds.
+    /// Refuses requests once the runtime began to shut down, also those that the cache could answer.
     pub(crate) fn check_open(&self) -> Result<(), InferError> {
         if !self.inner.closed.load(Ordering::Acquire) {
             return Ok(());
         }
-        // The queue counts it among its refusals.
+        // Asking the queue for the error counts the request among the queue's refusals.
         Err(self.inner.queue.refusal(0, None).unwrap_or(QueueError::ShuttingDown).into())
     }
 
-    /// The time of a request was over before its answer was there.
+    /// The error of a request whose deadline passed before its answer was ready.
     pub(crate) fn late(&self) -> InferError {
         QueueError::DeadlineExceeded { retry_after: self.inner.queue.retry_after() }.into()
     }
@@ -86,7 +86,7 @@ impl Model {
         let answer = answer.map_err(|error| InferError::clone(&error))?;
         match Computed::decode(&answer.value) {
             Some(computed) => self.finish(Computed { timing, ..computed }, answer.source.into()),
-            // Not of our making; computing is always right.
+            // The value is not one that this crate encodes: compute the answer instead.
             None => self.finish(self.compute(input.clone(), truncation, terms).await?, AnswerSource::Computed),
         }
     }
@@ -123,7 +123,7 @@ impl Model {
     }
 }
 
-/// An input that the model does not take will not be taken later either.
+/// Classes a failure for the cache: a bad input fails every time, so its error may be cached; other errors may pass.
 pub(crate) fn failure(error: InferError) -> Failure<InferError> {
     match error {
         InferError::Input(_) => Failure::BadInput(error),
@@ -131,7 +131,7 @@ pub(crate) fn failure(error: InferError) -> Failure<InferError> {
     }
 }
 
-/// `None` if the answer is not there by the deadline.
+/// Waits for `answer` until `deadline`; `None` if it is not ready by then.
 pub(crate) async fn within<T>(deadline: Option<Instant>, answer: impl Future<Output = T>) -> Option<T> {
     match deadline {
         None => Some(answer.await),

@@ -1,4 +1,4 @@
-//! From directories to a running runtime.
+//! The builder of a runtime: finds the model directories, loads the models and starts their queues.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -20,7 +20,7 @@ use crate::placing::{PlacedModel, Placer};
 use crate::prepare::{Preparation, PreparePool, PreparedInputs};
 use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
 
-/// Says which models a [`Runtime`] runs and how.
+/// Builds a [`Runtime`]: the models it runs, their devices, batching and caches.
 #[derive(Default)]
 pub struct RuntimeBuilder {
     sources: Vec<Source>,
@@ -37,7 +37,7 @@ pub struct RuntimeBuilder {
     max_feature_bytes: Option<NonZeroU64>,
 }
 
-/// What the models of a runtime have together.
+/// Parts that all models of a runtime share.
 struct SharedParts {
     pool: PreparePool,
     features: Option<Arc<PreparedInputs>>,
@@ -45,19 +45,19 @@ struct SharedParts {
 
 enum Source {
     Model(ModelSource),
-    /// A directory of model directories.
+    /// A directory that holds model directories.
     Directory(PathBuf),
 }
 
 impl RuntimeBuilder {
-    /// Adds a model: its directory, whose last component names it, or a [`ModelSource`] that says more.
+    /// Adds a model: a directory, whose last component becomes the model's name, or a [`ModelSource`] with more settings.
     #[must_use]
     pub fn model(mut self, source: impl Into<ModelSource>) -> Self {
         self.sources.push(Source::Model(source.into()));
         self
     }
 
-    /// Adds the model in `directory` under another name.
+    /// Adds the model in `directory` under the given name.
     #[must_use]
     pub fn named_model(self, name: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
         self.model(ModelSource::new(directory).name(name))
@@ -77,82 +77,84 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Bounds of each model's queue and batches, where its `sconce.toml` sets nothing else.
+    /// Sets the bounds of each model's queue and batches; a value in the model's `sconce.toml` takes precedence.
     #[must_use]
     pub fn batching(mut self, batching: BatcherConfig) -> Self {
         self.batching = batching;
         self
     }
 
-    /// Where models run whose [`ModelSource`] and `sconce.toml` say nothing else: a device's name, or [`Placement::Auto`], which it
-    /// is unless set.
+    /// Sets where models run unless their [`ModelSource`] or `sconce.toml` says otherwise: a device's name, or
+    /// [`Placement::Auto`], the default.
     #[must_use]
     pub fn device(mut self, device: impl Into<Placement>) -> Self {
         self.device = Some(device.into());
         self
     }
 
-    /// Adds a kind of device, in place of the one of its name if there is one. The CPU and CUDA are there by themselves.
+    /// Adds a kind of device, replacing the one of the same name if there is one. The CPU and CUDA need not be added.
     #[must_use]
     pub fn backend(mut self, backend: impl Backend + 'static) -> Self {
         self.backends.push(Arc::new(backend));
         self
     }
 
-    /// Bytes that models may take on a device; unset: nine tenths of what is free on a GPU, and no bound on the CPU. Counted are the
-    /// weights, and the heaviest batch for each batch that may run at the same time: one on a GPU, on the CPU one for each model or as
-    /// many as [`cpu_devices`](Self::cpu_devices). The model that was used longest ago leaves when another does not fit, and is loaded
-    /// again when it is asked for. Too small: models are loaded again and again. Too large: the device runs out of memory, batches are halved, and models fall back to the CPU.
+    /// Sets the bytes that models may take on a device; unset: nine tenths of the free memory of a GPU, no bound on the
+    /// CPU. Weights count, and the memory of the heaviest batch once for each batch that may run at the same time: one
+    /// on a GPU; on the CPU one for each model, or [`cpu_devices`](Self::cpu_devices). When a model does not fit, the
+    /// least recently used one is unloaded; it is loaded again at its next request. Too small: models are loaded again
+    /// and again. Too large: the device runs out of memory, batches are halved, and models fall back to the CPU.
     #[must_use]
     pub fn device_memory(mut self, device: DeviceName, max_bytes: NonZeroU64) -> Self {
         self.max_device_memory.insert(device, max_bytes.get());
         self
     }
 
-    /// Does not measure models that several devices serve before they are used: which batch goes where is decided by estimates until
-    /// enough batches have run.
+    /// Skips the measuring of models that several devices serve. Until enough batches have run, the device of each
+    /// batch is chosen by estimates.
     #[must_use]
     pub fn without_warm_up(mut self) -> Self {
         self.without_warm_up = true;
         self
     }
 
-    /// CPU threads that compute one batch, shared by all models; unset: one for each core that the process may use.
-    /// More than there are cores take turns and gain nothing; fewer leave cores to others.
+    /// Sets the CPU threads that compute one batch, shared by all models; unset: one for each core that the process may
+    /// use. More threads than cores take turns and gain nothing; fewer leave cores to other processes.
     #[must_use]
     pub fn cpu_threads(mut self, threads: NonZeroUsize) -> Self {
         self.cpu_threads = Some(threads);
         self
     }
 
-    /// Batches that run at a time on the CPU; unset: one of each model, among which the operating system shares the cores, so
-    /// that a long batch of one model does not hold up the short ones of another. Fewer: models take turns on so many device
-    /// threads, each model the same share of the time, and a batch that runs has its cores to itself.
+    /// Sets how many batches run at a time on the CPU; unset: one of each model. The operating system then shares the
+    /// cores, so a long batch of one model does not delay the short ones of another. Fewer: models take turns on that
+    /// many device threads, each with an equal share of the time, and fewer batches compete for the cores.
     #[must_use]
     pub fn cpu_devices(mut self, devices: NonZeroUsize) -> Self {
         self.cpu_devices = Some(devices);
         self
     }
 
-    /// Keeps answers, and computes what is asked for several times at once only once. Models that a [`ModelSource`] excepts, and
-    /// requests that are [`uncached`](crate::Request::uncached), go past it. If callers that block are to use it, too,
-    /// [`build`](Self::build) within a tokio runtime.
+    /// Caches answers, and computes concurrent identical requests once. Models whose [`ModelSource`] is
+    /// [`uncached`](ModelSource::uncached) and requests that are [`uncached`](crate::Request::uncached) bypass the cache.
+    /// Blocking callers use it only if [`build`](Self::build) is called within a tokio runtime.
     #[must_use]
     pub fn cache(mut self, cache: impl Into<Arc<AnswerCache>>) -> Self {
         self.cache = Some(cache.into());
         self
     }
 
-    /// Whether the cache may give an answer that a higher precision made, for models that say nothing of it; unset: never.
+    /// Sets whether the cache may answer with a higher precision's result, for models that do not set it themselves;
+    /// unset: never.
     #[must_use]
     pub fn cross_precision(mut self, policy: CrossPrecision) -> Self {
         self.cross_precision = policy;
         self
     }
 
-    /// Keeps prepared inputs (tokens, pixels) in so many bytes of memory, so that preparing is paid once even where the answer is
-    /// not cached: by the next request for the same input, by another precision of the model, and by whoever refuses a cached
-    /// answer. Too small: they leave before they are asked for again. Too large: memory that answers could use.
+    /// Keeps prepared inputs (tokens, pixels) in at most `max_bytes` of memory. The next request for the same input,
+    /// another precision of the model and an uncached request then skip preparing, even if no answer is cached. Too
+    /// small: entries are evicted before they are used again. Too large: memory is taken from the cache of answers.
     #[must_use]
     pub fn feature_cache(mut self, max_bytes: NonZeroU64) -> Self {
         self.max_feature_bytes = Some(max_bytes);
@@ -162,16 +164,17 @@ impl RuntimeBuilder {
     /// Loads the models, one after the other, and starts the device threads.
     ///
     /// # Errors
-    /// [`BuildError`] for the first model that does not load, a device that cannot be used, a name taken twice, a value out of bounds, or no model.
+    /// [`BuildError`] for the first model that does not load, a device that cannot be used, a name taken twice, a value
+    /// out of bounds, or no model.
     pub fn build(self) -> Result<Runtime, BuildError> {
         self.build_models(|_, error| Err(error))
     }
 
-    /// As [`build`](Self::build), but a model that does not load hides no other: the runtime has those that do, which may be none,
-    /// and beside it are the others by name, with the reason.
+    /// Does the same as [`build`](Self::build), but goes on without models that do not load. Returns the runtime,
+    /// possibly without any model, and the error of each model that did not load, by name.
     ///
     /// # Errors
-    /// [`BuildError`] for what concerns all models: a value out of bounds, a name taken twice, no model.
+    /// [`BuildError`] for errors that concern all models: a value out of bounds, a name taken twice, no model.
     pub fn build_what_loads(self) -> Result<(Runtime, BTreeMap<String, BuildError>), BuildError> {
         let mut failed = BTreeMap::new();
         let runtime = self.build_models(|name, error| {
@@ -181,7 +184,7 @@ impl RuntimeBuilder {
         Ok((runtime, failed))
     }
 
-    /// Asks `on_failure` whether to go on without a model that does not load.
+    /// Loads and starts all models. `on_failure` decides whether to go on without a model that does not load.
     fn build_models(
         self,
         mut on_failure: impl FnMut(String, BuildError) -> Result<(), BuildError>,
@@ -221,10 +224,10 @@ impl RuntimeBuilder {
         Model::start(name.to_owned(), placed_model, given, devices)
     }
 
-    /// Where each model would run, and why: the decisions of [`build`](Self::build), without loading anything.
+    /// Decides where each model would run, and why, as [`build`](Self::build) does, but loads nothing.
     ///
     /// # Errors
-    /// As [`build`](Self::build), but for weights that do not fit.
+    /// The errors of [`build`](Self::build), except those of loading weights.
     pub fn decide(&self) -> Result<BTreeMap<String, Decision>, BuildError> {
         let (placer, mut devices, _) = self.placer()?;
         let sources = self.named_sources()?;
@@ -235,10 +238,11 @@ impl RuntimeBuilder {
         sources.into_iter().map(decide).collect()
     }
 
-    /// What batches cost on each device that each model could run on: loads it there and runs batches for so long.
+    /// Measures the cost of batches of each model: loads it on each device it could run on and runs batches there for
+    /// at most `time`.
     ///
     /// # Errors
-    /// As [`build`](Self::build), and [`BuildError::Measure`].
+    /// The errors of [`build`](Self::build), and [`BuildError::Measure`].
     pub fn measure(&self, time: Duration) -> Result<BTreeMap<String, Vec<(DeviceName, CostModel)>>, BuildError> {
         let (placer, mut devices, _) = self.placer()?;
         let sources = self.named_sources()?;
@@ -249,7 +253,7 @@ impl RuntimeBuilder {
         sources.into_iter().map(measure).collect()
     }
 
-    /// The placer, the devices, and the CPU threads that compute a batch.
+    /// The placer, the devices, and the number of CPU threads that compute a batch.
     fn placer(&self) -> Result<(Placer<'_>, Devices, NonZeroUsize), BuildError> {
         let team = match self.cpu_threads {
             Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
@@ -296,7 +300,7 @@ impl RuntimeBuilder {
         Ok(ModelParts { directory, load_time, preparation, cache })
     }
 
-    /// Every model by its name, before anything is loaded: a clash is found in no time.
+    /// Every model's source by its name. Called before anything is loaded, so a name taken twice is reported at once.
     fn named_sources(&self) -> Result<BTreeMap<String, ModelSource>, BuildError> {
         let mut named = BTreeMap::new();
         let mut add = |source: ModelSource| {
@@ -319,12 +323,12 @@ impl RuntimeBuilder {
     }
 }
 
-/// The devices of a model, for the log.
+/// Names of a model's devices, for the log.
 fn names(placed_model: &PlacedModel) -> String {
     placed_model.places.iter().map(|place| place.device.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// What a model's `sconce.toml` says of precisions that answer for each other.
+/// The policy on answers of higher precisions in a model's `sconce.toml`, if it sets one.
 fn set_policy(settings: &Settings) -> Option<CrossPrecision> {
     let higher = settings.cache.higher_precisions?;
     Some(if higher { CrossPrecision::Higher } else { CrossPrecision::Never })

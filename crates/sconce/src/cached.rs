@@ -1,7 +1,7 @@
-//! Answers of one model in the runtime's cache: under which key, in which form.
+//! Cached answers of one model: their keys and their encoding.
 //!
-//! What is kept is the network's row, not the answer made of it: every output comes from that row, so the outputs that a request
-//! asks for cannot lead to a wrong answer.
+//! The cache keeps the network's row, not the answer made of it. Every output is computed from the row, so a cached row
+//! is right whichever outputs a request asks for.
 
 mod files;
 mod keys;
@@ -17,7 +17,7 @@ pub(crate) use keys::{AnswerKeys, FeatureKeys, Keys};
 
 use crate::{InferError, RequestTerms, Timing};
 
-/// Tiers of cache for the answers of a runtime's models, made by [`Cache::builder`].
+/// The cache of the answers of a runtime's models, in one or more tiers. Made by [`Cache::builder`].
 ///
 /// ```
 /// use sconce::AnswerCache;
@@ -37,22 +37,22 @@ use crate::{InferError, RequestTerms, Timing};
 /// ```
 pub type AnswerCache = Cache<InferError, RequestTerms>;
 
-/// Where an [`Answer`](crate::Answer) came from.
+/// The source of an [`Answer`](crate::Answer).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AnswerSource {
-    /// The model computed it for this request.
+    /// The model computed the answer for this request.
     Computed,
-    /// The cache's tier of this name had it.
+    /// The cache's tier of this name held the answer.
     Cached(&'static str),
-    /// An identical request was at it already, and this one waited for it.
+    /// An identical request was already computing the answer, and this one waited for it.
     Shared,
-    /// Another replica computed it while this one waited.
+    /// Another replica of the service computed the answer while this one waited.
     Replica,
 }
 
 impl AnswerSource {
-    /// `computed`, `shared`, `replica`, or the name of the tier.
+    /// The source as one word: `computed`, `shared`, `replica`, or the name of the tier.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -75,12 +75,12 @@ impl From<Source> for AnswerSource {
     }
 }
 
-/// How much of an input the model read.
+/// The part of an input that the model read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Extent {
-    /// True if the end of the input was left out.
+    /// True if the end of the input was cut off.
     pub(crate) truncated: bool,
-    /// Tokens, if it reads tokens.
+    /// Number of tokens; `None` if the model reads no tokens.
     pub(crate) tokens: Option<usize>,
 }
 
@@ -90,14 +90,14 @@ impl Extent {
     }
 }
 
-/// What a network gave for one item.
+/// A network's result for one item.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Computed {
     pub(crate) row: Vec<f32>,
     pub(crate) extent: Extent,
-    /// What it was computed in.
+    /// The precision of the network.
     pub(crate) precision: Precision,
-    /// Where.
+    /// The device that computed the row.
     pub(crate) device: DeviceName,
     pub(crate) timing: Timing,
 }
@@ -117,12 +117,13 @@ impl Computed {
         Value::new(self.precision.name(), &tensors).expect("shapes are those of the bytes")
     }
 
-    /// `None` for a value that is not of this form, which a key of this crate does not lead to.
+    /// Decodes a value; `None` if it does not have the form that [`encode`](Self::encode) gives it. No value that this
+    /// crate stored is of another form.
     pub(crate) fn decode(value: &Value) -> Option<Self> {
         let elements = value.tensor("row").filter(|row| row.dtype == Dtype::F32)?.bytes.as_chunks().0;
         let row = elements.iter().map(|element| f32::from_le_bytes(*element)).collect();
         let truncated = value.tensor("truncated")?.bytes == [1];
-        // Values of earlier versions say nothing of tokens.
+        // Values stored by earlier versions have no number of tokens.
         let tokens = value.tensor("tokens").and_then(|tokens| tokens.bytes.try_into().ok());
         let tokens = tokens.and_then(|bytes| usize::try_from(u64::from_le_bytes(bytes)).ok());
         let extent = Extent { truncated, tokens };
@@ -132,11 +133,11 @@ impl Computed {
     }
 }
 
-/// A runtime's cache as one of its models uses it.
+/// The runtime's cache, with the keys of one model.
 pub(crate) struct ModelCache {
     pub(crate) answers: Arc<AnswerCache>,
     pub(crate) keys: AnswerKeys,
-    /// For callers that block.
+    /// The tokio runtime on which blocking callers ask the cache; `None` if the model was started outside of one.
     pub(crate) handle: Option<Handle>,
 }
 

@@ -1,5 +1,5 @@
-//! The devices of a runtime: what they can do, opened and started as models need them. A device thread for each batch that runs at
-//! a time on the CPU, and one for each GPU.
+//! The devices of a runtime, opened and given threads as models need them. The CPU has one device thread for each batch
+//! that runs at a time; each GPU has one.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,12 +12,12 @@ use sconce_models::{Backends, Capability, Device, DeviceName, Placement};
 use crate::BuildError;
 use crate::memory::DeviceMemory;
 
-/// The devices of a runtime.
+/// The devices of a runtime, their threads and their memory.
 pub(crate) struct Devices {
     backends: Backends,
     max_cpu_threads: Option<NonZeroUsize>,
     cpu_device_threads: Vec<DeviceThread>,
-    /// CPU models so far: they take turns on the threads.
+    /// Number of models placed on the CPU so far. Models are assigned to the threads in turn.
     cpu_models: usize,
     open: BTreeMap<DeviceName, Arc<dyn Device>>,
     device_threads: BTreeMap<DeviceName, DeviceThread>,
@@ -25,7 +25,7 @@ pub(crate) struct Devices {
     memory: BTreeMap<DeviceName, Arc<DeviceMemory>>,
 }
 
-/// Where a model's batches run on a device.
+/// Names the device thread that runs a model's batches on one device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ThreadKey {
     Cpu(usize),
@@ -33,7 +33,8 @@ pub(crate) enum ThreadKey {
 }
 
 impl ThreadKey {
-    /// Its number among the threads that run batches of the same device at the same time: a GPU has one.
+    /// The thread's number among those of its device, which run batches at the same time; always 0 on a GPU, which has
+    /// one.
     pub(crate) fn thread_of_device(self) -> usize {
         match self {
             Self::Cpu(at) => at,
@@ -42,7 +43,7 @@ impl ThreadKey {
     }
 }
 
-/// A device that a model may be put on, or one that is there and cannot be used.
+/// A device that a model may be placed on, or one that exists but cannot be used.
 #[derive(Clone)]
 pub(crate) struct Candidate {
     pub(crate) capability: Capability,
@@ -51,7 +52,7 @@ pub(crate) struct Candidate {
 }
 
 impl Devices {
-    /// `max_cpu_threads`: batches that run at a time on the CPU; unset, one of each model.
+    /// `max_cpu_threads` is the number of batches that run at a time on the CPU; `None`: one of each model.
     pub(crate) fn new(
         backends: Backends,
         max_cpu_threads: Option<NonZeroUsize>,
@@ -69,7 +70,7 @@ impl Devices {
         }
     }
 
-    /// The devices that come into question: the CPU, and the one that is asked for, or all there are.
+    /// The candidates of a placement: the named device and the CPU, or every device for [`Placement::Auto`].
     pub(crate) fn candidates(&mut self, placement: Placement) -> Result<Vec<Candidate>, BuildError> {
         let named = match placement {
             Placement::On(name) if name != DeviceName::CPU => vec![DeviceName::CPU, name],
@@ -79,7 +80,8 @@ impl Devices {
         named.into_iter().map(|name| self.candidate(name)).collect()
     }
 
-    /// Every device of every backend. One that cannot be used is told with the reason, and a kind without devices is no error.
+    /// Every device of every backend, with the reason if it cannot be used. A backend that cannot list its devices
+    /// counts as having none.
     fn all(&mut self) -> Vec<Candidate> {
         let listed: Vec<Capability> =
             self.backends.iter().flat_map(|backend| backend.list().unwrap_or_default()).collect();
@@ -97,10 +99,10 @@ impl Devices {
         Ok(Candidate { capability: with_memory(device.capability(), &self.max_memory), device: Ok(device) })
     }
 
-    /// A thread of the device for one more model.
+    /// Assigns one more model to a thread of the device; starts the thread if needed.
     pub(crate) fn assign(&mut self, name: DeviceName) -> Result<ThreadKey, BuildError> {
         if name != DeviceName::CPU {
-            // It runs one batch at a time: its models take turns.
+            // A GPU runs one batch at a time: its models take turns on one thread.
             if let Entry::Vacant(entry) = self.device_threads.entry(name) {
                 entry.insert(spawn(&name.to_string().replace(':', "-"))?);
             }
@@ -121,7 +123,7 @@ impl Devices {
         }
     }
 
-    /// The memory that models share on a device, if it has a bound.
+    /// The memory that the device's models share; `None` if the device has no bound.
     pub(crate) fn memory(&mut self, capability: &Capability) -> Option<Arc<DeviceMemory>> {
         let max_bytes = capability.memory?;
         let memory = self.memory.entry(capability.device);
@@ -138,7 +140,7 @@ impl Devices {
     }
 }
 
-/// A bound that somebody set goes before what the device tells.
+/// Replaces the memory that the device reports by the bound that the user set, if there is one.
 fn with_memory(capability: Capability, set: &BTreeMap<DeviceName, u64>) -> Capability {
     let memory = set.get(&capability.device).copied().or(capability.memory);
     Capability { memory, ..capability }

@@ -1,4 +1,4 @@
-//! A runtime that is leaving: what it still has to answer.
+//! Draining of a runtime that is about to stop: counts the requests that are still to be answered.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -6,17 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Requests of servers, and whether the runtime is leaving.
+/// Number of servers' requests in flight, and whether the runtime is about to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Draining {
     started: AtomicBool,
-    /// Counted by each request, so an atomic: a channel's locks would cost more than the rest of the bookkeeping.
+    /// Number of requests in flight. Each request changes it, so it is an atomic: the locks of a channel would cost
+    /// more than the rest of the bookkeeping.
     in_flight: AtomicUsize,
     /// Notified when the last request is answered.
     idle: Notify,
 }
 
-/// A request of a server that is not answered yet. It counts until this is dropped, with its answer or with its client.
+/// Guard of a server's request. The request counts as in flight until the guard is dropped, when it is answered or its
+/// client is gone.
 #[derive(Debug)]
 pub struct InFlight(Arc<Draining>);
 
@@ -40,7 +42,8 @@ impl Draining {
 
     pub(crate) async fn idle(&self) {
         loop {
-            // Listening before looking: a request that ends in between is not missed.
+            // Register for the notification before reading the count, so that a request that ends in between is not
+            // missed.
             let mut notified = pin!(self.idle.notified());
             notified.as_mut().enable();
             if self.in_flight() == 0 {

@@ -1,4 +1,4 @@
-//! Errors by what can be done about them.
+//! Errors, grouped by what a caller can do about them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,42 +8,42 @@ use sconce_models::{DeviceError, DeviceName, ForwardError, InputError, LoadError
 
 use crate::placement::PlacementError;
 
-/// Why an item got no answer.
+/// Error of an item that got no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum InferError {
-    /// The input is not one that the model takes; mend it.
+    /// The model does not take the input: correct it.
     #[error(transparent)]
     Input(#[from] InputError),
-    /// The queue refused it, its deadline passed, or the device failed.
+    /// The queue refused the item, its deadline passed, or the device failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The model's code panicked on this input, outside of the device.
+    /// The model's code panicked while it prepared the input or finished the output.
     #[error("preparing the input or finishing the output panicked: {message}")]
     Panicked {
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
 }
 
-/// The meaning of an [`InferError`]: what a caller can do about it. Every server has a word for each.
+/// The kind of an [`InferError`]: what a caller can do about it. Servers map each kind to a status of their protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The input is not one that the model takes. Mend it; sent again it fails again.
+    /// The model does not take the input. Correct it: the same input fails every time.
     InvalidInput,
-    /// There is no room now. Come back later.
+    /// The queue has no room now. Try again later.
     Overloaded,
-    /// The time that the request was given is over, or would be.
+    /// The request's deadline passed, or would pass before an answer.
     DeadlineExceeded,
-    /// Nothing can answer here now: the runtime shuts down, or its devices are lost. Go elsewhere, or come back later.
+    /// The runtime is shutting down, or its devices are lost. Try another server, or try again later.
     Unavailable,
-    /// A fault of the model or of the device. Report it.
+    /// The model or the device is at fault. Report it.
     Internal,
 }
 
 impl InferError {
-    /// What a caller can do about it.
+    /// The kind of the error: what a caller can do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -61,7 +61,7 @@ impl InferError {
         }
     }
 
-    /// The time after which the same request may be answered, where that can be told.
+    /// The time after which the same request may be answered, if that is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -70,7 +70,7 @@ impl InferError {
         }
     }
 
-    /// True if the same request would have been answered at a better time.
+    /// Returns true if the same request may be answered at another time.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self.kind() {
@@ -81,13 +81,13 @@ impl InferError {
     }
 }
 
-/// Why items that were to be answered together got no answers.
+/// Error of a group of items that got no answers.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}{source}", index.map_or_else(String::new, |index| format!("item {index}: ")))]
 pub struct InferManyError {
-    /// The item that has no answer, counted from 0; `None` if all were refused together.
+    /// The index of the item that failed; `None` if all were refused together.
     pub index: Option<usize>,
-    /// Why.
+    /// The cause.
     pub source: InferError,
 }
 
@@ -101,109 +101,109 @@ impl InferManyError {
     }
 }
 
-/// A name that no model of the runtime has.
+/// Error of a name that no model of the runtime has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no model is named '{}'; known are: {}", excerpt(name), known.join(", "))]
 pub struct UnknownModel {
     /// The name that was asked for.
     pub name: String,
-    /// The names there are.
+    /// The names of all models.
     pub known: Vec<String>,
 }
 
-/// Why a runtime could not be built.
+/// Error of a runtime that could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A directory of models that cannot be listed.
+    /// A directory of models cannot be listed.
     #[error("cannot list the models in {path}: {source}")]
     List {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The CPU threads that were asked for cannot be had.
+    /// The CPU threads that were asked for cannot be started.
     #[error("cannot compute on {threads} CPU threads: {source}")]
     CpuThreads {
-        /// How many were asked for.
+        /// Number of threads asked for.
         threads: std::num::NonZeroUsize,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The operating system gave no thread to run batches on.
+    /// The operating system did not start a device thread.
     #[error("cannot start a device thread: {source}")]
     Device {
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A device that a model is to run on cannot be used.
+    /// A device that a model should run on cannot be used.
     #[error("device {device}: {source}")]
     OpenDevice {
-        /// Which.
+        /// The device.
         device: DeviceName,
-        /// Why.
+        /// The cause.
         source: DeviceError,
     },
-    /// A model's files cannot be read to know what they hold, which a cache of its answers needs.
+    /// A model's files cannot be read for their digests, which a cache needs for its keys.
     #[error("cannot read the files in {directory}, by whose content answers are cached: {source}")]
     Digest {
         /// The model's directory.
         directory: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// There is no model to run.
+    /// No model was given, or none was found in the given directories.
     #[error("no model to run: give at least one directory that holds a config.json")]
     NoModel,
-    /// A model directory that cannot give its model a name.
+    /// A model directory has no last component to name the model by.
     #[error("{path} has no last component to name the model by; give it a name")]
     NoName {
         /// The directory.
         path: PathBuf,
     },
-    /// Two models of one name.
+    /// Two models have the same name.
     #[error("two models are named '{name}': {first} and {second}; rename one")]
     DuplicateName {
         /// The name.
         name: String,
-        /// Where the first is.
+        /// Directory of the first model.
         first: PathBuf,
-        /// Where the second is.
+        /// Directory of the second model.
         second: PathBuf,
     },
-    /// A model that does not load.
+    /// A model could not be loaded.
     #[error("model '{name}': {source}")]
     Load {
-        /// Its name.
+        /// The model's name.
         name: String,
-        /// Why.
+        /// The cause.
         source: Box<LoadError>,
     },
-    /// A model that no device can run, or not the one that was asked for.
+    /// No device can run a model, or the device that was asked for cannot.
     #[error("model '{name}': {source}")]
     Place {
-        /// Its name.
+        /// The model's name.
         name: String,
-        /// Why.
+        /// The cause.
         source: Box<PlacementError>,
     },
-    /// A model that failed while it was measured.
+    /// A model failed while it was measured.
     #[error("model '{name}' cannot be measured on {device}: {source}")]
     Measure {
-        /// Its name.
+        /// The model's name.
         name: String,
-        /// Where.
+        /// The device.
         device: DeviceName,
-        /// Why.
+        /// The cause.
         source: Box<ForwardError>,
     },
-    /// A queue that cannot be made, for instance for a bad value in `sconce.toml`.
+    /// A model's queue cannot be created, for instance because of a bad value in `sconce.toml`.
     #[error("model '{name}': {source}")]
     Queue {
-        /// Name of the model.
+        /// The model's name.
         name: String,
-        /// Why.
+        /// The cause.
         source: SpawnError,
     },
 }

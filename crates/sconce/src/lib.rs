@@ -16,20 +16,20 @@
 //! let answer = runtime.model("encoder-mini")?.infer("a sconce holds candles").await?;
 //! assert_eq!(answer.output.embedding().map(<[f32]>::len), Some(384));
 //!
-//! runtime.shutdown().await; // answers what waits, then ends the device threads
+//! runtime.shutdown().await; // answers the queued requests, then ends the device threads
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # The path of one item
-//! Where the runtime has a cache ([`AnswerCache`]), it is asked first, and of identical requests at the same time one goes on.
-//! [`Model::infer`] prepares the input on the caller (long ones on a bounded pool) → the model's queue
-//! ([`sconce_batch::Queue`], hand-off 1) → a device thread runs the batch → hand-off 2 back to the caller, which
-//! finishes the row into a typed [`Output`].
+//! If the runtime has a cache ([`AnswerCache`]), the cache is asked first, and concurrent identical requests are
+//! computed once. [`Model::infer`] prepares the input on the caller (long inputs on a bounded pool) → the model's queue
+//! ([`sconce_batch::Queue`], hand-off 1) → a device thread runs the batch → hand-off 2 back to the caller, which turns
+//! the network's row into a typed [`Output`].
 //!
 //! # Where to add things
-//! A model family is one file in `models/src/`, listed in [`Registry`]. A rule of batching belongs to `sconce-batch`.
-//! This crate ties them together and holds no algorithm of its own.
+//! A model family is one file in `models/src/`, listed in [`Registry`]. A batching rule belongs to `sconce-batch`.
+//! This crate ties the two together and holds no algorithm of its own.
 
 mod answering;
 mod builder;
@@ -64,9 +64,9 @@ pub use source::ModelSource;
 pub use statistics::{BatchItems, RequestStats, Total};
 pub use terms::RequestTerms;
 
-/// What an [`AnswerCache`] is made of.
+/// The cache crate: tiers, keys and values, from which an [`AnswerCache`] is built.
 pub use sconce_cache as cache;
-/// What a model family of one's own is made of.
+/// The model crate: traits and types for adding a model family of your own.
 pub use sconce_models as models;
 
 pub use sconce_batch::{

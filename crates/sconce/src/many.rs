@@ -1,4 +1,4 @@
-//! Several items that are answered together: admitted all or none.
+//! Answering a group of items: all of them are admitted to the queue, or none.
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
@@ -17,27 +17,27 @@ use crate::network_executor::NetworkExecutor;
 use crate::terms::{RequestTerms, WhenFull, deadline};
 use crate::{Answer, AnswerSource, InferError, InferManyError, Request, RequestGroup, Timing};
 
-/// Bytes of inputs that one task prepares: tokenising this much takes about 0.2 ms, which other tasks of its worker can wait, and
-/// spawning a task for less costs more than it spreads.
+/// The most bytes of inputs that one task prepares. Tokenising this much takes about 0.2 ms, which the worker's other
+/// tasks can wait; for less, spawning a task costs more than running in parallel gains.
 const MAX_PART_BYTES: usize = 2 * 1024;
 
 impl Model {
-    /// Infers several items on the same terms, waiting until the queue has room for all of them. They may run in several batches,
-    /// mixed with other requests. The answers come in the order of the inputs.
+    /// Infers several items on the same terms. Waits until the queue has room for all of them. They may run in several
+    /// batches, mixed with other requests. The answers are in the order of the inputs.
     ///
-    /// Where the runtime has a cache, only what it does not have is computed, and an input that comes twice is computed once.
-    /// Dropping the future cancels the items, as with [`infer`](Self::infer).
+    /// If the runtime has a cache, only the inputs that it does not have are computed, and equal inputs are computed
+    /// once. Dropping the future cancels the items, as with [`infer`](Self::infer).
     ///
     /// # Errors
-    /// [`InferManyError`]: the first item that failed, or why all were refused. Where they are refused none of them has run.
+    /// [`InferManyError`]: the first item that failed, or the refusal of all items, in which case none of them has run.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, for inputs of together over 2 KiB or with a timeout.
+    /// Outside of a tokio runtime, if the inputs are together over 2 KiB or the group has a timeout.
     pub async fn infer_many(&self, group: impl Into<RequestGroup>) -> Result<Vec<Answer>, InferManyError> {
         self.counted_many(group.into(), WhenFull::Wait).await
     }
 
-    /// As [`infer_many`](Self::infer_many), but refuses at once when the queue has no room for all.
+    /// Does the same as [`infer_many`](Self::infer_many), but fails at once if the queue has no room for all items.
     ///
     /// # Errors
     /// [`InferManyError`].
@@ -84,7 +84,7 @@ impl Model {
     }
 }
 
-/// How the items of one call are answered.
+/// Answers the items of one call.
 #[derive(Clone, Copy)]
 struct Items<'a> {
     model: &'a Model,
@@ -92,14 +92,14 @@ struct Items<'a> {
     terms: RequestTerms,
 }
 
-/// An item that is ready for the network, with its place in the call.
+/// A prepared item, with its index in the call.
 struct Ready {
     index: usize,
     prepared: Prepared,
     prepare: Duration,
 }
 
-/// An item in the queue.
+/// An item admitted to the queue.
 struct Admitted {
     index: usize,
     ticket: Ticket<NetworkExecutor>,
@@ -108,7 +108,7 @@ struct Admitted {
 }
 
 impl Items<'_> {
-    /// Without a cache.
+    /// Answers without a cache.
     async fn answer(self, inputs: Vec<Input>) -> Result<Vec<Answer>, InferManyError> {
         let mut answers = Vec::with_capacity(inputs.len());
         for admitted in self.admit(inputs.into_iter().enumerate().collect()).await? {
@@ -119,8 +119,8 @@ impl Items<'_> {
         Ok(answers)
     }
 
-    /// By a cache. What others compute is waited for only when all of one's own is done: so requests that want each other's items never
-    /// wait in a circle.
+    /// Answers by a cache. The items that this call leads are computed before it waits for items that other requests
+    /// compute, so requests that want each other's items never deadlock.
     async fn answer_by(
         self,
         cache: &ModelCache,
@@ -129,7 +129,8 @@ impl Items<'_> {
     ) -> Result<Vec<Answer>, InferManyError> {
         let distinct = Distinct::of(keys);
         let wanted = distinct.firsts.iter().map(|index| (keys[*index].key, &keys[*index].instead[..]));
-        // Once its items are in the queue the call is not refused any more: for what others fail to compute it waits for room.
+        // Once its items are admitted the call is not refused any more: it waits for room for items that other requests
+        // fail to compute.
         let claims = cache.answers.claim_many(self.terms.waiting(), &wanted.collect::<Vec<_>>()).await;
         let mut values = Values { of: vec![None; distinct.firsts.len()], firsts: &distinct.firsts };
         let (mut leads, mut waits) = (Vec::new(), Vec::new());
@@ -155,14 +156,14 @@ impl Items<'_> {
         for (index, place) in distinct.places.iter().enumerate() {
             let (answer, timing) = values.of[*place].as_ref().expect("each place has its value by now");
             let (source, timing) = match answer.source {
-                // It was computed for the first of those that are the same.
+                // Computed for the first of several equal inputs; the others share its answer.
                 Source::Computed if index != distinct.firsts[*place] => (AnswerSource::Shared, Timing::default()),
                 source => (source.into(), *timing),
             };
             let answer = if let Some(computed) = Computed::decode(&answer.value) {
                 self.model.finish(Computed { timing, ..computed }, source)
             } else {
-                // Not of our making; computing is always right.
+                // The value is not one that this crate encodes: compute the answer instead.
                 let computed = self.compute(inputs[index].clone()).await;
                 computed.and_then(|computed| self.model.finish(computed, AnswerSource::Computed))
             };
@@ -171,7 +172,7 @@ impl Items<'_> {
         Ok(answers)
     }
 
-    /// Computes what nobody else does, for all who wait for it.
+    /// Computes the items that this call leads, and gives the results to all requests that wait for them.
     async fn lead(
         self,
         leads: Vec<(usize, Leader<'_, InferError, RequestTerms>)>,
@@ -183,7 +184,8 @@ impl Items<'_> {
         let admitted = match self.admit(items).await {
             Ok(admitted) => admitted,
             Err(error) => {
-                // What is wrong with an input is told to all who asked for it; of a refusal others may be spared.
+                // A bad input fails for every request that waits for it. A refusal is not passed on: other requests may
+                // be admitted.
                 let at_fault = leads.into_iter().find(|(place, _)| error.index == Some(firsts[*place]));
                 if let (Some((_, leader)), InferError::Input(_)) = (at_fault, &error.source) {
                     leader.finish(Err(failure(error.source.clone()))).ok();
@@ -200,11 +202,12 @@ impl Items<'_> {
         Ok(())
     }
 
-    /// Puts all items into the queue, or none.
+    /// Prepares all items and admits them to the queue, or none of them.
     async fn admit(self, items: Vec<(usize, Input)>) -> Result<Vec<Admitted>, InferManyError> {
         let Inner { queue, batching, .. } = &*self.model.inner;
         if self.terms.when_full == WhenFull::Refuse {
-            // Preparing costs more than refusing, and takes time from other requests: refused first what has no room anyhow.
+            // Check for room before preparing, which costs more than a refusal and takes time from other requests. Each
+            // item weighs at least 1.
             let least = Group { items: items.len(), weight: items.len(), heaviest: 1 };
             if let Some(error) = queue.group_refusal(least, self.terms.of_queue()) {
                 return Err(InferManyError::of_all(error.into()));
@@ -235,17 +238,17 @@ impl Items<'_> {
         Ok(self.model.computed(ticket.await?, extent, prepare))
     }
 
-    /// Computes one more item, for which there may be no room yet.
+    /// Computes one more item after the others were admitted, waiting for room.
     async fn compute(self, input: Input) -> Result<Computed, InferError> {
         self.model.compute(input, self.truncation, self.terms.waiting()).await
     }
 
-    /// Prepares the items in parts side by side, so that many of them do not hold up one worker.
+    /// Prepares the items in parts, in parallel, so that many items do not block one worker.
     async fn prepare(self, items: Vec<(usize, Input)>) -> Result<Vec<Ready>, InferManyError> {
         let mut parts = parts(items);
         let last = parts.pop();
         if parts.is_empty() {
-            // Little to prepare needs no task beside the caller's own.
+            // A single part is prepared on the caller's own task.
             return prepare_part(self.model, last.unwrap_or_default(), self.truncation).await;
         }
         let mut tasks = JoinSet::new();
@@ -277,7 +280,7 @@ async fn prepare_part(
     Ok(ready)
 }
 
-/// Cuts items where a part would have more than [`MAX_PART_BYTES`] to prepare.
+/// Splits items into parts of at most [`MAX_PART_BYTES`] each; a larger item is a part by itself.
 fn parts(items: Vec<(usize, Input)>) -> Vec<Vec<(usize, Input)>> {
     let mut parts: Vec<Vec<(usize, Input)>> = Vec::new();
     let mut bytes = 0;
@@ -294,10 +297,10 @@ fn parts(items: Vec<(usize, Input)>) -> Vec<Vec<(usize, Input)>> {
     parts
 }
 
-/// What the distinct inputs of a call give, as far as it is known.
+/// The answers known so far, one for each distinct input of a call.
 struct Values<'a> {
     of: Vec<Option<(sconce_cache::Answer, Timing)>>,
-    /// The first input of each that are the same.
+    /// For each distinct input, the index of its first occurrence.
     firsts: &'a [usize],
 }
 
@@ -314,11 +317,11 @@ impl Values<'_> {
     }
 }
 
-/// Which inputs are the same.
+/// The distinct inputs of a call, found by their keys.
 struct Distinct {
-    /// The first input of each that are the same.
+    /// For each distinct input, the index of its first occurrence.
     firsts: Vec<usize>,
-    /// The place of each input among `firsts`.
+    /// For each input, its position in `firsts`.
     places: Vec<usize>,
 }
 

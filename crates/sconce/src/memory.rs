@@ -1,26 +1,27 @@
-//! The memory of a device, shared by the models on it: who is in it, and who leaves when another does not fit.
+//! The memory of a device, shared by the models on it: which models are loaded, and which is unloaded when another does
+//! not fit.
 //!
-//! [`Ledger`] decides and is pure; [`DeviceMemory`] locks and waits. A model that is asked for comes back by itself.
+//! [`Ledger`] decides and is pure; [`DeviceMemory`] locks and waits. An unloaded model is loaded again at its next batch.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::slot::NetworkSlot;
 
-/// The models that share a device's memory.
+/// A device's memory and the models that share it.
 pub(crate) struct DeviceMemory {
     state: Mutex<State>,
-    /// Told whenever a model stops running or leaves.
+    /// Notified when a model starts or stops running.
     changed: Condvar,
 }
 
 struct State {
     ledger: Ledger,
-    /// The network of each tenant, by its number.
+    /// The network's slot of each tenant, by the tenant's number.
     slots: Vec<Arc<NetworkSlot>>,
 }
 
-/// More than the device can ever hold.
+/// Error of a model that needs more memory than the device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the model needs {needed} bytes, and the device has {max}")]
 pub(crate) struct TooLarge {
@@ -34,7 +35,7 @@ impl DeviceMemory {
         Self { state: Mutex::new(State { ledger, slots: Vec::new() }), changed: Condvar::new() }
     }
 
-    /// Adds a model that is not in memory yet, and gives its number.
+    /// Adds a model that is not in memory yet, and returns its tenant number.
     pub(crate) fn add(&self, needs: Needs, slot: Arc<NetworkSlot>) -> Result<usize, TooLarge> {
         let mut state = self.lock();
         let tenant = state.ledger.add(needs)?;
@@ -42,20 +43,20 @@ impl DeviceMemory {
         Ok(tenant)
     }
 
-    /// Makes room for a model that is about to run; others leave for it, but none that runs. Blocks until those that are in the way
-    /// have run, and those that came before are in. Says whether the model is in memory already.
+    /// Makes room for a model that is about to run, by unloading idle models. Blocks while running models take the
+    /// room, and while models that asked earlier wait for theirs. The result says if the model is in memory already.
     pub(crate) fn enter(&self, tenant: usize) -> Entered {
         let mut state = self.lock();
         loop {
             match state.ledger.enter(tenant) {
                 admission @ (Admission::Present | Admission::Room) => {
-                    // The next in the line may have been waiting for this one to be in.
+                    // The next model in line may have been waiting for this one to enter.
                     self.changed.notify_all();
                     return if admission == Admission::Present { Entered::Present } else { Entered::Room };
                 }
                 Admission::Unload(other) => {
                     let slot = Arc::clone(&state.slots[other]);
-                    // Its memory has to be free before anything takes its place, and nobody may see it half gone.
+                    // Unload under the lock: the memory must be free before another model enters.
                     tracing::info!(model = slot.name(), device = %slot.device(), "unloaded: another model needs the memory");
                     slot.unload();
                 }
@@ -64,7 +65,7 @@ impl DeviceMemory {
         }
     }
 
-    /// A model that entered has run; `stays` says whether it is in memory.
+    /// Ends the run of a model that entered; `stays` is true if its network is still in memory.
     pub(crate) fn leave(&self, tenant: usize, stays: bool) {
         self.lock().ledger.leave(tenant, stays);
         self.changed.notify_all();
@@ -75,32 +76,33 @@ impl DeviceMemory {
     }
 }
 
-/// Whether a model that may run is in memory.
+/// The state of a model that may run now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entered {
+    /// The network is in memory.
     Present,
-    /// There is room to load it.
+    /// The network is not in memory, and there is room to load it.
     Room,
 }
 
-/// What a model needs of a device's memory.
+/// Bytes that a model needs of a device's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// For its weights, as long as it is loaded.
+    /// Bytes of the weights, needed while the model is loaded.
     pub(crate) weights: u64,
-    /// For its heaviest batch, as long as that runs. Models that take turns on one thread of the device need it once: what one gives
-    /// back the next one takes.
+    /// Bytes of the heaviest batch, needed while it runs. Models that take turns on one thread of the device share this
+    /// memory, so only the largest of them counts.
     pub(crate) batch: u64,
-    /// The thread of the device on which its batches run.
+    /// Number of the device's thread that runs the model's batches.
     pub(crate) thread: usize,
 }
 
-/// The models in memory, and those that wait to be.
+/// The models of a device: those in memory and those that wait for room.
 #[derive(Debug)]
 struct Ledger {
     max_bytes: u64,
     tenants: Vec<Tenant>,
-    /// Models that wait for room, the first to come first. Others wait behind them even if they are in memory: without that two
+    /// Models that wait for room, in the order of their arrival. Models in memory wait behind them, too; otherwise two
     /// busy models would never let in a third.
     line: VecDeque<usize>,
     clock: u64,
@@ -114,16 +116,16 @@ struct Tenant {
     last_used: u64,
 }
 
-/// What has to happen before a model can run.
+/// The step to take before a model can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Admission {
-    /// Nothing: it is there.
+    /// No step: the model is in memory and may run.
     Present,
-    /// Nothing but loading it.
+    /// Load the model: there is room for it.
     Room,
-    /// This one has to leave, and has; ask again.
+    /// Unload this tenant, which the ledger already counts as gone, and ask again.
     Unload(usize),
-    /// All that could leave are running, or others wait already.
+    /// Wait: every model that could be unloaded is running, or other models wait already.
     Wait,
 }
 
@@ -172,8 +174,8 @@ impl Ledger {
         (self.tenants[tenant].running, self.tenants[tenant].present) = (false, stays);
     }
 
-    /// What all that are in memory need together with one that comes: their weights, and the heaviest batch of each thread, for
-    /// threads run their batches at the same time.
+    /// Bytes that the models in memory need together with `tenant`: the weights of each, and the heaviest batch of each
+    /// thread, since threads run their batches at the same time.
     fn bytes_with(&self, tenant: usize) -> u64 {
         let (mut weights, mut batches) = (0_u64, BTreeMap::<usize, u64>::new());
         for (at, Tenant { needs, present, .. }) in self.tenants.iter().enumerate() {
@@ -191,12 +193,12 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    /// Models that take turns on one thread, by the bytes of their weights and batches.
+    /// A ledger of models that take turns on one thread, given the bytes of their weights and batches.
     fn ledger(max_bytes: u64, tenants: &[(u64, u64)]) -> Ledger {
         threaded(max_bytes, &tenants.iter().map(|(weights, batch)| (*weights, *batch, 0)).collect::<Vec<_>>())
     }
 
-    /// As `ledger`, each with its thread.
+    /// Like `ledger`, with the thread of each model as the third number.
     fn threaded(max_bytes: u64, tenants: &[(u64, u64, usize)]) -> Ledger {
         let mut ledger = Ledger { max_bytes, tenants: Vec::new(), line: VecDeque::new(), clock: 0 };
         for &(weights, batch, thread) in tenants {

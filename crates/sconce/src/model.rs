@@ -1,4 +1,4 @@
-//! One model, ready to infer.
+//! A loaded model: its calls, its statistics, and the state of its devices.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::statistics::Requests;
 use crate::terms::{WhenFull, deadline};
 use crate::{Answer, BuildError, InferError, Request, RequestStats};
 
-/// One model of a [`Runtime`](crate::Runtime). Clones share its queue and device.
+/// One model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
 #[derive(Clone)]
 pub struct Model {
     pub(crate) inner: Arc<Inner>,
@@ -38,15 +38,15 @@ pub(crate) struct Inner {
     pub(crate) preparation: Preparation,
     pub(crate) cache: Option<ModelCache>,
     decision: Decision,
-    /// In the order of the queue's.
+    /// Devices in the order of the queue's devices: a completion names its device by the index.
     pub(crate) devices: Vec<OnDevice>,
     pub(crate) queue: Queue<NetworkExecutor>,
-    /// Since the runtime began to shut down.
+    /// Set once the runtime began to shut down.
     pub(crate) closed: AtomicBool,
     pub(crate) requests: Requests,
 }
 
-/// What is known of a model on one of its devices.
+/// The fixed properties of a model on one of its devices, and its network's slot there.
 pub(crate) struct OnDevice {
     pub(crate) name: DeviceName,
     class: String,
@@ -56,29 +56,30 @@ pub(crate) struct OnDevice {
     slot: Arc<NetworkSlot>,
 }
 
-/// A model on one of its devices, right now.
+/// A snapshot of a model on one of its devices.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct ModelDevice {
     /// The device.
     pub name: DeviceName,
-    /// Whether it takes batches whenever it would complete them first, or only what no other device can run.
+    /// The device's role: it takes every batch that it would complete first, or only batches that no other device can
+    /// run.
     pub role: Role,
-    /// Whether it takes batches now.
+    /// The device's current state: ready, short of memory, or lost.
     pub state: DeviceState,
-    /// Whether the network is in its memory.
+    /// True if the network is in the device's memory.
     pub loaded: bool,
-    /// How often the network was loaded.
+    /// Number of times the network was loaded.
     pub loads: u64,
     /// Bytes of the weights.
     pub weight_bytes: u64,
-    /// What a batch was estimated to cost, where there was something to choose.
+    /// The cost of a batch as estimated before loading; `None` unless several devices serve.
     pub estimate: Option<Line>,
-    /// What a batch costs, as far as it is learned.
+    /// The cost of a batch as learned so far.
     pub cost: CostModel,
 }
 
-/// The parts of a model beside its networks.
+/// The parts of a model apart from its networks, as the builder hands them to [`Model::start`].
 pub(crate) struct ModelParts {
     pub(crate) directory: PathBuf,
     pub(crate) load_time: Duration,
@@ -127,42 +128,46 @@ impl Model {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Infers one item in whatever batch it falls into, waiting for room if the queue is full.
+    /// Infers one item, in a batch with other requests. Waits for room if the queue is full.
     ///
-    /// Dropping the future cancels the item: if it still waits it leaves the queue and never runs.
+    /// Dropping the future cancels the item: while it is queued, it leaves the queue and never runs.
     ///
     /// # Errors
-    /// [`InferError`]; but never one of a full queue.
+    /// [`InferError`], except [`QueueFull`](crate::QueueError::QueueFull) and
+    /// [`QueueTooHeavy`](crate::QueueError::QueueTooHeavy).
     ///
     /// # Panics
-    /// Outside of a tokio runtime, for an input over 1 KiB, a request with a timeout, or with a cache of more than memory.
+    /// Outside of a tokio runtime, if the input is over 1 KiB, the request has a timeout, or the cache has a tier
+    /// other than memory.
     pub async fn infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         let started = Instant::now();
         self.counted(started, self.answer(request.into(), WhenFull::Wait).await)
     }
 
-    /// As [`infer`](Self::infer), but refuses at once when the queue is full.
+    /// Does the same as [`infer`](Self::infer), but fails at once if the queue is full.
     ///
     /// # Errors
     /// [`InferError`].
     ///
     /// # Panics
-    /// Outside of a tokio runtime, for an input over 1 KiB, a request with a timeout, or with a cache of more than memory.
+    /// Outside of a tokio runtime, if the input is over 1 KiB, the request has a timeout, or the cache has a tier
+    /// other than memory.
     pub async fn try_infer(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         let started = Instant::now();
         self.counted(started, self.answer(request.into(), WhenFull::Refuse).await)
     }
 
-    /// As [`infer`](Self::infer), for a thread that may block. Needs no runtime; must not run on one's workers.
+    /// Does the same as [`infer`](Self::infer) on a thread that may block. Needs no tokio runtime, and must not be
+    /// called on a worker thread of one.
     ///
     /// # Errors
-    /// [`InferError`]; but never one of a full queue.
+    /// As [`infer`](Self::infer).
     pub fn infer_blocking(&self, request: impl Into<Request>) -> Result<Answer, InferError> {
         let started = Instant::now();
         self.counted(started, self.answer_blocking(request.into()))
     }
 
-    /// Counts a request of one item.
+    /// Counts a finished request of one item in the statistics.
     fn counted(&self, started: Instant, outcome: Result<Answer, InferError>) -> Result<Answer, InferError> {
         let requests = &self.inner.requests;
         match &outcome {
@@ -172,59 +177,61 @@ impl Model {
         outcome
     }
 
-    /// The name it goes by in its runtime.
+    /// The model's name in its runtime.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// Where it was loaded from.
+    /// The directory that the model was loaded from.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.inner.directory
     }
 
-    /// What it takes and gives.
+    /// The model's input and task, with its precision, device and number of parameters.
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.inner.signature
     }
 
-    /// The bounds of its queue and batches, `sconce.toml` included.
+    /// The bounds of the model's queue and batches, with the settings of its `sconce.toml` applied.
     #[must_use]
     pub fn batcher_config(&self) -> &BatcherConfig {
         &self.inner.batching
     }
 
-    /// How long loading it took.
+    /// The time that deciding on devices, loading and measuring the model took.
     #[must_use]
     pub fn load_time(&self) -> Duration {
         self.inner.load_time
     }
 
-    /// What waits in its queue right now.
+    /// Number and weight of the entries in the model's queue right now.
     #[must_use]
     pub fn depth(&self) -> Depth {
         self.inner.queue.depth()
     }
 
-    /// What its queue has done since it was loaded: admissions, refusals by reason, batch sizes.
+    /// Statistics of the model's queue since it was loaded: admissions, refusals by reason, batch sizes.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.queue.stats()
     }
 
-    /// Its requests since it was loaded: how many were answered and how many not, and where their time went.
+    /// Statistics of the model's requests since it was loaded: how many were answered, how many failed, and where their
+    /// time went.
     #[must_use]
     pub fn request_stats(&self) -> RequestStats {
         self.inner.requests.stats()
     }
 
-    /// The error with which [`try_infer`](Self::try_infer) would refuse any input right now, however light it is: the queue is full,
-    /// no answer could come in time, no device is left, or the model is shutting down. It counts among the refusals and the failed requests.
+    /// The error with which [`try_infer`](Self::try_infer) would refuse even the lightest input right now: the queue is
+    /// full, no answer could come in time, no device is left, or the model is shutting down. An error counts as a
+    /// refusal and as a failed request; `None` if an input may be admitted.
     ///
-    /// Nothing of the input is looked at, so that refusing costs little where much is refused. A request that a cache may answer
-    /// ([`is_cached`](Self::is_cached)) may get an answer all the same.
+    /// The check needs no input, so a server can refuse cheaply before it reads a request. If a cache may answer requests
+    /// ([`is_cached`](Self::is_cached)), a request may be answered in spite of the error.
     #[must_use]
     pub fn refusal(&self, timeout: Option<Duration>, priority: Priority) -> Option<InferError> {
         let now = Instant::now();
@@ -236,19 +243,19 @@ impl Model {
         refusal
     }
 
-    /// Whether a cache may answer requests.
+    /// Returns true if a cache may answer the model's requests.
     #[must_use]
     pub fn is_cached(&self) -> bool {
         self.inner.cache.is_some()
     }
 
-    /// Where it runs, and why, as it was decided before it was loaded.
+    /// The placement decision made before the model was loaded: its devices, and why.
     #[must_use]
     pub fn decision(&self) -> &Decision {
         &self.inner.decision
     }
 
-    /// The devices that it runs on right now, the preferred one first and those on standby last.
+    /// The model's devices and their current state, the preferred device first and those on standby last.
     #[must_use]
     pub fn devices(&self) -> Vec<ModelDevice> {
         let Inner { devices, queue, .. } = &*self.inner;
@@ -265,18 +272,18 @@ impl Model {
         devices.iter().enumerate().map(device).collect()
     }
 
-    /// What a batch costs on its preferred device, as far as it is learned.
+    /// The cost of a batch on the preferred device, as learned so far.
     #[must_use]
     pub fn cost(&self) -> CostModel {
         self.inner.queue.cost()
     }
 
-    /// Whether caches keep its answers, by its `sconce.toml`.
+    /// Returns true unless the model's `sconce.toml` keeps its answers out of caches.
     pub(crate) fn keeps_answers(&self) -> bool {
         self.inner.settings.cache.answers.unwrap_or(true)
     }
 
-    /// The keys under which its answers are kept.
+    /// The keys under which caches keep the model's answers.
     pub(crate) fn answer_keys(&self) -> Result<AnswerKeys, BuildError> {
         let Inner { name, directory, signature, settings, files, devices, .. } = &*self.inner;
         let files = FileDigests::of(files, &settings.model)
@@ -285,13 +292,13 @@ impl Model {
         Ok(AnswerKeys::new(name, files, signature, classes, &[], CrossPrecision::Never))
     }
 
-    /// Refuses new work from now on.
+    /// Refuses new requests from now on.
     pub(crate) fn close(&self) {
         self.inner.queue.close();
         self.inner.closed.store(true, Ordering::Release);
     }
 
-    /// Answers what waits and joins the device thread. Blocks.
+    /// Answers the queued entries and joins the device threads. Blocks.
     pub(crate) fn shutdown(&self) {
         self.inner.queue.shutdown();
     }

@@ -1,4 +1,4 @@
-//! A model's network on one device: in memory, or to be loaded when it is asked for.
+//! The executor of a model's network on one device. Loads the network when a batch needs it and it is not in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,29 +9,29 @@ use sconce_models::{Features, ForwardError, LoadError, Network};
 use crate::memory::{DeviceMemory, Entered};
 use crate::slot::NetworkSlot;
 
-/// How long a device is left alone on which a network could not be loaded for want of memory.
+/// Time before a device is tried again after it had too little memory to load a network.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Loads a network once more, as it was loaded first.
+/// Loads a network again, from the same files and with the same settings as at first.
 pub(crate) type Reload = Arc<dyn Fn() -> Result<Box<dyn Network>, LoadError> + Send + Sync>;
 
-/// A network as the batcher sees it.
+/// Runs batches on a network in a [`NetworkSlot`].
 pub(crate) struct NetworkExecutor {
     pub(crate) slot: Arc<NetworkSlot>,
     pub(crate) reload: Reload,
-    /// The memory that it shares with other models, and its number there.
+    /// The device's memory, shared with other models, and this model's number there; `None` if the device has no bound.
     pub(crate) memory: Option<(Arc<DeviceMemory>, usize)>,
 }
 
 impl NetworkExecutor {
-    /// Loads the network for the first time, in place of others if that must be.
+    /// Loads the network for the first time, unloading other models if it needs their memory. Blocks until there is room.
     pub(crate) fn load(&self, load: impl FnOnce() -> Result<Box<dyn Network>, LoadError>) -> Result<(), LoadError> {
         let _guard = self.enter();
         self.slot.fill(load()?);
         Ok(())
     }
 
-    /// Does something with the network while it is in memory, if it is.
+    /// Calls `act` with the network, which stays in memory meanwhile; `None` if it is not loaded.
     pub(crate) fn with_network<T>(&self, act: impl FnOnce(&mut dyn Network) -> T) -> Option<T> {
         let _guard = self.enter();
         self.slot.lock().as_mut().map(|network| act(&mut **network))
@@ -54,7 +54,7 @@ impl NetworkExecutor {
     }
 }
 
-/// Keeps a network from being unloaded until it is dropped, also by a panic.
+/// Keeps a network in memory until the guard is dropped, also if a panic drops it.
 struct SlotGuard<'a> {
     executor: &'a NetworkExecutor,
 }
@@ -85,7 +85,7 @@ impl Executor for NetworkExecutor {
         outcome
     }
 
-    /// Networks only compute.
+    /// A network has no side effects, so a failed batch can run again item by item.
     fn retry(&self) -> Retry {
         Retry::ItemByItem
     }
@@ -103,7 +103,7 @@ fn of_running(error: ForwardError) -> ExecutorError {
     }
 }
 
-/// A network that does not fit now may fit later; smaller batches would not help it.
+/// Too little memory to load counts as a lost device, to be tried again later; smaller batches would not help.
 fn of_loading(error: LoadError) -> ExecutorError {
     match error {
         LoadError::OutOfMemory { .. } => ExecutorError::DeviceLost {

@@ -1,5 +1,5 @@
-//! Puts a model on devices: asks each what the model would be there, has [`decide`] choose, loads the networks of those that serve,
-//! and measures them where there are several.
+//! Places a model on devices: surveys the model on each candidate, lets [`decide`] choose, loads the networks of the
+//! devices that serve, and measures them if several do.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -19,10 +19,11 @@ use crate::placement::{Considered, Decision, Offer, Verdict, decide};
 use crate::slot::NetworkSlot;
 use crate::{BuildError, ModelSource};
 
-/// How long a device is measured before it serves. Too short: its cost is not known, and is learned from requests instead.
+/// The longest time to measure a device before it serves. Too short: its cost stays unknown, and is learned from
+/// requests instead.
 const MAX_WARM_UP: Duration = Duration::from_millis(1500);
 
-/// What is the same for every model of a runtime.
+/// Places models, with the settings that all models of a runtime share.
 pub(crate) struct Placer<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) batching: &'a BatcherConfig,
@@ -30,7 +31,7 @@ pub(crate) struct Placer<'a> {
     pub(crate) warm_up: bool,
 }
 
-/// A model on its devices.
+/// A model placed on its devices.
 pub(crate) struct PlacedModel {
     pub(crate) signature: Signature,
     pub(crate) processor: Arc<dyn Processor>,
@@ -38,16 +39,16 @@ pub(crate) struct PlacedModel {
     pub(crate) files: ModelFiles,
     pub(crate) batching: BatcherConfig,
     pub(crate) decision: Decision,
-    /// The preferred one first, those on standby last.
+    /// The model's devices: the preferred one first, those on standby last.
     pub(crate) places: Vec<Place>,
 }
 
 /// A model on one device.
 pub(crate) struct Place {
     pub(crate) device: DeviceName,
-    /// The class of devices with the same bits.
+    /// The device's class: devices of one class compute the same bits.
     pub(crate) class: String,
-    /// Every precision that the model has there.
+    /// Every precision that the model has on the device.
     pub(crate) precisions: Vec<Precision>,
     pub(crate) demand: Demand,
     pub(crate) thread: ThreadKey,
@@ -56,7 +57,7 @@ pub(crate) struct Place {
     pub(crate) learned: CostModel,
 }
 
-/// The parts of a model that are the same on every device, from the one that is loaded first.
+/// The parts of a model that are the same on every device, taken from the network that is loaded first.
 struct LoadedFirst {
     signature: Signature,
     processor: Arc<dyn Processor>,
@@ -64,7 +65,7 @@ struct LoadedFirst {
 }
 
 impl Placer<'_> {
-    /// Decides on devices for a model; nothing is loaded.
+    /// Decides on devices for a model, without loading it. Also returns the model's batching settings.
     pub(crate) fn decide(
         &self,
         name: &str,
@@ -88,7 +89,7 @@ impl Placer<'_> {
                             items |= demand.unit == "item";
                             Ok((precision, demand))
                         }
-                        // Where it is asked for by name its own words are the best.
+                        // A device asked for by name: return its own error, which says most.
                         Err(error) if placement == Placement::On(capability.device) => return Err(load_failed(error)),
                         Err(error @ LoadError::UnsupportedPrecision { .. }) => {
                             let reason = error.to_string();
@@ -111,7 +112,7 @@ impl Placer<'_> {
         Ok((decision, batching))
     }
 
-    /// What batches cost on each device that the model could run on, by running some for so long on each.
+    /// Measures the cost of batches on each device that the model could run on, for at most `time` on each.
     pub(crate) fn measure(
         &self,
         name: &str,
@@ -136,7 +137,7 @@ impl Placer<'_> {
         Ok(measured)
     }
 
-    /// Puts a model on the devices that are decided on.
+    /// Loads a model on the devices that [`decide`](Self::decide) chooses.
     pub(crate) fn place(
         &self,
         name: &str,
@@ -157,7 +158,7 @@ impl Placer<'_> {
             place.class = device.class();
             let survey = self.registry.survey(&source.directory, &loading.options);
             place.precisions = survey.map(|survey| survey.precisions).unwrap_or_default();
-            // A standby serves after all if those before it cannot be loaded.
+            // A standby device serves after all if no device before it could load the network.
             if place.profile.role == Role::Serves || first_loaded.is_none() {
                 place.profile.role = Role::Serves;
                 match load(&place.executor, &loading) {
@@ -178,7 +179,7 @@ impl Placer<'_> {
         Ok(PlacedModel { signature, processor, settings, files, batching, decision, places })
     }
 
-    /// Where several devices serve, they are measured; where one does, there is nothing to choose.
+    /// Measures the devices if several serve. If one does there is nothing to choose, so estimates are removed.
     fn choose(&self, name: &str, places: &mut [Place], processor: &dyn Processor, signature: &Signature, max: usize) {
         if places.iter().filter(|place| place.profile.role == Role::Serves).count() < 2 {
             for place in places {
@@ -202,7 +203,7 @@ impl Placer<'_> {
     }
 }
 
-/// An open device among the candidates.
+/// The candidate of that name, which is known to be open.
 fn usable(candidates: &[Candidate], name: DeviceName) -> Arc<dyn Device> {
     let device = candidates.iter().find(|candidate| candidate.capability.device == name);
     device.and_then(|candidate| candidate.device.clone().ok()).expect("a device with an estimate is open")
@@ -245,7 +246,7 @@ fn load(executor: &NetworkExecutor, loading: &Loading) -> Result<LoadedFirst, Lo
     Ok(first_loaded.expect("it is loaded"))
 }
 
-/// How a model is loaded for one of its devices, as often as that must be.
+/// Loads a model for one of its devices: at the start, and again after it was unloaded.
 #[derive(Clone)]
 struct Loading {
     registry: Registry,
@@ -266,8 +267,8 @@ impl Loading {
     }
 }
 
-/// What a model was made of when it was loaded first. Its answers are cached by that, and its processor stays: so a network that is
-/// loaded later must be made of the same.
+/// The files and settings of a model when it was loaded first. The keys of its cached answers depend on them, and its
+/// processor is kept: so a network that is loaded later must be made of the same files and settings.
 #[derive(Default)]
 struct MadeOf(OnceLock<(ModelFiles, ModelSettings)>);
 
@@ -287,7 +288,7 @@ impl MadeOf {
     }
 }
 
-/// The runtime's defaults, but for whatever a model's `sconce.toml` sets.
+/// The runtime's batching, with the settings of a model's `sconce.toml` in place of the defaults.
 fn with_settings(defaults: &BatcherConfig, settings: &BatchingSettings) -> BatcherConfig {
     let BatchingSettings {
         max_batch_size,

@@ -1,7 +1,7 @@
-//! Answers computed ahead of time: a tier of cache is filled with those it does not have yet.
+//! Computing of answers ahead of time: fills a tier of cache with the answers that it does not have yet.
 //!
-//! The tier itself is the record of what is done, so there is no other that could disagree with it: who is killed and starts
-//! again finds what was stored and computes the rest.
+//! The tier itself is the only record of progress, so no other record can disagree with it. A process that is killed
+//! and started again finds the stored answers and computes the rest.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
@@ -15,21 +15,21 @@ use tokio::task::JoinSet;
 use crate::cached::AnswerKeys;
 use crate::{BuildError, InferError, Model};
 
-/// How answers are computed ahead of time.
+/// Settings for computing answers ahead of time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrecomputeConfig {
-    /// What to do with a text of too many tokens. It is part of what is asked: an answer is found only by requests that say the
-    /// same.
+    /// Truncates or refuses a text with more tokens than the model takes. The choice is part of the key: an answer is
+    /// found only by requests with the same choice.
     pub truncation: Truncation,
-    /// Inputs that are looked up at once, and answers that are stored at once: 1 to 65,536. Too small: a round trip or a transaction
-    /// is paid too often. Too large: more is computed again after a kill.
+    /// Number of inputs in one lookup and of answers in one write: 1 to 65,536. Too small: more round trips and
+    /// transactions. Too large: more answers are lost, and computed again, if the process is killed.
     pub max_batch_size: usize,
-    /// Attempts at reading from or writing to the tier before it is given up, at least one, with a pause between them that starts at
-    /// 100 ms and doubles up to a minute.
+    /// Number of attempts at one read or write of the tier, at least 1. The pause between attempts starts at 100 ms and
+    /// doubles up to a minute.
     pub max_attempts: u32,
 }
 
-/// Truncates; 256 at once; five attempts.
+/// Truncation, batches of 256, five attempts.
 impl Default for PrecomputeConfig {
     fn default() -> Self {
         Self { truncation: Truncation::Truncate, max_batch_size: 256, max_attempts: 5 }
@@ -50,78 +50,78 @@ impl PrecomputeConfig {
     }
 }
 
-/// Keys of one lookup, or answers of one write: a tier names all of them in one statement.
+/// The largest number of keys in one lookup or answers in one write: a tier names all of them in one statement.
 const MAX_BATCH_SIZE: usize = 1 << 16;
 
-/// What became of one input.
+/// The outcome of one input.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Precomputed {
-    /// It was computed, and the tier has stored it.
+    /// The answer was computed, and the tier has stored it.
     Stored,
-    /// The tier had it already.
+    /// The tier had the answer already.
     Found,
-    /// The same input came shortly before and was being computed.
+    /// The same input came shortly before and is still being looked up, computed or stored.
     Duplicate,
-    /// There is no answer, so nothing was stored.
+    /// Computing failed, so nothing was stored.
     Failed(InferError),
 }
 
-/// Why precomputing ended early. What was stored until then stays, and starting again goes on from there.
+/// Error that ended precomputing early. Stored answers remain, and a new run computes only the others.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrecomputeError {
     /// A field is out of bounds.
     #[error("{field} is {value}, but must be {allowed}")]
     Config {
-        /// The field.
+        /// The field's name.
         field: &'static str,
-        /// Its value.
+        /// The field's value.
         value: usize,
-        /// What is allowed.
+        /// The allowed values.
         allowed: &'static str,
     },
-    /// The runtime is shutting down: start again with another.
+    /// The runtime is shutting down: start again with another runtime.
     #[error("the runtime of {model} is shutting down")]
     ShuttingDown {
         /// The model's name.
         model: String,
     },
-    /// Nobody would find the answers.
+    /// The model's `sconce.toml` turns caching off, so no request would find the answers.
     #[error("sconce.toml of {model} says that its answers are not cached; remove `answers = false` from its [cache]")]
     NeverCached {
         /// The model's name.
         model: String,
     },
-    /// The model's files cannot be read to know what they hold.
+    /// The model's files cannot be read for their digests, which are part of the keys.
     #[error(transparent)]
     Files(#[from] BuildError),
-    /// The tier takes no more: give it more room, or another.
+    /// The tier is full: give it more room, or use another tier.
     #[error("the {tier} tier is full")]
     Full {
-        /// Its name.
+        /// The tier's name.
         tier: &'static str,
     },
     /// The tier failed at every attempt.
     #[error("the {tier} tier failed {attempts} times in a row: {source}")]
     Tier {
-        /// Its name.
+        /// The tier's name.
         tier: &'static str,
-        /// Attempts that were made.
+        /// Number of attempts made.
         attempts: u32,
-        /// What it said last.
+        /// The error of the last attempt.
         source: TierError,
     },
 }
 
 impl Model {
-    /// Computes an answer for each input that `tier` does not have one for, at the full speed of the device, and stores it
-    /// there under the key by which a runtime with the same model, under the same name, finds it.
+    /// Computes an answer for each input that `tier` has none for, at the full speed of the device, and stores it in
+    /// the tier under the key by which a runtime with the same model, under the same name, finds it.
     ///
-    /// `next` gives the inputs one after the other, each with something to know it by, and `done` is told what became of each,
-    /// not in order. The future of `next` may be dropped before it is ready, and `next` called again. An input of which `done`
-    /// has heard [`Precomputed::Stored`] is stored even if the process is killed then. When `next` gives none, what was begun
-    /// is finished.
+    /// `next` returns the inputs one by one, each with an id, or `None` at the end; the inputs begun by then are still
+    /// finished. `done` is called with the id and the outcome of each input, in any order. The future of `next` may be
+    /// dropped before it is ready, and `next` called again. Once `done` was called with [`Precomputed::Stored`], the
+    /// answer is stored even if the process is killed.
     ///
     /// ```
     /// use sconce::cache::{SqliteConfig, SqliteTier};
@@ -151,7 +151,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// [`PrecomputeError`]: never for an input that the model does not take.
+    /// [`PrecomputeError`]. An input that the model does not take is no error: its outcome is [`Precomputed::Failed`].
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -186,28 +186,29 @@ impl Model {
     }
 }
 
-/// Batches' worth of items that are computed at a time: one runs, one waits, others are being prepared or handed on.
+/// Items computed at a time, as a multiple of the largest batch: one batch runs, one is queued, others are being
+/// prepared or handed on.
 const BATCHES_IN_FLIGHT: usize = 4;
-/// Items that are computed at a time, however large batches may be: each is a task.
+/// The most items computed at a time, however large batches may be: each item is a task.
 const MAX_IN_FLIGHT: usize = 1 << 16;
 /// The longest pause before another attempt.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
 
-/// An input of which the key is known.
+/// An input with its id and its key.
 struct Keyed<T> {
     id: T,
     key: Key,
     input: Input,
 }
 
-/// An answer to be stored.
+/// A computed answer that is to be stored.
 struct Answered<T> {
     id: T,
     key: Key,
     value: Value,
 }
 
-/// Where inputs stand: read → looked up → computed → stored. Looking up and storing run beside computing, and each has at most
+/// The pipeline of inputs: read → look up → compute → store. Lookups and writes run beside computing, each with at most
 /// one operation in flight.
 struct InputLine<'a, T, D> {
     model: &'a Model,
@@ -215,17 +216,17 @@ struct InputLine<'a, T, D> {
     config: &'a PrecomputeConfig,
     keys: AnswerKeys,
     max_in_flight: usize,
-    /// Looked up, and not there.
+    /// Inputs that the tier does not have, waiting to be computed.
     waiting: VecDeque<Keyed<T>>,
     computing: JoinSet<(T, Key, Result<Value, InferError>)>,
-    /// Not being stored yet.
+    /// Answers that are not being written yet.
     computed: Vec<Answered<T>>,
-    /// Keys of all that is between looked up and stored: the same input is not computed again meanwhile.
+    /// Keys of all inputs between read and stored. The same input is not computed again meanwhile.
     pending: HashSet<Key>,
     done: D,
 }
 
-/// Inputs that were looked up, with what was found for each.
+/// Inputs that were looked up, and the result for each.
 type LookedUp<T> = (Vec<Keyed<T>>, Vec<Found>);
 type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, PrecomputeError>> + Send + 'a>>;
 
@@ -237,7 +238,8 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputLine<'a, T, D> {
         let mut store: Option<Operation<'a, Vec<Answered<T>>>> = None;
         loop {
             self.compute_more();
-            // With what has come, if there is nothing else to do: whoever gives inputs may be slow.
+            // Look up a full batch; or, if there is nothing to compute, whatever was read, since the source of inputs
+            // may be slow.
             if lookup.is_none()
                 && !read.is_empty()
                 && (self.waiting.is_empty() || read.len() >= self.config.max_batch_size)
@@ -252,7 +254,8 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputLine<'a, T, D> {
             if !open && read.is_empty() && lookup.is_none() && store.is_none() && idle {
                 return Ok(());
             }
-            // No further ahead than one lookup's worth, and no further behind in storing.
+            // Read ahead by at most one lookup. Take no more results while four writes' worth of answers wait to be
+            // stored.
             let may_read = open && read.len() < self.config.max_batch_size && self.waiting.len() < self.max_in_flight;
             let may_take = self.computed.len() < self.config.max_batch_size.saturating_mul(4);
             tokio::select! {
@@ -274,7 +277,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputLine<'a, T, D> {
         }
     }
 
-    /// Starts computing what waits, as far as there is room.
+    /// Starts computing waiting inputs, up to `max_in_flight` at a time.
     fn compute_more(&mut self) {
         while self.computing.len() < self.max_in_flight {
             let Some(Keyed { id, key, input }) = self.waiting.pop_front() else { return };
@@ -286,9 +289,8 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputLine<'a, T, D> {
         }
     }
 
-    /// `None` for an input that cannot be looked up, which is told.
+    /// Adds the input's key; `None` for a duplicate, which is reported to `done`.
     fn keyed(&mut self, id: T, input: Input) -> Option<Keyed<T>> {
-        // Each kind of input that there is has a key.
         let key = self.keys.of(&input, self.config.truncation).key;
         if self.pending.insert(key) {
             return Some(Keyed { id, key, input });
@@ -325,7 +327,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputLine<'a, T, D> {
         let (id, key, value) = ended.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()));
         match value {
             Ok(value) => self.computed.push(Answered { id, key, value }),
-            // Nothing is wrong with the input.
+            // Shutting down is no fault of the input: end the run.
             Err(InferError::Queue(QueueError::ShuttingDown)) => {
                 return Err(PrecomputeError::ShuttingDown { model: self.model.name().to_owned() });
             }
@@ -355,7 +357,8 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputLine<'a, T, D> {
     }
 }
 
-/// The operation's end, or never where there is none. Dropped before that it changes nothing.
+/// Waits for the operation, or for ever if there is none. The future can be dropped: the operation goes on with the
+/// next call.
 async fn ready<T>(operation: &mut Option<Operation<'_, T>>) -> Result<T, PrecomputeError> {
     match operation {
         Some(operation) => operation.await,
@@ -363,7 +366,7 @@ async fn ready<T>(operation: &mut Option<Operation<'_, T>>) -> Result<T, Precomp
     }
 }
 
-/// Tries again what failed for now.
+/// Attempts an operation of the tier until it succeeds, at most `max_attempts` times. A full tier is not tried again.
 async fn persist<'a, T>(
     tier: &dyn Tier,
     config: &PrecomputeConfig,

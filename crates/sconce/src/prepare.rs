@@ -1,4 +1,5 @@
-//! Preparing off the device: from the cache of prepared inputs, else short inputs on the caller and long ones on a bounded pool.
+//! Preparing of inputs: looked up in the cache of prepared inputs, else computed, short ones on the caller and long
+//! ones on a bounded pool.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -10,18 +11,18 @@ use tokio::sync::Semaphore;
 use crate::InferError;
 use crate::cached::FeatureKeys;
 
-/// Inputs up to this size are prepared in place. Tokenising this much takes about 0.1 ms, ten times a hand-off to the
-/// pool and little enough not to hold up an async worker.
+/// The largest input, in bytes, that is prepared on the caller. Tokenising this much takes about 0.1 ms: ten times a
+/// hand-off to the pool, and short enough not to block an async worker.
 const MAX_INLINE_BYTES: usize = 1024;
 
-/// Prepared inputs of a runtime's models.
+/// The cache of prepared inputs, shared by a runtime's models.
 pub(crate) type PreparedInputs = FeatureCache<Prepared, InferError>;
 
-/// How one model's inputs are prepared.
+/// Prepares one model's inputs.
 pub(crate) struct Preparation {
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) pool: PreparePool,
-    /// Where prepared inputs are kept, and by what.
+    /// The cache of prepared inputs and the model's keys in it, if the runtime has one.
     pub(crate) kept: Option<(Arc<PreparedInputs>, FeatureKeys)>,
 }
 
@@ -35,7 +36,7 @@ impl Preparation {
         kept.get_or_prepare(how, &bytes, prepare).await.map_err(|error| InferError::clone(&error))
     }
 
-    /// On the caller's thread, whatever the size.
+    /// Prepares on the caller's thread, whatever the input's size.
     pub(crate) fn prepare_blocking(&self, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
         let keyed = self.kept.as_ref().map(|(kept, keys)| (kept, keys.of(&input, truncation)));
         let Some((kept, (how, bytes))) = keyed else {
@@ -45,7 +46,7 @@ impl Preparation {
     }
 }
 
-/// Where long inputs are prepared: tokio's blocking pool, by no more threads than there are cores.
+/// Prepares long inputs on tokio's blocking pool, on at most as many threads as there are cores.
 #[derive(Clone)]
 pub(crate) struct PreparePool(Arc<Semaphore>);
 
@@ -67,7 +68,7 @@ impl PreparePool {
         let permit = Arc::clone(&self.0).acquire_owned().await.expect("the semaphore is never closed");
         let processor = Arc::clone(processor);
         let task = tokio::task::spawn_blocking(move || {
-            // Held by the work, not by the caller: one that goes away must not let another thread in.
+            // The task holds the permit, not the caller: a cancelled caller must not let another thread start.
             let _permit = permit;
             prepare(&*processor, input, truncation)
         });
@@ -79,14 +80,14 @@ impl PreparePool {
     }
 }
 
-/// Prepares in place; a panic becomes an error.
+/// Prepares on the current thread; a panic becomes an error.
 fn prepare(processor: &dyn Processor, input: Input, truncation: Truncation) -> Result<Prepared, InferError> {
     caught(|| processor.prepare(input, truncation))?.map_err(InferError::from)
 }
 
-/// Runs a model's code on the caller; a panic becomes an error.
+/// Runs a model's code on the current thread; a panic becomes an error.
 pub(crate) fn caught<T>(code: impl FnOnce() -> T) -> Result<T, InferError> {
-    // Unwind safety: a processor is shared by reference and holds no state that a call could leave half-done.
+    // Unwind safe: a processor is shared by reference and has no state that a panic could leave half-changed.
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| InferError::Panicked { message: message(&*panic) })
 }
 

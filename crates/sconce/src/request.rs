@@ -1,4 +1,4 @@
-//! What a caller asks and what comes back.
+//! Requests and answers, of one item or of a group.
 
 use std::time::Duration;
 
@@ -7,23 +7,23 @@ use sconce_models::{DeviceName, Input, Output, Precision, Truncation};
 
 use crate::AnswerSource;
 
-/// One item to infer, with its terms. Made from anything that is an [`Input`].
+/// One item to infer, with its terms. Anything that converts into an [`Input`] converts into a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The input.
     pub input: Input,
-    /// How long the caller wants to wait, preparing included; `None` waits as long as it takes.
+    /// The longest time to wait for the answer, preparing included; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// How soon it runs among others for the same model.
+    /// The item's priority among requests for the same model.
     pub priority: Priority,
-    /// What to do with a text of too many tokens.
+    /// Truncates or refuses a text with more tokens than the model takes.
     pub truncation: Truncation,
-    /// Whether the runtime's cache, if it has one, may answer and keep the answer.
+    /// True if the runtime's cache, when it has one, may give the answer and keep it.
     pub cache: bool,
 }
 
 impl Request {
-    /// A request with no time limit and of normal priority, that truncates a text of too many tokens.
+    /// Creates a request without a time limit, of normal priority, cached, that truncates a text with too many tokens.
     pub fn new(input: impl Into<Input>) -> Self {
         Self {
             input: input.into(),
@@ -34,25 +34,25 @@ impl Request {
         }
     }
 
-    /// Gives up after `timeout`.
+    /// Sets the longest time to wait.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Says how soon it runs among others for the same model.
+    /// Sets the priority among requests for the same model.
     #[must_use]
     pub fn priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
     }
 
-    /// Has it computed whatever the cache holds, and not kept.
+    /// Bypasses the cache: the answer is computed, and not kept.
     #[must_use]
     pub fn uncached(self) -> Self {
         Self { cache: false, ..self }
     }
 
-    /// Says what to do with a text of too many tokens.
+    /// Sets how a text with too many tokens is handled: truncated or refused.
     #[must_use]
     pub fn truncation(self, truncation: Truncation) -> Self {
         Self { truncation, ..self }
@@ -65,23 +65,24 @@ impl<I: Into<Input>> From<I> for Request {
     }
 }
 
-/// Several items to infer together, on the same terms. Made from a list of anything that is an [`Input`].
+/// Several items to infer together, on the same terms. A list of anything that converts into an [`Input`] converts into
+/// a group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestGroup {
     /// The inputs.
     pub inputs: Vec<Input>,
-    /// How long the caller wants to wait for all answers, preparing included; `None` waits as long as it takes.
+    /// The longest time to wait for all answers, preparing included; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// How soon they run among others for the same model.
+    /// The items' priority among requests for the same model.
     pub priority: Priority,
-    /// What to do with a text of too many tokens.
+    /// Truncates or refuses a text with more tokens than the model takes.
     pub truncation: Truncation,
-    /// Whether the runtime's cache, if it has one, may answer and keep the answers.
+    /// True if the runtime's cache, when it has one, may give the answers and keep them.
     pub cache: bool,
 }
 
 impl RequestGroup {
-    /// A group with no time limit and of normal priority, that truncates a text of too many tokens.
+    /// Creates a group without a time limit, of normal priority, cached, that truncates a text with too many tokens.
     pub fn new(inputs: impl IntoIterator<Item = impl Into<Input>>) -> Self {
         Self {
             inputs: inputs.into_iter().map(Into::into).collect(),
@@ -92,25 +93,25 @@ impl RequestGroup {
         }
     }
 
-    /// Gives up after `timeout`.
+    /// Sets the longest time to wait.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout: Some(timeout), ..self }
     }
 
-    /// Says how soon they run among others for the same model.
+    /// Sets the priority among requests for the same model.
     #[must_use]
     pub fn priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
     }
 
-    /// Has them computed whatever the cache holds, and not kept.
+    /// Bypasses the cache: the answers are computed, and not kept.
     #[must_use]
     pub fn uncached(self) -> Self {
         Self { cache: false, ..self }
     }
 
-    /// Says what to do with a text of too many tokens.
+    /// Sets how a text with too many tokens is handled: truncated or refused.
     #[must_use]
     pub fn truncation(self, truncation: Truncation) -> Self {
         Self { truncation, ..self }
@@ -127,32 +128,32 @@ impl<I: Into<Input>> From<Vec<I>> for RequestGroup {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
-    /// What the model says.
+    /// The model's output.
     pub output: Output,
-    /// Tokens that the model read, special ones included; `None` if it reads no tokens.
+    /// Number of tokens that the model read, special tokens included; `None` if it reads no tokens.
     pub tokens: Option<usize>,
-    /// True if the text had more tokens than the model takes, and its end was left out.
+    /// True if the text had more tokens than the model takes, and its end was cut off.
     pub truncated: bool,
-    /// What the network was computed in.
+    /// The precision in which the network was computed.
     pub precision: Precision,
-    /// The device that computed it, whether for this request or before.
+    /// The device that computed the answer, for this request or for an earlier one.
     pub device: DeviceName,
-    /// Whether it was computed for this request, or where else it came from.
+    /// The source of the answer: computed for this request, a tier of the cache, or another request.
     pub source: AnswerSource,
-    /// Where the time went; all zero if it was not computed for this request.
+    /// The time of each step; all zero if the answer was not computed for this request.
     pub timing: Timing,
 }
 
-/// Where the time of one item went.
+/// The time of each step of one item.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timing {
     /// Checking and preparing the input, the wait for the preparing pool included.
     pub prepare: Duration,
-    /// From admission to the queue until a device took the item.
+    /// The time in the queue: from admission until a device took the item.
     pub queue_wait: Duration,
-    /// The forward pass of the batch it was in.
+    /// The forward pass of the item's batch.
     pub run: Duration,
-    /// Items that ran together.
+    /// Number of items in the batch; 0 if nothing was computed.
     pub batch_size: usize,
 }

@@ -1,4 +1,4 @@
-//! Several models, one front door.
+//! The runtime: several models by name, with a shared cache and an orderly shutdown.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -11,13 +11,13 @@ use crate::draining::{Draining, InFlight};
 use crate::prepare::PreparedInputs;
 use crate::{AnswerCache, Model, RuntimeBuilder, UnknownModel};
 
-/// What is left to the cache's tiers on leaving.
+/// Time that a shutdown gives the cache's tiers to write the answers that are still pending.
 const CACHE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Models by name, each with its queue and device thread. Clones share them.
+/// Models by name, each with its queue and its devices. Clones share them.
 ///
-/// When the last clone, and the last clone of a [`Model`], is dropped, what waits is still answered and the device
-/// threads end by themselves; [`shutdown`](Self::shutdown) also waits for them.
+/// When the last clone of the runtime and of every [`Model`] is dropped, the queued requests are still answered and the
+/// device threads end by themselves; [`shutdown`](Self::shutdown) also waits for the threads.
 #[derive(Clone)]
 pub struct Runtime {
     models: Arc<BTreeMap<String, Model>>,
@@ -28,7 +28,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Says which models to run and how.
+    /// Starts a builder, which takes the models to run and their settings.
     #[must_use]
     pub fn builder() -> RuntimeBuilder {
         RuntimeBuilder::default()
@@ -43,17 +43,17 @@ impl Runtime {
         Self { models: Arc::new(models), cpu_threads, cache, features, draining: Arc::default() }
     }
 
-    /// The model of that name.
+    /// The model named `name`.
     ///
     /// # Errors
-    /// [`UnknownModel`] lists the names there are.
+    /// [`UnknownModel`] if no model has that name; it lists the names of all models.
     pub fn model(&self, name: &str) -> Result<&Model, UnknownModel> {
         self.models
             .get(name)
             .ok_or_else(|| UnknownModel { name: name.to_owned(), known: self.models.keys().cloned().collect() })
     }
 
-    /// All models, by name.
+    /// All models, in the order of their names.
     #[must_use]
     pub fn models(&self) -> impl ExactSizeIterator<Item = &Model> {
         self.models.values()
@@ -65,51 +65,51 @@ impl Runtime {
         self.cpu_threads
     }
 
-    /// The cache of answers, if it has one: its statistics say what each tier does.
+    /// The cache of answers, if the runtime has one, with the statistics of each tier.
     #[must_use]
     pub fn cache(&self) -> Option<&AnswerCache> {
         self.cache.as_deref()
     }
 
-    /// What the cache of prepared inputs has done and holds, if there is one.
+    /// Statistics of the cache of prepared inputs, if the runtime has one.
     #[must_use]
     pub fn feature_stats(&self) -> Option<FeatureStats> {
         self.features.as_ref().map(|features| features.stats())
     }
 
-    /// Tells servers that the runtime is leaving: from now on it [`is_draining`](Self::is_draining). Requests are still answered; a
-    /// server says that it is not ready, and stops accepting.
+    /// Tells servers that the runtime is about to stop: from now on [`is_draining`](Self::is_draining) is true.
+    /// Requests are still answered; a server reports that it is not ready and stops accepting connections.
     ///
-    /// On the way out: this, stop accepting, [`idle`](Self::idle), [`shutdown`](Self::shutdown).
+    /// The order of stopping: `start_draining`, stop accepting, [`idle`](Self::idle), [`shutdown`](Self::shutdown).
     pub fn start_draining(&self) {
         self.draining.start();
     }
 
-    /// True since [`start_draining`](Self::start_draining).
+    /// Returns true once [`start_draining`](Self::start_draining) was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.has_started()
     }
 
-    /// Counts a request of a server until the guard is dropped.
+    /// Counts a server's request as in flight until the guard is dropped.
     #[must_use]
     pub fn enter(&self) -> InFlight {
         self.draining.enter()
     }
 
-    /// Requests of servers that are not answered yet.
+    /// Number of servers' requests that are not answered yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.draining.in_flight()
     }
 
-    /// Waits until no request of a server is in flight.
+    /// Waits until no server's request is in flight.
     pub async fn idle(&self) {
         self.draining.idle().await;
     }
 
-    /// Refuses new work, answers what waits, and returns when the device threads have ended and what was to be cached is
-    /// written, or 5 s have passed with that.
+    /// Refuses new requests, answers the queued ones, waits for the device threads to end, and then at most 5 s for
+    /// pending answers to be written to the cache.
     pub async fn shutdown(&self) {
         let runtime = self.clone();
         let joined = tokio::task::spawn_blocking(move || runtime.shutdown_blocking()).await;
@@ -124,9 +124,9 @@ impl Runtime {
         }
     }
 
-    /// As [`shutdown`](Self::shutdown), for a thread that may block; does not wait for the cache.
+    /// Does the same as [`shutdown`](Self::shutdown) on a thread that may block, but does not wait for the cache.
     pub fn shutdown_blocking(&self) {
-        // In this order: every queue refuses before the first thread is waited for.
+        // Close every queue before joining the first thread, so that no model takes new work meanwhile.
         for model in self.models() {
             model.close();
         }

@@ -1,11 +1,11 @@
-//! The place of a model's network on one device, filled or empty.
+//! The slot of a model's network on one device: loaded or empty.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sconce_models::{DeviceName, Network};
 
-/// Holds a network while it is in memory.
+/// Holds a model's network while it is in a device's memory.
 pub(crate) struct NetworkSlot {
     model: String,
     device: DeviceName,
@@ -36,22 +36,22 @@ impl NetworkSlot {
         *self.lock() = None;
     }
 
-    /// True if the network is in memory, also while a batch runs.
+    /// Returns true if the network is in memory, also while a batch runs on it. Does not block.
     pub(crate) fn is_loaded(&self) -> bool {
         match self.network.try_lock() {
             Ok(network) => network.is_some(),
-            // A network that runs is in memory.
+            // The lock is held while a batch runs, and then the network is in memory.
             Err(_) => true,
         }
     }
 
-    /// The number of times it was loaded.
+    /// Number of times the network was loaded.
     pub(crate) fn loads(&self) -> u64 {
         self.loads.load(Ordering::Relaxed)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Network>>> {
-        // A panic of the network is caught by the batcher, and it is used again.
+        // The batcher catches a panic of the network and goes on using it, so a poisoned lock is no error.
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,12 @@
-//! Where one model comes from and what is asked of it.
+//! The source of one model: its directory, and settings that override its `sconce.toml`.
 
 use std::path::PathBuf;
 
 use sconce_cache::CrossPrecision;
 use sconce_models::{Placement, Precision};
 
-/// A model directory, with what is asked of the model beyond its `sconce.toml`. Made from anything that is a path.
+/// A model directory with settings that override the model's `sconce.toml`. Anything that converts into a path converts
+/// into one.
 ///
 /// ```
 /// # fn main() -> Result<(), sconce::BuildError> {
@@ -20,25 +21,25 @@ use sconce_models::{Placement, Precision};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelSource {
-    /// Where `config.json` is.
+    /// The directory that holds the model's `config.json`.
     pub directory: PathBuf,
-    /// What the model goes by; `None`: the directory's last component.
+    /// The model's name; `None`: the directory's last component.
     pub name: Option<String>,
-    /// What its network is computed in; `None`: what `sconce.toml` says, else f32. One that the model does not have is
-    /// refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
+    /// The precision of the network; `None`: the one in `sconce.toml`, else f32. A precision that the model does not
+    /// have is refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
     pub precision: Option<Precision>,
-    /// Where its network runs; `None`: what `sconce.toml` says, else where the runtime's models do
+    /// The placement of the network; `None`: the one in `sconce.toml`, else the runtime's
     /// ([`RuntimeBuilder::device`](crate::RuntimeBuilder::device)).
     pub device: Option<Placement>,
-    /// Whether the runtime's cache, if it has one, keeps this model's answers; `sconce.toml` can say no, too.
+    /// True if the runtime's cache, when it has one, may keep this model's answers; `sconce.toml` can turn it off, too.
     pub cached: bool,
-    /// Whether an answer that a higher precision made may be given from the cache; `None`: what `sconce.toml` says, else what the
-    /// runtime does.
+    /// The policy on cached answers of a higher precision; `None`: the one in `sconce.toml`, else the runtime's
+    /// ([`RuntimeBuilder::cross_precision`](crate::RuntimeBuilder::cross_precision)).
     pub cross_precision: Option<CrossPrecision>,
 }
 
 impl ModelSource {
-    /// The model in `directory`, with nothing asked of it.
+    /// Creates the source of the model in `directory`, without further settings.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
@@ -50,31 +51,31 @@ impl ModelSource {
         }
     }
 
-    /// Names the model.
+    /// Sets the model's name.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..self }
     }
 
-    /// Keeps its answers out of the runtime's cache.
+    /// Keeps the model's answers out of the runtime's cache.
     #[must_use]
     pub fn uncached(self) -> Self {
         Self { cached: false, ..self }
     }
 
-    /// Says whether an answer that a higher precision made may be given from the cache.
+    /// Sets whether the cache may answer with a higher precision's result.
     #[must_use]
     pub fn cross_precision(self, policy: CrossPrecision) -> Self {
         Self { cross_precision: Some(policy), ..self }
     }
 
-    /// Says where it runs: a device's name, or [`Placement::Auto`].
+    /// Sets where the model runs: a device's name, or [`Placement::Auto`].
     #[must_use]
     pub fn device(self, device: impl Into<Placement>) -> Self {
         Self { device: Some(device.into()), ..self }
     }
 
-    /// Asks for a precision.
+    /// Sets the precision of the network.
     #[must_use]
     pub fn precision(self, precision: Precision) -> Self {
         Self { precision: Some(precision), ..self }

@@ -1,5 +1,5 @@
-//! The requests of a model since it was loaded: how many were answered, how many were not, and where their time went. Every server
-//! tells the same figures in the words of its protocol.
+//! Statistics of a model's requests since it was loaded: how many were answered, how many failed, and where their time
+//! went. Every server reports the same figures, in the terms of its protocol.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,45 +7,45 @@ use std::time::{Duration, SystemTime};
 
 use crate::Timing;
 
-/// Figures of a model's requests since it was loaded. A request is one call, of one item or of several.
+/// Statistics of a model's requests since it was loaded. A request is one call, of one item or of several.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestStats {
-    /// The end of the last request.
+    /// The time at which the last request ended.
     pub last: Option<SystemTime>,
-    /// Requests that were answered, by their whole time.
+    /// Answered requests and their whole time.
     pub succeeded: Total,
-    /// Requests that were refused or failed, by their whole time. Cancelled ones are not counted.
+    /// Refused and failed requests and their whole time. Cancelled requests are not counted.
     pub failed: Total,
-    /// Answered requests for which nothing was computed, by their whole time.
+    /// Answered requests for which nothing was computed, and their whole time.
     pub cached: Total,
-    /// Preparing, by the slowest item of each computed request.
+    /// Time of preparing, for the slowest item of each computed request.
     pub prepare: Total,
-    /// Waiting in the queue, by the slowest item of each computed request.
+    /// Time in the queue, for the slowest item of each computed request.
     pub queue: Total,
-    /// Running on a device, by the slowest item of each computed request.
+    /// Time of the batch on a device, for the slowest item of each computed request.
     pub run: Total,
-    /// Everything else, of each computed request: handing over, finishing.
+    /// All other time of each computed request: hand-offs, finishing.
     pub rest: Total,
-    /// The computed items by the size of the batch that they were in.
+    /// The computed items, by the size of their batch.
     pub by_batch_size: BTreeMap<usize, BatchItems>,
 }
 
-/// A number of events and their time in all.
+/// A number of events and the sum of their times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Total {
-    /// Events.
+    /// Number of events.
     pub count: u64,
-    /// The sum of their times.
+    /// Sum of the events' times.
     pub time: Duration,
 }
 
 /// Items that were computed in batches of one size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchItems {
-    /// Items.
+    /// Number of items.
     pub items: u64,
-    /// The batch's time, once for each of its items.
+    /// Time of the items' batches, counted once for each item.
     pub run: Duration,
 }
 
@@ -57,8 +57,8 @@ impl Total {
 }
 
 impl BatchItems {
-    /// The batches of `size` that these items were in, with their time. Items of a batch that others asked for are not seen: the
-    /// last batch counts in full.
+    /// Number of batches of `size` that these items fill, rounded up, and their time. Items are counted when their
+    /// request ends, so the last batch counts as one even if only a part of its items is counted yet.
     #[must_use]
     pub fn batches(self, size: usize) -> Total {
         let count = self.items.div_ceil((size as u64).max(1));
@@ -66,12 +66,12 @@ impl BatchItems {
     }
 }
 
-/// [`RequestStats`] that requests share.
+/// [`RequestStats`] behind a lock, which all requests of a model update.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(Mutex<RequestStats>);
 
 impl Requests {
-    /// Counts a request that was answered, by the timing of its items.
+    /// Counts an answered request, with the timings of its items.
     pub(crate) fn succeeded<'a>(&self, took: Duration, timings: impl Iterator<Item = &'a Timing> + Clone) {
         let mut stats = self.now();
         stats.succeeded.add(took);

@@ -1,4 +1,4 @@
-//! What requests for the same answer ask differently, and what a failure of one means for the others.
+//! Terms on which requests for the same answer differ, and which of them share a failure.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -7,24 +7,24 @@ use sconce_batch::{Error as QueueError, Priority};
 
 use crate::InferError;
 
-/// The terms of a request: those that wait for the same answer share it, but not a refusal that better terms might have spared them.
-/// Of two the greater are the better; these tell nothing else.
+/// The terms of a request: wait for room or not, deadline and priority. Requests for the same answer share the answer,
+/// but not a refusal that better terms might have avoided. The greater terms are the better ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestTerms {
-    // In this order they compare: waiting for room helps most.
+    // The order of the fields is the order of comparison: waiting for room helps most.
     pub(crate) when_full: WhenFull,
     until: Until,
     priority: Reverse<Priority>,
 }
 
-/// What to do where the queue is full.
+/// The behaviour when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum WhenFull {
     Refuse,
     Wait,
 }
 
-/// How long an answer is wanted.
+/// The end of the time in which the answer is wanted; `Ever` is later than every deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Until {
     Deadline(Instant),
@@ -37,7 +37,7 @@ impl RequestTerms {
         Self { when_full, until, priority: Reverse(priority) }
     }
 
-    /// As the queue takes them.
+    /// The deadline and the priority, as the queue takes them.
     pub(crate) fn of_queue(self) -> sconce_batch::Terms {
         sconce_batch::Terms { deadline: self.deadline(), priority: self.priority.0 }
     }
@@ -49,7 +49,7 @@ impl RequestTerms {
         }
     }
 
-    /// The same for one who waits for room.
+    /// The same terms, but waiting for room.
     pub(crate) fn waiting(self) -> Self {
         Self { when_full: WhenFull::Wait, ..self }
     }
@@ -62,7 +62,7 @@ impl RequestTerms {
 impl sconce_cache::Terms<InferError> for RequestTerms {
     fn would_get(&self, error: &InferError, leader: &Self) -> bool {
         match error {
-            // Whoever does not wait for room finds none now.
+            // A request that does not wait for room would find the queue as full.
             InferError::Queue(QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. }) => {
                 self.when_full == WhenFull::Refuse
             }
@@ -77,16 +77,16 @@ impl sconce_cache::Terms<InferError> for RequestTerms {
             )
             | InferError::Input(_)
             | InferError::Panicked { .. } => true,
-            // A reason that is newer than this function: only those that are no better off are sure to get it.
+            // An error that this function does not know: only requests on no better terms are sure to get it.
             InferError::Queue(_) => self.when_full <= leader.when_full && self.no_more_time_than(leader),
         }
     }
 }
 
-/// Longer than anybody waits: a timeout of as much is none. What is less can be added to any instant.
+/// A hundred years: a timeout of this much or more counts as none. A shorter one can be added to any instant.
 const NO_TIMEOUT: Duration = Duration::from_hours(24 * 36_500);
 
-/// The instant at which a timeout is over.
+/// The instant at which a timeout ends; `None` if there is no timeout.
 pub(crate) fn deadline(started: Instant, timeout: Option<Duration>) -> Option<Instant> {
     started.checked_add(timeout.filter(|timeout| *timeout < NO_TIMEOUT)?)
 }

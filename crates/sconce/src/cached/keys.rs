@@ -1,4 +1,4 @@
-//! Under which keys a model's answers and prepared inputs are kept.
+//! Keys of a model's answers and prepared inputs in the caches.
 
 use std::borrow::Cow;
 
@@ -7,30 +7,33 @@ use sconce_models::{Datatype, Input, InputKey, InputKind, Precision, Signature, 
 
 use super::FileDigests;
 
-/// Everything that the answers of a model depend on, but for the request.
+/// Makes the keys of a model's answers: holds everything that an answer depends on apart from the request.
 pub(crate) struct AnswerKeys {
     name: String,
     files: FileDigests,
     precision: Precision,
-    /// Precisions whose answers may be given instead, nearest first.
+    /// Higher precisions whose answers may be given instead, nearest first.
     instead: Vec<Precision>,
-    /// Devices of one class give the same bits. A model on several has the class of them all: whoever asks it accepts the bits of
-    /// any of them, and whoever asks a model on one alone never gets another's. That class is the first; behind it, where they are
-    /// several, is the class of each: what was computed on it alone may be given, too.
+    /// Classes of the model's devices; devices of one class compute the same bits. The first is the class of all of
+    /// them together: a model on several devices may give the bits of any, while a model on one device never gives
+    /// those of another. If there are several classes, each of them follows, since answers computed on one device alone
+    /// may be given, too.
     device_classes: Vec<String>,
     kind: InputKind,
 }
 
-/// Where an answer may be found.
+/// Keys under which an answer may be found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Keys {
     pub(crate) key: Key,
-    /// Of the same answer in higher precisions, where the policy allows them.
+    /// Keys of acceptable substitutes, in the order to try them: the answer as one of the model's devices alone
+    /// computed it, and in higher precisions if the policy allows them.
     pub(crate) instead: Vec<Key>,
 }
 
 impl AnswerKeys {
-    /// `precisions` are those that the model has; `policy` says whether higher ones may answer for its own.
+    /// Creates the keys. `precisions` are all that the model has; `policy` decides if higher ones may answer for the
+    /// model's own.
     pub(crate) fn new(
         name: &str,
         files: FileDigests,
@@ -85,7 +88,8 @@ impl AnswerKeys {
     }
 }
 
-/// Everything that a model's prepared inputs depend on, but for the input. Neither precision nor weights are among it.
+/// Makes the keys of a model's prepared inputs: holds everything that they depend on apart from the input. They depend
+/// neither on the precision nor on the weights.
 pub(crate) struct FeatureKeys {
     processing: Digest,
     kind: InputKind,
@@ -96,7 +100,7 @@ impl FeatureKeys {
         Self { processing: files.processing, kind: signature.input.kind.clone() }
     }
 
-    /// The digest of how an input is prepared, its shape included, and its bytes.
+    /// The key of an input in two parts: a digest of how it is prepared, its shape included, and the bytes of the input.
     pub(crate) fn of<'a>(&self, input: &'a Input, truncation: Truncation) -> (Digest, Cow<'a, [u8]>) {
         let input = input.key(&self.kind);
         let fields = KeyFields {
@@ -143,7 +147,7 @@ mod tests {
     /// Digests of a model whose family reads weights, a tokenizer, and a file of its own.
     fn digests(directory: &Path, settings: &ModelSettings) -> FileDigests {
         let directory = ModelDirectory::new(directory);
-        // They are no weights, but they have been read.
+        // The file does not hold valid weights, but the attempt to read it counts.
         directory.weights().err().unwrap();
         for file in ["tokenizer.json", "vocabulary.bin"] {
             directory.read(file).ok();

@@ -1,4 +1,4 @@
-//! Which devices a model is put on, before anything is measured.
+//! The decision on a model's devices, made before anything is measured.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,102 +8,102 @@ use sconce_models::{Demand, DeviceName, Placement, Precision};
 
 use super::Capability;
 
-/// A device with what a model would be on it.
+/// A device that a model may be placed on, and the model's demand there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
-    /// What the device can do.
+    /// The device's speed and memory.
     pub capability: Capability,
-    /// What the model would be computed in, and asks there; or why it does not run there at all.
+    /// The model's precision and demand on the device, or why it cannot run there.
     pub demand: Result<(Precision, Demand), String>,
 }
 
-/// Where a model runs, and why.
+/// The decision on a model's devices, with the reason for each device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// What was asked for.
+    /// The placement that was asked for.
     pub placement: Placement,
-    /// The heaviest batch that was thought of.
+    /// Weight of the heaviest batch considered.
     pub max_weight: usize,
-    /// Every device there is, in the order in which they were offered.
+    /// Every device that was offered, in the order of the offers.
     pub considered: Vec<Considered>,
 }
 
-/// What is decided of one device.
+/// The decision on one device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Considered {
     /// The device.
     pub capability: Capability,
-    /// What the model is computed in and asks there, if it runs there.
+    /// The model's precision and demand on the device, if it can run there.
     pub demand: Option<(Precision, Demand)>,
-    /// What a batch is estimated to cost there.
+    /// Estimated cost of a batch on the device; `None` if the model cannot run there or does not fit.
     pub estimate: Option<Line>,
-    /// The heaviest batch that was thought of.
+    /// Weight of the heaviest batch considered.
     pub max_weight: usize,
-    /// Whether it takes batches.
+    /// The device's part: serves, stands by, or is unused.
     pub verdict: Verdict,
-    /// Why.
+    /// The reason for the verdict.
     pub why: Why,
 }
 
-/// Whether a device takes batches of a model.
+/// A device's part in running a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It does.
+    /// The device takes batches.
     Serves,
-    /// Only if no other device can.
+    /// The device takes only batches that no other device can run.
     Standby,
-    /// It does not.
+    /// The device takes no batches.
     Unused,
 }
 
-/// Why a device takes batches of a model or does not.
+/// The reason for a device's [`Verdict`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Why {
-    /// It was asked for.
+    /// The device was asked for by name.
     Asked,
-    /// Another device was asked for.
+    /// Another device was asked for by name.
     AskedElsewhere,
-    /// Batches from one weight to another are estimated to be complete there first.
+    /// The device is estimated to be the first to complete batches in a range of weights.
     First {
-        /// The lightest of them.
+        /// The smallest weight of the range.
         from: usize,
-        /// The heaviest.
+        /// The largest weight of the range.
         to: usize,
     },
-    /// No batch is estimated to be complete there first.
+    /// The device is not estimated to be the first to complete any batch.
     NeverFirst,
-    /// The model does not fit.
+    /// The model does not fit in the device's memory.
     NoRoom {
         /// Bytes that the model needs with its heaviest batch.
         needed: u64,
-        /// Bytes that there are.
+        /// Bytes of the device's memory that models may take.
         memory: u64,
     },
-    /// The model does not run there.
+    /// The model cannot run on the device, for the given reason.
     CannotRun(String),
 }
 
-/// Why a model can be put nowhere.
+/// Error of a model that no device can run.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlacementError {
-    /// The device that was asked for is not there.
+    /// The device that was asked for does not exist.
     #[error("there is no device {device}; there are: {}", known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     NoDevice {
-        /// What was asked for.
+        /// The device that was asked for.
         device: DeviceName,
-        /// What there is.
+        /// The devices that exist.
         known: Vec<DeviceName>,
     },
-    /// It runs on none of the devices that it may be put on.
+    /// The model runs on none of the devices that it may be placed on.
     #[error("it runs on none of its devices: {}", reasons.iter().map(|(device, why)| format!("{device}: {why}")).collect::<Vec<_>>().join("; "))]
     Nowhere {
-        /// Why not, of each.
+        /// The reason for each device.
         reasons: Vec<(DeviceName, Why)>,
     },
 }
 
-/// Decides which of the `offers` take batches of at most `max_weight`.
+/// Decides which of the `offers` take a model's batches, of at most `max_weight`.
 ///
 /// # Errors
 /// [`PlacementError`] if the device that was asked for is not among them, or the model runs on none.
@@ -127,12 +127,12 @@ pub fn decide(placement: Placement, max_weight: usize, offers: &[Offer]) -> Resu
     decision.check().map(|()| decision)
 }
 
-/// What is kept in case the others fail: the CPU, which is always there.
+/// The verdict on a device that does not serve: the CPU, which is always there, stands by in case the others fail.
 fn spare(capability: &Capability) -> Verdict {
     if capability.device == DeviceName::CPU { Verdict::Standby } else { Verdict::Unused }
 }
 
-/// What a batch would cost, or why there can be none.
+/// Estimates the cost of a batch on a device, or tells why the model cannot run there.
 fn estimate(offer: &Offer, max_weight: usize) -> Result<Line, Why> {
     let Offer { capability, demand } = offer;
     let (precision, demand) = demand.as_ref().map_err(|reason| Why::CannotRun(reason.clone()))?;
@@ -146,7 +146,8 @@ fn estimate(offer: &Offer, max_weight: usize) -> Result<Line, Why> {
     }
 }
 
-/// The weights from 1 to `max` at which the line at this place is the lowest; of equal lines the first is.
+/// The range of weights within 1 to `max` at which line `at` is the lowest; among equal lines the first one counts as
+/// the lowest.
 fn first_at(at: usize, lines: &[Result<Line, Why>], max: usize) -> Option<(usize, usize)> {
     let own = *lines[at].as_ref().ok()?;
     let (mut from, mut to) = (1.0_f64, max as f64);
@@ -168,7 +169,7 @@ fn first_at(at: usize, lines: &[Result<Line, Why>], max: usize) -> Option<(usize
     (from <= to).then_some((from, to))
 }
 
-/// The weight at which two lines of unlike slope meet.
+/// The weight at which two lines of different slopes meet.
 fn crossover(one: Line, other: Line) -> f64 {
     (one.fixed - other.fixed) / (other.per_weight - one.per_weight)
 }
@@ -181,19 +182,19 @@ impl Considered {
 }
 
 impl Decision {
-    /// The devices that take batches, and those on standby after them: the order of a model's devices.
+    /// The devices that serve, then those on standby: the order of a model's devices.
     pub fn devices(&self) -> impl Iterator<Item = &Considered> {
         let with = |verdict| self.considered.iter().filter(move |considered| considered.verdict == verdict);
         with(Verdict::Serves).chain(with(Verdict::Standby))
     }
 
-    /// Devices that take batches.
+    /// The devices that serve.
     pub fn serving(&self) -> impl Iterator<Item = &Considered> {
         self.considered.iter().filter(|considered| considered.verdict == Verdict::Serves)
     }
 
-    /// The weight from which on a batch is complete on the second of two devices first, by their lines; `None` if there is no
-    /// such weight within 1 and the heaviest.
+    /// The smallest weight at which the device with line `heavy` completes a batch no later than the one with line
+    /// `light`; `None` if it does so from weight 1 on, or at no weight up to the heaviest.
     #[must_use]
     pub fn crossover(&self, light: Line, heavy: Line) -> Option<usize> {
         let lines = [Ok(light), Ok(heavy)];

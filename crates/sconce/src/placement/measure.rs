@@ -1,17 +1,18 @@
-//! What batches cost on a device, by running some.
+//! Measuring the cost of batches on a device, by running some.
 
 use std::time::{Duration, Instant};
 
 use sconce_batch::CostModel;
 use sconce_models::{Features, ForwardError, Network, Processor, Signature, Truncation};
 
-/// Weights of the batches that are run, as far as they are within bounds; several, so that the fixed cost can be told apart.
+/// Weights of the batches that are run, unless they exceed the largest batch. Several weights, so that the fixed cost
+/// can be told from the cost per weight.
 const WEIGHTS: [usize; 6] = [1, 16, 64, 128, 256, 512];
-/// Of a text in a batch that is measured.
+/// Tokens of each text in a measured batch.
 const TEXT_TOKENS: usize = 64;
 
-/// Runs batches of several weights until their cost is known well, or the time is over: then it may stay unknown. The first batch
-/// of each weight is not counted: it finds memory and caches cold.
+/// Runs batches of several weights until their cost is known well or `time` is over, in which case the cost may stay
+/// unknown. The first batch of each weight is not counted, since memory and caches are cold.
 pub(crate) fn measure(
     network: &mut dyn Network,
     processor: &dyn Processor,
@@ -19,7 +20,7 @@ pub(crate) fn measure(
     max_weight: usize,
     time: Duration,
 ) -> Result<CostModel, ForwardError> {
-    /// More say little more.
+    /// Batches counted of each weight; more improve the estimate little.
     const ROUNDS: usize = 8;
     let began = Instant::now();
     let batches: Vec<Vec<Features>> = WEIGHTS
@@ -44,7 +45,7 @@ pub(crate) fn measure(
     Ok(cost)
 }
 
-/// A batch of about that weight, of inputs that are made up; empty if the model does not take them.
+/// A batch of made-up inputs that weighs about `weight`; empty if the model does not take such inputs.
 pub(crate) fn sample(processor: &dyn Processor, signature: &Signature, weight: usize) -> Vec<Features> {
     let prepare = |input| processor.prepare(input, Truncation::Truncate).ok().map(|prepared| prepared.features);
     let mut batch = Vec::new();

@@ -1,4 +1,4 @@
-//! Decisions over a table of devices and models.
+//! Tests of decisions, over a table of devices and models.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn cpu() -> Capability {
     }
 }
 
-/// About an A100.
+/// Roughly an A100.
 fn gpu() -> Capability {
     Capability {
         device: CUDA,
@@ -34,7 +34,7 @@ fn demand(parameters: u64, flops: f64, bytes_per_weight: u64) -> Demand {
     Demand { weight_bytes: 4 * parameters, flops_per_weight: flops, bytes_per_weight, unit: "token" }
 }
 
-/// Of about tiny-bert-sentiment, MiniLM, BERT large.
+/// Roughly the demands of tiny-bert-sentiment, MiniLM and BERT large.
 fn models() -> [(&'static str, Demand); 3] {
     [
         ("tiny", demand(1_500_000, 1e6, 6_000)),
@@ -61,7 +61,7 @@ fn small_batches_go_to_the_cpu_and_large_ones_to_the_gpu_from_a_weight_that_the_
                     assert_eq!(from - to, 1, "{name}: nothing is left out");
                     *from
                 }
-                // A model whose weights alone take the CPU longer to read than the GPU takes in all.
+                // The CPU takes longer to read the weights than the GPU takes for the whole batch.
                 [(Verdict::Standby, Why::NeverFirst), (Verdict::Serves, Why::First { from: 1, to: 8192 })] => 1,
                 other => panic!("{name}: {other:?}"),
             }
