@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, CostModel, Depth, DeviceState, Line, Priority, Queue, Role, Stats, Terms};
+use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Queue, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
 use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature};
 
@@ -48,7 +48,7 @@ pub(crate) struct OnDevice {
     pub(crate) name: DeviceName,
     role: Role,
     demand: Demand,
-    estimate: Option<Line>,
+    estimate: Option<CostLine>,
     slot: Arc<NetworkSlot>,
 }
 
@@ -69,7 +69,7 @@ pub struct ModelDevice {
     /// Bytes of the weights.
     pub weight_bytes: u64,
     /// What a batch was estimated to cost, where there was something to choose.
-    pub estimate: Option<Line>,
+    pub estimate: Option<CostLine>,
     /// What a batch costs, as far as it is learned.
     pub cost: CostModel,
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use sconce_batch::Line;
+use sconce_batch::CostLine;
 use sconce_models::{Demand, DeviceName, Placement, Precision};
 
 use super::Capability;
@@ -36,7 +36,7 @@ pub struct Considered {
     /// What the model is computed in and asks there, if it runs there.
     pub demand: Option<(Precision, Demand)>,
     /// What a batch is estimated to cost there.
-    pub estimate: Option<Line>,
+    pub estimate: Option<CostLine>,
     /// The heaviest batch that was thought of.
     pub max_weight: usize,
     /// Whether it takes batches.
@@ -108,7 +108,7 @@ pub enum PlacementError {
 /// # Errors
 /// [`PlacementError`] if the device that was asked for is not among them, or the model runs on none.
 pub fn decide(placement: Placement, max_weight: usize, offers: &[Offer]) -> Result<Decision, PlacementError> {
-    let estimates: Vec<Result<Line, Why>> = offers.iter().map(|offer| estimate(offer, max_weight)).collect();
+    let estimates: Vec<Result<CostLine, Why>> = offers.iter().map(|offer| estimate(offer, max_weight)).collect();
     let mut considered = Vec::new();
     for (at, Offer { capability, demand }) in offers.iter().cloned().enumerate() {
         let (verdict, why) = match (&estimates[at], placement) {
@@ -133,13 +133,13 @@ fn spare(capability: &Capability) -> Verdict {
 }
 
 /// What a batch would cost, or why there can be none.
-fn estimate(offer: &Offer, max_weight: usize) -> Result<Line, Why> {
+fn estimate(offer: &Offer, max_weight: usize) -> Result<CostLine, Why> {
     let Offer { capability, demand } = offer;
     let (precision, demand) = demand.as_ref().map_err(|reason| Why::CannotRun(reason.clone()))?;
     let needed = demand.bytes(max_weight);
     match capability.memory {
         Some(memory) if memory < needed => Err(Why::NoRoom { needed, memory }),
-        _ => Ok(Line {
+        _ => Ok(CostLine {
             fixed: capability.fixed + demand.weight_bytes as f64 / capability.bandwidth,
             per_weight: demand.flops_per_weight / (capability.flops * capability.speed(*precision)),
         }),
@@ -147,7 +147,7 @@ fn estimate(offer: &Offer, max_weight: usize) -> Result<Line, Why> {
 }
 
 /// The weights from 1 to `max` at which the line at this place is the lowest; of equal lines the first is.
-fn first_at(at: usize, lines: &[Result<Line, Why>], max: usize) -> Option<(usize, usize)> {
+fn first_at(at: usize, lines: &[Result<CostLine, Why>], max: usize) -> Option<(usize, usize)> {
     let own = *lines[at].as_ref().ok()?;
     let (mut from, mut to) = (1.0_f64, max as f64);
     for (other_at, other) in lines.iter().enumerate().filter(|(other, _)| *other != at) {
@@ -169,7 +169,7 @@ fn first_at(at: usize, lines: &[Result<Line, Why>], max: usize) -> Option<(usize
 }
 
 /// The weight at which two lines of unlike slope meet.
-fn crossover(one: Line, other: Line) -> f64 {
+fn crossover(one: CostLine, other: CostLine) -> f64 {
     (one.fixed - other.fixed) / (other.per_weight - one.per_weight)
 }
 
@@ -195,7 +195,7 @@ impl Decision {
     /// The weight from which on a batch is complete on the second of two devices first, by their lines; `None` if there is no
     /// such weight within 1 and the heaviest.
     #[must_use]
-    pub fn crossover(&self, light: Line, heavy: Line) -> Option<usize> {
+    pub fn crossover(&self, light: CostLine, heavy: CostLine) -> Option<usize> {
         let lines = [Ok(light), Ok(heavy)];
         first_at(1, &lines, self.max_weight).map(|(from, _)| from).filter(|from| *from > 1)
     }
