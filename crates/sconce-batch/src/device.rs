@@ -21,7 +21,7 @@ impl Device {
     /// Starts the thread, called `sconce-` and `name`.
     ///
     /// # Errors
-    /// Those of the operating system, if it gives no thread.
+    /// Errors of the operating system, if it gives no thread.
     pub fn spawn(name: &str) -> std::io::Result<Self> {
         let parker = Parker::new();
         let waker = Arc::new(DeviceWaker::new(parker.unparker().clone()));

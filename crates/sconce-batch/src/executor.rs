@@ -26,7 +26,7 @@ impl Layout {
 
 /// The retry after a batch failed or panicked.
 ///
-/// It does not apply to [`OutOfMemory`](ExecutorError::OutOfMemory) and [`DeviceLost`](ExecutorError::DeviceLost):
+/// Applies to every error but [`OutOfMemory`](ExecutorError::OutOfMemory) and [`DeviceLost`](ExecutorError::DeviceLost):
 /// after these, items run again in smaller batches or on another device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Retry {

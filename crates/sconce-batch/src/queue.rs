@@ -128,10 +128,10 @@ impl<E: Executor> Queue<E> {
     /// Dropping the future cancels the item: if it is still queued it leaves the queue and never runs.
     ///
     /// # Errors
-    /// Any [`Error`] but the two of a full queue.
+    /// Any [`Error`] but [`Error::QueueFull`] and [`Error::QueueTooHeavy`].
     ///
     /// # Panics
-    /// With a deadline, outside of a tokio runtime with time enabled.
+    /// If there is a deadline, outside of a tokio runtime with time enabled.
     pub async fn call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
         self.before(terms.deadline, async { self.submit(item, terms).await?.await }).await
@@ -143,7 +143,7 @@ impl<E: Executor> Queue<E> {
     /// Any [`Error`].
     ///
     /// # Panics
-    /// With a deadline, outside of a tokio runtime with time enabled.
+    /// If there is a deadline, outside of a tokio runtime with time enabled.
     pub async fn try_call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
         self.before(terms.deadline, self.try_submit(item, terms)?).await
@@ -153,7 +153,7 @@ impl<E: Executor> Queue<E> {
     /// called on a runtime's worker threads.
     ///
     /// # Errors
-    /// Any [`Error`] but the two of a full queue.
+    /// Any [`Error`] but [`Error::QueueFull`] and [`Error::QueueTooHeavy`].
     pub fn call_blocking(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
         let answer = async { self.submit(item, terms).await?.await };
@@ -165,7 +165,7 @@ impl<E: Executor> Queue<E> {
     /// or when its turn for room comes.
     ///
     /// # Errors
-    /// Any [`Error`] at admission but the two of a full queue.
+    /// Any [`Error`] at admission but [`Error::QueueFull`] and [`Error::QueueTooHeavy`].
     pub async fn submit(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Ticket<E>, Error> {
         let (terms, group) = (terms.into(), Group::one(E::weight(&item)));
         match self.offer(item, terms, Standing::Newcomer) {
@@ -187,7 +187,7 @@ impl<E: Executor> Queue<E> {
     /// same order; the items may run in several batches.
     ///
     /// # Errors
-    /// Any [`Error`] at admission but the two of a full queue; then none of the items was admitted.
+    /// Any [`Error`] at admission but [`Error::QueueFull`] and [`Error::QueueTooHeavy`]; then none of the items was admitted.
     pub async fn submit_many(&self, items: Vec<E::Item>, terms: impl Into<Terms>) -> Result<Vec<Ticket<E>>, Error> {
         let (terms, group) = (terms.into(), items.iter().map(E::weight).collect());
         match self.offer_many(items, terms, Standing::Newcomer) {
