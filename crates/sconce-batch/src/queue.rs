@@ -187,7 +187,8 @@ impl<E: Executor> Queue<E> {
     /// same order; the items may run in several batches.
     ///
     /// # Errors
-    /// Any [`Error`] at admission but [`Error::QueueFull`] and [`Error::QueueTooHeavy`]; then none of the items was admitted.
+    /// Any [`Error`] at admission but [`Error::QueueFull`] and [`Error::QueueTooHeavy`]; then none of the items was
+    /// admitted.
     pub async fn submit_many(&self, items: Vec<E::Item>, terms: impl Into<Terms>) -> Result<Vec<Ticket<E>>, Error> {
         let (terms, group) = (terms.into(), items.iter().map(E::weight).collect());
         match self.offer_many(items, terms, Standing::Newcomer) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::{Key, Value};
 
-/// A future that can be boxed: the trait is used behind `dyn`.
+/// A boxed future, because the trait is used behind `dyn`.
 pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One level of cache.
