@@ -12,7 +12,7 @@ use crate::saturate::{later, seconds};
 const MAX_SHARE_OF_FIXED_COST: f64 = 0.2;
 /// The shortest wait. Less is not worth a timer: systems wake a thread some 50 µs late.
 const MIN_WINDOW: Duration = Duration::from_micros(200);
-/// Weight of the latest batch in the average.
+/// Share of the latest batch in the average.
 const LEARNING_RATE: f64 = 0.1;
 
 /// The learned share of callers that return within a window after their batch completed.
