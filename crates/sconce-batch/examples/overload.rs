@@ -1,5 +1,4 @@
-//! A server at three times its capacity answers what it lets in within the time that callers give it, and refuses the
-//! rest at once.
+//! A server at three times its capacity: it answers the requests that it admits in time, and refuses the others at once.
 //!
 //! ```sh
 //! cargo run --release -p sconce-batch --example overload
@@ -11,13 +10,13 @@ use std::time::{Duration, Instant};
 use sconce_batch::{BatcherConfig, Error, Queue, from_fn};
 use tokio::task::JoinSet;
 
-/// What callers give each request.
+/// Time from each request to its deadline.
 const SLO: Duration = Duration::from_millis(50);
-/// Requests in batches of 80 take half of that: 3,200 a second.
+/// Requests per second in batches of 80, which take half of the SLO each.
 const CAPACITY_PER_SECOND: u32 = 3200;
 const SECONDS: u32 = 3;
 
-/// A device like a GPU: 5 ms for a batch however small, and 0.25 ms for each item.
+/// Runs a batch like a GPU: in 5 ms, and 0.25 ms more for each item.
 fn device(batch: &[u32]) -> Vec<u32> {
     std::thread::sleep(Duration::from_micros(5000 + 250 * batch.len() as u64));
     batch.to_vec()

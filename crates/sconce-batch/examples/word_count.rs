@@ -1,4 +1,4 @@
-//! Batching something that is not a model: a slow word counter whose cost is per call, not per text.
+//! Batching without a model: a slow word counter whose cost is per call, not per text.
 //!
 //! ```sh
 //! cargo run --release -p sconce-batch --example word_count
@@ -12,7 +12,7 @@ const CALLERS: u32 = 64;
 const COST: Duration = Duration::from_millis(5);
 
 fn count_words(batch: &[String]) -> Vec<usize> {
-    std::thread::sleep(COST); // a round trip to a database, say: as dear for one text as for many
+    std::thread::sleep(COST); // a round trip to a database, say, which takes as long for one text as for many
     batch.iter().map(|text| text.split_whitespace().count()).collect()
 }
 

@@ -1,19 +1,20 @@
-//! The decisions, as a pure state machine: what to admit, when to run a batch, and which entries are in it.
+//! The decisions of a queue, as a pure state machine: admission, the time of each batch, and the entries in it.
 //!
 //! Nothing here sleeps, locks, sends or looks at a clock: `now` is an argument, so a simulation drives the same code
 //! as a device thread. The rules:
 //!
-//! 1. First in, first out within a priority, and lower priorities age (`waiting.rs`); batches bounded by count and weight.
+//! 1. First in, first out within a priority; lower priorities age (`waiting.rs`). Batches are bounded by count and weight.
 //!    Where an executor pads, a batch is made of items of like length.
 //! 2. Dispatch when idle. The exceptions: `max_queue_delay`, as in Triton, and the moment in which the callers of the
 //!    batch that just completed return (`linger.rs`).
-//! 3. The cost of a batch is learned (`cost.rs`). With it, a batch takes no more than half of the time that its items
-//!    were given, so that an item which just missed a batch still makes the next one (Clipper, NSDI 2017, sizes batches by the
-//!    objective of latency; that batches of a linear cost want to be as large as it allows is in Inoue, arXiv 1912.06322).
-//! 4. Refuse early: an item that would miss its deadline behind all that waits is not let in (`admission.rs`).
-//! 5. Early drop (Nexus, SOSP 2019): where one item's deadline would make a batch smaller than rule 3 does, and others
-//!    wait, the item is dropped rather than the batch shrunk. Else an overloaded queue would serve every item a little
-//!    too late.
+//! 3. The cost of a batch is learned (`cost.rs`). With it, a batch takes no more than half of the time from arrival to
+//!    deadline of a typical item, so that an item which just missed a batch still makes the next one (Clipper, NSDI
+//!    2017, sizes batches by the latency objective; Inoue, arXiv 1912.06322, shows that batches of a linear cost should
+//!    be as large as it allows).
+//! 4. Refuse early: an item that would miss its deadline behind the queued entries is not admitted (`admission.rs`).
+//! 5. Early drop (Nexus, SOSP 2019): where one item's deadline would make a batch smaller than rule 3 does, and other
+//!    entries are queued, the item is dropped rather than the batch shrunk. Otherwise an overloaded queue would serve
+//!    every item a little too late.
 
 mod admission;
 mod devices;
@@ -25,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use admission::{Pace, Turns};
 pub(crate) use devices::MAX_DEVICES;
-pub use devices::{Barred, DeviceState, Profile, Role, Trouble};
-use devices::{Drain, Share};
+pub use devices::{DeviceFault, DeviceState, ExcludedDevices, Profile, Role};
+use devices::{QueueDevice, Share};
 use forming::{Forming, Member};
 use waiting::Waiting;
 pub use waiting::{Entry, EntryId};
@@ -35,61 +36,61 @@ use crate::linger::Returns;
 use crate::saturate::later;
 use crate::{BatcherConfig, ConfigError, CostModel, Error, Layout, Stats, Terms, Want};
 
-/// What waits, and the rules by which it becomes batches.
+/// The queued entries, and the rules by which they become batches.
 #[derive(Debug)]
 pub struct Batcher<T> {
     config: BatcherConfig,
     layout: Layout,
     waiting: Waiting<T>,
-    /// What callers hold that wait for room.
-    in_line: Group,
+    /// Count and weight of all items in the admission queue, whose callers wait for room.
+    admission_queue: Group,
     closed: bool,
-    /// On which device each batch runs and when it is expected to end, in the order in which they started.
+    /// Device and expected end of each running batch, in the order in which they started.
     running: VecDeque<(usize, Instant)>,
-    /// Those that drain the queue, the one to be preferred first.
-    devices: Vec<Drain>,
-    /// Whether devices differ, so that it matters which of them takes a batch.
+    /// Devices that drain the queue, the preferred one first.
+    devices: Vec<QueueDevice>,
+    /// True if devices differ, so that it matters which of them takes a batch.
     chooses: bool,
-    /// Until when a device that left what waits to another watches whether that one takes it.
+    /// End of the wait of an idle device that left the queued entries to another and then looks whether that one took them.
     watched_until: Option<Instant>,
     returns: Returns,
     pace: Pace,
     turns: Turns,
-    /// The time that entries with a deadline are given, averaged.
+    /// Running average of the time from arrival to deadline, over entries with a deadline.
     typical_time: Option<Duration>,
-    /// Until when an idle device waits for company, if one does.
+    /// End of the lingering of an idle device, if one lingers.
     lingering_until: Option<Instant>,
-    /// Half of the time of the latest to be admitted, if it has a deadline.
+    /// Half-time of the latest entry to be admitted, if it has a deadline.
     latest_half_time: Option<Instant>,
-    /// Kept between batches for its memory.
+    /// Kept between batches to reuse its memory.
     forming: Forming,
     stats: Stats,
 }
 
-/// What became of a batch, for the rules to learn from.
+/// The result of a batch, for the rules to learn from.
 #[derive(Debug, Clone, Copy)]
 pub struct Ran {
-    /// Items that ran: those of the batch but for the ones that were cancelled on the way.
+    /// Number of items that ran; items that were cancelled after leaving the queue did not.
     pub size: usize,
     /// Their weight, padding included ([`Layout::batch_weight`]).
     pub weight: usize,
-    /// How long the device took; `None` if the batch failed, for then its time says nothing about its cost.
+    /// Time that the device took; `None` if the batch failed, because then its time says nothing about its cost.
     pub run: Option<Duration>,
 }
 
 /// Items that are admitted together or not at all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Group {
-    /// Their number.
+    /// Number of items.
     pub items: usize,
-    /// Their weight.
+    /// Weight of all items together.
     pub weight: usize,
-    /// The weight of the heaviest.
+    /// Weight of the heaviest item.
     pub heaviest: usize,
 }
 
 impl Group {
-    /// A group of one.
+    /// Makes a group of one item.
     #[must_use]
     pub fn one(weight: usize) -> Self {
         Self { items: 1, weight, heaviest: weight }
@@ -97,7 +98,7 @@ impl Group {
 }
 
 impl FromIterator<usize> for Group {
-    /// From the weights of its items.
+    /// Makes a group from the weights of its items.
     fn from_iter<I: IntoIterator<Item = usize>>(weights: I) -> Self {
         weights.into_iter().fold(Self::default(), |group, weight| Self {
             items: group.items + 1,
@@ -107,41 +108,41 @@ impl FromIterator<usize> for Group {
     }
 }
 
-/// The standing of an offer among callers that wait for room.
+/// The standing of an offer towards the admission queue, in which callers wait for room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Behind all that wait for room: it is admitted only if there is room for them, too.
+    /// Behind the admission queue: admitted only if there is room for all of that queue, too.
     Newcomer,
-    /// The first of those that wait for room.
-    FirstInLine,
+    /// The head of the admission queue.
+    Head,
 }
 
 /// An item that was not admitted, handed back with the reason.
 #[derive(Debug)]
 pub struct Refused<T> {
-    /// What was offered.
+    /// The offered item.
     pub payload: T,
-    /// Why it was not admitted.
+    /// The reason.
     pub error: Error,
 }
 
-/// What an idle device thread is to do now.
+/// The next step of an idle device thread.
 #[derive(Debug)]
 pub enum Step<T> {
     /// Run this batch; it is never empty.
     Run(Vec<Entry<T>>),
-    /// Answer these [`Error::DeadlineExceeded`], then ask again: their deadlines have passed or would be missed.
+    /// Answer these entries [`Error::DeadlineExceeded`], then ask again: their deadlines have passed or would be missed.
     Expire(Vec<Entry<T>>),
     /// Ask again at this instant, or after the next arrival.
     WaitUntil(Instant),
     /// Ask again after the next arrival.
     Wait,
-    /// Nothing waits and nothing more will come.
+    /// End: the queue is empty and no entries will come any more.
     Finish,
 }
 
 impl<T> Batcher<T> {
-    /// An empty batcher, for an executor that lays out its batches in this way.
+    /// Makes an empty batcher for one device, whose executor lays out its batches by `layout`.
     ///
     /// # Errors
     /// [`ConfigError`] for a value out of bounds.
@@ -149,24 +150,24 @@ impl<T> Batcher<T> {
         Self::on(now, config, layout, &[Profile::default()])
     }
 
-    /// An empty batcher that several devices drain.
+    /// Makes an empty batcher that several devices drain.
     ///
     /// # Errors
     /// [`ConfigError`] for a value out of bounds.
     ///
     /// # Panics
-    /// Without a device, or with more than 32.
+    /// If there is no device, or more than 32.
     pub fn on(now: Instant, config: BatcherConfig, layout: Layout, devices: &[Profile]) -> Result<Self, ConfigError> {
         assert!((1..=MAX_DEVICES).contains(&devices.len()), "{} devices; 1 to {MAX_DEVICES} can be", devices.len());
         config.validate()?;
         Ok(Self {
             layout,
-            in_line: Group::default(),
+            admission_queue: Group::default(),
             waiting: Waiting::new(now, layout, config.priority_ageing),
             config,
             closed: false,
             running: VecDeque::new(),
-            devices: devices.iter().copied().map(Drain::new).collect(),
+            devices: devices.iter().copied().map(QueueDevice::new).collect(),
             chooses: devices.iter().any(|device| device.estimate.is_some()),
             watched_until: None,
             returns: Returns::default(),
@@ -195,7 +196,7 @@ impl<T> Batcher<T> {
         self.offer_as(now, payload, weight, terms.into(), Standing::Newcomer)
     }
 
-    /// As [`offer`](Self::offer), also for callers that waited for room.
+    /// Admits an item as [`offer`](Self::offer) does, also for callers of the admission queue.
     ///
     /// # Errors
     /// As [`offer`](Self::offer).
@@ -231,23 +232,24 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Why a group would not be admitted now; `None` if it would. Counts as a refusal: nothing needs to be offered any more.
+    /// The error with which a group would be refused now; `None` if it would be admitted. An error counts as a refusal,
+    /// so the group need not be offered any more.
     pub fn refusal(&mut self, now: Instant, group: Group, terms: Terms, standing: Standing) -> Option<Error> {
         let error = self.objection(now, group, terms, standing)?;
         self.stats.refuse(&error, group.items);
         Some(error)
     }
 
-    /// One more caller waits for room, with this group.
-    pub fn join_line(&mut self, group: Group) {
-        self.in_line.items += group.items;
-        self.in_line.weight = self.in_line.weight.saturating_add(group.weight);
+    /// Adds a caller that waits for room, with this group, to the admission queue.
+    pub fn join_admission_queue(&mut self, group: Group) {
+        self.admission_queue.items += group.items;
+        self.admission_queue.weight = self.admission_queue.weight.saturating_add(group.weight);
     }
 
-    /// A caller that [waited for room](Self::join_line) does so no more.
-    pub fn leave_line(&mut self, group: Group) {
-        self.in_line.items -= group.items;
-        self.in_line.weight = self.in_line.weight.saturating_sub(group.weight);
+    /// Removes a caller that [joined](Self::join_admission_queue) the admission queue with this group.
+    pub fn leave_admission_queue(&mut self, group: Group) {
+        self.admission_queue.items -= group.items;
+        self.admission_queue.weight = self.admission_queue.weight.saturating_sub(group.weight);
     }
 
     fn admit(&mut self, now: Instant, payload: T, weight: usize, terms: Terms) -> EntryId {
@@ -259,9 +261,9 @@ impl<T> Batcher<T> {
             self.turns.wanted(now);
         }
         let id = self.waiting.name(now, weight, priority);
-        let barred = Barred::default();
-        let entry = Entry { id, payload, weight, arrived: now, deadline, priority, barred };
-        // Those that give no time for any batch do not set the pace for the others.
+        let excluded = ExcludedDevices::default();
+        let entry = Entry { id, payload, weight, arrived: now, deadline, priority, excluded };
+        // Entries that give no time for any batch do not count: they would make batches too small for the others.
         let leaves_half =
             |time: &Duration| self.cheapest(now, weight).predict(weight).is_none_or(|alone| alone <= *time / 2);
         if let Some(time) = entry.time().filter(leaves_half) {
@@ -272,19 +274,19 @@ impl<T> Batcher<T> {
         id
     }
 
-    /// What the first device, idle now, is to do. Whatever is handed out has left the queue.
+    /// The next step of the first device, which is idle now. Entries that are handed out have left the queue.
     pub fn poll(&mut self, now: Instant) -> Step<T> {
         self.poll_on(now, 0)
     }
 
-    /// What a device that is idle is to do. Whatever is handed out has left the queue.
+    /// The next step of an idle device. Entries that are handed out have left the queue.
     pub fn poll_on(&mut self, now: Instant, device: usize) -> Step<T> {
         if self.is_over() {
             return Step::Finish;
         }
-        let only_barred = match self.share_of(now, device) {
+        let only_restricted = match self.share_of(now, device) {
             Share::Takes => false,
-            Share::TakesBarred => true,
+            Share::TakesRestricted => true,
             Share::LeavesUntil(until) => {
                 self.watched_until = Some(until);
                 return Step::WaitUntil(until);
@@ -294,13 +296,13 @@ impl<T> Batcher<T> {
         };
         let lingered = self.lingering_until.take().is_some();
         let mut forming = std::mem::take(&mut self.forming);
-        self.form(now, device, only_barred, &mut forming);
+        self.form(now, device, only_restricted, &mut forming);
         let step = self.step(now, device, &mut forming, lingered);
         self.forming = forming;
         step
     }
 
-    /// What comes of the batch that has been formed.
+    /// Turns the batch that has been formed into a step.
     fn step(&mut self, now: Instant, device: usize, batch: &mut Forming, lingered: bool) -> Step<T> {
         if !batch.dropped.is_empty() {
             self.stats.dropped += batch.dropped.len() as u64;
@@ -312,7 +314,7 @@ impl<T> Batcher<T> {
             return Step::Wait;
         }
         let ready_at = self.ready_at(now, &batch.members);
-        // Where entries were left to other devices company is there already.
+        // Lingering would wait for more entries; if some were left to other devices, there are enough already.
         if !batch.full && !batch.passed_over && !self.closed && now < ready_at {
             self.lingering_until = Some(ready_at);
             return Step::WaitUntil(ready_at);
@@ -324,14 +326,14 @@ impl<T> Batcher<T> {
         Step::Run(batch.members.drain(..).filter_map(|member| self.waiting.remove(member.id)).collect())
     }
 
-    /// What waits, at a glance, for a device that has to choose among queues; its cost is nothing as long as none is learned,
-    /// and `None` says that nothing waits.
+    /// The next batch in figures, for a device that has to choose among queues; `None` if the queue is empty. The cost
+    /// is zero until it is learned.
     #[must_use]
     pub fn want(&self) -> Option<Want> {
         self.want_of(0)
     }
 
-    /// As [`want`](Self::want), for any device: `None` if it is not to run what waits.
+    /// The next batch in figures, as of [`want`](Self::want), for any device: `None` if it is not to run any queued entry.
     #[must_use]
     pub fn want_on(&self, now: Instant, device: usize) -> Option<Want> {
         self.is_wanted(now, device).then(|| self.want_of(device))?
@@ -343,14 +345,14 @@ impl<T> Batcher<T> {
         Some(Want { cost: self.cost_on(device).predict(weight).unwrap_or_default(), since })
     }
 
-    /// When the batch that a device runs is expected to end.
+    /// The expected end of the batch that a device runs; `None` if it runs none of this queue.
     #[must_use]
     pub fn expected_end(&self, device: usize) -> Option<Instant> {
         self.running.iter().rev().find(|(running, _)| *running == device).map(|(_, end)| *end)
     }
 
-    /// Whether an arrival at `now` is a reason to wake a device. It is not while one lingers, the batch has room, and
-    /// more callers are expected: that device asks again by itself.
+    /// Returns true if an arrival at `now` is a reason to wake a device. It is not while a device lingers, the batch
+    /// has room, and more callers are expected: that device asks again by itself.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         let (Some(until), Some(head)) = (self.lingering_until, self.waiting.head()) else { return true };
@@ -362,12 +364,12 @@ impl<T> Batcher<T> {
         full || now >= until || ready_at < until || self.latest_half_time.is_some_and(|half_time| half_time < until)
     }
 
-    /// Learns from a batch that [`poll`](Self::poll) handed out; to be told of each.
+    /// Learns from a batch that [`poll`](Self::poll) handed out. Must be called once for each.
     pub fn completed(&mut self, now: Instant, batch: Ran) {
         self.completed_on(now, 0, batch);
     }
 
-    /// Learns from a batch that [`poll_on`](Self::poll_on) handed out; to be told of each.
+    /// Learns from a batch that [`poll_on`](Self::poll_on) handed out. Must be called once for each.
     pub fn completed_on(&mut self, now: Instant, device: usize, batch: Ran) {
         if let Some(ended) = self.running.iter().position(|(running, _)| *running == device) {
             self.running.remove(ended);
@@ -386,7 +388,7 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Takes a waiting entry out of the queue; `None` if it has left already.
+    /// Takes an entry out of the queue; `None` if it has left already.
     pub fn cancel(&mut self, id: EntryId) -> Option<T> {
         let entry = self.waiting.remove(id)?;
         self.stats.cancelled += 1;
@@ -394,76 +396,77 @@ impl<T> Batcher<T> {
         Some(entry.payload)
     }
 
-    /// Whether an idle device waits for company, or for callers that are about to return.
+    /// Returns true if an idle device lingers: it waits for a fuller batch, or for callers that are about to return.
     #[must_use]
     pub fn is_lingering(&self) -> bool {
         self.lingering_until.is_some()
     }
 
-    /// The device that waited for company runs something else: another is to take what waits here.
+    /// Ends the lingering of a device that now runs another queue's batch, so that another device takes the queued entries.
     pub fn stop_lingering(&mut self) {
         self.lingering_until = None;
     }
 
-    /// Admits nothing more. What waits is still run, without lingering. Then ask for the [`stranded`](Self::stranded) entries.
+    /// Closes the queue: nothing more is admitted, and queued entries run without lingering. The caller must then answer the
+    /// [`stranded`](Self::stranded) entries.
     pub fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Whether it admits nothing more.
+    /// Returns true once the queue is closed and admits nothing more.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Items that wait.
+    /// Number of queued entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether nothing waits.
+    /// Returns true if no entry is queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Weight that waits.
+    /// Weight of the queued entries.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.waiting.weight()
     }
 
-    /// What it has done so far.
+    /// Counts since the batcher was made.
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// What batches cost on the first device, as far as it is learned.
+    /// The learned cost of batches on the first device.
     #[must_use]
     pub fn cost(&self) -> &CostModel {
         self.cost_on(0)
     }
 
-    /// The bounds it was made with.
+    /// The configuration.
     #[must_use]
     pub fn config(&self) -> &BatcherConfig {
         &self.config
     }
 
-    /// How executors lay out its batches.
+    /// The layout of batches.
     #[must_use]
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// The weight of the largest batch by the time that items are given; `None` as long as that is not learned.
+    /// Weight of the largest batch that takes half of the typical time; `None` until cost and time are learned.
     fn half_time_weight(&self, device: usize) -> Option<usize> {
         self.cost_on(device).weight_for(self.typical_time?)
     }
 
-    /// What a batch weighs when enough waits to fill it.
+    /// Weight of a full batch of entries of the average weight.
     fn full_batch_weight(&self, device: usize) -> usize {
         let by_size = self
             .waiting
@@ -475,15 +478,15 @@ impl<T> Batcher<T> {
         self.config.max_batch_weight.min(by_size).min(by_time).max(1)
     }
 
-    /// When a batch has waited long enough for more.
+    /// The instant at which a batch has waited long enough for more entries.
     fn ready_at(&self, now: Instant, batch: &[Member]) -> Instant {
         let delay_end = batch.iter().map(|entry| entry.arrived + self.config.max_queue_delay).min().unwrap_or(now);
         let ready_at = delay_end.max(self.returns.expected_until(now).unwrap_or(now));
-        // Nobody waits for company longer than half of the own time.
+        // No entry lingers for longer than half of its own time.
         batch.iter().filter_map(Member::half_time_at).fold(ready_at, Instant::min)
     }
 
-    /// Entries left without a batch: nobody may be waiting for a turn any more.
+    /// Called when entries left the queue other than in a batch: if it is empty now, it no longer waits for a turn.
     fn left(&mut self) {
         if self.waiting.is_empty() {
             self.turns.given_up();
@@ -491,8 +494,8 @@ impl<T> Batcher<T> {
     }
 }
 
-/// A running average: half of it is forgotten after some 40 values. Dividing first keeps the largest times from
-/// overflowing.
+/// Moves a running average towards a value; half of it is forgotten after some 40 values. Dividing first keeps the
+/// largest times from overflowing.
 fn towards(average: Duration, value: Duration) -> Duration {
     average / 64 * 63 + value / 64
 }

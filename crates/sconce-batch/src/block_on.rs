@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::sync::{self, Parker, Unparker};
 
-/// Drives `future` on this thread until it is done, or until `deadline`: then `None`.
+/// Drives `future` on this thread until it is done; returns `None` if `deadline` passes first.
 pub(crate) fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
     let parker = Parker::new();

@@ -1,68 +1,70 @@
-//! Which of several devices is to take what waits in a queue: the one that would complete it first.
+//! The choice among devices that differ: the queued entries go to the device that would complete them first.
 //!
-//! Devices that differ (a CPU and a GPU, say) each have their own a + c · weight. Whatever waits is best taken by the device on
-//! which the last of it would be complete first, the batch that runs there now included: free in + own time. A slower one takes
-//! a batch as well, but only where that ends no later than the faster one would end with all that waits; else the batch is
-//! worth waiting for the faster one (the "slow server" problem: Lin and Kumar, "Optimal control of a queueing system with two
-//! heterogeneous servers", IEEE Trans. Automatic Control, 1984, where the slow server too is used from a threshold on).
+//! Each device (a CPU and a GPU, say) has its own a + c · weight. A device completes the queued entries after the time
+//! until it is free, its running batch included, plus its own time for them. The device for which that is shortest
+//! takes a batch. A slower device takes a batch as well, but only if it ends no later than the faster one would end
+//! with all queued entries; else the batch waits for the faster one (the "slow server" problem: Lin and Kumar, "Optimal
+//! control of a queueing system with two heterogeneous servers", IEEE Trans. Automatic Control, 1984, where the slow
+//! server too is used from a threshold on).
 //!
-//! A device that is overdue is expected to need as long again as it is overdue already. So one that hangs is left behind within
-//! about twice the time of whoever else could have done it.
+//! A device that is overdue is expected to need as long again as it is overdue already. So a batch that was left to a device
+//! which hangs goes to another one within about twice the time that the other one needs for it.
 
 use std::time::{Duration, Instant};
 
 use crate::saturate::later;
 
-/// What is known of a device when a batch could go there.
+/// A device that could take the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    /// When what runs there now is expected to end; `None` if nothing runs.
+    /// Expected end of its running batch; `None` if it runs none.
     pub busy_until: Option<Instant>,
-    /// How long the next batch would take there.
+    /// Time for the next batch on this device.
     pub batch: Duration,
-    /// How long all that waits would take there, batch after batch; at least `batch`.
+    /// Time for all queued entries on this device, batch after batch; at least `batch`.
     pub all: Duration,
 }
 
 impl Candidate {
-    /// Until the device is free.
+    /// Time until the device is free.
     fn free_in(&self, now: Instant) -> Duration {
         self.busy_until.map_or(Duration::ZERO, |until| until.max(now) - until.min(now))
     }
 
-    /// Until it would have completed all that waits.
+    /// Time until the device would have completed all queued entries.
     #[must_use]
     pub fn completes_in(&self, now: Instant) -> Duration {
         self.free_in(now).saturating_add(self.all)
     }
 }
 
-/// What a device that is free does about the batch that waits.
+/// An idle device's choice about the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// It takes the batch.
+    /// Take the batch.
     Take,
-    /// Another would complete it sooner. If that one has not taken it by then, ask again.
+    /// Leave the batch to another device, which would complete it sooner. If that one has not taken it by this instant,
+    /// ask again.
     LeaveUntil(Instant),
 }
 
-/// What the device `own`, which is free, does. `None` stands for a device that cannot take the batch, or of which nothing is known.
+/// Chooses for the idle device `own`. `None` stands for a device that cannot take the batch, or whose cost is unknown.
 #[must_use]
 pub fn choose(now: Instant, own: usize, candidates: &[Option<Candidate>]) -> Choice {
     let Some(mine) = candidates.get(own).copied().flatten() else {
-        // Nothing is known of its cost: running is how it is learned.
+        // Its cost is unknown, and only running a batch can teach it.
         return Choice::Take;
     };
     let others = candidates.iter().enumerate().filter(|(device, _)| *device != own).filter_map(|(_, other)| *other);
     let sooner = others.filter(|other| other.completes_in(now) < mine.batch);
-    // By then the other is so overdue that this one would be sooner.
+    // At this instant the other device is so overdue that this one would be sooner.
     let until =
         |other: Candidate| later(other.busy_until.unwrap_or(now).max(now), mine.batch.saturating_sub(other.all));
     let until = sooner.map(until).max();
     until.map_or(Choice::Take, Choice::LeaveUntil)
 }
 
-/// The device that should be woken because it would take a batch now; `None` if that is no device that sleeps. The one that
+/// The sleeping device to wake, because it would take a batch now; `None` if no sleeping device would. The device that
 /// `looked` just now is awake.
 #[must_use]
 pub fn whom_to_wake(now: Instant, candidates: &[Option<Candidate>], looked: Option<usize>) -> Option<usize> {
@@ -83,7 +85,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A device with a + c · weight in milliseconds, busy for so long.
+    /// A device with a cost of a + c · weight, and the time for which it is busy, all in milliseconds.
     #[derive(Clone, Copy)]
     struct Device {
         fixed: u32,
@@ -99,7 +101,7 @@ mod tests {
             Self { busy: Some(ms), ..self }
         }
 
-        /// With `waiting` in the queue, in batches of at most 16.
+        /// The device as a candidate for `waiting` queued items, in batches of at most 16.
         fn candidate(self, now: Instant, waiting: u32) -> Candidate {
             let time = |weight| (self.fixed + self.per_weight * weight) * MS;
             let rest = Some(waiting % 16).filter(|rest| *rest > 0);
@@ -115,7 +117,7 @@ mod tests {
     #[test]
     fn a_batch_goes_where_it_would_be_complete_first() {
         let now = Instant::now();
-        // What waits, how long the GPU is busy, and whether the CPU (free) takes a batch.
+        // Number of queued items, time for which the GPU is busy, and whether the idle CPU takes a batch.
         let table = [
             (1, None, true, "small batches run on the CPU"),
             (4, None, true, "9 ms against 10"),

@@ -4,30 +4,34 @@ use std::time::Duration;
 
 /// Bounds of a queue and of the batches taken from it.
 ///
-/// Names follow Triton's model configuration where it has the same knob. Weight is in the unit of
-/// [`Executor::weight`](crate::Executor::weight): tokens for text, 1 per item where nothing else is said.
+/// Names follow Triton's model configuration where it has the same setting. Weight is in the unit of
+/// [`Executor::weight`](crate::Executor::weight): tokens for text, 1 per item by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatcherConfig {
-    /// Items per batch. Too small: the device's fixed cost is paid too often. Too large: the first item of a batch
-    /// waits for the last.
+    /// Items per batch; at least 1. Too small: the device's fixed cost is paid too often. Too large: the first item of
+    /// a batch waits for the last.
     pub max_batch_size: usize,
-    /// Weight per batch. A single item above it is refused. Too small: long items are refused. Too large: a batch
-    /// of long items holds the device, and its memory, for too long.
+    /// Weight per batch, from 1 to [`MAX_WEIGHT`](Self::MAX_WEIGHT). A single item above it is refused. Too small: long
+    /// items are refused. Too large: a batch of long items holds the device, and its memory, for too long.
     pub max_batch_weight: usize,
-    /// Items that wait, those in a running batch not counted. Too small: bursts are refused. Too large: items wait
-    /// longer than anyone wants their answer.
+    /// Queued items, those in a running batch not counted; at least 1. Too small: bursts are refused. Too large: items
+    /// are queued for longer than their answers are wanted.
     pub max_queue_size: usize,
-    /// Weight that waits; at least `max_batch_weight`. Too small and too large: as `max_queue_size`.
+    /// Weight of the queued items, from `max_batch_weight` to [`MAX_WEIGHT`](Self::MAX_WEIGHT). Too small and too large: as
+    /// `max_queue_size`.
     pub max_queue_weight: usize,
-    /// How long an idle device waits for a fuller batch after the first item came. Zero, the default, takes what
-    /// waits at once. An item with a deadline never waits for company longer than half of its time.
+    /// Time that an idle device waits for a fuller batch after the first item came; at most
+    /// [`MAX_QUEUE_DELAY`](Self::MAX_QUEUE_DELAY). With zero, the default, it takes the queued items at once. An item
+    /// with a deadline never waits for a fuller batch longer than half of its time. Too short: batches are small. Too
+    /// long: every item waits.
     pub max_queue_delay: Duration,
-    /// How much later an item counts as having come for each step of priority below the highest. Too short: a high
-    /// priority hardly helps. Too long: in a long overload items of a low priority wait that much longer.
+    /// Time by which an item counts as having come later, for each step of priority below the highest; at most
+    /// [`MAX_PRIORITY_AGEING`](Self::MAX_PRIORITY_AGEING). Too short: a high priority hardly helps. Too long: in a long
+    /// overload items of a low priority wait that much longer.
     pub priority_ageing: Duration,
 }
 
-/// 32 items or 8,192 units of weight per batch (32 texts of 256 tokens); 32 such batches may wait.
+/// 32 items or 8,192 units of weight per batch (32 texts of 256 tokens); 32 such batches may be queued.
 impl Default for BatcherConfig {
     fn default() -> Self {
         Self {
@@ -42,10 +46,10 @@ impl Default for BatcherConfig {
 }
 
 impl BatcherConfig {
-    /// The largest [`max_batch_weight`](Self::max_batch_weight) and [`max_queue_weight`](Self::max_queue_weight), so that no sum of
-    /// weights overflows.
+    /// The largest [`max_batch_weight`](Self::max_batch_weight) and [`max_queue_weight`](Self::max_queue_weight), so
+    /// that no sum of weights overflows.
     pub const MAX_WEIGHT: usize = usize::MAX >> 16;
-    /// The longest [`max_queue_delay`](Self::max_queue_delay): more would be an outage, not a delay.
+    /// The longest [`max_queue_delay`](Self::max_queue_delay).
     pub const MAX_QUEUE_DELAY: Duration = Duration::from_mins(1);
     /// The longest [`priority_ageing`](Self::priority_ageing).
     pub const MAX_PRIORITY_AGEING: Duration = Duration::from_hours(1);
@@ -93,11 +97,11 @@ impl BatcherConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}, but must be {allowed}")]
 pub struct ConfigError {
-    /// The field.
+    /// Name of the field.
     pub field: &'static str,
     /// Its value.
     pub value: String,
-    /// What is allowed.
+    /// The values that are allowed.
     pub allowed: String,
 }
 

@@ -1,48 +1,49 @@
-//! What a batch costs, learned from the batches that ran: latency = a + c · weight.
+//! The cost of a batch, learned from the batches that ran: latency = a + c · weight.
 //!
-//! The line is fitted by least squares in which older batches count for less; batching systems profile it offline
-//! (Clipper, NSDI 2017; Nexus, SOSP 2019), here it follows the device. The margin follows the 99th percentile of what
-//! batches took beyond the line (stochastic approximation, Robbins and Monro 1951).
+//! The line is fitted by least squares in which older batches count for less. Other batching systems profile it offline
+//! (Clipper, NSDI 2017; Nexus, SOSP 2019); here it follows the device. The margin follows the 99th percentile of the
+//! time that batches took beyond the line (stochastic approximation, Robbins and Monro 1951).
 
 use std::time::Duration;
 
-/// How much less a batch counts with each one that follows it: 70 later it counts half.
+/// Factor by which a batch counts less with each batch that follows it: 70 batches later it counts half.
 const DECAY: f64 = 0.99;
-/// Fewer batches than this say nothing.
+/// Number of batches before which the cost is unknown.
 const MIN_OBSERVATIONS: u32 = 8;
-/// A batch that took longer than this many times its prediction counts as that much, so that one stall does not spoil
-/// the line, while a device that has really become slower is learned within a few batches.
+/// Largest multiple of its prediction that a batch counts as. So one stall does not spoil the line, while a device that has
+/// really become slower is learned within a few batches.
 const MAX_SURPRISE: f64 = 4.0;
-/// The share of batches that the margin covers.
+/// Share of batches that the margin covers.
 const MARGIN_QUANTILE: f64 = 0.99;
 
-/// The learned cost of a batch. Times are seconds inside, [`Duration`]s outside.
+/// The learned cost of a batch. Its fields hold seconds, its methods take and give [`Duration`]s.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CostModel {
     observations: u32,
-    // Decayed sums over the batches.
+    // Sums over the batches, decayed by `DECAY`.
     ones: f64,
     weights: f64,
     runs: f64,
     weights_squared: f64,
     weights_times_runs: f64,
-    // Of what batches took beyond the line.
+    /// Average of the absolute difference between a batch's time and the line.
     mean_deviation: f64,
+    /// The 99th percentile of the time beyond the line.
     margin: f64,
-    line: Line,
+    line: CostLine,
 }
 
-/// a + c · weight, in seconds: a unit of weight may cost less than the nanosecond that a [`Duration`] can tell.
+/// The line a + c · weight, in seconds. Not in [`Duration`]s, because a unit of weight may cost less than a nanosecond.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Line {
-    /// `a`: what a batch costs however small it is.
+pub struct CostLine {
+    /// `a`: the fixed cost of a batch of any size, in seconds.
     pub fixed: f64,
-    /// `c`: what each unit of weight adds.
+    /// `c`: the cost that each unit of weight adds, in seconds.
     pub per_weight: f64,
 }
 
-impl Line {
-    /// What a batch of `weight` costs.
+impl CostLine {
+    /// Cost of a batch of `weight`, in seconds.
     #[must_use]
     pub fn at(self, weight: usize) -> f64 {
         self.fixed + self.per_weight * weight as f64
@@ -72,19 +73,20 @@ impl CostModel {
         self.line = self.fit();
     }
 
-    /// Whether enough batches ran to predict.
+    /// Returns true once enough batches ran to predict.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.observations >= MIN_OBSERVATIONS
     }
 
-    /// How long a batch of `weight` takes, on average.
+    /// Average time of a batch of `weight`; `None` until the cost is known.
     #[must_use]
     pub fn predict(&self, weight: usize) -> Option<Duration> {
         self.known(self.line.at(weight))
     }
 
-    /// How long all but one in a hundred batches of `weight` take at most, but no more than twice what they take on average.
+    /// Time that 99 of 100 batches of `weight` do not exceed, but at most twice their average; `None` until the cost is
+    /// known.
     ///
     /// On a busy processor the margin can be many times the cost. Were all of it counted, no batch would be small enough and
     /// no item early enough, though most of them would be in time.
@@ -94,38 +96,38 @@ impl CostModel {
         self.known(run + self.margin.min(run))
     }
 
-    /// The weight of the largest batch that takes no longer than `time`, its margin included as in
-    /// [`predict_with_margin`](Self::predict_with_margin).
+    /// Weight of the largest batch that takes no longer than `time`, its margin included as in
+    /// [`predict_with_margin`](Self::predict_with_margin); `None` until the cost is known.
     #[must_use]
     pub fn weight_within(&self, time: Duration) -> Option<usize> {
         let time = time.as_secs_f64();
         self.is_known().then(|| self.weight_of((time - self.margin).max(time / 2.0)))
     }
 
-    /// The weight of the largest batch for items that are given `time`. It takes half of it, margin included, so that an item
-    /// that just missed a batch makes the next; but at least twice what a batch costs however small it is, if that leaves a
-    /// quarter of the time: a smaller batch spends more on being a batch than on its items.
+    /// Weight of the largest batch for items that have `time` from arrival to deadline. It takes half of that, margin
+    /// included, so that an item that just missed a batch makes the next; but at least twice the fixed cost, if that
+    /// leaves a quarter of the time: a smaller batch spends more on its fixed cost than on its items.
     pub(crate) fn weight_for(&self, time: Duration) -> Option<usize> {
         let time = time.as_secs_f64();
         let (half, worthwhile) = ((time / 2.0 - self.margin).max(time / 4.0), (2.0 * self.line.fixed).min(0.75 * time));
         self.is_known().then(|| self.weight_of(half.max(worthwhile)))
     }
 
-    /// As [`predict_with_margin`](Self::predict_with_margin), for items that are given `time`: of a margin that is large beside
-    /// it, no more counts than leaves half of what the batch does not need for waiting. Else no batch of a busy device could be
-    /// in time.
+    /// Time as of [`predict_with_margin`](Self::predict_with_margin), for items that have `time` from arrival to
+    /// deadline. The margin counts for at most half of the time that the average batch leaves, so that the other half
+    /// is there for waiting. Otherwise no batch of a busy device could be in time.
     pub(crate) fn predict_within(&self, weight: usize, time: Option<Duration>) -> Option<Duration> {
         let run = self.line.at(weight);
         let spare = time.map_or(f64::INFINITY, |time| (time.as_secs_f64() - run).max(0.0));
         self.known(run + self.margin.min(run).min(spare / 2.0))
     }
 
-    /// The weight of the batch that takes `run` seconds on average.
+    /// Weight of the batch that takes `run` seconds on average.
     fn weight_of(&self, run: f64) -> usize {
-        /// So that a weight that fits exactly is not lost to rounding.
+        /// Added so that a weight that fits exactly is not lost to rounding.
         const TOLERANCE: f64 = 0.01;
         if self.line.per_weight <= 0.0 {
-            // Any weight costs the same, as far as is known; the next heavier batch will tell.
+            // As far as is known every weight costs the same; the next heavier batch will correct that.
             return usize::MAX;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
@@ -133,31 +135,31 @@ impl CostModel {
         weight
     }
 
-    /// The line itself.
+    /// The line; `None` until the cost is known.
     #[must_use]
-    pub fn line(&self) -> Option<Line> {
+    pub fn line(&self) -> Option<CostLine> {
         self.is_known().then_some(self.line)
     }
 
-    /// `a`: what a batch costs however small it is.
+    /// `a`: the fixed cost of a batch of any size.
     #[must_use]
     pub fn fixed(&self) -> Option<Duration> {
         self.known(self.line.fixed)
     }
 
-    /// `c`: what each unit of weight adds.
+    /// `c`: the cost that each unit of weight adds.
     #[must_use]
     pub fn per_weight(&self) -> Option<Duration> {
         self.known(self.line.per_weight)
     }
 
-    /// The 99th percentile of what batches took beyond their prediction.
+    /// The 99th percentile of the time that batches took beyond their prediction.
     #[must_use]
     pub fn margin(&self) -> Option<Duration> {
         self.known(self.margin)
     }
 
-    /// The weight that costs as much as a batch does however small it is; infinite where weight costs nothing.
+    /// Weight that costs as much as the fixed cost of a batch; infinite if weight costs nothing.
     pub(crate) fn fixed_in_weight(&self) -> Option<f64> {
         self.is_known().then(|| self.line.fixed / self.line.per_weight)
     }
@@ -166,9 +168,9 @@ impl CostModel {
         self.is_known().then(|| crate::saturate::seconds(seconds))
     }
 
-    /// Least squares, kept to what a cost can be: neither part is negative. Where all batches weigh the same, the two
-    /// parts cannot be told apart, and the cost counts as fixed.
-    fn fit(&self) -> Line {
+    /// Fits the line by least squares; neither part becomes negative. If all batches weigh the same, the two parts cannot be
+    /// told apart, and the whole cost counts as fixed.
+    fn fit(&self) -> CostLine {
         let (mean_weight, mean_run) = (self.weights / self.ones, self.runs / self.ones);
         let variance = self.weights_squared / self.ones - mean_weight * mean_weight;
         let covariance = self.weights_times_runs / self.ones - mean_weight * mean_run;
@@ -176,9 +178,9 @@ impl CostModel {
         let per_weight = if told_apart { (covariance / variance).max(0.0) } else { 0.0 };
         let fixed = mean_run - per_weight * mean_weight;
         if fixed < 0.0 {
-            return Line { fixed: 0.0, per_weight: mean_run / mean_weight };
+            return CostLine { fixed: 0.0, per_weight: mean_run / mean_weight };
         }
-        Line { fixed, per_weight }
+        CostLine { fixed, per_weight }
     }
 
     fn observe_deviation(&mut self, deviation: f64) {
@@ -277,7 +279,7 @@ mod tests {
         assert_eq!(cost.weight_within(ms(1.0)), Some(usize::MAX), "a heavier batch will tell");
     }
 
-    /// 5 ms + 1 ms · weight, and every batch takes as long as the line says plus this margin.
+    /// A cost of 5 ms + 1 ms · weight, with this margin.
     fn with_margin(margin_ms: f64) -> CostModel {
         let mut cost = learned((0..50).map(|batch| (1 + batch % 8, 6.0 + (batch % 8) as f64)));
         cost.margin = margin_ms / 1000.0;

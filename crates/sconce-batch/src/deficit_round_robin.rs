@@ -1,59 +1,62 @@
-//! Whose turn it is among queues that share a device.
+//! The order in which queues that share a device run their batches.
 //!
-//! Deficit round robin (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995) in time of
-//! the device: queues take turns, each turn earns a queue a little time, and it runs a batch once it has earned what the
-//! batch is predicted to cost. So over any longer while each queue that has work gets the same share of the device, however
-//! dear its batches are.
+//! Deficit round robin (Shreedhar and Varghese, "Efficient fair queueing using deficit round robin", SIGCOMM 1995) in
+//! time of the device: in each round every queue with work earns a little time, and it runs a batch once it has earned
+//! the predicted cost of the batch. Over a longer time each queue that always has work thus gets the same share of the
+//! device, whatever its batches cost.
 
 use std::time::{Duration, Instant};
 
-/// What a batch costs at least, so that queues whose batches cost nothing take turns too.
+/// The least cost of a batch, in seconds, so that queues whose batches cost nothing take turns too.
 const MIN_COST: f64 = 1e-6;
 
-/// How much waiting each unit of a batch's time is worth. Large batches do more in their time, but those that wait longest would
-/// soon be late: with 0, 1, 4 and 16, four queues at 120 % load answer 65.5, 66.3, 66.7 and 66.7 % in time in simulation, and
-/// 99 % up to 1912, 1912, 1912 and 1809 requests a second.
+/// Seconds of waiting that count as much as one second of a batch's cost, in the order within a round. Large batches
+/// use their time better, but batches that wait longest would soon be late: with 0, 1, 4 and 16, four queues at 120 %
+/// load answer 65.5, 66.3, 66.7 and 66.7 % in time in simulation, and 99 % up to 1912, 1912, 1912 and 1809 requests a
+/// second.
 const WORTH_OF_WORK: u32 = 4;
 
-/// The accounts of queues that share a device, by their number. It is pure: what waits is an argument.
+/// The accounts of the queues that share a device. Pure: the work of the queues is an argument.
 #[derive(Debug, Clone, Default)]
 pub struct DeficitRoundRobin {
-    /// Seconds that each queue has earned and not used; negative where a batch took longer than predicted.
+    /// The account of each queue, by its number.
     accounts: Vec<Account>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Account {
+    /// Seconds that the queue has earned and not used; negative if its batches took longer than predicted.
     deficit: f64,
-    /// Whether the batch that runs leaves nothing behind in its queue.
+    /// True if the running batch leaves nothing behind in its queue.
     emptied: bool,
 }
 
-/// What waits in a queue.
+/// The next batch of a queue with work, in figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {
-    /// What its next batch is predicted to cost.
+    /// Its predicted cost.
     pub cost: Duration,
-    /// Since when the first in it waits.
+    /// Arrival of its first entry.
     pub since: Instant,
 }
 
-/// A queue that may run its batch, and for how many rounds it has to earn for it.
+/// A queue's turn to run its batch, after enough rounds to earn its cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turn {
+pub struct QueueTurn {
     /// Number of the queue.
     pub queue: usize,
+    /// Rounds until the queue has earned the cost.
     rounds: u64,
 }
 
 impl DeficitRoundRobin {
-    /// Adds a queue and gives its number, the next one.
+    /// Adds a queue and returns its number: the number of queues before.
     pub fn add(&mut self) -> usize {
         self.accounts.push(Account::default());
         self.accounts.len() - 1
     }
 
-    /// Removes a queue; those of higher numbers move down by one.
+    /// Removes a queue; higher numbers move down by one.
     ///
     /// # Panics
     /// If there is no queue of that number.
@@ -61,35 +64,35 @@ impl DeficitRoundRobin {
         self.accounts.remove(queue);
     }
 
-    /// The queues that have work, in the order in which they come to run it, into `order`. `wants` has for each queue what
-    /// waits in it, and `None` where nothing does.
-    pub fn order(&self, wants: &[Option<Want>], order: &mut Vec<Turn>) {
+    /// Fills `order` with the turns of the queues that have work, the first to run first. `wants` holds the next batch
+    /// of each queue, `None` for a queue without work.
+    pub fn order(&self, wants: &[Option<Want>], order: &mut Vec<QueueTurn>) {
         let quantum = quantum(wants);
         order.clear();
         order.extend(wants.iter().zip(&self.accounts).enumerate().filter_map(|(queue, (want, account))| {
-            Some(Turn { queue, rounds: rounds((*want)?.seconds() - account.deficit, quantum) })
+            Some(QueueTurn { queue, rounds: rounds((*want)?.seconds() - account.deficit, quantum) })
         }));
         order.sort_unstable_by_key(|turn| (turn.rounds, wants[turn.queue].map(Want::rank), turn.queue));
     }
 
-    /// A queue runs its batch and leaves work behind, or does not. All that have work earn what the rounds until then give,
-    /// and the others lose what they saved.
+    /// Takes note that a queue runs its batch, and whether it leaves work behind. Every queue with work earns the time
+    /// of the rounds until then; the others lose what they saved.
     ///
     /// # Panics
-    /// If there is no queue of that number, or `wants` is not for all of them.
-    pub fn begin(&mut self, turn: Turn, wants: &[Option<Want>], leaves_work: bool) {
+    /// If there is no queue of that number.
+    pub fn begin(&mut self, turn: QueueTurn, wants: &[Option<Want>], leaves_work: bool) {
         let earned = turn.rounds as f64 * quantum(wants);
         for (account, want) in self.accounts.iter_mut().zip(wants) {
             match want {
                 Some(_) => account.deficit += earned,
-                // Who has nothing to run pays what it owes, but saves nothing.
+                // A queue without work keeps its debt, but saves nothing.
                 None => account.deficit = account.deficit.min(0.0),
             }
         }
         self.accounts[turn.queue].emptied = !leaves_work;
     }
 
-    /// The batch of a queue took this long.
+    /// Charges a queue for the time that its batch took.
     ///
     /// # Panics
     /// If there is no queue of that number.
@@ -103,7 +106,8 @@ impl DeficitRoundRobin {
 }
 
 impl Want {
-    /// Within a round long waits and large batches go first; no order within a round changes anybody's share of the device.
+    /// Sort key within a round: long waits and large batches go first. The order within a round changes no queue's
+    /// share of the device.
     fn rank(self) -> Instant {
         self.since.checked_sub(self.cost.saturating_mul(WORTH_OF_WORK)).unwrap_or(self.since)
     }
@@ -113,15 +117,15 @@ impl Want {
     }
 }
 
-/// What a round earns each queue: twice the dearest batch, so that each that has work runs some in every round, even if its
-/// batch grows while it waits for its turn.
+/// Seconds that a round earns each queue: twice the cost of the dearest batch, so that each queue with work runs a
+/// batch in every round, even if the batch grows while the queue waits for its turn.
 fn quantum(wants: &[Option<Want>]) -> f64 {
     2.0 * wants.iter().flatten().map(|want| want.seconds()).fold(MIN_COST, f64::max)
 }
 
 /// Rounds until `missing` seconds are earned.
 fn rounds(missing: f64, quantum: f64) -> u64 {
-    /// So that what was earned exactly is not lost to rounding.
+    /// Subtracted so that a cost that was earned exactly needs no further round because of rounding.
     const TOLERANCE: f64 = 1e-6;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and it saturates")]
     let rounds = (missing / quantum - TOLERANCE).ceil().max(0.0) as u64;
@@ -134,7 +138,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Queues on a device that always have work, but for those of no cost.
+    /// Queues on a device that always have work, except for queues without a cost.
     struct Busy {
         robin: DeficitRoundRobin,
         wants: Vec<Option<Want>>,
@@ -153,7 +157,7 @@ mod tests {
             Self { robin, wants, now, ran: vec![0; costs.len()] }
         }
 
-        /// Runs one batch and gives its queue.
+        /// Runs one batch and returns its queue.
         fn run(&mut self, leaves_work: bool) -> usize {
             let mut order = Vec::new();
             self.robin.order(&self.wants, &mut order);

@@ -1,30 +1,30 @@
-//! Why an item got no output, named by what its caller can do about it.
+//! Errors for which an item gets no output, named by what its caller can do about them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why an item got no output.
+/// The error with which an item is answered that got no output.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Too many items wait, callers in line for room included. Come back later, or wait for room.
+    /// Too many items are queued, those of the admission queue included. Retry later, or wait for room.
     #[error("the queue is full: at most {max} items may wait")]
     QueueFull {
-        /// The bound on waiting items.
+        /// The bound on queued items.
         max: usize,
-        /// When the next batch will make room, as far as it is learned.
+        /// Time until the next batch makes room; `None` until the cost of a batch is learned.
         retry_after: Option<Duration>,
     },
-    /// The waiting items weigh too much. Come back later, or wait for room.
+    /// The queued items weigh too much. Retry later, or wait for room.
     #[error("the queue is full: weight {queued} waits and {weight} more would pass its bound of {max}")]
     QueueTooHeavy {
-        /// Weight that waits, that of callers in line for room included.
+        /// Weight of the queued items, those of the admission queue included.
         queued: usize,
-        /// Weight of what was refused.
+        /// Weight of the refused item or group.
         weight: usize,
-        /// The bound on waiting weight.
+        /// The bound on queued weight.
         max: usize,
-        /// When the next batch will make room, as far as it is learned.
+        /// Time until the next batch makes room; `None` until the cost of a batch is learned.
         retry_after: Option<Duration>,
     },
     /// The item alone is heavier than a batch may be. Make it smaller.
@@ -32,7 +32,7 @@ pub enum Error {
     TooHeavy {
         /// Weight of the item.
         weight: usize,
-        /// The bound on a batch.
+        /// The bound on the weight of a batch.
         max: usize,
     },
     /// Items that are to be admitted together are more than the queue can hold. Offer them in smaller groups.
@@ -45,32 +45,32 @@ pub enum Error {
         items: usize,
         /// Their weight.
         weight: usize,
-        /// The bound on waiting items.
+        /// The bound on queued items.
         max_items: usize,
-        /// The bound on waiting weight.
+        /// The bound on queued weight.
         max_weight: usize,
     },
-    /// So much waits that the deadline would be missed. Come back later, or go elsewhere.
+    /// So much is queued that the deadline would be missed. Retry later, or elsewhere.
     #[error("the queue is overloaded: an answer would take {wait:?}, more than the deadline allows")]
     Overloaded {
-        /// How long the answer is expected to take.
+        /// Expected time until the answer.
         wait: Duration,
-        /// When the same request would be let in, if nothing more came until then.
+        /// Time until the same request would be admitted, if nothing more came until then.
         retry_after: Duration,
     },
-    /// The deadline passed before the answer was there, or could not be met any more.
+    /// The deadline passed before the answer was ready, or could not be met any more.
     #[error("the deadline passed, or could not be met any more")]
     DeadlineExceeded {
-        /// When the queue will have caught up, as far as it is learned; `None` if nothing waits.
+        /// Time until the next batch makes room; `None` until the cost of a batch is learned.
         retry_after: Option<Duration>,
     },
-    /// Every device that could run the item is lost. Come back when one is worth another try, or go elsewhere.
+    /// Every device that could run the item is lost. Retry when one is worth another try, or elsewhere.
     #[error("no device is left that could run the item{}", at_the_earliest(*retry_after))]
     DevicesLost {
-        /// When the first of them is worth another try; `None`: never.
+        /// Time until the first of them is worth another try; `None` if none ever is.
         retry_after: Option<Duration>,
     },
-    /// The queue takes no more work. Go elsewhere.
+    /// The queue takes no more work. Retry elsewhere.
     #[error("the queue is shutting down")]
     ShuttingDown,
     /// The executor failed on this item, and on every further try that [`Executor::retry`](crate::Executor::retry) allows.
@@ -79,7 +79,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// When to come back, where that can be told.
+    /// Time after which to retry, where it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -98,54 +98,54 @@ fn at_the_earliest(retry_after: Option<Duration>) -> String {
     retry_after.map(|after| format!("; one may be back in {after:?}")).unwrap_or_default()
 }
 
-/// What went wrong in an executor. Cheap to clone: a batch shares one cause.
+/// The failure of an executor. Cheap to clone: a batch shares one cause.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecutorError {
-    /// The executor said so.
+    /// The executor returned an error.
     #[error("the executor failed: {0}")]
     Failed(Arc<dyn std::error::Error + Send + Sync>),
     /// The executor panicked.
     #[error("the executor panicked: {message}")]
     Panicked {
-        /// What the panic said.
+        /// Message of the panic.
         message: Arc<str>,
     },
     /// The device has no memory for this batch, and nothing of it was run. It is halved, down to one item, and an item that
     /// does not fit alone goes to another device of its queue if there is one.
     #[error("the device is out of memory: {0}")]
     OutOfMemory(Arc<dyn std::error::Error + Send + Sync>),
-    /// The executor cannot run anything any more. What it was given goes to the other devices of its queue if there are any,
-    /// and is run there from the beginning.
+    /// The executor cannot run anything any more. The items of its batch go to the other devices of its queue if there
+    /// are any, and run there from the beginning.
     #[error("the device is lost: {cause}")]
     DeviceLost {
-        /// What happened.
+        /// The cause of the loss.
         cause: Arc<dyn std::error::Error + Send + Sync>,
-        /// When it is worth another try; `None`: never.
+        /// Time until it is worth another try; `None` if it never is.
         retry_after: Option<Duration>,
     },
     /// The executor did not give one output per item.
     #[error("the executor gave {got} outputs for {expected} items")]
     WrongOutputCount {
-        /// Items of the batch.
+        /// Number of items of the batch.
         expected: usize,
-        /// Outputs that came.
+        /// Number of outputs.
         got: usize,
     },
 }
 
 impl ExecutorError {
-    /// A failure with its cause.
+    /// Makes a [`Failed`](Self::Failed) with its cause.
     pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(Arc::from(cause.into()))
     }
 
-    /// [`OutOfMemory`](Self::OutOfMemory) with its cause.
+    /// Makes an [`OutOfMemory`](Self::OutOfMemory) with its cause.
     pub fn out_of_memory(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::OutOfMemory(Arc::from(cause.into()))
     }
 
-    /// [`DeviceLost`](Self::DeviceLost) with its cause, for ever.
+    /// Makes a [`DeviceLost`](Self::DeviceLost) with its cause, for ever.
     pub fn device_lost(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::DeviceLost { cause: Arc::from(cause.into()), retry_after: None }
     }

@@ -1,20 +1,20 @@
-//! What runs batches.
+//! Executors: the code that runs batches.
 
 use crate::ExecutorError;
 
-/// How an executor lays out items of different weight in one batch, which decides what the batch costs.
+/// The layout of items of different weight in one batch, which decides the weight of the batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// Side by side: a batch costs what its items weigh.
+    /// Side by side: a batch weighs as much as its items together.
     #[default]
     Packed,
-    /// Padded to the longest: a batch costs as many times its heaviest item as it has items. Items of like weight then run
-    /// together, and shorter ones only where that is cheaper than a batch of their own.
+    /// Padded to the longest: a batch weighs its number of items times the weight of the heaviest. Items of like weight
+    /// then run together, and shorter ones join only where that is cheaper than a batch of their own.
     Padded,
 }
 
 impl Layout {
-    /// What a batch of `size` items weighs whose weights sum to `sum` and of which the heaviest weighs `max`.
+    /// Weight of a batch of `size` items whose weights sum to `sum` and of which the heaviest weighs `max`.
     #[must_use]
     pub fn batch_weight(self, size: usize, sum: usize, max: usize) -> usize {
         match self {
@@ -24,19 +24,19 @@ impl Layout {
     }
 }
 
-/// What runs again after a batch failed or panicked.
+/// The retry after a batch failed or panicked.
 ///
-/// An executor that returns [`OutOfMemory`](ExecutorError::OutOfMemory) or [`DeviceLost`](ExecutorError::DeviceLost) says by
-/// that error what is to be done; the choice here is for all other failures.
+/// Applies to every error but [`OutOfMemory`](ExecutorError::OutOfMemory) and [`DeviceLost`](ExecutorError::DeviceLost):
+/// after these, items run again in smaller batches or on another device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Retry {
-    /// Nothing: each item of the batch gets the error. The only safe choice for an executor with effects that outlive the
+    /// No retry: each item of the batch gets the error. The only safe choice for an executor with effects that outlive the
     /// call: a failed batch may have had some of them already.
     #[default]
     Never,
-    /// The whole batch, once. For failures that pass, of an executor whose effects may happen twice.
+    /// The whole batch runs once more. For failures that pass, of an executor whose effects may happen twice.
     Whole,
-    /// Each item alone, once, so that one bad item fails by itself. For executors that only compute.
+    /// Each item runs once more, alone, so that one bad item fails by itself. For executors that only compute.
     ItemByItem,
 }
 
@@ -46,31 +46,31 @@ pub trait Executor: Send + 'static {
     type Item: Send + 'static;
     /// The answer to one item.
     type Output: Send + 'static;
-    /// How it lays out items of different weight in one batch.
+    /// The layout of items of different weight in one batch.
     const LAYOUT: Layout = Layout::Packed;
 
-    /// One output per item, in the same order. `batch` is never empty.
+    /// Runs a batch, which is never empty. Returns one output per item, in the same order.
     ///
-    /// A panic is caught and answered; afterwards the executor is used again, so it must leave itself in order.
+    /// A panic is caught and answered; afterwards the executor is used again, so a panic must leave it usable.
     ///
     /// # Errors
-    /// An error fails the whole batch; [`retry`](Self::retry) says what of it runs again.
+    /// An error fails the whole batch; [`retry`](Self::retry) decides what runs again.
     fn run(&mut self, batch: &[Self::Item]) -> Result<Vec<Self::Output>, ExecutorError>;
 
-    /// What runs again after a batch failed. Items that were cancelled or are late by then do not.
+    /// Chooses the retry after a batch failed. Items that are cancelled or late by then do not run again.
     fn retry(&self) -> Retry {
         Retry::Never
     }
 
-    /// The cost of an item in the unit that bounds batches and queues: tokens for text, say; 1 where all items cost
-    /// alike. It is asked once, on the caller's thread, before the item is admitted.
+    /// The weight of an item, in the unit that bounds batches and queues: tokens for text, say; 1 where all items cost
+    /// alike. Called once, on the caller's thread, before the item is admitted.
     fn weight(item: &Self::Item) -> usize {
         let _ = item;
         1
     }
 }
 
-/// An [`Executor`] from a plain function over a slice of items that all weigh 1. After a failed batch nothing runs again,
+/// Makes an [`Executor`] of a function over a slice of items that all weigh 1. After a failed batch nothing runs again,
 /// unless [`FnExecutor::retry`] says so.
 pub fn from_fn<I, O, F>(function: F) -> FnExecutor<I, O, F>
 where
@@ -90,7 +90,7 @@ pub struct FnExecutor<I, O, F> {
 }
 
 impl<I, O, F> FnExecutor<I, O, F> {
-    /// Says what runs again after a batch failed.
+    /// Sets the retry after a batch failed.
     #[must_use]
     pub fn retry(self, retry: Retry) -> Self {
         Self { retry, ..self }

@@ -5,9 +5,13 @@
 //! [`Batcher::poll`] puts it into a batch → [`Executor::run`] → the entry's reply (hand-off 2: the caller is woken).
 //!
 //! # Where to add things
-//! A rule about what runs when goes into [`Batcher`], which is pure and takes `now`; the simulation in
-//! `tests/simulation/` then covers it. Whose turn it is on a device belongs to [`DeficitRoundRobin`], a figure that operators need
-//! to [`Stats`]; which of several unlike devices takes a batch is [`choose`]'s to say. `device.rs`, `lane.rs` and `queue.rs` only sleep, lock and send.
+//! - A rule about the time and content of a batch: [`Batcher`], which is pure and takes `now`; the simulation in
+//!   `tests/simulation/` then covers it.
+//! - The order of queues on a shared device: [`DeficitRoundRobin`].
+//! - The choice among unlike devices: [`choose`].
+//! - A figure that operators need: [`Stats`].
+//!
+//! `device.rs`, `queue_worker.rs` and `queue.rs` only sleep, lock and send.
 
 mod batcher;
 mod block_on;
@@ -16,31 +20,35 @@ mod config;
 mod cost;
 mod deficit_round_robin;
 mod device;
+mod device_waker;
 mod error;
 mod executor;
-mod lane;
 mod linger;
 mod queue;
+mod queue_handle;
+mod queue_state;
+mod queue_worker;
+mod reply;
 mod running;
 mod saturate;
 #[cfg(all(test, shuttle))]
 mod schedules;
-mod shared;
 mod stats;
 mod sync;
 mod terms;
 
 pub use batcher::{
-    Barred, Batcher, DeviceState, Entry, EntryId, Group, Profile, Ran, Refused, Role, Standing, Step, Trouble,
+    Batcher, DeviceFault, DeviceState, Entry, EntryId, ExcludedDevices, Group, Profile, Ran, Refused, Role, Standing,
+    Step,
 };
 pub use choice::{Candidate, Choice, choose, whom_to_wake};
 pub use config::{BatcherConfig, ConfigError};
-pub use cost::{CostModel, Line};
-pub use deficit_round_robin::{DeficitRoundRobin, Turn, Want};
+pub use cost::{CostLine, CostModel};
+pub use deficit_round_robin::{DeficitRoundRobin, QueueTurn, Want};
 pub use device::Device;
 pub use error::{Error, ExecutorError};
 pub use executor::{Executor, FnExecutor, Layout, Retry, from_fn};
 pub use queue::{Depth, Queue, SpawnError, Ticket};
-pub use shared::Completion;
+pub use reply::Completion;
 pub use stats::{BATCH_SIZE_BUCKETS, Refusals, Stats};
 pub use terms::{Priority, Terms};

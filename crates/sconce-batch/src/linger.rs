@@ -1,23 +1,24 @@
-//! Whether to wait a moment after a batch completed, because its callers are about to come back.
+//! Lingering after a batch: an idle device waits a moment for callers that are about to come back.
 //!
-//! Clients in a closed loop return within moments of their answers. Taking the first to return halves the batch; waiting
-//! for all of them costs that moment. How many return is learned, so callers that come at random are not waited for.
+//! Clients in a closed loop return within moments of their answers. A batch of only the first to return is half as
+//! large as it could be; waiting for all of them costs that moment. The number that returns is learned, so a device
+//! does not wait for callers that come at random.
 
 use std::time::{Duration, Instant};
 
 use crate::saturate::{later, seconds};
 
-/// The longest wait, as a share of what a batch costs however small it is.
+/// The longest wait, as a share of the fixed cost of a batch.
 const MAX_SHARE_OF_FIXED_COST: f64 = 0.2;
-/// Less is not worth a timer: systems wake a thread some 50 µs late.
+/// The shortest wait. Less is not worth a timer: systems wake a thread some 50 µs late.
 const MIN_WINDOW: Duration = Duration::from_micros(200);
-/// How much the latest batch moves the average.
+/// Share of the latest batch in the average.
 const LEARNING_RATE: f64 = 0.1;
 
-/// How many callers return within a window after a batch completed.
+/// The learned share of callers that return within a window after their batch completed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Returns {
-    /// Arrivals within the window for each item of the completed batch, averaged.
+    /// Average number of arrivals within the window for each item of the completed batch, at most 1.
     per_item: f64,
     window: Option<Window>,
 }
@@ -30,7 +31,7 @@ struct Window {
 }
 
 impl Returns {
-    /// A batch completed; `fixed_cost` is what a batch costs however small it is.
+    /// Starts the window after a batch; `fixed_cost` is the fixed part of a batch's cost.
     pub(crate) fn completed(&mut self, now: Instant, batch_size: usize, fixed_cost: Option<Duration>) {
         if let Some(Window { batch_size, arrivals, .. }) = self.window.take() {
             let returned = arrivals as f64 / batch_size as f64;
@@ -42,14 +43,14 @@ impl Returns {
         }
     }
 
-    /// An item was admitted.
+    /// Counts an admitted item.
     pub(crate) fn arrived(&mut self, now: Instant) {
         if let Some(window) = self.window.as_mut().filter(|window| now < window.end) {
             window.arrivals += 1;
         }
     }
 
-    /// Until when to wait for callers that are about to return; `None` if all are back, or none are expected.
+    /// The instant until which to wait for returning callers; `None` if all are back, or none are expected.
     pub(crate) fn expected_until(&self, now: Instant) -> Option<Instant> {
         let Window { end, batch_size, arrivals } = self.window?;
         let expected = (self.per_item * batch_size as f64).round();
@@ -64,7 +65,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const FIXED_COST: Option<Duration> = Some(Duration::from_millis(5));
 
-    /// After some batches of `size` of which `returned` callers came back at once.
+    /// The state after some batches of `size`, of which `returned` callers came back at once.
     fn learned(size: usize, returned: usize) -> (Returns, Instant) {
         let mut returns = Returns::default();
         let mut now = Instant::now();

@@ -1,4 +1,4 @@
-//! The queue in front of one or more devices: callers come in here and wait for their answers.
+//! The queue in front of one or more devices, as its callers see it: they submit items and await the answers.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,9 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::batcher::MAX_DEVICES;
 use crate::block_on::block_on_until;
-use crate::lane::QueueLane;
-use crate::shared::{Answer, Job, Shared, Wake, lock};
-use crate::sync::{self, Mutex, WaitGroup};
+use crate::queue_state::{QueueState, Wake};
+use crate::queue_worker::QueueWorker;
+use crate::reply::{Answer, Job};
+use crate::sync::{self, Mutex, WaitGroup, lock};
 use crate::{
     Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, DeviceState, EntryId, Error, Executor, Group,
     Profile, Refused, Standing, Stats, Terms,
@@ -20,40 +21,40 @@ use crate::{
 
 /// A bounded queue drained by one or more devices.
 ///
-/// Dropping it closes it: what waits is still answered, then its executors are dropped. [`shutdown`](Self::shutdown) also
-/// waits for that.
+/// Dropping it closes it: queued entries are still answered, then its executors are dropped.
+/// [`shutdown`](Self::shutdown) also waits for that.
 pub struct Queue<E: Executor> {
-    shared: Arc<Shared<E>>,
-    /// Held by each device that drains the queue until it is over.
-    lanes: Mutex<Option<WaitGroup>>,
+    state: Arc<QueueState<E>>,
+    /// Clones of it are held by the queue's workers, one on each device, until the queue is closed and empty.
+    workers: Mutex<Option<WaitGroup>>,
     own_devices: Mutex<Vec<Device>>,
 }
 
-/// What waits in a queue right now.
+/// Number and weight of the queued items, running batches not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
-    /// Items that wait.
+    /// Number of queued items.
     pub items: usize,
     /// Their weight.
     pub weight: usize,
 }
 
-/// Why a queue could not be made.
+/// Reasons for which a queue cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// A configured value is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is nothing to run batches on.
+    /// No executor was given.
     #[error("a queue needs at least one executor")]
     NoExecutor,
     /// More devices than can drain one queue.
     #[error("{devices} devices are to drain one queue; at most {max} can")]
     TooManyDevices {
-        /// How many were given.
+        /// Number of devices given.
         devices: usize,
-        /// How many can.
+        /// Largest number allowed.
         max: usize,
     },
     /// The operating system gave no thread.
@@ -62,7 +63,7 @@ pub enum SpawnError {
 }
 
 impl<E: Executor> Queue<E> {
-    /// A queue with a device of its own for each executor; `name` names their threads.
+    /// Makes a queue with a device of its own for each executor; `name` names their threads.
     ///
     /// # Errors
     /// [`SpawnError`] for a bad configuration, for no executor, or if the system gives no thread.
@@ -81,8 +82,8 @@ impl<E: Executor> Queue<E> {
         Ok(queue)
     }
 
-    /// A queue that is drained by devices which it may share with other queues; the one to be preferred comes first. They count
-    /// as alike: whoever is idle takes what waits.
+    /// Makes a queue on devices that it may share with other queues, the preferred one first. The devices count as
+    /// alike: an idle one takes the queued entries.
     ///
     /// # Errors
     /// [`SpawnError`] for a bad configuration, for no executor or more than 32.
@@ -93,8 +94,8 @@ impl<E: Executor> Queue<E> {
         Self::placed(config, executors.into_iter().map(|(device, executor)| (device, executor, Profile::default())))
     }
 
-    /// As [`on`](Self::on), with what is known of each device: where they differ, a batch goes to the one that would complete it
-    /// first, and what one cannot run goes to another.
+    /// Makes a queue as [`on`](Self::on) does, with the profile of each device: where devices differ, a batch goes to
+    /// the one that would complete it first, and an item that one cannot run goes to another.
     ///
     /// # Errors
     /// [`SpawnError`] for a bad configuration, for no executor or more than 32.
@@ -102,9 +103,9 @@ impl<E: Executor> Queue<E> {
         config: BatcherConfig,
         executors: impl IntoIterator<Item = (&'a Device, E, Profile)>,
     ) -> Result<Self, SpawnError> {
-        let (mut bells, mut placed, mut profiles) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wakers, mut placed, mut profiles) = (Vec::new(), Vec::new(), Vec::new());
         for (device, executor, profile) in executors {
-            bells.push(Arc::clone(device.bell()));
+            wakers.push(Arc::clone(device.waker()));
             placed.push(executor);
             profiles.push(profile);
         }
@@ -114,67 +115,67 @@ impl<E: Executor> Queue<E> {
             _ => {}
         }
         let batcher = Batcher::on(sync::now(), config, E::LAYOUT, &profiles)?;
-        let shared = Arc::new(Shared::new(batcher, bells.clone()));
-        let lanes = WaitGroup::new();
-        for (device, (bell, executor)) in bells.iter().zip(placed).enumerate() {
-            bell.add(Box::new(QueueLane::new(Arc::clone(&shared), device, executor, lanes.clone())));
+        let state = Arc::new(QueueState::new(batcher, wakers.clone()));
+        let workers = WaitGroup::new();
+        for (device, (waker, executor)) in wakers.iter().zip(placed).enumerate() {
+            waker.add(Box::new(QueueWorker::new(Arc::clone(&state), device, executor, workers.clone())));
         }
-        Ok(Self { shared, lanes: Mutex::new(Some(lanes)), own_devices: Mutex::default() })
+        Ok(Self { state, workers: Mutex::new(Some(workers)), own_devices: Mutex::default() })
     }
 
-    /// Runs one item in whatever batch it falls into, waiting for room if the queue is full.
+    /// Runs one item as part of a batch, waiting for room if the queue is full.
     ///
-    /// Dropping the future cancels the item: if it still waits it leaves the queue and never runs.
+    /// Dropping the future cancels the item: if it is still queued it leaves the queue and never runs.
     ///
     /// # Errors
-    /// Any [`Error`] but the two of a full queue.
+    /// Any [`Error`] but [`Error::QueueFull`] and [`Error::QueueTooHeavy`].
     ///
     /// # Panics
-    /// With a deadline, outside of a tokio runtime with time enabled.
+    /// If there is a deadline, outside of a tokio runtime with time enabled.
     pub async fn call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
         self.before(terms.deadline, async { self.submit(item, terms).await?.await }).await
     }
 
-    /// As [`call`](Self::call), but refuses at once when the queue is full.
+    /// Runs one item as [`call`](Self::call) does, but refuses it at once when the queue is full.
     ///
     /// # Errors
     /// Any [`Error`].
     ///
     /// # Panics
-    /// With a deadline, outside of a tokio runtime with time enabled.
+    /// If there is a deadline, outside of a tokio runtime with time enabled.
     pub async fn try_call(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
         self.before(terms.deadline, self.try_submit(item, terms)?).await
     }
 
-    /// As [`call`](Self::call), for a thread that may block. Needs no runtime; must not run on one's workers.
+    /// Runs one item as [`call`](Self::call) does, for a thread that may block. Needs no async runtime, and must not be
+    /// called on a runtime's worker threads.
     ///
     /// # Errors
-    /// Any [`Error`] but the two of a full queue.
+    /// Any [`Error`] but [`Error::QueueFull`] and [`Error::QueueTooHeavy`].
     pub fn call_blocking(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Completion<E::Output>, Error> {
         let terms = terms.into();
         let answer = async { self.submit(item, terms).await?.await };
         block_on_until(answer, terms.deadline).unwrap_or_else(|| Err(self.too_late()))
     }
 
-    /// Admits one item, waiting for room in order of arrival. The answer comes from the [`Ticket`]. Unlike [`call`](Self::call) it
-    /// sets no timer: an item whose deadline passes is answered when a device looks at it, and so is one that waits for room.
+    /// Admits one item, waiting for room in order of arrival; the [`Ticket`] gives the answer. Unlike
+    /// [`call`](Self::call) it sets no timer: an item whose deadline has passed is answered when a device looks at it,
+    /// or when its turn for room comes.
     ///
     /// # Errors
-    /// Any [`Error`] at admission but the two of a full queue.
+    /// Any [`Error`] at admission but [`Error::QueueFull`] and [`Error::QueueTooHeavy`].
     pub async fn submit(&self, item: E::Item, terms: impl Into<Terms>) -> Result<Ticket<E>, Error> {
         let (terms, group) = (terms.into(), Group::one(E::weight(&item)));
         match self.offer(item, terms, Standing::Newcomer) {
             Ok(ticket) => Ok(ticket),
-            Err(refused) => {
-                self.wait_for_room(refused, group, |item| self.offer(item, terms, Standing::FirstInLine)).await
-            }
+            Err(refused) => self.wait_for_room(refused, group, |item| self.offer(item, terms, Standing::Head)).await,
         }
     }
 
-    /// Admits one item or refuses it at once, also where there is room but callers that came before wait for it. The answer
-    /// comes from the [`Ticket`].
+    /// Admits one item or refuses it at once, also where there is room but earlier callers wait for it. The [`Ticket`]
+    /// gives the answer.
     ///
     /// # Errors
     /// Any [`Error`] but [`Error::Executor`].
@@ -182,105 +183,107 @@ impl<E: Executor> Queue<E> {
         self.offer(item, terms.into(), Standing::Newcomer).map_err(|refused| refused.error)
     }
 
-    /// Admits all items together, waiting until there is room for all of them. The answers come from the [`Ticket`]s, in the
-    /// order of the items; they may run in several batches.
+    /// Admits all items together, waiting until there is room for all of them. Gives one [`Ticket`] per item, in the
+    /// same order; the items may run in several batches.
     ///
     /// # Errors
-    /// Any [`Error`] at admission but the two of a full queue; none of the items was admitted then.
+    /// Any [`Error`] at admission but [`Error::QueueFull`] and [`Error::QueueTooHeavy`]; then none of the items was
+    /// admitted.
     pub async fn submit_many(&self, items: Vec<E::Item>, terms: impl Into<Terms>) -> Result<Vec<Ticket<E>>, Error> {
         let (terms, group) = (terms.into(), items.iter().map(E::weight).collect());
         match self.offer_many(items, terms, Standing::Newcomer) {
             Ok(tickets) => Ok(tickets),
             Err(refused) => {
-                self.wait_for_room(refused, group, |items| self.offer_many(items, terms, Standing::FirstInLine)).await
+                self.wait_for_room(refused, group, |items| self.offer_many(items, terms, Standing::Head)).await
             }
         }
     }
 
-    /// As [`submit_many`](Self::submit_many), but refuses at once when there is not room for all.
+    /// Admits items as [`submit_many`](Self::submit_many) does, but refuses them at once when there is not room for all.
     ///
     /// # Errors
-    /// Any [`Error`] but [`Error::Executor`]; none of the items was admitted then.
+    /// Any [`Error`] but [`Error::Executor`]; then none of the items was admitted.
     pub fn try_submit_many(&self, items: Vec<E::Item>, terms: impl Into<Terms>) -> Result<Vec<Ticket<E>>, Error> {
         self.offer_many(items, terms.into(), Standing::Newcomer).map_err(|refused| refused.error)
     }
 
-    /// Why an item of at least this weight would be refused now; `None` if it might be admitted. For callers to whom an item costs
-    /// something to make. Counts as a refusal.
+    /// The error with which an item of at least this weight would be refused now; `None` if it might be admitted. For
+    /// callers that want to know before they make an item that is costly to make. Counts as a refusal.
     #[must_use]
     pub fn refusal(&self, weight: usize, terms: impl Into<Terms>) -> Option<Error> {
         self.group_refusal(Group::one(weight), terms)
     }
 
-    /// As [`refusal`](Self::refusal), for items that are to be admitted together.
+    /// The error as of [`refusal`](Self::refusal), for items that are to be admitted together.
     #[must_use]
     pub fn group_refusal(&self, group: Group, terms: impl Into<Terms>) -> Option<Error> {
-        self.shared.lock().refusal(sync::now(), group, terms.into(), Standing::Newcomer)
+        self.state.lock().refusal(sync::now(), group, terms.into(), Standing::Newcomer)
     }
 
-    /// When a caller that was refused, or is late, is to come back: when the next batch makes room, as far as it is learned.
+    /// Time after which a refused or late caller should retry: until the next batch makes room. `None` until the cost
+    /// of a batch is learned.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.shared.lock().retry_after(sync::now())
+        self.state.lock().retry_after(sync::now())
     }
 
-    /// What waits right now, running batches not counted.
+    /// Number and weight of the queued items, running batches not counted.
     #[must_use]
     pub fn depth(&self) -> Depth {
-        let batcher = self.shared.lock();
+        let batcher = self.state.lock();
         Depth { items: batcher.len(), weight: batcher.weight() }
     }
 
-    /// What the queue has done since it was made.
+    /// Counts of the queue since it was made.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        *self.shared.lock().stats()
+        *self.state.lock().stats()
     }
 
-    /// What batches cost on the first device, as far as it is learned.
+    /// The learned cost of batches on the first device.
     #[must_use]
     pub fn cost(&self) -> CostModel {
         self.cost_on(0)
     }
 
-    /// What batches cost on one of its devices, as far as it is learned.
+    /// The learned cost of batches on one of its devices.
     ///
     /// # Panics
     /// If the queue has no such device.
     #[must_use]
     pub fn cost_on(&self, device: usize) -> CostModel {
-        *self.shared.lock().cost_on(device)
+        *self.state.lock().cost_on(device)
     }
 
-    /// Begins with what was learned of a device before, for instance in a warm-up.
+    /// Sets the cost of batches on one of its devices to one that was learned before, for instance in a warm-up.
     ///
     /// # Panics
     /// If the queue has no such device.
     pub fn learned(&self, device: usize, cost: CostModel) {
-        self.shared.lock().learned(device, cost);
+        self.state.lock().learned(device, cost);
     }
 
-    /// Whether one of its devices takes batches.
+    /// The state of one of its devices: whether it takes batches, and how heavy ones.
     ///
     /// # Panics
     /// If the queue has no such device.
     #[must_use]
     pub fn device_state(&self, device: usize) -> DeviceState {
-        self.shared.lock().device_state(sync::now(), device)
+        self.state.lock().device_state(sync::now(), device)
     }
 
-    /// Refuses new work from now on. What waits is still answered.
+    /// Refuses new work from now on. Queued entries are still answered.
     pub fn close(&self) {
-        self.shared.close();
+        self.state.close();
     }
 
-    /// Refuses new work, answers what waits, and returns when its executors are gone. Blocks.
+    /// Refuses new work, answers the queued entries, and returns when its executors are dropped. Blocks.
     pub fn shutdown(&self) {
         self.close();
-        // Locked while it waits: a second caller returns no sooner.
-        let mut lanes = lock(&self.lanes);
-        if let Some(lanes) = lanes.take() {
-            lanes.wait();
+        // The lock is held during the wait, so that a second caller returns no sooner.
+        let mut workers = lock(&self.workers);
+        if let Some(workers) = workers.take() {
+            workers.wait();
         }
         let devices = std::mem::take(&mut *lock(&self.own_devices));
         for device in devices {
@@ -292,14 +295,14 @@ impl<E: Executor> Queue<E> {
         let weight = E::weight(&item);
         let (reply, answer) = oneshot::channel();
         let (id, wake) = {
-            let mut batcher = self.shared.lock();
+            let mut batcher = self.state.lock();
             let now = sync::now();
             match batcher.offer_as(now, Job { item, reply }, weight, terms, standing) {
                 Ok(id) => (id, self.whom_to_wake(&mut batcher, now)),
                 Err(refused) => return Err(Refused { payload: refused.payload.item, error: refused.error }),
             }
         };
-        self.shared.wake(wake);
+        self.state.wake(wake);
         Ok(self.ticket(answer, id))
     }
 
@@ -317,7 +320,7 @@ impl<E: Executor> Queue<E> {
             answers.push(answer);
         }
         let (ids, wake) = {
-            let mut batcher = self.shared.lock();
+            let mut batcher = self.state.lock();
             let now = sync::now();
             match batcher.offer_many(now, jobs, terms, standing) {
                 Ok(ids) => (ids, self.whom_to_wake(&mut batcher, now)),
@@ -327,11 +330,11 @@ impl<E: Executor> Queue<E> {
                 }
             }
         };
-        self.shared.wake(wake);
+        self.state.wake(wake);
         Ok(answers.into_iter().zip(ids).map(|(answer, id)| self.ticket(answer, id)).collect())
     }
 
-    /// Waits in line until `offer` is not refused for want of room.
+    /// Waits in the admission queue until `offer` is no longer refused for want of room.
     async fn wait_for_room<P, T>(
         &self,
         refused: Refused<P>,
@@ -342,28 +345,28 @@ impl<E: Executor> Queue<E> {
         if !is_full(&error) {
             return Err(error);
         }
-        let _place = Place::new(&self.shared, group);
-        // Only the first in line waits for room, the others wait for its turn to end. So one wake-up per freed place is enough,
-        // and nobody in line is overtaken, however heavy.
-        let _turn = self.shared.turnstile.lock().await;
+        let _place = AdmissionPlace::new(&self.state, group);
+        // Only the head of the admission queue waits for room; the others wait to become the head. So one wake-up per
+        // freed place is enough, and nobody in the admission queue is overtaken, however heavy.
+        let _head = self.state.admission_head.lock().await;
         while is_full(&error) {
             match offer(payload) {
                 Ok(admitted) => return Ok(admitted),
                 Err(refused) => Refused { payload, error } = refused,
             }
             if is_full(&error) {
-                self.shared.room.notified().await;
+                self.state.room.notified().await;
             }
         }
         Err(error)
     }
 
     fn whom_to_wake(&self, batcher: &mut Batcher<Job<E>>, now: Instant) -> Wake {
-        if batcher.is_due(now) { self.shared.whom_to_wake(batcher, now, None) } else { Wake::Nobody }
+        if batcher.is_due(now) { self.state.whom_to_wake(batcher, now, None) } else { Wake::Nobody }
     }
 
     fn ticket(&self, answer: oneshot::Receiver<Answer<E>>, id: EntryId) -> Ticket<E> {
-        Ticket { answer, waiting: Some((Arc::downgrade(&self.shared), id)) }
+        Ticket { answer, waiting: Some((Arc::downgrade(&self.state), id)) }
     }
 
     async fn before(
@@ -389,22 +392,22 @@ fn is_full(error: &Error) -> bool {
     matches!(error, Error::QueueFull { .. } | Error::QueueTooHeavy { .. })
 }
 
-/// A place in the line for room. It ends when the caller is admitted, refused or gone.
-struct Place<'a, E: Executor> {
-    shared: &'a Shared<E>,
+/// A caller's place in the admission queue. Dropped when the caller is admitted, refused or gone.
+struct AdmissionPlace<'a, E: Executor> {
+    state: &'a QueueState<E>,
     group: Group,
 }
 
-impl<'a, E: Executor> Place<'a, E> {
-    fn new(shared: &'a Shared<E>, group: Group) -> Self {
-        shared.lock().join_line(group);
-        Self { shared, group }
+impl<'a, E: Executor> AdmissionPlace<'a, E> {
+    fn new(state: &'a QueueState<E>, group: Group) -> Self {
+        state.lock().join_admission_queue(group);
+        Self { state, group }
     }
 }
 
-impl<E: Executor> Drop for Place<'_, E> {
+impl<E: Executor> Drop for AdmissionPlace<'_, E> {
     fn drop(&mut self) {
-        self.shared.lock().leave_line(self.group);
+        self.state.lock().leave_admission_queue(self.group);
     }
 }
 
@@ -414,12 +417,12 @@ impl<E: Executor> Drop for Queue<E> {
     }
 }
 
-/// A place in the queue. Await it for the answer; drop it to cancel.
+/// A future of an admitted item's answer. Drop it to cancel the item.
 #[must_use = "dropping a ticket cancels the item"]
 pub struct Ticket<E: Executor> {
     answer: oneshot::Receiver<Answer<E>>,
-    /// Where to cancel; `None` once answered.
-    waiting: Option<(Weak<Shared<E>>, EntryId)>,
+    /// The queue and the entry to cancel; `None` once answered.
+    waiting: Option<(Weak<QueueState<E>>, EntryId)>,
 }
 
 impl<E: Executor> Future for Ticket<E> {
@@ -428,19 +431,20 @@ impl<E: Executor> Future for Ticket<E> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(context));
         self.waiting = None;
-        // A device thread answers all it takes; a reply dropped unanswered means that the thread itself is gone.
+        // A device thread answers every entry that it takes; a reply dropped unanswered means that the thread itself is
+        // gone.
         Poll::Ready(answer.unwrap_or(Err(Error::ShuttingDown)))
     }
 }
 
 impl<E: Executor> Drop for Ticket<E> {
     fn drop(&mut self) {
-        let Some((shared, id)) = self.waiting.take() else { return };
-        let Some(shared) = shared.upgrade() else { return };
-        // Taken out under the lock, dropped after it.
-        let cancelled = shared.lock().cancel(id);
+        let Some((state, id)) = self.waiting.take() else { return };
+        let Some(state) = state.upgrade() else { return };
+        // Taken out under the lock, dropped after it is released.
+        let cancelled = state.lock().cancel(id);
         if cancelled.is_some() {
-            shared.room.notify_one();
+            state.room.notify_one();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A batch that runs: each of its entries is answered exactly once, or given back for another device.
+//! A running batch: each of its entries is answered exactly once, or given back for another device.
 //!
 //! After a failure parts of the batch may run again. A batch that does not fit the memory runs in halves; after any other
 //! failure the executor's [`Retry`] decides.
@@ -10,51 +10,51 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::batcher::{Barred, Entry, EntryId, Ran, Trouble};
-use crate::lane::{answer, drop_caught};
-use crate::shared::{Answer, Completion, Job, Shared};
+use crate::batcher::{DeviceFault, Entry, EntryId, ExcludedDevices, Ran};
+use crate::queue_state::QueueState;
+use crate::reply::{Answer, Completion, Job, answer, drop_caught};
 use crate::{Error, Executor, ExecutorError, Priority, Retry, sync};
 
 pub(crate) struct Running<'a, E: Executor> {
-    shared: &'a Shared<E>,
+    state: &'a QueueState<E>,
     device: usize,
     started: Instant,
     /// Parts of the batch that are still to run, in order.
     parts: VecDeque<Part<E>>,
-    /// Weight of the heaviest part that ran.
+    /// Weight of the heaviest part that ran without an error.
     managed: usize,
     outcome: Outcome<E>,
 }
 
-/// What became of a batch, for the batcher.
+/// The outcome of a batch, for the batcher.
 pub(crate) struct Outcome<E: Executor> {
     pub(crate) ran: Ran,
     /// Entries that this device could not run and another can.
     pub(crate) back: Vec<Entry<Job<E>>>,
-    pub(crate) trouble: Vec<Trouble>,
+    pub(crate) faults: Vec<DeviceFault>,
 }
 
 impl<E: Executor> Outcome<E> {
-    /// Of a batch whose end panicked.
+    /// The outcome of a batch during which a user's code panicked outside of [`Executor::run`].
     pub(crate) fn unknown() -> Self {
-        Self { ran: Ran { size: 0, weight: 0, run: None }, back: Vec::new(), trouble: Vec::new() }
+        Self { ran: Ran { size: 0, weight: 0, run: None }, back: Vec::new(), faults: Vec::new() }
     }
 }
 
 impl<'a, E: Executor> Running<'a, E> {
-    pub(crate) fn new(batch: Vec<Entry<Job<E>>>, device: usize, shared: &'a Shared<E>) -> Self {
+    pub(crate) fn new(batch: Vec<Entry<Job<E>>>, device: usize, state: &'a QueueState<E>) -> Self {
         let (items, callers) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         let mut part = Part { items, callers, has_run: false, is_retry: false };
-        for Entry { id, payload: Job { item, reply }, weight, arrived, deadline, priority, barred } in batch {
-            // Cancelled between leaving the queue and here.
+        for Entry { id, payload: Job { item, reply }, weight, arrived, deadline, priority, excluded } in batch {
+            // A caller may have cancelled between the entry leaving the queue and here.
             if !reply.is_closed() {
                 part.items.push(item);
-                part.callers.push(Caller { id, reply, weight, arrived, deadline, priority, barred });
+                part.callers.push(Caller { id, reply, weight, arrived, deadline, priority, excluded });
             }
         }
         let ran = Ran { size: part.items.len(), weight: part.weight(), run: None };
-        let outcome = Outcome { ran, back: Vec::new(), trouble: Vec::new() };
-        Self { shared, device, started: sync::now(), parts: VecDeque::from([part]), managed: 0, outcome }
+        let outcome = Outcome { ran, back: Vec::new(), faults: Vec::new() };
+        Self { state, device, started: sync::now(), parts: VecDeque::from([part]), managed: 0, outcome }
     }
 
     pub(crate) fn run(mut self, executor: &mut E) -> Outcome<E> {
@@ -80,7 +80,7 @@ impl<'a, E: Executor> Running<'a, E> {
             }
         }
         if out_of_memory {
-            self.outcome.trouble.push(Trouble::OutOfMemory { managed: self.managed });
+            self.outcome.faults.push(DeviceFault::OutOfMemory { managed: self.managed });
         }
         self.outcome
     }
@@ -117,7 +117,7 @@ impl<'a, E: Executor> Running<'a, E> {
         }
     }
 
-    /// The device has no memory for this part.
+    /// Halves a part for which the device has no memory; gives a single item back.
     fn halve(&mut self, mut part: Part<E>, error: &ExecutorError) {
         tracing::warn!(device = self.device, batch_size = part.items.len(), %error, "a batch does not fit");
         part.has_run = true;
@@ -129,23 +129,23 @@ impl<'a, E: Executor> Running<'a, E> {
         self.parts.push_front(part);
     }
 
-    /// Ends the batch: nothing more of it runs here.
+    /// Ends the batch here: gives back every part that is left.
     fn lose_device(&mut self, error: &ExecutorError) {
         let ExecutorError::DeviceLost { retry_after, .. } = error else { return };
-        self.outcome.trouble.push(Trouble::Lost { retry_after: *retry_after });
+        self.outcome.faults.push(DeviceFault::Lost { retry_after: *retry_after });
         tracing::error!(device = self.device, %error, "a device is lost");
         for part in std::mem::take(&mut self.parts) {
             self.give_back(part, error);
         }
     }
 
-    /// Gives back what another device can run, and answers the rest. Nothing is tried twice on one device: an item that makes it
-    /// fail would go round for ever.
+    /// Gives back the items that another device can run, and answers the rest with the error. No item is tried twice on
+    /// one device: an item that makes devices fail would go round for ever.
     fn give_back(&mut self, mut part: Part<E>, error: &ExecutorError) {
         self.keep_wanted(&mut part);
         for (item, mut caller) in part.items.into_iter().zip(part.callers) {
-            caller.barred = caller.barred.with(self.device);
-            if self.shared.lock().has_another(sync::now(), self.device, caller.barred) {
+            caller.excluded = caller.excluded.with(self.device);
+            if self.state.lock().has_another(sync::now(), self.device, caller.excluded) {
                 self.outcome.back.push(caller.entry(item));
             } else {
                 answer(caller.reply, Err(error.clone().into()));
@@ -154,7 +154,7 @@ impl<'a, E: Executor> Running<'a, E> {
         }
     }
 
-    /// Leaves out items that were cancelled, and answers those whose time is over: neither runs again.
+    /// Removes cancelled items, and answers items whose deadline has passed: neither runs again.
     fn keep_wanted(&self, part: &mut Part<E>) {
         let now = sync::now();
         let (items, callers) = (std::mem::take(&mut part.items), std::mem::take(&mut part.callers));
@@ -162,7 +162,7 @@ impl<'a, E: Executor> Running<'a, E> {
             if caller.reply.is_closed() {
                 drop_caught(item);
             } else if caller.deadline.is_some_and(|deadline| deadline <= now) {
-                let retry_after = self.shared.lock().retry_after(now);
+                let retry_after = self.state.lock().retry_after(now);
                 answer(caller.reply, Err(Error::DeadlineExceeded { retry_after }));
                 drop_caught(item);
             } else {
@@ -177,9 +177,9 @@ impl<'a, E: Executor> Running<'a, E> {
 struct Part<E: Executor> {
     items: Vec<E::Item>,
     callers: Vec<Caller<E>>,
-    /// Whether they ran before, in this part or in a larger one.
+    /// True if the items ran before, in this part or in a larger one.
     has_run: bool,
-    /// Whether they run again as a whole.
+    /// True if the items run again, as a whole.
     is_retry: bool,
 }
 
@@ -209,7 +209,7 @@ impl<E: Executor> Part<E> {
     }
 }
 
-/// The caller of an item that is running: all of its entry but the item.
+/// The caller of a running item: its entry without the item.
 struct Caller<E: Executor> {
     id: EntryId,
     reply: oneshot::Sender<Answer<E>>,
@@ -217,19 +217,19 @@ struct Caller<E: Executor> {
     arrived: Instant,
     deadline: Option<Instant>,
     priority: Priority,
-    barred: Barred,
+    excluded: ExcludedDevices,
 }
 
 impl<E: Executor> Caller<E> {
     fn entry(self, item: E::Item) -> Entry<Job<E>> {
-        let Self { id, reply, weight, arrived, deadline, priority, barred } = self;
-        Entry { id, payload: Job { item, reply }, weight, arrived, deadline, priority, barred }
+        let Self { id, reply, weight, arrived, deadline, priority, excluded } = self;
+        Entry { id, payload: Job { item, reply }, weight, arrived, deadline, priority, excluded }
     }
 }
 
-/// One call of the executor: a panic becomes an error, and there is one output per item.
+/// Calls the executor once. A panic or a wrong number of outputs becomes an error.
 fn attempt<E: Executor>(executor: &mut E, items: &[E::Item]) -> Result<Vec<E::Output>, ExecutorError> {
-    // Unwind safety: what a panic may leave half-done belongs to the executor, whose contract covers it.
+    // Unwind safety: only the executor's own state can be left half-done, and its contract covers that.
     let outputs = catch_unwind(AssertUnwindSafe(|| executor.run(items))).unwrap_or_else(|panic| {
         let message = panic_message(&*panic);
         drop_caught(panic);
@@ -242,7 +242,7 @@ fn attempt<E: Executor>(executor: &mut E, items: &[E::Item]) -> Result<Vec<E::Ou
     }
 }
 
-/// The executor's choice; nothing runs again where asking it panics.
+/// Asks the executor what to retry; [`Retry::Never`] if it panics.
 fn retry<E: Executor>(executor: &E) -> Retry {
     catch_unwind(AssertUnwindSafe(|| executor.retry())).unwrap_or_else(|panic| {
         drop_caught(panic);

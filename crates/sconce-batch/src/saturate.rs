@@ -1,16 +1,16 @@
-//! Times that no clock can hold, kept to the farthest that it can: predictions of a cost may be as large as any number.
+//! Saturating arithmetic on times: predictions of a cost may be larger than a clock or a [`Duration`] can hold.
 
 use std::time::{Duration, Instant};
 
-/// Later than any queue lives.
+/// Longest time that is added to an instant: longer than any queue lives.
 const FAR: Duration = Duration::from_hours(24 * 365 * 100);
 
-/// `at` + `time`, or far in the future where that is no instant.
+/// Adds `time` to `at`, at most [`FAR`].
 pub(crate) fn later(at: Instant, time: Duration) -> Instant {
     at.checked_add(time.min(FAR)).unwrap_or(at)
 }
 
-/// Seconds as a duration: none if they are negative or no number, 584 years where they are more. Each decision asks for some, and
+/// Converts seconds to a duration: zero if they are negative or NaN, at most 584 years. Every decision converts several, and
 /// [`Duration::try_from_secs_f64`] takes ten times as many instructions.
 pub(crate) fn seconds(seconds: f64) -> Duration {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates at both ends")]

@@ -1,7 +1,7 @@
 //! Queues and devices under many schedules of their threads (`tests/run schedules`).
 //!
-//! A schedule fails if a test's assertion does, and if all threads of it wait for each other: a wake-up that is lost shows as that, as
-//! does a device thread that never ends.
+//! A schedule fails if an assertion of the test fails, or if all its threads wait: a lost wake-up and a device thread
+//! that never ends show as such a deadlock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,12 @@ use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Condvar;
 
-use crate::shared::lock;
-use crate::sync::{self, Mutex, thread};
-use crate::{BatcherConfig, Device, Error, Executor, ExecutorError, Line, Profile, Queue, Retry, Role, Terms, from_fn};
+use crate::sync::{self, Mutex, lock, thread};
+use crate::{
+    BatcherConfig, CostLine, Device, Error, Executor, ExecutorError, Profile, Queue, Retry, Role, Terms, from_fn,
+};
 
-/// Room for so many items in a batch and in the queue.
+/// A configuration with room for so many items in a batch and in the queue.
 fn bounds(batch: usize, queue: usize) -> BatcherConfig {
     BatcherConfig { max_batch_size: batch, max_queue_size: queue, ..BatcherConfig::default() }
 }
@@ -41,7 +42,7 @@ impl Log {
     }
 }
 
-/// An executor that fails in one way, or else echoes.
+/// An executor that always fails with the given error, or echoes if there is none.
 fn failing(log: &Log, fails: Option<fn() -> ExecutorError>) -> impl Executor<Item = u32, Output = u32> + use<> {
     let mut echo = log.executor();
     from_fn(move |batch: &[u32]| match fails {
@@ -53,7 +54,7 @@ fn failing(log: &Log, fails: Option<fn() -> ExecutorError>) -> impl Executor<Ite
     })
 }
 
-/// One thread for each list of items, which calls with one after the other; gives all answers, sorted.
+/// Starts a thread for each list of items, which calls with one item after the other. Returns all answers, sorted.
 fn call_from_threads<E>(queue: &Arc<Queue<E>>, callers: &[&'static [u32]], terms: Terms) -> Vec<Result<u32, Error>>
 where
     E: Executor<Item = u32, Output = u32>,
@@ -170,7 +171,8 @@ fn callers_that_wait_for_room_all_get_in_whoever_of_them_gives_up() {
         let gives_up = |item| {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                // At any point: in line, first in line, with room promised, with a ticket, with its item running.
+                // It may give up in the admission queue, at its head, with room promised, with a ticket, or while its
+                // item runs.
                 let Some(ticket) = perhaps(queue.submit(item, None)) else { return };
                 perhaps(ticket.unwrap());
             })
@@ -181,7 +183,7 @@ fn callers_that_wait_for_room_all_get_in_whoever_of_them_gives_up() {
         for thread in give_up {
             thread.join().unwrap();
         }
-        // Nobody is left in line.
+        // The admission queue is empty again.
         assert_eq!(block_on(queue.try_submit(200, None).unwrap()).unwrap().output, 200);
         queue.shutdown();
         let stats = queue.stats();
@@ -221,7 +223,7 @@ fn callers_that_wait_for_room_get_that_of_entries_whose_time_is_over() {
 #[test]
 fn what_one_device_gives_back_wakes_another_and_nobody_is_left_behind() {
     const TICKS: Duration = Duration::from_micros(5);
-    const TROUBLE: [fn() -> ExecutorError; 3] = [
+    const FAULTS: [fn() -> ExecutorError; 3] = [
         || ExecutorError::device_lost("it fell off"),
         || ExecutorError::DeviceLost { cause: Arc::from(Box::from("it resets")), retry_after: Some(TICKS) },
         || ExecutorError::out_of_memory("it is full"),
@@ -229,10 +231,10 @@ fn what_one_device_gives_back_wakes_another_and_nobody_is_left_behind() {
     explore(|| {
         let (log, other_log) = (Log::default(), Log::default());
         let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
-        // With a second queue a device looks before it takes.
+        // A device with two queues looks at both before it takes a batch.
         let other = Queue::on(bounds(2, 8), [(&devices[0], other_log.executor())]).unwrap();
-        let trouble = TROUBLE[thread_rng().gen_range(0..TROUBLE.len())];
-        let executors = [failing(&log, Some(trouble)), failing(&log, None)];
+        let fault = FAULTS[thread_rng().gen_range(0..FAULTS.len())];
+        let executors = [failing(&log, Some(fault)), failing(&log, None)];
         let queue = Arc::new(Queue::on(bounds(2, 8), devices.iter().zip(executors)).unwrap());
         let answers = call_from_threads(&queue, &[&[0, 1], &[10]], Terms::default());
         assert!(answers.into_iter().map(Result::unwrap).eq([0, 1, 10]));
@@ -296,7 +298,7 @@ fn among_unlike_devices_none_leaves_what_waits_to_one_that_does_not_take_it() {
     explore(|| {
         let log = Log::default();
         let devices = ["slow", "fast", "standby"].map(|name| Device::spawn(name).unwrap());
-        let estimate = |fixed| Some(Line { fixed, per_weight: 1e-6 });
+        let estimate = |fixed| Some(CostLine { fixed, per_weight: 1e-6 });
         let profiles = [
             Profile { estimate: estimate(20e-6), role: Role::Serves },
             Profile { estimate: estimate(4e-6), role: Role::Serves },
@@ -323,7 +325,7 @@ fn as_many_devices_run_as_have_something_to_run() {
                 let mut running = lock(&running);
                 *running += 1;
                 both.notify_all();
-                // For ever, if the other device is not woken for what this one leaves.
+                // Waits for ever if the other device is not woken for the item that this one leaves.
                 while *running < 2 {
                     running = both.wait(running).unwrap();
                 }
@@ -356,7 +358,7 @@ fn a_batch_that_panics_fails_its_callers_and_nobody_else() {
         let log = Log::default();
         let mut echo = log.executor();
         let picky = from_fn(move |batch: &[u32]| {
-            // Without the hook, which would print each.
+            // Does not call the panic hook, which would print every panic.
             if batch.contains(&1) { std::panic::resume_unwind(Box::new("no ones")) } else { echo.run(batch) }
         })
         .retry(Retry::ItemByItem);

@@ -1,22 +1,22 @@
-//! What a queue has done since it was made, as values that any exporter can read.
+//! Counts of a queue since it was made, as values that any exporter can read.
 
 use std::time::Duration;
 
 use crate::Error;
 
-/// Buckets of [`Stats::batch_sizes`].
+/// Number of buckets of [`Stats::batch_sizes`].
 pub const BATCH_SIZE_BUCKETS: usize = 12;
 
-/// What a queue has done since it was made. Counts only grow; admitted items, and those given back, are waiting, in a batch, or
-/// counted here.
+/// Counts of a queue since it was made. They only grow; each item that was admitted or given back is either queued or
+/// counted in `cancelled`, `dropped`, `stranded` or `batched`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Items that were let in.
+    /// Items that were admitted.
     pub admitted: u64,
-    /// Items that were not, by reason.
+    /// Items that were refused, by reason.
     pub refused: Refusals,
-    /// Items that left the queue because nobody waited for them any more.
+    /// Items that left the queue because their callers cancelled them.
     pub cancelled: u64,
     /// Items that left the queue because their deadline had passed or would have been missed.
     pub dropped: u64,
@@ -26,9 +26,9 @@ pub struct Stats {
     pub batched: u64,
     /// Batches that were handed to a device.
     pub batches: u64,
-    /// Batches for which an idle device waited for company.
+    /// Batches for which an idle device lingered.
     pub lingered_batches: u64,
-    /// Batches that failed; what ran again is the executor's choice, or, for want of memory, all in parts.
+    /// Batches that failed, whether or not they were retried.
     pub failed_batches: u64,
     /// Items that left the queue in a batch and came back, because the device could not run them; they leave it once more.
     pub given_back: u64,
@@ -36,9 +36,9 @@ pub struct Stats {
     pub out_of_memory: u64,
     /// Times that a device was lost.
     pub lost_devices: u64,
-    /// How long devices ran batches that did not fail.
+    /// Total time for which devices ran batches that did not fail.
     pub run: Duration,
-    /// Batches by size: 1, 2, 3–4, 5–8, … in each bucket up to the next power of two; the last has all larger ones.
+    /// Batches by size: 1, 2, 3–4, 5–8, …; each bucket ends at a power of two, and the last has all larger batches.
     pub batch_sizes: [u64; BATCH_SIZE_BUCKETS],
 }
 
@@ -48,7 +48,7 @@ pub struct Stats {
 pub struct Refusals {
     /// [`Error::QueueFull`]; a caller that waits for room counts each time it finds none.
     pub queue_full: u64,
-    /// [`Error::QueueTooHeavy`]; likewise.
+    /// [`Error::QueueTooHeavy`]; a caller that waits for room counts each time it finds none.
     pub queue_too_heavy: u64,
     /// [`Error::TooHeavy`] and [`Error::GroupTooLarge`].
     pub too_heavy: u64,
@@ -63,7 +63,7 @@ pub struct Refusals {
 }
 
 impl Stats {
-    /// Counts `items` that were refused for this reason.
+    /// Counts `items` refused items under their reason.
     pub(crate) fn refuse(&mut self, error: &Error, items: usize) {
         let Refusals {
             queue_full,
@@ -95,7 +95,7 @@ impl Stats {
     }
 }
 
-/// The number of the first bucket whose upper bound, a power of two, is not below `size`.
+/// Index of the first bucket whose upper bound, a power of two, is not below `size`.
 fn bucket(size: usize) -> usize {
     (size.next_power_of_two().trailing_zeros() as usize).min(BATCH_SIZE_BUCKETS - 1)
 }

@@ -1,36 +1,37 @@
-//! What a caller asks for beyond the output.
+//! The terms of a request: deadline and priority.
 
 use std::time::Instant;
 
-/// What a caller asks for beyond the output. `None` and a deadline turn into one: `queue.call(item, None)`.
+/// The terms of a request. An instant, or `None`, converts into terms with that deadline: `queue.call(item, None)`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// When the answer is no longer wanted.
+    /// Time after which the answer is no longer wanted.
     pub deadline: Option<Instant>,
-    /// How soon it runs among others.
+    /// Priority of the item among the others of its queue.
     pub priority: Priority,
 }
 
-/// How soon an item runs among others of its queue.
+/// Priority of an item among the others of its queue.
 ///
-/// A lower priority counts as having come [`priority_ageing`](crate::BatcherConfig::priority_ageing) later for each step
-/// between them. So it is overtaken by those alone that come within that time after it, and never for ever.
+/// An item of lower priority counts as having come [`priority_ageing`](crate::BatcherConfig::priority_ageing) later for
+/// each step between the priorities. So only items that come within that time after it overtake it, and it is never
+/// starved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Before all others.
+    /// The highest priority.
     High,
-    /// Where nothing is said.
+    /// The default.
     #[default]
     Normal,
-    /// After all others.
+    /// The lowest priority.
     Low,
 }
 
 impl Priority {
-    /// All of them, the first to run first.
+    /// All priorities, from the highest to the lowest.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
 
-    /// 0 for the highest.
+    /// Index of the priority in [`ALL`](Self::ALL): 0 for the highest.
     pub(crate) fn level(self) -> usize {
         self as usize
     }

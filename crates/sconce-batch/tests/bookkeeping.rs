@@ -1,4 +1,4 @@
-//! What a queue counts, tells and lets go of.
+//! Counts, predictions and clean-up of a queue.
 
 use std::pin::pin;
 use std::sync::mpsc;
@@ -6,8 +6,8 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, CostModel, Device, DeviceState, Error, Layout, Line, Profile, Queue, Ran, Role, SpawnError,
-    Step, Trouble, from_fn,
+    Batcher, BatcherConfig, CostLine, CostModel, Device, DeviceFault, DeviceState, Error, Layout, Profile, Queue, Ran,
+    Role, SpawnError, Step, from_fn,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -20,7 +20,7 @@ fn ran(size: usize, run: Duration) -> Ran {
     Ran { size, weight: size, run: Some(run) }
 }
 
-/// A cost that is learned: each batch takes so long.
+/// A cost learned from batches that each took `run`.
 fn costs(run: Duration) -> CostModel {
     let mut cost = CostModel::default();
     (0..20).for_each(|_| cost.observe(1, run));
@@ -28,7 +28,7 @@ fn costs(run: Duration) -> CostModel {
 }
 
 #[tokio::test]
-async fn when_nobody_is_left_in_line_newcomers_are_admitted_again() {
+async fn when_the_admission_queue_is_empty_newcomers_are_admitted_again() {
     let (started, starts) = mpsc::channel();
     let (permit, permission) = mpsc::channel::<()>();
     let gated = from_fn(move |batch: &[u32]| {
@@ -41,8 +41,8 @@ async fn when_nobody_is_left_in_line_newcomers_are_admitted_again() {
     assert_eq!(starts.recv(), Ok(1));
     tickets.extend([1, 2, 3, 4].map(|item| queue.try_submit(item, None).unwrap()));
     for _ in 0..6 {
-        let mut in_line = pin!(queue.submit(9, None));
-        assert!(in_line.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut waits = pin!(queue.submit(9, None));
+        assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     drop(permit);
     for ticket in tickets {
@@ -97,7 +97,7 @@ fn thirty_two_devices_can_drain_a_queue_and_thirty_three_are_refused() {
     assert!(matches!(queue(33), Err(SpawnError::TooManyDevices { devices: 33, max: 32 })));
 }
 
-/// Threads of this process with this name, as far as Linux keeps it.
+/// Number of threads of this process with this name, of which Linux keeps 15 bytes.
 #[cfg(target_os = "linux")]
 fn threads(name: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux lists them").flatten();
@@ -148,7 +148,7 @@ fn batches_are_counted_by_size_and_by_whether_they_lingered() {
         assert!(matches!(batcher.poll(now), Step::Run(batch) if batch.len() == size));
         batcher.completed(now, ran(size, MS));
     }
-    // A batch of which all were cancelled on the way did not fail.
+    // A batch whose items were all cancelled before it ran did not fail.
     batcher.offer(now, 0, 1, None).unwrap();
     now += 10 * MS;
     assert!(matches!(batcher.poll(now), Step::Run(_)));
@@ -186,7 +186,7 @@ fn a_device_that_is_lost_is_back_to_the_moment_and_offers_are_refused_that_canno
     let now = Instant::now();
     let mut batcher = Batcher::new(now, small(), Layout::Packed).unwrap();
     let back = now + Duration::from_secs(10);
-    batcher.trouble(now, 0, Trouble::Lost { retry_after: Some(Duration::from_secs(10)) });
+    batcher.report_fault(now, 0, DeviceFault::Lost { retry_after: Some(Duration::from_secs(10)) });
     let just_before = back.checked_sub(MS).unwrap();
     assert_eq!((batcher.back_at(now, 0), batcher.back_at(just_before, 0)), (Some(back), Some(back)));
     assert_eq!((batcher.back_at(back, 0), batcher.device_state(back, 0)), (None, DeviceState::Ready));
@@ -203,12 +203,12 @@ fn a_device_that_is_lost_is_back_to_the_moment_and_offers_are_refused_that_canno
 #[test]
 fn a_device_that_watches_a_busy_one_is_enough_until_it_looks_again() {
     let now = Instant::now();
-    let profile = |fixed| Profile { estimate: Some(Line { fixed, per_weight: 0.0 }), role: Role::Serves };
+    let profile = |fixed| Profile { estimate: Some(CostLine { fixed, per_weight: 0.0 }), role: Role::Serves };
     let mut batcher = Batcher::on(now, small(), Layout::Packed, &[profile(0.1), profile(0.001)]).unwrap();
     batcher.offer(now, (), 1, None).unwrap();
     assert!(matches!(batcher.poll_on(now, 1), Step::Run(_)));
     batcher.offer(now, (), 1, None).unwrap();
-    // The fast one is busy for a millisecond: the slow one leaves the item to it, and is to see whether it takes it.
+    // The fast device is busy for a millisecond: the slow one leaves the item to it, and checks later that it was taken.
     assert_eq!(batcher.whom_to_wake(now, None), Some(0));
     let Step::WaitUntil(until) = batcher.poll_on(now, 0) else { panic!("the fast one would be done sooner") };
     assert_eq!(batcher.whom_to_wake(now, None), None);
@@ -229,7 +229,7 @@ fn a_device_that_is_busy_or_has_just_looked_is_not_woken() {
 #[test]
 fn an_item_that_would_be_late_on_a_slow_device_is_left_to_a_fast_one_that_can_still_save_it() {
     let now = Instant::now();
-    let profile = |role| Profile { estimate: Some(Line { fixed: 0.01, per_weight: 0.0 }), role };
+    let profile = |role| Profile { estimate: Some(CostLine { fixed: 0.01, per_weight: 0.0 }), role };
     // 50 ms a batch on the slow device and 5 ms on the fast one, which is busy; an urgent item, and many behind it.
     let slow_takes = |busy: u32, deadline: u32, role: Role, change: fn(&mut Batcher<&'static str>, Instant)| {
         let config = BatcherConfig { max_batch_size: 1, ..BatcherConfig::default() };
@@ -256,14 +256,14 @@ fn an_item_that_would_be_late_on_a_slow_device_is_left_to_a_fast_one_that_can_st
     assert_eq!(slow_takes(10, 30, Role::Standby, same), "drops urgent", "a standby is for what no other can run");
     let unknown = |batcher: &mut Batcher<_>, _| batcher.learned(1, CostModel::default());
     assert_eq!(slow_takes(10, 30, Role::Serves, unknown), "drops urgent", "nobody knows what the fast one can do");
-    let lost = |batcher: &mut Batcher<_>, now| batcher.trouble(now, 1, Trouble::Lost { retry_after: None });
+    let lost = |batcher: &mut Batcher<_>, now| batcher.report_fault(now, 1, DeviceFault::Lost { retry_after: None });
     assert_eq!(slow_takes(10, 30, Role::Serves, lost), "drops urgent");
 }
 
 #[test]
 fn what_is_left_to_a_device_that_hangs_is_taken_by_one_that_is_idle() {
     let start = Instant::now();
-    let profile = |fixed| Profile { estimate: Some(Line { fixed, per_weight: 0.0 }), role: Role::Serves };
+    let profile = |fixed| Profile { estimate: Some(CostLine { fixed, per_weight: 0.0 }), role: Role::Serves };
     let mut batcher = Batcher::on(start, small(), Layout::Packed, &[profile(0.005), profile(0.1)]).unwrap();
     batcher.learned(0, costs(5 * MS));
     batcher.learned(1, costs(100 * MS));

@@ -1,4 +1,4 @@
-//! Queues that share devices, with real threads: turns, priorities, panics, shutdown in the middle.
+//! Queues that share devices, with real threads: turns, priorities, panics, shutdown under load.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -111,7 +111,7 @@ async fn items_of_higher_priority_run_first() {
     assert_eq!(*ran.lock().unwrap(), ["first", "high", "normal", "low"]);
 }
 
-/// Items as long as they say, padded to the longest; tells how much of what ran was padding.
+/// Pads items, whose values are their lengths, to the longest; counts the weight with and without padding.
 struct Padding {
     real: Arc<AtomicUsize>,
     padded: Arc<AtomicUsize>,
@@ -149,7 +149,7 @@ async fn an_executor_that_pads_gets_items_of_like_length_together() {
     assert!(padded * 2 < real * 3, "{padded} for {real}: in order of arrival it would be 2.1 times as much");
 }
 
-/// Every ninth number fails its batch, and every eleventh panics.
+/// Doubles numbers; every ninth number fails its batch, and every eleventh panics.
 fn faulty(batch: &[u64]) -> Result<Vec<u64>, ExecutorError> {
     batch
         .iter()

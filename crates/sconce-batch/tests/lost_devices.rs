@@ -1,5 +1,5 @@
-//! Lost devices: what waits is answered, offers are refused, a closing queue waits for none of them, and one that comes back
-//! counts again.
+//! Lost devices: queued entries are answered, offers are refused, a closing queue waits for none of them, and a device
+//! that comes back counts again.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
 
@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, CostModel, Device, DeviceState, Error, Executor, ExecutorError, Layout, Line, Profile,
-    Queue, Ran, Role, Step, Trouble, from_fn,
+    Batcher, BatcherConfig, CostLine, CostModel, Device, DeviceFault, DeviceState, Error, Executor, ExecutorError,
+    Layout, Profile, Queue, Ran, Role, Step, from_fn,
 };
 
 /// Longer than any test may take.
@@ -21,10 +21,10 @@ fn lost(retry_after: Option<Duration>) -> ExecutorError {
 }
 
 fn profile(fixed: f64) -> Profile {
-    Profile { estimate: Some(Line { fixed, per_weight: 0.0 }), role: Role::Serves }
+    Profile { estimate: Some(CostLine { fixed, per_weight: 0.0 }), role: Role::Serves }
 }
 
-/// Devices that are lost in their first batch, and each later one.
+/// A queue on devices that are lost in their first batch and in each later one.
 fn queue_of_lost(
     retry_after: &[Option<Duration>],
 ) -> (Queue<impl Executor<Item = u64, Output = u64> + use<>>, Vec<Device>) {
@@ -37,7 +37,7 @@ fn queue_of_lost(
     (Queue::placed(BatcherConfig::default(), placed).unwrap(), devices)
 }
 
-/// Fails the test where a call would block for ever.
+/// Runs a call, and fails the test if it blocks for more than 30 seconds.
 fn within_time<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, outcome) = mpsc::channel();
     std::thread::spawn(move || done.send(call()));
@@ -101,7 +101,7 @@ fn a_shutdown_does_not_wait_for_a_device_that_is_away() {
     let asked = Arc::clone(&queue);
     let refused = within_time(move || asked.call_blocking(1, None).map(|done| done.output));
     assert!(matches!(refused, Err(Error::Executor(ExecutorError::DeviceLost { .. }))), "{refused:?}");
-    // Both are away by now, and this waits for one of them.
+    // Once both devices are away, an item without a deadline waits for one of them.
     while (0..2).any(|device| queue.device_state(device) != DeviceState::Lost) {
         std::thread::yield_now();
     }
@@ -127,7 +127,11 @@ fn a_device_that_two_queues_share_looks_again_when_it_is_worth_a_try() {
     let _other = Queue::on(BatcherConfig::default(), [(&device, other)]).unwrap();
     let first = Arc::clone(&queue);
     assert!(within_time(move || first.call_blocking(1, None).map(|done| done.output)).is_err());
-    assert_eq!(within_time(move || queue.call_blocking(2, None).map(|done| done.output)).unwrap(), 2, "nothing rings");
+    assert_eq!(
+        within_time(move || queue.call_blocking(2, None).map(|done| done.output)).unwrap(),
+        2,
+        "nothing wakes it"
+    );
 }
 
 fn batcher(now: Instant, devices: usize) -> Batcher<u64> {
@@ -140,13 +144,13 @@ fn an_entry_that_fits_on_lost_devices_alone_is_stranded_and_the_others_stay() {
     let mut batcher = batcher(now, 2);
     batcher.offer(now, 7, 1, None).unwrap();
     let Step::Run(mut batch) = batcher.poll_on(now, 0) else { panic!("it waits") };
-    batch[0].barred = batch[0].barred.with(0);
+    batch[0].excluded = batch[0].excluded.with(0);
     batcher.give_back(batch);
     batcher.completed_on(now, 0, Ran { size: 1, weight: 1, run: None });
     batcher.offer(now, 8, 1, None).unwrap();
-    batcher.trouble(now, 1, Trouble::Lost { retry_after: Some(LONG) });
+    batcher.report_fault(now, 1, DeviceFault::Lost { retry_after: Some(LONG) });
     assert!(batcher.stranded(now).is_empty(), "it will be back");
-    batcher.trouble(now, 1, Trouble::Lost { retry_after: None });
+    batcher.report_fault(now, 1, DeviceFault::Lost { retry_after: None });
     let stranded: Vec<_> = batcher.stranded(now).into_iter().map(|entry| entry.payload).collect();
     assert_eq!((stranded, batcher.len(), batcher.stats().stranded), (vec![7], 1, 1));
 }
@@ -156,7 +160,7 @@ fn a_closed_queue_counts_on_no_device_that_is_away_but_on_one_that_is_back() {
     let start = Instant::now();
     for (closes_after, stranded) in [(LONG / 2, 1), (LONG, 0)] {
         let mut batcher = batcher(start, 1);
-        batcher.trouble(start, 0, Trouble::Lost { retry_after: Some(LONG) });
+        batcher.report_fault(start, 0, DeviceFault::Lost { retry_after: Some(LONG) });
         batcher.offer(start, 7, 1, None).unwrap();
         assert!(batcher.stranded(start).is_empty());
         batcher.close();
@@ -177,7 +181,7 @@ fn a_device_that_is_back_counts_for_admission_again() {
         let mut batcher = batcher(start, 2);
         batcher.learned(0, learned(ms(500)));
         batcher.learned(1, learned(ms(5)));
-        batcher.trouble(start, 1, Trouble::Lost { retry_after: Some(retry_after) });
+        batcher.report_fault(start, 1, DeviceFault::Lost { retry_after: Some(retry_after) });
         batcher.offer(start, 1, 1, None).unwrap();
         assert!(matches!(batcher.poll_on(start, 0), Step::Run(_)));
         batcher.offer(start, 2, 1, None).unwrap();

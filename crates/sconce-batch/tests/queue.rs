@@ -1,4 +1,4 @@
-//! The driver with real threads: answers, cancellation, deadlines, panics, failures, shutdown.
+//! A queue with real threads: answers, cancellation, deadlines, panics, failures, shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +15,8 @@ enum Item {
     Panicking,
 }
 
-/// Doubles good numbers; fails or panics if any item of the batch asks for it. Tells the size of each batch, then waits
-/// for permission to run it.
+/// Sends the size of each batch, then waits for permission to run it. Doubles good numbers; fails or panics if any item
+/// of the batch asks for it.
 struct Gated {
     started: mpsc::Sender<usize>,
     permission: mpsc::Receiver<()>,
@@ -28,7 +28,7 @@ impl Executor for Gated {
 
     fn run(&mut self, batch: &[Item]) -> Result<Vec<u64>, ExecutorError> {
         self.started.send(batch.len()).ok();
-        // An error means that the test has let go of the gate: it is open from then on.
+        // An error means that the test has dropped the gate: it is open from then on.
         self.permission.recv().ok();
         double(batch)
     }

@@ -1,4 +1,4 @@
-//! What runs again after a batch failed is the executor's choice, and nothing runs again that nobody wants any more.
+//! Retries: the executor chooses what runs again after a batch failed, and cancelled or late items never run again.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
 
@@ -9,7 +9,7 @@ use sconce_batch::{BatcherConfig, Error, Executor, ExecutorError, Queue, Retry, 
 
 type Batches = Arc<Mutex<Vec<Vec<u64>>>>;
 
-/// Doubles even numbers, and fails a batch with an odd one; notes each batch.
+/// Doubles even numbers, and fails a batch with an odd one; records each batch.
 fn even(batches: &Batches, retry: Retry) -> impl Executor<Item = u64, Output = u64> + use<> {
     let batches = Arc::clone(batches);
     from_fn(move |batch: &[u64]| {
@@ -22,7 +22,7 @@ fn even(batches: &Batches, retry: Retry) -> impl Executor<Item = u64, Output = u
     .retry(retry)
 }
 
-/// One batch of all that is submitted.
+/// A configuration that makes one batch of the three items that a test submits.
 fn one_batch() -> BatcherConfig {
     BatcherConfig { max_batch_size: 3, max_queue_delay: Duration::from_mins(1), ..BatcherConfig::default() }
 }
@@ -81,7 +81,7 @@ async fn a_failure_that_passes_is_mended_by_running_the_whole_batch_once_more() 
     assert!(!queue.cost().is_known() && queue.stats().run == Duration::ZERO, "a failed batch teaches nothing");
 }
 
-/// Fails each batch of more than one item; before it does, waits for permission.
+/// A queue whose executor fails each batch of more than one item, after it has waited for permission.
 fn failing(
     error: fn() -> ExecutorError,
 ) -> (Queue<impl Executor<Item = u64, Output = u64>>, Batches, mpsc::Receiver<()>, mpsc::Sender<()>) {

@@ -1,6 +1,6 @@
-//! A storm on a busy processor, in virtual time: callers in a closed loop who have little time and come back at once after each
-//! refusal, while batches take now as long as they should and now many times that. Most of the capacity must still be answered in
-//! time, and no estimate that a refusal gives may be far from what callers see.
+//! A retry storm on a busy processor, in virtual time: callers in a closed loop have short deadlines and retry at once
+//! after each refusal, while some batches take many times as long as others. Requests for most of the capacity must
+//! still be answered in time, and no estimate that a refusal gives may be far from the waits that callers see.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
 
@@ -13,12 +13,12 @@ use rand::{RngExt as _, SeedableRng as _};
 use sconce_batch::{Batcher, BatcherConfig, Entry, Error, Layout, Ran, Step};
 
 const MS: Duration = Duration::from_millis(1);
-/// From an answer until the caller's next request is there.
+/// Time from an answer to the caller's next request.
 const RETURN_TIME: Duration = Duration::from_micros(500);
 const CALLERS: usize = 120;
 const TIME: Duration = Duration::from_secs(10);
 
-/// What a caller does after a refusal.
+/// A caller's reaction to a refusal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Manners {
     RetriesAtOnce,
@@ -28,21 +28,23 @@ enum Manners {
 #[derive(Debug, Clone, Copy)]
 struct Storm {
     seed: u64,
-    /// What a batch costs on a processor of its own: so much, and this for each unit of weight.
+    /// Fixed cost of a batch on a processor of its own.
     fixed: Duration,
+    /// Cost of each unit of weight.
     per_weight: Duration,
-    /// Of each request.
+    /// Weight of each request.
     weight: usize,
-    /// How often another process has the processor for a while, in stalls per second, and for how long at most.
+    /// Stalls per second, during which another process has the processor.
     stalls: f64,
     longest_stall: Duration,
-    /// What each request is given; `None`: as long as it takes.
+    /// Time from a request to its deadline; `None` for no deadline.
     timeout: Option<Duration>,
     manners: Manners,
 }
 
 impl Storm {
-    /// Batches of `fixed_us` + `per_weight_us` · weight on a processor that stalls so often and so long at most.
+    /// Batches of `fixed_us` + `per_weight_us` · weight on a processor with `stalls` a second of up to
+    /// `longest_stall_ms` each.
     const fn of(fixed_us: u64, per_weight_us: u64, stalls: f64, longest_stall_ms: u64) -> Self {
         Self {
             seed: 1,
@@ -126,7 +128,7 @@ impl World {
         self.events.push(Reverse((at, self.scheduled, event)));
     }
 
-    /// Whether the batcher has had time to learn.
+    /// Returns true once the batcher has had time to learn.
     fn is_measured(&self) -> bool {
         self.now > self.start + TIME / 10
     }
@@ -205,16 +207,16 @@ impl World {
     }
 }
 
-/// A processor, and the least share of its capacity that is to be answered in time.
+/// Processors, each with the least share of its capacity that is to be answered in time.
 const PROCESSORS: [(Storm, f64); 8] = [
     (Storm::of(2_000, 80, 0.0, 1), 0.98),
     (Storm::of(2_000, 80, 100.0, 30), 0.8),
-    // Its stalls take most of what a request is given.
+    // Its stalls take most of the time to a deadline.
     (Storm::of(2_000, 80, 20.0, 80), 0.75),
     (Storm::of(5_000, 20, 100.0, 30), 0.9),
     (Storm::of(20_000, 40, 20.0, 40), 0.8),
     (Storm::of(40_000, 100, 0.0, 1), 0.85),
-    // A batch that is worth its while has hardly any chance; what is asked is that some are answered all the same.
+    // Batches large enough to be efficient are rarely in time here; the share only requires that some requests are answered.
     (Storm::of(40_000, 100, 20.0, 40), 0.3),
     (Storm::of(60_000, 40, 2.0, 20), 0.75),
 ];

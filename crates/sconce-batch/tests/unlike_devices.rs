@@ -1,5 +1,5 @@
-//! A queue on devices that differ: which takes what, and what happens when one runs out of memory or is lost. Real threads, and
-//! executors whose behaviour is given, not timed.
+//! A queue on devices that differ: the choice among them, and devices that run out of memory or are lost. With real
+//! threads, and executors whose behaviour does not depend on time.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
 
@@ -8,21 +8,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sconce_batch::{
-    BatcherConfig, Device, DeviceState, Error, Executor, ExecutorError, Line, Profile, Queue, Role, from_fn,
+    BatcherConfig, CostLine, Device, DeviceState, Error, Executor, ExecutorError, Profile, Queue, Role, from_fn,
 };
 
 type Function = Box<dyn FnMut(&[u64]) -> Result<Vec<u64>, ExecutorError> + Send>;
 
-const SLOW: Line = Line { fixed: 0.001, per_weight: 0.002 };
-const FAST: Line = Line { fixed: 0.010, per_weight: 0.0 };
+const SLOW: CostLine = CostLine { fixed: 0.001, per_weight: 0.002 };
+const FAST: CostLine = CostLine { fixed: 0.010, per_weight: 0.0 };
 
-fn serves(estimate: Line) -> Profile {
+fn serves(estimate: CostLine) -> Profile {
     Profile { estimate: Some(estimate), role: Role::Serves }
 }
 
 const STANDBY: Profile = Profile { estimate: None, role: Role::Standby };
 
-/// Doubles numbers, and does what `fails` says about a batch first.
+/// Doubles numbers, unless `fails` returns an error for the batch.
 fn doubles(fails: impl Fn(&[u64]) -> Result<(), ExecutorError> + Send + 'static) -> Function {
     Box::new(move |batch| {
         fails(batch)?;
@@ -30,7 +30,7 @@ fn doubles(fails: impl Fn(&[u64]) -> Result<(), ExecutorError> + Send + 'static)
     })
 }
 
-/// Two devices that drain one queue.
+/// Makes a queue that two devices drain.
 fn queue_of(
     config: BatcherConfig,
     executors: [(Function, Profile); 2],
@@ -71,7 +71,7 @@ async fn what_waits_goes_to_the_faster_device_while_the_slower_one_stays_idle() 
         counted.fetch_add(batch.len(), Ordering::Relaxed);
         Ok(())
     });
-    let dear = Line { fixed: 10.0, per_weight: 10.0 };
+    let dear = CostLine { fixed: 10.0, per_weight: 10.0 };
     let (queue, _devices) =
         queue_of(BatcherConfig::default(), [(doubles(|_| Ok(())), serves(FAST)), (slow, serves(dear))]);
     assert!(ask(&queue, 0..200).await.iter().all(|device| *device == 0));
@@ -91,7 +91,7 @@ async fn a_batch_that_does_not_fit_is_halved_and_smaller_ones_are_taken_from_the
     let (queue, _devices) = queue_of(config, [(small, serves(FAST)), (doubles(|_| Ok(())), STANDBY)]);
     assert_eq!(ask(&queue, 0..16).await, [0; 16], "nothing needed the other device");
     assert_eq!(*sizes.lock().unwrap(), [16, 8, 4, 4, 8, 4, 4]);
-    // Told when the batch is over, a moment after its last answer.
+    // The count grows when the batch is over, a moment after its last answer.
     while queue.stats().out_of_memory == 0 {
         std::thread::yield_now();
     }
@@ -139,7 +139,7 @@ async fn without_another_device_the_error_is_the_answer() {
     assert!(matches!(refused, Err(Error::DevicesLost { retry_after: None })), "{refused:?}");
 }
 
-/// How many of the first numbers are answered.
+/// Submits the first `count` numbers and returns how many are answered; exactly those in `bad` must fail.
 async fn ask_all_but(queue: &Queue<impl Executor<Item = u64, Output = u64>>, bad: &[u64], count: u64) -> usize {
     let tickets: Vec<_> = (0..count).map(|number| (number, queue.try_submit(number, None).unwrap())).collect();
     let mut answered = 0;
@@ -204,7 +204,7 @@ fn a_queue_that_is_closed_while_its_device_is_lost_still_answers_everything() {
 
 #[tokio::test]
 async fn what_does_not_fit_on_the_faster_device_does_not_wait_for_it() {
-    for profile in [serves(Line { fixed: 0.002, per_weight: 0.5 }), STANDBY] {
+    for profile in [serves(CostLine { fixed: 0.002, per_weight: 0.5 }), STANDBY] {
         let first =
             doubles(
                 |batch| {

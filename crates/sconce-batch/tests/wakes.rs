@@ -1,4 +1,5 @@
-//! Every event that someone waits for wakes them: room in the queue, an entry that came back, the end of a queue.
+//! Wake-ups: room in the queue, an entry that was given back and the end of a queue each wake the waiting callers and
+//! devices.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, mpsc};
@@ -6,18 +7,19 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, Device, DeviceState, Error, Executor, ExecutorError, Layout, Queue, Retry, Step, Trouble,
-    from_fn,
+    Batcher, BatcherConfig, Device, DeviceFault, DeviceState, Error, Executor, ExecutorError, Layout, Queue, Retry,
+    Step, from_fn,
 };
 
-/// Longer than anything here takes; a wake-up that never comes ends a test then.
+/// Timeout for a wake-up that never comes: longer than anything here takes.
 const NEVER: Duration = Duration::from_secs(20);
 
 fn small() -> BatcherConfig {
     BatcherConfig { max_batch_size: 4, max_queue_size: 4, ..BatcherConfig::default() }
 }
 
-/// Says that a batch begins, and runs it once it is permitted; with the permit dropped, at once.
+/// Makes an executor that sends the size of each batch, then waits for a permit to run it. With the permit's sender
+/// dropped it runs batches at once.
 fn gated<I, O, F>(mut run: F) -> (impl Executor<Item = I, Output = O>, mpsc::Receiver<usize>, mpsc::Sender<()>)
 where
     I: Send + 'static,
@@ -94,7 +96,7 @@ fn a_device_that_ran_out_of_memory_gets_full_batches_again_after_a_minute() {
     let began = Instant::now();
     let batch_after = |seconds| {
         let mut batcher = Batcher::new(began, config.clone(), Layout::Packed).unwrap();
-        batcher.trouble(began, 0, Trouble::OutOfMemory { managed: 2 });
+        batcher.report_fault(began, 0, DeviceFault::OutOfMemory { managed: 2 });
         let now = began + Duration::from_secs(seconds);
         for number in 0..8 {
             batcher.offer(now, number, 1, None).unwrap();
@@ -142,10 +144,10 @@ async fn after_a_failed_batch_neither_a_cancelled_item_nor_a_late_one_runs_again
 
 #[tokio::test]
 async fn what_a_lost_device_gives_back_wakes_another_though_the_lost_one_looks_at_other_queues_first() {
-    // In some rounds the second device has not yet fallen asleep when the item comes back, and needs no waking.
+    // Several rounds, because in some the second device is still awake when the item is given back, and needs no wake-up.
     for _ in 0..20 {
         let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
-        // A device with several queues asks each for what waits before it takes.
+        // A device with several queues looks at each of them before it takes a batch.
         let others = devices.each_ref().map(|device| Queue::on(small(), [(device, from_fn(echo))]).unwrap());
         let (started, starts) = mpsc::channel();
         let (permit, permission) = mpsc::channel::<()>();
@@ -161,7 +163,7 @@ async fn what_a_lost_device_gives_back_wakes_another_though_the_lost_one_looks_a
         });
         let queue = Queue::on(small(), devices.iter().zip(executors)).unwrap();
 
-        // Which of two alike devices takes an item is not said: one item after the other until the first has one.
+        // Either of two alike devices may take an item: submit one after the other until the first device has one.
         let given_back = loop {
             let ticket = queue.try_submit(7, None).unwrap();
             match starts.recv() {

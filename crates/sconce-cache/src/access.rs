@@ -1,13 +1,14 @@
-//! What opening a database may do to it.
+//! Access to a database: to create, to use, or to read it.
 
-/// What opening a database may do to it.
+/// Access to a database, chosen when it is opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Makes the file or the table unless it is there.
+    /// Creates the file or the table unless it exists.
     #[default]
     Create,
-    /// Fails unless it is there; for commands that delete or copy, and would find an empty one where its name is wrong.
+    /// Fails unless the file or table exists. For commands that delete or copy, which would otherwise work on an empty
+    /// one if its name is wrong.
     Existing,
-    /// Fails unless it is there, and so does each write; for commands that look.
+    /// Fails unless the file or table exists; every write fails too. For commands that only read.
     ReadOnly,
 }

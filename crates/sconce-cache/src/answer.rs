@@ -1,51 +1,51 @@
-//! What a caller of the cache gets.
+//! Answers of the cache, and failures of computing.
 
 use std::sync::Arc;
 
 use crate::Value;
 
-/// A value and where it came from; [`Value::precision`] says which precision made it.
+/// A value and its source; [`Value::precision`] is the precision that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The value.
     pub value: Value,
-    /// Where it came from.
+    /// The source.
     pub source: Source,
 }
 
-/// Where an answer came from.
+/// The source of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The tier of this name had it.
     Tier(&'static str),
-    /// It was computed for this caller.
+    /// This caller computed it.
     Computed,
-    /// Another caller of this process was at it already; whether that one computed it is not said.
+    /// Another caller of this process looked it up or computed it while this one waited.
     Shared,
     /// Another replica computed it while this one waited.
     Replica,
 }
 
-/// Why computing gave no value.
+/// The failure of a computation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure<E> {
-    /// The input is at fault and always will be: remembered for a short time.
+    /// The input is at fault and always fails: remembered for a short time.
     BadInput(E),
-    /// It may go well next time: not remembered.
+    /// The computation may succeed next time: not remembered.
     Passing(E),
 }
 
-/// So that `?` works where computing calls what may fail: remembering a failure is said explicitly.
+/// Makes a [`Failure::Passing`], so that `?` works in `compute`; a failure to be remembered must be made explicitly.
 impl<E> From<E> for Failure<E> {
     fn from(error: E) -> Self {
         Self::Passing(error)
     }
 }
 
-/// There was not enough time to write all that waited.
+/// The error of [`flush`](crate::Cache::flush): there was not enough time to write all queued entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the deadline passed before all was written")]
 pub struct DeadlineExceeded;
 
-/// What a flight lands.
+/// The outcome that a flight lands.
 pub(crate) type Outcome<E> = Result<Answer, Arc<E>>;

@@ -14,7 +14,7 @@ use crate::replica::Lease;
 use crate::stats::{Counter, TierStats};
 use crate::{Key, Value};
 
-/// Bytes of one batch; a batch of one entry may be larger.
+/// Bytes after which a batch takes no further entry.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// The queue in front of one tier.
@@ -29,7 +29,7 @@ pub(crate) struct Behind {
     task: AbortHandle,
 }
 
-/// What waits or is being written.
+/// Number and bytes of the entries that are queued or being written.
 #[derive(Default)]
 struct Load {
     entries: AtomicUsize,
@@ -38,14 +38,14 @@ struct Load {
 
 enum Job {
     Fill(Fill),
-    /// Answered when everything before it has been written or lost.
+    /// Answered when all entries queued before it are written or lost.
     Flush(oneshot::Sender<()>),
 }
 
 struct Fill {
     key: Key,
     value: Value,
-    /// Given back to the other replicas when the value is stored.
+    /// The lock towards other replicas, released when the value is stored.
     lease: Option<Lease>,
 }
 
@@ -67,7 +67,7 @@ impl Behind {
         }
     }
 
-    /// Queues an entry, or counts why not.
+    /// Queues an entry, or counts the reason why not.
     pub(crate) fn put(&self, key: Key, value: Value, lease: Option<Lease>) {
         let bytes = value.encoded().len();
         if bytes > self.max_value_bytes {
@@ -82,7 +82,7 @@ impl Behind {
         }
     }
 
-    /// Waits until everything that was queued before is written or lost.
+    /// Waits until all entries queued before are written or lost.
     pub(crate) async fn flush(&self) {
         let (done, wait) = oneshot::channel();
         if self.queue.send(Job::Flush(done)).await.is_ok() {
@@ -90,12 +90,12 @@ impl Behind {
         }
     }
 
-    /// Takes no more, writes what waits for at most so long, and gives the number of entries that were not written.
+    /// Takes no more entries, writes the queued ones for at most `deadline`, and returns the number that were not written.
     pub(crate) async fn close(&self, deadline: Duration) -> usize {
         self.closed.store(true, Ordering::Relaxed);
         tokio::time::timeout(deadline, self.flush()).await.ok();
         self.task.abort();
-        // Also those that came while it was flushed.
+        // Entries that came during the flush count too.
         self.load.entries.load(Ordering::Relaxed)
     }
 
@@ -112,11 +112,11 @@ impl Load {
     }
 }
 
-/// Writes what comes, as many at a time as have come, until the queue is gone.
+/// Writes the queued entries, in batches of what has come so far, until the queue is closed.
 async fn fill(tier: Arc<Guarded>, mut jobs: mpsc::Receiver<Job>, load: Arc<Load>, max_batch_size: usize) {
     let mut came = Vec::with_capacity(max_batch_size);
     while jobs.recv_many(&mut came, max_batch_size).await > 0 {
-        let mut batch = Batch::default();
+        let mut batch = WriteBatch::default();
         for job in came.drain(..) {
             match job {
                 Job::Fill(fill) => {
@@ -127,7 +127,7 @@ async fn fill(tier: Arc<Guarded>, mut jobs: mpsc::Receiver<Job>, load: Arc<Load>
                 }
                 Job::Flush(done) => {
                     std::mem::take(&mut batch).write(&tier, &load).await;
-                    // Whoever waited may have gone.
+                    // The caller that waited may have gone.
                     done.send(()).ok();
                 }
             }
@@ -137,13 +137,13 @@ async fn fill(tier: Arc<Guarded>, mut jobs: mpsc::Receiver<Job>, load: Arc<Load>
 }
 
 #[derive(Default)]
-struct Batch {
+struct WriteBatch {
     entries: Vec<(Key, Value)>,
     leases: Vec<Lease>,
     bytes: usize,
 }
 
-impl Batch {
+impl WriteBatch {
     fn add(&mut self, Fill { key, value, lease }: Fill) {
         self.bytes += value.encoded().len();
         self.entries.push((key, value));

@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::config::BreakerConfig;
 
-/// Whether a tier is used at the moment.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BreakerState {
-    /// It is.
+    /// The tier is used.
     #[default]
     Closed,
-    /// It failed too often and is left alone.
+    /// The tier failed too often and is not used.
     Open,
-    /// One operation tries whether it is back.
+    /// One operation tries whether the tier works again.
     HalfOpen,
 }
 
@@ -20,7 +20,7 @@ pub enum BreakerState {
 pub(crate) struct Breaker {
     config: BreakerConfig,
     state: State,
-    /// How long it stays open next time.
+    /// Time for which it stays open the next time it opens.
     cool_down: Duration,
     opened: u64,
 }
@@ -32,20 +32,20 @@ enum State {
     HalfOpen,
 }
 
-/// Leave to try one operation; it must come back with the outcome.
+/// Permission to try one operation. Must come back to [`Breaker::settle`] with the outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
     Ordinary,
-    /// The one whose outcome decides.
+    /// For the operation whose outcome closes or opens the breaker.
     Trial,
 }
 
-/// How an operation ended.
+/// The outcome of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Good,
     Failed,
-    /// Its caller went away: it says nothing about the tier.
+    /// The caller went away, so the operation says nothing about the tier.
     Unknown,
 }
 
@@ -54,7 +54,7 @@ impl Breaker {
         Self { cool_down: config.cool_down, config, state: State::Closed { failures: 0 }, opened: 0 }
     }
 
-    /// Leave to try an operation, if the breaker gives it.
+    /// Asks for permission to try an operation.
     pub(crate) fn admit(&mut self, now: Instant) -> Option<Pass> {
         match self.state {
             State::Closed { .. } => Some(Pass::Ordinary),
@@ -66,7 +66,7 @@ impl Breaker {
         }
     }
 
-    /// Takes in the outcome of an operation. Stragglers from before it opened decide nothing.
+    /// Learns from the outcome of an operation. Operations that were admitted before the breaker opened decide nothing.
     pub(crate) fn settle(&mut self, pass: Pass, outcome: Outcome, now: Instant) {
         match (self.state, pass, outcome) {
             (State::Closed { .. }, _, Outcome::Good) => self.state = State::Closed { failures: 0 },
@@ -82,7 +82,7 @@ impl Breaker {
                 self.cool_down = self.config.cool_down;
             }
             (State::HalfOpen, Pass::Trial, Outcome::Failed) => self.open(now),
-            // Nothing was learned: the next operation tries.
+            // Nothing was learned: the next operation is the trial.
             (State::HalfOpen, Pass::Trial, Outcome::Unknown) => self.state = State::Open { until: now },
             _ => {}
         }
@@ -102,7 +102,7 @@ impl Breaker {
         }
     }
 
-    /// How often it has opened.
+    /// Number of times that it has opened.
     pub(crate) fn opened(&self) -> u64 {
         self.opened
     }

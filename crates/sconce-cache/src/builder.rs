@@ -1,4 +1,4 @@
-//! Building a stack.
+//! The builder of a stack of tiers.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::replica::{Leases, ReplicaConfig, Replicas};
 use crate::terms::Terms;
 use crate::tier::Tier;
 
-/// A stack in the making: any tiers, or none.
+/// Builds a [`Cache`] of any tiers, or none.
 pub struct CacheBuilder<E, T = ()> {
     config: CacheConfig,
     memory: Option<MemoryConfig>,
@@ -24,14 +24,14 @@ pub struct CacheBuilder<E, T = ()> {
     asked: PhantomData<fn() -> (E, T)>,
 }
 
-/// Why a stack cannot be made.
+/// Reasons for which a stack cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A field is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Filling behind needs a tokio runtime: build within one.
+    /// There is no tokio runtime, which writing behind needs: build within one.
     #[error("a cache must be built within a tokio runtime")]
     NoRuntime,
 }
@@ -41,36 +41,36 @@ impl<E: Send + Sync + 'static, T: Terms<E>> CacheBuilder<E, T> {
         Self { config: CacheConfig::default(), memory: None, lower: Vec::new(), replicas: None, asked: PhantomData }
     }
 
-    /// Bounds of the stack, in place of the defaults.
+    /// Sets the bounds of the stack.
     #[must_use]
     pub fn config(self, config: CacheConfig) -> Self {
         Self { config, ..self }
     }
 
-    /// With a tier in memory.
+    /// Adds a tier in memory, above all others.
     #[must_use]
     pub fn memory(self, config: MemoryConfig) -> Self {
         Self { memory: Some(config), ..self }
     }
 
-    /// With a tier below those there are.
+    /// Adds a tier below those added before.
     #[must_use]
     pub fn tier(mut self, tier: impl Tier, config: TierConfig) -> Self {
         self.lower.push((Arc::new(tier), config));
         self
     }
 
-    /// With single flight across replicas. The locks should be in the first tier below memory, and that tier shared: a lock
-    /// is held until that tier has the value.
+    /// Adds single flight across replicas. The locks should be in the first tier below memory, and replicas should
+    /// share that tier: a lock is held until that tier has the value.
     #[must_use]
     pub fn replicas(self, leases: impl Leases, config: ReplicaConfig) -> Self {
         Self { replicas: Some((Arc::new(leases), config)), ..self }
     }
 
-    /// The stack; must be called within a tokio runtime, on which the tasks run that fill behind.
+    /// Builds the stack. Must be called within a tokio runtime, on which the tasks run that write behind.
     ///
     /// # Errors
-    /// [`BuildError`] says what to change.
+    /// [`BuildError`] for a value out of bounds, or outside of a runtime.
     pub fn build(self) -> Result<Cache<E, T>, BuildError> {
         let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
         self.config.validate()?;

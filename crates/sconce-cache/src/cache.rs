@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use crate::answer::{Answer, DeadlineExceeded, Failure, Outcome, Source};
 use crate::behind::Behind;
 use crate::builder::CacheBuilder;
-use crate::claim::{Claim, Leader, Turn};
+use crate::claim::{Claim, ClaimOutcome, Leader};
 use crate::flight::Flights;
 use crate::guard::Guarded;
 use crate::memory::MemoryTier;
-use crate::replica::{self, Lease, Replicas};
+use crate::replica::{Lease, LeaseOutcome, Replicas};
 use crate::stats::{CacheStats, Counter};
 use crate::terms::Terms;
 use crate::{Key, Value};
@@ -20,7 +20,8 @@ use crate::{Key, Value};
 /// Tiers of cache in front of a computation that fails with `E`. Share it in an `Arc`.
 ///
 /// A tier that is slow, full, broken or gone costs a miss within its time budget, and soon nothing, because its breaker
-/// opens. It never makes a lookup fail. Callers of one computation may have unlike [`Terms`] `T`; unless said they have none.
+/// opens. It never makes a lookup fail. Callers of one computation may have different [`Terms`] `T`; by default they
+/// have none.
 pub struct Cache<E, T: Terms<E> = ()> {
     pub(crate) memory: Option<MemoryTier>,
     pub(crate) lower: Vec<Lower>,
@@ -46,11 +47,11 @@ pub(crate) struct Counts {
 }
 
 impl<E: Send + Sync + 'static> Cache<E> {
-    /// As [`get_or_compute_on`](Self::get_or_compute_on), where callers ask nothing differently: an error of `compute` is that of
-    /// all who waited for it.
+    /// Looks up or computes a value as [`get_or_compute_on`](Self::get_or_compute_on) does, without terms: an error of
+    /// `compute` goes to all callers that waited for it.
     ///
     /// # Errors
-    /// That of `compute`; or that of an earlier call, if it was a [`Failure::BadInput`].
+    /// The error of `compute`, or that of an earlier call, if it was a [`Failure::BadInput`].
     pub async fn get_or_compute<C, F>(&self, key: Key, instead: &[Key], compute: C) -> Result<Answer, Arc<E>>
     where
         C: FnOnce() -> F + Send,
@@ -61,15 +62,15 @@ impl<E: Send + Sync + 'static> Cache<E> {
 }
 
 impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
-    /// A stack to put tiers into.
+    /// Starts an empty stack of tiers.
     #[must_use]
     pub fn builder() -> CacheBuilder<E, T> {
         CacheBuilder::new()
     }
 
-    /// Looks up `key`, or one of the keys that may answer for it, nearest first: those of higher precisions that a policy
-    /// allows ([`CrossPrecision`](crate::CrossPrecision)), or none. A nearer tier goes before a nearer key. What is found is
-    /// stored in the tiers above.
+    /// Looks up `key`, or one of the keys in `instead` that may answer for it, nearest first: those of higher
+    /// precisions that a policy allows ([`CrossPrecision`](crate::CrossPrecision)), or none. A nearer tier goes before
+    /// a nearer key. A value that is found is stored in the tiers above.
     pub async fn get(&self, key: Key, instead: &[Key]) -> Option<Answer> {
         match self.in_memory(key, instead) {
             Some(answer) => Some(answer),
@@ -77,7 +78,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         }
     }
 
-    /// Looks up many keys in one operation per tier. Gives one answer or none per key, in the same order.
+    /// Looks up many keys in one operation per tier. Returns one answer or `None` per key, in the same order.
     pub async fn get_many(&self, keys: &[Key]) -> Vec<Option<Answer>> {
         let mut answers: Vec<_> = keys.iter().map(|key| self.in_memory(*key, &[])).collect();
         for (level, lower) in self.lower.iter().enumerate() {
@@ -93,20 +94,21 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         answers
     }
 
-    /// Stores a value: in memory at once, in the other tiers behind. Where a tier's queue is full the value is dropped
-    /// there, and counted. Whoever must know that it arrived uses the tier itself ([`Tier::put_many`](crate::Tier)).
+    /// Stores a value: in memory at once, in the other tiers behind. If a tier's queue is full, the value is dropped
+    /// there, and counted. A caller that must know that it arrived uses the tier itself ([`Tier::put_many`](crate::Tier)).
     pub fn put(&self, key: Key, value: &Value) {
         self.store(key, value, None);
     }
 
-    /// Looks up as [`get`](Self::get) does and computes on a miss, once for all who want it at the same time.
+    /// Looks up a value as [`get`](Self::get) does and computes it on a miss, once for all callers that want it at the
+    /// same time.
     ///
-    /// A caller that goes away while it computes, or whose `compute` panics, hands over to one that waits, which then computes by
-    /// its own `compute`: the one with the best `terms`. An error of `compute` comes at once to all that wait on terms on which they
-    /// would get it, too ([`Terms::would_get`]); of the others the best computes, and the rest wait for it.
+    /// If the caller that computes goes away, or its `compute` panics, the waiting caller with the best `terms` takes
+    /// over and runs its own `compute`. An error of `compute` goes at once to all waiting callers whose terms would get
+    /// it too ([`Terms::would_get`]); the best of the others computes next, and the rest wait for it.
     ///
     /// # Errors
-    /// That of `compute`, of this caller or of one that it waited for; or that of an earlier call, if it was a
+    /// The error of `compute`, of this caller or of one that it waited for; or that of an earlier call, if it was a
     /// [`Failure::BadInput`].
     pub async fn get_or_compute_on<C, F>(
         &self,
@@ -122,18 +124,18 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         let leader = match self.claim(terms, key, instead) {
             Claim::Known(outcome) => return outcome,
             Claim::Leads(leader) => leader,
-            Claim::Waits(follower) => match follower.turn().await {
-                Turn::Landed(outcome) => return outcome,
-                Turn::Leads(leader) => leader,
+            Claim::Waits(follower) => match follower.outcome().await {
+                ClaimOutcome::Landed(outcome) => return outcome,
+                ClaimOutcome::Leads(leader) => leader,
             },
         };
         self.lead(leader, instead, compute).await
     }
 
-    /// Waits until all that was stored so far is written or lost, for at most so long.
+    /// Waits until all entries stored so far are written or lost, for at most `deadline`.
     ///
     /// # Errors
-    /// [`DeadlineExceeded`] where that is not long enough; filling goes on.
+    /// [`DeadlineExceeded`] if that is not long enough; writing goes on.
     pub async fn flush(&self, deadline: Duration) -> Result<(), DeadlineExceeded> {
         let all = async {
             for lower in &self.lower {
@@ -143,21 +145,21 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         tokio::time::timeout(deadline, all).await.map_err(|_| DeadlineExceeded)
     }
 
-    /// Stops filling the tiers below memory: takes no more, writes what waits for at most so long, ends the tasks. Gives
-    /// the number of entries that were not written. Lookups and memory go on.
+    /// Stops filling the tiers below memory: takes no more entries, writes the queued ones for at most `deadline`, ends
+    /// the tasks. Returns the number of entries that were not written. Lookups and memory go on.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
         let started = Instant::now();
         let left = || deadline.saturating_sub(started.elapsed());
         let mut lost = 0;
         for lower in &self.lower {
             lost += lower.behind.close(left()).await;
-            // A tier that does not come to it is none the worse for it.
+            // Settling is optional: a tier that is not settled in time stays intact.
             tokio::time::timeout(left(), lower.tier.settle()).await.ok();
         }
         lost
     }
 
-    /// What it has done since it was made.
+    /// Counts since the cache was made.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         let lower = self.lower.iter().map(|lower| {
@@ -175,7 +177,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         }
     }
 
-    /// Looks further for what nearer looks did not find, then computes.
+    /// Looks up the value in the lower tiers, asks the other replicas, and computes it if neither has it.
     async fn lead<C, F>(&self, leader: Leader<'_, E, T>, instead: &[Key], compute: C) -> Outcome<E>
     where
         C: FnOnce() -> F + Send,
@@ -187,9 +189,9 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         }
         let lease = match &self.replicas {
             None => None,
-            Some(replicas) => match replicas.turn(key, || self.in_lower_tiers(key, instead)).await {
-                replica::Turn::Compute(lease) => lease,
-                replica::Turn::Found(answer) => {
+            Some(replicas) => match replicas.lease_or_wait(key, || self.in_lower_tiers(key, instead)).await {
+                LeaseOutcome::Compute(lease) => lease,
+                LeaseOutcome::Found(answer) => {
                     self.counts.from_replicas.add(1);
                     return leader.found(Answer { source: Source::Replica, ..answer });
                 }
@@ -215,7 +217,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         None
     }
 
-    /// Stores what was found in the lower tier `level` in all above it.
+    /// Stores a value that was found in the lower tier `level` in all tiers above it.
     pub(crate) fn promote(&self, key: Key, value: Value, level: usize) -> Answer {
         if let Some(memory) = &self.memory {
             memory.put(key, value.clone());
@@ -226,7 +228,8 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         Answer { value, source: Source::Tier(self.lower[level].tier.name()) }
     }
 
-    /// The lease goes with the nearest tier below memory, the one that replicas share.
+    /// Stores a value in all tiers. The lease is held until the nearest tier below memory, which replicas share, has
+    /// the value.
     pub(crate) fn store(&self, key: Key, value: &Value, mut lease: Option<Lease>) {
         if let Some(memory) = &self.memory {
             memory.put(key, value.clone());

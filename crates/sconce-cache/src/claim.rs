@@ -1,40 +1,40 @@
-//! Values that are wanted, each known, to be computed by its caller, or being computed by another.
+//! Claims on values: each value is known, to be computed by its caller, or being computed by another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::answer::{Answer, Failure, Outcome, Source};
 use crate::cache::Cache;
-use crate::flight::{self, Boarded, Lead, Waiting};
+use crate::flight::{Boarded, FollowerOutcome, Lead, Waiting};
 use crate::replica::Lease;
 use crate::terms::Terms;
 use crate::{Key, Value};
 
-/// What a caller that wants a value is to do about it.
+/// A caller's claim on a value.
 pub enum Claim<'a, E, T: Terms<E> = ()> {
-    /// Nothing: a tier has it, or its input is remembered as bad.
+    /// The answer is known: a tier has the value, or its input is remembered as bad.
     Known(Result<Answer, Arc<E>>),
-    /// Compute it.
+    /// The caller leads: it must compute the value.
     Leads(Leader<'a, E, T>),
-    /// Wait for another caller that computes it.
+    /// The caller follows another that computes the value.
     Waits(Follower<'a, E, T>),
 }
 
-/// What became of a value that another caller was computing.
-pub enum Turn<'a, E, T: Terms<E> = ()> {
-    /// The other's outcome.
+/// The end of a follower's wait for a value.
+pub enum ClaimOutcome<'a, E, T: Terms<E> = ()> {
+    /// The leader's outcome.
     Landed(Result<Answer, Arc<E>>),
-    /// The other had no outcome for this caller, who is to compute it now.
+    /// The leader had no outcome for this caller, which must compute the value now.
     Leads(Leader<'a, E, T>),
 }
 
 impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
-    /// Claims many values, each by its key and the keys that may answer for it: looks all of them up, with one operation per tier, and
-    /// leads the computing of those that nobody computes yet. Gives one claim for each, in the same order. No key may come twice: the
-    /// second would wait for the first.
+    /// Claims many values, each by its key and the keys that may answer for it: looks up all of them, with one
+    /// operation per tier, and becomes the leader of those that nobody computes yet. Returns one claim for each, in the
+    /// same order. No key may come twice: the second would wait for the first.
     ///
-    /// A caller that has done its part for each that it leads before it waits for one that another computes cannot end in a
-    /// deadlock, whatever others claim. Replicas are not asked: which of them computes is agreed on for single values only
+    /// To avoid a deadlock, a caller must finish or drop every value that it leads before it waits for one that another
+    /// computes. Replicas do not agree on a leader here, only for single values
     /// ([`get_or_compute_on`](Self::get_or_compute_on)).
     pub async fn claim_many(&self, terms: T, wanted: &[(Key, &[Key])]) -> Vec<Claim<'_, E, T>> {
         let mut claims: Vec<_> = wanted.iter().map(|(key, instead)| self.claim(terms, *key, instead)).collect();
@@ -49,7 +49,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
             let mut found = HashMap::new();
             for at in missing {
                 for (key, value) in keys(at).zip(values.by_ref()) {
-                    // Of several that may answer the nearest is the first.
+                    // If several keys have a value, the nearest key is the first.
                     value.map(|value| found.entry(at).or_insert((key, value)));
                 }
             }
@@ -64,7 +64,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         claims
     }
 
-    /// What the nearest looks say of a value: memory, bad inputs, computations in flight.
+    /// Claims a value by the lookups that do not wait: memory, remembered bad inputs, computations in flight.
     pub(crate) fn claim(&self, terms: T, key: Key, instead: &[Key]) -> Claim<'_, E, T> {
         if let Some(answer) = self.in_memory(key, instead) {
             return Claim::Known(Ok(answer));
@@ -73,11 +73,11 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
             self.counts.negative_hits.add(1);
             return Claim::Known(Err(error));
         }
-        // A caller that accepts other precisions may get an answer that the others must not see, so that is another flight.
+        // A caller that accepts other keys too may get an answer that others must not see, so it has a flight of its own.
         match self.flights.board(Key::of_list(key, instead), terms) {
             Boarded::Leads(lead) => {
                 let leader = Leader { cache: self, terms, key, lead };
-                // A flight may have landed between the look into memory and this one's start.
+                // Another flight may have landed between the lookup in memory and the start of this one.
                 match self.in_memory(key, instead) {
                     Some(answer) => Claim::Known(leader.found(answer)),
                     None => Claim::Leads(leader),
@@ -88,7 +88,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
     }
 }
 
-/// The right and the duty to compute a value. Dropped, it passes to the best of the callers that wait for the value.
+/// The right and the duty to compute a value. Dropped, it passes to the follower with the best terms.
 #[must_use = "the callers that wait for the value get nothing before this is finished or dropped"]
 pub struct Leader<'a, E, T: Terms<E> = ()> {
     cache: &'a Cache<E, T>,
@@ -98,11 +98,12 @@ pub struct Leader<'a, E, T: Terms<E> = ()> {
 }
 
 impl<E: Send + Sync + 'static, T: Terms<E>> Leader<'_, E, T> {
-    /// Gives what was computed to all that wait for it, and stores it. An error goes to those that would get it, too; then the best
-    /// of the others computes.
+    /// Stores the computed value and gives it to all followers. A [`Failure::BadInput`] also goes to all of them; a
+    /// [`Failure::Passing`] goes to those that would get it too ([`Terms::would_get`]), and the best of the others
+    /// leads next.
     ///
     /// # Errors
-    /// Those of computing.
+    /// The error in `computed`.
     pub fn finish(self, computed: Result<Value, Failure<E>>) -> Result<Answer, Arc<E>> {
         self.finish_holding(computed, None)
     }
@@ -134,7 +135,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Leader<'_, E, T> {
         }
     }
 
-    /// Gives an answer that was found after all to all that wait for it.
+    /// Gives an answer that a further lookup found to all followers.
     pub(crate) fn found(self, answer: Answer) -> Outcome<E> {
         let outcome = Ok(answer);
         self.lead.land(&outcome);
@@ -146,7 +147,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Leader<'_, E, T> {
     }
 }
 
-/// A caller that waits for a value which another computes. Dropped, it waits no longer.
+/// A caller that waits for a value that another computes. Dropped, it waits no longer.
 #[must_use = "dropping it is waiting no longer"]
 pub struct Follower<'a, E, T: Terms<E> = ()> {
     cache: &'a Cache<E, T>,
@@ -156,14 +157,14 @@ pub struct Follower<'a, E, T: Terms<E> = ()> {
 }
 
 impl<'a, E: Send + Sync + 'static, T: Terms<E>> Follower<'a, E, T> {
-    /// Waits for the other's outcome, or until it is this caller's turn to compute.
-    pub async fn turn(self) -> Turn<'a, E, T> {
+    /// Waits for the leader's outcome, or until this caller has to lead.
+    pub async fn outcome(self) -> ClaimOutcome<'a, E, T> {
         let Self { cache, terms, key, waiting } = self;
-        match waiting.turn().await {
-            flight::Turn::Leads(lead) => Turn::Leads(Leader { cache, terms, key, lead }),
-            flight::Turn::Landed(outcome) => {
+        match waiting.outcome().await {
+            FollowerOutcome::Leads(lead) => ClaimOutcome::Leads(Leader { cache, terms, key, lead }),
+            FollowerOutcome::Landed(outcome) => {
                 cache.counts.shared.add(1);
-                Turn::Landed(outcome.map(|answer| Answer { source: Source::Shared, ..answer }))
+                ClaimOutcome::Landed(outcome.map(|answer| Answer { source: Source::Shared, ..answer }))
             }
         }
     }

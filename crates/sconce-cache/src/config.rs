@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-/// Bounds of what the whole stack keeps for itself.
+/// Bounds of the queues in front of the tiers, and of remembered bad inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Entries that wait to be written, for each tier below memory; at most 1,048,576. Too small: bursts are dropped. Too
+    /// Entries that wait to be written, for each tier below memory; 1 to 1,048,576. Too small: bursts are dropped. Too
     /// large: much is lost when the process dies.
     pub max_queue_size: usize,
-    /// Bytes that wait to be written, for each tier below memory. Too small and too large: as `max_queue_size`.
+    /// Bytes that wait to be written, for each tier below memory; at least 1. Too small and too large: as `max_queue_size`.
     pub max_queue_bytes: usize,
-    /// Entries written at once; at most 65,536. Too small: a round trip or a transaction is paid too often. Too large: one
+    /// Entries written at once; 1 to 65,536. Too small: a round trip or a transaction is paid too often. Too large: a write
     /// takes so long that it passes its budget.
     pub max_batch_size: usize,
-    /// How long a deterministic bad input is remembered; at most 100 years. Too short: it is computed again. Too long: memory
+    /// Time for which a bad input is remembered; at most 100 years. Too short: it is computed again. Too long: memory
     /// is spent on errors.
     pub negative_ttl: Duration,
-    /// Bad inputs that are remembered.
+    /// Number of bad inputs that are remembered. Too small: they are computed again. Too large: memory is spent on errors.
     pub max_negatives: u64,
 }
 
@@ -42,18 +42,19 @@ impl CacheConfig {
     }
 }
 
-/// What the stack allows a tier below memory.
+/// Budgets and bounds of a tier below memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TierConfig {
-    /// Time for a lookup; after it the lookup is a miss. At most a day. Too short: hits are thrown away. Too long: a slow tier
-    /// slows down every answer until its breaker opens. Timers are as fine as tokio's: 1 ms.
+    /// Time for a lookup; after it the lookup is a miss. More than zero and at most a day, in steps of tokio's timers:
+    /// 1 ms. Too short: hits are thrown away. Too long: a slow tier slows down every answer until its breaker opens.
     pub get_budget: Duration,
-    /// Time for writing a batch; at most a day. Nobody waits for it.
+    /// Time for writing a batch; more than zero and at most a day. No caller waits for it. Too short: entries are lost.
+    /// Too long: the queue fills up while a slow tier is tried.
     pub put_budget: Duration,
-    /// Larger values are not stored here. Too small: answers are computed again. Too large: one value holds up the
-    /// others that share its connection.
+    /// Bytes of the largest value that is stored here; at least 1. Too small: answers are computed again. Too large:
+    /// one value holds up the others that share its connection.
     pub max_value_bytes: usize,
-    /// When the tier is left alone.
+    /// Breaker for the operations of the tier.
     pub breaker: BreakerConfig,
 }
 
@@ -78,16 +79,18 @@ impl TierConfig {
     }
 }
 
-/// When a tier is left alone, and for how long. Reads and writes have a breaker each: a full disk can still be read.
+/// Settings of a circuit breaker, which stops using a tier that fails. Reads and writes have a breaker each: a full
+/// disk can still be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerConfig {
-    /// Failures in a row that open it. Too small: a hiccup turns the tier off. Too large: as many answers are late
-    /// before it is.
+    /// Failures in a row that open the breaker; at least 1. Too small: a hiccup turns the tier off. Too large: as many
+    /// answers are late before it is turned off.
     pub max_failures: u32,
-    /// How long it stays open the first time; then one operation tries. Doubled each time the trial fails. Too short: a
-    /// dead tier costs its budget often. Too long: a tier that is back stays unused.
+    /// Time for which the breaker stays open at first; then one operation is a trial. Doubled each time the trial
+    /// fails. More than zero and at most a day. Too short: a dead tier costs its budget often. Too long: a tier that
+    /// works again stays unused.
     pub cool_down: Duration,
-    /// The longest it stays open: at least `cool_down`, and at most a day.
+    /// The longest time for which the breaker stays open: from `cool_down` to a day.
     pub max_cool_down: Duration,
 }
 
@@ -115,44 +118,44 @@ impl Default for BreakerConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is {value}, but must be {allowed}")]
 pub struct ConfigError {
-    /// The field.
+    /// Name of the field.
     pub field: &'static str,
     /// Its value.
     pub value: String,
-    /// What is allowed.
+    /// The values that are allowed.
     pub allowed: String,
 }
 
-/// Operations or entries that wait in one place: some structures make room for all of them at once.
+/// Largest bound of a queue. Some queues allocate room for all their entries at once.
 pub(crate) const MAX_QUEUE_SIZE: usize = 1 << 20;
-/// Entries of one operation: all of them are held, and named in one statement.
+/// Largest number of entries of one operation, which holds all of them and names them in one statement.
 const MAX_BATCH_SIZE: usize = 1 << 16;
-/// The longest that anything waits for something. Sums and multiples of such times never overflow.
+/// Longest timeout or pause. Sums and multiples of such times never overflow.
 const MAX_TIME: Duration = Duration::from_hours(24);
-/// The longest that an entry stays, where it does not stay for ever. Every store can count it.
+/// Longest time to live of an entry that has one. Every store can represent it.
 const MAX_TTL: Duration = Duration::from_hours(24 * 36_500);
 
-/// Refuses 0, and more than `max`.
+/// Refuses 0 and values above `max`.
 pub(crate) fn size(field: &'static str, value: usize, max: usize) -> Result<(), ConfigError> {
     bounded(field, value, (1, "at least 1"), max)
 }
 
-/// Refuses no time at all, and more than a day.
+/// Refuses zero and times above a day.
 pub(crate) fn time(field: &'static str, value: Duration) -> Result<(), ConfigError> {
     bounded(field, value, (Duration::from_nanos(1), "longer than nothing"), MAX_TIME)
 }
 
-/// Refuses more than a day.
+/// Refuses times above a day.
 pub(crate) fn time_or_none(field: &'static str, value: Duration) -> Result<(), ConfigError> {
     bounded(field, value, (Duration::ZERO, "no time"), MAX_TIME)
 }
 
-/// Refuses less than a millisecond, the finest that Redis counts, and more than a day.
+/// Refuses times below a millisecond, the unit in which Redis counts, and above a day.
 pub(crate) fn lease(field: &'static str, value: Duration) -> Result<(), ConfigError> {
     bounded(field, value, (Duration::from_millis(1), "at least 1ms"), MAX_TIME)
 }
 
-/// Refuses less than a millisecond, the finest that stores count, and more than any of them counts.
+/// Refuses times below a millisecond, the unit in which stores count, and above 100 years.
 pub(crate) fn ttl(field: &'static str, value: Duration) -> Result<(), ConfigError> {
     bounded(field, value, (Duration::from_millis(1), "at least 1ms"), MAX_TTL)
 }

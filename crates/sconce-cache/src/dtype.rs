@@ -33,7 +33,7 @@ pub enum Dtype {
     F32 = 12,
     /// IEEE double precision.
     F64 = 13,
-    /// Elements of different lengths (texts, images); how they lie in the bytes is the caller's business.
+    /// Elements of different lengths (texts, images); the caller chooses their encoding.
     Bytes = 14,
 }
 
@@ -67,7 +67,7 @@ impl Dtype {
         Self::ALL.get(usize::from(code).checked_sub(1)?).copied()
     }
 
-    /// Bytes of an element; `None` where elements have lengths of their own.
+    /// Bytes of an element; `None` if elements have different lengths.
     #[must_use]
     pub const fn size(self) -> Option<usize> {
         match self {

@@ -1,15 +1,15 @@
-//! Prepared inputs, so that preparing is paid once even where the result cannot be cached.
+//! A cache of prepared inputs, so that an input is prepared once even where the result cannot be cached.
 
 use std::sync::Arc;
 
 use moka::sync::Cache;
 
 use crate::config::{ConfigError, size};
-use crate::flight::{Boarded, Flights, Turn};
+use crate::flight::{Boarded, Flights, FollowerOutcome};
 use crate::stats::Counter;
 use crate::{Digest, Key};
 
-/// A cache of prepared inputs (tokens, a decoded image) by what they were prepared from and how, bounded by bytes.
+/// A cache of prepared inputs (tokens, a decoded image), by the input and the way of preparing it, bounded by bytes.
 /// Preparing fails with `E`; failures are not kept.
 ///
 /// ```
@@ -37,7 +37,7 @@ pub struct FeatureCache<T, E> {
     shared: Counter,
 }
 
-/// What a feature cache has done since it was made, and what it holds.
+/// Counts of a feature cache since it was made, and its size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FeatureStats {
@@ -45,11 +45,11 @@ pub struct FeatureStats {
     pub hits: u64,
     /// Inputs that had to be prepared.
     pub misses: u64,
-    /// Callers who got what another caller was preparing already.
+    /// Callers that got the input that another caller prepared.
     pub shared: u64,
-    /// Inputs it holds, as of the last time it tidied up.
+    /// Inputs that the cache holds, as of the last eviction.
     pub held: u64,
-    /// Bytes it holds, keys and overhead included; likewise.
+    /// Bytes of these inputs, keys and overhead included.
     pub held_bytes: u64,
 }
 
@@ -58,10 +58,10 @@ where
     T: Clone + Send + Sync + 'static,
     E: Send + Sync + 'static,
 {
-    /// Bytes that an entry takes besides its feature, estimated.
+    /// Estimated bytes that an entry takes besides its feature.
     pub const OVERHEAD: usize = 232;
 
-    /// A cache of at most `max_bytes`; `weigh` says how many bytes a feature takes.
+    /// Makes a cache of at most `max_bytes`; `weigh` returns the bytes that a feature takes.
     ///
     /// # Errors
     /// [`ConfigError`] for a bound of zero.
@@ -69,18 +69,18 @@ where
         size("max_bytes", usize::try_from(max_bytes).unwrap_or(usize::MAX), usize::MAX)?;
         let features = Cache::builder()
             .max_capacity(max_bytes)
-            // What weighs 4 GiB or more counts as 4 GiB.
+            // A feature of 4 GiB or more counts as 4 GiB.
             .weigher(move |_, feature| u32::try_from(weigh(feature).saturating_add(Self::OVERHEAD)).unwrap_or(u32::MAX))
             .build();
         let (hits, misses, shared) = (Counter::default(), Counter::default(), Counter::default());
         Ok(Self { features, flights: Flights::new(), hits, misses, shared })
     }
 
-    /// What `prepare` makes of `input`, from memory if it is there; `processing` is the digest of everything else that
-    /// `prepare` depends on. Prepared once for all who want it at the same time; a caller that goes away hands over.
+    /// Looks up the prepared `input`, or prepares it; `processing` is the digest of everything else that `prepare`
+    /// depends on. Concurrent callers prepare it once; if the caller that prepares goes away, another takes over.
     ///
     /// # Errors
-    /// That of `prepare`, shared by all who waited for it.
+    /// The error of `prepare`, shared by all callers that waited for it.
     pub async fn get_or_prepare<P, F>(&self, processing: Digest, input: &[u8], prepare: P) -> Result<T, Arc<E>>
     where
         P: FnOnce() -> F + Send,
@@ -93,15 +93,15 @@ where
         }
         let lead = match self.flights.board(key, ()) {
             Boarded::Leads(lead) => lead,
-            Boarded::Waits(waiting) => match waiting.turn().await {
-                Turn::Leads(lead) => lead,
-                Turn::Landed(outcome) => {
+            Boarded::Waits(waiting) => match waiting.outcome().await {
+                FollowerOutcome::Leads(lead) => lead,
+                FollowerOutcome::Landed(outcome) => {
                     self.shared.add(1);
                     return outcome;
                 }
             },
         };
-        // A flight may have landed between the look above and this one's start.
+        // Another flight may have landed between the lookup above and the start of this one.
         let outcome = if let Some(feature) = self.features.get(&key) {
             self.hits.add(1);
             Ok(feature)
@@ -113,10 +113,11 @@ where
         outcome
     }
 
-    /// As [`get_or_prepare`](Self::get_or_prepare), for a thread that may block. Does not wait for others who prepare the same.
+    /// Looks up or prepares an input as [`get_or_prepare`](Self::get_or_prepare) does, for a thread that may block.
+    /// Does not wait for other callers that prepare the same input.
     ///
     /// # Errors
-    /// That of `prepare`.
+    /// The error of `prepare`.
     pub fn get_or_prepare_blocking(
         &self,
         processing: Digest,
@@ -132,7 +133,7 @@ where
         prepare().inspect(|feature| self.features.insert(key, feature.clone()))
     }
 
-    /// What it has done and what it holds.
+    /// Counts since the cache was made, and its size.
     #[must_use]
     pub fn stats(&self) -> FeatureStats {
         FeatureStats {
@@ -144,13 +145,13 @@ where
         }
     }
 
-    /// Evicts now what would be evicted within the next operations.
+    /// Runs the evictions that are due now, which otherwise run during the next operations.
     pub fn tidy_up(&self) {
         self.features.run_pending_tasks();
     }
 }
 
-/// The first part has one length, so the two cannot run into each other.
+/// Digests `processing` and `input`. The first has a fixed length, so different pairs are different bytes.
 fn key(processing: Digest, input: &[u8]) -> Key {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&processing.0);

@@ -1,4 +1,4 @@
-//! Single flight within the process: of those who want the same thing at the same time one works, the others wait.
+//! Single flight within the process: of the callers that want the same value at the same time one leads, the others follow.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::Key;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Computations in flight, each with the callers that wait for it. `R` are a caller's terms; of two the greater is the better.
+/// Computations in flight, each with its followers. `R` are a caller's terms; the greater of two is the better.
 pub(crate) struct Flights<T, R: Ord + Copy> {
     listed: Arc<Mutex<Listed<T, R>>>,
 }
@@ -20,20 +20,20 @@ struct Listed<T, R: Ord + Copy> {
     next_number: u64,
 }
 
-/// Callers that wait, the next to lead last: the one with the best terms, and among equals the one that came first.
-type Waiters<T, R> = BTreeMap<(R, Reverse<u64>), oneshot::Sender<Turn<T, R>>>;
+/// Followers in order, the next leader last: the one with the best terms, and among equals the one that came first.
+type Waiters<T, R> = BTreeMap<(R, Reverse<u64>), oneshot::Sender<FollowerOutcome<T, R>>>;
 
-/// A place in a flight.
+/// A caller's place in a flight.
 pub(crate) enum Boarded<T, R: Ord + Copy> {
-    /// Nobody is at it: this caller works.
+    /// The caller leads: there was no flight for the key.
     Leads(Lead<T, R>),
-    /// Another is at it.
+    /// The caller follows another.
     Waits(Waiting<T, R>),
 }
 
-/// What comes to a caller that waits.
-pub(crate) enum Turn<T, R: Ord + Copy> {
-    /// Its turn to work, since the leader before it had no outcome for it.
+/// The end of a follower's wait.
+pub(crate) enum FollowerOutcome<T, R: Ord + Copy> {
+    /// The lead passed to this caller, because the leader before it had no outcome for it.
     Leads(Lead<T, R>),
     /// The leader's outcome.
     Landed(T),
@@ -44,8 +44,8 @@ impl<T, R: Ord + Copy> Flights<T, R> {
         Self { listed: Arc::new(Mutex::new(Listed { flights: HashMap::new(), next_number: 0 })) }
     }
 
-    /// Leads a flight for `key`, or joins the one there is. Does not wait, so that a caller may board several and work on those
-    /// that it leads before it waits for the others.
+    /// Starts a flight for `key` as its leader, or joins the one there is as a follower. Does not wait, so that a
+    /// caller may board several flights and compute those that it leads before it waits for the others.
     pub(crate) fn board(&self, key: Key, terms: R) -> Boarded<T, R> {
         let mut listed = lock(&self.listed);
         let number = Reverse(listed.next_number);
@@ -55,10 +55,10 @@ impl<T, R: Ord + Copy> Flights<T, R> {
                 Boarded::Leads(Lead { listed: Arc::clone(&self.listed), key, in_flight: true })
             }
             Entry::Occupied(mut waiters) => {
-                let (turn, turned) = oneshot::channel();
-                waiters.get_mut().insert((terms, number), turn);
+                let (outcome, received) = oneshot::channel();
+                waiters.get_mut().insert((terms, number), outcome);
                 listed.next_number += 1;
-                Boarded::Waits(Waiting { listed: Arc::clone(&self.listed), key, place: (terms, number), turned })
+                Boarded::Waits(Waiting { listed: Arc::clone(&self.listed), key, place: (terms, number), received })
             }
         }
     }
@@ -68,7 +68,7 @@ fn lock<T, R: Ord + Copy>(listed: &Mutex<Listed<T, R>>) -> MutexGuard<'_, Listed
     listed.lock().expect("no holder of this lock can panic")
 }
 
-/// The right and the duty to work. Dropped without an outcome, it passes to the best of the callers that wait.
+/// The right and the duty to compute. Dropped without an outcome, it passes to the follower with the best terms.
 pub(crate) struct Lead<T, R: Ord + Copy> {
     listed: Arc<Mutex<Listed<T, R>>>,
     key: Key,
@@ -76,25 +76,27 @@ pub(crate) struct Lead<T, R: Ord + Copy> {
 }
 
 impl<T: Clone, R: Ord + Copy> Lead<T, R> {
-    /// Gives the outcome to all that wait.
+    /// Ends the flight: gives the outcome to all followers.
     pub(crate) fn land(mut self, outcome: &T) {
         self.in_flight = false;
-        // From here on a new caller starts another flight.
+        // Once the flight is removed, a new caller starts another.
         let waiters = lock(&self.listed).flights.remove(&self.key);
-        for turn in waiters.unwrap_or_default().into_values() {
-            turn.send(Turn::Landed(outcome.clone())).ok();
+        for follower in waiters.unwrap_or_default().into_values() {
+            follower.send(FollowerOutcome::Landed(outcome.clone())).ok();
         }
     }
 
-    /// Gives the outcome to the callers whose terms it `concerns`, all at once. The lead passes to the best of the others, if
-    /// there are any.
+    /// Gives the outcome to the followers whose terms it `concerns`, all at once. The lead passes to the best of the
+    /// others, if there are any.
     pub(crate) fn land_where(self, outcome: &T, concerns: impl Fn(&R) -> bool) {
         let concerned: Vec<_> = match lock(&self.listed).flights.get_mut(&self.key) {
-            Some(waiters) => waiters.extract_if(.., |(terms, _), _| concerns(terms)).map(|(_, turn)| turn).collect(),
+            Some(waiters) => {
+                waiters.extract_if(.., |(terms, _), _| concerns(terms)).map(|(_, follower)| follower).collect()
+            }
             None => Vec::new(),
         };
-        for turn in concerned {
-            turn.send(Turn::Landed(outcome.clone())).ok();
+        for follower in concerned {
+            follower.send(FollowerOutcome::Landed(outcome.clone())).ok();
         }
     }
 }
@@ -111,10 +113,10 @@ impl<T, R: Ord + Copy> Drop for Lead<T, R> {
                 next
             };
             self.in_flight = false;
-            let Some((_, turn)) = next else { return };
+            let Some((_, follower)) = next else { return };
             let heir = Self { listed: Arc::clone(&self.listed), key: self.key, in_flight: true };
-            if let Err(Turn::Leads(mut heir)) = turn.send(Turn::Leads(heir)) {
-                // That caller went away in this moment: the next one leads.
+            if let Err(FollowerOutcome::Leads(mut heir)) = follower.send(FollowerOutcome::Leads(heir)) {
+                // That follower went away in this moment: the lead passes to the next one.
                 heir.in_flight = false;
                 self.in_flight = true;
             }
@@ -122,24 +124,25 @@ impl<T, R: Ord + Copy> Drop for Lead<T, R> {
     }
 }
 
-/// A caller that waits for another's outcome. Dropped, it leaves the flight.
+/// A follower's place in a flight. Dropped, it leaves the flight.
 pub(crate) struct Waiting<T, R: Ord + Copy> {
     listed: Arc<Mutex<Listed<T, R>>>,
     key: Key,
     place: (R, Reverse<u64>),
-    turned: oneshot::Receiver<Turn<T, R>>,
+    received: oneshot::Receiver<FollowerOutcome<T, R>>,
 }
 
 impl<T, R: Ord + Copy> Waiting<T, R> {
-    pub(crate) async fn turn(mut self) -> Turn<T, R> {
-        (&mut self.turned).await.expect("a flight with a caller that waits lands or passes the lead on")
+    /// Waits for the leader's outcome, or for the lead.
+    pub(crate) async fn outcome(mut self) -> FollowerOutcome<T, R> {
+        (&mut self.received).await.expect("a flight with a caller that waits lands or passes the lead on")
     }
 }
 
 impl<T, R: Ord + Copy> Drop for Waiting<T, R> {
     fn drop(&mut self) {
-        // After its turn it is not listed; another flight under the same key has other numbers. A lead that came to it in this
-        // moment is dropped with the receiver, and passes on.
+        // A follower that got its outcome is not listed any more, and another flight under the same key has other
+        // numbers. A lead that came to it in this moment is dropped with the receiver, and passes on.
         let mut listed = lock(&self.listed);
         if let Some(waiters) = listed.flights.get_mut(&self.key) {
             waiters.remove(&self.place);

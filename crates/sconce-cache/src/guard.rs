@@ -1,4 +1,4 @@
-//! A tier with its time budget, its breakers and its counts: what turns every failure into a miss.
+//! A tier with its time budget, its breakers and its counts. Turns every failure of the tier into a miss.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Guarded {
         self.tier.name()
     }
 
-    /// One value or none per key. Never fails, and takes no longer than the budget.
+    /// Looks up keys; returns one value or `None` per key. Never fails, and takes no longer than the budget.
     pub(crate) async fn get_many(&self, keys: &[Key]) -> Vec<Option<Value>> {
         let Some(found) = self.reads.pass(self.config.get_budget, self.tier.get_many(keys)).await else {
             return vec![None; keys.len()];
@@ -69,7 +69,7 @@ impl Guarded {
         None
     }
 
-    /// Stores what it can; the rest is counted.
+    /// Stores a batch; counts its entries as lost if that fails.
     pub(crate) async fn put_many(&self, entries: &[(Key, Value)]) {
         match self.writes.pass(self.config.put_budget, self.tier.put_many(entries)).await {
             Some(()) => {
@@ -86,7 +86,7 @@ impl Guarded {
         }
     }
 
-    /// Everything but what the queue in front of it counts.
+    /// Counts of the tier, without those of the queue in front of it.
     pub(crate) fn stats(&self) -> TierStats {
         TierStats {
             tier: self.name(),
@@ -128,7 +128,7 @@ impl Gate {
         }
     }
 
-    /// Tries an operation, if the breaker lets it pass. `None` for every kind of failure.
+    /// Tries an operation, if the breaker lets it pass. Returns `None` for every kind of failure.
     async fn pass<T>(&self, budget: Duration, operation: impl Future<Output = Result<T, TierError>>) -> Option<T> {
         let started = Instant::now();
         let Some(pass) = self.breaker().admit(started) else {
@@ -174,7 +174,7 @@ impl Gate {
     }
 }
 
-/// Tells the breaker how an operation ended, also when its future was dropped.
+/// Tells the breaker the outcome of an operation, also if its future is dropped.
 struct Trial<'a> {
     gate: &'a Gate,
     pass: Pass,
@@ -189,7 +189,7 @@ impl Drop for Trial<'_> {
         let after = breaker.state();
         drop(breaker);
         if before != after {
-            // Once per change: an operator wants to see it without asking for details.
+            // A warning, because operators should see it by default; it comes once per change.
             tracing::warn!(tier = self.gate.tier, operation = self.gate.operation, ?before, ?after, "breaker");
         }
     }

@@ -1,4 +1,4 @@
-//! The key of an answer: a digest of all that decides it.
+//! The key of an answer: a digest of everything that the answer depends on.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use crate::Dtype;
 #[cfg(test)]
 mod tests;
 
-/// Goes into every key. Raise it when the encoding below, or the meaning of a stored value, changes: old entries then
-/// are never found again.
+/// Part of every key. Raise it when the encoding below, or the meaning of a stored value, changes: old entries are then
+/// never found again.
 const SCHEMA_VERSION: u8 = 1;
 
-/// Pieces longer than this go to the hash where they lie; shorter ones are gathered first, because each call of the hash
-/// costs more than copying them.
+/// Bytes up to which pieces are gathered before they are hashed, because each call of the hash costs more than copying
+/// them. Longer pieces are hashed without a copy.
 const GATHERED: usize = 1024;
 
 /// A BLAKE3 digest of something a key depends on: weights, a tokenizer, a file.
@@ -20,16 +20,16 @@ const GATHERED: usize = 1024;
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    /// The digest of some bytes.
+    /// Digests bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest of all that can be read: of a file, say, without having it in memory.
+    /// Digests everything that a reader gives: a file, say, without loading it into memory.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Errors of reading.
     pub fn of_reader(reader: impl std::io::Read) -> std::io::Result<Self> {
         Ok(Self(*blake3::Hasher::new().update_reader(reader)?.finalize().as_bytes()))
     }
@@ -40,26 +40,26 @@ impl Digest {
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// A key from its bytes, for tools that read a store.
+    /// Makes a key from its bytes, for tools that read a store.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The bytes of the key.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The first eight bytes as a number: a row's id in SQLite. Two keys may share it.
+    /// The first eight bytes as a number: the id of a row in SQLite. Two keys may share it.
     #[cfg(feature = "sqlite")]
     pub(crate) fn row_id(&self) -> i64 {
         let (head, _) = self.0.split_first_chunk().expect("a key has more than eight bytes");
         i64::from_le_bytes(*head)
     }
 
-    /// One key for an ordered list of keys; for a single one, itself.
+    /// Makes one key of an ordered list of keys; of a single key, the key itself.
     pub(crate) fn of_list(first: Self, others: &[Self]) -> Self {
         if others.is_empty() {
             return first;
@@ -72,7 +72,7 @@ impl Key {
     }
 }
 
-/// In hexadecimal digits.
+/// Formats the key in hexadecimal digits.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -85,8 +85,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// All that decides an answer. A field left out of a key is a wrong answer one day, so there is no default: whoever makes
-/// a key says each of them.
+/// Everything that an answer depends on. There is no default, because a field left out of a key leads to wrong answers:
+/// the maker of a key must give every field.
 ///
 /// ```
 /// use sconce_cache::{Digest, Dtype, Input, KeyFields, Parameter};
@@ -107,17 +107,17 @@ impl fmt::Debug for Key {
 pub struct KeyFields<'a> {
     /// The model's name and version.
     pub model: &'a str,
-    /// Of the weights, so that a new training run under an old name is a new model.
+    /// Digest of the weights, so that a new training run under an old name is a new model.
     pub weights: Digest,
-    /// The precision it runs in.
+    /// The precision in which the model runs.
     pub precision: &'a str,
     /// The kind of device: devices that give the same bits share a class.
     pub device_class: &'a str,
-    /// Of the tokenizer and of everything else that turns a request into tensors.
+    /// Digest of the tokenizer and of everything else that turns a request into tensors.
     pub processing: Digest,
     /// Parameters of the request, in any order.
     pub parameters: &'a [(&'a str, Parameter<'a>)],
-    /// Names of the outputs asked for, in the order asked for; empty for all.
+    /// Names of the requested outputs, in the requested order; empty for all.
     pub outputs: &'a [&'a str],
     /// The inputs, in the model's order.
     pub inputs: &'a [Input<'a>],
@@ -130,7 +130,7 @@ pub enum Parameter<'a> {
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A number, told apart by its bits: 0.0 and −0.0 differ, a NaN equals itself.
+    /// A number, compared by its bits: 0.0 and −0.0 differ, a NaN equals itself.
     Float(f64),
     /// A text.
     Text(&'a str),
@@ -139,19 +139,19 @@ pub enum Parameter<'a> {
 /// One input tensor.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
-    /// Its name.
+    /// Name of the input.
     pub name: &'a str,
-    /// Type of its elements.
+    /// Type of the elements.
     pub dtype: Dtype,
-    /// Its dimensions.
+    /// Dimensions.
     pub shape: &'a [usize],
-    /// Its elements, little-endian and row by row. Elements of [`Dtype::Bytes`] need a length before each, or two lists
+    /// The elements, little-endian and row by row. Elements of [`Dtype::Bytes`] need a length before each, or two lists
     /// of texts could have the same bytes.
     pub bytes: &'a [u8],
 }
 
 impl KeyFields<'_> {
-    /// The key.
+    /// Makes the key.
     #[must_use]
     pub fn key(&self) -> Key {
         let mut sink = HashSink { gathered: Vec::with_capacity(GATHERED), hasher: None };
@@ -159,7 +159,8 @@ impl KeyFields<'_> {
         sink.finish()
     }
 
-    /// Each field with its length, each list with its count, so that no byte can move to a neighbour unseen.
+    /// Encodes each field with its length and each list with its count, so that no two different requests have the same
+    /// encoding.
     fn encode(&self, sink: &mut impl Sink) {
         sink.put(b"sconce-key");
         sink.put(&[SCHEMA_VERSION]);
@@ -181,12 +182,12 @@ impl KeyFields<'_> {
     }
 
     fn encode_parameters(&self, sink: &mut impl Sink) {
-        // Most requests have none or one, which need no list of their own to be sorted.
+        // Most requests have no parameter or one, which need no list to be sorted.
         if let [] | [_] = self.parameters {
             return self.parameters.iter().for_each(|(name, value)| value.encode(name, sink));
         }
         let mut sorted: Vec<_> = self.parameters.iter().collect();
-        // Stable: of parameters with one name the order stays, as the last may win where they are read.
+        // A stable sort keeps the order of parameters with the same name, because the last may win where they are read.
         sorted.sort_by_key(|(name, _)| *name);
         for (name, value) in sorted {
             value.encode(name, sink);
@@ -233,7 +234,7 @@ impl Input<'_> {
     }
 }
 
-/// Where an encoding goes: into the hash, or (in a test) into the open.
+/// The target of an encoding: the hash, or in a test a vector.
 trait Sink {
     fn put(&mut self, bytes: &[u8]);
 
@@ -249,7 +250,7 @@ trait Sink {
 
 struct HashSink {
     gathered: Vec<u8>,
-    /// Made only when something does not fit into `gathered`: setting one up costs as much as hashing 128 bytes.
+    /// Made only when a piece does not fit into `gathered`: setting it up costs as much as hashing 128 bytes.
     hasher: Option<blake3::Hasher>,
 }
 

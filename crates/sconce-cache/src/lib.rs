@@ -1,9 +1,9 @@
 //! Three tiers of cache for computed tensors: memory, Redis, a database.
 //!
-//! A key is a digest of everything an answer depends on ([`KeyFields`]); a value is a list of tensors and the precision that
-//! made them ([`Value`]). Any subset of tiers makes a [`Cache`]. A tier that is slow, full, broken or gone costs a miss within
-//! its time budget, never a failure. What many ask for at the same time is computed once, in the process and, with Redis,
-//! across replicas. Nothing here knows of models.
+//! A key is a digest of everything an answer depends on ([`KeyFields`]); a value is a list of tensors and the precision
+//! that made them ([`Value`]). Any subset of tiers makes a [`Cache`]. A tier that is slow, full, broken or gone costs a
+//! miss within its time budget, never a failure. Concurrent requests for the same value compute it once, in the process
+//! and, with Redis, across replicas. The crate knows nothing of models.
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,22 +30,24 @@
 //! assert_eq!(first.source, Source::Computed);
 //! assert_eq!(second.source, Source::Tier("memory"));
 //! assert_eq!(second.value.precision(), "int8");
-//! cache.shutdown(Duration::from_secs(5)).await; // writes what still waits for the database
+//! cache.shutdown(Duration::from_secs(5)).await; // writes the entries that still wait for the database
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # The path of one lookup
-//! [`Cache::get_or_compute`] → memory ([`MemoryTier`], on the caller) → bad inputs remembered → one caller of those who want the
-//! same leads, the others wait (`claim.rs`, `flight.rs`; whom a failure concerns, their [`Terms`] say) → each tier below, within its budget and if its breaker lets it (`guard.rs`) → what
-//! is found is stored in the tiers above; else, where replicas share a lock, take it or wait for the replica that has it
+//! [`Cache::get_or_compute`] → memory ([`MemoryTier`], on the caller) → remembered bad inputs → single flight: one of
+//! the callers that want the same value leads, the others follow (`claim.rs`, `flight.rs`; [`Terms`] decide which
+//! followers get a failure) → each tier below, within its budget and if its breaker lets it (`guard.rs`); a value that
+//! is found is stored in the tiers above → where replicas share a lock, take it or wait for the replica that has it
 //! (`replica.rs`) → compute → memory at once, the other tiers behind, through a bounded queue each (`behind.rs`).
 //!
 //! # Where to add things
-//! A tier is a [`Tier`], and a [`StoredTier`] if its entries outlive the process; list it in `tests/cache/conformance.rs` and it
-//! has its tests. A field of a key, or a change of what a
-//! stored value means, raises `SCHEMA_VERSION` in `key.rs`. When a tier is left alone is decided in `breaker.rs`, which is pure.
-//! [`FeatureCache`] stands by itself: it keeps prepared inputs, not answers.
+//! - A tier: implement [`Tier`], and [`StoredTier`] if its entries outlive the process; list it in
+//!   `tests/cache/conformance.rs`, which tests it.
+//! - A field of a key, or a change of the meaning of a stored value: raise `SCHEMA_VERSION` in `key.rs`.
+//! - A rule about leaving a failing tier alone: `breaker.rs`, which is pure.
+//! - Prepared inputs: [`FeatureCache`], which is independent of the tiers.
 
 mod access;
 mod answer;
@@ -81,7 +83,7 @@ pub use answer::{Answer, DeadlineExceeded, Failure, Source};
 pub use breaker::BreakerState;
 pub use builder::{BuildError, CacheBuilder};
 pub use cache::Cache;
-pub use claim::{Claim, Follower, Leader, Turn};
+pub use claim::{Claim, ClaimOutcome, Follower, Leader};
 pub use config::{BreakerConfig, CacheConfig, ConfigError, TierConfig};
 pub use dtype::Dtype;
 pub use feature::{FeatureCache, FeatureStats};

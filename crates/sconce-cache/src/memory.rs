@@ -9,30 +9,30 @@ use crate::stats::{Counter, TierStats};
 use crate::tier::{Found, Tier, TierError, TierFuture};
 use crate::{Key, Value};
 
-/// What moka keeps for an entry besides key and value, estimated from its node, its two deques and the hash table.
+/// Bytes that moka keeps for an entry besides key and value, estimated from its node, its two deques and the hash table.
 const OVERHEAD: usize = 200;
 
 /// Bounds of [`MemoryTier`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryConfig {
-    /// Bytes of memory, keys and overhead included. Too small: values leave before they are asked for again. Too large:
-    /// the process runs out of memory.
+    /// Bytes of memory, keys and overhead included; at least 1. Too small: values are evicted before they are asked for
+    /// again. Too large: the process runs out of memory.
     pub max_bytes: u64,
-    /// How long a value stays: 1 ms to 100 years. Keys name everything an answer depends on, so a value does not go stale;
-    /// this only gives back memory.
+    /// Time to live of a value: 1 ms to 100 years. Keys hold everything an answer depends on, so a value does not go stale;
+    /// this only frees memory.
     pub ttl: Duration,
 }
 
-/// 256 MiB, one day.
+/// 256 MiB, and a time to live of one day.
 impl Default for MemoryConfig {
     fn default() -> Self {
         Self { max_bytes: 256 << 20, ttl: Duration::from_hours(24) }
     }
 }
 
-/// The memory tier: bounded by bytes, keeps what is asked for often (`TinyLFU`, by moka).
+/// The memory tier: bounded by bytes, keeps the values that are asked for often (`TinyLFU`, by moka).
 ///
-/// A value that has just come may be refused when the tier is full of values that are asked for more often.
+/// A new value may be refused when the tier is full of values that are asked for more often.
 pub struct MemoryTier {
     values: Cache<Key, Value>,
     hits: Counter,
@@ -45,10 +45,10 @@ pub struct MemoryTier {
 }
 
 impl MemoryTier {
-    /// What statistics call it.
+    /// Name of the tier in answers and statistics.
     pub const NAME: &'static str = "memory";
 
-    /// An empty tier.
+    /// Makes an empty tier.
     ///
     /// # Errors
     /// [`ConfigError`] names the field that is out of bounds.
@@ -58,7 +58,7 @@ impl MemoryTier {
         let values = Cache::builder()
             .max_capacity(config.max_bytes)
             .time_to_live(config.ttl)
-            // `put` refuses what does not fit into 32 bits.
+            // `put` refuses values whose weight does not fit into 32 bits.
             .weigher(|_, value: &Value| u32::try_from(weight(value)).unwrap_or(u32::MAX))
             .build();
         Ok(Self {
@@ -73,7 +73,7 @@ impl MemoryTier {
         })
     }
 
-    /// The value under a key.
+    /// Looks up the value of a key.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Value> {
         let value = self.values.get(key);
@@ -98,13 +98,13 @@ impl MemoryTier {
         self.values.insert(key, value);
     }
 
-    /// Bytes that it holds, as of the last time it tidied up.
+    /// Bytes of all values, keys and overhead, as of the last eviction.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         self.values.weighted_size()
     }
 
-    /// Evicts now what would be evicted within the next operations.
+    /// Runs the evictions that are due now, which otherwise run during the next operations.
     pub fn tidy_up(&self) {
         self.values.run_pending_tasks();
     }

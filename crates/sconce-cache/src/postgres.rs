@@ -1,4 +1,4 @@
-//! The third tier, shared: a table in Postgres.
+//! The Postgres tier: a table that replicas share.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -18,8 +18,8 @@ use crate::{Key, Value};
 
 mod stored;
 
-/// Makes the table unless it is there. The lock keeps two replicas from making it at once, which Postgres answers with an
-/// error even where `IF NOT EXISTS` is said; its number is the ASCII codes of `sconce`.
+/// Makes the table unless it exists. The lock keeps two replicas from making it at once, which Postgres answers with an
+/// error even with `IF NOT EXISTS`; its number is the ASCII codes of `sconce`.
 const MAKE_TABLE: &str = "
     BEGIN;
     SELECT pg_advisory_xact_lock(126879466808165);
@@ -34,41 +34,41 @@ const READ_ONLY: &str = "SET default_transaction_read_only = on";
 
 const SELECT: &str =
     "SELECT key, value FROM sconce_entries WHERE key = any($1) AND (expires IS NULL OR expires > now())";
-/// The server's clock counts, so replicas need not agree on the time.
+/// Writes many entries. Expiry goes by the server's clock, so replicas need not agree on the time.
 const UPSERT: &str = "
     INSERT INTO sconce_entries (key, value, expires)
     SELECT key, value, now() + $3::float8 * interval '1 second' FROM unnest($1::bytea[], $2::bytea[]) AS new (key, value)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires
 ";
-/// Some at a time, with every write. What another replica is sweeping is left to it.
+/// Deletes some expired rows with every write, except rows that another replica is deleting.
 const SWEEP: &str = "
     DELETE FROM sconce_entries WHERE key IN (
         SELECT key FROM sconce_entries WHERE expires <= now() ORDER BY expires LIMIT 256 FOR UPDATE SKIP LOCKED
     )
 ";
 
-/// More than any Postgres serves well.
+/// Largest number of connections: more than a Postgres serves well.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// Where the Postgres is and how many connections it gives.
+/// Address of the Postgres, and settings of its connections and entries.
 #[derive(Clone)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`, or `key=value` pairs as libpq takes them. Connections are not
     /// encrypted: use it within a private network or through a proxy that encrypts.
     pub address: String,
-    /// Whether the table is made if it is not there.
+    /// Access to the table: whether it is created if it does not exist, and whether it is written.
     pub access: Access,
-    /// How long an entry stays, 1 ms to 100 years; for ever where there is none. Nothing else bounds the table: its disk is the
-    /// database's business.
+    /// Time to live of an entry, 1 ms to 100 years; `None` for ever. Nothing else bounds the size of the table.
     pub ttl: Option<Duration>,
-    /// Connections; at most 4,096. Too few: lookups wait for each other. Too many: other clients of the database find none.
+    /// Number of connections; 1 to 4,096. Too few: lookups wait for each other. Too many: other clients of the database
+    /// get none.
     pub max_connections: usize,
-    /// How long connecting, and waiting for a free connection, may take; at most a day.
+    /// Time for connecting, and for waiting for a free connection; more than zero and at most a day.
     pub connect_timeout: Duration,
 }
 
 impl PostgresConfig {
-    /// Entries stay for ever; 8 connections; 1 s to connect.
+    /// The default settings: entries stay for ever; 8 connections; 1 s to connect.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
         Self {
@@ -81,21 +81,21 @@ impl PostgresConfig {
     }
 }
 
-/// Without the address, which may hold a password.
+/// Formats the settings without the address, which may hold a password.
 impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresConfig").field("ttl", &self.ttl).finish_non_exhaustive()
     }
 }
 
-/// Why there is no Postgres tier.
+/// Reasons for which a Postgres tier cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresOpenError {
     /// A field is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address is not one.
+    /// The address is malformed.
     #[error("not an address of a Postgres: {0}")]
     Address(#[source] tokio_postgres::Error),
     /// The pool cannot be made.
@@ -111,18 +111,18 @@ pub struct PostgresTier {
 }
 
 impl PostgresTier {
-    /// Opens the tier; does not connect yet. The first connection makes the table `sconce_entries` unless it is there, if
+    /// Opens the tier; does not connect yet. The first connection makes the table `sconce_entries` unless it exists, if
     /// [`access`](PostgresConfig::access) allows it.
     ///
     /// # Errors
-    /// [`PostgresOpenError`] where the configuration cannot be right.
+    /// [`PostgresOpenError`] if a value is out of bounds or the address is malformed.
     pub fn open(config: &PostgresConfig) -> Result<Self, PostgresOpenError> {
         size("max_connections", config.max_connections, MAX_CONNECTIONS)?;
         time("connect_timeout", config.connect_timeout)?;
         config.ttl.map_or(Ok(()), |time| ttl("ttl", time))?;
         let mut address = Config::from_str(&config.address).map_err(PostgresOpenError::Address)?;
         address.connect_timeout(config.connect_timeout);
-        // A peer that is gone without a word is noticed.
+        // So that a peer that is gone without closing is noticed.
         address.tcp_user_timeout(Duration::from_secs(5));
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let access = config.access;
@@ -137,10 +137,11 @@ impl PostgresTier {
         Ok(Self { pool, ttl: config.ttl })
     }
 
-    /// Connects, if there is no connection yet: before the first request is served, say.
+    /// Connects, if there is no connection yet. For use before the first request is served.
     ///
     /// # Errors
-    /// [`TierError::Unavailable`] where that fails.
+    /// [`TierError::Unavailable`] if that fails, [`TierError::Missing`] if there is no table and the access does not
+    /// allow creating one.
     pub async fn ping(&self) -> Result<(), TierError> {
         self.client().await.map(drop)
     }
@@ -167,8 +168,8 @@ impl PostgresTier {
     }
 
     async fn upsert(&self, entries: &[(Key, Value)]) -> Result<(), TierError> {
-        // A row cannot be written twice by one statement; and if all write in the same order, none waits for another that
-        // waits for it.
+        // A map, because one statement cannot write a row twice; and sorted, because writers that lock rows in the same
+        // order cannot deadlock.
         let sorted: BTreeMap<&Key, &Value> = entries.iter().map(|(key, value)| (key, value)).collect();
         let keys: Vec<&[u8]> = sorted.keys().map(|key| &key.as_bytes()[..]).collect();
         let values: Vec<&[u8]> = sorted.values().map(|value| &value.encoded()[..]).collect();
@@ -197,9 +198,9 @@ impl Tier for PostgresTier {
     }
 }
 
-/// Sees to the table, with a new connection.
+/// Prepares a new connection: creates the table, or checks that it exists, as `access` says.
 async fn begin(client: &tokio_postgres::Client, access: Access) -> Result<(), HookError> {
-    // Asked first, because a role may be allowed to use the table and not to make it.
+    // Checked first, because a role may be allowed to use the table and not to make it.
     let row = client.query_one(HAS_TABLE, &[]).await.map_err(HookError::Backend)?;
     let has_table: bool = row.try_get(0).map_err(HookError::Backend)?;
     let statement = match (access, has_table) {

@@ -1,18 +1,18 @@
-//! Which precisions may answer for which.
+//! Answers in another precision than the requested one.
 
-/// Whether an answer made in a higher precision may be given where a lower one was asked for. Never the reverse.
+/// Policy for answers in a higher precision than the requested one. A lower precision never answers for a higher one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CrossPrecision {
-    /// Only the precision that was asked for answers.
+    /// Only the requested precision answers.
     #[default]
     Never,
-    /// So may each higher one: the answer is at least as accurate, and says which precision made it.
+    /// Every higher precision answers too: the answer is at least as accurate, and tells the precision that made it.
     Higher,
 }
 
 impl CrossPrecision {
-    /// The precisions that may answer instead of `asked`, nearest first. `highest_first` lists those of the model; for one
-    /// that is not in it nothing else answers.
+    /// The precisions that may answer instead of `asked`, nearest first. `highest_first` lists the precisions of the
+    /// model; if `asked` is not among them, nothing else answers for it.
     ///
     /// ```
     /// use sconce_cache::CrossPrecision;

@@ -1,4 +1,4 @@
-//! The second tier: a Redis that replicas share.
+//! The Redis tier, which replicas share.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,30 +14,32 @@ use crate::{Key, Value};
 mod lease;
 mod stored;
 
-/// Where the Redis is and how entries lie in it.
+/// Address of the Redis, and settings of its entries.
 ///
-/// One node, or a proxy that looks like one: a batch is a single `MGET`, which Redis Cluster would refuse across slots.
+/// It must be one node, or a proxy that looks like one: a batch is a single `MGET`, which Redis Cluster refuses across
+/// slots.
 #[derive(Clone)]
 pub struct RedisConfig {
     /// `redis://[user][:password]@host[:port][/database]`; `rediss://` for TLS (feature `redis-tls`); `unix:///path`.
     pub url: String,
-    /// Comes before each key, so that several services can share a Redis.
+    /// Prefix of each key, so that several services can share a Redis.
     pub prefix: String,
-    /// How long an entry stays: 1 ms to 100 years. Too short: it is computed again. Too long: memory is spent on what nobody
-    /// asks for.
+    /// Time to live of an entry: 1 ms to 100 years. Too short: values are computed again. Too long: memory is spent on
+    /// values that nobody asks for.
     pub ttl: Duration,
-    /// By how much of `ttl` entries may leave earlier, 0 to 1: what was stored in one burst does not expire in one burst.
+    /// Largest part of `ttl`, 0 to 1, by which an entry may expire earlier, so that entries stored in one burst do not
+    /// expire in one burst.
     pub ttl_jitter: f64,
-    /// How long connecting may take; at most a day.
+    /// Time for connecting; more than zero and at most a day.
     pub connect_timeout: Duration,
-    /// How long an operation may take, where no stack gives it a shorter budget; at most a day.
+    /// Time for an operation, where no stack gives it a shorter budget; more than zero and at most a day.
     pub timeout: Duration,
-    /// For `rediss://`: the certificate of the authority to trust, in PEM, instead of the public ones.
+    /// The certificate of the authority to trust for `rediss://`, in PEM, instead of the public ones.
     pub root_certificate: Option<Vec<u8>>,
 }
 
 impl RedisConfig {
-    /// Entries below `sconce:` that stay 22 to 24 hours; 1 s to connect, 5 s for an operation.
+    /// The default settings: the prefix `sconce:`, a time to live of 22 to 24 hours, 1 s to connect, 5 s for an operation.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -63,28 +65,28 @@ impl RedisConfig {
     }
 }
 
-/// Without the address, which may hold a password.
+/// Formats the settings without the address, which may hold a password.
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig").field("prefix", &self.prefix).field("ttl", &self.ttl).finish_non_exhaustive()
     }
 }
 
-/// Why there is no Redis tier.
+/// Reasons for which a Redis tier cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisOpenError {
     /// A field is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address or the certificate is not one, or asks for a feature that was not compiled in.
+    /// The address or the certificate is malformed, or needs a feature that was not compiled in.
     #[error("not an address of a Redis: {0}")]
     Address(#[source] RedisError),
 }
 
 /// The Redis tier: one connection, on which the operations of all callers are in flight together.
 ///
-/// It connects with the first operation and again, in the background, when the connection is lost.
+/// It connects with the first operation, and again in the background when the connection is lost.
 #[derive(Clone)]
 pub struct RedisTier {
     connection: ConnectionManager,
@@ -97,23 +99,23 @@ impl RedisTier {
     /// Opens the tier; does not connect yet. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`RedisOpenError`] where the configuration cannot be right.
+    /// [`RedisOpenError`] if a value is out of bounds or the address is malformed.
     pub fn open(config: &RedisConfig) -> Result<Self, RedisOpenError> {
         config.validate()?;
         let client = client(config).map_err(RedisOpenError::Address)?;
         let manager = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(config.connect_timeout))
             .set_response_timeout(Some(config.timeout))
-            // The breaker decides when to try again.
+            // No retries here, because the breaker decides when to try again.
             .set_number_of_retries(0);
         let connection = ConnectionManager::new_lazy_with_config(client, manager).map_err(RedisOpenError::Address)?;
         Ok(Self { connection, prefix: config.prefix.clone(), ttl: config.ttl, ttl_jitter: config.ttl_jitter })
     }
 
-    /// Connects, if there is no connection yet, and waits for an answer: before the first request is served, say.
+    /// Connects, if there is no connection yet, and waits for an answer. For use before the first request is served.
     ///
     /// # Errors
-    /// [`TierError::Unavailable`] where none comes.
+    /// [`TierError::Unavailable`] if there is no answer.
     pub async fn ping(&self) -> Result<(), TierError> {
         redis::cmd("PING").query_async(&mut self.connection.clone()).await.map_err(TierError::unavailable)
     }
@@ -155,12 +157,12 @@ impl Tier for RedisTier {
         "redis"
     }
 
-    /// One `MGET`.
+    /// Looks up all keys with one `MGET`.
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>> {
         Box::pin(async { self.mget(keys).await.map_err(TierError::unavailable) })
     }
 
-    /// One write of as many `SET … PX`.
+    /// Stores all entries with one pipeline of `SET … PX`.
     fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>> {
         Box::pin(async {
             self.set(entries)
@@ -170,7 +172,7 @@ impl Tier for RedisTier {
     }
 }
 
-/// `maxmemory` is reached and the policy evicts nothing.
+/// Returns true if `maxmemory` is reached and the policy evicts nothing.
 fn is_out_of_memory(error: &RedisError) -> bool {
     let errors = error.clone().into_server_errors();
     errors.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "OOM"))
@@ -178,7 +180,7 @@ fn is_out_of_memory(error: &RedisError) -> bool {
 
 fn client(config: &RedisConfig) -> Result<Client, RedisError> {
     let address = config.url.as_str().into_connection_info()?;
-    // What a caller waits for must not wait for a fuller packet; and a peer that is gone without a word is noticed.
+    // No delay, because callers wait for the answer; a timeout, so that a peer that is gone without closing is noticed.
     let tcp = address.tcp_settings().clone().set_nodelay(true);
     #[cfg(target_os = "linux")]
     let tcp = tcp.set_user_timeout(config.timeout);
@@ -190,7 +192,7 @@ fn connect_to(address: ConnectionInfo, config: &RedisConfig) -> Result<Client, R
     if !config.url.starts_with("rediss:") {
         return Client::open(address);
     }
-    // The process may have chosen one already; then that one is used.
+    // A provider that the process has installed already stays in use.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         rustls::crypto::ring::default_provider().install_default().ok();
     }
@@ -203,7 +205,7 @@ fn connect_to(address: ConnectionInfo, _: &RedisConfig) -> Result<Client, RedisE
     Client::open(address)
 }
 
-/// `ttl` less a part of it: of `jitter`, as much as `random` (0 to 1) says. At least a millisecond, as Redis demands.
+/// Shortens `ttl` by the part `jitter` · `random`, where `random` is 0 to 1. At least a millisecond, as Redis demands.
 fn jittered(ttl: Duration, jitter: f64, random: f64) -> Duration {
     ttl.mul_f64(1.0 - jitter * random).max(Duration::from_millis(1))
 }

@@ -1,4 +1,4 @@
-//! Single flight across replicas: one of them computes, the others wait for its result, within a bound.
+//! Single flight across replicas: one replica computes, the others wait for its result, within a bound.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use crate::config::{BreakerConfig, ConfigError, lease, time, time_or_none};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tier::{TierError, TierFuture};
 
-/// Tells one holder of a lock from the next.
+/// Identifier of one holder of a lock.
 pub type Token = [u8; 16];
 
 /// A lock with a lease that replicas share.
 pub trait Leases: Send + Sync + 'static {
-    /// Takes the lock of `key` for `lease`, unless somebody has it.
+    /// Takes the lock of `key` for `lease`; returns false if another holder has it.
     fn try_acquire<'a>(
         &'a self,
         key: &'a Key,
@@ -24,29 +24,29 @@ pub trait Leases: Send + Sync + 'static {
         lease: Duration,
     ) -> TierFuture<'a, Result<bool, TierError>>;
 
-    /// Gives the lock back, if `token` still holds it.
+    /// Releases the lock, if `token` still holds it.
     fn release<'a>(&'a self, key: &'a Key, token: Token) -> TierFuture<'a, Result<(), TierError>>;
 }
 
-/// How replicas wait for each other.
+/// Times for which replicas wait for each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaConfig {
-    /// How long a replica may take to compute and store before another may start: 1 ms to a day. Too short: work is done
+    /// Time that a replica may take to compute and store before another may start: 1 ms to a day. Too short: work is done
     /// twice. Too long: after a crash, waiting replicas wait in vain, up to `max_wait`.
     pub lease: Duration,
-    /// How long a replica waits for another's result; then it computes. Choose about the time that computing takes: more
-    /// can only lose. Nothing to a day.
+    /// Time that a replica waits for another's result before it computes by itself: zero to a day. Too short: work is
+    /// done twice. Longer than computing takes: the wait can only lose time.
     pub max_wait: Duration,
-    /// Between the first two looks; later pauses double, up to ten times this. At most a day. Too short: Redis is asked too
-    /// often. Too long: a result that is there is not seen.
+    /// Time between the first two lookups while a replica waits; later pauses double, up to ten times this. At most a
+    /// day. Too short: Redis is asked too often. Too long: a result is found late.
     pub poll: Duration,
-    /// Time for taking the lock, at most a day; after it the replica computes without.
+    /// Time for taking the lock, at most a day; after it the replica computes without the lock.
     pub budget: Duration,
-    /// When locks are no longer tried, so that a dead Redis costs `budget` only a few times.
+    /// Breaker for taking locks, so that a dead Redis costs `budget` only a few times.
     pub breaker: BreakerConfig,
 }
 
-/// A lease of 5 s; waits up to 1 s, looking first after 5 ms; 10 ms to take the lock.
+/// A lease of 5 s; waits of up to 1 s, with the first lookup after 5 ms; 10 ms to take the lock.
 impl Default for ReplicaConfig {
     fn default() -> Self {
         Self {
@@ -69,11 +69,11 @@ impl ReplicaConfig {
     }
 }
 
-/// What a replica does about a key that no tier has.
-pub(crate) enum Turn<T> {
-    /// Another replica computed this.
+/// The outcome of asking for the lease of a key that no tier has.
+pub(crate) enum LeaseOutcome<T> {
+    /// Another replica computed this value.
     Found(T),
-    /// Compute; the lease, if there is one, is held until the result is stored.
+    /// This replica must compute. It holds the lease, if there is one, until the result is stored.
     Compute(Option<Lease>),
 }
 
@@ -91,8 +91,8 @@ impl Replicas {
         Self { leases, config, breaker, runtime }
     }
 
-    /// Takes the lock, or waits for the result of the replica that has it; `look` looks it up.
-    pub(crate) async fn turn<T, F>(&self, key: Key, look: impl Fn() -> F) -> Turn<T>
+    /// Takes the lock, or waits for the result of the replica that has it, which `look` looks up.
+    pub(crate) async fn lease_or_wait<T, F>(&self, key: Key, look: impl Fn() -> F) -> LeaseOutcome<T>
     where
         F: Future<Output = Option<T>>,
     {
@@ -101,20 +101,20 @@ impl Replicas {
         let mut waited = false;
         loop {
             match self.try_acquire(key).await {
-                // The holder may have stored its result between our look and its release.
+                // The last holder may have stored its result between our lookup and its release.
                 Ok(Some(lease)) if waited => {
-                    return look().await.map_or(Turn::Compute(Some(lease)), Turn::Found);
+                    return look().await.map_or(LeaseOutcome::Compute(Some(lease)), LeaseOutcome::Found);
                 }
-                Ok(Some(lease)) => return Turn::Compute(Some(lease)),
-                Err(NoLocks) => return Turn::Compute(None),
-                Ok(None) if Instant::now() + pause > give_up => return Turn::Compute(None),
+                Ok(Some(lease)) => return LeaseOutcome::Compute(Some(lease)),
+                Err(NoLocks) => return LeaseOutcome::Compute(None),
+                Ok(None) if Instant::now() + pause > give_up => return LeaseOutcome::Compute(None),
                 Ok(None) => {}
             }
             tokio::time::sleep(pause).await;
             waited = true;
             pause = (pause * 2).min(self.config.poll * 10);
             if let Some(found) = look().await {
-                return Turn::Found(found);
+                return LeaseOutcome::Found(found);
             }
         }
     }
@@ -123,7 +123,7 @@ impl Replicas {
         let pass = self.breaker().admit(Instant::now()).ok_or(NoLocks)?;
         let token: Token = rand::random();
         // Made before the lock is taken: if this future is dropped half-way, or its time runs out, the lock may have been
-        // taken nevertheless and is given back.
+        // taken nevertheless, and is released.
         let lease = Lease { leases: Arc::clone(&self.leases), key, token, runtime: self.runtime.clone(), taken: true };
         let mut settle = Settle { replicas: self, pass, outcome: Outcome::Unknown };
         let acquired =
@@ -149,10 +149,10 @@ impl Replicas {
     }
 }
 
-/// There are no locks at the moment: everyone computes.
+/// Locks cannot be taken at the moment: every replica computes.
 struct NoLocks;
 
-/// Tells the breaker how a trial ended, also when its future was dropped.
+/// Tells the breaker the outcome of an operation, also if its future is dropped.
 struct Settle<'a> {
     replicas: &'a Replicas,
     pass: Pass,
@@ -165,7 +165,7 @@ impl Drop for Settle<'_> {
     }
 }
 
-/// A held lock; given back when dropped.
+/// A held lock; released when dropped.
 pub(crate) struct Lease {
     leases: Arc<dyn Leases>,
     key: Key,
@@ -175,7 +175,7 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Nothing was taken, so nothing is given back.
+    /// Drops the lease without a release, because the lock was not taken.
     fn forget(mut self) {
         self.taken = false;
     }
@@ -188,7 +188,7 @@ impl Drop for Lease {
         }
         let (leases, key, token) = (Arc::clone(&self.leases), self.key, self.token);
         self.runtime.spawn(async move {
-            // If this fails the lease runs out.
+            // If the release fails the lease runs out.
             if let Err(error) = leases.release(&key, token).await {
                 tracing::debug!(%error, "a lock could not be given back");
             }

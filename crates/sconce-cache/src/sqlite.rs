@@ -1,8 +1,8 @@
-//! The third tier, embedded: a SQLite file.
+//! The SQLite tier: an embedded database in a file.
 //!
-//! Reads run on threads of their own, not on tokio's workers. A read that finds its page in memory takes some 10 µs, less
-//! than the hand-over; but one that waits for a disk takes as long as the disk likes, and a worker that waits cannot even
-//! notice that the time budget is over. Where an answer takes milliseconds to compute the hand-over does not matter.
+//! Reads run on threads of their own, not on tokio's workers. A read whose page is in memory takes some 10 µs, less
+//! than the hand-over. But a read that waits for a disk may take any time, and a blocked worker cannot even notice that
+//! the time budget is over. Where an answer takes milliseconds to compute, the hand-over does not matter.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,37 +25,37 @@ use reader::ReadJob;
 pub use reader::SqliteReader;
 use writer::{PutJob, WriteJob, Writer};
 
-/// Something that a thread does with its connection.
+/// A call that a thread runs on its connection.
 type Call = Box<dyn FnOnce(&Connection) + Send>;
 
-/// Each is a thread with a connection.
+/// Largest number of readers, each of which is a thread with a connection.
 const MAX_READERS: usize = 256;
 
 /// Bounds of [`SqliteTier`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteConfig {
-    /// The file. Beside it lie two more, with `-wal` and `-shm` at the end of their names.
+    /// Path of the file. SQLite makes two more beside it, with `-wal` and `-shm` at the end of their names.
     pub path: PathBuf,
-    /// Whether the file is made if it is not there.
+    /// Access to the file: whether it is created if it does not exist, and whether it is written.
     pub access: Access,
-    /// How long an entry stays, 1 ms to 100 years; for ever where there is none. Keys name everything an answer depends on, so a
+    /// Time to live of an entry, 1 ms to 100 years; `None` for ever. Keys hold everything an answer depends on, so a
     /// precomputed result does not go stale.
     pub ttl: Option<Duration>,
-    /// Bytes of the file; then writes fail with [`TierError::Full`] and reads go on. Besides it the write-ahead log takes
-    /// up to 64 MiB. At least 1 MiB; SQLite itself stops at 32 TiB.
+    /// Largest size of the file in bytes; at the bound writes fail with [`TierError::Full`] and reads go on. The
+    /// write-ahead log takes up to 64 MiB more. At least 1 MiB; SQLite's own limit is 32 TiB.
     pub max_bytes: u64,
-    /// Bytes of the file that are mapped into memory, so that a read copies nothing but its value. Smaller than the file:
-    /// the rest goes through read calls. SQLite maps 2 GiB at most.
+    /// Bytes of the file that are mapped into memory, so that a read copies nothing but its value. The rest of a larger
+    /// file goes through read calls. SQLite maps 2 GiB at most.
     pub mmap_bytes: u64,
-    /// Threads that read; at most 256. More than one only helps where the file does not fit into memory.
+    /// Number of threads that read; 1 to 256. More than one only helps where the file does not fit into memory.
     pub readers: usize,
-    /// Operations that wait for the threads, at most 1,048,576; then lookups fail with [`TierError::Busy`]. Too small: bursts are not looked
-    /// up. Too large: a disk that hangs collects them.
+    /// Operations that wait for the threads, 1 to 1,048,576; at the bound operations fail with [`TierError::Busy`]. Too
+    /// small: lookups of a burst fail. Too large: operations pile up behind a disk that hangs.
     pub max_queue_size: usize,
 }
 
 impl SqliteConfig {
-    /// Entries stay for ever; 16 GiB, 1 GiB of them mapped; two readers; 1,024 operations may wait.
+    /// The default settings: entries stay for ever; 16 GiB, 1 GiB of them mapped; two readers; 1,024 operations may wait.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl SqliteConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        // To SQLite these are databases that each connection has for itself, and that end with it.
+        // To SQLite these names mean a database that each connection has for itself, and that ends with it.
         if ["", ":memory:"].iter().any(|name| self.path == Path::new(name)) {
             let (field, value) = ("path", format!("'{}'", self.path.display()));
             return Err(ConfigError { field, value, allowed: "the name of a file".to_owned() });
@@ -85,22 +85,22 @@ impl SqliteConfig {
     }
 }
 
-/// Why there is no SQLite tier.
+/// Reasons for which a SQLite tier cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteOpenError {
     /// A field is out of bounds.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// There is no cache to open, and none is to be made.
+    /// The cache does not exist, and [`Access`] does not allow creating it.
     #[error("there is no cache in {}: {why}", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The missing thing, in words.
         why: &'static str,
     },
-    /// The file has another application's tables, or those of another version. Use another file.
+    /// The file has tables of another application or version. Use another file.
     #[error("{} is not a cache of this version (user_version is {found}); give another file", path.display())]
     Foreign {
         /// The file.
@@ -113,7 +113,7 @@ pub enum SqliteOpenError {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// Error of SQLite.
         #[source]
         cause: rusqlite::Error,
     },
@@ -122,7 +122,7 @@ pub enum SqliteOpenError {
     NoThread(#[source] std::io::Error),
 }
 
-/// The SQLite tier: some threads that read and one that writes, many entries in one transaction.
+/// The SQLite tier: some threads that read, and one that writes many entries in one transaction.
 pub struct SqliteTier {
     reads: Sender<ReadJob>,
     writes: Sender<WriteJob>,
@@ -130,10 +130,10 @@ pub struct SqliteTier {
 }
 
 impl SqliteTier {
-    /// Opens the file, or makes it, and starts the threads. Waits for the disk: call it at start-up.
+    /// Opens or creates the file, and starts the threads. Blocks on the disk, so call it at start-up.
     ///
     /// # Errors
-    /// [`SqliteOpenError`] says what to change.
+    /// [`SqliteOpenError`] if a value is out of bounds, or the file or a thread cannot be had.
     pub fn open(config: &SqliteConfig) -> Result<Self, SqliteOpenError> {
         config.validate()?;
         let table = Writer::open(config)?;
@@ -147,7 +147,7 @@ impl SqliteTier {
         Ok(Self { reads, writes, max_queue_size: config.max_queue_size })
     }
 
-    /// Has a reader's thread do something.
+    /// Runs a call on a reader's thread.
     async fn read<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Connection) -> Result<T, TierError> + Send + 'static,
@@ -155,7 +155,7 @@ impl SqliteTier {
         self.ask(&self.reads, |reply| ReadJob::Call(replying(call, reply))).await
     }
 
-    /// Has the writer's thread do something.
+    /// Runs a call on the writer's thread.
     async fn write<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Connection) -> Result<T, TierError> + Send + 'static,
@@ -190,10 +190,10 @@ impl Tier for SqliteTier {
         Box::pin(self.ask(&self.writes, |reply| WriteJob::Put(PutJob { entries: entries.to_vec(), reply })))
     }
 
-    /// Moves what the write-ahead log holds into the file, and empties the log.
+    /// Moves the pages of the write-ahead log into the file, and empties the log.
     fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
         Box::pin(self.write(|connection| {
-            // It answers with a row, and says in it whether somebody who reads kept it from being done.
+            // It answers with a row, which tells whether a reader kept it from being done.
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(tier_error)
         }))
     }
@@ -204,19 +204,19 @@ fn replying<T: Send + 'static>(
     reply: oneshot::Sender<Result<T, TierError>>,
 ) -> Call {
     Box::new(move |connection| {
-        // Whoever asked may have gone.
+        // The caller may have gone.
         reply.send(call(connection)).ok();
     })
 }
 
-/// Starts a thread that ends when its queue is closed. It is not joined: a disk that hangs would hold up whoever drops
-/// the tier, and a write whose end somebody awaits keeps the tier alive.
+/// Starts a thread that ends when its queue is closed. It is not joined: a disk that hangs would block the drop of the
+/// tier, and a write that is awaited keeps the tier alive anyway.
 fn spawn(job: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SqliteOpenError> {
     let builder = std::thread::Builder::new().name(format!("sqlite-{job}"));
     builder.spawn(run).map(drop).map_err(SqliteOpenError::NoThread)
 }
 
-/// What SQLite says, without the path, which it repeats.
+/// The message of SQLite, without the path, which it repeats.
 fn told(cause: &rusqlite::Error) -> String {
     match cause {
         rusqlite::Error::SqliteFailure(error, _) => rusqlite::ffi::code_to_str(error.extended_code).to_owned(),
@@ -224,7 +224,7 @@ fn told(cause: &rusqlite::Error) -> String {
     }
 }
 
-/// What to do about it, as far as the file system tells.
+/// A remedy for a failure to open a file, by the error and the state of the file system.
 fn remedy(path: &Path, cause: &rusqlite::Error) -> String {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match cause.sqlite_error_code() {

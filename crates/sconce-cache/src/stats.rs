@@ -1,14 +1,14 @@
-//! What the cache has done since it was made, as values that any exporter can read.
+//! Counts of the cache since it was made, as values that any exporter can read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::breaker::BreakerState;
 
-/// Buckets of a [`Latency`].
+/// Number of buckets of a [`Latency`].
 pub const LATENCY_BUCKETS: usize = 24;
 
-/// What the cache has done since it was made. Counts only grow.
+/// Counts of the cache since it was made. They only grow.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
@@ -18,39 +18,39 @@ pub struct CacheStats {
     pub computed: u64,
     /// Computations that failed.
     pub failed: u64,
-    /// Callers who got what another caller of this process was computing or looking up already.
+    /// Callers that got the answer that another caller of this process computed or looked up.
     pub shared: u64,
     /// Answers that another replica had computed while this one waited.
     pub from_replicas: u64,
-    /// Bad inputs that were answered from memory.
+    /// Requests that were answered with a remembered bad input.
     pub negative_hits: u64,
 }
 
-/// What one tier has done.
+/// Counts of one tier.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TierStats {
-    /// Its name.
+    /// Name of the tier.
     pub tier: &'static str,
-    /// Keys that it had.
+    /// Keys that the tier had.
     pub hits: u64,
-    /// Keys that it did not have; those it could not be asked for are not among them.
+    /// Keys that the tier did not have. Keys of lookups that failed are not counted.
     pub misses: u64,
-    /// Keys under which it had something broken.
+    /// Keys under which the tier had something other than an intact value.
     pub corrupt: u64,
-    /// Bytes of the values that it gave.
+    /// Bytes of the values that were read.
     pub read_bytes: u64,
-    /// Entries that it took.
+    /// Entries that were written.
     pub puts: u64,
-    /// Bytes of the entries that it took.
+    /// Bytes of the entries that were written.
     pub written_bytes: u64,
-    /// Bytes that it holds, where the tier knows: memory only.
+    /// Bytes that the tier holds now; known for the memory tier only.
     pub held_bytes: Option<u64>,
-    /// Entries that never reached it, by reason.
+    /// Entries that were not written, by reason.
     pub lost: Lost,
     /// Lookups.
     pub reads: OperationStats,
-    /// Writes of a batch.
+    /// Writes, each of a batch.
     pub writes: OperationStats,
 }
 
@@ -60,9 +60,9 @@ pub struct TierStats {
 pub struct Lost {
     /// The queue in front of the tier was full, or closed.
     pub queue_full: u64,
-    /// Larger than the tier takes.
+    /// The entries were larger than the tier takes.
     pub too_large: u64,
-    /// Their batch failed, ran out of time, or found the breaker open.
+    /// The batch failed, ran out of time, or found the breaker open.
     pub failed: u64,
 }
 
@@ -70,34 +70,34 @@ pub struct Lost {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OperationStats {
-    /// Those that the tier said had failed.
+    /// Operations for which the tier returned an error.
     pub errors: u64,
-    /// Those that passed their budget.
+    /// Operations that passed their budget.
     pub timeouts: u64,
-    /// Those not tried, because the breaker was open.
+    /// Operations that were not tried, because the breaker was open.
     pub skipped: u64,
-    /// The breaker now.
+    /// State of the breaker now.
     pub breaker: BreakerState,
-    /// How often it has opened.
+    /// Number of times that the breaker has opened.
     pub opened: u64,
-    /// Those that were tried, however they ended.
+    /// Time of the operations that were tried, failed ones included.
     pub latency: Latency,
 }
 
-/// How long operations took.
+/// Histogram of the time that operations took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// Operations.
+    /// Number of operations.
     pub count: u64,
-    /// Their times together.
+    /// Time of all operations together.
     pub total: Duration,
-    /// Operations by time: bucket `n` has those up to 2ⁿ µs; the last has all slower ones.
+    /// Operations by time: bucket `n` has those of up to 2ⁿ µs that no lower bucket has; the last has all slower ones.
     pub buckets: [u64; LATENCY_BUCKETS],
 }
 
 impl Latency {
-    /// An upper bound, within a factor of two, of the time that this part of the operations took at most; zero where there
-    /// were none.
+    /// Upper bound, within a factor of two, of the time in which this part (0 to 1) of the operations ended; zero if
+    /// there were none.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank is between 0 and count")]
     pub fn quantile(&self, part: f64) -> Duration {
@@ -113,7 +113,8 @@ impl Latency {
     }
 }
 
-/// Counts that many threads add to. Each stands for itself, so the order of memory accesses does not matter.
+/// A counter that many threads add to. Counters do not depend on each other, so the order of memory accesses does not
+/// matter.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -147,7 +148,7 @@ impl LatencyCounter {
     }
 }
 
-/// The first bucket whose upper bound in µs, a power of two, is not below `time`.
+/// Index of the first bucket whose upper bound in µs, a power of two, is not below `time`.
 fn bucket(time: Duration) -> usize {
     let us = time.as_nanos().div_ceil(1000).max(1);
     (us.next_power_of_two().trailing_zeros() as usize).min(LATENCY_BUCKETS - 1)

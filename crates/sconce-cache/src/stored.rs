@@ -1,39 +1,39 @@
-//! What an operator does with a tier whose entries outlive the process: count, copy and delete them.
+//! Operators' tasks on a tier whose entries outlive the process: count, copy and delete them.
 
 use crate::tier::{Tier, TierError, TierFuture};
 use crate::{Key, Value};
 
-/// A tier that keeps its entries outside of this process. None of this is on the path of a request, and none of it is bounded
-/// in time.
+/// A tier that keeps its entries outside of this process. These operations are not on the path of a request, and have
+/// no time budget.
 pub trait StoredTier: Tier {
-    /// Counts what it holds. Reads all of it where the store keeps no count.
+    /// Counts the entries. Reads all of them if the store keeps no count.
     fn usage(&self) -> TierFuture<'_, Result<Usage, TierError>>;
 
-    /// At most about `max` entries (one where it is 0) from where an earlier scan ended ([`Scanned::next`]), or from the
-    /// beginning. Entries that were there before the first scan and still are after the last are seen, each once or (Redis) more
-    /// often.
+    /// Returns at most about `max` entries (one if it is 0) from the cursor of an earlier scan ([`Scanned::next`]), or
+    /// from the beginning. An entry that exists from before the first scan until after the last is returned once or, by
+    /// Redis, more often.
     fn scan(&self, from: Option<Cursor>, max: usize) -> TierFuture<'_, Result<Scanned, TierError>>;
 
-    /// Deletes, and gives the number of entries that were deleted.
+    /// Deletes entries, and returns their number.
     fn purge(&self, what: Purge) -> TierFuture<'_, Result<u64, TierError>>;
 }
 
-/// What a tier holds.
+/// Number and size of a tier's entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Entries, those whose time is over included. Redis may count some twice while its tables grow or shrink.
+    /// Number of entries, expired ones included. Redis may count some twice while its tables grow or shrink.
     pub entries: u64,
-    /// Entries whose time is over and which are still there. Redis has none: it deletes them itself.
+    /// Number of expired entries that are not deleted yet. Redis has none: it deletes them itself.
     pub expired: u64,
-    /// Bytes that the store takes: of SQLite the file, of Postgres the table with its indexes, of Redis the values.
+    /// Bytes of the store: for SQLite the file, for Postgres the table with its indexes, for Redis the values.
     pub bytes: u64,
 }
 
-/// What to delete.
+/// The entries to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purge {
-    /// Entries whose time is over.
+    /// Entries that have expired.
     Expired,
     /// Every entry.
     All,
@@ -43,15 +43,15 @@ pub enum Purge {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Scanned {
-    /// Intact entries whose time is not over.
+    /// Intact entries that have not expired.
     pub entries: Vec<(Key, Value)>,
-    /// Entries that were passed over because they are not intact values of this version.
+    /// Number of entries that were skipped because they are not intact values of this version.
     pub corrupt: u64,
-    /// Where the next scan goes on; none where this was the last.
+    /// Position at which the next scan continues; `None` after the last.
     pub next: Option<Cursor>,
 }
 
-/// Where a scan goes on: of the tier that gave it, and of no other.
+/// Position at which a scan continues. Valid only for the kind of tier that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub(crate) Position);
 
@@ -69,20 +69,20 @@ pub(crate) enum Position {
     Key(Key),
 }
 
-/// A cursor of another tier.
+/// The error for a cursor of another kind of tier.
 #[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
 pub(crate) fn foreign_cursor() -> TierError {
     TierError::unavailable("the scan was begun on a tier of another kind")
 }
 
-/// `max` of a scan, as every store can count it.
+/// Clamps `max` of a scan to numbers that every store can represent.
 #[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
 pub(crate) fn scan_limit(max: usize) -> u32 {
     u32::try_from(max).unwrap_or(u32::MAX).clamp(1, 1 << 31)
 }
 
 impl Scanned {
-    /// Sorts what a store gave under a key.
+    /// Adds a stored entry if it is intact, else counts it as corrupt.
     #[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
     pub(crate) fn add(&mut self, key: &[u8], stored: bytes::Bytes) {
         let key = <[u8; 32]>::try_from(key).map(Key::from_bytes);

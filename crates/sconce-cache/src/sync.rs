@@ -1,5 +1,5 @@
 //! The locks of this crate: the standard library's, or with `--cfg shuttle` stand-ins by which a test tries many schedules
-//! (`tests/run schedules`). Counts, for which nobody waits, stay as they are.
+//! (`tests/run schedules`). Counters need no stand-ins, because nothing waits for them.
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::{Mutex, MutexGuard};

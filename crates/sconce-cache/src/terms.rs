@@ -1,8 +1,8 @@
-//! What callers of one computation ask differently.
+//! The terms on which callers share one computation.
 
-/// What a caller of a computation asks beside its value: how long it would wait for it, say. Callers with unlike terms share a
-/// computation as long as it goes well. Of two terms the greater is the better: where a leader ends without a value, the caller with
-/// the best terms is the next to try.
+/// The terms of a caller of a computation: the time that it would wait for the value, say. Callers with different terms
+/// share a computation as long as it succeeds. The greater of two terms is the better: if a leader ends without a
+/// value, the caller with the best terms leads next.
 ///
 /// ```
 /// use sconce_cache::Terms;
@@ -11,26 +11,26 @@
 /// #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 /// struct Patience(u32);
 ///
-/// enum Trouble {
+/// enum Fault {
 ///     TooSlow,
 ///     Broken,
 /// }
 ///
-/// impl Terms<Trouble> for Patience {
-///     fn would_get(&self, error: &Trouble, leader: &Self) -> bool {
+/// impl Terms<Fault> for Patience {
+///     fn would_get(&self, error: &Fault, leader: &Self) -> bool {
 ///         match error {
-///             Trouble::TooSlow => self <= leader,
-///             Trouble::Broken => true,
+///             Fault::TooSlow => self <= leader,
+///             Fault::Broken => true,
 ///         }
 ///     }
 /// }
 /// ```
 pub trait Terms<E>: Ord + Copy + Send + Sync + 'static {
-    /// Whether a caller on these terms would get the error that a leader on its own terms just got.
+    /// Returns true if a caller on these terms would get the error that a leader got on its terms, `leader`.
     fn would_get(&self, error: &E, leader: &Self) -> bool;
 }
 
-/// No terms: an error of one is an error of all.
+/// No terms: every caller would get the error that one gets.
 impl<E> Terms<E> for () {
     fn would_get(&self, _: &E, (): &Self) -> bool {
         true

@@ -1,4 +1,4 @@
-//! What a tier is: a store of values that may be slow, full or gone.
+//! The trait of a tier: a store of values that may be slow, full or gone.
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -8,32 +8,32 @@ use bytes::Bytes;
 
 use crate::{Key, Value};
 
-/// A future that can be boxed: the trait is used behind `dyn`.
+/// A boxed future, because the trait is used behind `dyn`.
 pub type TierFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One level of cache.
 ///
-/// A tier says honestly what went wrong; [`Cache`](crate::Cache) gives it its time budget and its circuit breaker and
-/// turns every failure into a miss. The suite in `tests/cache/conformance.rs` holds for each tier.
+/// A tier reports every error; [`Cache`](crate::Cache) gives it its time budget and its circuit breaker and
+/// turns every failure into a miss. Each tier must pass the suite in `tests/cache/conformance.rs`.
 pub trait Tier: Send + Sync + 'static {
-    /// What answers, statistics and logs call it.
+    /// Name of the tier in answers, statistics and logs.
     fn name(&self) -> &'static str;
 
-    /// Looks up many keys at once. Gives one [`Found`] per key, in the same order.
+    /// Looks up many keys at once. Returns one [`Found`] per key, in the same order.
     fn get_many<'a>(&'a self, keys: &'a [Key]) -> TierFuture<'a, Result<Vec<Found>, TierError>>;
 
-    /// Stores many entries at once and returns when they can be read; an entry takes the place of an older one. Of two
-    /// with one key the last stays.
+    /// Stores many entries at once and returns when they can be read. An entry replaces an older one of the same key; of two
+    /// entries with the same key the last stays.
     fn put_many<'a>(&'a self, entries: &'a [(Key, Value)]) -> TierFuture<'a, Result<(), TierError>>;
 
-    /// Tidies up what a store leaves behind while it is used. Called when no more is to be written for now; the tier may be used
-    /// on.
+    /// Tidies up the store, such as a log beside its file. Called after the last write for now; the tier may still be used
+    /// afterwards.
     fn settle(&self) -> TierFuture<'_, Result<(), TierError>> {
         Box::pin(async { Ok(()) })
     }
 }
 
-/// What points to a tier is one.
+/// Implements [`Tier`] for smart pointers to a tier.
 macro_rules! tier_behind {
     ($($pointer:ident),+) => {$(
         impl<T: Tier + ?Sized> Tier for $pointer<T> {
@@ -56,45 +56,46 @@ macro_rules! tier_behind {
     )+};
 }
 
-// An `Arc`, so that a tier can be in a stack and in other hands too; a `Box`, so that the kind of tier can be chosen as it runs.
+// An `Arc`, so that a tier can be in a stack and be used directly too; a `Box`, so that the kind of tier can be chosen
+// at run time.
 tier_behind!(Arc, Box);
 
-/// What a tier has under a key.
+/// The result of looking up one key in a tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// This value.
+    /// The tier has this value.
     Hit(Value),
-    /// Nothing, or something whose time is over.
+    /// The tier has nothing under the key, or an entry that has expired.
     Miss,
-    /// Something that is not an intact value; it counts as a miss and is overwritten by the next fill.
+    /// The tier has bytes that are not an intact value; they count as a miss and are overwritten by the next fill.
     Corrupt,
 }
 
 impl Found {
-    /// What stored bytes are.
+    /// Decodes stored bytes: a hit, or corrupt.
     #[must_use]
     pub fn read(stored: Bytes) -> Self {
         Value::decode(stored).map_or(Self::Corrupt, Self::Hit)
     }
 }
 
-/// Why a tier did not do what it was asked.
+/// The error of an operation of a tier.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TierError {
-    /// It cannot be reached, or failed. Try again later.
+    /// The tier cannot be reached, or failed. Retry later.
     #[error("the tier is unavailable: {}", with_sources(&**.0))]
     Unavailable(Arc<dyn StdError + Send + Sync>),
-    /// There is nothing to open, and it was opened so that nothing is made ([`Access`](crate::Access)).
+    /// The store does not exist, and [`Access`](crate::Access) does not allow creating it.
     #[error("there is no cache: {what}")]
     Missing {
-        /// What is missing.
+        /// The missing thing, in words.
         what: String,
     },
-    /// It takes no more: its bound is reached, or the disk is full. Reading still works.
+    /// The tier takes no more entries: its bound is reached, or the disk is full. Reading still works.
     #[error("the tier is full")]
     Full,
-    /// Too much waits for it. Try again at once, or do without.
+    /// Too many operations wait for the tier. Retry at once, or do without.
     #[error("{max} operations wait for the tier already")]
     Busy {
         /// The bound on waiting operations.
@@ -102,7 +103,7 @@ pub enum TierError {
     },
 }
 
-/// What an error says, and what each of its sources adds to that: clients of databases keep the reason there.
+/// The message of an error, followed by those of its sources that add to it: clients of databases keep the reason there.
 fn with_sources(error: &dyn StdError) -> String {
     let mut said = error.to_string();
     let mut source = error.source();
@@ -117,7 +118,7 @@ fn with_sources(error: &dyn StdError) -> String {
 }
 
 impl TierError {
-    /// A failure with its cause.
+    /// Makes an [`Unavailable`](Self::Unavailable) with its cause.
     pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Unavailable(Arc::from(cause.into()))
     }

@@ -12,7 +12,7 @@ mod codec;
 
 /// A cached answer. Cheap to clone.
 ///
-/// It is encoded once, when it is made, and every tier stores that encoding; a value that was read points into what was
+/// It is encoded once, when it is made, and every tier stores that encoding; a decoded value points into the bytes that were
 /// read. Nothing is copied on the way from one tier to the next.
 #[derive(Clone)]
 pub struct Value(Arc<Parts>);
@@ -23,7 +23,7 @@ struct Parts {
     tensors: Box<[Place]>,
 }
 
-/// Where a tensor lies in the encoding.
+/// The place of a tensor in the encoding.
 struct Place {
     name: Range<usize>,
     dtype: Dtype,
@@ -31,16 +31,16 @@ struct Place {
     bytes: Range<usize>,
 }
 
-/// One tensor of a value, or one to make a value of.
+/// A tensor of a value, or one to make a value of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tensor<'a> {
-    /// Its name, at most 65,535 bytes.
+    /// Name, at most 65,535 bytes.
     pub name: &'a str,
-    /// Type of its elements.
+    /// Type of the elements.
     pub dtype: Dtype,
-    /// Its dimensions, at most 255.
+    /// Dimensions, at most 255.
     pub shape: &'a [usize],
-    /// Its elements, little-endian and row by row, at any address.
+    /// The elements, little-endian and row by row; need not be aligned.
     pub bytes: &'a [u8],
 }
 
@@ -48,27 +48,27 @@ impl Value {
     /// Encodes an answer: one copy of its bytes and one checksum.
     ///
     /// # Errors
-    /// [`ValueError`] where a name is too long or a tensor's bytes are not what its shape says.
+    /// [`ValueError`] if a name is too long, a tensor has too many dimensions, or its bytes do not match its shape.
     pub fn new(precision: &str, tensors: &[Tensor<'_>]) -> Result<Self, ValueError> {
         codec::encode(precision, tensors)
     }
 
-    /// Reads an encoded answer; the value points into `encoded`.
+    /// Decodes an answer; the value points into `encoded`.
     ///
     /// # Errors
-    /// [`Corrupt`] for anything but the whole of an encoding of this version, unchanged. The checksum finds accidents:
-    /// whoever may write to a store can also write a value with a checksum that is right.
+    /// [`Corrupt`] for anything but a whole, unchanged encoding of this version. The checksum finds accidents, not
+    /// attacks: a writer to a store can also write a value with a right checksum.
     pub fn decode(encoded: Bytes) -> Result<Self, Corrupt> {
         codec::decode(encoded)
     }
 
-    /// The precision that made it, as its maker calls it.
+    /// Name of the precision that made the value.
     #[must_use]
     pub fn precision(&self) -> &str {
         self.text(&self.0.precision)
     }
 
-    /// Its tensors, in the order in which they were given.
+    /// The tensors, in the order in which they were given.
     #[must_use]
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
         self.0.tensors.iter().map(|place| Tensor {
@@ -85,7 +85,7 @@ impl Value {
         self.tensors().find(|tensor| tensor.name == name)
     }
 
-    /// A tensor's elements as bytes that keep the value's memory alive.
+    /// The elements of the tensor of this name, as bytes that keep the value's memory alive.
     #[must_use]
     pub fn shared_bytes(&self, name: &str) -> Option<Bytes> {
         let place = self.0.tensors.iter().find(|place| self.text(&place.name) == name)?;
@@ -98,7 +98,7 @@ impl Value {
         &self.0.encoded
     }
 
-    /// Bytes of memory that it takes, all in all.
+    /// Bytes of memory that the value takes, its bookkeeping included.
     #[must_use]
     pub fn weight(&self) -> usize {
         let place = |place: &Place| size_of::<Place>() + size_of_val(&*place.shape);
@@ -110,7 +110,7 @@ impl Value {
     }
 }
 
-/// Equal encodings.
+/// Compares encodings.
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
         self.0.encoded == other.0.encoded
@@ -126,43 +126,43 @@ impl fmt::Debug for Value {
     }
 }
 
-/// Why tensors do not make a value.
+/// Reasons for which tensors do not make a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {
-    /// Give it a shorter name.
+    /// A name is too long.
     #[error("{what} is {length} bytes long, but must be at most {max}")]
     NameTooLong {
-        /// What the name is of.
+        /// The named thing: a precision, or a tensor's name.
         what: &'static str,
-        /// Its length in bytes.
+        /// Length of the name in bytes.
         length: usize,
-        /// What is allowed.
+        /// The largest length allowed.
         max: usize,
     },
-    /// Give it fewer dimensions.
+    /// A tensor has too many dimensions.
     #[error("tensor '{tensor}' has {rank} dimensions, but must have at most 255")]
     TooManyDimensions {
         /// Name of the tensor.
         tensor: String,
-        /// Its dimensions.
+        /// Number of dimensions.
         rank: usize,
     },
-    /// Shape and bytes contradict each other.
+    /// A tensor's bytes do not match its shape.
     #[error("tensor '{tensor}' has {bytes} bytes, which its shape {shape:?} of {dtype:?} does not")]
     WrongLength {
         /// Name of the tensor.
         tensor: String,
-        /// Type of its elements.
+        /// Type of the elements.
         dtype: Dtype,
-        /// Its dimensions.
+        /// Dimensions.
         shape: Vec<usize>,
-        /// Its bytes.
+        /// Number of bytes given.
         bytes: usize,
     },
 }
 
-/// Bytes that are not an encoded value: damaged, cut short, of another version, or not ours at all.
+/// The error for bytes that are not an encoded value: damaged, cut short, of another version, or of another program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an intact value of this version")]
 pub struct Corrupt;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sconce::placement::{Considered, Decision};
-use sconce::{CostModel, Demand, DeviceName, Line, Precision, Runtime};
+use sconce::{CostLine, CostModel, Demand, DeviceName, Precision, Runtime};
 use serde_json::{Value, json};
 
 use crate::args::ExplainArgs;
@@ -21,7 +21,7 @@ const MEASURED_FOR: Duration = Duration::from_secs(4);
 struct Told<'a> {
     considered: &'a Considered,
     /// If it was measured, and that was enough.
-    measured: Option<Line>,
+    measured: Option<CostLine>,
 }
 
 pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Error> {
@@ -108,7 +108,7 @@ fn asked(decision: &Decision) -> Option<(Precision, Demand)> {
 fn write_lines(
     out: &mut impl Write,
     decision: &Decision,
-    lines: &[(&Told<'_>, Line)],
+    lines: &[(&Told<'_>, CostLine)],
     weights: &[NonZeroUsize],
 ) -> io::Result<()> {
     let mut header = vec!["DEVICE".to_owned(), "a".to_owned(), "c".to_owned()];
@@ -127,7 +127,7 @@ fn write_lines(
 }
 
 /// Where one device overtakes another.
-fn crossovers(decision: &Decision, lines: &[(&Told<'_>, Line)]) -> Vec<(DeviceName, DeviceName, usize)> {
+fn crossovers(decision: &Decision, lines: &[(&Told<'_>, CostLine)]) -> Vec<(DeviceName, DeviceName, usize)> {
     let mut found = Vec::new();
     for (from, light) in lines {
         for (to, heavy) in lines {
@@ -140,11 +140,11 @@ fn crossovers(decision: &Decision, lines: &[(&Told<'_>, Line)]) -> Vec<(DeviceNa
 }
 
 fn object(name: &str, decision: &Decision, told: &[Told<'_>], weights: &[NonZeroUsize]) -> Value {
-    let line = |line: Line| {
+    let line = |line: CostLine| {
         let times = weights.iter().map(|weight| json!({"weight": weight, "seconds": line.at(weight.get())}));
         json!({"fixed_seconds": line.fixed, "seconds_per_weight": line.per_weight, "batches": times.collect::<Vec<_>>()})
     };
-    let crossovers = |lines: Vec<(&Told<'_>, Line)>| -> Vec<Value> {
+    let crossovers = |lines: Vec<(&Told<'_>, CostLine)>| -> Vec<Value> {
         let found = crossovers(decision, &lines).into_iter();
         found
             .map(|(from, to, weight)| json!({"from": from.to_string(), "to": to.to_string(), "weight": weight}))
@@ -175,7 +175,8 @@ fn object(name: &str, decision: &Decision, told: &[Told<'_>], weights: &[NonZero
             "unit": demand.unit,
         })
     });
-    let with = |line: fn(&Told<'_>) -> Option<Line>| told.iter().filter_map(|told| Some((told, line(told)?))).collect();
+    let with =
+        |line: fn(&Told<'_>) -> Option<CostLine>| told.iter().filter_map(|told| Some((told, line(told)?))).collect();
     json!({
         "model": name,
         "placement": decision.placement.to_string(),

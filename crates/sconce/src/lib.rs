@@ -70,7 +70,7 @@ pub use sconce_cache as cache;
 pub use sconce_models as models;
 
 pub use sconce_batch::{
-    BatcherConfig, ConfigError, CostModel, Depth, DeviceState, Error as QueueError, ExecutorError, Line, Priority,
+    BatcherConfig, ConfigError, CostLine, CostModel, Depth, DeviceState, Error as QueueError, ExecutorError, Priority,
     Refusals, Retry, Role, Stats,
 };
 pub use sconce_models::{

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{Error as QueueError, Group, Ticket};
-use sconce_cache::{Claim, Leader, Source, Turn};
+use sconce_cache::{Claim, ClaimOutcome, Leader, Source};
 use sconce_models::{Input, Prepared, Truncation};
 use tokio::task::JoinSet;
 
@@ -143,9 +143,9 @@ impl Items<'_> {
         }
         self.lead(leads, inputs, &mut values).await?;
         for (place, follower) in waits {
-            let answer = match follower.turn().await {
-                Turn::Landed(answer) => answer,
-                Turn::Leads(leader) => {
+            let answer = match follower.outcome().await {
+                ClaimOutcome::Landed(answer) => answer,
+                ClaimOutcome::Leads(leader) => {
                     let computed = self.compute(inputs[distinct.firsts[place]].clone()).await;
                     leader.finish(computed.map(|computed| computed.encode()).map_err(failure))
                 }

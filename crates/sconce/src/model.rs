@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sconce_batch::{BatcherConfig, CostModel, Depth, DeviceState, Line, Priority, Queue, Role, Stats, Terms};
+use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Queue, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
 use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature};
 
@@ -52,7 +52,7 @@ pub(crate) struct OnDevice {
     class: String,
     role: Role,
     demand: Demand,
-    estimate: Option<Line>,
+    estimate: Option<CostLine>,
     slot: Arc<NetworkSlot>,
 }
 
@@ -74,7 +74,7 @@ pub struct ModelDevice {
     /// Bytes of the weights.
     pub weight_bytes: u64,
     /// The cost of a batch as estimated before loading; `None` unless several devices serve.
-    pub estimate: Option<Line>,
+    pub estimate: Option<CostLine>,
     /// The cost of a batch as learned so far.
     pub cost: CostModel,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sconce_batch::{BatcherConfig, CostModel, Line, Profile, Role};
+use sconce_batch::{BatcherConfig, CostLine, CostModel, Profile, Role};
 use sconce_models::{
     BatchingSettings, Demand, Device, DeviceName, LoadError, LoadOptions, LoadedModel, ModelFiles, ModelSettings,
     Placement, Precision, Processor, Registry, Settings, Signature, Survey,
@@ -197,7 +197,7 @@ impl Placer<'_> {
                 }
                 None => {}
             }
-            let Line { fixed, per_weight } = place.learned.line().or(place.profile.estimate).unwrap_or_default();
+            let CostLine { fixed, per_weight } = place.learned.line().or(place.profile.estimate).unwrap_or_default();
             tracing::info!(model = name, device = %place.device, fixed, per_weight, "seconds of a batch");
         }
     }

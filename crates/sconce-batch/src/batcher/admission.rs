@@ -1,4 +1,4 @@
-//! Who is let in: bounds first, then whether the answer would come in time.
+//! Admission: an offer is checked against the bounds first, then against its deadline.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use super::{Batcher, Group, Standing};
 use crate::saturate::seconds;
 use crate::{BatcherConfig, Error, Priority, Terms};
 
-/// The shortest time after which a refused caller is told to come back. Less is not worth a timer, and nothing would have changed.
+/// The shortest retry-after time. Less is not worth a timer, and nothing would have changed.
 const MIN_RETRY_AFTER: Duration = Duration::from_millis(1);
 
 impl<T> Batcher<T> {
-    /// Why a group is not to be admitted. Reasons that no waiting can mend come first, so that nobody waits for room in
-    /// vain.
+    /// The error with which to refuse a group, or `None` to admit it. Errors that waiting cannot mend come first, so
+    /// that no caller waits for room in vain.
     pub(super) fn objection(&self, now: Instant, group: Group, terms: Terms, standing: Standing) -> Option<Error> {
         let BatcherConfig { max_batch_weight, max_queue_size: max_items, max_queue_weight: max_weight, .. } =
             self.config;
@@ -32,15 +32,15 @@ impl<T> Batcher<T> {
         if let Some(error) = self.no_device_before(now, deadline) {
             return Some(error);
         }
-        let in_line = match standing {
-            Standing::Newcomer => self.in_line,
-            Standing::FirstInLine => Group::default(),
+        let admission_queue = match standing {
+            Standing::Newcomer => self.admission_queue,
+            Standing::Head => Group::default(),
         };
-        // What came back from a device may be more than the bounds.
-        if items > max_items.saturating_sub(self.waiting.len().saturating_add(in_line.items)) {
+        // Entries that devices gave back may put the queue above its bounds.
+        if items > max_items.saturating_sub(self.waiting.len().saturating_add(admission_queue.items)) {
             return Some(Error::QueueFull { max: max_items, retry_after: self.retry_after(now) });
         }
-        let queued = self.waiting.weight().saturating_add(in_line.weight);
+        let queued = self.waiting.weight().saturating_add(admission_queue.weight);
         if weight > max_weight.saturating_sub(queued) {
             let retry_after = self.retry_after(now);
             return Some(Error::QueueTooHeavy { queued, weight, max: max_weight, retry_after });
@@ -51,16 +51,16 @@ impl<T> Batcher<T> {
         (wait > time).then_some(Error::Overloaded { wait, retry_after })
     }
 
-    /// When a caller that is refused now is to come back: when the next batch makes room. `None` as long as the cost of a batch
-    /// is not learned.
+    /// Time after which a caller that is refused now should retry: until the next batch makes room. `None` until the
+    /// cost of a batch is learned.
     pub(crate) fn retry_after(&self, now: Instant) -> Option<Duration> {
         // A batch that is overdue is expected to need as long again.
         let overdue = self.running.iter().map(|(_, end)| now.saturating_duration_since(*end)).min().unwrap_or_default();
         Some(self.next_batch_in(now)?.max(overdue).max(MIN_RETRY_AFTER))
     }
 
-    /// How long the last item of a group that arrives now would wait for its answer at most, behind all that waits already; `None`
-    /// as long as the cost of a batch is not learned, and where a device may be free: what is let in then corrects a wrong cost.
+    /// Time until the answer of the last item of a group that arrives now, behind the queued entries. `None` until the
+    /// cost of a batch is learned, and where a device may be free: an item that is admitted then corrects a wrong cost.
     fn expected_wait(&self, now: Instant, group: Group, priority: Priority) -> Option<Duration> {
         let cost = self.cheapest(now, group.weight);
         let device_may_be_free = self.running.is_empty() && self.turns.mean < cost.fixed()? / 4;
@@ -76,14 +76,14 @@ impl<T> Batcher<T> {
         let devices = self.running.len().max(1);
         let before = seconds(a_batch.as_secs_f64() * batches as f64 / devices as f64);
         let begins_in = self.next_batch_in(now)?.saturating_add(before);
-        // Those that come until then join its batch and make it longer.
+        // Entries that arrive until then join the last item's batch and make it longer.
         let joined = rest.saturating_add(last_item).saturating_add(self.pace.weight_to_expect(begins_in));
         let last = joined.min(full).max(last_item);
         let run = self.cheapest(now, last).predict_within(last, self.typical_time)?;
         Some(begins_in.saturating_add(run))
     }
 
-    /// When a device will take the next batch, as far as it can be told.
+    /// Expected time until a device takes the next batch; `None` until the cost of a batch is learned.
     fn next_batch_in(&self, now: Instant) -> Option<Duration> {
         self.cheapest(now, 1).is_known().then_some(())?;
         let ends = self.running.iter().map(|(_, end)| end.saturating_duration_since(now));
@@ -92,30 +92,31 @@ impl<T> Batcher<T> {
     }
 }
 
-/// How much weight arrives in a given time.
+/// The learned rate at which weight arrives.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Pace {
     arrivals: u32,
     last: Option<Instant>,
-    /// Seconds between arrivals, averaged.
+    /// Average time between arrivals, in seconds.
     gap: f64,
-    /// Of an arrival, averaged.
+    /// Average weight of an arrival.
     weight: f64,
 }
 
 impl Pace {
-    /// Fewer arrivals than this say nothing.
+    /// Number of arrivals before which the pace is unknown.
     const MIN_ARRIVALS: u32 = 64;
-    /// How many arrivals are remembered: enough that a burst is not taken for the pace.
+    /// Number of arrivals that are remembered: enough that a burst is not taken for the pace.
     const MEMORY: u32 = 256;
-    /// The share of the expected arrivals that is counted on. With all of them 99 % are in time up to 3028 requests a second
-    /// instead of 3047, in simulation; with half of them a tenth is let in and dropped at 120 % load instead of a hundredth.
+    /// Share of the expected arrivals that is counted on. In simulation, with all of them 99 % of answers are in time
+    /// up to 3028 requests a second instead of 3047; with half of them a tenth is admitted and dropped at 120 % load
+    /// instead of a hundredth.
     const COUNTED_ON: f64 = 0.9;
 
     pub(super) fn arrived(&mut self, now: Instant, weight: usize) {
         let gap = now.saturating_duration_since(self.last.replace(now).unwrap_or(now));
         self.arrivals = self.arrivals.saturating_add(1);
-        // A plain mean at first, of which no single arrival decides; later those far back are forgotten.
+        // A plain mean at first, so that no single arrival decides; later, arrivals long ago are forgotten.
         let share = f64::from(self.arrivals.min(Self::MEMORY));
         self.gap += (gap.as_secs_f64() - self.gap) / share;
         self.weight += (weight as f64 - self.weight) / share;
@@ -131,24 +132,25 @@ impl Pace {
     }
 }
 
-/// How long work waits for a device that runs the batches of other queues, too.
+/// The learned time for which work waits for a device that also runs the batches of other queues.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Turns {
+    /// Start of the current wait for a turn, if there is one.
     wanted_since: Option<Instant>,
-    /// From the wish for a turn to the turn, averaged.
+    /// Average wait for a turn.
     mean: Duration,
-    /// How far a wait was from that, averaged.
+    /// Average deviation of a wait from the mean.
     deviation: Duration,
 }
 
 impl Turns {
-    /// Work waits, and no batch of this queue runs.
+    /// Takes note that entries are queued and no batch of this queue runs.
     pub(super) fn wanted(&mut self, now: Instant) {
         self.wanted_since.get_or_insert(now);
     }
 
     pub(super) fn taken(&mut self, now: Instant, lingered: bool) {
-        // Who lingers waits for company, not for a device.
+        // A device that lingers waits for company; its queue does not wait for a device.
         if let Some(since) = self.wanted_since.take().filter(|_| !lingered) {
             let wait = now.saturating_duration_since(since);
             self.deviation = self.deviation / 4 * 3 + wait.abs_diff(self.mean) / 4;
@@ -160,8 +162,8 @@ impl Turns {
         self.wanted_since = None;
     }
 
-    /// Until the next turn if it comes early: who might be served is let in. The averages are those by which TCP learns how
-    /// long an answer takes (Jacobson, "Congestion avoidance and control", SIGCOMM 1988).
+    /// Time until the next turn, if it comes early: an item that might be in time is admitted. The averages are those
+    /// by which TCP learns its round-trip time (Jacobson, "Congestion avoidance and control", SIGCOMM 1988).
     fn expected(&self, now: Instant) -> Duration {
         let waited = self.wanted_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.mean.saturating_sub(2 * self.deviation).saturating_sub(waited)

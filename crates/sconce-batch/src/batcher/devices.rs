@@ -1,4 +1,4 @@
-//! The devices that drain a queue, as its rules see them: what batches cost on each, and what each can take.
+//! The devices that drain a queue, as its rules see them: the cost of batches on each, and the entries that each can take.
 
 use std::time::{Duration, Instant};
 
@@ -6,90 +6,93 @@ use super::Batcher;
 use super::waiting::Entry;
 use crate::choice::{Candidate, Choice, choose, whom_to_wake};
 use crate::saturate::{later, seconds};
-use crate::{CostModel, Error, Line};
+use crate::{CostLine, CostModel, Error};
 
-/// How long a device that ran out of memory is given batches of no more than what it managed. Too short: it fails again and again.
-/// Too long: its batches stay small after whatever took the memory is gone.
+/// Time for which a device that ran out of memory is given batches no heavier than what it managed. Too short: it fails
+/// again and again. Too long: its batches stay small after the memory is free again.
 const REMEMBERS_OUT_OF_MEMORY: Duration = Duration::from_mins(1);
 
-/// Entries that are looked at to learn whether a device is to take any.
+/// Number of entries that are looked at to learn whether a device is to take any.
 const MAX_LOOKS: usize = 64;
 /// The shortest time after which a device that left everything to others looks again.
 const MIN_LOOK: Duration = Duration::from_millis(1);
 
-/// More devices than this cannot drain one queue: an entry remembers in a word which of them it does not fit on.
+/// Largest number of devices that can drain one queue: an entry's excluded devices are the bits of a word.
 pub(crate) const MAX_DEVICES: usize = 32;
 
-/// What is known beforehand of a device that drains a queue.
+/// Properties of a device that are known before it runs a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Profile {
-    /// What batches are expected to cost there until that is learned. If it is given for any device of a queue, batches go to the
-    /// device that would complete them first; else devices count as alike, and whoever is idle takes what waits.
-    pub estimate: Option<Line>,
-    /// When it takes batches.
+    /// Estimated cost of batches, used until the cost is learned. If any device of a queue has one, batches go to the
+    /// device that would complete them first; else devices count as alike, and an idle one takes the queued entries.
+    pub estimate: Option<CostLine>,
+    /// The batches that the device takes.
     pub role: Role,
 }
 
-/// When a device takes the batches of a queue.
+/// The batches of a queue that a device takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Role {
-    /// Whenever it would complete them first.
+    /// Every batch that it would complete first.
     #[default]
     Serves,
-    /// Only what no other device of the queue can run: because they are lost, or it does not fit their memory.
+    /// Only entries that no other device of the queue can run, because the others are lost or have too little memory.
     Standby,
 }
 
-/// Whether a device takes batches, and of which size.
+/// The state of a device: whether it takes batches, and how heavy ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceState {
-    /// It takes batches.
+    /// The device takes batches.
     #[default]
     Ready,
-    /// It ran out of memory, and takes batches of this weight at most, for now.
+    /// The device ran out of memory less than a minute ago, and takes lighter batches for now.
     ShortOfMemory {
-        /// The heaviest batch that it is given; single items may weigh more.
+        /// Weight of the heaviest batch that it is given; a single item may weigh more.
         max_weight: usize,
     },
-    /// It takes nothing, for ever or until it is worth another try.
+    /// The device takes nothing, for ever or until it is worth another try.
     Lost,
 }
 
-/// What went wrong on a device while it ran a batch.
+/// A fault of a device while it ran a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// It had no memory for a batch, and this is the weight of the heaviest that it then managed; 0 if none.
+pub enum DeviceFault {
+    /// The device had no memory for a batch.
     OutOfMemory {
-        /// Of the heaviest part of the batch that ran.
+        /// Weight of the heaviest part of the batch that then ran; 0 if none did.
         managed: usize,
     },
-    /// It cannot run anything any more.
+    /// The device cannot run anything any more.
     Lost {
-        /// Until it is worth another try; `None`: never.
+        /// Time until it is worth another try; `None` if it never is.
         retry_after: Option<Duration>,
     },
 }
 
 /// One of the devices of a queue.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Drain {
+pub(super) struct QueueDevice {
     pub(super) profile: Profile,
     pub(super) cost: CostModel,
-    /// When what runs there is expected to end, batches of other queues included.
+    /// Expected end of the running batch, which may be of another queue.
     busy_until: Option<Instant>,
+    /// Weight of the heaviest batch that fits its memory, and the instant until which that is remembered.
     max_weight: Option<(usize, Instant)>,
     away: Option<Away>,
 }
 
-/// An idle device's part in the queued entries.
+/// An idle device's share of the queued entries.
 pub(super) enum Share {
+    /// The device takes entries.
     Takes,
-    /// It takes those alone that do not fit elsewhere: the rest is for others.
-    TakesBarred,
-    /// It is for others; if they have not taken it by then, the device asks again.
+    /// The device takes restricted entries only, and leaves the others to other devices.
+    TakesRestricted,
+    /// The device leaves the entries to others. If those have not taken them by this instant, it asks again.
     LeavesUntil(Instant),
-    /// The device is lost, and worth another try then.
+    /// The device is lost, and worth another try at this instant.
     AwayUntil(Instant),
+    /// The device takes nothing, and asks again after the next arrival.
     Leaves,
 }
 
@@ -99,7 +102,7 @@ enum Away {
     Until(Instant),
 }
 
-impl Drain {
+impl QueueDevice {
     pub(super) fn new(profile: Profile) -> Self {
         Self { profile, ..Self::default() }
     }
@@ -112,7 +115,8 @@ impl Drain {
         }
     }
 
-    /// Whether entries may wait for this device: it takes batches, or will. A closing queue waits for no device to come back.
+    /// Returns true if entries may wait for this device, because it takes batches or will be worth another try. A
+    /// closed queue waits for no device to come back.
     fn may_come(&self, now: Instant, closed: bool) -> bool {
         match self.away {
             None => true,
@@ -121,7 +125,7 @@ impl Drain {
         }
     }
 
-    /// When a device that is away is worth another try.
+    /// The instant at which a device that is away is worth another try.
     fn back_at(&self, now: Instant) -> Option<Instant> {
         match self.away {
             Some(Away::Until(until)) if now < until => Some(until),
@@ -129,8 +133,8 @@ impl Drain {
         }
     }
 
-    /// What a batch is expected to cost: learned, else estimated.
-    fn line(&self) -> Option<Line> {
+    /// Expected cost of a batch: learned, else estimated.
+    fn line(&self) -> Option<CostLine> {
         self.cost.line().or(self.profile.estimate)
     }
 
@@ -148,36 +152,37 @@ impl Drain {
 }
 
 impl<T> Batcher<T> {
-    /// Whether a device takes batches now.
+    /// The state of a device: whether it takes batches now, and how heavy ones.
     #[must_use]
     pub fn device_state(&self, now: Instant, device: usize) -> DeviceState {
         self.devices[device].state(now)
     }
 
-    /// What batches cost on a device, as far as it is learned.
+    /// The learned cost of batches on a device.
     #[must_use]
     pub fn cost_on(&self, device: usize) -> &CostModel {
         &self.devices[if self.chooses { device } else { 0 }].cost
     }
 
-    /// Begins with what was learned of a device before.
+    /// Sets the cost of batches on a device to one that was learned before.
     pub fn learned(&mut self, device: usize, cost: CostModel) {
         self.devices[device].cost = cost;
     }
 
-    /// Says when what runs on each device is expected to end, batches of other queues included; asked for by those that choose.
+    /// Sets the expected end of the batch that each device runs, which may be of another queue. Needed before decisions
+    /// where several devices drain the queue.
     pub fn observe_load(&mut self, busy_until: impl IntoIterator<Item = Option<Instant>>) {
         for (device, busy_until) in self.devices.iter_mut().zip(busy_until) {
             device.busy_until = busy_until;
         }
     }
 
-    /// Which sleeping device is to be woken for what waits, if any; the one that `looked` just now is awake.
+    /// Chooses the sleeping device to wake for the queued entries, if any; the device that `looked` just now is awake.
     #[must_use]
     pub fn whom_to_wake(&self, now: Instant, looked: Option<usize>) -> Option<usize> {
         let sleeps = |device: &usize| Some(*device) != looked && self.devices[*device].busy_until.is_none();
         let asleep = || (0..self.devices.len()).filter(sleeps);
-        if let Some(device) = asleep().find(|device| self.has_barred_for(now, *device)) {
+        if let Some(device) = asleep().find(|device| self.has_restricted_for(now, *device)) {
             return Some(device);
         }
         let candidates = self.candidates(now);
@@ -186,22 +191,23 @@ impl<T> Batcher<T> {
         if let Some(device) = whom_to_wake(now, &candidates, looked).or_else(|| sleeping.clone().find(unknown)) {
             return Some(device);
         }
-        // All that sleep would leave it to one that is busy; one of them watches whether that comes true.
+        // Every sleeping device would leave the entries to a busy one; one of them has to check that the busy one takes
+        // them.
         let is_watched = self.watched_until.is_some_and(|until| now < until);
         asleep().find(|device| self.may_take(now, *device)).filter(|_| !is_watched)
     }
 
-    /// A device ran into trouble. Then ask for the [`stranded`](Self::stranded) entries.
-    pub fn trouble(&mut self, now: Instant, device: usize, trouble: Trouble) {
-        match trouble {
-            Trouble::OutOfMemory { managed } => {
+    /// Takes note of a fault of a device. The caller must then answer the [`stranded`](Self::stranded) entries.
+    pub fn report_fault(&mut self, now: Instant, device: usize, fault: DeviceFault) {
+        match fault {
+            DeviceFault::OutOfMemory { managed } => {
                 self.stats.out_of_memory += 1;
-                // Where nothing ran no weight is known to fit: an item that does not fit alone says nothing of others.
+                // If nothing ran, no weight is known to fit: an item that does not fit alone says nothing about others.
                 if managed > 0 {
                     self.devices[device].max_weight = Some((managed, now + REMEMBERS_OUT_OF_MEMORY));
                 }
             }
-            Trouble::Lost { retry_after } => {
+            DeviceFault::Lost { retry_after } => {
                 self.stats.lost_devices += 1;
                 let until = retry_after.and_then(|after| now.checked_add(after));
                 self.devices[device].away = Some(until.map_or(Away::ForEver, Away::Until));
@@ -209,15 +215,16 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Whether another device could run what this one cannot.
+    /// Returns true if another device, not excluded and not away, could run an entry that this one cannot.
     #[must_use]
-    pub fn has_another(&self, now: Instant, device: usize, barred: Barred) -> bool {
-        let could = |other: usize| other != device && !barred.has(other) && !self.devices[other].is_away(now);
+    pub fn has_another(&self, now: Instant, device: usize, excluded: ExcludedDevices) -> bool {
+        let could = |other: usize| other != device && !excluded.has(other) && !self.devices[other].is_away(now);
         (0..self.devices.len()).any(could)
     }
 
-    /// Takes entries back into the queue, in their old places; they were in batches that a device could not run. Bounds of the
-    /// queue do not count for them: they were admitted. Then ask for the [`stranded`](Self::stranded) entries.
+    /// Takes entries of a batch that a device could not run back into the queue, in their old places. The bounds of the
+    /// queue do not apply to them, because they were admitted before. The caller must then answer the
+    /// [`stranded`](Self::stranded) entries.
     pub fn give_back(&mut self, entries: impl IntoIterator<Item = Entry<T>>) {
         for entry in entries {
             self.stats.given_back += 1;
@@ -225,16 +232,16 @@ impl<T> Batcher<T> {
         }
     }
 
-    /// Takes out the entries that no device will run: all on which they fit are lost, or, in a closed queue, away. Answer them
-    /// [`Error::DevicesLost`]. To be asked for after [`trouble`](Self::trouble), [`give_back`](Self::give_back) and
-    /// [`close`](Self::close).
+    /// Takes out the entries that no device will run: every device that they do not exclude is lost for ever or, in a
+    /// closed queue, away. They must be answered [`Error::DevicesLost`]. To be called after
+    /// [`report_fault`](Self::report_fault), [`give_back`](Self::give_back) and [`close`](Self::close).
     pub fn stranded(&mut self, now: Instant) -> Vec<Entry<T>> {
         let gone = (0..self.devices.len()).filter(|device| !self.devices[*device].may_come(now, self.closed));
-        let gone = gone.fold(Barred::default(), Barred::with);
+        let gone = gone.fold(ExcludedDevices::default(), ExcludedDevices::with);
         if !gone.any() {
             return Vec::new();
         }
-        let is_stranded = |entry: &&Entry<T>| (0..self.devices.len()).all(|it| gone.has(it) || entry.barred.has(it));
+        let is_stranded = |entry: &&Entry<T>| (0..self.devices.len()).all(|it| gone.has(it) || entry.excluded.has(it));
         let ids: Vec<_> = self.waiting.iter().filter(is_stranded).map(|entry| entry.id).collect();
         let stranded: Vec<_> = ids.into_iter().filter_map(|id| self.waiting.remove(id)).collect();
         self.stats.stranded += stranded.len() as u64;
@@ -244,7 +251,7 @@ impl<T> Batcher<T> {
         stranded
     }
 
-    /// Why nothing can run before `deadline`, if that is so: every device is lost.
+    /// The error to answer if every device is lost and none is worth another try before `deadline`.
     pub(super) fn no_device_before(&self, now: Instant, deadline: Option<Instant>) -> Option<Error> {
         if self.devices.iter().any(|device| !device.is_away(now)) {
             return None;
@@ -254,53 +261,55 @@ impl<T> Batcher<T> {
         (!waits).then(|| Error::DevicesLost { retry_after: back_at.map(|at| at - now) })
     }
 
-    /// When the first of the devices that are away is worth another try; `None`: none ever is.
+    /// The instant at which the first of the devices that are away is worth another try; `None` if none ever is.
     pub(crate) fn first_back_at(&self, now: Instant) -> Option<Instant> {
         self.devices.iter().filter_map(|device| device.back_at(now)).min()
     }
 
-    /// When a device that is away is worth another try; to be asked again then, also for what comes to wait meanwhile.
+    /// The instant at which a device that is away is worth another try and should poll again; arrivals do not change it.
     #[must_use]
     pub fn back_at(&self, now: Instant, device: usize) -> Option<Instant> {
         self.devices[device].back_at(now)
     }
 
-    /// Whether nothing waits and nothing will.
+    /// Returns true once the queue is closed and empty, and no entry can come back from a device.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        // What another device runs may still come back.
+        // Entries that another device runs may still be given back.
         self.closed && self.waiting.is_empty() && (self.devices.len() == 1 || self.running.is_empty())
     }
 
-    /// A device begins with a batch.
+    /// Takes note that a device begins to run a batch.
     pub(super) fn begin(&mut self, device: usize, expected_end: Instant) {
         self.running.push_back((device, expected_end));
         self.devices[device].busy_until = Some(expected_end);
         self.watched_until = None;
     }
 
-    /// How long a batch is expected to take on a device: learned, else estimated.
+    /// Expected time of a batch on a device: learned, else estimated.
     pub(super) fn expected_run(&self, device: usize, weight: usize) -> Option<Duration> {
         let estimated = || Some(seconds(self.devices[device].profile.estimate?.at(weight)));
         self.cost_on(device).predict(weight).or_else(estimated)
     }
 
-    /// What is best known of the cost of a batch of `weight`: that of the device on which it is cheapest.
+    /// The cost model of the serving device on which a batch of `weight` is cheapest; that of the first device while none is
+    /// learned, or if devices count as alike.
     pub(super) fn cheapest(&self, now: Instant, weight: usize) -> &CostModel {
-        let serves = |device: &&Drain| device.profile.role == Role::Serves && !device.is_away(now);
+        let serves = |device: &&QueueDevice| device.profile.role == Role::Serves && !device.is_away(now);
         let serving = self.devices.iter().filter(serves);
         let known = serving.filter_map(|device| Some((device.cost.predict(weight)?, &device.cost)));
         let cheapest = known.min_by_key(|(cost, _)| *cost).filter(|_| self.chooses);
         cheapest.map_or(&self.devices[0].cost, |(_, cost)| cost)
     }
 
-    /// The heaviest batch for a device: its configured bound, or what its memory holds.
+    /// Weight of the heaviest batch for a device: the configured bound, or less if its memory holds less.
     pub(super) fn max_batch_weight_on(&self, now: Instant, device: usize) -> usize {
         let bound = self.config.max_batch_weight;
         self.devices[device].max_weight(now).map_or(bound, |weight| weight.min(bound))
     }
 
-    /// An idle device's decision: take a batch, or leave what waits to others, or until it is worth another try itself.
+    /// An idle device's decision: take a batch, leave the queued entries to others, or wait until it is worth another
+    /// try itself.
     pub(super) fn share_of(&self, now: Instant, device: usize) -> Share {
         let is_away = self.devices[device].is_away(now);
         if self.devices.len() == 1 && !is_away {
@@ -317,20 +326,20 @@ impl<T> Batcher<T> {
         }
         match choose(now, device, &self.candidates(now)) {
             Choice::Take => Share::Takes,
-            Choice::LeaveUntil(_) if self.has_barred_for(now, device) => Share::TakesBarred,
+            Choice::LeaveUntil(_) if self.has_restricted_for(now, device) => Share::TakesRestricted,
             Choice::LeaveUntil(until) => Share::LeavesUntil(until),
         }
     }
 
-    /// Whether a device is not to run an entry: it does not fit there, it is for others that can, or it would be late here and in
-    /// time elsewhere.
+    /// Returns true if a device must leave an entry to others: the entry excludes it, it is a standby while others can
+    /// run the entry, or the entry would be late here and in time elsewhere.
     pub(super) fn is_for_others(&self, now: Instant, device: usize, entry: &Entry<T>) -> bool {
         self.devices.len() > 1
-            && (!self.may_run(now, device, entry.barred)
+            && (!self.may_run(now, device, entry.excluded)
                 || entry.deadline.is_some_and(|deadline| self.rescues(now, device, entry.weight, deadline)))
     }
 
-    /// Whether an item would be late on this device, but not on another one.
+    /// Returns true if an item would be late on this device and in time on another one.
     fn rescues(&self, now: Instant, device: usize, weight: usize, deadline: Instant) -> bool {
         let in_time = |device: usize, free: Instant| {
             let run = self.devices[device].cost.predict_with_margin(weight);
@@ -347,14 +356,15 @@ impl<T> Batcher<T> {
         self.chooses && deadline > now && late_here && (0..self.devices.len()).any(others)
     }
 
-    /// Whether a device may run entries with these bars: it is there, they fit, and it is no standby for others that can.
-    fn may_run(&self, now: Instant, device: usize, barred: Barred) -> bool {
-        let can = |device: usize| !self.devices[device].is_away(now) && !barred.has(device);
+    /// Returns true if a device may run entries that exclude these devices: it is not away, not excluded, and no
+    /// standby while others can run them.
+    fn may_run(&self, now: Instant, device: usize, excluded: ExcludedDevices) -> bool {
+        let can = |device: usize| !self.devices[device].is_away(now) && !excluded.has(device);
         let serves = |device: &usize| self.devices[*device].profile.role == Role::Serves;
         can(device) && (serves(&device) || !(0..self.devices.len()).filter(serves).any(can))
     }
 
-    /// Whether anything waits that a device may run.
+    /// Returns true if an entry is queued that a device is to run.
     pub(super) fn is_wanted(&self, now: Instant, device: usize) -> bool {
         let Some(head) = self.waiting.head() else { return false };
         if self.devices.len() == 1 {
@@ -363,31 +373,33 @@ impl<T> Batcher<T> {
         let takes = |entry: &Entry<T>| !self.is_for_others(now, device, entry);
         // Most of the time the first entry decides.
         takes(head)
-            || self.may_run(now, device, Barred::default()) && self.waiting.iter().take(MAX_LOOKS).any(takes)
-            || self.waiting.barred().any(takes)
+            || self.may_run(now, device, ExcludedDevices::default()) && self.waiting.iter().take(MAX_LOOKS).any(takes)
+            || self.waiting.restricted().any(takes)
     }
 
-    /// Whether a device may run anything that waits, though another may be in time where it is late.
+    /// Returns true if a device may run any queued entry, even one that it would run late and another in time.
     fn may_take(&self, now: Instant, device: usize) -> bool {
-        // Bars are rare: most of the time nothing needs to be looked at.
+        // Restricted entries are rare: most of the time no entry needs to be looked at.
         !self.waiting.is_empty()
-            && (self.may_run(now, device, Barred::default())
-                || self.waiting.barred().any(|entry| self.may_run(now, device, entry.barred)))
+            && (self.may_run(now, device, ExcludedDevices::default())
+                || self.waiting.restricted().any(|entry| self.may_run(now, device, entry.excluded)))
     }
 
-    /// Whether something waits that is not to run on another device, and that this one takes.
-    fn has_barred_for(&self, now: Instant, device: usize) -> bool {
-        self.waiting.barred().any(|entry| !self.is_for_others(now, device, entry))
+    /// Returns true if a restricted entry is queued that this device is to run.
+    fn has_restricted_for(&self, now: Instant, device: usize) -> bool {
+        self.waiting.restricted().any(|entry| !self.is_for_others(now, device, entry))
     }
 
-    /// When to look again whether the device that would be in time is: after half of the time that is left, again and again.
+    /// The instant at which to look again whether the entries left to another device were taken: after half of the time
+    /// to the earliest deadline, so that repeated looks come more and more often.
     fn rescue_fails_at(&self, now: Instant) -> Instant {
         let deadlines = self.waiting.iter().take(MAX_LOOKS).filter_map(|entry| entry.deadline);
         let left = deadlines.min().map_or(MIN_LOOK, |deadline| deadline.saturating_duration_since(now) / 2);
         later(now, left.max(MIN_LOOK))
     }
 
-    /// What each device would need for what waits.
+    /// The time that each device would need for the queued entries; `None` for a device that is not to run any, or
+    /// whose cost is unknown.
     fn candidates(&self, now: Instant) -> Vec<Option<Candidate>> {
         let candidate = |device: usize| {
             let state = &self.devices[device];
@@ -403,17 +415,17 @@ impl<T> Batcher<T> {
     }
 }
 
-/// When a device is expected to be free. One that is overdue is expected to need as long again.
+/// The instant at which a device is expected to be free. A device that is overdue is expected to need as long again.
 fn free_at(now: Instant, busy_until: Option<Instant>) -> Instant {
     busy_until.map_or(now, |until| later(until.max(now), now.saturating_duration_since(until)))
 }
 
-/// The devices that an entry is not to run on again: it does not fit there, or the device was lost while it ran.
+/// A set of devices that must not run an entry again: it did not fit their memory, or they were lost while they ran it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Barred(u32);
+pub struct ExcludedDevices(u32);
 
-impl Barred {
-    /// Bars one more.
+impl ExcludedDevices {
+    /// Adds a device to the set.
     #[must_use]
     pub fn with(self, device: usize) -> Self {
         Self(self.0 | 1 << device)

@@ -1,4 +1,4 @@
-//! A batch that is being formed.
+//! The forming of a batch from queued entries.
 
 use std::time::Instant;
 
@@ -6,30 +6,30 @@ use super::Batcher;
 use super::waiting::{Entry, EntryId};
 use crate::{Layout, Priority};
 
-/// What becomes of the entry behind the batch that is being formed.
-pub(super) enum Next {
-    /// It becomes part of the batch.
+/// The verdict on the next entry in the order of the queue: whether it joins the batch that is being formed.
+pub(super) enum JoinVerdict {
+    /// The entry becomes a member of the batch.
     Joins,
-    /// It stays in the queue, and the batch is complete.
+    /// The entry stays in the queue, and the batch is complete.
     Stays,
-    /// The member at this place, or the entry itself if it is the number of members, is dropped.
+    /// The member with this index is dropped, or, if it is the number of members, the entry itself.
     Drops(usize),
 }
 
-/// The next batch. Its entries are still in the queue.
+/// The batch that is being formed. Its entries are still in the queue.
 #[derive(Debug, Default)]
 pub(super) struct Forming {
     pub(super) members: Vec<Member>,
-    /// Those that must not run.
+    /// Entries to drop: they must not run.
     pub(super) dropped: Vec<EntryId>,
-    pub(super) shape: Shape,
-    /// Whether no arrival could join it.
+    pub(super) shape: BatchShape,
+    /// True if no new arrival could join the batch.
     pub(super) full: bool,
-    /// Whether entries were left to other devices.
+    /// True if entries were left to other devices.
     pub(super) passed_over: bool,
 }
 
-/// What the rules need to know of an entry.
+/// A copy of the fields of an entry that the rules need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member {
     pub(super) id: EntryId,
@@ -39,15 +39,15 @@ pub(super) struct Member {
     priority: Priority,
 }
 
-/// What a batch amounts to.
+/// Size, weights and tightest deadline of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct BatchShape {
     pub(super) size: usize,
-    /// Of all members together.
+    /// Weight of all members together.
     sum: usize,
-    /// Of the heaviest.
+    /// Weight of the heaviest member.
     max: usize,
-    /// The earliest deadline, and whose it is.
+    /// The earliest deadline, and the index of its member.
     pub(super) tightest: Option<(Instant, usize)>,
 }
 
@@ -59,11 +59,11 @@ impl Forming {
 
     fn drop_member(&mut self, at: usize) {
         self.dropped.push(self.members.remove(at).id);
-        self.shape = self.members.iter().fold(Shape::default(), Shape::with);
+        self.shape = self.members.iter().fold(BatchShape::default(), BatchShape::with);
     }
 }
 
-impl Shape {
+impl BatchShape {
     pub(super) fn with(self, member: &Member) -> Self {
         let deadline = member.deadline.map(|deadline| (deadline, self.size));
         Self {
@@ -74,14 +74,14 @@ impl Shape {
         }
     }
 
-    /// What the executor has to run, padding included.
+    /// Weight that the executor has to run, padding included.
     pub(super) fn weight(self, layout: Layout) -> usize {
         layout.batch_weight(self.size, self.sum, self.max)
     }
 }
 
 impl Member {
-    /// When half of the time that it was given is over.
+    /// The instant half-way from arrival to deadline.
     pub(super) fn half_time_at(&self) -> Option<Instant> {
         Some(self.arrived + (self.deadline? - self.arrived) / 2)
     }
@@ -96,32 +96,33 @@ impl<T> From<&Entry<T>> for Member {
 
 impl<T> Batcher<T> {
     /// Forms the next batch. Nothing leaves the queue yet, and entries further back cost nothing until they are reached.
-    pub(super) fn form(&self, now: Instant, device: usize, only_barred: bool, forming: &mut Forming) {
+    pub(super) fn form(&self, now: Instant, device: usize, only_restricted: bool, forming: &mut Forming) {
         forming.members.clear();
         forming.dropped.clear();
-        (forming.shape, forming.full, forming.passed_over) = (Shape::default(), false, false);
+        (forming.shape, forming.full, forming.passed_over) = (BatchShape::default(), false, false);
         let mut behind = self.waiting.head();
         while let Some(entry) = behind {
             let candidate = Member::from(entry);
-            if only_barred && !entry.barred.any() || self.is_for_others(now, device, entry) {
+            if only_restricted && !entry.excluded.any() || self.is_for_others(now, device, entry) {
                 forming.passed_over = true;
                 behind = self.waiting.after(candidate.id);
                 continue;
             }
-            match self.next(forming, candidate, now, device) {
-                Next::Joins => forming.join(candidate),
-                Next::Stays => {
+            match self.join_verdict(forming, candidate, now, device) {
+                JoinVerdict::Joins => forming.join(candidate),
+                JoinVerdict::Stays => {
                     forming.full = true;
                     return;
                 }
-                Next::Drops(at) if at < forming.shape.size => {
+                JoinVerdict::Drops(at) if at < forming.shape.size => {
                     forming.drop_member(at);
                     continue;
                 }
-                Next::Drops(_) => forming.dropped.push(candidate.id),
+                JoinVerdict::Drops(_) => forming.dropped.push(candidate.id),
             }
             if forming.members.is_empty() && self.layout == Layout::Padded {
-                // Who is the head now decides on the length of the batch, and those that are dropped leave first.
+                // The length of a padded batch is that of its head, so the dropped entries must leave before a head is
+                // chosen.
                 return;
             }
             behind = self.waiting.after(candidate.id);
@@ -130,10 +131,10 @@ impl<T> Batcher<T> {
             || forming.shape.weight(self.layout) >= self.max_batch_weight_on(now, device);
     }
 
-    /// What becomes of the entry behind the batch.
-    fn next(&self, batch: &Forming, entry: Member, now: Instant, device: usize) -> Next {
+    /// Decides whether an entry joins the batch.
+    fn join_verdict(&self, batch: &Forming, entry: Member, now: Instant, device: usize) -> JoinVerdict {
         if entry.deadline.is_some_and(|deadline| deadline <= now) {
-            return Next::Drops(batch.shape.size);
+            return JoinVerdict::Drops(batch.shape.size);
         }
         let longer = batch.shape.with(&entry);
         let weight = longer.weight(self.layout);
@@ -142,33 +143,34 @@ impl<T> Batcher<T> {
             || longer.size > 1 && weight > self.max_batch_weight_on(now, device)
             || !self.suits(&batch.members, entry, device)
         {
-            return Next::Stays;
+            return JoinVerdict::Stays;
         }
         let (Some((deadline, tightest)), Some(run)) =
             (longer.tightest, self.cost_on(device).predict_within(weight, self.typical_time))
         else {
-            return Next::Joins;
+            return JoinVerdict::Joins;
         };
         if longer.size > 1 && self.half_time_weight(device).is_some_and(|max| weight > max) {
-            return Next::Stays;
+            return JoinVerdict::Stays;
         }
         if now.checked_add(run).is_some_and(|end| end <= deadline) {
-            Next::Joins
+            JoinVerdict::Joins
         } else if tightest == batch.shape.size && tightest > 0 {
-            // The newcomer is the one in a hurry; it may head the next batch.
-            Next::Stays
+            // The new entry has the tightest deadline; it may head the next batch.
+            JoinVerdict::Stays
         } else if batch.members.get(tightest).is_some_and(|member| member.priority < entry.priority) {
-            // Nobody is dropped for the sake of one of lower priority.
-            Next::Stays
+            // No member is dropped in favour of an entry of lower priority.
+            JoinVerdict::Stays
         } else if self.waiting.len() - batch.dropped.len() == 1 {
-            // Alone it runs, however late: something has to show what a batch costs by now.
-            Next::Joins
+            // The only queued entry runs, however late: were it dropped, a wrong cost would never be corrected.
+            JoinVerdict::Joins
         } else {
-            Next::Drops(tightest)
+            JoinVerdict::Drops(tightest)
         }
     }
 
-    /// Whether it is cheaper to pad a shorter entry to the length of the batch than to run it in a batch of its own.
+    /// Returns true if an entry is of the length of the batch, or if padding it to that length is cheaper than a batch
+    /// of its own.
     fn suits(&self, batch: &[Member], entry: Member, device: usize) -> bool {
         let Some(head) = batch.first().filter(|head| !head.id.shares_bucket(entry.id)) else {
             return true;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{Line, Priority};
+use crate::{CostLine, Priority};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -194,7 +194,7 @@ fn the_head_is_dropped_rather_than_the_batch_shrunk_when_others_wait() {
     offer_each(&mut batcher, now, &[("late", 5, 40)]);
     let later = now + 25 * MS;
     offer_each(&mut batcher, later, &[("a", 5, 40), ("b", 4, 40)]);
-    // 15 ms are left for the first: enough for it and a, not for all three.
+    // 15 ms are left for "late": enough for it and "a", not for all three.
     assert_eq!(expired(&batcher.poll(later)), ["late"]);
     assert_eq!(ran(&batcher.poll(later)), ["a", "b"]);
     assert_eq!(batcher.weight(), 0);
@@ -384,7 +384,7 @@ fn an_item_of_high_priority_is_let_in_where_those_of_lower_ones_would_be_late() 
     offer_each(&mut batcher, now, &[("running", 15, 1000)]);
     assert_eq!(ran(&batcher.poll(now)), ["running"]);
     batcher.offer(now, "waits", 80, None).unwrap();
-    // 20 ms until the device is free, and 5 + 15 for a batch of its own, or 5 + 95 with what waits.
+    // 20 ms until the device is free, and 5 + 15 for a batch of its own, or 5 + 95 with the queued item.
     let mut offer = |priority| {
         let terms = Terms { deadline: Some(now + 50 * MS), priority };
         batcher.offer(now, "new", 15, terms).map(|_| ()).map_err(|refused| refused.error)
@@ -395,7 +395,8 @@ fn an_item_of_high_priority_is_let_in_where_those_of_lower_ones_would_be_late() 
     assert_eq!(ran(&batcher.poll(now + 20 * MS))[0], "new");
 }
 
-/// A batcher for an executor that pads; if `fixed_ms` is given, it has learned that a batch costs that and 1 ms for each unit.
+/// A batcher for an executor that pads; if `fixed_ms` is given, it has learned that a batch costs that and 1 ms for
+/// each unit.
 fn padded(now: Instant, fixed_ms: Option<u32>) -> Batcher<&'static str> {
     let config = BatcherConfig { max_batch_size: 8, max_batch_weight: 1000, max_queue_weight: 1000, ..small() };
     let mut batcher = Batcher::new(now, config, Layout::Padded).unwrap();
@@ -451,7 +452,7 @@ fn the_weight_of_a_padded_batch_counts_its_padding() {
 fn how_long_turns_are_waited_for_is_learned_and_counts_at_admission() {
     let start = Instant::now();
     let mut batcher = experienced(start);
-    // Others have the device for 50 ms each time that work comes.
+    // Other queues have the device for 50 ms each time that work comes.
     let mut now = start;
     for _ in 0..100 {
         batcher.offer(now, "waits for its turn", 5, None).unwrap();
@@ -494,7 +495,7 @@ fn the_largest_bounds_and_costs_are_borne() {
     };
     for layout in [Layout::Packed, Layout::Padded] {
         for run in [Duration::MAX, Duration::from_secs(1 << 40), Duration::ZERO] {
-            let estimate = Some(Line { fixed: run.as_secs_f64(), per_weight: f64::MAX });
+            let estimate = Some(CostLine { fixed: run.as_secs_f64(), per_weight: f64::MAX });
             let profile = Profile { estimate, role: Role::Serves };
             let mut batcher = Batcher::on(now, config.clone(), layout, &[profile, profile]).unwrap();
             for weight in 1..20 {
@@ -511,7 +512,7 @@ fn the_largest_bounds_and_costs_are_borne() {
                     batcher.give_back(batch);
                 }
             }
-            batcher.trouble(now, 0, Trouble::Lost { retry_after: Some(Duration::MAX) });
+            batcher.report_fault(now, 0, DeviceFault::Lost { retry_after: Some(Duration::MAX) });
             assert_eq!(batcher.device_state(now, 0), DeviceState::Lost);
         }
     }

@@ -1,77 +1,78 @@
-//! What waits, in the order in which it is to run.
+//! The queued entries, in the order in which they are to run.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use super::devices::Barred;
+use super::devices::ExcludedDevices;
 use crate::{Layout, Priority};
 
-/// One admitted item with what the rules need to know of it.
+/// An admitted item, with the figures that the rules need.
 #[derive(Debug)]
 pub struct Entry<T> {
-    /// Its name, for [`Batcher::cancel`](crate::Batcher::cancel).
+    /// Identifier, for [`Batcher::cancel`](crate::Batcher::cancel).
     pub id: EntryId,
-    /// What the driver keeps with it: the item and the way to answer.
+    /// The driver's data: the item and the way to answer.
     pub payload: T,
-    /// Its share of a batch's weight.
+    /// Weight of the item.
     pub weight: usize,
-    /// When it was admitted.
+    /// Time of admission.
     pub arrived: Instant,
-    /// When its answer is no longer wanted.
+    /// Time after which the answer is no longer wanted.
     pub deadline: Option<Instant>,
-    /// How soon it runs among others.
+    /// Priority among the entries of the queue.
     pub priority: Priority,
-    /// The devices that have no memory for it, even alone.
-    pub barred: Barred,
+    /// Devices that must not run it, because it does not fit their memory even alone or they were lost while they ran it.
+    pub excluded: ExcludedDevices,
 }
 
-/// Names an entry of one batcher; never used twice.
+/// Identifier of an entry, unique within its batcher.
 ///
-/// It is the entry's place too: first by bucket, then by rank, then by number. A rank never changes, for priorities age at the
-/// same pace (Kleinrock, "A delay dependent queue discipline", 1964): what is ahead of whom is known on arrival.
+/// Identifiers sort in the order of the entries: by bucket, then by rank, then by number. A rank never changes, because
+/// all priorities age at the same pace (Kleinrock, "A delay dependent queue discipline", 1964): the order of two
+/// entries is known on arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
     bucket: u8,
-    /// Nanoseconds from the beginning of the queue to the arrival, later for lower priorities.
+    /// Nanoseconds from the beginning of the queue to the arrival, plus `priority_ageing` for each step of lower priority.
     rank: u64,
     number: u64,
 }
 
 impl EntryId {
-    /// Whether the two entries are of like length, where an executor pads.
+    /// Returns true if the two entries are of like length, or if the executor does not pad.
     pub(super) fn shares_bucket(self, other: Self) -> bool {
         self.bucket == other.bucket
     }
 }
 
 impl<T> Entry<T> {
-    /// The time it was given.
+    /// Time from arrival to deadline.
     pub(super) fn time(&self) -> Option<Duration> {
         Some(self.deadline? - self.arrived)
     }
 }
 
-/// Waiting entries. Each is found, added and removed in time that grows with the logarithm of their number.
+/// The queued entries. An entry is found, added and removed in time logarithmic in their number.
 #[derive(Debug)]
 pub(super) struct Waiting<T> {
     entries: BTreeMap<EntryId, Entry<T>>,
-    /// Weight by level of priority.
+    /// Weight of the entries of each priority, by its level.
     weights: [usize; Priority::ALL.len()],
     began: Instant,
     next_number: u64,
     layout: Layout,
     ageing: Duration,
-    /// Entries that do not fit on some device.
-    barred: usize,
+    /// Number of restricted entries: those that exclude some device.
+    restricted: usize,
 }
 
 impl<T> Waiting<T> {
     pub(super) fn new(began: Instant, layout: Layout, ageing: Duration) -> Self {
-        Self { entries: BTreeMap::new(), weights: [0; 3], began, next_number: 0, layout, ageing, barred: 0 }
+        Self { entries: BTreeMap::new(), weights: [0; 3], began, next_number: 0, layout, ageing, restricted: 0 }
     }
 
-    /// Names an entry that comes now.
+    /// Makes the identifier of an entry that arrives now.
     pub(super) fn name(&mut self, now: Instant, weight: usize, priority: Priority) -> EntryId {
         let bucket = match self.layout {
             Layout::Packed => 0,
@@ -85,20 +86,20 @@ impl<T> Waiting<T> {
 
     pub(super) fn push(&mut self, entry: Entry<T>) {
         self.weights[entry.priority.level()] += entry.weight;
-        self.barred += usize::from(entry.barred.any());
+        self.restricted += usize::from(entry.excluded.any());
         self.entries.insert(entry.id, entry);
     }
 
     pub(super) fn remove(&mut self, id: EntryId) -> Option<Entry<T>> {
         let entry = self.entries.remove(&id)?;
         self.weights[entry.priority.level()] -= entry.weight;
-        self.barred -= usize::from(entry.barred.any());
+        self.restricted -= usize::from(entry.excluded.any());
         Some(entry)
     }
 
-    /// The entries that do not fit on some device.
-    pub(super) fn barred(&self) -> impl Iterator<Item = &Entry<T>> {
-        self.entries.values().filter(|entry| entry.barred.any()).take(self.barred)
+    /// The restricted entries: those that exclude some device.
+    pub(super) fn restricted(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.values().filter(|entry| entry.excluded.any()).take(self.restricted)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
@@ -117,18 +118,19 @@ impl<T> Waiting<T> {
         self.weights.iter().sum()
     }
 
-    /// Weight that runs before a newcomer of this priority; that it may overtake some that are old is left out.
+    /// Weight that runs before a new entry of this priority: that of the entries of the same and higher priorities.
+    /// Entries of lower priority that are old enough run before it too, but do not count.
     pub(super) fn weight_ahead(&self, priority: Priority) -> usize {
         self.weights[..=priority.level()].iter().sum()
     }
 
-    /// The entry whose turn it is: the one of lowest rank.
+    /// The entry that is next to run: the one of lowest rank.
     pub(super) fn head(&self) -> Option<&Entry<T>> {
         let first_in = |bucket| self.entries.range(EntryId { bucket, rank: 0, number: 0 }..).next();
         let mut heads =
             std::iter::successors(self.entries.iter().next(), |(id, _)| first_in(id.bucket.checked_add(1)?));
         let mut head = heads.next()?;
-        // With a packed layout there is one bucket, and it is over.
+        // A packed layout has one bucket only, and its head is found already.
         if self.layout == Layout::Padded {
             head =
                 heads.fold(
@@ -139,7 +141,8 @@ impl<T> Waiting<T> {
         Some(head.1)
     }
 
-    /// The one behind it that fits into the same batch best: of its bucket, then of the next shorter one.
+    /// The entry after `id` that fits best into the same batch: the next of its bucket, else the first of the next
+    /// shorter one.
     pub(super) fn after(&self, id: EntryId) -> Option<&Entry<T>> {
         let mut same = self.entries.range((Bound::Excluded(id), Bound::Unbounded));
         if let Some((_, entry)) = same.next().filter(|(next, _)| next.bucket == id.bucket) {
@@ -152,7 +155,8 @@ impl<T> Waiting<T> {
     }
 }
 
-/// Two buckets for each doubling of the weight, so padding adds less than half to any item: 1, 2, 3, 4–5, 6–7, 8–11, 12–15, …
+/// The bucket of a weight. There are two for each doubling, so padding adds less than half to any item: 1, 2, 3, 4–5,
+/// 6–7, 8–11, 12–15, …
 fn bucket(weight: usize) -> u8 {
     let Some(doublings) = weight.checked_ilog2() else { return 0 };
     let upper_half = if doublings == 0 { 0 } else { (weight >> (doublings - 1)) & 1 };
@@ -171,7 +175,8 @@ mod tests {
         for &(payload, at_ms, weight, priority) in entries {
             let arrived = began + at_ms * MS;
             let id = waiting.name(arrived, weight, priority);
-            waiting.push(Entry { id, payload, weight, arrived, deadline: None, priority, barred: Barred::default() });
+            let excluded = ExcludedDevices::default();
+            waiting.push(Entry { id, payload, weight, arrived, deadline: None, priority, excluded });
         }
         waiting
     }

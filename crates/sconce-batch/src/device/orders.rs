@@ -1,13 +1,12 @@
-//! The bell under every order of its loads and stores that the memory model allows (`tests/run schedules`).
+//! The device waker under every order of its loads and stores that the memory model allows (`tests/run schedules`).
 
 use std::sync::Arc;
 
 use super::Device;
-use crate::lane::{Lane, Outlook, Taken};
-use crate::shared::lock;
-use crate::sync::{Mutex, thread};
+use crate::queue_handle::{Outlook, QueueHandle, Taken};
+use crate::sync::{Mutex, lock, thread};
 
-/// As little of a queue as a bell needs.
+/// The least of a queue that a waker needs: counts of items.
 #[derive(Default)]
 struct Items {
     waiting: usize,
@@ -17,7 +16,7 @@ struct Items {
 
 struct Counting(Arc<Mutex<Items>>);
 
-impl Lane for Counting {
+impl QueueHandle for Counting {
     fn outlook(&self) -> Outlook {
         unreachable!("it is the only queue of its device")
     }
@@ -50,19 +49,19 @@ fn whatever_comes_while_a_device_falls_asleep_wakes_it() {
     model.check(|| {
         let device = Device::spawn("test").unwrap();
         let items = Arc::new(Mutex::new(Items::default()));
-        device.bell().add(Box::new(Counting(Arc::clone(&items))));
+        device.waker().add(Box::new(Counting(Arc::clone(&items))));
         let caller = thread::spawn({
-            let (items, bell) = (Arc::clone(&items), Arc::clone(device.bell()));
+            let (items, waker) = (Arc::clone(&items), Arc::clone(device.waker()));
             move || {
                 lock(&items).waiting += 1;
-                bell.ring();
+                waker.wake();
             }
         });
         lock(&items).waiting += 1;
-        device.bell().ring();
+        device.waker().wake();
         caller.join().unwrap();
         lock(&items).closed = true;
-        device.bell().ring();
+        device.waker().wake();
         device.join();
         assert_eq!(lock(&items).ran, 2);
     });

@@ -1,4 +1,4 @@
-//! Stand-ins under whose control a test tries many schedules.
+//! Stand-ins for threads, locks and the clock, by which a test tries many schedules.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ pub(crate) use model::sync::{Mutex, MutexGuard, atomic};
 pub(crate) use model::thread;
 
 thread_local! {
-    /// All threads of a schedule run on one thread of the system, so this is the clock of all of them.
+    /// The clock of a schedule: all its threads run on one thread of the system.
     static CLOCK: (Instant, Cell<Duration>) = (Instant::now(), Cell::default());
 }
 
-/// How much passes from one look at the clock to the next.
+/// Time that passes from one reading of the clock to the next.
 const TICK: Duration = Duration::from_micros(1);
 
-/// A clock that is the same each time that a schedule is run.
+/// Reads the clock. The same schedule reads the same times whenever it runs.
 pub(crate) fn now() -> Instant {
     CLOCK.with(|(began, passed)| {
         passed.set(passed.get() + TICK);
@@ -29,7 +29,7 @@ pub(crate) fn now() -> Instant {
     })
 }
 
-/// As crossbeam's: a token that lets its thread go on, given by any number of others.
+/// A stand-in for crossbeam's parker: a token, given by any number of other threads, that lets its thread go on.
 pub(crate) struct Parker {
     unparker: Unparker,
 }
@@ -57,7 +57,8 @@ impl Parker {
         *token = false;
     }
 
-    /// Ends after any number of steps of other threads: how much they do before an instant is not known.
+    /// Blocks until the token is given, or for a random number of steps of other threads: how much they do before an
+    /// instant is not known.
     pub(crate) fn park_deadline(&self, deadline: Instant) {
         for _ in 0..patience() {
             if std::mem::take(&mut *self.unparker.inner.0.lock().expect("nobody panics with it")) {
@@ -88,7 +89,7 @@ impl Unparker {
     }
 }
 
-/// As crossbeam's: waits until all its clones are dropped.
+/// A stand-in for crossbeam's wait group: waits until all its clones are dropped.
 pub(crate) struct WaitGroup {
     inner: Arc<(Mutex<usize>, Condvar)>,
 }
@@ -119,7 +120,7 @@ impl Clone for WaitGroup {
 impl Drop for WaitGroup {
     fn drop(&mut self) {
         let (clones, dropped) = &*self.inner;
-        // A schedule that failed is taken down with threads still inside.
+        // A failed schedule is torn down while its threads still hold locks.
         if let Ok(mut clones) = clones.lock() {
             *clones -= 1;
             dropped.notify_all();

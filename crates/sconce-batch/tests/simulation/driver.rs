@@ -1,9 +1,9 @@
-//! What a device thread does, in virtual time: it asks the queues in their turns, runs batches, and meets with trouble.
+//! A device thread in virtual time: it polls the queues in their turns, runs batches, and has faults.
 
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use sconce_batch::{Batcher, DeficitRoundRobin, Entry, Layout, Ran, Step, Trouble, Want};
+use sconce_batch::{Batcher, DeficitRoundRobin, DeviceFault, Entry, Layout, Ran, Step, Want};
 
 use crate::scenario::{Device, Lost};
 use crate::world::{Event, Outcome, World};
@@ -12,20 +12,20 @@ use crate::world::{Event, Outcome, World};
 pub(crate) struct Driver {
     robin: DeficitRoundRobin,
     running: Option<Running>,
-    /// When what runs is expected to end.
+    /// Expected end of the running batch.
     busy_until: Option<Instant>,
     sleeps: bool,
     pub(crate) batches: usize,
 }
 
-/// A batch that runs.
+/// A running batch.
 pub(crate) struct Running {
     pub(crate) queue: usize,
     pub(crate) batch: Vec<Entry<usize>>,
     pub(crate) weight: usize,
     started: Instant,
-    /// Whether it is the end of its device, and until when it is worth another try.
-    lost: Option<Trouble>,
+    /// The fault, if the device is lost in this batch.
+    lost: Option<DeviceFault>,
 }
 
 impl Driver {
@@ -41,18 +41,18 @@ impl Driver {
 }
 
 impl World {
-    /// Wakes a device for what waits in a queue, beside one that has just looked.
+    /// Wakes a device for the entries of a queue; the device that `looked` just now is awake.
     pub(crate) fn wake(&mut self, queue: usize, looked: Option<usize>) {
         if self.drivers.len() == 1 {
-            return self.ring(0);
+            return self.wake_device(0);
         }
         self.observe_load(queue);
         if let Some(device) = self.queues[queue].whom_to_wake(self.now, looked) {
-            self.ring(device);
+            self.wake_device(device);
         }
     }
 
-    pub(crate) fn ring(&mut self, device: usize) {
+    pub(crate) fn wake_device(&mut self, device: usize) {
         if std::mem::take(&mut self.drivers[device].sleeps) {
             self.schedule(self.now, Event::Wake { device });
         }
@@ -63,7 +63,7 @@ impl World {
         self.queues[queue].observe_load(busy);
     }
 
-    /// Asks the queues in their turns until one gives a batch, or falls asleep.
+    /// Polls the queues in their turns until one gives a batch; falls asleep if none does.
     pub(crate) fn drive(&mut self, device: usize) {
         self.drivers[device].sleeps = false;
         let wake_at = if self.queues.len() == 1 {
@@ -120,7 +120,7 @@ impl World {
         }
     }
 
-    /// Asks a queue until it has dropped all that it drops.
+    /// Polls a queue, settling the entries that expire, until it gives another step.
     fn ask(&mut self, queue: usize, device: usize) -> Step<usize> {
         loop {
             self.observe_load(queue);
@@ -150,7 +150,7 @@ impl World {
         let lost = self.is_lost(device, of);
         let running = Running { queue, batch, weight, started: self.now, lost };
         self.check_start(&running);
-        // Devices are not exact.
+        // The time of a batch varies a little.
         let mut run = of.run(weight).mul_f64(self.rng.random_range(0.95..1.1));
         if of.hangs_in == Some(self.drivers[device].batches) {
             run *= 100;
@@ -184,17 +184,20 @@ impl World {
         }
     }
 
-    fn is_lost(&mut self, device: usize, of: Device) -> Option<Trouble> {
+    fn is_lost(&mut self, device: usize, of: Device) -> Option<DeviceFault> {
         match of.lost {
-            Lost::ForEver(batch) if self.drivers[device].batches >= batch => Some(Trouble::Lost { retry_after: None }),
+            Lost::ForEver(batch) if self.drivers[device].batches >= batch => {
+                Some(DeviceFault::Lost { retry_after: None })
+            }
             Lost::Sometimes(one_in, longest) if self.rng.random_ratio(1, one_in) => {
-                Some(Trouble::Lost { retry_after: Some(longest.mul_f64(self.rng.random())) })
+                Some(DeviceFault::Lost { retry_after: Some(longest.mul_f64(self.rng.random())) })
             }
             _ => None,
         }
     }
 
-    /// As `running.rs` and `lane.rs` do it: what ran is answered, the rest is given back if another device can run it.
+    /// Completes a batch as `running.rs` and `queue_worker.rs` do: items that ran are answered, the others are given
+    /// back if another device can run them.
     pub(crate) fn complete(&mut self, device: usize) {
         let Running { queue, batch, weight, started, lost } =
             self.drivers[device].running.take().expect("it runs a batch");
@@ -210,18 +213,18 @@ impl World {
                 self.answer(entry.payload);
                 continue;
             }
-            entry.barred = entry.barred.with(device);
-            if self.queues[queue].has_another(self.now, device, entry.barred) {
+            entry.excluded = entry.excluded.with(device);
+            if self.queues[queue].has_another(self.now, device, entry.excluded) {
                 back.push(entry);
             } else {
                 self.settle(entry.payload, Outcome::Failed);
             }
         }
-        let out_of_memory = (weight > memory && lost.is_none()).then_some(Trouble::OutOfMemory { managed });
+        let out_of_memory = (weight > memory && lost.is_none()).then_some(DeviceFault::OutOfMemory { managed });
         let batcher: &mut Batcher<usize> = &mut self.queues[queue];
-        for trouble in out_of_memory.into_iter().chain(lost) {
-            // A lost device is lost to all of its queues, but each of them finds out by itself.
-            batcher.trouble(self.now, device, trouble);
+        for fault in out_of_memory.into_iter().chain(lost) {
+            // A lost device is lost to all its queues, but each queue finds out by itself.
+            batcher.report_fault(self.now, device, fault);
         }
         batcher.give_back(back);
         let is_whole = !fails && out_of_memory.is_none() && lost.is_none();
@@ -230,7 +233,7 @@ impl World {
         let (closed, empty) = (batcher.is_closed(), batcher.is_empty());
         self.settle_stranded(queue);
         if self.drivers.len() > 1 && closed {
-            (0..self.drivers.len()).for_each(|device| self.ring(device));
+            (0..self.drivers.len()).for_each(|device| self.wake_device(device));
         } else if self.drivers.len() > 1 && !empty {
             self.wake(queue, Some(device));
         }

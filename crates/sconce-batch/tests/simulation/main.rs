@@ -1,7 +1,7 @@
-//! A seeded simulation drives the pure decisions with virtual time: several queues on several devices, alike or not, bursts,
-//! priorities, deadlines, cancellations, failing batches, a queue that closes in the middle, devices that hang, run out of memory,
-//! are lost and come back. Each entry must be answered exactly once, no bound may be exceeded, nothing may be left waiting, and the
-//! same seed must give the same trace.
+//! A seeded simulation that drives the pure decisions with virtual time: several queues on several devices, alike or
+//! not; bursts, priorities, deadlines, cancellations, failing batches; a queue that closes in the middle; devices that
+//! hang, run out of memory, are lost and come back. Each entry must be answered exactly once, no bound may be exceeded,
+//! no entry may be left in a queue, and the same seed must give the same trace.
 
 mod driver;
 mod scenario;
@@ -91,7 +91,7 @@ fn so_it_is_below_and_above_capacity_with_fixed_delays_and_any_number_of_devices
 }
 
 /// Devices that hang, have little memory, are lost and come back, and one that is lost for ever.
-const TROUBLED: &[Device] = &[
+const FAULTY: &[Device] = &[
     Device { memory: 600, lost: Lost::Sometimes(40, Duration::from_millis(150)), ..GPU },
     Device { lost: Lost::Sometimes(100, Duration::from_millis(400)), hangs_in: Some(50), ..CPU },
     Device { lost: Lost::ForEver(120), ..GPU },
@@ -107,7 +107,7 @@ fn so_it_is_whatever_happens_to_unlike_devices() {
             let scenario = Scenario {
                 arrivals: 20_000,
                 bad_one_in: 50,
-                devices: TROUBLED,
+                devices: FAULTY,
                 chooses,
                 queues,
                 closes_at: Some(15_000),
@@ -115,8 +115,8 @@ fn so_it_is_whatever_happens_to_unlike_devices() {
             };
             let ran = check_all_outcomes(scenario);
             let total = |of: fn(&sconce_batch::Stats) -> u64| ran.queues.iter().map(|it| of(it.stats())).sum::<u64>();
-            let troubles = [total(|it| it.lost_devices), total(|it| it.out_of_memory), total(|it| it.given_back)];
-            assert!(troubles.iter().all(|count| *count > 0), "{troubles:?}");
+            let faults = [total(|it| it.lost_devices), total(|it| it.out_of_memory), total(|it| it.given_back)];
+            assert!(faults.iter().all(|count| *count > 0), "{faults:?}");
         }
     }
 }
@@ -152,7 +152,7 @@ fn the_same_seed_gives_the_same_trace() {
     let trace = |seed, devices| {
         World::new(Scenario { devices, chooses: true, queues: MIXED, ..scenario(seed, 0.9) }).run().trace()
     };
-    for devices in [&[GPU; 2][..], TROUBLED] {
+    for devices in [&[GPU; 2][..], FAULTY] {
         assert_eq!(trace(17, devices), trace(17, devices));
         assert_ne!(trace(17, devices), trace(18, devices));
     }
@@ -175,10 +175,10 @@ fn higher_priorities_are_answered_sooner_and_the_lowest_are_not_starved() {
     assert!(ran.longest_wait < 2 * AGEING + ran.longest_wait_of_the_highest, "{:?}", ran.longest_wait);
 }
 
-/// A GPU whose launches are cheap: with the CPU it meets at a weight of 32.
-const SMALL_GPU: Device = Device { line: sconce_batch::Line { fixed: 0.001_8, per_weight: 0.000_000_5 }, ..GPU };
+/// A GPU whose launches are cheap: it is faster than the CPU from a weight of about 32 on.
+const SMALL_GPU: Device = Device { line: sconce_batch::CostLine { fixed: 0.001_8, per_weight: 0.000_000_5 }, ..GPU };
 
-/// Nobody is in a hurry, and so many items come a second.
+/// A scenario without deadlines, in which `rate` items arrive a second.
 fn patient(rate: f64, devices: &'static [Device]) -> Scenario {
     Scenario {
         arrivals: 20_000,

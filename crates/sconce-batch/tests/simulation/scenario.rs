@@ -1,52 +1,54 @@
-//! What is simulated.
+//! The parameters of a simulation.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use sconce_batch::{BatcherConfig, Layout, Line, Role};
+use sconce_batch::{BatcherConfig, CostLine, Layout, Role};
 
-/// By how much a lower priority counts as younger.
+/// Time by which an item counts as later for each step of lower priority.
 pub(crate) const AGEING: Duration = Duration::from_millis(100);
-/// Like a GPU: a fixed cost and a little for each unit of weight.
+/// A device like a GPU: a fixed cost, and a small one for each unit of weight.
 pub(crate) const GPU: Device = Device {
-    line: Line { fixed: 0.005, per_weight: 0.000_005 },
+    line: CostLine { fixed: 0.005, per_weight: 0.000_005 },
     role: Role::Serves,
     memory: usize::MAX,
     lost: Lost::Never,
     hangs_in: None,
 };
-/// Like a CPU: hardly a fixed cost, and ten times as much for each unit of weight.
-pub(crate) const CPU: Device = Device { line: Line { fixed: 0.000_2, per_weight: 0.000_05 }, ..GPU };
+/// A device like a CPU: a small fixed cost, and a ten times larger one for each unit of weight.
+pub(crate) const CPU: Device = Device { line: CostLine { fixed: 0.000_2, per_weight: 0.000_05 }, ..GPU };
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) arrivals: usize,
     pub(crate) pace: Pace,
     pub(crate) weights: (usize, usize),
-    /// The share of items that have a deadline, and the share whose callers go away.
+    /// Share of items that have a deadline.
     pub(crate) in_a_hurry: f64,
+    /// Share of items that are cancelled.
     pub(crate) cancelled: f64,
-    /// One item in so many makes its batch fail, and fails again when it runs alone.
+    /// One item in this many makes its batch fail, and fails again when it runs alone.
     pub(crate) bad_one_in: usize,
     pub(crate) bounds: Bounds,
     pub(crate) max_queue_delay: Duration,
     pub(crate) devices: &'static [Device],
-    /// Whether queues are told what to expect of their devices, and so choose among them.
+    /// True if queues have an estimate of each device's cost, and so choose among devices.
     pub(crate) chooses: bool,
-    /// How the executors of each queue lay out their batches.
+    /// The queues, each by the layout of its batches.
     pub(crate) queues: &'static [Layout],
     /// The arrival at which the first queue closes.
     pub(crate) closes_at: Option<usize>,
-    /// Whether the queues are told what batches cost.
+    /// True if the queues are told the time that batches took.
     pub(crate) learns: bool,
 }
 
-/// How items arrive.
+/// The pace at which items arrive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// In bursts of ten, at this share of what the devices can do in full batches.
+    /// In bursts of ten, at this share of the devices' capacity in full batches.
     Bursts(f64),
-    /// At random, so many a second on average.
+    /// At random, this many a second on average.
     Rate(f64),
 }
 
@@ -56,10 +58,10 @@ pub(crate) enum Bounds {
     None,
 }
 
-/// What a device is, and what happens to it.
+/// A device's properties and faults.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Device {
-    pub(crate) line: Line,
+    pub(crate) line: CostLine,
     pub(crate) role: Role,
     /// The heaviest batch that fits its memory.
     pub(crate) memory: usize,
@@ -68,13 +70,13 @@ pub(crate) struct Device {
     pub(crate) hangs_in: Option<usize>,
 }
 
-/// How a device is lost.
+/// The time at which a device is lost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Lost {
     Never,
     /// In this batch, for ever.
     ForEver(usize),
-    /// In one batch of so many, for up to so long.
+    /// In one batch of this many, for at most this time.
     Sometimes(u32, Duration),
 }
 
@@ -99,12 +101,12 @@ impl Scenario {
         }
     }
 
-    /// A full batch on the first device.
+    /// Time of a full batch on the first device.
     pub(crate) fn full_batch_cost(&self) -> Duration {
         self.devices[0].run(self.config().max_batch_weight)
     }
 
-    /// Seconds between arrivals, on average.
+    /// Average time between arrivals, in seconds.
     pub(crate) fn mean_gap(&self) -> f64 {
         let (least, most) = self.weights;
         let items = self.config().max_batch_weight as f64 / (least + most) as f64 * 2.0;
@@ -114,7 +116,7 @@ impl Scenario {
         }
     }
 
-    /// Whether devices are alike and nothing happens to them, so that items run in the order in which they came.
+    /// Returns true if devices are alike and have no faults, so that items run in order of arrival.
     pub(crate) fn keeps_order(&self) -> bool {
         let is_steady = |device: &Device| device.memory == usize::MAX && matches!(device.lost, Lost::Never);
         !self.chooses && self.devices.iter().all(is_steady)

@@ -1,4 +1,4 @@
-//! Virtual time, some queues, and the devices that drain all of them.
+//! The simulated world: virtual time, some queues, and the devices that drain all of them.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::DefaultHasher;
@@ -37,13 +37,13 @@ pub(crate) enum Event {
     Completion {
         device: usize,
     },
-    /// A device that sleeps is woken, or asks again.
+    /// A sleeping device is woken, or polls again by itself.
     Wake {
         device: usize,
     },
 }
 
-/// What is known of an item.
+/// State of an item.
 #[derive(Debug, Clone, Copy, Default)]
 struct Item {
     id: Option<EntryId>,
@@ -64,7 +64,7 @@ pub(crate) struct World {
     events: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     scheduled: u64,
     items: Vec<Item>,
-    /// The latest item to run of each queue, priority and, where lengths matter, weight.
+    /// The latest item that ran, by queue, priority and, for padded layouts, weight.
     latest_run: HashMap<(usize, Priority, usize), usize>,
     waits: [(Duration, u32); 3],
     pub(crate) longest_wait: Duration,
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// Bursts: nine of ten come at once, the tenth after ten gaps.
+    /// Schedules the arrival after `item`. In bursts nine of ten come at once, the tenth after ten gaps.
     fn schedule_arrival_after(&mut self, item: usize) {
         if item + 1 == self.scenario.arrivals {
             return;
@@ -172,7 +172,7 @@ impl World {
     fn close(&mut self, queue: usize) {
         self.queues[queue].close();
         self.settle_stranded(queue);
-        (0..self.drivers.len()).for_each(|device| self.ring(device));
+        (0..self.drivers.len()).for_each(|device| self.wake_device(device));
     }
 
     fn arrive(&mut self, item: usize) {
@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// What no device will run is answered.
+    /// Settles the entries that no device will run.
     pub(crate) fn settle_stranded(&mut self, queue: usize) {
         for entry in self.queues[queue].stranded(self.now) {
             self.settle(entry.payload, Outcome::Stranded);
@@ -263,7 +263,7 @@ impl World {
     fn check_bounds(&self) {
         for queue in &self.queues {
             let config = queue.config();
-            // What comes back from a device was admitted before.
+            // Entries that a device gives back were admitted before, so they may exceed the bounds.
             let back = usize::from(queue.stats().given_back > 0) * self.drivers.len();
             assert!(queue.len() <= config.max_queue_size.saturating_add(back * config.max_batch_size));
             assert!(queue.weight() <= config.max_queue_weight.saturating_add(back * config.max_batch_weight));
@@ -274,7 +274,7 @@ impl World {
         self.items.iter().filter(|item| item.outcome == Some(outcome)).count()
     }
 
-    /// Of the items that ran, from the highest priority to the lowest.
+    /// Mean queue wait of the items that ran, from the highest priority to the lowest.
     pub(crate) fn mean_waits(&self) -> [Duration; 3] {
         self.waits.map(|(sum, count)| sum / count)
     }

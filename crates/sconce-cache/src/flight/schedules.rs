@@ -1,6 +1,6 @@
 //! Single flight under many schedules of its callers (`tests/run schedules`).
 //!
-//! A schedule fails if a test's assertion does, and if all callers of it wait for each other: a wake-up that is lost shows as that.
+//! A schedule fails if an assertion of the test fails, or if all its callers wait: a lost wake-up shows as such a deadlock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,19 +10,20 @@ use shuttle::future::block_on;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 
-use super::{Boarded, Flights, Lead, Turn, lock};
+use super::{Boarded, Flights, FollowerOutcome, Lead, lock};
 use crate::{Cache, Failure, Key, MemoryConfig, Source, Value};
 
-/// Flights whose outcomes count up, so that a later landing has a higher one. Terms above 9 want no outcome of another.
+/// Flights whose outcomes count up, so that a later landing has a higher outcome. Outcomes that land for some concern
+/// terms below 10 only.
 struct Counted {
     flights: Flights<u32, u32>,
     leaders: AtomicU32,
     next: AtomicU32,
-    /// The last outcome whose landing is complete.
+    /// The highest outcome whose landing is complete.
     landed: AtomicU32,
 }
 
-/// What a leader does with its turn.
+/// The way in which a leader lands its outcome.
 #[derive(Clone, Copy)]
 enum Lands {
     ForAll,
@@ -35,16 +36,16 @@ impl Counted {
         Self { flights: Flights::new(), leaders: AtomicU32::new(0), next: AtomicU32::new(0), landed: AtomicU32::new(0) }
     }
 
-    /// Leads, or gets what another landed; gives the outcome, if there is one.
+    /// Leads, or follows another leader; returns the outcome, if there is one.
     async fn fly(&self, terms: u32, lands: Lands) -> Option<u32> {
         let before = self.landed.load(Ordering::SeqCst);
-        let turn = match self.flights.board(key(7), terms) {
-            Boarded::Leads(lead) => Turn::Leads(lead),
-            Boarded::Waits(waiting) => waiting.turn().await,
+        let outcome = match self.flights.board(key(7), terms) {
+            Boarded::Leads(lead) => FollowerOutcome::Leads(lead),
+            Boarded::Waits(waiting) => waiting.outcome().await,
         };
-        match turn {
-            Turn::Leads(lead) => self.lead(lead, lands),
-            Turn::Landed(outcome) => {
+        match outcome {
+            FollowerOutcome::Leads(lead) => self.lead(lead, lands),
+            FollowerOutcome::Landed(outcome) => {
                 assert!(outcome > before, "{outcome} had landed before this caller came, and so had {before}");
                 Some(outcome)
             }
@@ -102,8 +103,8 @@ fn every_caller_gets_what_lands_while_it_waits_and_one_leads_at_a_time() {
     });
 }
 
-// A leader that panics is one that leaves: what counts is that its `Lead` is dropped. Threads that unwind would poison each other's
-// locks here, where all are one thread of the system.
+// A leader that panics is not tested separately from one that leaves: both drop their `Lead`. Threads that unwind would
+// poison each other's locks here, where all of them run on one thread of the system.
 #[test]
 fn a_leader_that_leaves_or_is_cancelled_hands_over_and_nobody_waits_for_ever() {
     explore(|| {
@@ -113,7 +114,7 @@ fn a_leader_that_leaves_or_is_cancelled_hands_over_and_nobody_waits_for_ever() {
             thread::spawn(move || match how {
                 0 => assert!(block_on(counted.fly(1, Lands::ForAll)).is_some()),
                 1 => drop(block_on(counted.fly(2, Lands::Not))),
-                // Cancelled while it waits, or in the moment in which its turn comes.
+                // Cancelled while it waits, or in the moment in which it gets the lead.
                 _ => drop(perhaps(counted.fly(3, Lands::Not))),
             })
         };
@@ -128,7 +129,7 @@ fn a_leader_that_leaves_or_is_cancelled_hands_over_and_nobody_waits_for_ever() {
 
 #[test]
 fn callers_of_the_same_compute_once_and_those_of_another_by_themselves() {
-    // A cache is built within a runtime, which a cache of memory alone then has no use for.
+    // A cache must be built within a runtime, though one of memory alone does not use it.
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let _entered = runtime.enter();
     explore(|| {

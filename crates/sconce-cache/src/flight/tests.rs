@@ -2,7 +2,7 @@ use std::task::Poll;
 
 use super::*;
 
-/// The greater number is the better terms.
+/// Flights whose terms are numbers: the greater is the better.
 type TestFlights = Flights<u32, u8>;
 
 fn key() -> Key {
@@ -23,23 +23,23 @@ fn waiting(flights: &TestFlights, terms: u8) -> Waiting<u32, u8> {
     }
 }
 
-/// What has come to a caller, if anything has.
-fn turned(waiting: &mut Waiting<u32, u8>) -> Option<Turn<u32, u8>> {
-    waiting.turned.try_recv().ok()
+/// The outcome that a follower has got, if any.
+fn received(waiting: &mut Waiting<u32, u8>) -> Option<FollowerOutcome<u32, u8>> {
+    waiting.received.try_recv().ok()
 }
 
 fn leads(waiting: &mut Waiting<u32, u8>) -> Lead<u32, u8> {
-    match turned(waiting) {
-        Some(Turn::Leads(lead)) => lead,
-        Some(Turn::Landed(outcome)) => panic!("{outcome} landed"),
+    match received(waiting) {
+        Some(FollowerOutcome::Leads(lead)) => lead,
+        Some(FollowerOutcome::Landed(outcome)) => panic!("{outcome} landed"),
         None => panic!("it still waits"),
     }
 }
 
 fn landed(waiting: &mut Waiting<u32, u8>) -> Option<u32> {
-    match turned(waiting) {
-        Some(Turn::Landed(outcome)) => Some(outcome),
-        Some(Turn::Leads(_)) => panic!("it leads"),
+    match received(waiting) {
+        Some(FollowerOutcome::Landed(outcome)) => Some(outcome),
+        Some(FollowerOutcome::Leads(_)) => panic!("it leads"),
         None => None,
     }
 }
@@ -49,10 +49,10 @@ async fn those_who_wait_get_what_lands_and_the_next_one_leads_again() {
     let flights = TestFlights::new();
     let first = lead(&flights);
     let (mut one, other) = (waiting(&flights, 0), waiting(&flights, 0));
-    assert!(turned(&mut one).is_none());
+    assert!(received(&mut one).is_none());
     first.land(&5);
     for waiting in [one, other] {
-        assert!(matches!(waiting.turn().await, Turn::Landed(5)));
+        assert!(matches!(waiting.outcome().await, FollowerOutcome::Landed(5)));
     }
     lead(&flights);
 }
@@ -65,10 +65,10 @@ fn a_leader_that_goes_away_hands_over_to_the_best_terms_and_among_equals_to_who_
     let (mut good, mut as_good) = (waiting(&flights, 2), waiting(&flights, 2));
     drop(first);
     let second = leads(&mut good);
-    assert!(turned(&mut as_good).is_none() && turned(&mut poor).is_none());
+    assert!(received(&mut as_good).is_none() && received(&mut poor).is_none());
     drop(second);
     let third = leads(&mut as_good);
-    assert!(turned(&mut poor).is_none());
+    assert!(received(&mut poor).is_none());
     third.land(&6);
     assert_eq!(landed(&mut poor), Some(6));
 }
@@ -84,7 +84,7 @@ fn an_outcome_for_some_terms_comes_to_all_of_them_at_once_and_the_best_of_the_ot
         assert_eq!(landed(waiting), Some(7));
     }
     let second = leads(&mut best);
-    assert!(turned(&mut better).is_none(), "only one works at a time");
+    assert!(received(&mut better).is_none(), "only one works at a time");
     second.land_where(&8, |_| true);
     assert_eq!(landed(&mut better), Some(8));
     drop((concerned, better, best));
@@ -130,7 +130,7 @@ fn a_turn_that_comes_to_one_who_has_gone_passes_on() {
     let flights = TestFlights::new();
     let first = lead(&flights);
     let (mut gone, mut next) = (waiting(&flights, 1), waiting(&flights, 0));
-    gone.turned.close();
+    gone.received.close();
     drop(first);
     leads(&mut next).land(&1);
     drop(gone);
@@ -145,20 +145,20 @@ async fn callers_that_come_and_go_leave_nothing_behind_and_none_waits_for_ever()
         tokio::spawn(async move {
             let work = async {
                 let key = Key::from_bytes([(number % 3) as u8; 32]);
-                let turn = match flights.board(key, (number % 4) as u8) {
-                    Boarded::Leads(lead) => Turn::Leads(lead),
-                    Boarded::Waits(waiting) => waiting.turn().await,
+                let outcome = match flights.board(key, (number % 4) as u8) {
+                    Boarded::Leads(lead) => FollowerOutcome::Leads(lead),
+                    Boarded::Waits(waiting) => waiting.outcome().await,
                 };
-                let Turn::Leads(lead) = turn else { return };
+                let FollowerOutcome::Leads(lead) = outcome else { return };
                 tokio::task::yield_now().await;
-                // Some leave without an outcome, some land one for all, some for a few.
+                // Some leaders leave without an outcome, some land one for all followers, some for a few.
                 match number % 5 {
                     0 => drop(lead),
                     1 => lead.land_where(&number, |terms| *terms < 2),
                     _ => lead.land(&number),
                 }
             };
-            // Some go away at once, some in the middle, most stay.
+            // Some callers go away at once, some after a few polls; most stay.
             match number % 7 {
                 0 => drop(polled_once(&mut Box::pin(work)).await),
                 1 => {
@@ -180,7 +180,7 @@ async fn callers_that_come_and_go_leave_nothing_behind_and_none_waits_for_ever()
     assert!(lock(&flights.listed).flights.is_empty());
 }
 
-/// Polls once.
+/// Polls a future once and returns the result.
 async fn polled_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     std::future::poll_fn(|context| Poll::Ready(std::pin::Pin::new(&mut *future).poll(context))).await
 }

@@ -11,7 +11,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// `KeyFields` that own what they name.
+/// [`KeyFields`] that own their fields.
 #[derive(Debug, Clone)]
 struct Owned {
     model: String,
@@ -72,7 +72,7 @@ impl Owned {
         encoding
     }
 
-    /// The texts that lie side by side in the encoding, and input bytes at the end.
+    /// The texts of the fields, in the order of the encoding.
     fn neighbours(&mut self) -> Vec<&mut String> {
         let mut texts = vec![&mut self.model, &mut self.precision, &mut self.device_class];
         for (name, value) in &mut self.parameters {
@@ -86,7 +86,7 @@ impl Owned {
         texts
     }
 
-    /// Everything that differs from this in one place.
+    /// Copies of the fields that differ in one place each, with the name of the place.
     fn changed_in_one_place(&self) -> Vec<(&'static str, Self)> {
         let mut all = Vec::new();
         let mut change = |what, job: &dyn Fn(&mut Self)| {
@@ -167,7 +167,7 @@ fn input() -> impl Strategy<Value = OwnedInput> {
 }
 
 fn fields() -> impl Strategy<Value = Owned> {
-    // Names of parameters are unique, as in a request.
+    // A map, because names of parameters are unique in a request.
     let parameters = prop::collection::btree_map("[a-z]{0,8}", parameter(), 0..4);
     (
         ("[a-z]{0,8}", any::<[u8; 32]>(), "[a-z]{0,5}", "[a-z]{0,5}", any::<[u8; 32]>()),
@@ -220,7 +220,7 @@ proptest! {
     }
 }
 
-/// Requests that between them use every kind of field.
+/// Requests that together use every kind of field.
 fn golden_cases() -> Vec<(&'static str, Owned)> {
     let empty = Owned {
         model: String::new(),
@@ -272,7 +272,7 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// To renew the file after `SCHEMA_VERSION` was raised, copy what this test prints.
+/// Compares with the golden file. To renew it after `SCHEMA_VERSION` was raised, copy the output of this test.
 #[test]
 fn the_encoding_is_the_one_in_the_golden_file() {
     let lines: Vec<_> = golden_cases()

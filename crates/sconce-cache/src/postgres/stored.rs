@@ -15,7 +15,7 @@ const SCAN: &str = "
     WHERE key > $1 AND (expires IS NULL OR expires > now()) ORDER BY key LIMIT $2
 ";
 const PURGE_EXPIRED: &str = "DELETE FROM sconce_entries WHERE expires <= now()";
-/// Not `TRUNCATE`, which waits for everybody who reads and needs a right of its own.
+/// Deletes all rows. Not by `TRUNCATE`, which waits for every reader and needs a privilege of its own.
 const PURGE_ALL: &str = "DELETE FROM sconce_entries";
 
 impl StoredTier for PostgresTier {

@@ -1,4 +1,4 @@
-//! The lock by which replicas agree who computes.
+//! Locks in Redis, by which replicas agree on the one that computes.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::Key;
 use crate::replica::{Leases, Token};
 use crate::tier::{TierError, TierFuture};
 
-/// Deletes the lock only if it is still the caller's: it may have run out and be another's by now.
+/// Deletes the lock only if the caller still holds it: it may have run out, and another may hold it by now.
 static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end")
 });

@@ -7,7 +7,7 @@ use super::RedisTier;
 use crate::stored::{Cursor, Position, Purge, Scanned, StoredTier, Usage, foreign_cursor, scan_limit};
 use crate::tier::{TierError, TierFuture};
 
-/// Names that Redis looks at for each step of a walk.
+/// Number of names that Redis looks at in each `SCAN`.
 const STEP: u32 = 1000;
 const KEY_BYTES: usize = 32;
 
@@ -37,7 +37,7 @@ impl StoredTier for RedisTier {
             let mut scanned = Scanned { next: next.map(|at| Cursor(Position::Cursor(at))), ..Scanned::default() };
             let values = self.values(&names).await.map_err(TierError::unavailable)?;
             for (name, value) in names.iter().zip(values) {
-                // One that has run out in between is none.
+                // An entry may have expired since its name was read.
                 if let Some(value) = value {
                     scanned.add(&name[self.prefix.len()..], Bytes::from(value));
                 }
@@ -46,7 +46,7 @@ impl StoredTier for RedisTier {
         })
     }
 
-    /// Redis deletes what is over by itself.
+    /// Deletes all entries; for [`Purge::Expired`] nothing, because Redis deletes expired entries itself.
     fn purge(&self, what: Purge) -> TierFuture<'_, Result<u64, TierError>> {
         Box::pin(async move {
             let (mut deleted, mut cursor) = (0, (what == Purge::All).then_some(0));
@@ -61,12 +61,12 @@ impl StoredTier for RedisTier {
 }
 
 impl RedisTier {
-    /// Names of entries, among `count` names that are looked at; and where to go on.
+    /// Looks at about `count` names. Returns the next cursor, `None` at the end, and those names that are of entries.
     async fn names(&self, cursor: u64, count: u32) -> Result<(Option<u64>, Vec<Vec<u8>>), RedisError> {
         let mut command = redis::cmd("SCAN");
         command.arg(cursor).arg("MATCH").arg(pattern(&self.prefix)).arg("COUNT").arg(count);
         let (next, mut names): (u64, Vec<Vec<u8>>) = command.query_async(&mut self.connection.clone()).await?;
-        // Locks have longer names.
+        // Excludes locks, whose names are longer.
         names.retain(|name| name.len() == self.prefix.len() + KEY_BYTES);
         Ok(((next != 0).then_some(next), names))
     }
@@ -97,7 +97,7 @@ impl RedisTier {
     }
 }
 
-/// What is special to Redis's patterns stands for itself.
+/// Makes a pattern that matches names with this prefix, with the special characters of Redis's patterns escaped.
 fn pattern(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len() + 1);
     for character in prefix.chars() {

@@ -12,14 +12,14 @@ use crate::tier::{Found, TierError};
 
 const SELECT: &str = "SELECT key, expires_ms, value FROM entries WHERE id = ?1";
 
-/// What is on its way to a reader's thread.
+/// A job for a reader's thread.
 pub(super) enum ReadJob {
     Get { keys: Vec<Key>, reply: oneshot::Sender<Result<Vec<Found>, TierError>> },
     Call(Call),
 }
 
-/// Reads the file on the caller's thread, for tools that are not async; [`SqliteTier`](super::SqliteTier) has some on threads
-/// of their own.
+/// Reads the file on the caller's thread, for tools that are not async. [`SqliteTier`](super::SqliteTier) runs readers
+/// on threads of their own.
 pub struct SqliteReader {
     connection: Connection,
 }
@@ -28,18 +28,18 @@ impl SqliteReader {
     /// Opens a file that [`SqliteTier`](super::SqliteTier) has made.
     ///
     /// # Errors
-    /// [`SqliteOpenError`] says what to change.
+    /// [`SqliteOpenError::Unusable`] if the file cannot be opened.
     pub fn open(config: &SqliteConfig) -> Result<Self, SqliteOpenError> {
         Ok(Self { connection: open_to_read(config)? })
     }
 
-    /// Looks up many keys in one transaction. Gives one [`Found`] per key, in the same order.
+    /// Looks up many keys in one transaction. Returns one [`Found`] per key, in the same order.
     ///
     /// # Errors
-    /// [`TierError::Unavailable`] where the file cannot be read.
+    /// [`TierError::Unavailable`] if the file cannot be read.
     pub fn get_many(&mut self, keys: &[Key]) -> Result<Vec<Found>, TierError> {
         let now_ms = now_ms();
-        // A statement by itself is a transaction already.
+        // A single statement is a transaction by itself.
         let transaction = (keys.len() > 1).then(|| self.connection.unchecked_transaction()).transpose();
         let _transaction = transaction.map_err(tier_error)?;
         let mut select = self.connection.prepare_cached(SELECT).map_err(tier_error)?;
@@ -50,11 +50,11 @@ impl SqliteReader {
         keys.iter().map(&mut get).collect::<Result<_, _>>().map_err(tier_error)
     }
 
-    /// Answers jobs until there can be no more.
+    /// Answers jobs until their queue is closed.
     pub(super) fn run(&mut self, jobs: &Receiver<ReadJob>) {
         for job in jobs {
             match job {
-                // Its caller's time may be over by now.
+                // The caller may have given up by now, because its budget is over.
                 ReadJob::Get { reply, .. } if reply.is_closed() => {}
                 ReadJob::Get { keys, reply } => {
                     reply.send(self.get_many(&keys)).ok();

@@ -10,8 +10,8 @@ use crate::access::Access;
 const SCHEMA_VERSION: i64 = 1;
 const PAGE_BYTES: u64 = 8192;
 
-/// The id is the beginning of the key, so that a row is found by one descent of one tree; of two keys that share it, the
-/// later takes the row. Only rows that can expire are in the index.
+/// The table. The id is the beginning of the key, so that a row is found by one descent of one tree; of two keys that
+/// share an id, the later takes the row. Only rows that can expire are in the index.
 const SCHEMA: &str = "
     CREATE TABLE entries (
         id INTEGER PRIMARY KEY,
@@ -23,7 +23,7 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
-/// Opens the file for the thread that writes, and makes its table if there is none and one may be made.
+/// Opens the file for the thread that writes, and makes its table if there is none and the access allows it.
 pub(super) fn open_to_write(config: &SqliteConfig) -> Result<Connection, SqliteOpenError> {
     let failed = unusable(&config.path);
     match config.access {
@@ -36,20 +36,20 @@ pub(super) fn open_to_write(config: &SqliteConfig) -> Result<Connection, SqliteO
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&config.path, flags).map_err(&failed)?;
-    // Another process may write at the same time; the stack's budget bounds how long anyone waits for the answer.
+    // Another process may write at the same time; the stack's budget bounds the wait of callers.
     connection.busy_timeout(Duration::from_secs(1)).map_err(&failed)?;
-    // Before anything is changed: it may be somebody else's file.
+    // Checked before anything is changed, because it may be another application's file.
     check(&connection, config)?;
-    // The size of a page can only be set before there is one.
+    // The size of a page can only be set before the first page exists.
     connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(&failed)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(&failed)?;
-    // A cache may lose its last entries when the power fails; it must not be damaged, and is not.
+    // A power failure may lose the last entries of a cache, but does not damage the file.
     connection.pragma_update(None, "synchronous", "normal").map_err(&failed)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20).map_err(&failed)?;
     connection.pragma_update(None, "max_page_count", config.max_bytes / PAGE_BYTES).map_err(&failed)?;
     let transaction =
         connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(&failed)?;
-    // Another process may have made it in the meantime.
+    // Another process may have made the table in the meantime.
     if check(&transaction, config)? == Tables::None {
         transaction.execute_batch(SCHEMA).map_err(&failed)?;
     }
@@ -57,14 +57,14 @@ pub(super) fn open_to_write(config: &SqliteConfig) -> Result<Connection, SqliteO
     Ok(connection)
 }
 
-/// Looks for the tables without changing anything, and without making a file.
+/// Checks that the table exists, without changing anything and without creating a file.
 fn must_exist(config: &SqliteConfig) -> Result<(), SqliteOpenError> {
     let missing = |why| Err(SqliteOpenError::Missing { path: config.path.clone(), why });
     if matches!(config.path.try_exists(), Ok(false)) {
         return missing("there is no such file");
     }
     let connection = open_to_read(config)?;
-    // Somebody may be making it right now.
+    // Another process may be making the table right now.
     connection.busy_timeout(Duration::from_secs(1)).map_err(unusable(&config.path))?;
     match check(&connection, config)? {
         Tables::Ours => Ok(()),
@@ -88,7 +88,7 @@ fn check(connection: &Connection, config: &SqliteConfig) -> Result<Tables, Sqlit
     }
 }
 
-/// Opens the file, which must be there, for a thread that reads.
+/// Opens the file, which must exist, for a thread that reads.
 pub(super) fn open_to_read(config: &SqliteConfig) -> Result<Connection, SqliteOpenError> {
     let failed = unusable(&config.path);
     // Each connection is used by one thread at a time, so SQLite needs no locks of its own.
@@ -96,13 +96,13 @@ pub(super) fn open_to_read(config: &SqliteConfig) -> Result<Connection, SqliteOp
     let connection = Connection::open_with_flags(&config.path, flags).map_err(&failed)?;
     connection.busy_timeout(Duration::ZERO).map_err(&failed)?;
     connection.pragma_update(None, "query_only", true).map_err(&failed)?;
-    // SQLite counts in 63 bits.
+    // SQLite takes sizes of 63 bits.
     let mmap_bytes = i64::try_from(config.mmap_bytes).unwrap_or(i64::MAX);
     connection.pragma_update(None, "mmap_size", mmap_bytes).map_err(&failed)?;
     Ok(connection)
 }
 
-/// Now, as the table counts it: milliseconds since 1970.
+/// The current time as in the table: milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

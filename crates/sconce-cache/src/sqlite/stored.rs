@@ -13,7 +13,7 @@ const BYTES: &str = "SELECT page_count * page_size FROM pragma_page_count, pragm
 const SCAN: &str = "
     SELECT id, key, value FROM entries WHERE id > ?1 AND (expires_ms IS NULL OR expires_ms > ?2) ORDER BY id LIMIT ?3
 ";
-/// So many at a time, so that others can write in between.
+/// Deletes some rows at a time, so that others can write in between.
 const PURGE_EXPIRED: &str =
     "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE expires_ms <= ?1 ORDER BY expires_ms LIMIT 4096)";
 const PURGE_ALL: &str = "DELETE FROM entries";

@@ -1,4 +1,4 @@
-//! Writing rows: whatever waits goes into one transaction.
+//! Writing rows: all waiting jobs go into one transaction.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use super::{Call, SqliteConfig, SqliteOpenError, tier_error};
 use crate::tier::TierError;
 use crate::{Key, Value};
 
-/// Jobs in one transaction. More would make the first wait for the last, and gain little.
+/// Largest number of jobs in one transaction. More would make the first wait for the last, and gain little.
 const MAX_JOBS: usize = 64;
 /// Bytes after which a transaction takes no further job.
 const MAX_BYTES: usize = 16 << 20;
 
 const INSERT: &str = "INSERT OR REPLACE INTO entries (id, key, expires_ms, value) VALUES (?1, ?2, ?3, ?4)";
-/// Some at a time, with every write, so that no write takes long and more leaves than comes.
+/// Deletes some expired rows with every write: few enough that no write takes long, and more than a write adds.
 const SWEEP: &str =
     "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE expires_ms <= ?1 ORDER BY expires_ms LIMIT 256)";
 
-/// What is on its way to the writer's thread.
+/// A job for the writer's thread.
 pub(super) enum WriteJob {
     Put(PutJob),
     Call(Call),
@@ -43,7 +43,7 @@ impl Writer {
         Ok(Self { connection: open_to_write(config)?, ttl: config.ttl })
     }
 
-    /// Writes until there can be no more jobs.
+    /// Runs jobs until their queue is closed.
     pub(super) fn run(mut self, jobs: &Receiver<WriteJob>) {
         while let Ok(first) = jobs.recv() {
             let mut call = None;
@@ -57,7 +57,7 @@ impl Writer {
         }
     }
 
-    /// Writes `first` and what else waits to be written, up to a call.
+    /// Writes `first` and the waiting jobs behind it in one transaction, up to a call, which it leaves in `call`.
     fn put(&mut self, first: PutJob, jobs: &Receiver<WriteJob>, call: &mut Option<Call>) {
         let mut bytes = weight(&first);
         let mut batch = vec![first];
@@ -76,7 +76,7 @@ impl Writer {
         }
         let written = self.write(&batch).map_err(tier_error);
         for job in batch {
-            // Whoever waited may have gone.
+            // The caller may have gone.
             job.reply.send(written.clone()).ok();
         }
     }
@@ -85,7 +85,7 @@ impl Writer {
         let now_ms = now_ms();
         let ttl_ms = self.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
         let expires_ms = ttl_ms.map(|ttl_ms| now_ms.saturating_add(ttl_ms));
-        // Dropped without a commit it is rolled back, and the next batch starts anew.
+        // A transaction that is dropped without a commit is rolled back.
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if self.ttl.is_some() {
             transaction.prepare_cached(SWEEP)?.execute([now_ms])?;

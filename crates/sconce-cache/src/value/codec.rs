@@ -1,7 +1,7 @@
-//! How a value is laid out. All numbers are little-endian.
+//! The encoding of a value. All numbers are little-endian.
 //!
 //! ```text
-//! magic "SCNV" · version u8 · checksum [16], of what follows ·
+//! magic "SCNV" · version u8 · checksum [16] of the rest ·
 //! precision: length u8, bytes · tensors: count u32 ·
 //! each: name: length u16, bytes · dtype u8 · rank u8 · dimensions u64 × rank · length u64 · bytes
 //! ```
@@ -19,7 +19,7 @@ use crate::Dtype;
 const MAGIC: [u8; 4] = *b"SCNV";
 const VERSION: u8 = 1;
 const CHECKSUM: Range<usize> = 5..21;
-/// Of the smallest tensor: what a count of tensors is checked against before memory is set aside for it.
+/// Bytes of the smallest tensor. A count of tensors is checked against it before memory is reserved for them.
 const MIN_TENSOR: usize = 2 + 1 + 1 + 8;
 
 pub(super) fn encode(precision: &str, tensors: &[Tensor<'_>]) -> Result<Value, ValueError> {
@@ -31,7 +31,7 @@ pub(super) fn encode(precision: &str, tensors: &[Tensor<'_>]) -> Result<Value, V
         .map_err(|_| too_long("a precision", precision, usize::from(u8::MAX)))?
         .to_le_bytes();
     let precision = out.text(&length, precision);
-    // More than four billion tensors do not fit into any memory.
+    // Four billion tensors do not fit into memory.
     out.put(&u32::try_from(tensors.len()).expect("a count of tensors").to_le_bytes());
     let places = tensors.iter().map(|tensor| out.tensor(tensor)).collect::<Result<_, _>>()?;
     let mut encoded = out.bytes;
@@ -71,7 +71,7 @@ fn too_long(what: &'static str, name: &str, max: usize) -> ValueError {
     ValueError::NameTooLong { what, length: name.len(), max }
 }
 
-/// Whether so many bytes can be of this type and shape.
+/// Returns true if a tensor of this type and shape can have this number of bytes.
 fn fits(dtype: Dtype, shape: &[usize], bytes: usize) -> bool {
     let Some(size) = dtype.size() else { return true };
     // Zero elements are zero bytes, whatever the other dimensions multiply to.
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
         self.bytes[range].try_into().map_err(|_| Corrupt)
     }
 
-    /// A number of `N` bytes, at most eight, that counts something in memory.
+    /// Reads a number of `N` bytes, at most eight, as a count or length.
     fn number<const N: usize>(&mut self) -> Result<usize, Corrupt> {
         let mut wide = [0; 8];
         wide[..N].copy_from_slice(&self.array::<N>()?);
@@ -175,7 +175,7 @@ mod tests {
         Value::new("int8", &[embedding, label]).unwrap()
     }
 
-    /// With a checksum that is right, so that what follows it is looked at.
+    /// Corrects the checksum, so that decoding looks at the bytes after it.
     fn resealed(mut encoded: Vec<u8>) -> Bytes {
         let sum = checksum(&encoded[CHECKSUM.end..]);
         encoded[CHECKSUM].copy_from_slice(&sum);
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(read.tensor("nothing"), None);
     }
 
-    /// A golden value: old stores stay readable until `VERSION` is raised.
+    /// Compares with a golden value: old stores must stay readable until `VERSION` is raised.
     #[test]
     fn the_layout_is_the_documented_one() {
         let tensor = Tensor { name: "y", dtype: Dtype::U8, shape: &[2], bytes: &[7, 9] };

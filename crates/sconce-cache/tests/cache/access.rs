@@ -1,4 +1,4 @@
-//! What opening a database makes, and what it leaves alone.
+//! Opening a database creates it only where the access allows that.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ fn open(path: &Path, access: Access) -> Result<SqliteTier, SqliteOpenError> {
     SqliteTier::open(&SqliteConfig { access, ..SqliteConfig::new(path) })
 }
 
-/// What is the same for each store that may be opened so: it has one entry, and is read only.
+/// Checks a store with one entry that is opened read-only.
 async fn is_read_and_not_written(tier: &dyn StoredTier) {
     assert_eq!(tier.get_many(&[key("one")]).await.expect("it can be read"), [Found::Hit(value("one"))]);
     assert_eq!(tier.usage().await.expect("it can be read").entries, 1);

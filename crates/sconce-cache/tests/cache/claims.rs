@@ -1,49 +1,49 @@
-//! Callers on unlike terms, and callers that want many values at once.
+//! Callers on different terms, and callers that want many values at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sconce_cache::{
-    Cache, CacheBuilder, Claim, Failure, Follower, Key, Leader, MemoryConfig, Source, SqliteConfig, SqliteTier, Terms,
-    TierConfig, Turn,
+    Cache, CacheBuilder, Claim, ClaimOutcome, Failure, Follower, Key, Leader, MemoryConfig, Source, SqliteConfig,
+    SqliteTier, Terms, TierConfig,
 };
 use tokio::sync::Semaphore;
 
 use crate::support::{key, keys, value};
 
-/// How much a caller bears.
+/// The terms of a caller: its patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Patience(u8);
 
 #[derive(Debug, Clone, PartialEq)]
-enum Trouble {
+enum Fault {
     TooSlow,
     Broken,
 }
 
-impl Terms<Trouble> for Patience {
-    fn would_get(&self, error: &Trouble, leader: &Self) -> bool {
-        *error == Trouble::Broken || self <= leader
+impl Terms<Fault> for Patience {
+    fn would_get(&self, error: &Fault, leader: &Self) -> bool {
+        *error == Fault::Broken || self <= leader
     }
 }
 
-type Claims<'a> = Vec<Claim<'a, Trouble, Patience>>;
+type Claims<'a> = Vec<Claim<'a, Fault, Patience>>;
 
-fn builder() -> CacheBuilder<Trouble, Patience> {
+fn builder() -> CacheBuilder<Fault, Patience> {
     Cache::builder()
 }
 
-fn in_memory() -> Cache<Trouble, Patience> {
+fn in_memory() -> Cache<Fault, Patience> {
     builder().memory(MemoryConfig::default()).build().expect("good defaults")
 }
 
-async fn claim<'a>(cache: &'a Cache<Trouble, Patience>, wanted: &[Key]) -> Claims<'a> {
+async fn claim<'a>(cache: &'a Cache<Fault, Patience>, wanted: &[Key]) -> Claims<'a> {
     let wanted: Vec<(Key, &[Key])> = wanted.iter().map(|key| (*key, &[][..])).collect();
     cache.claim_many(Patience(1), &wanted).await
 }
 
-fn leads(claim: Claim<'_, Trouble, Patience>) -> Leader<'_, Trouble, Patience> {
+fn leads(claim: Claim<'_, Fault, Patience>) -> Leader<'_, Fault, Patience> {
     match claim {
         Claim::Leads(leader) => leader,
         Claim::Known(answer) => panic!("it is known: {answer:?}"),
@@ -51,7 +51,7 @@ fn leads(claim: Claim<'_, Trouble, Patience>) -> Leader<'_, Trouble, Patience> {
     }
 }
 
-fn waits(claim: Claim<'_, Trouble, Patience>) -> Follower<'_, Trouble, Patience> {
+fn waits(claim: Claim<'_, Fault, Patience>) -> Follower<'_, Fault, Patience> {
     match claim {
         Claim::Waits(follower) => follower,
         Claim::Known(answer) => panic!("it is known: {answer:?}"),
@@ -59,7 +59,7 @@ fn waits(claim: Claim<'_, Trouble, Patience>) -> Follower<'_, Trouble, Patience>
     }
 }
 
-fn known(claim: Claim<'_, Trouble, Patience>) -> Result<Source, Trouble> {
+fn known(claim: Claim<'_, Fault, Patience>) -> Result<Source, Fault> {
     match claim {
         Claim::Known(answer) => answer.map(|answer| answer.source).map_err(|error| (*error).clone()),
         Claim::Leads(_) => panic!("nobody computes it"),
@@ -71,7 +71,7 @@ fn known(claim: Claim<'_, Trouble, Patience>) -> Result<Source, Trouble> {
 async fn an_error_comes_to_those_who_would_get_it_and_the_best_of_the_others_computes_for_the_rest() {
     let (cache, gate) = (Arc::new(in_memory()), Arc::new(Semaphore::new(0)));
     let begun = Arc::new(AtomicUsize::new(0));
-    let ask = |patience: u8, outcome: Result<&'static str, Trouble>| {
+    let ask = |patience: u8, outcome: Result<&'static str, Fault>| {
         let (cache, gate, begun) = (Arc::clone(&cache), Arc::clone(&gate), Arc::clone(&begun));
         tokio::spawn(async move {
             begun.fetch_add(1, Ordering::Relaxed);
@@ -83,18 +83,18 @@ async fn an_error_comes_to_those_who_would_get_it_and_the_best_of_the_others_com
             answer.map(|answer| (answer.value, answer.source)).map_err(|error| (*error).clone())
         })
     };
-    let mut hurried = vec![ask(1, Err(Trouble::TooSlow))];
+    let mut hurried = vec![ask(1, Err(Fault::TooSlow))];
     tokio::task::yield_now().await;
     hurried.extend((0..100).map(|_| ask(1, Ok("computed by one who need not"))));
     let patient: Vec<_> = (0..100).map(|_| ask(2, Ok("computed by another who need not"))).collect();
     let best = ask(3, Ok("computed"));
-    // On the one thread of the test each is then where it waits.
+    // The test has one thread, so each caller that has begun has reached its wait.
     while begun.load(Ordering::Relaxed) < 202 {
         tokio::task::yield_now().await;
     }
     gate.add_permits(1000);
     for asked in hurried {
-        assert_eq!(asked.await.unwrap(), Err(Trouble::TooSlow));
+        assert_eq!(asked.await.unwrap(), Err(Fault::TooSlow));
     }
     for asked in patient {
         assert_eq!(asked.await.unwrap(), Ok((value("computed"), Source::Shared)));
@@ -109,14 +109,14 @@ async fn an_error_that_no_terms_would_have_spared_comes_to_all() {
     let cache = in_memory();
     let failing = || async {
         tokio::task::yield_now().await;
-        Err(Failure::Passing(Trouble::Broken))
+        Err(Failure::Passing(Fault::Broken))
     };
     let (first, second) = tokio::join!(
         cache.get_or_compute_on(Patience(1), key("broken"), &[], failing),
         cache.get_or_compute_on(Patience(9), key("broken"), &[], || async { Ok(value("never")) }),
     );
-    assert_eq!((*first.unwrap_err()).clone(), Trouble::Broken);
-    assert_eq!((*second.unwrap_err()).clone(), Trouble::Broken);
+    assert_eq!((*first.unwrap_err()).clone(), Fault::Broken);
+    assert_eq!((*second.unwrap_err()).clone(), Fault::Broken);
 }
 
 #[tokio::test]
@@ -163,16 +163,16 @@ async fn two_who_claim_each_others_keys_both_get_all_of_them() {
     let third = waits(claim(&cache, &[c]).await.remove(0));
     one_a.finish(Ok(value("a"))).unwrap();
     other_c.finish(Ok(value("c"))).unwrap();
-    // It goes away with half of its work done.
+    // The first caller goes away with half of its work done.
     drop(one_b);
-    match other_b.turn().await {
-        Turn::Leads(leader) => _ = leader.finish(Ok(value("b"))).unwrap(),
-        Turn::Landed(answer) => panic!("nobody computed it: {answer:?}"),
+    match other_b.outcome().await {
+        ClaimOutcome::Leads(leader) => _ = leader.finish(Ok(value("b"))).unwrap(),
+        ClaimOutcome::Landed(answer) => panic!("nobody computed it: {answer:?}"),
     }
     for follower in [other_a, third] {
-        match follower.turn().await {
-            Turn::Landed(answer) => assert_eq!(answer.unwrap().source, Source::Shared),
-            Turn::Leads(_) => panic!("it was computed"),
+        match follower.outcome().await {
+            ClaimOutcome::Landed(answer) => assert_eq!(answer.unwrap().source, Source::Shared),
+            ClaimOutcome::Leads(_) => panic!("it was computed"),
         }
     }
 }
@@ -180,8 +180,8 @@ async fn two_who_claim_each_others_keys_both_get_all_of_them() {
 #[tokio::test]
 async fn a_bad_input_is_remembered_for_who_claims_it_later() {
     let cache = in_memory();
-    leads(claim(&cache, &[key("bad")]).await.remove(0)).finish(Err(Failure::BadInput(Trouble::Broken))).unwrap_err();
-    assert_eq!(known(claim(&cache, &[key("bad")]).await.remove(0)), Err(Trouble::Broken));
+    leads(claim(&cache, &[key("bad")]).await.remove(0)).finish(Err(Failure::BadInput(Fault::Broken))).unwrap_err();
+    assert_eq!(known(claim(&cache, &[key("bad")]).await.remove(0)), Err(Fault::Broken));
 }
 
 #[tokio::test]

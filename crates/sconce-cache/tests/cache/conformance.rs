@@ -1,4 +1,4 @@
-//! What holds for every tier. A new tier gets these tests by being listed at the end.
+//! The suite that every tier must pass. A new tier gets these tests by being listed at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,24 +16,24 @@ use crate::support::{eventually, key, keys, large_value, value};
 const SHORT: Duration = Duration::from_secs(1);
 const BOUND: u64 = 4 << 20;
 
-/// A tier in the versions that the suite needs.
+/// A kind of tier, in the configurations that the suite needs.
 struct Subject {
     tier: Arc<dyn Tier>,
-    /// The same kind of tier, whose entries stay for `SHORT`.
+    /// The same kind of tier, with a time to live of `SHORT`.
     short: Arc<dyn Tier>,
     bounded: Option<Bounded>,
     spoil: Option<Spoil>,
 }
 
-/// The same kind of tier with room for `BOUND` bytes.
+/// The same kind of tier, with room for `BOUND` bytes.
 struct Bounded {
     tier: Arc<dyn Tier>,
     held_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// What the store takes when it holds nothing.
+    /// Bytes of the store when it is empty.
     overhead: u64,
 }
 
-/// Replaces what `tier` has under a key. Memory holds values, not bytes, and cannot hold broken ones.
+/// Replaces the stored bytes of a key. The memory tier holds values, not bytes, and cannot hold broken ones.
 type Spoil = Box<dyn Fn(Key, Vec<u8>) -> TierFuture<'static, ()> + Send + Sync>;
 
 async fn get(tier: &Arc<dyn Tier>, key: Key) -> Found {
@@ -129,7 +129,7 @@ async fn many_can_read_and_write_at_once(subject: &Subject) {
         let tier = Arc::clone(&subject.tier);
         tokio::spawn(async move {
             for round in 0..40 {
-                // Half of the keys are the worker's own, half are everybody's; a batch has both, in different orders.
+                // Half of the keys are the worker's own, half are shared; a batch has both, in different orders.
                 let texts = [format!("worker {worker} {round}"), format!("shared {}", (round * 7 + worker) % 20)];
                 let entries: Vec<_> = texts.iter().map(|text| (key(text), value(text))).collect();
                 tier.put_many(&entries).await.expect("the tier works");
@@ -148,7 +148,7 @@ async fn an_entry_is_gone_when_its_time_is_over(subject: &Subject) {
     put(&subject.short, early, value("early")).await;
     assert_eq!(get(&subject.short, early).await, Found::Hit(value("early")), "it stays for a second");
     eventually("the entry is gone", async || get(&subject.short, early).await == Found::Miss).await;
-    // Writing sweeps what is over; a new value lives again.
+    // A write sweeps expired entries, and a new value gets a new time to live.
     put(&subject.short, late, value("late")).await;
     put(&subject.short, early, value("early again")).await;
     assert_eq!(get(&subject.short, early).await, Found::Hit(value("early again")));
@@ -201,7 +201,7 @@ async fn redis_conforms() {
         let memory: ::redis::InfoDict = ::redis::cmd("INFO").arg("memory").query(&mut server.connection()).unwrap();
         memory.get::<u64>("used_memory").unwrap()
     };
-    // What an idle Redis takes counts, too.
+    // The memory of an idle Redis counts towards its bound.
     let base = used(&server);
     let max = (base + BOUND).to_string();
     let small = RedisServer::start_with(&["--maxmemory", &max, "--maxmemory-policy", "allkeys-lru"]);
@@ -276,7 +276,7 @@ async fn postgres_conforms() {
     the_suite_holds(Subject {
         tier: Arc::new(tier),
         short: Arc::new(PostgresTier::open(&short).unwrap()),
-        // The size of the table is the database's business.
+        // The tier does not bound its table.
         bounded: None,
         spoil: Some(Box::new(spoil)),
     })

@@ -1,4 +1,4 @@
-//! What the SQLite tier does when the disk, or somebody else, makes trouble.
+//! The SQLite tier with a full disk, a locked or damaged file, and another application's file.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -18,11 +18,12 @@ fn stack(tier: Arc<SqliteTier>, put_budget: Duration) -> Cache<()> {
     Cache::builder().tier(tier, config).build().expect("a good configuration")
 }
 
-/// The operating system refuses to let files grow, as a full disk does; a limit is a process's own, so this is another one.
+/// Limits the size of files, which is like a full disk. The limit applies to a whole process, so the test runs in one
+/// of its own.
 #[test]
 fn a_disk_that_takes_no_more_costs_fills_but_no_lookups_and_fills_go_on_when_there_is_room() {
     let test = std::env::current_exe().unwrap();
-    // Passing the limit is a signal that ends the process, unless it is ignored: then it is an error of the write.
+    // Passing the limit raises a signal that ends the process; if that is ignored, the write fails with an error.
     let mut shell = Command::new("sh");
     shell.args(["-c", r#"trap '' XFSZ; exec "$@""#, "sh"]).arg(test).args(["--exact", CHILD, "--ignored"]);
     let output = shell.output().unwrap();
@@ -125,7 +126,7 @@ async fn what_waits_in_the_log_of_a_process_that_died_is_found() {
     let config = SqliteConfig::new(directory.path().join("cache"));
     let tier = SqliteTier::open(&config).unwrap();
     tier.put_many(&[(key("x"), value("x"))]).await.unwrap();
-    // A copy made while the file is open is what a crash leaves behind.
+    // A crash leaves the files as they are while open, so a copy made now stands for it.
     let copy = tempfile::tempdir().unwrap();
     for name in ["cache", "cache-wal"] {
         std::fs::copy(directory.path().join(name), copy.path().join(name)).unwrap();

@@ -1,5 +1,5 @@
 //! Servers that die, or take five seconds to answer, under load. In each case no lookup fails, none takes longer than the
-//! budget of the tier, the breaker's state can be seen, and what comes back is used again.
+//! budget of the tier, the breaker's state can be read, and a server that comes back is used again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +12,11 @@ use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{eventually, keys, value};
 
 const BUDGET: Duration = Duration::from_millis(100);
-/// For a lookup that waits for a processor, on a machine where others work too.
+/// Tolerance for lookups that wait for a processor on a busy machine.
 const BUSY: Duration = Duration::from_millis(150);
 const WORKERS: usize = 4;
 
-/// Workers that look up keys one after the other, each through the tier, as there is no memory in the stack.
+/// Workers that each look up keys one after the other. Every lookup reaches the tier, because the stack has no memory tier.
 struct Load {
     cache: Arc<Cache<&'static str>>,
     stop: Arc<AtomicBool>,
@@ -63,7 +63,7 @@ impl Load {
         eventually("the breaker opens", not_closed).await;
     }
 
-    /// All lookups; a worker that saw a failure has panicked.
+    /// Stops the workers and returns all lookups. Panics if a worker saw a failure.
     async fn end(self) -> Vec<Lookup> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
@@ -92,7 +92,7 @@ async fn work(cache: Arc<Cache<&'static str>>, stop: Arc<AtomicBool>, number: us
     lookups
 }
 
-/// What holds of the lookups of a load whose tier was gone from `from` to `until`.
+/// Checks the lookups of a load whose tier was gone from `from` to `until`.
 fn no_lookup_was_slower_than_the_budget(name: &str, lookups: &[Lookup], from: Instant, until: Instant) {
     let mut took: Vec<_> =
         lookups.iter().filter(|lookup| lookup.at >= from && lookup.at < until).map(|lookup| lookup.took).collect();

@@ -1,4 +1,4 @@
-//! Every configured time and size at its largest, its smallest and beyond: refused with its name, or used without a panic.
+//! Every configured time and size at and beyond its bounds: it is used without a panic, or refused by name.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Tier for Down {
     }
 }
 
-/// Asks often enough that breakers open, and leaves.
+/// Uses a cache often enough that breakers open, and shuts it down.
 async fn is_used(cache: Cache<&'static str>, what: &str) {
     for number in 0..20 {
         let key = key(&format!("{what} {number}"));
@@ -241,7 +241,7 @@ async fn a_postgres_tier_at_its_bounds_is_made_and_beyond_them_refused() {
     ];
     for (config, refused) in table {
         match (PostgresTier::open(&config), refused) {
-            // Nobody listens there.
+            // No server listens at the address.
             (Ok(tier), None) => assert!(tier.get_many(&[key("one")]).await.is_err()),
             (Err(error), Some(field)) => assert!(error.to_string().starts_with(&format!("{field} is ")), "{error}"),
             (Ok(_), Some(field)) => panic!("{field} is out of bounds"),

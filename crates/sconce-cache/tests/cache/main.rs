@@ -1,4 +1,4 @@
-//! The crate with real servers: each tier, the stack of them, and what happens when they fail.
+//! The crate with real servers: each tier, the stack of tiers, and their failures.
 
 mod access;
 mod claims;

@@ -1,4 +1,4 @@
-//! What only the Redis tier promises.
+//! Promises of the Redis tier alone.
 
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn calls(connection: &mut redis::Connection, command: &str) -> u64 {
     calls.unwrap_or(0)
 }
 
-/// How often the server has read from a connection and written to one. Asking is one of each, counted afterwards.
+/// Number of the server's reads from connections and writes to them. This query is one of each, counted by the next.
 fn trips(connection: &mut redis::Connection) -> [u64; 2] {
     let info = info(connection, "stats");
     ["total_reads_processed", "total_writes_processed"].map(|name| info.get(name).expect("the server answers"))
@@ -41,7 +41,7 @@ async fn a_batch_of_32_is_one_command_to_read_and_one_round_trip_either_way() {
 
     assert!(found.iter().all(|found| *found == Found::Hit(value("small"))));
     assert_eq!((calls(&mut beside, "set"), calls(&mut beside, "mget"), calls(&mut beside, "get")), (32, 1, 0));
-    // One for the batch, one for having asked.
+    // One for the batch, one for the query before.
     assert_eq!([0, 1].map(|which| between[which] - before[which]), [2, 2]);
     assert_eq!([0, 1].map(|which| after[which] - between[which]), [2, 2]);
 }
@@ -111,7 +111,7 @@ async fn tls_is_spoken_with_a_server_whose_certificate_is_trusted_and_with_no_ot
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
-/// An authority and a certificate of it for this machine.
+/// Makes an authority, and its certificate for this machine.
 fn make_certificates(directory: &Path) {
     let openssl = |arguments: &str| {
         let mut command = Command::new("openssl");

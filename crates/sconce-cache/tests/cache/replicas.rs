@@ -12,7 +12,7 @@ use crate::support::{eventually, key, value};
 
 type Outcome = Result<Value, Failure<&'static str>>;
 
-/// Patient with everything, so that only what a test is about happens.
+/// A configuration with long times, so that no timeout disturbs a test.
 fn patient() -> ReplicaConfig {
     let minute = Duration::from_mins(1);
     ReplicaConfig { lease: minute, max_wait: minute, budget: minute, ..ReplicaConfig::default() }
@@ -33,7 +33,7 @@ fn is_locked(server: &RedisServer, key: &Key) -> bool {
     redis::cmd("EXISTS").arg(lock_name(key)).query(&mut server.connection()).expect("the server answers")
 }
 
-/// As a replica that took the lock and died.
+/// Takes a lock, like a replica that then dies.
 fn lock(server: &RedisServer, key: &Key, lease_ms: u64) {
     let mut command = redis::cmd("SET");
     command.arg(lock_name(key)).arg("somebody").arg("PX").arg(lease_ms);
@@ -138,7 +138,7 @@ async fn without_a_redis_that_answers_every_replica_computes() {
     let config = ReplicaConfig { budget: Duration::from_millis(100), ..patient() };
     let cache = replica(&server, config).await;
     server.pause();
-    // The lookup has its budget, too: it comes first.
+    // The lookup, which has a budget of its own, fails first.
     let answer = cache.get_or_compute(key("paused"), &[], at_once).await.unwrap();
     assert_eq!(answer.source, Source::Computed);
     server.resume();

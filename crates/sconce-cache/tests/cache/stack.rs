@@ -1,4 +1,4 @@
-//! The stack: order of tiers, promotion, filling behind, single flight, precisions, negative entries.
+//! The stack: order of tiers, promotion, writing behind, single flight, precisions, remembered bad inputs.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::support::{eventually, key, keys, large_value, value};
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, PartialEq)]
-struct Trouble(&'static str);
+struct Fault(&'static str);
 
-fn builder() -> CacheBuilder<Trouble> {
+fn builder() -> CacheBuilder<Fault> {
     Cache::builder()
 }
 
-/// The machine may be busy: where time is not the subject there is enough of it.
+/// A configuration with long budgets, so that a busy machine does not disturb a test.
 fn patient() -> TierConfig {
     TierConfig { get_budget: MINUTE, put_budget: MINUTE, ..TierConfig::default() }
 }
 
-fn in_memory() -> Cache<Trouble> {
+fn in_memory() -> Cache<Fault> {
     builder().memory(MemoryConfig::default()).build().expect("a good configuration")
 }
 
@@ -92,7 +92,7 @@ async fn what_a_lower_tier_has_is_promoted_to_all_above_it() {
     assert_eq!([memory.misses, redis.misses, sqlite.misses], [3, 3, 1]);
     assert_eq!([memory.puts, redis.puts, sqlite.puts], [2, 2, 0]);
     assert_eq!(redis.written_bytes, 2 * value("precomputed").encoded().len() as u64);
-    // A lookup and a batch of two: one operation each.
+    // One operation for a lookup, and one for a batch of two.
     assert_eq!([redis.reads.latency.count, sqlite.reads.latency.count], [2, 2]);
 }
 
@@ -172,7 +172,7 @@ async fn bytes_that_wait_are_bounded_as_well() {
     for key in keys("bytes", 20) {
         cache.put(key, &large_value(1_000));
     }
-    // 9 values of 1,000 bytes and their headers.
+    // The bound holds 9 values of 1,000 bytes with their headers.
     assert_eq!(cache.stats().tiers[0].lost.queue_full, 11);
     server.resume();
     cache.flush(MINUTE).await.unwrap();
@@ -270,13 +270,13 @@ async fn an_error_reaches_all_who_wait_and_is_not_kept() {
     let failing = || {
         cache.get_or_compute(key("error"), &[], || async {
             go.notified().await;
-            Err(Failure::Passing(Trouble("out of memory")))
+            Err(Failure::Passing(Fault("out of memory")))
         })
     };
     let (first, second, ()) = tokio::join!(failing(), failing(), async { go.notify_one() });
     let (first, second) = (first.unwrap_err(), second.unwrap_err());
     assert!(Arc::ptr_eq(&first, &second));
-    assert_eq!(*first, Trouble("out of memory"));
+    assert_eq!(*first, Fault("out of memory"));
     assert!(cache.get_or_compute(key("error"), &[], || async { Ok(value("now")) }).await.is_ok());
     let stats = cache.stats();
     assert_eq!((stats.computed, stats.failed, stats.shared, stats.negative_hits), (1, 1, 1, 0));
@@ -286,9 +286,9 @@ async fn an_error_reaches_all_who_wait_and_is_not_kept() {
 async fn a_bad_input_is_remembered_for_a_short_time() {
     let config = CacheConfig { negative_ttl: Duration::from_secs(1), ..CacheConfig::default() };
     let cache = builder().config(config).memory(MemoryConfig::default()).build().unwrap();
-    let ask = || cache.get_or_compute(key("bad"), &[], || async { Err(Failure::BadInput(Trouble("empty text"))) });
-    assert_eq!(*ask().await.unwrap_err(), Trouble("empty text"));
-    assert_eq!(*ask().await.unwrap_err(), Trouble("empty text"));
+    let ask = || cache.get_or_compute(key("bad"), &[], || async { Err(Failure::BadInput(Fault("empty text"))) });
+    assert_eq!(*ask().await.unwrap_err(), Fault("empty text"));
+    assert_eq!(*ask().await.unwrap_err(), Fault("empty text"));
     assert_eq!((cache.stats().failed, cache.stats().negative_hits), (1, 1));
     let good = async || cache.get_or_compute(key("bad"), &[], || async { Ok(value("good")) }).await.is_ok();
     eventually("it is computed again", good).await;

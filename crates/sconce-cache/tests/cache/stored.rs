@@ -1,5 +1,5 @@
-//! What holds for every tier whose entries outlive the process: they are counted, copied and deleted. A new tier gets these
-//! tests by being listed at the end.
+//! The suite that every tier must pass whose entries outlive the process: they are counted, copied and deleted. A new
+//! tier gets these tests by being listed at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::{eventually, key, keys, value};
 const SHORT: Duration = Duration::from_secs(1);
 const ENTRIES: usize = 250;
 
-/// `tier` and `short` hold nothing yet; what is stored in `short` is over after `SHORT`.
+/// Runs the suite. `tier` and `short` are empty; entries of `short` expire after `SHORT`.
 async fn the_suite_holds(tier: &dyn StoredTier, short: &dyn StoredTier, keeps_what_is_over: bool) {
     let empty = tier.usage().await.expect("the tier works");
     assert_eq!((empty.entries, empty.expired), (0, 0));
@@ -73,7 +73,7 @@ async fn scan_all(tier: &dyn StoredTier, page: usize) -> BTreeMap<Key, Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_conforms() {
     let server = RedisServer::start();
-    // Others have entries in the same Redis, and this prefix means something in a pattern.
+    // Another service has entries in the same Redis, and this prefix has characters that are special in patterns.
     let others = server.tier().await;
     let other = fill(&others).await;
     let open = |prefix: &str, ttl| {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use sconce_batch::Line;
+use sconce_batch::CostLine;
 use sconce_models::{Demand, DeviceName, Placement, Precision};
 
 use super::Capability;
@@ -36,7 +36,7 @@ pub struct Considered {
     /// The model's precision and demand on the device, if it can run there.
     pub demand: Option<(Precision, Demand)>,
     /// Estimated cost of a batch on the device; `None` if the model cannot run there or does not fit.
-    pub estimate: Option<Line>,
+    pub estimate: Option<CostLine>,
     /// Weight of the heaviest batch considered.
     pub max_weight: usize,
     /// The device's part: serves, stands by, or is unused.
@@ -108,7 +108,7 @@ pub enum PlacementError {
 /// # Errors
 /// [`PlacementError`] if the device that was asked for is not among them, or the model runs on none.
 pub fn decide(placement: Placement, max_weight: usize, offers: &[Offer]) -> Result<Decision, PlacementError> {
-    let estimates: Vec<Result<Line, Why>> = offers.iter().map(|offer| estimate(offer, max_weight)).collect();
+    let estimates: Vec<Result<CostLine, Why>> = offers.iter().map(|offer| estimate(offer, max_weight)).collect();
     let mut considered = Vec::new();
     for (at, Offer { capability, demand }) in offers.iter().cloned().enumerate() {
         let (verdict, why) = match (&estimates[at], placement) {
@@ -133,13 +133,13 @@ fn spare(capability: &Capability) -> Verdict {
 }
 
 /// Estimates the cost of a batch on a device, or tells why the model cannot run there.
-fn estimate(offer: &Offer, max_weight: usize) -> Result<Line, Why> {
+fn estimate(offer: &Offer, max_weight: usize) -> Result<CostLine, Why> {
     let Offer { capability, demand } = offer;
     let (precision, demand) = demand.as_ref().map_err(|reason| Why::CannotRun(reason.clone()))?;
     let needed = demand.bytes(max_weight);
     match capability.memory {
         Some(memory) if memory < needed => Err(Why::NoRoom { needed, memory }),
-        _ => Ok(Line {
+        _ => Ok(CostLine {
             fixed: capability.fixed + demand.weight_bytes as f64 / capability.bandwidth,
             per_weight: demand.flops_per_weight / (capability.flops * capability.speed(*precision)),
         }),
@@ -148,7 +148,7 @@ fn estimate(offer: &Offer, max_weight: usize) -> Result<Line, Why> {
 
 /// The range of weights within 1 to `max` at which line `at` is the lowest; among equal lines the first one counts as
 /// the lowest.
-fn first_at(at: usize, lines: &[Result<Line, Why>], max: usize) -> Option<(usize, usize)> {
+fn first_at(at: usize, lines: &[Result<CostLine, Why>], max: usize) -> Option<(usize, usize)> {
     let own = *lines[at].as_ref().ok()?;
     let (mut from, mut to) = (1.0_f64, max as f64);
     for (other_at, other) in lines.iter().enumerate().filter(|(other, _)| *other != at) {
@@ -170,7 +170,7 @@ fn first_at(at: usize, lines: &[Result<Line, Why>], max: usize) -> Option<(usize
 }
 
 /// The weight at which two lines of different slopes meet.
-fn crossover(one: Line, other: Line) -> f64 {
+fn crossover(one: CostLine, other: CostLine) -> f64 {
     (one.fixed - other.fixed) / (other.per_weight - one.per_weight)
 }
 
@@ -196,7 +196,7 @@ impl Decision {
     /// The smallest weight at which the device with line `heavy` completes a batch no later than the one with line
     /// `light`; `None` if it does so from weight 1 on, or at no weight up to the heaviest.
     #[must_use]
-    pub fn crossover(&self, light: Line, heavy: Line) -> Option<usize> {
+    pub fn crossover(&self, light: CostLine, heavy: CostLine) -> Option<usize> {
         let lines = [Ok(light), Ok(heavy)];
         first_at(1, &lines, self.max_weight).map(|(from, _)| from).filter(|from| *from > 1)
     }

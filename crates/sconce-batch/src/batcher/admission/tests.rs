@@ -1,4 +1,4 @@
-//! What admission learns: how much comes, and how long a turn is waited for.
+//! Tests of the figures that admission learns: the pace of arrivals, and the wait for a turn.
 
 use super::*;
 use crate::{CostModel, Layout, Profile, Ran};
@@ -42,7 +42,7 @@ fn a_turn_is_expected_after_as_long_as_turns_took_less_what_was_waited_already()
     about(turns.expected(now), 80);
     turns.wanted(now);
     about(turns.expected(now + 30 * MS), 50);
-    // Lingering and giving up say nothing of turns.
+    // Turns after lingering or giving up are not learned from.
     turns.taken(now + 500 * MS, true);
     turns.wanted(now);
     turns.given_up();
@@ -56,7 +56,7 @@ fn a_turn_is_expected_after_as_long_as_turns_took_less_what_was_waited_already()
     assert_eq!(turns.expected(now), turns.mean.saturating_sub(2 * turns.deviation));
 }
 
-/// Batches of 4 that take 10 ms each.
+/// A batcher that has learned that batches of 4 take 10 ms each.
 fn batcher(devices: usize) -> (Batcher<()>, Instant) {
     let now = Instant::now();
     let config = BatcherConfig { max_batch_size: 4, ..BatcherConfig::default() };

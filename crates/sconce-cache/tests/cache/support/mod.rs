@@ -1,4 +1,4 @@
-//! Servers that a test starts for itself, and values to put into them.
+//! A test's own servers, and values to put into them.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub(crate) fn keys(prefix: &str, count: usize) -> Vec<Key> {
     (0..count).map(|number| key(&format!("{prefix} {number}"))).collect()
 }
 
-/// A value that tells by what is in it which text it was made of.
+/// A value whose tensor holds this text.
 pub(crate) fn value(text: &str) -> Value {
     let tensor = Tensor { name: "text", dtype: Dtype::U8, shape: &[text.len()], bytes: text.as_bytes() };
     Value::new("f32", &[tensor]).expect("shape and bytes agree")
@@ -27,7 +27,7 @@ pub(crate) fn large_value(bytes: usize) -> Value {
     Value::new("f32", &[tensor]).expect("shape and bytes agree")
 }
 
-/// Waits for something that comes by itself, and says what did not come.
+/// Waits until a condition holds; panics with `what` after 30 seconds.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !holds().await {

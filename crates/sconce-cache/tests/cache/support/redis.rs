@@ -12,7 +12,7 @@ pub(crate) trait Clients {
         tier
     }
 
-    /// A connection beside the tier's, to look behind its back.
+    /// A connection of its own, to look at the store directly.
     fn connection(&self) -> ::redis::Connection;
 }
 

@@ -79,7 +79,11 @@ fn a_crossover_is_where_both_lines_meet() {
     let weight = decision.crossover(light, heavy).unwrap();
     assert!(light.at(weight) >= heavy.at(weight) && light.at(weight - 1) < heavy.at(weight - 1), "{weight}");
     assert_eq!(decision.crossover(heavy, heavy), None, "they never meet");
-    assert_eq!(decision.crossover(Line { fixed: 1.0, per_weight: 1.0 }, light), None, "the second is first from 1 on");
+    assert_eq!(
+        decision.crossover(CostLine { fixed: 1.0, per_weight: 1.0 }, light),
+        None,
+        "the second is first from 1 on"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Callers in line for room and groups: nobody is overtaken, and a group is admitted as a whole or not at all.
+//! The admission queue and groups: no waiting caller is overtaken, and a group is admitted as a whole or not at all.
 
 #![expect(clippy::unwrap_used, reason = "clippy knows the tests as tests, but not the functions they share")]
 
@@ -24,41 +24,41 @@ fn batcher(now: Instant) -> Batcher<usize> {
     Batcher::new(now, config(), Layout::Packed).unwrap()
 }
 
-/// Items of these weights, each named by its place.
+/// Items of these weights, each with its index as payload.
 fn items(weights: &[usize]) -> Vec<(usize, usize)> {
     weights.iter().copied().enumerate().collect()
 }
 
-/// Whether a newcomer of this weight is admitted.
+/// Returns true if a newcomer of this weight is admitted.
 fn takes(batcher: &mut Batcher<usize>, now: Instant, weight: usize) -> bool {
     batcher.offer(now, 0, weight, None).is_ok()
 }
 
 #[test]
-fn a_newcomer_is_admitted_only_if_there_is_room_for_all_in_line_too() {
+fn a_newcomer_is_admitted_only_if_there_is_room_for_the_whole_admission_queue_too() {
     let now = Instant::now();
     let mut batcher = batcher(now);
     let heavy = Group::one(90);
     assert!(takes(&mut batcher, now, 20));
-    batcher.join_line(heavy);
-    assert!(!takes(&mut batcher, now, 1), "90 stand in line behind 20, and 100 are the bound");
+    batcher.join_admission_queue(heavy);
+    assert!(!takes(&mut batcher, now, 1), "90 wait behind 20, and 100 are the bound");
     let Err(refused) = batcher.offer(now, 0, 1, None) else { panic!("it overtook") };
     assert!(matches!(refused.error, Error::QueueTooHeavy { queued: 110, weight: 1, max: 100, .. }), "{refused:?}");
     assert!(matches!(batcher.poll(now), Step::Run(_)));
     assert!(takes(&mut batcher, now, 10), "there is room for both");
     assert!(!takes(&mut batcher, now, 1));
-    batcher.offer_as(now, 0, 90, Terms::default(), Standing::FirstInLine).unwrap();
-    batcher.leave_line(heavy);
+    batcher.offer_as(now, 0, 90, Terms::default(), Standing::Head).unwrap();
+    batcher.leave_admission_queue(heavy);
     assert_eq!(batcher.weight(), 100);
 }
 
 #[test]
-fn a_group_in_line_counts_with_all_its_items() {
+fn a_group_in_the_admission_queue_counts_with_all_its_items() {
     let now = Instant::now();
     let mut batcher = batcher(now);
-    batcher.join_line([1; 7].into_iter().collect());
+    batcher.join_admission_queue([1; 7].into_iter().collect());
     assert!(takes(&mut batcher, now, 1));
-    assert!(!takes(&mut batcher, now, 1), "7 stand in line, 1 waits, and 8 are the bound");
+    assert!(!takes(&mut batcher, now, 1), "7 wait for room, 1 is queued, and 8 are the bound");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_refusal_never_says_to_come_back_at_once() {
     }
 }
 
-/// Tells the weight of each batch, then waits for permission to run it.
+/// Sends the items of each batch, then waits for permission to run it.
 struct Gated {
     started: mpsc::Sender<Vec<usize>>,
     permission: mpsc::Receiver<()>,
@@ -162,7 +162,7 @@ impl Executor for Gated {
 
     fn run(&mut self, batch: &[usize]) -> Result<Vec<usize>, ExecutorError> {
         self.started.send(batch.to_vec()).ok();
-        // An error means that the test has let go of the gate: it is open from then on.
+        // An error means that the test has dropped the gate: it is open from then on.
         self.permission.recv().ok();
         Ok(batch.to_vec())
     }
@@ -238,25 +238,25 @@ async fn a_group_waits_for_room_for_all_of_it_and_its_answers_come_in_its_order(
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_the_line_makes_room_for_those_behind_it() {
+async fn a_caller_that_leaves_the_admission_queue_makes_room_for_those_behind_it() {
     let (queue, starts, permit) = gated();
     let _running = queue.try_submit(1, None).unwrap();
     assert_eq!(starts.recv().unwrap(), [1]);
     let _waiting = queue.try_submit(20, None).unwrap();
-    let line = |weight| {
+    let submit = |weight| {
         let queue = Arc::clone(&queue);
         tokio::spawn(async move { queue.submit(weight, None).await.map(drop) })
     };
-    let heavy = line(90);
+    let heavy = submit(90);
     while queue.stats().refused.queue_too_heavy == 0 {
         tokio::task::yield_now().await;
     }
     assert!(queue.try_submit(50, None).is_err(), "it would overtake");
-    let light = line(50);
+    let light = submit(50);
     heavy.abort();
     assert!(heavy.await.unwrap_err().is_cancelled());
     light.await.unwrap().unwrap();
-    assert!(queue.try_submit(50, None).is_ok(), "nobody is in line any more");
+    assert!(queue.try_submit(50, None).is_ok(), "the admission queue is empty again");
     drop(permit);
 }
 
