@@ -79,7 +79,7 @@ impl ServerProcess {
             usage.sleeps += switches.and_then(|switches| switches.trim().parse::<u64>().ok()).unwrap_or(0);
             let Ok(stat) = std::fs::read_to_string(thread.join("stat")) else { continue };
             let (name, [user, system]) = times(&stat)?;
-            // `sconce_batch::Device` names its threads so.
+            // `sconce_batch::DeviceThread` names its threads so.
             if name.starts_with("sconce-") {
                 usage.devices += user + system;
             }

@@ -84,7 +84,7 @@ pub use demand::Demand;
 pub use device::{DeviceName, UnknownDevice};
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
-pub use encoder::{BlockPart, EncoderEngine, EncoderWeights, Part, TensorNames, Tokens};
+pub use encoder::{BlockPart, EncoderEngine, EncoderPart, EncoderWeights, TensorNames, Tokens};
 pub use error::{ForwardError, InputError, LoadError};
 pub use excerpt::{Excerpt, MAX_EXCERPT_BYTES, excerpt};
 pub use features::{Features, Prepared};

@@ -92,7 +92,7 @@ impl Registry {
         options: &LoadOptions,
     ) -> Result<(LoadedModel, ModelFiles), LoadError> {
         let directory = ModelDirectory::new(directory);
-        let Plan { family, blueprint, settings, precision, .. } = self.plan(&directory, options)?;
+        let LoadPlan { family, blueprint, settings, precision, .. } = self.plan(&directory, options)?;
         let target = Target { device: Arc::clone(&options.device), precision };
         let Halves { input, task, processor, network } = blueprint.load(&directory, &target)?;
         let signature = Signature {
@@ -113,7 +113,7 @@ impl Registry {
     /// As [`load`](Self::load), except for errors of the weights, which are not read.
     pub fn survey(&self, directory: &Path, options: &LoadOptions) -> Result<Survey, LoadError> {
         let directory = ModelDirectory::new(directory);
-        let Plan { blueprint, settings, precision, precisions, .. } = self.plan(&directory, options)?;
+        let LoadPlan { blueprint, settings, precision, precisions, .. } = self.plan(&directory, options)?;
         let derived = || Demand::of_weights(directory.weight_bytes());
         let demand = blueprint.demand(precision).unwrap_or_else(derived);
         Ok(Survey { precision, precisions, demand, settings })
@@ -130,7 +130,7 @@ impl Registry {
     }
 
     /// Makes all decisions about a model that come before its weights are read.
-    fn plan(&self, directory: &ModelDirectory, options: &LoadOptions) -> Result<Plan<'_>, LoadError> {
+    fn plan(&self, directory: &ModelDirectory, options: &LoadOptions) -> Result<LoadPlan<'_>, LoadError> {
         let family = self.family_of(directory)?;
         // `sconce.toml` is checked even if `options` override it: an invalid one is always an error.
         let all = directory.settings(&MODEL_FIELDS)?;
@@ -143,7 +143,7 @@ impl Registry {
         let precisions = blueprint.precisions(&*options.device);
         let precision = family.offered(asked, path, &precisions, &*options.device)?;
         let settings = directory.settings(blueprint.settings())?;
-        Ok(Plan { family, blueprint, settings, precision, precisions })
+        Ok(LoadPlan { family, blueprint, settings, precision, precisions })
     }
 
     fn family_of(&self, directory: &ModelDirectory) -> Result<&Family, LoadError> {
@@ -156,7 +156,7 @@ impl Registry {
     }
 }
 
-struct Plan<'a> {
+struct LoadPlan<'a> {
     family: &'a Family,
     blueprint: Box<dyn Blueprint>,
     settings: Settings,

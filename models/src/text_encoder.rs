@@ -1,4 +1,4 @@
-//! Encoders of text as models: an encoder's spec with a tokenizer and an answer, an embedding or scores.
+//! Encoders of text as models: an encoder's spec with a tokenizer and a purpose: embeddings, labels or scores.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::{
 pub struct TextEncoder {
     spec: EncoderSpec,
     names: &'static TensorNames,
-    answer: Answer,
+    purpose: Purpose,
     settings: Settings,
     /// Most tokens per text, if sentence-transformers' files set it.
     declared_tokens: Option<usize>,
 }
 
-enum Answer {
+enum Purpose {
     Embedding {
         normalize: bool,
     },
@@ -54,7 +54,7 @@ impl TextEncoder {
         Ok(Self {
             spec: EncoderSpec { head: HeadSpec::Pool(pooling), ..spec },
             names,
-            answer: Answer::Embedding { normalize },
+            purpose: Purpose::Embedding { normalize },
             settings,
             declared_tokens: declared.max_tokens,
         })
@@ -75,8 +75,8 @@ impl TextEncoder {
         let settings = directory.settings(&CLASSIFICATION_FIELDS)?;
         let labels = labels::in_order(id2label).map_err(|message| directory.invalid("config.json", message))?;
         let spec = EncoderSpec { head: HeadSpec::Classifier { outputs: labels.len(), function }, ..spec };
-        let answer = if labels.len() == 1 { Answer::Score } else { Answer::Labels(labels) };
-        Ok(Self { spec, names, answer, settings, declared_tokens: None })
+        let purpose = if labels.len() == 1 { Purpose::Score } else { Purpose::Labels(labels) };
+        Ok(Self { spec, names, purpose, settings, declared_tokens: None })
     }
 }
 
@@ -98,9 +98,9 @@ const UNBOUNDED_TOKENS: usize = 8192;
 
 impl Blueprint for TextEncoder {
     fn settings(&self) -> &'static [&'static str] {
-        match self.answer {
-            Answer::Embedding { .. } => &EMBEDDING_FIELDS,
-            Answer::Labels(_) | Answer::Score => &CLASSIFICATION_FIELDS,
+        match self.purpose {
+            Purpose::Embedding { .. } => &EMBEDDING_FIELDS,
+            Purpose::Labels(_) | Purpose::Score => &CLASSIFICATION_FIELDS,
         }
     }
 
@@ -113,7 +113,7 @@ impl Blueprint for TextEncoder {
     }
 
     fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
-        let Self { spec, names, answer, settings, declared_tokens } = self;
+        let Self { spec, names, purpose, settings, declared_tokens } = self;
         let weights = directory.weights()?;
         let weights = EncoderWeights::new(spec, &weights, names);
         let max_positions = spec.max_tokens().unwrap_or(UNBOUNDED_TOKENS);
@@ -121,25 +121,25 @@ impl Blueprint for TextEncoder {
         let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
         let engine = target.device.encoder(&order)?;
         let max_tokens = text.max_tokens();
-        let kind = match answer {
-            Answer::Score => {
+        let kind = match purpose {
+            Purpose::Score => {
                 text.check_pairs(directory)?;
                 InputKind::Pair { max_tokens }
             }
-            Answer::Embedding { .. } | Answer::Labels(_) => InputKind::Text { max_tokens },
+            Purpose::Embedding { .. } | Purpose::Labels(_) => InputKind::Text { max_tokens },
         };
         let input = InputSpec { name: kind.name(), kind };
         let network = Box::new(EncoderNetwork::new(engine, spec, max_positions));
-        let (task, processor): (_, Arc<dyn Processor>) = match answer {
-            Answer::Embedding { normalize } => {
+        let (task, processor): (_, Arc<dyn Processor>) = match purpose {
+            Purpose::Embedding { normalize } => {
                 let task = Task::Embedding { dimensions: spec.outputs() };
                 (task, Arc::new(EmbeddingProcessor { text, normalize: *normalize }))
             }
-            Answer::Labels(labels) => {
+            Purpose::Labels(labels) => {
                 let task = Task::Classification { labels: Arc::clone(labels) };
                 (task, Arc::new(ClassificationProcessor { text, labels: Arc::clone(labels) }))
             }
-            Answer::Score => (Task::Score, Arc::new(ScoreProcessor { text })),
+            Purpose::Score => (Task::Score, Arc::new(ScoreProcessor { text })),
         };
         Ok(Halves { input, task, processor, network })
     }

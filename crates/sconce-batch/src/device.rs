@@ -12,12 +12,12 @@ use crate::sync::{self, Parker};
 /// One thread on which queues run their batches, in turns of fair length ([`DeficitRoundRobin`]).
 ///
 /// Dropping it lets the thread end once the last of its queues is closed and empty.
-pub struct Device {
+pub struct DeviceThread {
     waker: Arc<DeviceWaker>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Device {
+impl DeviceThread {
     /// Starts the thread, called `sconce-` and `name`.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ impl Device {
     }
 }
 
-impl Drop for Device {
+impl Drop for DeviceThread {
     fn drop(&mut self) {
         self.waker.close();
     }

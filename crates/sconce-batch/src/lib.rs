@@ -45,7 +45,7 @@ pub use choice::{Candidate, Choice, choose, whom_to_wake};
 pub use config::{BatcherConfig, ConfigError};
 pub use cost::{CostLine, CostModel};
 pub use deficit_round_robin::{DeficitRoundRobin, QueueTurn, Want};
-pub use device::Device;
+pub use device::DeviceThread;
 pub use error::{Error, ExecutorError};
 pub use executor::{Executor, FnExecutor, Layout, Retry, from_fn};
 pub use queue::{Depth, Queue, SpawnError, Ticket};

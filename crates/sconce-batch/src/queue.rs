@@ -15,8 +15,8 @@ use crate::queue_worker::QueueWorker;
 use crate::reply::{Answer, Job};
 use crate::sync::{self, Mutex, WaitGroup, lock};
 use crate::{
-    Batcher, BatcherConfig, Completion, ConfigError, CostModel, Device, DeviceState, EntryId, Error, Executor, Group,
-    Profile, Refused, Standing, Stats, Terms,
+    Batcher, BatcherConfig, Completion, ConfigError, CostModel, DeviceState, DeviceThread, EntryId, Error, Executor,
+    Group, Profile, Refused, Standing, Stats, Terms,
 };
 
 /// A bounded queue drained by one or more devices.
@@ -27,7 +27,7 @@ pub struct Queue<E: Executor> {
     state: Arc<QueueState<E>>,
     /// Clones of it are held by the queue's workers, one on each device, until the queue is closed and empty.
     workers: Mutex<Option<WaitGroup>>,
-    own_devices: Mutex<Vec<Device>>,
+    own_devices: Mutex<Vec<DeviceThread>>,
 }
 
 /// Number and weight of the queued items, running batches not counted.
@@ -74,7 +74,7 @@ impl<E: Executor> Queue<E> {
     ) -> Result<Self, SpawnError> {
         let (mut devices, mut executors_on) = (Vec::new(), Vec::new());
         for executor in executors {
-            devices.push(Device::spawn(name)?);
+            devices.push(DeviceThread::spawn(name)?);
             executors_on.push(executor);
         }
         let queue = Self::on(config, devices.iter().zip(executors_on))?;
@@ -89,7 +89,7 @@ impl<E: Executor> Queue<E> {
     /// [`SpawnError`] for a bad configuration, for no executor or more than 32.
     pub fn on<'a>(
         config: BatcherConfig,
-        executors: impl IntoIterator<Item = (&'a Device, E)>,
+        executors: impl IntoIterator<Item = (&'a DeviceThread, E)>,
     ) -> Result<Self, SpawnError> {
         Self::placed(config, executors.into_iter().map(|(device, executor)| (device, executor, Profile::default())))
     }
@@ -101,7 +101,7 @@ impl<E: Executor> Queue<E> {
     /// [`SpawnError`] for a bad configuration, for no executor or more than 32.
     pub fn placed<'a>(
         config: BatcherConfig,
-        executors: impl IntoIterator<Item = (&'a Device, E, Profile)>,
+        executors: impl IntoIterator<Item = (&'a DeviceThread, E, Profile)>,
     ) -> Result<Self, SpawnError> {
         let (mut wakers, mut placed, mut profiles) = (Vec::new(), Vec::new(), Vec::new());
         for (device, executor, profile) in executors {

@@ -13,7 +13,7 @@ use shuttle::sync::Condvar;
 
 use crate::sync::{self, Mutex, lock, thread};
 use crate::{
-    BatcherConfig, CostLine, Device, Error, Executor, ExecutorError, Profile, Queue, Retry, Role, Terms, from_fn,
+    BatcherConfig, CostLine, DeviceThread, Error, Executor, ExecutorError, Profile, Queue, Retry, Role, Terms, from_fn,
 };
 
 /// A configuration with room for so many items in a batch and in the queue.
@@ -127,7 +127,7 @@ fn a_queue_that_is_dropped_answers_what_waits_and_its_devices_end() {
 #[test]
 fn a_queue_that_comes_while_its_device_falls_asleep_is_served() {
     explore(|| {
-        let device = Device::spawn("test").unwrap();
+        let device = DeviceThread::spawn("test").unwrap();
         let queue = |log: &Log| Queue::on(bounds(2, 2), [(&device, log.executor())]).unwrap();
         let (first, second) = (Log::default(), Log::default());
         let other = thread::spawn({
@@ -230,7 +230,7 @@ fn what_one_device_gives_back_wakes_another_and_nobody_is_left_behind() {
     ];
     explore(|| {
         let (log, other_log) = (Log::default(), Log::default());
-        let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
+        let devices = ["first", "second"].map(|name| DeviceThread::spawn(name).unwrap());
         // A device with two queues looks at both before it takes a batch.
         let other = Queue::on(bounds(2, 8), [(&devices[0], other_log.executor())]).unwrap();
         let fault = FAULTS[thread_rng().gen_range(0..FAULTS.len())];
@@ -297,7 +297,7 @@ fn items_that_are_admitted_together_get_in_past_single_ones_and_all_are_answered
 fn among_unlike_devices_none_leaves_what_waits_to_one_that_does_not_take_it() {
     explore(|| {
         let log = Log::default();
-        let devices = ["slow", "fast", "standby"].map(|name| Device::spawn(name).unwrap());
+        let devices = ["slow", "fast", "standby"].map(|name| DeviceThread::spawn(name).unwrap());
         let estimate = |fixed| Some(CostLine { fixed, per_weight: 1e-6 });
         let profiles = [
             Profile { estimate: estimate(20e-6), role: Role::Serves },

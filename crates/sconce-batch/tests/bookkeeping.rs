@@ -6,8 +6,8 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, CostLine, CostModel, Device, DeviceFault, DeviceState, Error, Layout, Profile, Queue, Ran,
-    Role, SpawnError, Step, from_fn,
+    Batcher, BatcherConfig, CostLine, CostModel, DeviceFault, DeviceState, DeviceThread, Error, Layout, Profile, Queue,
+    Ran, Role, SpawnError, Step, from_fn,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -88,7 +88,7 @@ fn what_was_learned_of_a_device_before_is_its_cost() {
 
 #[test]
 fn thirty_two_devices_can_drain_a_queue_and_thirty_three_are_refused() {
-    let devices: Vec<_> = (0..33).map(|_| Device::spawn("many").unwrap()).collect();
+    let devices: Vec<_> = (0..33).map(|_| DeviceThread::spawn("many").unwrap()).collect();
     let queue = |count: usize| {
         let executors = devices[..count].iter().map(|device| (device, from_fn(|batch: &[u32]| Ok(batch.to_vec()))));
         Queue::on(small(), executors)
@@ -120,7 +120,7 @@ fn after_a_shutdown_its_device_threads_are_gone_and_after_a_drop_they_go() {
             assert!(started.elapsed() < Duration::from_secs(20), "a device thread is left");
         }
     }
-    let device = Device::spawn("drop").unwrap();
+    let device = DeviceThread::spawn("drop").unwrap();
     let queue = Queue::on(small(), [(&device, echo())]).unwrap();
     queue.call_blocking(1, None).unwrap();
     drop(device);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    BatcherConfig, Device, Error, Executor, ExecutorError, Layout, Priority, Queue, Retry, Terms, from_fn,
+    BatcherConfig, DeviceThread, Error, Executor, ExecutorError, Layout, Priority, Queue, Retry, Terms, from_fn,
 };
 
 fn numbers() -> impl Executor<Item = u64, Output = u64> {
@@ -32,7 +32,7 @@ impl Drop for Broken {
 
 #[tokio::test]
 async fn a_queue_whose_executor_panics_does_not_harm_those_it_shares_the_device_with() {
-    let device = Device::spawn("test").unwrap();
+    let device = DeviceThread::spawn("test").unwrap();
     let sound = Queue::on(BatcherConfig::default(), [(&device, numbers())]).unwrap();
     let broken = Queue::on(BatcherConfig::default(), [(&device, Broken)]).unwrap();
     for number in 0..10 {
@@ -47,7 +47,7 @@ async fn a_queue_whose_executor_panics_does_not_harm_those_it_shares_the_device_
 
 #[tokio::test]
 async fn a_device_takes_in_queues_while_it_runs_and_lives_until_the_last_is_over() {
-    let device = Device::spawn("test").unwrap();
+    let device = DeviceThread::spawn("test").unwrap();
     let first = Queue::on(BatcherConfig::default(), [(&device, numbers())]).unwrap();
     assert_eq!(first.call(1, None).await.unwrap().output, 2);
     let second = Queue::on(BatcherConfig::default(), [(&device, numbers())]).unwrap();
@@ -59,7 +59,7 @@ async fn a_device_takes_in_queues_while_it_runs_and_lives_until_the_last_is_over
 
 #[test]
 fn queues_that_always_have_work_get_like_shares_of_the_device_however_long_their_batches_are() {
-    let device = Device::spawn("test").unwrap();
+    let device = DeviceThread::spawn("test").unwrap();
     let config = BatcherConfig { max_batch_size: 1, ..BatcherConfig::default() };
     let queues = [1, 6].map(|milliseconds| {
         let sleeps = from_fn(move |batch: &[()]| {
@@ -164,7 +164,7 @@ fn faulty(batch: &[u64]) -> Result<Vec<u64>, ExecutorError> {
 #[test]
 fn under_load_with_failures_deadlines_cancellations_and_a_shutdown_every_call_has_one_answer() {
     const CALLS: u64 = 3000;
-    let devices = [Device::spawn("one").unwrap(), Device::spawn("two").unwrap()];
+    let devices = [DeviceThread::spawn("one").unwrap(), DeviceThread::spawn("two").unwrap()];
     let config = BatcherConfig { max_batch_size: 8, max_queue_size: 64, ..BatcherConfig::default() };
     let queue = || {
         Queue::on(config.clone(), devices.iter().map(|device| (device, from_fn(faulty).retry(Retry::ItemByItem))))

@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, CostLine, CostModel, Device, DeviceFault, DeviceState, Error, Executor, ExecutorError,
-    Layout, Profile, Queue, Ran, Role, Step, from_fn,
+    Batcher, BatcherConfig, CostLine, CostModel, DeviceFault, DeviceState, DeviceThread, Error, Executor,
+    ExecutorError, Layout, Profile, Queue, Ran, Role, Step, from_fn,
 };
 
 /// Longer than any test may take.
@@ -27,8 +27,8 @@ fn profile(fixed: f64) -> Profile {
 /// A queue on devices that are lost in their first batch and in each later one.
 fn queue_of_lost(
     retry_after: &[Option<Duration>],
-) -> (Queue<impl Executor<Item = u64, Output = u64> + use<>>, Vec<Device>) {
-    let devices: Vec<_> = retry_after.iter().map(|_| Device::spawn("lost").unwrap()).collect();
+) -> (Queue<impl Executor<Item = u64, Output = u64> + use<>>, Vec<DeviceThread>) {
+    let devices: Vec<_> = retry_after.iter().map(|_| DeviceThread::spawn("lost").unwrap()).collect();
     let executors = retry_after.iter().map(|after| {
         let after = *after;
         from_fn(move |_: &[u64]| Err(lost(after)))
@@ -115,7 +115,7 @@ fn a_shutdown_does_not_wait_for_a_device_that_is_away() {
 
 #[test]
 fn a_device_that_two_queues_share_looks_again_when_it_is_worth_a_try() {
-    let device = Device::spawn("shared").unwrap();
+    let device = DeviceThread::spawn("shared").unwrap();
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);
     let flaky = from_fn(move |batch: &[u64]| match counted.fetch_add(1, Ordering::Relaxed) {

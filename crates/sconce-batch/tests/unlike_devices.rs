@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sconce_batch::{
-    BatcherConfig, CostLine, Device, DeviceState, Error, Executor, ExecutorError, Profile, Queue, Role, from_fn,
+    BatcherConfig, CostLine, DeviceState, DeviceThread, Error, Executor, ExecutorError, Profile, Queue, Role, from_fn,
 };
 
 type Function = Box<dyn FnMut(&[u64]) -> Result<Vec<u64>, ExecutorError> + Send>;
@@ -34,8 +34,8 @@ fn doubles(fails: impl Fn(&[u64]) -> Result<(), ExecutorError> + Send + 'static)
 fn queue_of(
     config: BatcherConfig,
     executors: [(Function, Profile); 2],
-) -> (Queue<impl Executor<Item = u64, Output = u64>>, [Device; 2]) {
-    let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
+) -> (Queue<impl Executor<Item = u64, Output = u64>>, [DeviceThread; 2]) {
+    let devices = ["first", "second"].map(|name| DeviceThread::spawn(name).unwrap());
     let executors = executors.map(|(function, profile)| (from_fn(function), profile));
     let placed = devices.iter().zip(executors).map(|(device, (executor, profile))| (device, executor, profile));
     (Queue::placed(config, placed).unwrap(), devices)
@@ -257,7 +257,7 @@ async fn one_item_that_does_not_fit_alone_makes_no_batches_of_one() {
 
 #[tokio::test]
 async fn a_device_that_waits_for_company_and_is_called_away_leaves_what_waits_to_another() {
-    let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
+    let devices = ["first", "second"].map(|name| DeviceThread::spawn(name).unwrap());
     let config = BatcherConfig { max_queue_delay: Duration::from_secs(2), ..Default::default() };
     let waits =
         Queue::on(config, devices.iter().map(|device| (device, from_fn(|batch: &[u64]| Ok(batch.to_vec()))))).unwrap();

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, Device, DeviceFault, DeviceState, Error, Executor, ExecutorError, Layout, Queue, Retry,
-    Step, from_fn,
+    Batcher, BatcherConfig, DeviceFault, DeviceState, DeviceThread, Error, Executor, ExecutorError, Layout, Queue,
+    Retry, Step, from_fn,
 };
 
 /// Timeout for a wake-up that never comes: longer than anything here takes.
@@ -146,7 +146,7 @@ async fn after_a_failed_batch_neither_a_cancelled_item_nor_a_late_one_runs_again
 async fn what_a_lost_device_gives_back_wakes_another_though_the_lost_one_looks_at_other_queues_first() {
     // Several rounds, because in some the second device is still awake when the item is given back, and needs no wake-up.
     for _ in 0..20 {
-        let devices = ["first", "second"].map(|name| Device::spawn(name).unwrap());
+        let devices = ["first", "second"].map(|name| DeviceThread::spawn(name).unwrap());
         // A device with several queues looks at each of them before it takes a batch.
         let others = devices.each_ref().map(|device| Queue::on(small(), [(device, from_fn(echo))]).unwrap());
         let (started, starts) = mpsc::channel();

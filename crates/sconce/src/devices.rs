@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use sconce_batch::Device as DeviceThread;
+use sconce_batch::DeviceThread;
 use sconce_models::{Backends, Capability, Device, DeviceName, Placement};
 
 use crate::BuildError;
@@ -45,7 +45,7 @@ impl ThreadKey {
 
 /// A device that a model may be placed on, or one that exists but cannot be used.
 #[derive(Clone)]
-pub(crate) struct Candidate {
+pub(crate) struct DeviceCandidate {
     pub(crate) capability: Capability,
     /// The device, or why it cannot be used.
     pub(crate) device: Result<Arc<dyn Device>, String>,
@@ -71,7 +71,7 @@ impl Devices {
     }
 
     /// The candidates of a placement: the named device and the CPU, or every device for [`Placement::Auto`].
-    pub(crate) fn candidates(&mut self, placement: Placement) -> Result<Vec<Candidate>, BuildError> {
+    pub(crate) fn candidates(&mut self, placement: Placement) -> Result<Vec<DeviceCandidate>, BuildError> {
         let named = match placement {
             Placement::On(name) if name != DeviceName::CPU => vec![DeviceName::CPU, name],
             Placement::On(_) => vec![DeviceName::CPU],
@@ -82,11 +82,11 @@ impl Devices {
 
     /// Every device of every backend, with the reason if it cannot be used. A backend that cannot list its devices
     /// counts as having none.
-    fn all(&mut self) -> Vec<Candidate> {
+    fn all(&mut self) -> Vec<DeviceCandidate> {
         let listed: Vec<Capability> =
             self.backends.iter().flat_map(|backend| backend.list().unwrap_or_default()).collect();
         let candidate = |capability: Capability| {
-            self.candidate(capability.device).unwrap_or_else(|error| Candidate {
+            self.candidate(capability.device).unwrap_or_else(|error| DeviceCandidate {
                 capability: with_memory(capability, &self.max_memory),
                 device: Err(error.to_string()),
             })
@@ -94,9 +94,9 @@ impl Devices {
         listed.into_iter().map(candidate).collect()
     }
 
-    fn candidate(&mut self, name: DeviceName) -> Result<Candidate, BuildError> {
+    fn candidate(&mut self, name: DeviceName) -> Result<DeviceCandidate, BuildError> {
         let device = self.open(name)?;
-        Ok(Candidate { capability: with_memory(device.capability(), &self.max_memory), device: Ok(device) })
+        Ok(DeviceCandidate { capability: with_memory(device.capability(), &self.max_memory), device: Ok(device) })
     }
 
     /// Assigns one more model to a thread of the device; starts the thread if needed.

@@ -11,7 +11,7 @@ use sconce_models::{
     Placement, Precision, Processor, Registry, Settings, Signature, Survey,
 };
 
-use crate::devices::{Candidate, Devices, ThreadKey};
+use crate::devices::{DeviceCandidate, Devices, ThreadKey};
 use crate::memory::Needs;
 use crate::network_executor::{NetworkExecutor, Reload};
 use crate::placement::measure::measure;
@@ -79,7 +79,7 @@ impl Placer<'_> {
         let mut offers = Vec::new();
         let mut items = false;
         let mut unsupported = None;
-        for Candidate { capability, device } in devices.candidates(placement)? {
+        for DeviceCandidate { capability, device } in devices.candidates(placement)? {
             let demand = match device {
                 Err(reason) => Err(reason),
                 Ok(device) => {
@@ -204,7 +204,7 @@ impl Placer<'_> {
 }
 
 /// The candidate of that name, which is known to be open.
-fn usable(candidates: &[Candidate], name: DeviceName) -> Arc<dyn Device> {
+fn usable(candidates: &[DeviceCandidate], name: DeviceName) -> Arc<dyn Device> {
     let device = candidates.iter().find(|candidate| candidate.capability.device == name);
     device.and_then(|candidate| candidate.device.clone().ok()).expect("a device with an estimate is open")
 }

@@ -6,7 +6,7 @@ use sconce_kernels::encoder::cuda::{CudaEncoder, CudaPrecision, HeadWeights};
 use sconce_kernels::encoder::{EncoderSpec, FusedBlocks, HeadSpec};
 
 use super::batch::PackedBatch;
-use super::{EncoderEngine, EncoderWeights, Part, Tokens};
+use super::{EncoderEngine, EncoderPart, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, Precision};
 
 /// An encoder and a head on a device.
@@ -42,9 +42,9 @@ impl CudaTextEncoder {
         let head = match weights.spec().head {
             HeadSpec::Pool(pooling) => HeadWeights::Pool(pooling),
             HeadSpec::Classifier { function, .. } => HeadWeights::Classifier {
-                pooler: weights.dense(Part::Pooler)?,
+                pooler: weights.dense(EncoderPart::Pooler)?,
                 function,
-                classifier: weights.dense(Part::Classifier)?,
+                classifier: weights.dense(EncoderPart::Classifier)?,
             },
         };
         let embeddings = weights.embeddings(TableFormat::F32)?;

@@ -18,7 +18,7 @@ pub(crate) use cuda::CudaTextEncoder;
 pub(crate) use demand::demand;
 pub(crate) use packed::PackedEncoder;
 pub(crate) use tensors::TensorEncoder;
-pub use weights::{BlockPart, EncoderWeights, Part, TensorNames};
+pub use weights::{BlockPart, EncoderPart, EncoderWeights, TensorNames};
 
 use sconce_kernels::encoder::EncoderSpec;
 
@@ -46,10 +46,10 @@ pub trait EncoderEngine: Send {
 /// An engine behind a check of its tokens: an id beyond a table is refused by the item's number before the batch runs.
 pub(crate) struct EncoderNetwork {
     engine: Box<dyn EncoderEngine>,
-    bounds: Bounds,
+    bounds: TokenBounds,
 }
 
-struct Bounds {
+struct TokenBounds {
     max_tokens: usize,
     words: usize,
     segments: usize,
@@ -63,12 +63,12 @@ impl EncoderNetwork {
         let EncoderSpec { embeddings, .. } = spec;
         let max_tokens = spec.max_tokens().unwrap_or(max_tokens);
         let no_segments = if embeddings.segments == 0 { vec![0; max_tokens] } else { Vec::new() };
-        let bounds = Bounds { max_tokens, words: embeddings.words, segments: embeddings.segments, no_segments };
+        let bounds = TokenBounds { max_tokens, words: embeddings.words, segments: embeddings.segments, no_segments };
         Self { engine, bounds }
     }
 }
 
-impl Bounds {
+impl TokenBounds {
     fn checked<'a>(&'a self, item: usize, features: &'a Features) -> Result<Tokens<'a>, ForwardError> {
         let Features::Tokens { input_ids, token_type_ids } = features else {
             return Err(ForwardError::WrongFeatures { expected: "tokens", got: features.kind() });

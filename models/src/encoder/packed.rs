@@ -9,7 +9,7 @@ use sconce_kernels::pooling::{Pooling, pool};
 use sconce_kernels::{KernelError, Team};
 
 use super::batch::PackedBatch;
-use super::{EncoderEngine, EncoderWeights, Part, Tokens};
+use super::{EncoderEngine, EncoderPart, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, Precision};
 
 /// An encoder, a head, and the buffers that they work in.
@@ -92,7 +92,7 @@ impl Head {
             HeadSpec::Pool(pooling) => Self::Pool(pooling),
             HeadSpec::Classifier { function, .. } => {
                 let product = |part| weights.fits(weights.dense(part)?.pack(weights.spec().hidden, WeightFormat::F32));
-                let (pooler, classifier) = (product(Part::Pooler)?, product(Part::Classifier)?);
+                let (pooler, classifier) = (product(EncoderPart::Pooler)?, product(EncoderPart::Classifier)?);
                 Self::Classifier(Box::new(Classifier { pooler, function, classifier }))
             }
         })

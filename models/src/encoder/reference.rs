@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sconce_kernels::pooling::Pooling;
 
-use super::{BlockPart, EncoderWeights, Part, TensorNames, Tokens};
+use super::{BlockPart, EncoderPart, EncoderWeights, TensorNames, Tokens};
 use crate::{
     AttentionSpec, EncoderSpec, GeluForm, HeadFunction, HeadSpec, InnerFunction, Mask, NormKind, NormOrder, Weights,
 };
@@ -43,7 +43,8 @@ pub(super) fn random_weights(spec: &EncoderSpec) -> (Weights, &'static TensorNam
         let mut add = |ending: &str, shape: &[usize], around: f32| {
             let count = shape.iter().product();
             let values: Vec<f32> = (0..count).map(|_| around + random.random_range(-0.3..0.3)).collect();
-            let prefix = if matches!(part, Part::Pooler | Part::Classifier) { "" } else { NAMES.optional_prefix };
+            let prefix =
+                if matches!(part, EncoderPart::Pooler | EncoderPart::Classifier) { "" } else { NAMES.optional_prefix };
             let name = format!("{prefix}{}.{ending}", NAMES.of(part));
             tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
         };
@@ -59,20 +60,20 @@ fn view() -> Tensor {
     Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu).unwrap()
 }
 
-fn parts(spec: &EncoderSpec) -> Vec<Part> {
+fn parts(spec: &EncoderSpec) -> Vec<EncoderPart> {
     let EncoderSpec { embeddings, blocks, final_norm, head, .. } = spec;
-    let mut parts = vec![(Part::Words, true)];
-    parts.push((Part::Positions, embeddings.positions.is_some()));
-    parts.push((Part::Segments, embeddings.segments > 0));
-    parts.push((Part::EmbeddingNorm, embeddings.norm.is_some()));
+    let mut parts = vec![(EncoderPart::Words, true)];
+    parts.push((EncoderPart::Positions, embeddings.positions.is_some()));
+    parts.push((EncoderPart::Segments, embeddings.segments > 0));
+    parts.push((EncoderPart::EmbeddingNorm, embeddings.norm.is_some()));
     for (index, block) in blocks.iter().enumerate() {
         use BlockPart::{AttentionNorm, AttentionOutput, Down, Gate, Key, OutputNorm, Query, Up, Value};
         let all = [Query, Key, Value, AttentionOutput, AttentionNorm, Gate, Up, Down, OutputNorm];
-        parts.extend(all.map(|part| (Part::Block(index, part), part != Gate || block.feed_forward.gated)));
+        parts.extend(all.map(|part| (EncoderPart::Block(index, part), part != Gate || block.feed_forward.gated)));
     }
-    parts.push((Part::FinalNorm, final_norm.is_some()));
+    parts.push((EncoderPart::FinalNorm, final_norm.is_some()));
     let is_classifier = matches!(head, HeadSpec::Classifier { .. });
-    parts.extend([(Part::Pooler, is_classifier), (Part::Classifier, is_classifier)]);
+    parts.extend([(EncoderPart::Pooler, is_classifier), (EncoderPart::Classifier, is_classifier)]);
     parts.into_iter().filter(|(_, has)| *has).map(|(part, _)| part).collect()
 }
 
@@ -88,7 +89,7 @@ pub(super) fn reference(weights: &EncoderWeights<'_>, text: Tokens<'_>) -> Vec<f
         x = model.block(index, x);
     }
     if spec.final_norm.is_some() {
-        x = model.norm(Part::FinalNorm, &x);
+        x = model.norm(EncoderPart::FinalNorm, &x);
     }
     let row = match spec.head {
         HeadSpec::Pool(Pooling::Cls) => x[0].clone(),
@@ -96,12 +97,12 @@ pub(super) fn reference(weights: &EncoderWeights<'_>, text: Tokens<'_>) -> Vec<f
             (0..spec.hidden).map(|at| x.iter().map(|token| token[at]).sum::<f64>() / x.len() as f64).collect()
         }
         HeadSpec::Classifier { function, .. } => {
-            let pooled = model.product(Part::Pooler, &x[..1]);
+            let pooled = model.product(EncoderPart::Pooler, &x[..1]);
             let pooled = pooled[0].iter().map(|x| match function {
                 HeadFunction::Tanh => x.tanh(),
                 HeadFunction::Relu => x.max(0.0),
             });
-            model.product(Part::Classifier, &[pooled.collect()]).remove(0)
+            model.product(EncoderPart::Classifier, &[pooled.collect()]).remove(0)
         }
     };
     row.into_iter().map(|x| x as f32).collect()
@@ -116,17 +117,17 @@ impl Reference<'_> {
         let EncoderSpec { hidden, embeddings, .. } = self.weights.spec();
         let row = |part, row: usize| self.weights.weight(part).unwrap()[row * hidden..][..*hidden].to_vec();
         let embed = |(at, (id, segment)): (usize, (&u32, &u32))| {
-            let mut rows = vec![row(Part::Words, *id as usize)];
-            rows.extend(embeddings.positions.map(|table| row(Part::Positions, table.first + at)));
-            rows.extend((embeddings.segments > 0).then(|| row(Part::Segments, *segment as usize)));
+            let mut rows = vec![row(EncoderPart::Words, *id as usize)];
+            rows.extend(embeddings.positions.map(|table| row(EncoderPart::Positions, table.first + at)));
+            rows.extend((embeddings.segments > 0).then(|| row(EncoderPart::Segments, *segment as usize)));
             (0..*hidden).map(|at| rows.iter().map(|row| f64::from(row[at])).sum()).collect()
         };
         let x: Vectors = ids.iter().zip(segments).enumerate().map(embed).collect();
-        if embeddings.norm.is_some() { self.norm(Part::EmbeddingNorm, &x) } else { x }
+        if embeddings.norm.is_some() { self.norm(EncoderPart::EmbeddingNorm, &x) } else { x }
     }
 
     fn block(&self, index: usize, x: Vectors) -> Vectors {
-        let norm = |part, x: &Vectors| self.norm(Part::Block(index, part), x);
+        let norm = |part, x: &Vectors| self.norm(EncoderPart::Block(index, part), x);
         match self.weights.spec().blocks[index].order {
             NormOrder::Post => {
                 let x = norm(BlockPart::AttentionNorm, &sum(self.attend(index, &x), x));
@@ -142,7 +143,7 @@ impl Reference<'_> {
     fn attend(&self, index: usize, x: &Vectors) -> Vectors {
         let AttentionSpec { heads, key_value_heads, head_size: size, mask, rotary_base, .. } =
             self.weights.spec().blocks[index].attention;
-        let product = |part| self.product(Part::Block(index, part), x);
+        let product = |part| self.product(EncoderPart::Block(index, part), x);
         let (query, key, value) = (product(BlockPart::Query), product(BlockPart::Key), product(BlockPart::Value));
         let head = |vectors: &Vectors, token: usize, head: usize| vectors[token][head * size..][..size].to_vec();
         let turned = |vector: Vec<f64>, position: usize| match rotary_base {
@@ -170,7 +171,7 @@ impl Reference<'_> {
                 }));
             }
         }
-        self.product(Part::Block(index, BlockPart::AttentionOutput), &attended)
+        self.product(EncoderPart::Block(index, BlockPart::AttentionOutput), &attended)
     }
 
     fn feed_forward(&self, index: usize, x: &Vectors) -> Vectors {
@@ -183,19 +184,19 @@ impl Reference<'_> {
             InnerFunction::Relu => x.max(0.0),
             InnerFunction::Silu => x / (1.0 + (-x).exp()),
         };
-        let mut inner = self.product(Part::Block(index, BlockPart::Up), x);
+        let mut inner = self.product(EncoderPart::Block(index, BlockPart::Up), x);
         if spec.gated {
-            let gate = self.product(Part::Block(index, BlockPart::Gate), x);
+            let gate = self.product(EncoderPart::Block(index, BlockPart::Gate), x);
             for (inner, gate) in inner.iter_mut().flatten().zip(gate.into_iter().flatten()) {
                 *inner *= function(gate);
             }
         } else {
             inner.iter_mut().flatten().for_each(|x| *x = function(*x));
         }
-        self.product(Part::Block(index, BlockPart::Down), &inner)
+        self.product(EncoderPart::Block(index, BlockPart::Down), &inner)
     }
 
-    fn product(&self, part: Part, x: &[Vec<f64>]) -> Vectors {
+    fn product(&self, part: EncoderPart, x: &[Vec<f64>]) -> Vectors {
         let weight: Vec<f64> = self.weights.weight(part).unwrap().into_iter().map(f64::from).collect();
         let bias = self.weights.bias(part).unwrap();
         let outputs = weight.len() / self.weights.inputs(part);
@@ -207,7 +208,7 @@ impl Reference<'_> {
         x.iter().map(row).collect()
     }
 
-    fn norm(&self, part: Part, x: &Vectors) -> Vectors {
+    fn norm(&self, part: EncoderPart, x: &Vectors) -> Vectors {
         let spec = self.weights.norm(part).unwrap();
         let (weight, bias) = (self.weights.weight(part).unwrap(), self.weights.bias(part).unwrap());
         let bias = bias.unwrap_or_else(|| vec![0.0; weight.len()]);

@@ -13,14 +13,14 @@ use sconce_kernels::encoder::{
 };
 use sconce_kernels::pooling::Pooling;
 
-use super::{BlockPart, EncoderEngine, EncoderWeights, Part, Tokens};
+use super::{BlockPart, EncoderEngine, EncoderPart, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, TensorDevice};
 
 /// An encoder and its head as tensors of a device.
 pub(crate) struct TensorEncoder {
     embeddings: Embeddings,
     blocks: Vec<Block>,
-    final_norm: Option<Norm>,
+    final_norm: Option<TensorNorm>,
     head: Head,
     device: Device,
 }
@@ -35,7 +35,7 @@ impl TensorEncoder {
             blocks: (0..spec.blocks.len())
                 .map(|index| Block::load(&parts, index))
                 .collect::<std::result::Result<_, _>>()?,
-            final_norm: parts.norm(Part::FinalNorm)?,
+            final_norm: parts.norm(EncoderPart::FinalNorm)?,
             head: Head::load(&parts, spec.head)?,
             device,
         })
@@ -122,14 +122,14 @@ impl Parts<'_> {
         Tensor::from_vec(values, shape, self.device).map_err(|source| self.weights.file().error(source))
     }
 
-    fn table(&self, part: Part) -> std::result::Result<Tensor, LoadError> {
+    fn table(&self, part: EncoderPart) -> std::result::Result<Tensor, LoadError> {
         let hidden = self.weights.spec().hidden;
         let values = self.weights.weight(part)?;
         let rows = values.len() / hidden;
         Tensor::from_vec(values, (rows, hidden), self.device).map_err(|source| self.weights.file().error(source))
     }
 
-    fn norm(&self, part: Part) -> std::result::Result<Option<Norm>, LoadError> {
+    fn norm(&self, part: EncoderPart) -> std::result::Result<Option<TensorNorm>, LoadError> {
         let Some(NormSpec { kind, eps }) = self.weights.norm(part).copied() else { return Ok(None) };
         let hidden = self.weights.spec().hidden;
         let weight = self.tensor(self.weights.weight(part)?, hidden)?;
@@ -140,15 +140,15 @@ impl Parts<'_> {
             }
             NormKind::Rms => None,
         };
-        Ok(Some(Norm { weight, bias, eps }))
+        Ok(Some(TensorNorm { weight, bias, eps }))
     }
 
-    fn product(&self, part: Part) -> std::result::Result<Product, LoadError> {
+    fn product(&self, part: EncoderPart) -> std::result::Result<Product, LoadError> {
         self.products(&[part])
     }
 
     /// One product that gives the outputs of several parts side by side.
-    fn products(&self, parts: &[Part]) -> std::result::Result<Product, LoadError> {
+    fn products(&self, parts: &[EncoderPart]) -> std::result::Result<Product, LoadError> {
         let (mut weight, mut bias, mut inputs) = (Vec::new(), Vec::new(), 1);
         for part in parts {
             let (values, its_bias) = (self.weights.weight(*part)?, self.weights.bias(*part)?);
@@ -180,14 +180,14 @@ impl Product {
     }
 }
 
-struct Norm {
+struct TensorNorm {
     weight: Tensor,
     /// `None` for a root mean square.
     bias: Option<Tensor>,
     eps: f32,
 }
 
-impl Norm {
+impl TensorNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.bias {
             Some(bias) => layer_norm(x, &self.weight, bias, self.eps),
@@ -200,17 +200,22 @@ struct Embeddings {
     words: Tensor,
     positions: Option<(Tensor, u32)>,
     segments: Option<Tensor>,
-    norm: Option<Norm>,
+    norm: Option<TensorNorm>,
 }
 
 impl Embeddings {
     fn load(parts: &Parts<'_>, spec: &EncoderSpec) -> std::result::Result<Self, LoadError> {
         let positions = match spec.embeddings.positions {
-            Some(table) => Some((parts.table(Part::Positions)?, u32::try_from(table.first).unwrap_or(u32::MAX))),
+            Some(table) => Some((parts.table(EncoderPart::Positions)?, u32::try_from(table.first).unwrap_or(u32::MAX))),
             None => None,
         };
-        let segments = if spec.embeddings.segments == 0 { None } else { Some(parts.table(Part::Segments)?) };
-        Ok(Self { words: parts.table(Part::Words)?, positions, segments, norm: parts.norm(Part::EmbeddingNorm)? })
+        let segments = if spec.embeddings.segments == 0 { None } else { Some(parts.table(EncoderPart::Segments)?) };
+        Ok(Self {
+            words: parts.table(EncoderPart::Words)?,
+            positions,
+            segments,
+            norm: parts.norm(EncoderPart::EmbeddingNorm)?,
+        })
     }
 
     fn forward(&self, batch: &Batch, device: &Device) -> Result<Tensor> {
@@ -231,16 +236,16 @@ struct Block {
     spec: BlockSpec,
     query_key_value: Product,
     attention_output: Product,
-    attention_norm: Norm,
+    attention_norm: TensorNorm,
     gate: Option<Product>,
     up: Product,
     down: Product,
-    output_norm: Norm,
+    output_norm: TensorNorm,
 }
 
 impl Block {
     fn load(parts: &Parts<'_>, index: usize) -> std::result::Result<Self, LoadError> {
-        let part = |part| Part::Block(index, part);
+        let part = |part| EncoderPart::Block(index, part);
         let norm = |which| parts.norm(part(which)).map(|norm| norm.expect("every block has both norms"));
         let spec = parts.weights.spec().blocks[index].clone();
         Ok(Self {
@@ -368,9 +373,9 @@ impl Head {
         Ok(match head {
             HeadSpec::Pool(pooling) => Self::Pool(pooling),
             HeadSpec::Classifier { function, .. } => Self::Classifier {
-                pooler: parts.product(Part::Pooler)?,
+                pooler: parts.product(EncoderPart::Pooler)?,
                 function,
-                classifier: parts.product(Part::Classifier)?,
+                classifier: parts.product(EncoderPart::Classifier)?,
             },
         })
     }

@@ -12,7 +12,7 @@ use crate::{LoadError, Weights};
 
 /// A part of an encoder that has a weight, and a bias if the spec gives it one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum EncoderPart {
     /// The table of words.
     Words,
     /// The table of positions.
@@ -61,13 +61,13 @@ pub struct TensorNames {
     /// Prefix of all names but the head's in files of models with a head, such as `bert.`. Used if the file has the
     /// table of words under it.
     pub optional_prefix: &'static str,
-    /// Name of [`Part::Words`].
+    /// Name of [`EncoderPart::Words`].
     pub words: &'static str,
-    /// Name of [`Part::Positions`].
+    /// Name of [`EncoderPart::Positions`].
     pub positions: &'static str,
-    /// Name of [`Part::Segments`].
+    /// Name of [`EncoderPart::Segments`].
     pub segments: &'static str,
-    /// Name of [`Part::EmbeddingNorm`].
+    /// Name of [`EncoderPart::EmbeddingNorm`].
     pub embedding_norm: &'static str,
     /// Name of the blocks; their parts are named `{blocks}.{number}.{part}`, numbered from 0.
     pub blocks: &'static str,
@@ -89,11 +89,11 @@ pub struct TensorNames {
     pub down: &'static str,
     /// Name of [`BlockPart::OutputNorm`].
     pub output_norm: &'static str,
-    /// Name of [`Part::FinalNorm`].
+    /// Name of [`EncoderPart::FinalNorm`].
     pub final_norm: &'static str,
-    /// Name of [`Part::Pooler`], which no prefix precedes.
+    /// Name of [`EncoderPart::Pooler`], which no prefix precedes.
     pub pooler: &'static str,
-    /// Name of [`Part::Classifier`], which no prefix precedes.
+    /// Name of [`EncoderPart::Classifier`], which no prefix precedes.
     pub classifier: &'static str,
 }
 
@@ -120,16 +120,16 @@ impl TensorNames {
         classifier: "",
     };
 
-    pub(super) fn of(&self, part: Part) -> String {
+    pub(super) fn of(&self, part: EncoderPart) -> String {
         let name = match part {
-            Part::Words => self.words,
-            Part::Positions => self.positions,
-            Part::Segments => self.segments,
-            Part::EmbeddingNorm => self.embedding_norm,
-            Part::FinalNorm => self.final_norm,
-            Part::Pooler => self.pooler,
-            Part::Classifier => self.classifier,
-            Part::Block(index, part) => return format!("{}.{index}.{}", self.blocks, self.of_block(part)),
+            EncoderPart::Words => self.words,
+            EncoderPart::Positions => self.positions,
+            EncoderPart::Segments => self.segments,
+            EncoderPart::EmbeddingNorm => self.embedding_norm,
+            EncoderPart::FinalNorm => self.final_norm,
+            EncoderPart::Pooler => self.pooler,
+            EncoderPart::Classifier => self.classifier,
+            EncoderPart::Block(index, part) => return format!("{}.{index}.{}", self.blocks, self.of_block(part)),
         };
         name.to_owned()
     }
@@ -178,7 +178,7 @@ impl<'a> EncoderWeights<'a> {
     ///
     /// # Errors
     /// [`LoadError::Weights`] names a tensor that is missing or does not fit the spec.
-    pub fn weight(&self, part: Part) -> Result<Vec<f32>, LoadError> {
+    pub fn weight(&self, part: EncoderPart) -> Result<Vec<f32>, LoadError> {
         self.weights.values(&format!("{}.weight", self.name(part)), &self.shape(part))
     }
 
@@ -186,13 +186,13 @@ impl<'a> EncoderWeights<'a> {
     ///
     /// # Errors
     /// [`LoadError::Weights`] names a tensor that is missing or does not fit the spec.
-    pub fn bias(&self, part: Part) -> Result<Option<Vec<f32>>, LoadError> {
+    pub fn bias(&self, part: EncoderPart) -> Result<Option<Vec<f32>>, LoadError> {
         let bias = |part| self.weights.values(&format!("{}.bias", self.name(part)), &self.shape(part)[..1]);
         self.has_bias(part).then(|| bias(part)).transpose()
     }
 
     /// Columns of a product's weight.
-    pub(crate) fn inputs(&self, part: Part) -> usize {
+    pub(crate) fn inputs(&self, part: EncoderPart) -> usize {
         self.shape(part)[1]
     }
 
@@ -204,18 +204,18 @@ impl<'a> EncoderWeights<'a> {
     /// The tables and the norm of the embeddings, as the fused engines take them.
     pub(crate) fn embeddings(&self, format: TableFormat) -> Result<Embeddings, LoadError> {
         let EncoderSpec { hidden, embeddings, .. } = self.spec;
-        let mut positions = self.weight(Part::Positions)?;
+        let mut positions = self.weight(EncoderPart::Positions)?;
         positions.drain(..embeddings.positions.map_or(0, |table| table.first) * hidden);
         // The fused engines always add a row of segments: without a table, a row of zeros.
-        let segments = if embeddings.segments == 0 { vec![0.0; *hidden] } else { self.weight(Part::Segments)? };
+        let segments = if embeddings.segments == 0 { vec![0.0; *hidden] } else { self.weight(EncoderPart::Segments)? };
         let table = |values| self.fits(Table::new(values, *hidden, format));
-        let norm = self.layer_norm(Part::EmbeddingNorm)?;
-        self.fits(Embeddings::new(table(self.weight(Part::Words)?)?, table(positions)?, table(segments)?, norm))
+        let norm = self.layer_norm(EncoderPart::EmbeddingNorm)?;
+        self.fits(Embeddings::new(table(self.weight(EncoderPart::Words)?)?, table(positions)?, table(segments)?, norm))
     }
 
     /// A block, as the fused engines take it.
     pub(crate) fn block(&self, index: usize, fused: FusedBlocks) -> Result<LayerWeights, LoadError> {
-        let part = |part| Part::Block(index, part);
+        let part = |part| EncoderPart::Block(index, part);
         Ok(LayerWeights {
             query_key_value: self.query_key_value(index)?,
             attention_output: self.dense(part(BlockPart::AttentionOutput))?,
@@ -228,7 +228,7 @@ impl<'a> EncoderWeights<'a> {
     }
 
     /// A product, as the fused engines take it: a missing bias becomes zeros.
-    pub(crate) fn dense(&self, part: Part) -> Result<Dense, LoadError> {
+    pub(crate) fn dense(&self, part: EncoderPart) -> Result<Dense, LoadError> {
         let (weight, bias) = (self.weight(part)?, self.bias(part)?);
         let bias = bias.unwrap_or_else(|| vec![0.0; self.shape(part)[0]]);
         Ok(Dense { weight, bias })
@@ -245,29 +245,29 @@ impl<'a> EncoderWeights<'a> {
     fn query_key_value(&self, index: usize) -> Result<Dense, LoadError> {
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for part in [BlockPart::Query, BlockPart::Key, BlockPart::Value] {
-            let dense = self.dense(Part::Block(index, part))?;
+            let dense = self.dense(EncoderPart::Block(index, part))?;
             weight.extend(dense.weight);
             bias.extend(dense.bias);
         }
-        let query = self.shape(Part::Block(index, BlockPart::Query));
+        let query = self.shape(EncoderPart::Block(index, BlockPart::Query));
         let factor = (self.spec.blocks[index].attention.head_size as f32).sqrt().recip();
         weight[..query[0] * query[1]].iter_mut().chain(&mut bias[..query[0]]).for_each(|x| *x *= factor);
         Ok(Dense { weight, bias })
     }
 
-    fn layer_norm(&self, part: Part) -> Result<LayerNorm, LoadError> {
+    fn layer_norm(&self, part: EncoderPart) -> Result<LayerNorm, LoadError> {
         let NormSpec { eps, .. } = *self.norm(part).expect("the caller has a part that is a norm");
         let bias = self.bias(part)?.unwrap_or_else(|| vec![0.0; self.spec.hidden]);
         self.fits(LayerNorm::new(self.weight(part)?, bias, eps))
     }
 
-    fn name(&self, part: Part) -> String {
-        let prefix = if matches!(part, Part::Pooler | Part::Classifier) { "" } else { self.prefix };
+    fn name(&self, part: EncoderPart) -> String {
+        let prefix = if matches!(part, EncoderPart::Pooler | EncoderPart::Classifier) { "" } else { self.prefix };
         format!("{prefix}{}", self.names.of(part))
     }
 
     /// The shape of a part's weight. Its bias has as many elements as the first dimension.
-    pub(super) fn shape(&self, part: Part) -> Vec<usize> {
+    pub(super) fn shape(&self, part: EncoderPart) -> Vec<usize> {
         let EncoderSpec { hidden, embeddings, blocks, head, .. } = self.spec;
         let (hidden, outputs) = (
             *hidden,
@@ -277,13 +277,13 @@ impl<'a> EncoderWeights<'a> {
             },
         );
         match part {
-            Part::Words => vec![embeddings.words, hidden],
-            Part::Positions => vec![embeddings.positions.map_or(0, |table| table.rows), hidden],
-            Part::Segments => vec![embeddings.segments, hidden],
-            Part::EmbeddingNorm | Part::FinalNorm => vec![hidden],
-            Part::Pooler => vec![hidden, hidden],
-            Part::Classifier => vec![outputs, hidden],
-            Part::Block(index, part) => {
+            EncoderPart::Words => vec![embeddings.words, hidden],
+            EncoderPart::Positions => vec![embeddings.positions.map_or(0, |table| table.rows), hidden],
+            EncoderPart::Segments => vec![embeddings.segments, hidden],
+            EncoderPart::EmbeddingNorm | EncoderPart::FinalNorm => vec![hidden],
+            EncoderPart::Pooler => vec![hidden, hidden],
+            EncoderPart::Classifier => vec![outputs, hidden],
+            EncoderPart::Block(index, part) => {
                 let BlockSpec { attention, feed_forward: FeedForwardSpec { inner, .. }, .. } = blocks[index];
                 let AttentionSpec { heads, key_value_heads, head_size, .. } = attention;
                 match part {
@@ -298,25 +298,27 @@ impl<'a> EncoderWeights<'a> {
         }
     }
 
-    pub(super) fn has_bias(&self, part: Part) -> bool {
+    pub(super) fn has_bias(&self, part: EncoderPart) -> bool {
         if let Some(norm) = self.norm(part) {
             return norm.kind == NormKind::Layer { bias: true };
         }
         match part {
-            Part::Block(index, BlockPart::Gate | BlockPart::Up | BlockPart::Down) => {
+            EncoderPart::Block(index, BlockPart::Gate | BlockPart::Up | BlockPart::Down) => {
                 self.spec.blocks[index].feed_forward.bias
             }
-            Part::Block(index, _) => self.spec.blocks[index].attention.bias,
-            part => matches!(part, Part::Pooler | Part::Classifier),
+            EncoderPart::Block(index, _) => self.spec.blocks[index].attention.bias,
+            part => matches!(part, EncoderPart::Pooler | EncoderPart::Classifier),
         }
     }
 
     /// The spec of a part that is a norm.
-    pub(crate) fn norm(&self, part: Part) -> Option<&'a NormSpec> {
+    pub(crate) fn norm(&self, part: EncoderPart) -> Option<&'a NormSpec> {
         match part {
-            Part::EmbeddingNorm => self.spec.embeddings.norm.as_ref(),
-            Part::FinalNorm => self.spec.final_norm.as_ref(),
-            Part::Block(index, BlockPart::AttentionNorm | BlockPart::OutputNorm) => Some(&self.spec.blocks[index].norm),
+            EncoderPart::EmbeddingNorm => self.spec.embeddings.norm.as_ref(),
+            EncoderPart::FinalNorm => self.spec.final_norm.as_ref(),
+            EncoderPart::Block(index, BlockPart::AttentionNorm | BlockPart::OutputNorm) => {
+                Some(&self.spec.blocks[index].norm)
+            }
             _ => None,
         }
     }

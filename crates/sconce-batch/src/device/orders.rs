@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Device;
+use super::DeviceThread;
 use crate::queue_handle::{Outlook, QueueHandle, Taken};
 use crate::sync::{Mutex, lock, thread};
 
@@ -47,7 +47,7 @@ fn whatever_comes_while_a_device_falls_asleep_wakes_it() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
-        let device = Device::spawn("test").unwrap();
+        let device = DeviceThread::spawn("test").unwrap();
         let items = Arc::new(Mutex::new(Items::default()));
         device.waker().add(Box::new(Counting(Arc::clone(&items))));
         let caller = thread::spawn({
