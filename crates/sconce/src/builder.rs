@@ -39,6 +39,7 @@ pub struct RuntimeBuilder {
 
 /// Parts that all models of a runtime share.
 struct SharedParts {
+    cpu_threads: NonZeroUsize,
     pool: PreparePool,
     features: Option<Arc<PreparedInputs>>,
 }
@@ -190,7 +191,11 @@ impl RuntimeBuilder {
         mut on_failure: impl FnMut(String, BuildError) -> Result<(), BuildError>,
     ) -> Result<Runtime, BuildError> {
         let (placer, mut devices, cpu_threads) = self.placer()?;
-        let shared = SharedParts { pool: PreparePool::new(), features: self.max_feature_bytes.map(prepared_inputs) };
+        let shared = SharedParts {
+            cpu_threads,
+            pool: PreparePool::new(),
+            features: self.max_feature_bytes.map(prepared_inputs),
+        };
         let sources = self.named_sources()?;
         if sources.is_empty() {
             return Err(BuildError::NoModel);
@@ -218,8 +223,8 @@ impl RuntimeBuilder {
         let placed_model = placer.place(name, &source, devices)?;
         let load_time = started.elapsed();
         let Signature { parameters, precision, .. } = placed_model.signature;
-        let device = names(&placed_model);
-        tracing::info!(model = name, ?load_time, parameters, %precision, device, "loaded");
+        let (device, cpu_threads) = (names(&placed_model), shared.cpu_threads);
+        tracing::info!(model = name, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
         let given = self.parts(name, source, &placed_model, load_time, shared)?;
         Model::start(name.to_owned(), placed_model, given, devices)
     }
