@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::inputs::{Place, Record};
 use crate::pixels;
 
-/// The object for one input, as JSON with a line end.
+/// The answer to one input: a JSON object and a line end.
 pub(crate) struct Answered {
     pub(crate) json: Vec<u8>,
     pub(crate) failed: bool,
@@ -16,9 +16,9 @@ pub(crate) struct Answered {
     pub(crate) consumed: u64,
 }
 
-/// Runs one input; what goes wrong is an answer too.
+/// Runs one input. An error becomes an answer, too.
 pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation) -> Answered {
-    // Taken whole: the room that the record holds is given back when its answer is made.
+    // The `..` leaves the record's share of the read-ahead memory in `record`: freed when this function returns.
     let Record { place, content, consumed, .. } = record;
     let outcome = match content.map_err(|cause| cause.to_string()).and_then(|content| input(&model, content)) {
         Ok(input) => {
@@ -36,13 +36,13 @@ pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation)
     Answered { json, failed, consumed }
 }
 
-/// What a model is given for the content of a line, file or field.
+/// The model's input for the content of a line, file or field.
 pub(crate) fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
     match model.signature().input.kind {
         InputKind::Image { shape } => {
             pixels::parse(&content, &shape).map(Input::Array).map_err(|cause| cause.to_string())
         }
-        // Whether bytes are text is for the model to say, in its own words.
+        // The model itself checks that the bytes are text.
         _ => Ok(Input::Bytes(content)),
     }
 }

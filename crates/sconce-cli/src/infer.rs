@@ -15,7 +15,7 @@ use crate::signals::{INTERRUPTED, Signals};
 
 const STOPPING: &str = "stopping: what was begun is answered (signal again to end at once)";
 
-/// What the command promises to print.
+/// The kind of answer that the command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Embedding,

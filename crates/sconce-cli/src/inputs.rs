@@ -1,5 +1,5 @@
-//! Reads inputs on a thread of its own: lines, whole files, or a column of a table. Never more in memory than
-//! [`MAX_WAITING_BYTES`] and what is being read.
+//! Reads inputs on a thread of its own: lines, whole files, or a column of a table. Holds at most [`MAX_WAITING_BYTES`]
+//! in memory, and the input that is being read.
 
 mod csv;
 mod json_lines;
@@ -20,16 +20,16 @@ use crate::error::Error;
 
 pub(crate) use table::{Format, Table};
 
-/// A longer line answers an error. Room for a large image as JSON; text models take less than that.
+/// Bytes of a line at most; a longer one is an error. Room for a large image as JSON; text models take less.
 const MAX_LINE_BYTES: usize = 16 << 20;
-/// A larger file answers an error.
+/// Bytes at most of a file that is one input; a larger one is an error.
 const MAX_FILE_BYTES: usize = 64 << 20;
-/// Bytes that are read and not yet answered.
+/// Bytes of inputs that are read and not yet answered.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// Inputs between the reading thread and the loop that hands them to the model.
+/// Inputs in the channel between the reading thread and the loop that hands them to the model.
 const MAX_READ_AHEAD: usize = 64;
 
-/// How a source is cut into inputs.
+/// The piece of a source that is one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Each line is one input.
@@ -40,27 +40,27 @@ pub(crate) enum Unit {
     Row(Table),
 }
 
-/// One input as it was read, before a model looks at it.
+/// One input as it was read, before a model checks it.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) place: Place,
     pub(crate) content: Result<Vec<u8>, ReadError>,
-    /// Bytes of the source that it took, line end included.
+    /// Bytes that the input took in its source, line end included.
     pub(crate) consumed: u64,
-    /// Its part of [`MAX_WAITING_BYTES`], given back when it is dropped.
+    /// The record's share of [`MAX_WAITING_BYTES`], given back when the record is dropped.
     _room: OwnedSemaphorePermit,
 }
 
-/// Where an input comes from, as far as its reader needs to be told.
+/// Place of an input, as far as the user needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Named where inputs are files, or come from several.
+    /// Set if each file is one input, or if there are several files.
     pub(crate) file: Option<Arc<str>>,
-    /// Line, or row of a table without lines, from 1; none where inputs are files.
+    /// Line, or row of a table without lines, from 1; `None` if each file is one input.
     pub(crate) line: Option<u64>,
 }
 
-/// As compilers say it: `file:line`.
+/// Formats the place as compilers do: `file:line`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, self.line) {
@@ -92,12 +92,12 @@ pub(crate) enum ReadError {
 /// Inputs that are being read.
 pub(crate) struct Inputs {
     pub(crate) records: mpsc::Receiver<Record>,
-    /// Bytes of all sources, if they are regular files.
+    /// Bytes of all sources; `None` unless all are regular files.
     pub(crate) total_bytes: Option<u64>,
 }
 
 impl Inputs {
-    /// Whether `files` can be read, as far as that can be known before they are.
+    /// Checks that `files` can be read, as far as that can be known without reading them.
     pub(crate) fn check(files: &[PathBuf], unit: &Unit) -> Result<(), Error> {
         let files = or_stdin(files);
         if *unit != Unit::File {
@@ -111,9 +111,11 @@ impl Inputs {
         Ok(())
     }
 
-    /// Starts to read `files` one after the other; none at all, or `-`, is standard input.
+    /// Starts to read `files` one after the other; no file at all, or `-`, is standard input.
     ///
-    /// Sources of lines must be there when it starts; a file that is an input itself may fail alone.
+    /// # Errors
+    /// A file of lines or rows that cannot be read. If each file is one input, a file that cannot be read fails alone,
+    /// later.
     pub(crate) fn open(files: &[PathBuf], unit: Unit) -> Result<Self, Error> {
         Self::check(files, &unit)?;
         let files = or_stdin(files);
@@ -121,7 +123,7 @@ impl Inputs {
         let (sender, records) = mpsc::channel(MAX_READ_AHEAD);
         let outlet = Outlet { sender, room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)), handle: Handle::current() };
         let name_files = unit == Unit::File || files.len() > 1;
-        // Not `spawn_blocking`: the runtime would wait for a standard input that nobody closes.
+        // Not `spawn_blocking`: the runtime would wait at its end for a standard input that nobody closes.
         std::thread::spawn(move || {
             for path in &files {
                 let file = name_files.then(|| path.to_string_lossy().into());
@@ -139,14 +141,14 @@ impl Inputs {
     }
 }
 
-/// Where the reading thread puts what it has read.
+/// The sending side of the reading thread.
 struct Outlet {
     sender: mpsc::Sender<Record>,
     room: Arc<Semaphore>,
     handle: Handle,
 }
 
-/// Nobody takes records any more.
+/// The error that nobody receives records any more.
 struct Closed;
 
 impl Outlet {
@@ -167,7 +169,7 @@ fn send_file(path: &Path, file: Option<Arc<str>>, outlet: &Outlet) -> Result<(),
 
 fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
     let mut content = Vec::new();
-    // One byte more than allowed tells a file that fits from one that is cut.
+    // One byte more than allowed, to notice a file that is too large.
     source(path)?.take(max as u64 + 1).read_to_end(&mut content)?;
     if content.len() > max {
         return Err(ReadError::TooLarge { unit: "file", max });

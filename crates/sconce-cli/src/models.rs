@@ -1,4 +1,4 @@
-//! `sconce models`: what can be found, and whether it works.
+//! `sconce models`: the models on the models path, and whether each of them loads.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::table;
 
 const HEADER: [&str; 7] = ["NAME", "FAMILY", "TASK", "PARAMETERS", "PRECISION", "INPUT", "DIRECTORY"];
 
-/// Loads each model by itself, so that one that is broken hides no other.
+/// Loads each model by itself, so that a broken one hides no other.
 pub(crate) async fn run(args: &ModelsArgs) -> Result<ExitCode, Error> {
     let found = ModelsPath::new(&args.models).list_some()?;
     let spinner = progress::spinner(format!("loading {} models", found.len()));
@@ -112,7 +112,7 @@ fn object(found: &Found, signature: &Signature) -> Value {
     object
 }
 
-/// `embedding, 384 dimensions`.
+/// Describes a task: `embedding, 384 dimensions`.
 pub(crate) fn task(task: &Task) -> String {
     match task {
         Task::Embedding { dimensions } => format!("embedding, {dimensions} dimensions"),
@@ -121,7 +121,7 @@ pub(crate) fn task(task: &Task) -> String {
     }
 }
 
-/// `9.2 M`.
+/// Formats a number of parameters: `9.2 M`.
 pub(crate) fn parameters(count: usize) -> String {
     match count {
         0..1_000 => count.to_string(),
@@ -131,7 +131,7 @@ pub(crate) fn parameters(count: usize) -> String {
     }
 }
 
-/// What the model is computed in, and what else it could be: `f32 (or int8, q4k)`.
+/// The model's precision and the others that it has: `f32 (or int8, q4k)`.
 fn precision(signature: &Signature) -> String {
     let others = precisions(signature).iter().filter(|other| **other != signature.precision);
     match others.map(|other| other.name()).collect::<Vec<_>>().as_slice() {
@@ -140,7 +140,7 @@ fn precision(signature: &Signature) -> String {
     }
 }
 
-/// What models of this family have on the CPU.
+/// Precisions that models of this family have on the CPU.
 fn precisions(signature: &Signature) -> &'static [Precision] {
     let registry = Registry::default();
     let family = registry.family(&signature.model_type).expect("the default registry has loaded this model");

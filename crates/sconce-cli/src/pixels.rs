@@ -3,7 +3,7 @@
 use sconce::{Array, ArrayData};
 use serde_json::Value;
 
-/// A line that is not an array of numbers.
+/// An error in a line that should be an array of numbers.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PixelsError {
     #[error("not JSON: {0}; give an image as an array of numbers, for instance [[0, 16], [7.5, 3]]")]
@@ -14,8 +14,9 @@ pub(crate) enum PixelsError {
     Ragged { index: usize },
 }
 
-/// Reads pixels in the shape that they are nested in; a flat list, or one that differs by dimensions of 1 alone, takes
-/// the shape of the model. Whether that shape is right is for the model to say.
+/// Reads pixels in the shape of their nesting. A flat list of the right length, or a shape that differs from the
+/// model's `shape` only by dimensions of 1, becomes the model's shape. Any other shape is kept, and the model refuses
+/// it.
 pub(crate) fn parse(json: &[u8], shape: &[usize]) -> Result<Array, PixelsError> {
     let value: Value = serde_json::from_slice(json).map_err(|cause| PixelsError::NotJson(cause.to_string()))?;
     let mut nested = Nested { shape: nesting(&value), pixels: Vec::new() };
@@ -27,7 +28,7 @@ pub(crate) fn parse(json: &[u8], shape: &[usize]) -> Result<Array, PixelsError> 
     Ok(Array { shape, data: ArrayData::F32(pixels) })
 }
 
-/// Lengths along the first element of each level.
+/// The shape of a nested array, by the first element of each level.
 fn nesting(value: &Value) -> Vec<usize> {
     let mut shape = Vec::new();
     let mut level = value;

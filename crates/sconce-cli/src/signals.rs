@@ -1,4 +1,4 @@
-//! Being told to stop: once to finish, twice to end at once.
+//! Signals that ask a command to stop: the first to finish, the second to end at once.
 
 use std::io;
 use std::process;
@@ -11,8 +11,9 @@ use crate::say::say;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 impl Signals {
-    /// Resolves at the first signal, and says so; from then on a second one ends the process. Signals are heard from now on, also
-    /// while nobody polls what is returned: it may be waiting for a reader of its output. Within a tokio runtime.
+    /// Resolves at the first signal, and says so; from then on a second one ends the process. Signals are heard from
+    /// now on, also while nobody polls what is returned: it may be waiting for a reader of its output. Within a tokio
+    /// runtime.
     pub(crate) fn first(mut self, message: &'static str) -> impl Future<Output = ()> + use<> {
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {

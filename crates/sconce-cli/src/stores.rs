@@ -1,4 +1,4 @@
-//! `sconce cache`: what the tiers that outlive a process hold; copying and deleting it.
+//! `sconce cache`: counts, copies and deletes the entries of the tiers that outlive a process.
 
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
@@ -12,7 +12,7 @@ use crate::cache::{Opened, Store, StoredArgs};
 use crate::error::Error;
 use crate::progress;
 
-/// Entries that are copied at once.
+/// Entries that are copied at a time.
 const PAGE: usize = 512;
 const FLAGS: &str = "--cache-redis URL, --cache-sqlite FILE or --cache-postgres URL";
 
@@ -57,7 +57,7 @@ async fn warm(args: &WarmArgs) -> Result<(), Error> {
         return Err(NOT_TWO);
     }
     let mut from = last.open(Access::ReadOnly)?;
-    // Before anything is made: there may be nothing to copy from.
+    // Before any tier is made: there may be no tier to copy from.
     from.told(from.tier.usage().await)?;
     for store in nearer.iter().rev() {
         let to = store.open(Access::Create)?;
@@ -82,7 +82,7 @@ async fn copy(from: &Opened, to: &Opened, max_entries: Option<u64>) -> Result<(u
     while copied < max_entries.unwrap_or(u64::MAX) {
         let room = max_entries.map_or(PAGE, |max| PAGE.min(usize::try_from(max - copied).unwrap_or(PAGE)));
         let mut page = from.told(from.tier.scan(position, room).await)?;
-        // Redis may give more than it was asked for.
+        // Redis may return more entries than the page has room for.
         page.entries
             .truncate(max_entries.map_or(usize::MAX, |max| usize::try_from(max - copied).unwrap_or(usize::MAX)));
         to.told(to.tier.put_many(&page.entries).await)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError, source};
 
-/// Bytes of one row: a quote that is never closed must not read a whole file into memory.
+/// Bytes of one row at most, so that a quote that is never closed does not read a whole file into memory.
 const MAX_ROW_BYTES: usize = 4 * MAX_LINE_BYTES;
 
 pub(super) fn send(
@@ -25,7 +25,7 @@ pub(super) fn send(
     };
     let since_last_row = Rc::new(Cell::new(0));
     let source = Bounded { source, since_last_row: Rc::clone(&since_last_row) };
-    // Quotes stand for themselves in tab-separated values.
+    // A quote has no meaning in tab-separated values.
     let quoting = delimiter == b',';
     let mut reader =
         csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).buffer_capacity(1 << 16).from_reader(source);
@@ -41,7 +41,7 @@ pub(super) fn send(
         let content = match reader.read_byte_record(&mut row) {
             Ok(true) => cell(&row, index),
             Ok(false) => return Ok(()),
-            // Of another number of fields than the header: the next row may be well.
+            // The row has another number of fields than the header; the next row may be correct.
             Err(cause) if matches!(cause.kind(), csv::ErrorKind::UnequalLengths { .. }) => {
                 Err(ReadError::Table(cause.to_string()))
             }
@@ -53,7 +53,7 @@ pub(super) fn send(
     }
 }
 
-/// Fails where a row is too long.
+/// A source that fails if a row is too long.
 struct Bounded<R> {
     source: R,
     since_last_row: Rc<Cell<usize>>,

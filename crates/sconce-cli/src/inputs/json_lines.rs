@@ -11,7 +11,7 @@ pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet, column
     lines::send_made(path, file, outlet, |line| cell(&line, column))
 }
 
-/// A text as its bytes, an array of numbers as JSON.
+/// The input in a line: a text as its bytes, an array of numbers as JSON.
 fn cell(line: &[u8], column: &str) -> Result<Vec<u8>, ReadError> {
     let value = serde_json::from_slice(line).map_err(|cause| ReadError::NotJson(cause.to_string()))?;
     let value = match value {

@@ -1,4 +1,4 @@
-//! Lines, of any length up to a bound.
+//! Lines of text, up to a bound of their length.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError, source};
 
-/// Each line of a source.
+/// Sends each line of a source.
 pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
     send_made(path, file, outlet, Ok)
 }
 
-/// What `make` makes of each line of a source.
+/// Sends `make(line)` for each line of a source.
 pub(super) fn send_made(
     path: &Path,
     file: Option<&Arc<str>>,
@@ -33,13 +33,14 @@ pub(super) fn send_made(
     Ok(())
 }
 
-struct Line {
+struct InputLine {
     content: Result<Vec<u8>, ReadError>,
     consumed: u64,
 }
 
-/// The next line without its end; none at the end of the source. The rest of a line beyond `max` is passed over.
-fn read_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<Line>> {
+/// Reads the next line without its end; `None` at the end of the source. A line of more than `max` bytes is skipped to
+/// its end.
+fn read_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<InputLine>> {
     let mut content = Vec::new();
     let mut consumed = 0;
     let mut too_large = false;
@@ -70,7 +71,7 @@ fn read_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<Line>> 
         content.pop();
     }
     let content = if too_large { Err(ReadError::TooLarge { unit: "line", max }) } else { Ok(content) };
-    Ok(Some(Line { content, consumed }))
+    Ok(Some(InputLine { content, consumed }))
 }
 
 #[cfg(test)]

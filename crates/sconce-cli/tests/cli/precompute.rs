@@ -1,4 +1,4 @@
-//! A database is filled from files, found by a server, and filled on after whatever ended the first run.
+//! A database is filled from files, used by a server, and filled further after a run that was stopped or killed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::stores::entries;
 
 const TEXTS: [&str; 4] = ["a wonderful day", "dull, and far too long", "she said \"yes\"", "zwölf Boxkämpfer"];
 
-/// A directory with a database in it, and what is written beside it.
+/// A directory for a database and input files.
 struct Place(TempDir);
 
 impl Place {
@@ -50,13 +50,13 @@ impl Place {
         ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), stdin)
     }
 
-    /// How many entries the database has.
+    /// Number of entries in the database.
     fn entries(&self) -> u64 {
         entries(&["--cache-sqlite", path(&self.database())])[0]
     }
 }
 
-/// Stored, found, duplicates, failed.
+/// The counts of the summary: stored, found, duplicates, failed.
 fn counts(ended: &Ended) -> [u64; 4] {
     let summary = ended.objects().pop().expect("it says what it did");
     ["stored", "found", "duplicates", "failed"].map(|count| summary[count].as_u64().expect("a count"))
@@ -163,7 +163,7 @@ async fn a_server_finds_what_was_precomputed_in_either_database() {
     }
 }
 
-/// 3,000 texts of 1 to 25 words, a tenth of them twice.
+/// Lines of 3,000 texts of 2 to 25 words, a tenth of them twice; and the number of distinct texts.
 fn many() -> (String, u64) {
     let text = |number: usize| format!("{} number {number}", "word ".repeat(number % 24));
     let texts: Vec<_> = (0..3000).chain((0..3000).step_by(10)).map(text).collect();
@@ -178,7 +178,7 @@ fn start(place: &Place, file: &Path) -> Child {
 
 fn wait_for_entries(place: &Place, least: u64) {
     let started = Instant::now();
-    // Until it is made there is nothing to count.
+    // Counting fails until the database is made.
     let entries = || {
         let stats = ended(&["cache", "stats", "--json", "--cache-sqlite", path(&place.database())], b"");
         (stats.status == Some(0)).then(|| stats.objects()[0]["entries"].as_u64().expect("a count"))

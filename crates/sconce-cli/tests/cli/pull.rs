@@ -4,9 +4,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::command::{Ended, interrupt, path, run, sconce, zoo};
-use crate::hub::{self, Trouble};
+use crate::hub::{self, HubFault};
 
-/// Nothing listens there.
+/// An address on which nothing listens.
 const NO_HUB: &str = "http://127.0.0.1:1";
 const BERT: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
 
@@ -20,7 +20,7 @@ fn at_home(args: &[&str], home: &Path, endpoint: &str) -> Command {
     command
 }
 
-/// Names below the directory that `pull` fills, hidden ones included.
+/// Names in the directory that `pull` fills, hidden ones included.
 fn pulled(home: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(home.join("sconce/models")) else { return Vec::new() };
     entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned()).collect()
@@ -37,7 +37,7 @@ fn a_model_in_the_local_cache_needs_no_hub() {
     for file in BERT {
         assert_eq!(hub::sha256(&target.join(file)), hub::sha256(&zoo().join("tiny-bert-sentiment").join(file)));
     }
-    // Found by its name, without a word about where it is; and the zoo's own comes first.
+    // The model is found by its name alone; of two with one name the zoo's comes first.
     let listed = run(at_home(&["models", "--json"], home.path(), NO_HUB), b"").succeeded();
     assert_eq!(listed.objects().len(), 4);
     fs::rename(&target, home.path().join("sconce/models/mine")).unwrap();
@@ -51,7 +51,7 @@ fn a_second_pull_leaves_what_is_there_and_tells_what_was_harmed() {
     hub::cache(&home.path().join("hf"), &zoo().join("tiny-bert-sentiment"), &BERT);
     let args = ["org/tiny-bert-sentiment"];
     pull(&args, home.path(), NO_HUB).succeeded();
-    // No cache any more: it must not even look.
+    // The cache is gone: the command must not even look at it.
     fs::rename(home.path().join("hf"), home.path().join("away")).unwrap();
     let again = pull(&args, home.path(), NO_HUB).succeeded();
     assert!(again.stderr.contains("there already"), "{}", again.stderr);
@@ -59,7 +59,7 @@ fn a_second_pull_leaves_what_is_there_and_tells_what_was_harmed() {
     let weights = home.path().join("sconce/models/tiny-bert-sentiment/model.safetensors");
     fs::write(&weights, b"harmed").unwrap();
     pull(&args, home.path(), NO_HUB).failed_with(2, &["SHA-256", "--force"]);
-    // A failed replacement leaves even the harmed one.
+    // A replacement that fails leaves even a damaged model.
     pull(&["org/tiny-bert-sentiment", "--force"], home.path(), NO_HUB).failed_with(1, &["cannot be fetched"]);
     assert_eq!(fs::read(&weights).unwrap(), b"harmed");
     fs::rename(home.path().join("away"), home.path().join("hf")).unwrap();
@@ -90,7 +90,7 @@ fn a_model_comes_over_the_network_when_the_cache_lacks_it() {
         assert_eq!(hub::sha256(&target.join(file)), hub::sha256(&zoo().join("encoder-mini").join(file)), "{file}");
     }
     assert!(!target.join("reference.safetensors").exists(), "only what the runtime reads is taken");
-    // It is in the cache now, but a cache alone cannot say that an embedder has no modules.json.
+    // The model is in the cache now, but a cache alone cannot say that an embedder has no modules.json.
     let warned = pull(&["org/encoder-mini"], home.path(), NO_HUB).succeeded();
     assert!(warned.stderr.contains("warning") && warned.stderr.contains("modules.json"), "{}", warned.stderr);
     pull(&["org/no-such-model"], home.path(), &endpoint).failed_with(1, &["404", "no such repository"]);
@@ -143,7 +143,7 @@ fn a_name_that_is_none_is_told_with_the_short_names() {
     }
 }
 
-/// The parts of downloads in the hub's cache.
+/// Paths of the unfinished downloads in the hub's cache.
 fn parts(home: &Path) -> Vec<PathBuf> {
     let blobs = home.join("hf/hub/models--org--encoder-mini/blobs");
     let entries =
@@ -157,7 +157,7 @@ fn a_download_that_is_cut_goes_on_where_it_was_by_itself_as_long_as_something_co
     let home = tempfile::tempdir().unwrap();
     let weights = zoo().join("encoder-mini/model.safetensors");
     let size = usize::try_from(fs::metadata(&weights).unwrap().len()).unwrap();
-    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(size / 3 + 1));
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Cut(size / 3 + 1));
     let ended = pull(&["org/encoder-mini"], home.path(), &endpoint).succeeded();
     assert_eq!(ended.stderr.matches("going on after").count(), 2, "{}", ended.stderr);
     let pulled = home.path().join("sconce/models/encoder-mini/model.safetensors");
@@ -167,7 +167,7 @@ fn a_download_that_is_cut_goes_on_where_it_was_by_itself_as_long_as_something_co
 #[test]
 fn a_download_that_stays_cut_leaves_no_model_and_the_same_command_goes_on_with_its_part() {
     let home = tempfile::tempdir().unwrap();
-    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(1000));
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Cut(1000));
     let said =
         ["the download of model.safetensors was cut after 5000 of ", "nothing was installed", "the same command"];
     pull(&["org/encoder-mini"], home.path(), &endpoint).failed_with(1, &said);
@@ -181,10 +181,11 @@ fn a_download_that_stays_cut_leaves_no_model_and_the_same_command_goes_on_with_i
 fn a_part_that_the_hub_cannot_go_on_from_is_fetched_anew() {
     let weights = zoo().join("encoder-mini/model.safetensors");
     let size = usize::try_from(fs::metadata(&weights).unwrap().len()).unwrap();
-    // A process that was killed before it gave the whole file its name; and one that was not a part of this file at all.
+    // As long as the file: left by a process that was killed before it renamed the part. Longer: no part of this file
+    // at all.
     for length in [size, size + 1] {
         let home = tempfile::tempdir().unwrap();
-        let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(1000));
+        let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Cut(1000));
         pull(&["org/encoder-mini"], home.path(), &endpoint).failed_with(1, &["cut"]);
         fs::write(&parts(home.path())[0], vec![7; length]).unwrap();
         pull(&["org/encoder-mini"], home.path(), &hub::serve(zoo().join("encoder-mini"))).succeeded();
@@ -196,9 +197,9 @@ fn a_part_that_the_hub_cannot_go_on_from_is_fetched_anew() {
 #[test]
 fn a_file_that_came_with_another_size_is_not_kept_in_the_cache() {
     let home = tempfile::tempdir().unwrap();
-    let cut = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Cut(1000));
+    let cut = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Cut(1000));
     pull(&["org/encoder-mini"], home.path(), &cut).failed_with(1, &["cut"]);
-    let all_again = hub::serve_badly(zoo().join("encoder-mini"), Trouble::NoRanges);
+    let all_again = hub::serve_badly(zoo().join("encoder-mini"), HubFault::NoRanges);
     pull(&["org/encoder-mini"], home.path(), &all_again)
         .failed_with(1, &["model.safetensors came with", "bytes instead of"]);
     assert_eq!(pulled(home.path()), Vec::<String>::new());
@@ -208,7 +209,7 @@ fn a_file_that_came_with_another_size_is_not_kept_in_the_cache() {
 #[test]
 fn a_hub_that_falls_silent_is_given_up_with_what_came_kept() {
     let home = tempfile::tempdir().unwrap();
-    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Silent(1000));
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Silent(1000));
     let args = ["org/encoder-mini", "--max-silence-s", "1"];
     pull(&args, home.path(), &endpoint).failed_with(1, &["nothing came for 1s", "--max-silence-s", "after 1000 of"]);
     assert_eq!((pulled(home.path()), parts(home.path()).len()), (Vec::<String>::new(), 1));
@@ -219,7 +220,7 @@ fn a_hub_that_falls_silent_is_given_up_with_what_came_kept() {
 #[test]
 fn a_file_that_the_hub_refuses_is_told_with_the_status_and_what_it_means() {
     let home = tempfile::tempdir().unwrap();
-    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Forbidden);
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Forbidden);
     let said = ["model.safetensors of org/encoder-mini@main with status 403", "huggingface-cli login"];
     pull(&["org/encoder-mini"], home.path(), &endpoint).failed_with(1, &said);
 }
@@ -238,7 +239,7 @@ fn an_address_of_a_hub_that_is_none_and_a_directory_that_cannot_be_are_told_with
 #[test]
 fn ctrl_c_ends_a_download_and_leaves_no_half_of_a_model() {
     let home = tempfile::tempdir().unwrap();
-    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), Trouble::Silent(1000));
+    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Silent(1000));
     let mut command = at_home(&["pull", "org/encoder-mini"], home.path(), &endpoint);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();

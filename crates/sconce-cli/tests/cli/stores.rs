@@ -9,7 +9,7 @@ use sconce_test_servers::{PostgresServer, RedisServer};
 use crate::command::{ended, path, run, sconce};
 use crate::serve::{Server, first_source, sources};
 
-/// Entries of the tiers in the order of their rows.
+/// Number of entries of each tier, in the order of the flags' rows.
 pub(crate) fn entries(tiers: &[&str]) -> Vec<u64> {
     let stats = ended(&[&["cache", "stats", "--json"], tiers].concat(), b"").succeeded();
     stats.objects().iter().map(|row| row["entries"].as_u64().expect("a count")).collect()
@@ -86,7 +86,7 @@ async fn a_server_says_which_tiers_it_has_and_which_of_them_do_not_answer_and_an
     assert_eq!(sources(server.address, twice).await, expected);
 }
 
-/// What an SQLite tier has beside its file while it is used.
+/// Sorted names in a directory; an open SQLite tier has further files beside its own.
 fn names(directory: &Path) -> Vec<String> {
     let entries = directory.read_dir().expect("the directory can be read");
     let mut names: Vec<_> =
@@ -111,7 +111,7 @@ fn a_database_that_is_not_there_is_told_and_not_made() {
         ended(&[command, &flag].concat(), b"").failed_with(2, &said);
         assert_eq!(names(directory.path()), Vec::<String>::new(), "{command:?}");
     }
-    // An empty file is a database to SQLite, and gets no table.
+    // To SQLite an empty file is a database; it must not get a table.
     fs::write(&missing, "").unwrap();
     ended(&[&["cache", "stats"], &flag[..]].concat(), b"")
         .failed_with(2, &["there is no cache in", "the file is empty"]);
@@ -131,7 +131,7 @@ fn a_table_that_is_not_there_is_told_and_not_made() {
         &["cache", "purge", "--all", "--yes"],
         &["cache", "warm", "--cache-sqlite", path(&sqlite)],
     ] {
-        // The second would find the table if the first had made it.
+        // The second command would find the table if the first had made it.
         ended(&[command, &flag].concat(), b"").failed_with(2, &said);
     }
     assert!(!sqlite.exists(), "there is nothing to copy into it");
@@ -203,7 +203,7 @@ fn a_server_that_cannot_be_reached_is_named_without_its_password() {
 #[test]
 fn amounts_of_memory_are_taken_as_people_write_them_and_refused_with_what_is_allowed() {
     let serve = |flag: &str, size: &str| {
-        // The model is what is wrong where the size is not.
+        // With a valid size, the unknown model is the error.
         ended(&["serve", "--model", "no-such", &format!("{flag}{size}")], b"")
     };
     for flag in ["--cache-memory=", "--cache-inputs=", "--device-memory=cpu="] {
