@@ -1,4 +1,4 @@
-//! From the tensors of a request to one input per item.
+//! Cuts the input tensor of a request into one input per item.
 
 use sconce::{Array, ArrayData, Input, InputKind, InputSpec};
 
@@ -12,11 +12,11 @@ use crate::proto::model_infer_request::InferInputTensor;
 #[derive(Debug)]
 pub(crate) struct Items {
     pub(crate) inputs: Vec<Input>,
-    /// Whether the elements came raw; those of the answer go the same way.
+    /// True if the elements came raw; the answer's elements then go raw, too.
     pub(crate) raw: bool,
 }
 
-/// Takes the items out of a request to a model that reads `spec` and lets `max_items` wait.
+/// Takes the items out of a request to a model that reads `spec`; more than `max_items` are an error.
 pub(crate) fn take_items(
     request: &mut ModelInferRequest,
     spec: &InputSpec,
@@ -30,7 +30,7 @@ pub(crate) fn take_items(
     Ok(Items { inputs: split(elements, &layout, spec), raw })
 }
 
-/// The one input of the request, and where its elements are.
+/// Takes the one input of the request, and its elements.
 fn take_input(
     request: &mut ModelInferRequest,
     name: &'static str,
@@ -52,7 +52,7 @@ fn take_input(
     }
 }
 
-/// What a tensor's datatype and shape say.
+/// Datatype and size of a tensor, checked against the model's input.
 struct Layout {
     datatype: Datatype,
     /// Elements of the whole tensor.
@@ -70,7 +70,7 @@ impl Layout {
             expected: expected_shape(datatype, &spec.kind),
             datatype: datatype.name(),
         };
-        // Each dimension is at least 1: no item, or an item of nothing, has no answer.
+        // Each dimension is at least 1: no items, or an item without elements, have no answer.
         let size = |dimension: &i64| usize::try_from(*dimension).ok().filter(|size| *size > 0);
         let shape: Vec<usize> = tensor.shape.iter().map(size).collect::<Option<_>>().ok_or_else(wrong_shape)?;
         let (&items, item_shape) = shape.split_first().ok_or_else(wrong_shape)?;
@@ -119,7 +119,7 @@ fn split(elements: Elements, layout: &Layout, spec: &InputSpec) -> Vec<Input> {
     };
     match elements {
         Elements::Bytes(elements) => elements.into_iter().map(Input::Bytes).collect(),
-        // One item is all of them: it is moved, not copied.
+        // A single item is moved, not copied.
         Elements::U8(values) if values.len() == layout.item_elements => vec![array(ArrayData::U8(values))],
         Elements::F32(values) if values.len() == layout.item_elements => vec![array(ArrayData::F32(values))],
         Elements::U8(values) => {

@@ -1,4 +1,4 @@
-//! Whether the server is leaving, and what it still has to answer.
+//! The draining of the server: its state, and the requests that are still to be answered.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,17 +9,19 @@ use tokio::sync::Notify;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-/// Announces that the server is leaving, and knows when its last request is answered. Clones share both.
+/// Announces that the server is leaving, and tells when the last request is answered. Clones share one state.
 #[derive(Clone)]
 pub struct Drain {
-    shared: Arc<Shared>,
+    shared: Arc<DrainState>,
 }
 
-struct Shared {
+/// The state that clones of a [`Drain`] share.
+struct DrainState {
     draining: AtomicBool,
-    /// Counted by each request, so an atomic: a channel's locks would cost more than the rest of the bookkeeping.
+    /// Inferences in flight. An atomic, because every request counts itself, and the locks of a channel would cost more
+    /// than the rest of the bookkeeping.
     in_flight: AtomicUsize,
-    /// Told when the last one is answered.
+    /// Notified when the last inference is answered.
     idle: Notify,
     health: HealthReporter,
     /// The services whose health is reported.
@@ -32,13 +34,13 @@ impl Drain {
         let models = runtime.models().map(sconce::Model::name);
         let services: Vec<String> = ["", service].into_iter().chain(models).map(String::from).collect();
         let (draining, in_flight, idle) = (AtomicBool::new(false), AtomicUsize::new(0), Notify::new());
-        let shared = Arc::new(Shared { draining, in_flight, idle, health, services });
+        let shared = Arc::new(DrainState { draining, in_flight, idle, health, services });
         shared.report(ServingStatus::Serving).await;
         Self { shared }
     }
 
-    /// Tells everyone who asks that the server is leaving: health is `NOT_SERVING`, `ServerReady` and `ModelReady` are
-    /// false. Requests that come all the same are still answered.
+    /// Announces that the server is leaving: health becomes `NOT_SERVING`, `ServerReady` and `ModelReady` become false.
+    /// Requests that still come are answered.
     pub async fn start(&self) {
         self.shared.draining.store(true, Ordering::Release);
         self.shared.report(ServingStatus::NotServing).await;
@@ -47,7 +49,7 @@ impl Drain {
     /// Waits until no inference is in flight.
     pub async fn idle(&self) {
         loop {
-            // Listening before looking: a request that ends in between is not missed.
+            // Register for the notification before the count is read, so that a request that ends in between is not missed.
             let mut told = pin!(self.shared.idle.notified());
             told.as_mut().enable();
             if self.in_flight() == 0 {
@@ -67,14 +69,14 @@ impl Drain {
         self.shared.draining.load(Ordering::Acquire)
     }
 
-    /// Counts an inference until the guard is dropped, with its answer or with its client.
+    /// Counts an inference until the returned guard is dropped, because it is answered or its client has gone.
     pub(crate) fn enter(&self) -> InFlight {
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl Shared {
+impl DrainState {
     async fn report(&self, status: ServingStatus) {
         for service in &self.services {
             self.health.set_service_status(service, status).await;
@@ -84,7 +86,7 @@ impl Shared {
 
 /// An inference that is not answered yet.
 pub(crate) struct InFlight {
-    shared: Arc<Shared>,
+    shared: Arc<DrainState>,
 }
 
 impl Drop for InFlight {

@@ -1,8 +1,7 @@
-//! What the parameters of a request say.
+//! Reads the parameters of a request, whose names are Triton's.
 //!
-//! Names are Triton's. Unknown ones are ignored as Triton ignores them: `perf_analyzer` sends
-//! `triton_enable_empty_final_response` with every request. One that would change the meaning of the answer and
-//! is not served is refused.
+//! Unknown parameters are ignored as Triton ignores them: `perf_analyzer` sends `triton_enable_empty_final_response`
+//! with every request. A parameter that is not served and would change the meaning of the answer is refused.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,14 +13,14 @@ use crate::error::RequestError;
 use crate::proto::InferParameter;
 use crate::proto::infer_parameter::ParameterChoice;
 
-/// What the parameters of a request say.
+/// The parameters of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parameters {
-    /// How long the answer is wanted, from the request's arrival on.
+    /// Time from the request's arrival for which the answer is wanted.
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: Priority,
     pub(crate) truncation: Truncation,
-    /// Whether a cache may answer.
+    /// True if a cache may answer.
     pub(crate) cache: bool,
 }
 
@@ -39,7 +38,7 @@ impl Parameters {
     }
 }
 
-/// Refuses a tensor whose contents are said to be in shared memory.
+/// Refuses a tensor whose parameters say that its contents are in shared memory.
 pub(crate) fn refuse_shared_memory(
     tensor: &str,
     parameters: &HashMap<String, InferParameter>,
@@ -50,7 +49,7 @@ pub(crate) fn refuse_shared_memory(
     }
 }
 
-/// A whole number from 0 on, in either of the integer types.
+/// Reads a whole number from 0 on, in either of the integer types.
 pub(crate) fn count(
     name: &'static str,
     parameters: &HashMap<String, InferParameter>,
@@ -58,7 +57,7 @@ pub(crate) fn count(
     whole(name, parameters, "a whole number from 0 on", Some)
 }
 
-/// What a whole number from 0 on means, if it means anything.
+/// Reads a whole number from 0 on that `meaning` accepts.
 fn whole<T>(
     name: &'static str,
     parameters: &HashMap<String, InferParameter>,
@@ -79,7 +78,7 @@ fn timeout(parameters: &HashMap<String, InferParameter>) -> Result<Option<Durati
     Ok(count("timeout", parameters)?.filter(|timeout_us| *timeout_us > 0).map(Duration::from_micros))
 }
 
-/// Triton's levels: 1 is the highest, and 0 asks for the default one.
+/// Reads a priority by Triton's levels: 1 is the highest, and 0 the default.
 fn priority(parameters: &HashMap<String, InferParameter>) -> Result<Priority, RequestError> {
     let of_level = |level| match level {
         0 => Some(Priority::default()),

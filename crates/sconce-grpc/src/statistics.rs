@@ -1,4 +1,4 @@
-//! What the service has answered, for `ModelStatistics`.
+//! Figures of the requests so far, for `ModelStatistics`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use sconce::Timing;
 use crate::metadata::VERSION;
 use crate::proto::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
 
-/// Figures of each model by name, since the service was made.
+/// Figures of each model, by name, since the service was made.
 #[derive(Debug, Default)]
 pub(crate) struct Statistics(Mutex<BTreeMap<String, Figures>>);
 
@@ -24,7 +24,7 @@ impl Statistics {
         self.with(model, |figures| figures.failed.add(took));
     }
 
-    /// The figures of a model; zeros if it was never asked.
+    /// The figures of a model; zeros if it got no request.
     pub(crate) fn of(&self, model: &str) -> ModelStatistics {
         self.lock().get(model).cloned().unwrap_or_default().into_proto(model)
     }
@@ -45,18 +45,18 @@ impl Statistics {
     }
 }
 
-/// How often something happened, and how long that took in all.
+/// The number of events, and their time in all.
 #[derive(Debug, Clone, Copy, Default)]
 struct Total {
     count: u64,
     time: Duration,
 }
 
-/// Items that were answered in batches of one size.
+/// The items that were answered in batches of one size.
 #[derive(Debug, Clone, Copy, Default)]
 struct OfSize {
     items: u64,
-    /// The batch's time, once for each of its items.
+    /// Sum over the items of the time of the item's batch.
     run: Duration,
 }
 
@@ -119,8 +119,8 @@ impl Figures {
 }
 
 impl OfSize {
-    /// A batch of `size` answers that many items, so its share of an item is one in `size`. Items of a batch that
-    /// others asked for (another protocol, or a client that left) are not seen here: the last batch counts in full.
+    /// Converts items to batches: an item counts as one `size`-th of a batch. Items of a batch that came by another
+    /// protocol, or whose client left, are not counted here, so the number of batches is rounded up.
     fn into_proto(self, size: usize) -> InferBatchStatistics {
         let batch_size = size as u64;
         let batches = self.items.div_ceil(batch_size.max(1));

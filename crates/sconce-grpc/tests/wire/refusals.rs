@@ -1,4 +1,4 @@
-//! Each bad request is refused with a code and with words that say what and why; its neighbours are answered.
+//! Each bad request is refused with a code and a message that says what is wrong; requests beside it are answered.
 
 use crate::support::*;
 use sconce::BatcherConfig;
@@ -9,7 +9,7 @@ use sconce_grpc::proto::{
 };
 use tonic::Code;
 
-/// What is sent, and what comes back.
+/// A request, and the code and the message that refuse it.
 type Case = (ModelInferRequest, Code, &'static str);
 
 fn image(datatype: &str, shape: &[i64], bytes: usize) -> ModelInferRequest {
