@@ -87,7 +87,7 @@
 //! # Refusals
 //! A refusal costs about as much as a small answer. If there are many, `pacing` holds them back, so that together they
 //! take at most a tenth of the processors. A refusal is held back at most for the time after which it tells the client
-//! to come back (or 100 ms if that is longer), and at most for three quarters of the time that the request has left;
+//! to come back (or 100 ms if that is longer), and at most for most of the time that the request has left;
 //! the time that it tells counts from when it is sent. A client that obeys `grpc-retry-pushback-ms` sees no difference,
 //! and one that retries at once costs no more than one that obeys.
 //!

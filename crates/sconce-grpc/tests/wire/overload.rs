@@ -81,7 +81,7 @@ async fn clients_that_retry_at_once_get_refusals_at_the_rate_that_a_tenth_of_the
         refusals += client.await.unwrap();
     }
     let processors = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
-    // A tenth of the processors at 50 µs each, the burst, and one refusal for each client.
+    // A tenth of the processors at 50 µs or more each, the burst, and one refusal for each client.
     let affordable =
         began.elapsed().as_secs_f64() * f64::from(2000 * processors) + f64::from(64 * processors + CLIENTS);
     // Each refusal is held back by at most 100 ms.
