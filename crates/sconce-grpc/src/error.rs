@@ -62,6 +62,8 @@ pub(crate) enum RequestError {
     #[error("output '{name}' cannot be asked for as classification; only 'scores' of a classifier can")]
     NotAClassification { name: &'static str },
 
+    #[error("parameter '{}' is not known; known are: {known}", excerpt(name))]
+    UnknownParameter { name: String, known: String },
     #[error("parameter '{name}' is {}, but must be {expected}", excerpt(got))]
     WrongParameter { name: &'static str, got: String, expected: &'static str },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
@@ -173,6 +175,7 @@ mod tests {
             UnknownOutput { name: text(), known: "scores, label".into() },
             DuplicateOutput { name: text() },
             NotAClassification { name },
+            UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
             Sequence { name: text() },
             SharedMemory { tensor: text(), name: text() },
@@ -208,6 +211,7 @@ mod tests {
                 | UnknownOutput { .. }
                 | DuplicateOutput { .. }
                 | NotAClassification { .. }
+                | UnknownParameter { .. }
                 | WrongParameter { .. }
                 | Sequence { .. }
                 | SharedMemory { .. }

@@ -59,6 +59,9 @@
 //! | `truncate` | false: a text of too many tokens is refused, rather than cut |
 //! | `cache` | false: the runtime's cache is not asked for the answer |
 //!
+//! Any other parameter is refused, except those that clients send by themselves: `binary_data_output`, `content_type`,
+//! `headers` and `triton_*` are ignored.
+//!
 //! | an answer's parameter | says |
 //! |---|---|
 //! | `precision` | the precision in which the network was computed: `f32`, `int8`, … |

@@ -1,7 +1,7 @@
 //! Reads the parameters of a request, whose names are Triton's.
 //!
-//! Unknown parameters are ignored as Triton ignores them: `perf_analyzer` sends `triton_enable_empty_final_response`
-//! with every request. A parameter that is not served and would change the meaning of the answer is refused.
+//! Unknown parameters are refused, so that a misspelled one does not go unnoticed. Those that clients send by
+//! themselves are ignored: `perf_analyzer` sends `triton_enable_empty_final_response` with every request.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,6 +12,13 @@ use sconce::{Priority, Truncation};
 use crate::error::RequestError;
 use crate::proto::InferParameter;
 use crate::proto::infer_parameter::ParameterChoice;
+
+/// Names of the parameters that are read.
+const KNOWN: [&str; 4] = ["cache", "priority", "timeout", "truncate"];
+/// Names that clients set by themselves: Triton reserves the first and the last, MLServer's clients set the other.
+const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
+/// Prefix of further names that Triton reserves.
+const RESERVED: &str = "triton_";
 
 /// The parameters of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,10 @@ impl Parameters {
         if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
             return Err(RequestError::Sequence { name: name.clone() });
         }
+        // The first by name, so that the same request always gets the same error.
+        if let Some(name) = parameters.keys().filter(|name| !is_known(name)).min() {
+            return Err(RequestError::UnknownParameter { name: name.clone(), known: KNOWN.join(", ") });
+        }
         Ok(Self {
             timeout: timeout(parameters)?,
             priority: priority(parameters)?,
@@ -36,6 +47,10 @@ impl Parameters {
             cache: flag("cache", parameters)?.unwrap_or(true),
         })
     }
+}
+
+fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name) || IGNORED.contains(&name) || name.starts_with(RESERVED)
 }
 
 /// Refuses a tensor whose parameters say that its contents are in shared memory.
@@ -178,9 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn sequences_are_refused_and_unknown_parameters_are_ignored() {
+    fn sequences_and_unknown_parameters_are_refused_and_those_that_clients_send_by_themselves_are_ignored() {
         let refused = read(&[("sequence_id", Int64Param(7))]);
         assert!(matches!(refused, Err(RequestError::Sequence { name }) if name == "sequence_id"));
-        assert!(read(&[("triton_enable_empty_final_response", BoolParam(true))]).is_ok());
+        for name in ["triton_enable_empty_final_response", "binary_data_output", "headers", "content_type"] {
+            assert_eq!(read(&[(name, BoolParam(true))]).unwrap(), read(&[]).unwrap(), "{name}");
+        }
+        let refused = read(&[("top_k", Int64Param(1)), ("precision", StringParam("int8".into()))]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "parameter 'precision' is not known; known are: cache, priority, timeout, truncate"
+        );
+        assert!(read(&[("Timeout", Int64Param(1))]).is_err(), "names are exact");
     }
 }
