@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 
 use super::numbers::positive;
 use super::{BatchingArgs, OneModelArgs};
@@ -115,6 +115,7 @@ pub(crate) struct WarmArgs {
 /// Answers of a model or tokenizer that was replaced are never found again, but they take room until they are deleted or
 /// expire.
 #[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("which").args(["expired", "all"]).required(true))]
 #[command(after_long_help = "\
 Examples:
   sconce cache purge --expired --cache-postgres postgres://cache@db/answers
@@ -124,11 +125,11 @@ pub(crate) struct PurgeArgs {
     pub(crate) stored: StoredArgs,
 
     /// Delete the entries whose time to live is over
-    #[arg(long, required_unless_present = "all")]
+    #[arg(long)]
     pub(crate) expired: bool,
 
     /// Delete every entry; needs --yes
-    #[arg(long, conflicts_with = "expired")]
+    #[arg(long)]
     pub(crate) all: bool,
 
     /// Confirm --all

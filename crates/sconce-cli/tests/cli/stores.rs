@@ -54,7 +54,9 @@ async fn tiers_are_counted_copied_to_nearer_ones_and_purged() {
 #[test]
 fn without_tiers_there_is_nothing_to_do() {
     ended(&["cache", "stats"], b"").failed_with(2, &["there is no tier to look at", "--cache-redis URL"]);
-    ended(&["cache", "purge"], b"").failed_with(2, &["--expired"]);
+    ended(&["cache", "purge"], b"").failed_with(2, &["--expired", "--all"]);
+    ended(&["cache", "purge", "--all", "--expired"], b"")
+        .failed_with(2, &["--expired", "--all", "cannot be used with"]);
     let directory = tempfile::tempdir().unwrap();
     let one = directory.path().join("one.sqlite");
     ended(&["cache", "warm", "--cache-sqlite", path(&one)], b"").failed_with(2, &["one to copy from"]);
