@@ -51,11 +51,15 @@ Precisions and devices may be spelled in every way that is not ambiguous (fp16, 
 an ambiguous name (q8, gpu, cuda) is refused with a list of what it could mean.
 Amounts of memory are in MiB, or have a unit: 256, 512MiB, 1GB (a billion bytes), 1.5GiB.
 
-Exit status, of every command:
-  0    all went well, or the reader of the output went away
+Exit status of every command:
+  0    success, or the reader of the output went away
   1    something failed on the way: an input, a model, a download, a database, a disk
-  2    what was given cannot be: an argument, a setting, a file, a model
-  130  it was told to stop before it was done (Ctrl-C, SIGTERM)
+  2    an argument, a setting, a file or a model that was given cannot be used
+  130  Ctrl-C (SIGINT) stopped the command before it was done
+  143  SIGTERM stopped the command before it was done
+At the first signal, serve, embed, classify, precompute and cache finish what they have begun; the other commands end at
+once, and so does every command at a second signal. Each says that it was stopped, and leaves no file half written.
+
 RUST_LOG sets what is logged to standard error (for instance RUST_LOG=sconce=debug)."
 )]
 pub(crate) struct Args {
@@ -86,7 +90,7 @@ pub(crate) enum Command {
 /// every model that --model names.
 ///
 /// SIGTERM and Ctrl-C drain: new connections are refused, requests in flight are answered, then the process ends with
-/// status 0. A second signal ends it at once with status 130.
+/// status 0. A second signal ends it at once, with status 143 for SIGTERM and 130 for Ctrl-C.
 ///
 /// A model's sconce.toml overrides the batching flags; --precision overrides a model's sconce.toml.
 #[derive(Debug, clap::Args)]
@@ -146,7 +150,7 @@ pub(crate) struct ServeArgs {
 /// status is 1. A text of more tokens than the model takes is cut, and its answer has "truncated": true, unless
 /// --no-truncate is given.
 ///
-/// Ctrl-C answers what was begun and ends with status 130; a second one ends at once.
+/// Ctrl-C (SIGTERM) answers what was begun and ends with status 130 (143); a second one ends at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:

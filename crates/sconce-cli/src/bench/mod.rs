@@ -29,6 +29,7 @@ use crate::error::Error;
 use crate::models_path::ModelsPath;
 use crate::progress;
 use crate::say::say;
+use crate::signals::uninterrupted;
 use report::{Heading, Row};
 use subject::{Cell, Loaded, Subjects};
 
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
         return Err(Error::Plot { path: png.clone(), message: "that is no name of a PNG".to_owned() });
     }
     for target in args.csv.iter().chain(&args.png) {
-        check_writable(target).map_err(|source| Error::Write { path: target.clone(), source })?;
+        uninterrupted(|| check_writable(target)).map_err(|source| Error::Write { path: target.clone(), source })?;
     }
     let team = match args.threads {
         Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
@@ -77,10 +78,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     report::write_table(&mut out, &rows)?;
     out.flush()?;
     if let Some(csv) = &args.csv {
-        report::write_csv(csv, &heading, &rows).map_err(|source| Error::Write { path: csv.clone(), source })?;
+        let written = uninterrupted(|| report::write_csv(csv, &heading, &rows));
+        written.map_err(|source| Error::Write { path: csv.clone(), source })?;
     }
     if let Some(png) = &args.png {
-        plot::draw(png, &heading, &rows).map_err(|message| Error::Plot { path: png.clone(), message })?;
+        let drawn = uninterrupted(|| plot::draw(png, &heading, &rows));
+        drawn.map_err(|message| Error::Plot { path: png.clone(), message })?;
     }
     for name in &without {
         say!("nothing of {name} could be measured, for the reasons above");

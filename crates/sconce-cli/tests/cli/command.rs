@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+pub(crate) use rustix::process::Signal;
 use serde_json::Value;
 
 /// The exit status and the output of a command.
@@ -77,11 +78,11 @@ pub(crate) fn ended(args: &[&str], stdin: &[u8]) -> Ended {
     run(sconce(args), stdin)
 }
 
-/// Sends SIGINT, as Ctrl-C does.
-pub(crate) fn interrupt(child: &Child) {
+/// Sends a signal, for instance SIGINT, as Ctrl-C does.
+pub(crate) fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).expect("process ids fit 32 bits");
     let pid = rustix::process::Pid::from_raw(pid).expect("it is not zero");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    rustix::process::kill_process(pid, signal).expect("it runs");
 }
 
 /// The directory of the models that ship.

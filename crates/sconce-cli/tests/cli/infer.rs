@@ -5,7 +5,7 @@ use std::process::Stdio;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::command::{ended, interrupt, path, run, sconce, zoo};
+use crate::command::{Signal, ended, path, run, sconce, signal, zoo};
 
 const GOOD: &str = "What a wonderful day, I love it!";
 const BAD: &str = "This is horrible, I hate it.";
@@ -239,7 +239,13 @@ fn no_input_at_all_is_said() {
 }
 
 #[test]
-fn ctrl_c_answers_what_was_begun_and_says_that_it_was_not_all() {
+fn a_signal_answers_what_was_begun_and_says_that_it_was_not_all() {
+    for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        stopped_after_one(name, status);
+    }
+}
+
+fn stopped_after_one(name: Signal, status: i32) {
     let mut command = sconce(&["classify", "--model", "tiny-bert-sentiment"]);
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
@@ -250,10 +256,10 @@ fn ctrl_c_answers_what_was_begun_and_says_that_it_was_not_all() {
     stdout.read_line(&mut line).unwrap();
     assert!(line.contains("positive"), "{line}");
     // Standard input stays open: without the signal the command would wait for more.
-    interrupt(&child);
+    signal(&child, name);
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
     assert!(stderr.contains("stopped after 1 inputs"), "{stderr}");
 }
 

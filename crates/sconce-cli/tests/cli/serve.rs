@@ -71,6 +71,12 @@ impl Server {
         std::time::Duration::from_millis(10 * ticks)
     }
 
+    /// Tells it to drain, and waits until it has ended.
+    pub(crate) fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.status(), Some(0));
+    }
+
     fn status(&mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
@@ -180,8 +186,9 @@ async fn a_second_signal_ends_it_at_once() {
     server.signal("TERM");
     server.wait_until_it_says("draining");
     server.signal("TERM");
-    assert_eq!(server.status(), Some(130));
+    assert_eq!(server.status(), Some(143));
     assert!(waiting.await.unwrap().is_err());
+    server.wait_until_it_says("stopped");
 }
 
 #[test]

@@ -89,7 +89,7 @@ async fn a_server_says_which_tiers_it_has_and_which_of_them_do_not_answer_and_an
 }
 
 /// Sorted names in a directory; an open SQLite tier has further files beside its own.
-fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = directory.read_dir().expect("the directory can be read");
     let mut names: Vec<_> =
         entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned()).collect();
