@@ -16,6 +16,12 @@ pub trait StoredTier: Tier {
 
     /// Deletes, and gives the number of entries that were deleted.
     fn purge(&self, what: Purge) -> TierFuture<'_, Result<u64, TierError>>;
+
+    /// Closes the connections, and resolves once they are closed. SQLite then removes the files beside its own, unless another
+    /// process uses them. A tier that is dropped instead closes its connections at some later time, if the process lives that long.
+    fn close(self: Box<Self>) -> TierFuture<'static, ()> {
+        Box::pin(async move { drop(self) })
+    }
 }
 
 /// What a tier holds.

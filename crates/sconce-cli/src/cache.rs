@@ -190,6 +190,11 @@ impl Store<'_> {
 }
 
 impl Opened {
+    /// Closes the tier's connections, and waits until they are closed: SQLite then leaves no files beside its own.
+    pub(crate) async fn close(self) {
+        self.tier.close().await;
+    }
+
     /// Adds the tier's place, its flag and a remedy to an error of the tier.
     pub(crate) fn told<T>(&self, outcome: Result<T, TierError>) -> Result<T, Error> {
         let Self { tier, flag, place } = self;

@@ -67,6 +67,7 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     run.report(args.json, stopped.is_some())?;
     ended?;
     Ok(stopped.map_or_else(|| run.exit_code(), Signal::exit_code))
+    database.close().await;
 }
 
 /// Makes an input of a record, or an error message, and gives the record's source with it.

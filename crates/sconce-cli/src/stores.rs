@@ -57,6 +57,7 @@ async fn stats(args: &StatsArgs, stop: &mut Stop) -> Result<Option<Signal>, Erro
         let usage = opened.tier.usage().await;
         spinner.finish_and_clear();
         let usage = opened.told(usage);
+        opened.close().await;
         rows.push((store.name(), usage?));
     }
     let mut out = io::stdout().lock();
@@ -91,8 +92,10 @@ async fn warm(args: &WarmArgs, stop: &mut Stop) -> Result<Option<Signal>, Error>
         }
         let to = store.open(Access::Create)?;
         copied = copy(&from, &to, args.max_entries.map(NonZeroU64::get), stop).await;
+        from.close().await;
         from = to;
     }
+    from.close().await;
     copied
 }
 
@@ -154,6 +157,7 @@ async fn purge(args: &PurgeArgs, stop: &mut Stop) -> Result<Option<Signal>, Erro
         let deleted = opened.told(opened.tier.purge(what).await);
         spinner.finish_and_clear();
         let settled = opened.told(opened.tier.settle().await);
+        opened.close().await;
         writeln!(io::stdout(), "deleted {} {which}entries from {}", deleted?, store.name())?;
         settled?;
     }

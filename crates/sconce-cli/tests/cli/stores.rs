@@ -98,6 +98,37 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
+fn no_command_leaves_files_beside_a_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (directory.path().join("one.sqlite"), directory.path().join("other.sqlite"));
+    let flag = ["--cache-sqlite", path(&one)];
+    let precompute = ["precompute", "--model", "tiny-bert-sentiment", "--format", "text", "-"];
+    ended(&[&precompute[..], &flag].concat(), b"a lovely day").succeeded();
+    assert_eq!(names(directory.path()), ["one.sqlite"]);
+    let before = fs::read(&one).unwrap();
+    assert_eq!(entries(&flag), [1]);
+    assert_eq!((names(directory.path()), fs::read(&one).unwrap()), (vec!["one.sqlite".to_owned()], before));
+    ended(&[&["cache", "purge", "--expired"], &flag[..]].concat(), b"").succeeded();
+    assert_eq!(names(directory.path()), ["one.sqlite"]);
+
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let from = [&flag[..], &["--cache-redis", &url]].concat();
+    ended(&[&["cache", "warm"], &from[..]].concat(), b"").succeeded();
+    assert_eq!(names(directory.path()), ["one.sqlite"]);
+
+    // Files that were there stay: another process may use them.
+    fs::copy(&one, &other).unwrap();
+    let flag = ["--cache-sqlite", path(&other)];
+    let mut server = Server::start(&[&["--model", "tiny-bert-sentiment"], &flag[..]].concat());
+    let before = names(directory.path());
+    assert!(before.len() > 2, "{before:?}");
+    assert_eq!(entries(&flag), [1]);
+    assert_eq!(names(directory.path()), before);
+    server.stop();
+}
+
+#[test]
 fn a_database_that_is_not_there_is_told_and_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let (missing, target) = (directory.path().join("missing.sqlite"), ["--cache-redis", "redis://127.0.0.1:1"]);
