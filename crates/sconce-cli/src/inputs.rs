@@ -5,6 +5,7 @@ mod csv;
 mod json_lines;
 mod lines;
 mod parquet;
+mod quotes;
 mod table;
 
 use std::fmt;
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::Error;
 
-pub(crate) use table::{Format, Table};
+pub(crate) use table::{CellKind, Format, Table};
 
 /// Bytes of a line at most; a longer one is an error. Room for a large image as JSON; text models take less.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -79,14 +80,35 @@ pub(crate) enum ReadError {
     TooLarge { unit: &'static str, max: usize },
     #[error("cannot read: {0}")]
     Io(#[from] io::Error),
-    #[error("not JSON: {0}; give one JSON string or object a line")]
-    NotJson(String),
-    #[error("there is no field '{column}'; there are: {}; --column names another", known.join(", "))]
+    #[error("the line is blank; give one JSON string or object per line")]
+    Blank,
+    #[error("not JSON: {message}: {line}; give one JSON string or object per line")]
+    NotJson { message: String, line: String },
+    #[error("there is no field '{column}'; there are: {}; --column names another", or_none(known))]
     NoField { column: String, known: Vec<String> },
-    #[error("field '{column}' holds {got}; it must be a text, or an array of numbers for a model of images")]
-    WrongType { column: String, got: String },
-    #[error("cannot read the rest of the table: {0}")]
+    #[error("the header names '{column}' twice, in columns {first} and {second}; rename one of them")]
+    ColumnTwice { column: String, first: usize, second: usize },
+    #[error("field '{column}' holds {got}; it must be {allowed}")]
+    WrongField { column: String, got: String, allowed: CellKind },
+    #[error(
+        "the line is {got}; give {allowed}, or an object with that in its field '{column}' (--column names another)"
+    )]
+    WrongLine { column: String, got: String, allowed: CellKind },
+    #[error("a quote that begins here is never closed; close it, or double each quote within a quoted field")]
+    UnclosedQuote,
+    #[error("the table is not valid: {0}")]
     Table(String),
+}
+
+impl ReadError {
+    /// The error of a column that has two places, which count from 0.
+    fn column_twice(column: &str, first: usize, second: usize) -> Self {
+        Self::ColumnTwice { column: column.to_owned(), first: first + 1, second: second + 1 }
+    }
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "(none)".to_owned() } else { names.join(", ") }
 }
 
 /// Inputs that are being read.

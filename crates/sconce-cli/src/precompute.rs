@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::answer;
 use crate::args::PrecomputeArgs;
 use crate::error::Error;
-use crate::inputs::{Inputs, Place, Record, Table, Unit};
+use crate::inputs::{CellKind, Inputs, Place, Record, Table, Unit};
 use crate::progress::{self, InputProgress};
 use crate::say::say;
 use crate::signals::{Signal, Signals};
@@ -25,8 +25,8 @@ const STOPPING: &str = "stopping: what was begun is finished and stored (signal 
 pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let database = args.database.one()?;
-    let unit = Unit::Row(Table { format: args.format, column: args.column.clone() });
-    Inputs::check(&args.files, &unit)?;
+    let table = |cells| Unit::Row(Table { format: args.format, column: args.column.clone(), cells });
+    Inputs::check(&args.files, &table(CellKind::Text))?;
     let (name, source) = args.how.find(&args.model)?;
     // After all that can be wrong with the arguments: it makes the database.
     let database = database.open(Access::Create)?;
@@ -41,7 +41,8 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     if args.files.is_empty() && io::stdin().is_terminal() {
         say!("reading standard input; Ctrl-D ends it");
     }
-    let mut inputs = Inputs::open(&args.files, unit)?;
+    let cells = CellKind::of(&model.signature().input.kind);
+    let mut inputs = Inputs::open(&args.files, table(cells))?;
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
     let run = RefCell::new(Run::new(InputProgress::alone(inputs.total_bytes)));

@@ -8,15 +8,15 @@ use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError, source};
 
 /// Sends each line of a source.
 pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
-    send_made(path, file, outlet, Ok)
+    for_each(path, file, outlet, |place, line| outlet.send(place, line.content, line.consumed))
 }
 
-/// Sends `make(line)` for each line of a source.
-pub(super) fn send_made(
+/// Calls `each` with each line of a source and its place. A source that cannot be read sends an error instead.
+pub(super) fn for_each(
     path: &Path,
     file: Option<&Arc<str>>,
     outlet: &Outlet,
-    make: impl Fn(Vec<u8>) -> Result<Vec<u8>, ReadError>,
+    mut each: impl FnMut(Place, InputLine) -> Result<(), Closed>,
 ) -> Result<(), Closed> {
     let place = |line| Place { file: file.cloned(), line: Some(line) };
     let mut reader = match source(path) {
@@ -25,7 +25,7 @@ pub(super) fn send_made(
     };
     for number in 1.. {
         match read_line(&mut reader, MAX_LINE_BYTES) {
-            Ok(Some(line)) => outlet.send(place(number), line.content.and_then(&make), line.consumed)?,
+            Ok(Some(line)) => each(place(number), line)?,
             Ok(None) => break,
             Err(cause) => return outlet.send(place(number), Err(cause.into()), 0),
         }
@@ -33,9 +33,11 @@ pub(super) fn send_made(
     Ok(())
 }
 
-struct InputLine {
-    content: Result<Vec<u8>, ReadError>,
-    consumed: u64,
+/// A line without its end.
+pub(super) struct InputLine {
+    pub(super) content: Result<Vec<u8>, ReadError>,
+    /// Bytes of the line in its source, its end included.
+    pub(super) consumed: u64,
 }
 
 /// Reads the next line without its end; `None` at the end of the source. A line of more than `max` bytes is skipped to

@@ -1,10 +1,13 @@
 //! Tables with one column of inputs.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Closed, Outlet, csv, is_stdin, json_lines, lines, parquet};
+use sconce::InputKind;
+
+use super::{Closed, Outlet, Place, csv, is_stdin, json_lines, lines, parquet, regular_size};
 use crate::error::Error;
 
 /// The format of tables, and their column of inputs.
@@ -14,6 +17,36 @@ pub(crate) struct Table {
     pub(crate) format: Option<Format>,
     /// Name of the field or column that holds the inputs.
     pub(crate) column: String,
+    /// Kind of the inputs.
+    pub(crate) cells: CellKind,
+}
+
+/// The kind of input in a cell of a table, or in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CellKind {
+    /// A text, or bytes.
+    Text,
+    /// An array of numbers, or a text that holds one.
+    Numbers,
+}
+
+impl CellKind {
+    /// The kind that a model reads.
+    pub(crate) fn of(input: &InputKind) -> Self {
+        match input {
+            InputKind::Image { .. } => Self::Numbers,
+            _ => Self::Text,
+        }
+    }
+}
+
+impl fmt::Display for CellKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "a string",
+            Self::Numbers => "an array of numbers",
+        })
+    }
 }
 
 /// Format of a file.
@@ -21,7 +54,7 @@ pub(crate) struct Table {
 pub(crate) enum Format {
     /// One text per line
     Text,
-    /// One JSON string, object or array per line
+    /// One JSON string or object per line; for a model of images also an array
     Jsonl,
     /// Comma-separated values with a header
     Csv,
@@ -43,13 +76,13 @@ impl Table {
     }
 
     pub(super) fn send(&self, path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
-        let column = &self.column;
+        let Self { column, cells, .. } = self;
         match self.format_of(path).expect("formats were checked before the first file was read") {
             Format::Text => lines::send(path, file, outlet),
-            Format::Jsonl => json_lines::send(path, file, outlet, column),
+            Format::Jsonl => json_lines::send(path, file, outlet, column, *cells),
             Format::Csv => csv::send(path, file, outlet, column, b','),
             Format::Tsv => csv::send(path, file, outlet, column, b'\t'),
-            Format::Parquet => parquet::send(path, file, outlet, column),
+            Format::Parquet => parquet::send(path, file, outlet, column, *cells),
         }
     }
 }
