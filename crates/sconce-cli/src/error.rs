@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use sconce::Precision;
 use sconce::cache::{SqliteOpenError, TierError};
 
+use crate::inputs::{Format, Place, ReadError};
 use crate::pull::PullError;
 use crate::serve::Failed;
 
@@ -84,6 +85,11 @@ pub(crate) enum Error {
         path.display()
     )]
     Format { path: PathBuf },
+
+    #[error(
+        "cannot read {place} as {format}: {source}\n  give another file, or say with --format what it holds: text, jsonl, csv, tsv or parquet"
+    )]
+    Table { place: Place, format: Format, source: ReadError },
 
     #[error("Parquet is not read from standard input, because its index is at its end; give a file")]
     ParquetFromPipe,

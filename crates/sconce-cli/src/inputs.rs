@@ -119,7 +119,7 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Checks that `files` can be read, as far as that can be known without reading them.
+    /// Checks that `files` can be read, as far as that can be known without reading them: of tables their headers.
     pub(crate) fn check(files: &[PathBuf], unit: &Unit) -> Result<(), Error> {
         let files = or_stdin(files);
         if *unit != Unit::File {
@@ -128,7 +128,7 @@ impl Inputs {
             }
         }
         if let Unit::Row(table) = unit {
-            files.iter().try_for_each(|path| table.format_of(path).map(drop))?;
+            files.iter().try_for_each(|path| table.check(path))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sconce::cache::Access;
+use sconce::cache::{Access, MemoryConfig, MemoryTier};
 use sconce::{Input, Model, PrecomputeConfig, Precomputed, Runtime, Truncation};
 use serde_json::json;
 
@@ -28,9 +28,6 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     let table = |cells| Unit::Row(Table { format: args.format, column: args.column.clone(), cells });
     Inputs::check(&args.files, &table(CellKind::Text))?;
     let (name, source) = args.how.find(&args.model)?;
-    // After all that can be wrong with the arguments: it makes the database.
-    let database = database.open(Access::Create)?;
-    let tier = &database.tier;
     let spinner = progress::spinner(format!("loading {name}"));
     let built = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build();
     spinner.finish_and_clear();
@@ -45,6 +42,12 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     let mut inputs = Inputs::open(&args.files, table(cells))?;
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
+    // A run without inputs fails if the model cannot be precomputed at all.
+    let nowhere = MemoryTier::new(&MemoryConfig::default()).expect("the default configuration is valid");
+    model.precompute(&nowhere, &config, async || None, |(), _| {}).await?;
+    // After everything that can be refused, because this makes the database.
+    let database = database.open(Access::Create)?;
+    let tier = &database.tier;
     let run = RefCell::new(Run::new(InputProgress::alone(inputs.total_bytes)));
     let mut stopped = None;
     let next = async || {
@@ -64,11 +67,11 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     let ended = model.precompute(tier, &config, next, |source, outcome| run.borrow_mut().done(&source, outcome)).await;
     let run = run.into_inner();
     tier.settle().await.ok();
+    database.close().await;
     runtime.shutdown().await;
     run.report(args.json, stopped.is_some())?;
     ended?;
     Ok(stopped.map_or_else(|| run.exit_code(), Signal::exit_code))
-    database.close().await;
 }
 
 /// Makes an input of a record, or an error message, and gives the record's source with it.

@@ -64,6 +64,18 @@ pub(crate) enum Format {
     Parquet,
 }
 
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "lines of text",
+            Self::Jsonl => "JSON lines",
+            Self::Csv => "CSV",
+            Self::Tsv => "TSV",
+            Self::Parquet => "Parquet",
+        })
+    }
+}
+
 impl Table {
     /// The wanted format, else the format by the file's name, or JSON lines for standard input.
     pub(crate) fn format_of(&self, path: &Path) -> Result<Format, Error> {
@@ -73,6 +85,24 @@ impl Table {
             return Err(Error::ParquetFromPipe);
         }
         Ok(format)
+    }
+
+    /// Checks that the beginning of a file is as its format says. Standard input and pipes are not checked, because that
+    /// would consume their data.
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        let format = self.format_of(path)?;
+        if regular_size(path).is_none() {
+            return Ok(());
+        }
+        let lined = |(line, error)| (Some(line), error);
+        let checked = match format {
+            Format::Text | Format::Jsonl => Ok(()),
+            Format::Csv => csv::check(path, &self.column, b',').map_err(lined),
+            Format::Tsv => csv::check(path, &self.column, b'\t').map_err(lined),
+            Format::Parquet => parquet::check(path, &self.column).map_err(|error| (None, error)),
+        };
+        let place = |line| Place { file: Some(path.to_string_lossy().into()), line };
+        checked.map_err(|(line, source)| Error::Table { place: place(line), format, source })
     }
 
     pub(super) fn send(&self, path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -125,9 +126,49 @@ fn bad_rows_are_told_with_their_place_and_the_others_go_on() {
     let ended =
         place.precompute(&[path(&table), path(&rows)], b"").failed_with(1, &["table.csv:3: ", "rows.jsonl:4: "]);
     assert_eq!(counts(&ended), [2, 2, 0, 4]);
+}
 
-    let broken = place.file("broken.parquet", "not parquet at all");
-    place.precompute(&[path(&broken)], b"").failed_with(1, &["line 1: cannot read the rest of the table"]);
+#[test]
+fn json_lines_that_are_no_texts_are_told_with_what_they_are_and_what_is_allowed() {
+    let place = Place::new();
+    let rows = place.file("rows.jsonl", "\"good\"\n[0, 1]\n17\n\n{\"text\": [0, 1]}\nover\n\"good too\"\n\n \n");
+    let remedy = "give a string, or an object with that in its field 'text' (--column names another)";
+    let ended = place.precompute(&[path(&rows)], b"").failed_with(
+        1,
+        &[
+            &format!("line 2: the line is an array, [0,1]; {remedy}"),
+            &format!("line 3: the line is a number, 17; {remedy}"),
+            "line 4: the line is blank; give one JSON string or object per line",
+            "line 5: field 'text' holds an array, [0,1]; it must be a string",
+            "line 6: not JSON: expected value at column 1: over; give one JSON string or object per line",
+        ],
+    );
+    assert_eq!(counts(&ended), [2, 0, 0, 5], "blank lines at the end are none");
+
+    let images = place.file("images.jsonl", format!("{}\n\"text\"\n7\n", json!(vec![0; 64])));
+    let args = place.args("digits-cnn", &[path(&images)]);
+    let ended =
+        ended_with(&args).failed_with(1, &["line 2: ", "line 3: the line is a number, 7; give an array of numbers"]);
+    assert_eq!(counts(&ended), [1, 0, 0, 2]);
+}
+
+#[test]
+fn a_quote_that_is_never_closed_and_a_column_with_two_places_are_told_with_their_line() {
+    let place = Place::new();
+    let open = place.file("open.csv", "id,text\n1,\"of two\nlines\"\n2,\"never closed\n3,swallowed\n");
+    let ended =
+        place.precompute(&[path(&open)], b"").failed_with(1, &["line 4: a quote that begins here is never closed"]);
+    assert_eq!((counts(&ended), place.entries()), ([1, 0, 0, 1], 1));
+
+    let twice = "text,id,text\na,1,b\n";
+    let said = "the header names 'text' twice, in columns 1 and 3; rename one of them";
+    let file = place.file("twice.csv", twice);
+    place.precompute(&[path(&file)], b"").failed_with(2, &["twice.csv:1 as CSV: ", said]);
+    let ended = place.precompute(&["-", "--format", "csv"], twice.as_bytes()).failed_with(1, &["line 1: ", said]);
+    assert_eq!(counts(&ended), [0, 0, 0, 1]);
+    // Of a column that is not read nothing depends on.
+    let other = place.file("other.csv", "id,text,id\n1,a text,2\n");
+    assert_eq!(counts(&place.precompute(&[path(&other)], b"").succeeded()), [1, 0, 0, 0]);
 }
 
 #[test]
@@ -139,9 +180,35 @@ fn what_cannot_be_done_is_refused_before_it_begins() {
     place.precompute(&[path(&place.0.path().join("missing.csv"))], b"").failed_with(2, &["missing.csv"]);
     let none = ended(&["precompute", "--model", "tiny-bert-sentiment"], b"");
     none.failed_with(2, &["there is no database to fill", "--cache-sqlite FILE or --cache-postgres URL"]);
-    let args = place.args("no-such-model", &["-"]);
-    ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), b"").failed_with(2, &["no-such-model"]);
-    assert!(!place.database().exists(), "nothing was made for a command that could not be");
+    ended_with(&place.args("no-such-model", &["-"])).failed_with(2, &["no-such-model"]);
+    let good = place.file("good.txt", "one");
+    ended_with(&place.args("digits-cnn", &[path(&good), "--precision", "int8"]))
+        .failed_with(2, &["no precision 'int8'"]);
+    place.precompute(&[path(&good), "--precision", "int3"], b"").failed_with(2, &["int3"]);
+    place.precompute(&[path(&good), "--device", "cuda:99"], b"").failed_with(2, &["device cuda:99"]);
+    let remedy = "say with --format what it holds: text, jsonl, csv, tsv or parquet";
+    let said = ["cannot read ", "good.txt as Parquet: ", "the table is not valid: EOF: Parquet file too small", remedy];
+    place.precompute(&[path(&good), "--format", "parquet"], b"").failed_with(2, &said);
+    let said = ["good.txt:1 as CSV: ", "there is no field 'text'; there are: one; --column names another"];
+    place.precompute(&[path(&good), "--format", "csv"], b"").failed_with(2, &said);
+    let uncached = place.0.path().join("uncached");
+    copy_with_settings(&zoo().join("tiny-bert-sentiment"), &uncached, "[cache]\nanswers = false");
+    ended_with(&place.args(path(&uncached), &[path(&good)])).failed_with(2, &["answers are not cached"]);
+    assert_eq!(names(place.0.path()), ["good.txt", "rows", "uncached"], "a refused command makes nothing");
+}
+
+/// Links a model's files into a new directory, with another `sconce.toml`.
+fn copy_with_settings(model: &Path, copy: &Path, toml: &str) {
+    fs::create_dir(copy).expect("the directory is new");
+    for file in model.read_dir().expect("the model ships") {
+        let file = file.expect("the directory can be read");
+        symlink(file.path(), copy.join(file.file_name())).expect("the link is new");
+    }
+    fs::write(copy.join("sconce.toml"), toml).expect("there is room for a file");
+}
+
+fn ended_with(args: &[String]) -> Ended {
+    ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), b"")
 }
 
 #[tokio::test]
