@@ -15,7 +15,7 @@ use crate::proto::infer_parameter::ParameterChoice;
 
 /// Names of the parameters that are read.
 const KNOWN: [&str; 4] = ["cache", "priority", "timeout", "truncate"];
-/// Names that clients set by themselves: Triton reserves the first and the last, MLServer's clients set the other.
+/// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
 const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
 /// Prefix of further names that Triton reserves.
 const RESERVED: &str = "triton_";

@@ -241,26 +241,22 @@ fn no_input_at_all_is_said() {
 #[test]
 fn a_signal_answers_what_was_begun_and_says_that_it_was_not_all() {
     for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        stopped_after_one(name, status);
+        let mut command = sconce(&["classify", "--model", "tiny-bert-sentiment"]);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        writeln!(stdin, "{GOOD}").unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert!(line.contains("positive"), "{line}");
+        // Standard input stays open: without the signal the command would wait for more.
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains("stopped after 1 inputs"), "{stderr}");
     }
-}
-
-fn stopped_after_one(name: Signal, status: i32) {
-    let mut command = sconce(&["classify", "--model", "tiny-bert-sentiment"]);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    writeln!(stdin, "{GOOD}").unwrap();
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
-    assert!(line.contains("positive"), "{line}");
-    // Standard input stays open: without the signal the command would wait for more.
-    signal(&child, name);
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{stderr}");
-    assert!(stderr.contains("stopped after 1 inputs"), "{stderr}");
 }
 
 #[test]

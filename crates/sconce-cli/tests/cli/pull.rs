@@ -240,27 +240,23 @@ fn an_address_of_a_hub_that_is_none_and_a_directory_that_cannot_be_are_told_with
 #[test]
 fn a_signal_ends_a_download_and_leaves_no_half_of_a_model() {
     for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        stopped_after_a_kilobyte(name, status);
+        let home = tempfile::tempdir().unwrap();
+        let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Silent(1000));
+        let mut command = at_home(&["pull", "org/encoder-mini"], home.path(), &endpoint);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        while parts(home.path()).first().and_then(|part| fs::metadata(part).ok()).is_none_or(|part| part.len() < 1000) {
+            assert!(started.elapsed() < Duration::from_mins(1), "nothing came");
+            std::thread::yield_now();
+        }
+        assert_eq!(pulled(home.path()).len(), 1, "it is put together beside the models");
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains("stopped: nothing was installed"), "{stderr}");
+        assert!(!home.path().join("sconce").exists(), "it was made for the model");
     }
-}
-
-fn stopped_after_a_kilobyte(name: Signal, status: i32) {
-    let home = tempfile::tempdir().unwrap();
-    let endpoint = hub::serve_badly(zoo().join("encoder-mini"), HubFault::Silent(1000));
-    let mut command = at_home(&["pull", "org/encoder-mini"], home.path(), &endpoint);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let started = Instant::now();
-    while parts(home.path()).first().and_then(|part| fs::metadata(part).ok()).is_none_or(|part| part.len() < 1000) {
-        assert!(started.elapsed() < Duration::from_mins(1), "nothing came");
-        std::thread::yield_now();
-    }
-    assert_eq!(pulled(home.path()).len(), 1, "it is put together beside the models");
-    signal(&child, name);
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{stderr}");
-    assert!(stderr.contains("stopped: nothing was installed"), "{stderr}");
-    assert!(!home.path().join("sconce").exists(), "it was made for the model");
 }
 
 #[test]
@@ -292,10 +288,11 @@ fn a_revision_of_a_short_name_is_refused_and_that_of_a_repository_is_taken() {
 /// A directory with a `python3` that writes its process id to `python3.pid` beside it, and does not end.
 fn endless_python(home: &Path) -> PathBuf {
     let bin = home.join("bin");
-    fs::create_dir(&bin).unwrap();
+    fs::create_dir(&bin).expect("the directory is new");
     let python = bin.join("python3");
-    fs::write(&python, format!("#!/bin/sh\necho $$ > {}/python3.pid\nexec sleep 600\n", path(home))).unwrap();
-    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!("#!/bin/sh\necho $$ > {}/python3.pid\nexec sleep 600\n", path(home));
+    fs::write(&python, script).expect("there is room for a file");
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).expect("the file is ours");
     bin
 }
 
