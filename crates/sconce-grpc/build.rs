@@ -8,12 +8,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_imports(true).include_source_info(true).open_file("grpc_service.proto")?;
 
-    // Server reflection answers with these bytes.
+    // The descriptors for server reflection.
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("inference.bin"), compiler.encode_file_descriptor_set())?;
 
     tonic_prost_build::configure()
-        // Tensors are cut out of the received message, not copied.
+        // `Bytes`: tensors are slices of the received message, not copies.
         .bytes(".inference.ModelInferRequest.raw_input_contents")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -4,12 +4,13 @@
 //! than the hand-over. But a read that waits for a disk may take any time, and a blocked worker cannot even notice that
 //! the time budget is over. Where an answer takes milliseconds to compute, the hand-over does not matter.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::access::Access;
 use crate::config::{ConfigError, MAX_QUEUE_SIZE, size, ttl};
@@ -127,6 +128,10 @@ pub struct SqliteTier {
     reads: Sender<ReadJob>,
     writes: Sender<WriteJob>,
     max_queue_size: usize,
+    /// Ends when all threads that read have ended.
+    readers_ended: mpsc::Receiver<Infallible>,
+    /// Ends when the thread that writes has ended.
+    writer_ended: mpsc::Receiver<Infallible>,
 }
 
 impl SqliteTier {
@@ -139,12 +144,14 @@ impl SqliteTier {
         let table = Writer::open(config)?;
         let (writes, write_jobs) = bounded(config.max_queue_size);
         let (reads, read_jobs) = bounded(config.max_queue_size);
-        spawn("writer", move || table.run(&write_jobs))?;
+        let (writer_runs, writer_ended) = mpsc::channel(1);
+        spawn("writer", writer_runs, move || table.run(&write_jobs))?;
+        let (reader_runs, readers_ended) = mpsc::channel(1);
         for _ in 0..config.readers {
             let (mut reader, jobs) = (SqliteReader::open(config)?, read_jobs.clone());
-            spawn("reader", move || reader.run(&jobs))?;
+            spawn("reader", reader_runs.clone(), move || reader.run(&jobs))?;
         }
-        Ok(Self { reads, writes, max_queue_size: config.max_queue_size })
+        Ok(Self { reads, writes, max_queue_size: config.max_queue_size, readers_ended, writer_ended })
     }
 
     /// Runs a call on a reader's thread.
@@ -209,10 +216,19 @@ fn replying<T: Send + 'static>(
     })
 }
 
-/// Starts a thread that ends when its queue is closed. It is not joined: a disk that hangs would block the drop of the
-/// tier, and a write that is awaited keeps the tier alive anyway.
-fn spawn(job: &str, run: impl FnOnce() + Send + 'static) -> Result<(), SqliteOpenError> {
+/// Starts a thread that ends when its queue is closed. It is not joined: a disk that hangs would hold up whoever drops
+/// the tier, and a write whose end somebody awaits keeps the tier alive.
+fn spawn(
+    job: &str,
+    runs: mpsc::Sender<Infallible>,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<(), SqliteOpenError> {
     let builder = std::thread::Builder::new().name(format!("sqlite-{job}"));
+    let run = move || {
+        // Also drops the connection.
+        run();
+        drop(runs);
+    };
     builder.spawn(run).map(drop).map_err(SqliteOpenError::NoThread)
 }
 

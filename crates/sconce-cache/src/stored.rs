@@ -16,6 +16,14 @@ pub trait StoredTier: Tier {
 
     /// Deletes entries, and returns their number.
     fn purge(&self, what: Purge) -> TierFuture<'_, Result<u64, TierError>>;
+
+    /// Closes the connections, and resolves once they are closed. SQLite then removes the files beside its own, unless
+    /// another process uses them. A tier that is dropped instead closes its connections at some later time, if the
+    /// process lives that long.
+    #[must_use]
+    fn close(self: Box<Self>) -> TierFuture<'static, ()> {
+        Box::pin(async move { drop(self) })
+    }
 }
 
 /// Number and size of a tier's entries.

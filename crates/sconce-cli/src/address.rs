@@ -1,8 +1,8 @@
-//! Addresses of servers, as they may be shown.
+//! Server addresses as they may be shown: without passwords.
 
-/// What names the server, without what may be a password.
+/// The part of an address that names the server, without anything that may be a password.
 pub(crate) fn without_password(address: &str) -> String {
-    // Options come after a question mark; `password` may be one.
+    // Options follow a question mark, and `password` may be one of them.
     let address = address.split('?').next().unwrap_or_default();
     let (scheme, rest) = match address.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -14,21 +14,21 @@ pub(crate) fn without_password(address: &str) -> String {
     if let Some((_, server)) = rest.rsplit_once('@') {
         return format!("{scheme}…@{server}");
     }
-    // A password whose server was left out.
+    // A password without a server.
     if rest.starts_with(':') {
         return format!("{scheme}…");
     }
     format!("{scheme}{rest}")
 }
 
-/// Of `host=db user=me password=secret` the parts that name the server.
+/// The parts of `host=db user=me password=secret` that name the server.
 fn pairs_without_password(pairs: &str) -> String {
     let shown = |pair: &&str| {
         let key = pair.split('=').next().unwrap_or_default();
         ["host", "hostaddr", "port", "dbname", "user"].contains(&key)
     };
     let shown: Vec<&str> = pairs.split_whitespace().filter(shown).collect();
-    // Within quotes anything may be part of a password.
+    // Inside quotes, any word may be part of a password.
     if shown.is_empty() || pairs.contains('\'') { "…".to_owned() } else { shown.join(" ") }
 }
 

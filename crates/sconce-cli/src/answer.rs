@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::inputs::{Place, Record};
 
-/// The object for one input, as JSON with a line end.
+/// The answer to one input: a JSON object and a line end.
 pub(crate) struct Answered {
     pub(crate) json: Vec<u8>,
     pub(crate) failed: bool,
@@ -15,9 +15,9 @@ pub(crate) struct Answered {
     pub(crate) consumed: u64,
 }
 
-/// Runs one input; what goes wrong is an answer too.
+/// Runs one input. An error becomes an answer, too.
 pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation) -> Answered {
-    // Taken whole: the room that the record holds is given back when its answer is made.
+    // The `..` leaves the record's share of the read-ahead memory in `record`: freed when this function returns.
     let Record { place, content, consumed, .. } = record;
     let outcome = match content.map_err(|cause| cause.to_string()).and_then(|content| input(&model, content)) {
         Ok(input) => {

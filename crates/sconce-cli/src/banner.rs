@@ -1,4 +1,4 @@
-//! What `sconce serve` prints when it is ready: the models, the address, lines to try.
+//! The lines that `sconce serve` prints when it is ready: the models, the address, commands to try.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -9,10 +9,10 @@ use sconce::{InputKind, Model, Role, Runtime, Task};
 use crate::models;
 use crate::serve::Failed;
 
-/// A text, and the same in base64 as grpcurl wants bytes. No `!`: an interactive shell would expand it.
+/// A sample text, and its base64 form, in which grpcurl takes bytes. No `!`: an interactive shell would expand it.
 const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
 
-/// Prints to standard output, and flushes: scripts wait for the address.
+/// Prints to standard output, and flushes it: scripts wait for the address.
 pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
@@ -44,7 +44,7 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> 
     out.flush()
 }
 
-/// The model whose answer reads best: a text classifier, else another of text, else any.
+/// The model whose answer reads best: a text classifier, else another text model, else any.
 fn example(runtime: &Runtime) -> Option<&Model> {
     runtime.models().min_by_key(|model| {
         let signature = model.signature();
@@ -99,7 +99,7 @@ fn line_without_server(model: &Model) -> String {
     format!("echo '{}' | {} {command} --model {}", SAMPLE.0, quoted(&executable), quoted(&directory))
 }
 
-/// A word of a POSIX shell.
+/// Quotes `word` for a POSIX shell, if it needs quotes.
 fn quoted(word: &str) -> String {
     if word.chars().all(|letter| letter.is_alphanumeric() || "/._-+:@%".contains(letter)) {
         return word.to_owned();
@@ -107,7 +107,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// An address that listens on every interface is no address to call.
+/// An address that clients can call: loopback in place of "every interface".
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,4 +1,4 @@
-//! The tiers of cache that a command is given: flags to tiers.
+//! Cache flags, and the tiers that they name.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,29 +14,29 @@ use crate::error::Error;
 use crate::memory_size::MemorySize;
 use crate::say::say;
 
-/// Where answers are kept. Nowhere, unless told.
+/// Flags of the answer cache. Without them there is none.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct CacheArgs {
-    /// Keep answers in so much memory: MiB, or with a unit (512MiB, 1GB)
+    /// Keep answers in this much memory: MiB, or with a unit (512MiB, 1GB)
     #[arg(long = "cache-memory", value_name = "SIZE", env = "SCONCE_CACHE_MEMORY")]
     memory: Option<MemorySize>,
 
     #[command(flatten)]
     stored: StoredArgs,
 
-    /// Where an answer in the precision that was asked for is not cached, give one that a higher precision made
+    /// If no answer in the wanted precision is cached, give a cached answer of a higher precision
     ///
-    /// A model's sconce.toml wins: `higher_precisions` in its `[cache]`. An answer says which precision made it.
+    /// A model's sconce.toml overrides this: `higher_precisions` in its `[cache]`. An answer says which precision made it.
     #[arg(long = "cache-higher-precisions")]
     higher_precisions: bool,
 
-    /// Keep prepared inputs (tokens, pixels) in so much memory, so that preparing is paid once: MiB, or with a unit
+    /// Keep prepared inputs (tokens, pixels) in this much memory, so that each is prepared once: MiB, or with a unit
     #[arg(long = "cache-inputs", value_name = "SIZE", env = "SCONCE_CACHE_INPUTS")]
     inputs: Option<MemorySize>,
 }
 
-/// Tiers that outlive the process.
+/// Flags of the tiers that outlive the process.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct StoredArgs {
@@ -48,21 +48,21 @@ pub(crate) struct StoredArgs {
     databases: DatabaseArgs,
 }
 
-/// Tiers that keep answers for good.
+/// Flags of the tiers that keep answers for good.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct DatabaseArgs {
-    /// Keep answers in a SQLite database; what fills it makes it, what reads it does not
+    /// Keep answers in a SQLite database; commands that fill it make it, commands that only read it do not
     #[arg(long = "cache-sqlite", value_name = "FILE", env = "SCONCE_CACHE_SQLITE")]
     sqlite: Option<PathBuf>,
 
-    /// Keep answers in Postgres, in a table that what fills it makes: `postgres://user:password@host:port/database`
+    /// Keep answers in Postgres, in a table that commands which fill it make: `postgres://user:password@host:port/database`
     #[cfg(feature = "postgres")]
     #[arg(long = "cache-postgres", value_name = "URL", env = "SCONCE_CACHE_POSTGRES", hide_env_values = true)]
     postgres: Option<String>,
 }
 
-/// A tier that is not open yet: what a flag said.
+/// A tier that is not open yet, with the value of its flag.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Store<'a> {
     Redis(&'a str),
@@ -71,7 +71,7 @@ pub(crate) enum Store<'a> {
     Postgres(&'a str),
 }
 
-/// A tier that is open, and the flag that named it.
+/// An open tier, and the flag that named it.
 pub(crate) struct Opened {
     pub(crate) tier: Box<dyn StoredTier>,
     flag: &'static str,
@@ -107,7 +107,8 @@ impl CacheArgs {
     }
 }
 
-/// So that the first requests find the tier connected. One that does not answer is told: it may be a mistake, or come later.
+/// Connects the tier, so that the first requests need not wait for that. Warns of a tier that does not answer; it may
+/// still come up.
 async fn connect(opened: &Opened) {
     let Opened { tier, flag, place } = opened;
     let answer = tokio::time::timeout(CONNECT_BUDGET, tier.get_many(&[Key::from_bytes([0; 32])])).await;
@@ -123,7 +124,7 @@ async fn connect(opened: &Opened) {
 const CONNECT_BUDGET: Duration = Duration::from_secs(2);
 
 impl StoredArgs {
-    /// What the flags name, nearest first: Redis, SQLite, Postgres.
+    /// The tiers that the flags name, nearest first: Redis, SQLite, Postgres.
     pub(crate) fn stores(&self) -> Vec<Store<'_>> {
         let redis = self.redis.as_deref().map(Store::Redis);
         redis.into_iter().chain(self.databases.stores()).collect()
@@ -131,7 +132,7 @@ impl StoredArgs {
 }
 
 impl DatabaseArgs {
-    /// SQLite before Postgres.
+    /// The databases that the flags name, SQLite before Postgres.
     fn stores(&self) -> Vec<Store<'_>> {
         let mut stores: Vec<Store<'_>> = self.sqlite.as_deref().map(Store::Sqlite).into_iter().collect();
         #[cfg(feature = "postgres")]
@@ -139,7 +140,7 @@ impl DatabaseArgs {
         stores
     }
 
-    /// The only one.
+    /// The one database that the flags name; an error if they name none or two.
     pub(crate) fn one(&self) -> Result<Store<'_>, Error> {
         let what = match self.stores()[..] {
             [one] => return Ok(one),
@@ -160,10 +161,10 @@ impl Store<'_> {
         }
     }
 
-    /// Opens it, and makes it where that is allowed. Within a tokio runtime.
+    /// Opens the tier; makes it if `access` allows that. Must be called within a tokio runtime.
     pub(crate) fn open(self, access: Access) -> Result<Opened, Error> {
         let (tier, flag, place): (Box<dyn StoredTier>, _, _) = match self {
-            // There is nothing to make in a Redis.
+            // Redis has no tables to make.
             Self::Redis(url) => (Box::new(open_redis(url)?), "--cache-redis", without_password(url)),
             Self::Sqlite(path) => {
                 let flag = "--cache-sqlite";
@@ -189,7 +190,12 @@ impl Store<'_> {
 }
 
 impl Opened {
-    /// What the tier answered, or what to do about its failure.
+    /// Closes the tier's connections, and waits until they are closed: SQLite then leaves no files beside its own.
+    pub(crate) async fn close(self) {
+        self.tier.close().await;
+    }
+
+    /// Adds the tier's place, its flag and a remedy to an error of the tier.
     pub(crate) fn told<T>(&self, outcome: Result<T, TierError>) -> Result<T, Error> {
         let Self { tier, flag, place } = self;
         outcome.map_err(|source| Error::Tier { tier: tier.name(), place: place.clone(), flag, source })

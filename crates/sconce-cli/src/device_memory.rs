@@ -1,4 +1,4 @@
-//! `--device-memory`: how much of a device models may take.
+//! `--device-memory`: the memory that models may take on a device.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use sconce::{DeviceName, RuntimeBuilder, UnknownDevice};
 
 use crate::memory_size::{MemorySize, MemorySizeError};
 
-/// `cuda:0=8192` (MiB), `cuda:0=8GiB`.
+/// A bound such as `cuda:0=8192` (MiB) or `cuda:0=8GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeviceMemoryArg {
     device: DeviceName,

@@ -1,4 +1,4 @@
-//! `sconce devices`: what models can run on here, and why not on more.
+//! `sconce devices`: the devices that models can run on, and why others cannot be used.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -100,7 +100,7 @@ fn name(device: &CudaDevice) -> DeviceName {
     DeviceName::cuda(device.ordinal)
 }
 
-/// Cores that the process may use, and threads that compute one batch unless told otherwise.
+/// Cores that the process may use, and threads that compute one batch by default.
 fn cores_and_threads() -> (usize, usize) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores, Team::default().threads().get())

@@ -1,4 +1,4 @@
-//! How a command can end badly, by what its user can do about it.
+//! Errors of commands, by what the user can do about them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use sconce::Precision;
 use sconce::cache::{SqliteOpenError, TierError};
 
+use crate::inputs::{Format, Place, ReadError};
 use crate::pull::PullError;
 use crate::serve::Failed;
 
-/// How a command can end badly.
+/// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(
@@ -64,7 +65,7 @@ pub(crate) enum Error {
     #[error("{flag} '{address}': {cause}\n  give for instance {example}")]
     Address {
         flag: &'static str,
-        /// Without a password.
+        /// The address without its password.
         address: String,
         cause: Box<dyn std::error::Error + Send + Sync>,
         example: &'static str,
@@ -84,6 +85,11 @@ pub(crate) enum Error {
         path.display()
     )]
     Format { path: PathBuf },
+
+    #[error(
+        "cannot read {place} as {format}: {source}\n  give another file, or say with --format what it holds: text, jsonl, csv, tsv or parquet"
+    )]
+    Table { place: Place, format: Format, source: ReadError },
 
     #[error("Parquet is not read from standard input, because its index is at its end; give a file")]
     ParquetFromPipe,
@@ -138,12 +144,12 @@ impl From<sconce::BuildError> for Error {
 }
 
 impl Error {
-    /// Whether the reader of standard output went away, as `head` does.
+    /// Returns true if the reader of standard output went away, as `head` does.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(cause) if cause.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// 2 for what the user gave, 1 for what went wrong on the way.
+    /// Exit status: 2 for a fault in what the user gave, 1 for a failure on the way.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Precompute(sconce::PrecomputeError::NeverCached { .. }) => ExitCode::from(2),
@@ -162,7 +168,7 @@ impl Error {
     }
 }
 
-/// The reasons why no model loads; one that concerns all is told once.
+/// The reasons why no model loads, each told once.
 fn each_once(failed: &Failed) -> String {
     let reasons: BTreeSet<String> = failed.values().map(ToString::to_string).collect();
     let reasons: Vec<String> = reasons.into_iter().collect();
@@ -172,7 +178,7 @@ fn each_once(failed: &Failed) -> String {
     }
 }
 
-/// How a cache comes to be that is not there, if that is what is wrong.
+/// The commands that make a cache, if the error is that there is none.
 fn makes_it(flag: &str, cause: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     match cause.downcast_ref() {
         Some(SqliteOpenError::Missing { .. }) => format!("\n  {}", MAKES_IT.replace("FLAG", flag)),

@@ -14,13 +14,13 @@ use crate::error::Error;
 use crate::say::say;
 use crate::{progress, table};
 
-/// How long each device is measured.
+/// Time for which each device is measured.
 const MEASURED_FOR: Duration = Duration::from_secs(4);
 
-/// All that there is to say of one device.
-struct Told<'a> {
+/// The decision about one device, and its measured cost.
+struct DeviceFigures<'a> {
     considered: &'a Considered,
-    /// If it was measured, and that was enough.
+    /// Cost of a batch; `None` if the device was not measured, or ran too few batches to say.
     measured: Option<CostLine>,
 }
 
@@ -35,21 +35,22 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode, Error> {
         spinner.finish_and_clear();
         measured = result?.remove(&name).expect("it was asked for");
     }
-    let told: Vec<Told<'_>> = decision.considered.iter().map(|considered| Told::new(considered, &measured)).collect();
-    if args.measure && told.iter().all(|told| told.measured.is_none()) {
+    let figures: Vec<DeviceFigures<'_>> =
+        decision.considered.iter().map(|considered| DeviceFigures::new(considered, &measured)).collect();
+    if args.measure && figures.iter().all(|one| one.measured.is_none()) {
         say!("warning: too few batches ran in {MEASURED_FOR:?} to say what they take");
     }
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", object(&name, &decision, &told, &args.weights))?;
+        writeln!(out, "{}", object(&name, &decision, &figures, &args.weights))?;
     } else {
-        write_text(&mut out, &name, &decision, &told, &args.weights)?;
+        write_text(&mut out, &name, &decision, &figures, &args.weights)?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-impl<'a> Told<'a> {
+impl<'a> DeviceFigures<'a> {
     fn new(considered: &'a Considered, measured: &[(DeviceName, CostModel)]) -> Self {
         let measured = measured.iter().find(|(device, _)| *device == considered.capability.device);
         Self { considered, measured: measured.and_then(|(_, cost)| cost.line()) }
@@ -64,7 +65,7 @@ fn write_text(
     out: &mut impl Write,
     name: &str,
     decision: &Decision,
-    told: &[Told<'_>],
+    figures: &[DeviceFigures<'_>],
     weights: &[NonZeroUsize],
 ) -> io::Result<()> {
     if let Some((precision, demand)) = asked(decision) {
@@ -81,18 +82,18 @@ fn write_text(
     }
     writeln!(out, "placement: {}\n", decision.placement)?;
     let mut rows = vec![["DEVICE", "WHAT", "DECISION", "WHY"].map(str::to_owned)];
-    rows.extend(told.iter().map(|told| {
-        let Considered { capability, verdict, why, .. } = told.considered;
-        [told.device().to_string(), capability.description.clone(), verdict.to_string(), why.to_string()]
+    rows.extend(figures.iter().map(|one| {
+        let Considered { capability, verdict, why, .. } = one.considered;
+        [one.device().to_string(), capability.description.clone(), verdict.to_string(), why.to_string()]
     }));
     table::write(out, &rows)?;
     writeln!(
         out,
         "\nWhat a batch takes, a + c·weight, estimated from the size of the model and the figures of the device:\n"
     )?;
-    let estimated: Vec<_> = told.iter().filter_map(|told| Some((told, told.considered.estimate?))).collect();
+    let estimated: Vec<_> = figures.iter().filter_map(|one| Some((one, one.considered.estimate?))).collect();
     write_lines(out, decision, &estimated, weights)?;
-    let measured: Vec<_> = told.iter().filter_map(|told| Some((told, told.measured?))).collect();
+    let measured: Vec<_> = figures.iter().filter_map(|one| Some((one, one.measured?))).collect();
     if !measured.is_empty() {
         writeln!(out, "\nMeasured:\n")?;
         write_lines(out, decision, &measured, weights)?;
@@ -100,7 +101,7 @@ fn write_text(
     Ok(())
 }
 
-/// What the model asks, of the first device that it runs on.
+/// Precision and demand of the model on the first device that it runs on.
 fn asked(decision: &Decision) -> Option<(Precision, Demand)> {
     decision.devices().find_map(|considered| considered.demand)
 }
@@ -108,14 +109,14 @@ fn asked(decision: &Decision) -> Option<(Precision, Demand)> {
 fn write_lines(
     out: &mut impl Write,
     decision: &Decision,
-    lines: &[(&Told<'_>, CostLine)],
+    lines: &[(&DeviceFigures<'_>, CostLine)],
     weights: &[NonZeroUsize],
 ) -> io::Result<()> {
     let mut header = vec!["DEVICE".to_owned(), "a".to_owned(), "c".to_owned()];
     header.extend(weights.iter().map(|weight| format!("weight {weight}")));
     let mut rows = vec![header];
-    for (told, line) in lines {
-        let mut row = vec![told.device().to_string(), seconds(line.fixed), seconds(line.per_weight)];
+    for (one, line) in lines {
+        let mut row = vec![one.device().to_string(), seconds(line.fixed), seconds(line.per_weight)];
         row.extend(weights.iter().map(|weight| seconds(line.at(weight.get()))));
         rows.push(row);
     }
@@ -126,8 +127,8 @@ fn write_lines(
     Ok(())
 }
 
-/// Where one device overtakes another.
-fn crossovers(decision: &Decision, lines: &[(&Told<'_>, CostLine)]) -> Vec<(DeviceName, DeviceName, usize)> {
+/// The weights from which one device is faster than another: `(slower, faster, weight)`.
+fn crossovers(decision: &Decision, lines: &[(&DeviceFigures<'_>, CostLine)]) -> Vec<(DeviceName, DeviceName, usize)> {
     let mut found = Vec::new();
     for (from, light) in lines {
         for (to, heavy) in lines {
@@ -139,21 +140,21 @@ fn crossovers(decision: &Decision, lines: &[(&Told<'_>, CostLine)]) -> Vec<(Devi
     found
 }
 
-fn object(name: &str, decision: &Decision, told: &[Told<'_>], weights: &[NonZeroUsize]) -> Value {
+fn object(name: &str, decision: &Decision, figures: &[DeviceFigures<'_>], weights: &[NonZeroUsize]) -> Value {
     let line = |line: CostLine| {
         let times = weights.iter().map(|weight| json!({"weight": weight, "seconds": line.at(weight.get())}));
         json!({"fixed_seconds": line.fixed, "seconds_per_weight": line.per_weight, "batches": times.collect::<Vec<_>>()})
     };
-    let crossovers = |lines: Vec<(&Told<'_>, CostLine)>| -> Vec<Value> {
+    let crossovers = |lines: Vec<(&DeviceFigures<'_>, CostLine)>| -> Vec<Value> {
         let found = crossovers(decision, &lines).into_iter();
         found
             .map(|(from, to, weight)| json!({"from": from.to_string(), "to": to.to_string(), "weight": weight}))
             .collect()
     };
-    let devices = told.iter().map(|told| {
-        let Considered { capability, demand, estimate, verdict, why, .. } = told.considered;
+    let devices = figures.iter().map(|one| {
+        let Considered { capability, demand, estimate, verdict, why, .. } = one.considered;
         json!({
-            "device": told.device().to_string(),
+            "device": one.device().to_string(),
             "description": capability.description,
             "flops_per_second": capability.flops,
             "bytes_per_second": capability.bandwidth,
@@ -162,7 +163,7 @@ fn object(name: &str, decision: &Decision, told: &[Told<'_>], weights: &[NonZero
             "decision": verdict.to_string(),
             "why": why.to_string(),
             "estimate": estimate.map(line),
-            "measured": told.measured.map(line),
+            "measured": one.measured.map(line),
         })
     });
     let devices: Vec<Value> = devices.collect();
@@ -175,20 +176,21 @@ fn object(name: &str, decision: &Decision, told: &[Told<'_>], weights: &[NonZero
             "unit": demand.unit,
         })
     });
-    let with =
-        |line: fn(&Told<'_>) -> Option<CostLine>| told.iter().filter_map(|told| Some((told, line(told)?))).collect();
+    let with = |line: fn(&DeviceFigures<'_>) -> Option<CostLine>| {
+        figures.iter().filter_map(|one| Some((one, line(one)?))).collect()
+    };
     json!({
         "model": name,
         "placement": decision.placement.to_string(),
         "max_weight": decision.max_weight,
         "demand": demand,
         "devices": devices,
-        "estimated_crossovers": crossovers(with(|told| told.considered.estimate)),
-        "measured_crossovers": crossovers(with(|told| told.measured)),
+        "estimated_crossovers": crossovers(with(|one| one.considered.estimate)),
+        "measured_crossovers": crossovers(with(|one| one.measured)),
     })
 }
 
-/// `1.53 ms`: three digits in the unit that fits.
+/// Formats seconds with three digits in the unit that fits: `1.53 ms`.
 pub(crate) fn seconds(seconds: f64) -> String {
     scaled(seconds, &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")])
 }
@@ -202,7 +204,7 @@ fn flops(flops: f64) -> String {
     scaled(flops, &[(1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"), (1.0, "FLOP")])
 }
 
-/// In the largest unit of which there is at least one, else in the smallest.
+/// Formats `value` in the largest unit that is not larger than it, else in the smallest unit.
 fn scaled(value: f64, units: &[(f64, &str)]) -> String {
     let fits = units.iter().find(|(size, _)| value >= *size).or(units.last());
     let Some((size, unit)) = fits else { return value.to_string() };

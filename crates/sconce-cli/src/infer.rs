@@ -11,11 +11,11 @@ use crate::inputs::{Inputs, Unit};
 use crate::lines::{self, Tally};
 use crate::progress;
 use crate::say::say;
-use crate::signals::{INTERRUPTED, Signals};
+use crate::signals::Signals;
 
 const STOPPING: &str = "stopping: what was begun is answered (signal again to end at once)";
 
-/// What the command promises to print.
+/// The kind of answer that the command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Embedding,
@@ -23,7 +23,7 @@ pub(crate) enum Wanted {
 }
 
 /// Loads the model alone, answers every input and says how many failed.
-pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Error> {
+pub(crate) async fn run(args: &InferArgs, wanted: Wanted, signals: Signals) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let (name, source) = args.how.find(&args.model)?;
     let spinner = progress::spinner(format!("loading {name}"));
@@ -41,10 +41,10 @@ pub(crate) async fn run(args: &InferArgs, wanted: Wanted) -> Result<ExitCode, Er
     if args.files.is_empty() && io::stdin().is_terminal() {
         say!("reading standard input; Ctrl-D ends it");
     }
-    let signals = Signals::listen().map_err(Error::Signals)?;
+    let stop = signals.first(STOPPING);
     let inputs = Inputs::open(&args.files, unit)?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let tally = lines::run(model, truncation, inputs, signals.first(STOPPING), &mut out).await?;
+    let tally = lines::run(model, truncation, inputs, stop, &mut out).await?;
     runtime.shutdown().await;
     Ok(report(tally))
 }
@@ -62,9 +62,9 @@ fn check_task(model: &Model, name: &str, wanted: Wanted) -> Result<(), Error> {
 }
 
 fn report(tally: Tally) -> ExitCode {
-    if tally.stopped {
+    if let Some(signal) = tally.stopped {
         say!("stopped after {} inputs", tally.answered);
-        return ExitCode::from(INTERRUPTED);
+        return signal.exit_code();
     }
     if tally.answered == 0 {
         say!("nothing to do: there was no input");

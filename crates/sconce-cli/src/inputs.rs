@@ -1,10 +1,11 @@
-//! Reads inputs on a thread of its own: lines, whole files, or a column of a table. Never more in memory than
-//! [`MAX_WAITING_BYTES`] and what is being read.
+//! Reads inputs on a thread of its own: lines, whole files, or a column of a table. Holds at most [`MAX_WAITING_BYTES`]
+//! in memory, and the input that is being read.
 
 mod csv;
 mod json_lines;
 mod lines;
 mod parquet;
+mod quotes;
 mod table;
 
 use std::fmt;
@@ -18,18 +19,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::Error;
 
-pub(crate) use table::{Format, Table};
+pub(crate) use table::{CellKind, Format, Table};
 
-/// A longer line answers an error. Room for a large image as JSON; text models take less than that.
+/// Bytes of a line at most; a longer one is an error. Room for a large image as JSON; text models take less.
 const MAX_LINE_BYTES: usize = 16 << 20;
-/// A larger file answers an error.
+/// Bytes at most of a file that is one input; a larger one is an error.
 const MAX_FILE_BYTES: usize = 64 << 20;
-/// Bytes that are read and not yet answered.
+/// Bytes of inputs that are read and not yet answered.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// Inputs between the reading thread and the loop that hands them to the model.
+/// Inputs in the channel between the reading thread and the loop that hands them to the model.
 const MAX_READ_AHEAD: usize = 64;
 
-/// How a source is cut into inputs.
+/// The piece of a source that is one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Each line is one input.
@@ -40,27 +41,27 @@ pub(crate) enum Unit {
     Row(Table),
 }
 
-/// One input as it was read, before a model looks at it.
+/// One input as it was read, before a model checks it.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) place: Place,
     pub(crate) content: Result<Vec<u8>, ReadError>,
-    /// Bytes of the source that it took, line end included.
+    /// Bytes that the input took in its source, line end included.
     pub(crate) consumed: u64,
-    /// Its part of [`MAX_WAITING_BYTES`], given back when it is dropped.
+    /// The record's share of [`MAX_WAITING_BYTES`], given back when the record is dropped.
     _room: OwnedSemaphorePermit,
 }
 
-/// Where an input comes from, as far as its reader needs to be told.
+/// Place of an input, as far as the user needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Named where inputs are files, or come from several.
+    /// Set if each file is one input, or if there are several files.
     pub(crate) file: Option<Arc<str>>,
-    /// Line, or row of a table without lines, from 1; none where inputs are files.
+    /// Line, or row of a table without lines, from 1; `None` if each file is one input.
     pub(crate) line: Option<u64>,
 }
 
-/// As compilers say it: `file:line`.
+/// Formats the place as compilers do: `file:line`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, self.line) {
@@ -79,25 +80,46 @@ pub(crate) enum ReadError {
     TooLarge { unit: &'static str, max: usize },
     #[error("cannot read: {0}")]
     Io(#[from] io::Error),
-    #[error("not JSON: {0}; give one JSON string or object a line")]
-    NotJson(String),
-    #[error("there is no field '{column}'; there are: {}; --column names another", known.join(", "))]
+    #[error("the line is blank; give one JSON string or object per line")]
+    Blank,
+    #[error("not JSON: {message}: {line}; give one JSON string or object per line")]
+    NotJson { message: String, line: String },
+    #[error("there is no field '{column}'; there are: {}; --column names another", or_none(known))]
     NoField { column: String, known: Vec<String> },
-    #[error("field '{column}' holds {got}; it must be a text, or an array of numbers for a model of images")]
-    WrongType { column: String, got: String },
-    #[error("cannot read the rest of the table: {0}")]
+    #[error("the header names '{column}' twice, in columns {first} and {second}; rename one of them")]
+    ColumnTwice { column: String, first: usize, second: usize },
+    #[error("field '{column}' holds {got}; it must be {allowed}")]
+    WrongField { column: String, got: String, allowed: CellKind },
+    #[error(
+        "the line is {got}; give {allowed}, or an object with that in its field '{column}' (--column names another)"
+    )]
+    WrongLine { column: String, got: String, allowed: CellKind },
+    #[error("a quote that begins here is never closed; close it, or double each quote within a quoted field")]
+    UnclosedQuote,
+    #[error("the table is not valid: {0}")]
     Table(String),
+}
+
+impl ReadError {
+    /// The error of a column that has two places, which count from 0.
+    fn column_twice(column: &str, first: usize, second: usize) -> Self {
+        Self::ColumnTwice { column: column.to_owned(), first: first + 1, second: second + 1 }
+    }
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "(none)".to_owned() } else { names.join(", ") }
 }
 
 /// Inputs that are being read.
 pub(crate) struct Inputs {
     pub(crate) records: mpsc::Receiver<Record>,
-    /// Bytes of all sources, if they are regular files.
+    /// Bytes of all sources; `None` unless all are regular files.
     pub(crate) total_bytes: Option<u64>,
 }
 
 impl Inputs {
-    /// Whether `files` can be read, as far as that can be known before they are.
+    /// Checks that `files` can be read, as far as that can be known without reading them: of tables their headers.
     pub(crate) fn check(files: &[PathBuf], unit: &Unit) -> Result<(), Error> {
         let files = or_stdin(files);
         if *unit != Unit::File {
@@ -106,14 +128,16 @@ impl Inputs {
             }
         }
         if let Unit::Row(table) = unit {
-            files.iter().try_for_each(|path| table.format_of(path).map(drop))?;
+            files.iter().try_for_each(|path| table.check(path))?;
         }
         Ok(())
     }
 
-    /// Starts to read `files` one after the other; none at all, or `-`, is standard input.
+    /// Starts to read `files` one after the other; no file at all, or `-`, is standard input.
     ///
-    /// Sources of lines must be there when it starts; a file that is an input itself may fail alone.
+    /// # Errors
+    /// A file of lines or rows that cannot be read. If each file is one input, a file that cannot be read fails alone,
+    /// later.
     pub(crate) fn open(files: &[PathBuf], unit: Unit) -> Result<Self, Error> {
         Self::check(files, &unit)?;
         let files = or_stdin(files);
@@ -121,7 +145,7 @@ impl Inputs {
         let (sender, records) = mpsc::channel(MAX_READ_AHEAD);
         let outlet = Outlet { sender, room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)), handle: Handle::current() };
         let name_files = unit == Unit::File || files.len() > 1;
-        // Not `spawn_blocking`: the runtime would wait for a standard input that nobody closes.
+        // Not `spawn_blocking`: the runtime would wait at its end for a standard input that nobody closes.
         std::thread::spawn(move || {
             for path in &files {
                 let file = name_files.then(|| path.to_string_lossy().into());
@@ -139,14 +163,14 @@ impl Inputs {
     }
 }
 
-/// Where the reading thread puts what it has read.
+/// The sending side of the reading thread.
 struct Outlet {
     sender: mpsc::Sender<Record>,
     room: Arc<Semaphore>,
     handle: Handle,
 }
 
-/// Nobody takes records any more.
+/// The error that nobody receives records any more.
 struct Closed;
 
 impl Outlet {
@@ -167,7 +191,7 @@ fn send_file(path: &Path, file: Option<Arc<str>>, outlet: &Outlet) -> Result<(),
 
 fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
     let mut content = Vec::new();
-    // One byte more than allowed tells a file that fits from one that is cut.
+    // One byte more than allowed, to notice a file that is too large.
     source(path)?.take(max as u64 + 1).read_to_end(&mut content)?;
     if content.len() > max {
         return Err(ReadError::TooLarge { unit: "file", max });

@@ -9,28 +9,29 @@ use tokio::task::JoinHandle;
 use crate::answer::{Answered, answer};
 use crate::inputs::Inputs;
 use crate::progress::InputProgress;
+use crate::signals::Signal;
 
-/// Batches' worth of inputs in flight: one runs, one waits, and the others are being prepared or finished.
+/// Batches' worth of inputs in flight: one runs, one is queued, and the others are being prepared or finished.
 const BATCHES_IN_FLIGHT: usize = 4;
 
-/// How many inputs were answered.
+/// Counts of answered inputs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
-    /// Whether a signal came before the last input.
-    pub(crate) stopped: bool,
+    /// The signal that came before the last input.
+    pub(crate) stopped: Option<Signal>,
 }
 
-/// Answers every input, in order, into `out`; those that are in flight if `stop` resolves.
+/// Writes the answer to every input to `out`, in order. Once `stop` resolves, only the inputs in flight are answered.
 ///
 /// # Errors
-/// Only `out` can fail; an input that does is answered and counted.
+/// Errors of `out` alone; an input that fails is answered and counted.
 pub(crate) async fn run(
     model: &Model,
     truncation: Truncation,
     mut inputs: Inputs,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Signal>,
     out: &mut impl Write,
 ) -> io::Result<Tally> {
     let max_in_flight = model.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT);
@@ -40,20 +41,20 @@ pub(crate) async fn run(
     let mut open = true;
     let mut stop = std::pin::pin!(stop);
     while open || !in_flight.is_empty() {
-        // Whoever reads along should not wait for a buffer to fill while we wait for the model.
+        // While the model computes, the reader of `out` should have all answers so far.
         if in_flight.front().is_none_or(|first| !first.is_finished()) {
             out.flush()?;
         }
         tokio::select! {
             biased;
-            // Answers first, so that what is done leaves memory before more comes in.
+            // Answers first, so that they leave memory before more inputs come in.
             answered = first(&mut in_flight), if !in_flight.is_empty() => {
                 out.write_all(&answered.json)?;
                 tally.answered += 1;
                 tally.failed += u64::from(answered.failed);
                 progress.advance(answered.consumed);
             }
-            () = &mut stop, if open => (open, tally.stopped) = (false, true),
+            signal = &mut stop, if open => (open, tally.stopped) = (false, Some(signal)),
             record = inputs.records.recv(), if open && in_flight.len() < max_in_flight => match record {
                 Some(record) => in_flight.push_back(tokio::spawn(answer(model.clone(), record, truncation))),
                 None => open = false,
@@ -65,7 +66,7 @@ pub(crate) async fn run(
     Ok(tally)
 }
 
-/// Waits for the oldest input in flight and takes it out. Dropped before it is done, it takes nothing.
+/// Waits for the oldest input in flight and takes it out. Cancel safe: dropped before it is done, it takes nothing.
 async fn first(in_flight: &mut VecDeque<JoinHandle<Answered>>) -> Answered {
     let oldest = in_flight.front_mut().expect("asked for only while something is in flight");
     let outcome = oldest.await;

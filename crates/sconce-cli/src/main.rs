@@ -1,9 +1,9 @@
 //! The `sconce` command: serve models, run them over lines or files, compute answers ahead of time, list and fetch models.
 //!
-//! Each command is one file: `args` says what can be asked, `main` hands it on, `error` says how it can end.
-//! The path of an input line: `inputs` reads it on a thread of its own, `lines` keeps a bounded number of them in
-//! flight and their order, `answer` turns each into one JSON object. A new command starts in `args`; a new short
-//! name for `pull` is one entry in `catalogue`.
+//! Each command is one file: `args` has its flags and help, `main` calls it, `error` has the errors that end it. The
+//! path of an input line: `inputs` reads it on a thread of its own, `lines` keeps a bounded number of inputs in flight
+//! and their order, `answer` turns each into one JSON object. To add a command, begin in `args`; a new short name for
+//! `pull` is one entry in `catalogue`.
 
 mod address;
 mod answer;
@@ -41,13 +41,14 @@ use args::{Args, Command};
 use error::Error;
 use infer::Wanted;
 use say::say;
+use signals::Signals;
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = log_to_stderr().and_then(|()| run(&args.command));
     match outcome {
         Ok(code) => code,
-        // Whoever read our output has seen enough.
+        // The reader of our output has seen enough, as `head` has.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
             say!("error: {error}");
@@ -57,25 +58,24 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Threads)?;
+    // Before anything that takes long: each command tells that a signal stopped it.
+    let signals = runtime.block_on(async { Signals::listen() }).map_err(Error::Signals)?;
     match command {
-        Command::Serve(args) => async_runtime()?.block_on(serve::run(args)),
-        Command::Embed(args) => async_runtime()?.block_on(infer::run(args, Wanted::Embedding)),
-        Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
-        Command::Precompute(args) => async_runtime()?.block_on(precompute::run(args)),
-        Command::Cache(args) => async_runtime()?.block_on(stores::run(&args.command)),
+        Command::Serve(args) => runtime.block_on(serve::run(args, signals)),
+        Command::Embed(args) => runtime.block_on(infer::run(args, Wanted::Embedding, signals)),
+        Command::Classify(args) => runtime.block_on(infer::run(args, Wanted::Classification, signals)),
+        Command::Precompute(args) => runtime.block_on(precompute::run(args, signals)),
+        Command::Cache(args) => runtime.block_on(stores::run(&args.command, signals)),
         Command::Devices(args) => devices::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Models(args) => async_runtime()?.block_on(models::run(args)),
-        Command::Pull(args) => async_runtime()?.block_on(pull::run(args)),
+        Command::Models(args) => runtime.block_on(models::run(args)),
+        Command::Pull(args) => runtime.block_on(pull::run(args, signals)),
     }
 }
 
-fn async_runtime() -> Result<tokio::runtime::Runtime, Error> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Threads)
-}
-
-/// Standard output belongs to answers; the log goes to standard error, warnings and worse unless `RUST_LOG` says more.
+/// Sends the log to standard error, because standard output is for answers: warnings and errors, or what `RUST_LOG` says.
 fn log_to_stderr() -> Result<(), Error> {
     let directives = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(directives) if !directives.is_empty() => directives,

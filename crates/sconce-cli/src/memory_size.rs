@@ -43,7 +43,7 @@ impl FromStr for MemorySize {
     }
 }
 
-/// The bytes in a unit: MiB if there is none; `K`, `M`, `G` and `T` by themselves are powers of 1,024, as for Docker and the JVM.
+/// Bytes in a unit, which is MiB if empty; `K`, `M`, `G` and `T` alone are powers of 1,024, as for Docker and the JVM.
 fn bytes_in(unit: &str) -> Option<u64> {
     Some(match unit.to_ascii_lowercase().as_str() {
         "b" => 1,
@@ -59,7 +59,7 @@ fn bytes_in(unit: &str) -> Option<u64> {
     })
 }
 
-/// A whole number of bytes, if 64 bits have it.
+/// Rounds to a whole number of bytes; `None` if that is 2^63 or more.
 fn rounded(bytes: f64) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between zero and 2^63")]
     (bytes < (1_u64 << 63) as f64).then_some(bytes.round() as u64)

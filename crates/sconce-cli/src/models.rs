@@ -1,4 +1,4 @@
-//! `sconce models`: what can be found, and whether it works.
+//! `sconce models`: the models on the models path, and whether each of them loads.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::table;
 
 const HEADER: [&str; 7] = ["NAME", "FAMILY", "TASK", "PARAMETERS", "PRECISION", "INPUT", "DIRECTORY"];
 
-/// Loads each model by itself, so that one that is broken hides no other.
+/// Loads each model by itself, so that a broken one hides no other.
 pub(crate) async fn run(args: &ModelsArgs) -> Result<ExitCode, Error> {
     let found = ModelsPath::new(&args.models).list_some()?;
     let spinner = progress::spinner(format!("loading {} models", found.len()));

@@ -1,4 +1,4 @@
-//! Where models are found: a list of directories of model directories, the first match wins.
+//! The models path: a list of directories of model directories, of which the first match wins.
 
 use std::collections::HashSet;
 use std::env;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use crate::args::ModelsPathArgs;
 use crate::error::Error;
 
-/// Directories of model directories, in the order in which they are asked.
+/// Directories of model directories, in the order of the search.
 #[derive(Debug)]
 pub(crate) struct ModelsPath {
     directories: Vec<PathBuf>,
-    /// Whether somebody asked for these directories, so that one that is absent is a mistake.
+    /// Set if the user named these directories; one that is absent is then an error.
     named: bool,
 }
 
-/// A model directory and the name it goes by.
+/// A model directory and the model's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) name: String,
@@ -23,7 +23,7 @@ pub(crate) struct Found {
 }
 
 impl ModelsPath {
-    /// The flags, else `SCONCE_MODELS`, else the zoo and the directory that `pull` fills.
+    /// The directories of the flags, else of `SCONCE_MODELS`, else the zoo and the directory that `pull` fills.
     pub(crate) fn new(args: &ModelsPathArgs) -> Self {
         if !args.directories.is_empty() {
             return Self { directories: args.directories.clone(), named: true };
@@ -52,7 +52,7 @@ impl ModelsPath {
         Err(Error::UnknownModel { name: model.to_owned(), known, searched: self.directories.clone() })
     }
 
-    /// As [`find`](Self::find), for several of different names.
+    /// Does what [`find`](Self::find) does for several models; two of the same name are an error.
     pub(crate) fn find_all(&self, models: &[String]) -> Result<Vec<Found>, Error> {
         let mut all: Vec<Found> = Vec::new();
         for model in models {
@@ -83,7 +83,7 @@ impl ModelsPath {
         Ok(all)
     }
 
-    /// [`list`](Self::list), where finding nothing is a mistake.
+    /// Does what [`list`](Self::list) does; an empty list is an error.
     pub(crate) fn list_some(&self) -> Result<Vec<Found>, Error> {
         let all = self.list()?;
         if all.is_empty() {
@@ -93,7 +93,7 @@ impl ModelsPath {
     }
 }
 
-/// The directory that `sconce pull` fills, if this user has a home.
+/// The directory that `sconce pull` fills; `None` if the user has no home directory.
 pub(crate) fn pull_directory() -> Option<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(home) = set("SCONCE_HOME") {
@@ -105,7 +105,7 @@ pub(crate) fn pull_directory() -> Option<PathBuf> {
     data.map(|data| data.join("sconce").join("models"))
 }
 
-/// `models/zoo` of the checkout that the user stands in, else of the one that this executable was built in.
+/// `models/zoo` of the checkout around the current directory, else of the checkout around this executable.
 fn zoo() -> Option<PathBuf> {
     let upwards =
         |from: &Path| from.ancestors().map(|directory| directory.join("models").join("zoo")).find(|zoo| zoo.is_dir());
@@ -120,7 +120,7 @@ fn models_in(directory: &Path) -> Result<Vec<Found>, Error> {
     for entry in directory.read_dir().map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let name = name_of(&path);
-        // A leading dot: what `pull` has not finished, and what tools leave behind.
+        // Names with a leading dot: unfinished downloads of `pull`, and files of other tools.
         if !name.starts_with('.') && is_model(&path) {
             found.push(Found { name, directory: path });
         }
@@ -128,7 +128,7 @@ fn models_in(directory: &Path) -> Result<Vec<Found>, Error> {
     Ok(found)
 }
 
-/// Whether it means to be a model: weights without a `config.json` are a broken model, not something else.
+/// Returns true if the directory is meant to be a model; one with weights and no `config.json` is a broken model.
 fn is_model(directory: &Path) -> bool {
     directory.join("config.json").is_file() || directory.join("model.safetensors").is_file()
 }

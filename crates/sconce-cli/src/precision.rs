@@ -1,4 +1,4 @@
-//! `sconce serve --precision`: for every model, or for one by its name.
+//! `sconce serve --precision`: a precision for every model, or for one by its name.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::models_path::Found;
 use crate::say::say;
 
-/// `int8`, for every model, or `minilm=int8`, for one.
+/// A value of `--precision`: `int8` for every model, or `minilm=int8` for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PrecisionArg {
     model: Option<String>,
@@ -22,7 +22,7 @@ impl FromStr for PrecisionArg {
     type Err = UnknownPrecision;
 
     fn from_str(arg: &str) -> Result<Self, UnknownPrecision> {
-        // The last `=`: a directory, and so a model's name, may have one too.
+        // Split at the last `=`: a directory, and so a model's name, may have one, too.
         let (model, precision) = match arg.rsplit_once('=') {
             Some((model, precision)) => (Some(model.to_owned()), precision),
             None => (None, arg),
@@ -31,15 +31,18 @@ impl FromStr for PrecisionArg {
     }
 }
 
-/// What the flags say about each model.
+/// The precision that the flags ask of each model.
 #[derive(Debug, Default)]
 pub(crate) struct Precisions {
-    /// By the model's name; `None` is every model that is not named.
+    /// Precisions by the model's name; `None` stands for every model that is not named.
     asked: BTreeMap<Option<String>, Precision>,
 }
 
 impl Precisions {
-    /// Refuses a name that is none of `models`, and what is said twice: which of both was meant cannot be known.
+    /// Checks the flags.
+    ///
+    /// # Errors
+    /// A name that is none of `models`, and a model or "every model" that is given twice.
     pub(crate) fn new(args: &[PrecisionArg], models: &[Found]) -> Result<Self, Error> {
         let mut asked = BTreeMap::new();
         for PrecisionArg { model, precision } in args {
@@ -57,14 +60,15 @@ impl Precisions {
         Ok(Self { asked })
     }
 
-    /// What is asked of the model of that name, if anything is.
+    /// The precision that the flags ask of the model of that name.
     fn of(&self, name: &str) -> Option<Precision> {
         let named = self.asked.get(&Some(name.to_owned()));
         named.or_else(|| self.asked.get(&None)).copied()
     }
 
-    /// Asks each model for its precision. What is asked of every model is asked of those that have it; for the others a line says
-    /// what they run in. Where none has it, all are asked, and fail with what they have.
+    /// Sets the precision of each model. A precision for every model is set only for the models that have it; a warning
+    /// says what the others run in. If no model has it, it is set for all, and loading them fails with the precisions
+    /// that they have.
     pub(crate) fn ask(&self, models: Vec<Found>, compute: &ComputeArgs) -> Vec<ModelSource> {
         let source = |found: Found, precision| {
             let source = ModelSource::new(found.directory).name(found.name);
@@ -94,13 +98,13 @@ impl Precisions {
     }
 }
 
-/// A precision that a model does not have, and those that it has.
+/// A precision that a model does not have, and the names of those that it has.
 struct Lacking {
     asked: Precision,
     has: String,
 }
 
-/// What is asked of the model, if it has that on none of its devices.
+/// The precision that is asked of the model, if it has it on none of its devices.
 fn lacking(source: &ModelSource, compute: &ComputeArgs) -> Option<Lacking> {
     match compute.apply(Runtime::builder()).model(source.clone()).decide() {
         Err(BuildError::Load { source, .. }) => match *source {
@@ -110,12 +114,12 @@ fn lacking(source: &ModelSource, compute: &ComputeArgs) -> Option<Lacking> {
             }
             _ => None,
         },
-        // What else is wrong with the model is told when it is loaded.
+        // Loading the model reports every other error.
         _ => None,
     }
 }
 
-/// What the model is computed in on the first of its devices.
+/// The precision of the model on the first of its devices.
 fn runs_in(source: &ModelSource, compute: &ComputeArgs) -> Option<Precision> {
     let decisions = compute.apply(Runtime::builder()).model(source.clone()).decide().ok()?;
     let mut decided = decisions.values().flat_map(Decision::devices);

@@ -1,57 +1,60 @@
-//! `sconce precompute`: a database is filled with answers ahead of time.
+//! `sconce precompute`: fills a database with answers ahead of time.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use sconce::cache::Access;
+use sconce::cache::{Access, MemoryConfig, MemoryTier};
 use sconce::{Input, Model, PrecomputeConfig, Precomputed, Runtime, Truncation};
 use serde_json::json;
 
 use crate::answer;
 use crate::args::PrecomputeArgs;
 use crate::error::Error;
-use crate::inputs::{Inputs, Place, Record, Table, Unit};
+use crate::inputs::{CellKind, Inputs, Place, Record, Table, Unit};
 use crate::progress::{self, InputProgress};
 use crate::say::say;
-use crate::signals::{INTERRUPTED, Signals};
+use crate::signals::{Signal, Signals};
 
-/// Inputs that fail and are told one by one; of the others only the number is told.
+/// Failed inputs that are reported one by one; of further ones only the number is reported.
 const MAX_TOLD: u64 = 20;
 const STOPPING: &str = "stopping: what was begun is finished and stored (signal again to end at once)";
 
-/// Fills the database until there are no more inputs, or a signal says to stop.
-pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
+/// Fills the database until there are no more inputs, or a signal comes.
+pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let database = args.database.one()?;
-    let unit = Unit::Row(Table { format: args.format, column: args.column.clone() });
-    Inputs::check(&args.files, &unit)?;
+    let table = |cells| Unit::Row(Table { format: args.format, column: args.column.clone(), cells });
+    Inputs::check(&args.files, &table(CellKind::Text))?;
     let (name, source) = args.how.find(&args.model)?;
-    // After all that can be wrong with the arguments: it makes the database.
-    let database = database.open(Access::Create)?;
-    let tier = &database.tier;
     let spinner = progress::spinner(format!("loading {name}"));
     let built = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build();
     spinner.finish_and_clear();
     let runtime = built?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
 
-    let signals = Signals::listen().map_err(Error::Signals)?;
+    let mut stop = std::pin::pin!(signals.first(STOPPING));
     if args.files.is_empty() && io::stdin().is_terminal() {
         say!("reading standard input; Ctrl-D ends it");
     }
-    let mut inputs = Inputs::open(&args.files, unit)?;
+    let cells = CellKind::of(&model.signature().input.kind);
+    let mut inputs = Inputs::open(&args.files, table(cells))?;
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
+    // A run without inputs fails if the model cannot be precomputed at all.
+    let nowhere = MemoryTier::new(&MemoryConfig::default()).expect("the default configuration is valid");
+    model.precompute(&nowhere, &config, async || None, |(), _| {}).await?;
+    // After everything that can be refused, because this makes the database.
+    let database = database.open(Access::Create)?;
+    let tier = &database.tier;
     let run = RefCell::new(Run::new(InputProgress::alone(inputs.total_bytes)));
-    let mut stop = std::pin::pin!(signals.first(STOPPING));
-    let mut stopped = false;
+    let mut stopped = None;
     let next = async || {
-        while !stopped {
+        while stopped.is_none() {
             tokio::select! {
                 biased;
-                () = &mut stop => stopped = true,
+                signal = &mut stop => stopped = Some(signal),
                 record = inputs.records.recv() => match record.map(|record| to_input(model, record)) {
                     None => return None,
                     Some(Ok(input)) => return Some(input),
@@ -64,13 +67,14 @@ pub(crate) async fn run(args: &PrecomputeArgs) -> Result<ExitCode, Error> {
     let ended = model.precompute(tier, &config, next, |source, outcome| run.borrow_mut().done(&source, outcome)).await;
     let run = run.into_inner();
     tier.settle().await.ok();
+    database.close().await;
     runtime.shutdown().await;
-    run.report(args.json, stopped)?;
+    run.report(args.json, stopped.is_some())?;
     ended?;
-    Ok(if stopped { ExitCode::from(INTERRUPTED) } else { run.exit_code() })
+    Ok(stopped.map_or_else(|| run.exit_code(), Signal::exit_code))
 }
 
-/// An input and where it came from, with the bytes of its source; or why it is none.
+/// Makes an input of a record, or an error message, and gives the record's source with it.
 fn to_input(model: &Model, record: Record) -> Result<(Source, Input), (Source, String)> {
     let Record { place, content, consumed, .. } = record;
     let source = Source { place, consumed };
@@ -85,7 +89,7 @@ struct Source {
     consumed: u64,
 }
 
-/// What became of the inputs so far.
+/// Counts of the inputs so far, by outcome.
 struct Run {
     progress: InputProgress,
     started: Instant,

@@ -7,24 +7,25 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::say::say;
 
-/// Shorter work shows no bar.
+/// Time before a bar appears; shorter work shows none.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Progress through inputs: bytes where their total is known, a count otherwise.
+/// Progress through inputs: in bytes if their total is known, else as a count.
 pub(crate) struct InputProgress {
     bar: ProgressBar,
     in_bytes: bool,
-    /// When the bar may appear; none once it has, or if it never should.
+    /// Time at which the bar may appear; `None` once it has, or if it never may.
     appears: Option<Instant>,
 }
 
 impl InputProgress {
-    /// Of a command whose answers go to standard output: where they scroll by on the same terminal, they are progress enough.
+    /// Progress of a command that writes answers to standard output. If that is a terminal, there is no bar: the
+    /// answers show progress.
     pub(crate) fn beside_answers(total_bytes: Option<u64>) -> Self {
         Self::new(total_bytes, !io::stdout().is_terminal())
     }
 
-    /// Of a command that says nothing until it is done.
+    /// Progress of a command that prints nothing else until it is done.
     pub(crate) fn alone(total_bytes: Option<u64>) -> Self {
         Self::new(total_bytes, true)
     }
@@ -39,7 +40,7 @@ impl InputProgress {
         Self { bar, in_bytes: total_bytes.is_some(), appears: wanted.then(|| Instant::now() + PATIENCE) }
     }
 
-    /// Shown beside the bar, or before the count.
+    /// Shows `message` beside the bar, or before the count.
     pub(crate) fn say(&self, message: String) {
         self.bar.set_message(message);
     }
@@ -49,7 +50,7 @@ impl InputProgress {
         self.bar.suspend(|| say!("{line}"));
     }
 
-    /// One more input, which took `bytes` of its source.
+    /// Counts one more input, which took `bytes` of its source.
     pub(crate) fn advance(&mut self, bytes: u64) {
         if self.appears.is_some_and(|appears| Instant::now() >= appears) {
             self.appears = None;
@@ -63,22 +64,22 @@ impl InputProgress {
     }
 }
 
-/// A bar for so many entries.
+/// A bar for `total` entries.
 pub(crate) fn entries_bar(total: u64) -> ProgressBar {
     ProgressBar::new(total).with_style(style("[{wide_bar}] {human_pos}/{human_len} entries, {per_sec}, {eta} left"))
 }
 
-/// A bar for a file of known size.
+/// A bar for a file of `total` bytes.
 pub(crate) fn bytes_bar(total: u64, message: String) -> ProgressBar {
     bytes_style(ProgressBar::new(total)).with_message(message)
 }
 
-/// A bar for so many steps of work.
+/// A bar for `total` steps of work.
 pub(crate) fn count_bar(total: u64, message: String) -> ProgressBar {
     ProgressBar::new(total).with_style(style("{msg} [{wide_bar}] {pos}/{len}, {eta} left")).with_message(message)
 }
 
-/// A sign of life for work of unknown length.
+/// A spinner for work of unknown length.
 pub(crate) fn spinner(message: String) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(message);
     bar.enable_steady_tick(Duration::from_millis(100));

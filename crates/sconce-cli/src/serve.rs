@@ -1,4 +1,4 @@
-//! `sconce serve`: load, listen, and drain when told to stop.
+//! `sconce serve`: loads models, serves them, and drains on a signal.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -19,18 +19,18 @@ use crate::signals::Signals;
 const DRAINING: &str =
     "draining: new connections are refused, requests in flight are answered (signal again to end at once)";
 
-/// Models by name that do not load, with the reason.
+/// Models that do not load, by name, with the reason.
 pub(crate) type Failed = BTreeMap<String, BuildError>;
 
-/// Serves until SIGTERM or Ctrl-C, then answers what is in flight.
-pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
+/// Serves until SIGTERM or Ctrl-C, then answers the requests in flight.
+pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Error> {
     let path = ModelsPath::new(&args.models);
     let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
     let batching = args.batching.config()?;
     let limits = args.limits.limits();
     limits.validate()?;
     let precisions = Precisions::new(&args.precision, &found)?;
-    // Before the models are loaded: a port that is taken is told in no time.
+    // Before the models are loaded, so that a port that is taken is reported at once.
     let listener = listen(&args.grpc).await?;
     let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
 
@@ -38,17 +38,20 @@ pub(crate) async fn run(args: &ServeArgs) -> Result<ExitCode, Error> {
     let sources = precisions.ask(found, &args.compute);
     let every = args.strict || !args.only.is_empty();
     let (runtime, failed) = load(sources, builder, every).await?;
-    // Before the address is printed: whoever reads it may send the signal at once.
-    let signals = Signals::listen().map_err(Error::Signals)?;
+    // Before the address is printed: a script that waits for it may send the signal at once.
+    let stop = signals.first(DRAINING);
+    let shutdown = async {
+        stop.await;
+    };
     banner::print(&runtime, &failed, address)?;
-    let served = sconce_grpc::serve_within(limits, runtime.clone(), listener, signals.first(DRAINING)).await;
-    // On success the server has done this; after a failure the device threads still have to end.
+    let served = sconce_grpc::serve_within(limits, runtime.clone(), listener, shutdown).await;
+    // On success the server has done this already; after a failure the device threads must still end.
     runtime.shutdown().await;
     served.map_err(|cause| Error::Server(cause.into()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads the models: `every` one, or at least one, and tells of the others.
+/// Loads all models if `every` is set; else at least one, with a warning for each that does not load.
 async fn load(sources: Vec<ModelSource>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
     let spinner = progress::spinner(format!("loading {} models", sources.len()));
     let builder = sources.into_iter().fold(builder, RuntimeBuilder::model);

@@ -1,69 +1,137 @@
-//! Being told to stop: once to finish, twice to end at once.
+//! Signals that ask the process to stop.
+//!
+//! A command that calls [`Signals::first`] finishes at the first signal what it has begun; any other command ends at
+//! once. A second signal ends every command at once. The exit status of a command that was stopped tells the signal.
 
 use std::io;
-use std::process;
+use std::process::{self, ExitCode};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
 use crate::say::say;
 
-/// The status of a process that was told to stop before it was done: 128 and the number of SIGINT, as shells say it.
-pub(crate) const INTERRUPTED: u8 = 130;
+/// A signal that asks the process to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGINT, which Ctrl-C sends.
+    Interrupt,
+    /// SIGTERM, which `kill` and service managers send.
+    #[cfg(unix)]
+    Terminate,
+}
+
+impl Signal {
+    /// Exit status of a process that this signal stopped: 128 and the number of the signal, as shells tell it.
+    fn status(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            #[cfg(unix)]
+            Self::Terminate => 143,
+        }
+    }
+
+    /// Exit code of a process that this signal stopped.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        ExitCode::from(self.status())
+    }
+}
+
+/// The signals to this process, heard from the beginning on, also while a command loads models or waits for its reader.
+pub(crate) struct Signals {
+    graceful: Arc<Mutex<Option<Graceful>>>,
+}
+
+/// A command that finishes at the first signal what it has begun.
+struct Graceful {
+    message: &'static str,
+    tell: oneshot::Sender<Signal>,
+}
 
 impl Signals {
-    /// Resolves at the first signal, and says so; from then on a second one ends the process. Signals are heard from now on, also
-    /// while nobody polls what is returned: it may be waiting for a reader of its output. Within a tokio runtime.
-    pub(crate) fn first(mut self, message: &'static str) -> impl Future<Output = ()> + use<> {
-        let (tell, told) = oneshot::channel();
+    /// Listens from now on. Must be called within a tokio runtime.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let mut listener = Listener::new()?;
+        let graceful = Arc::<Mutex<Option<Graceful>>>::default();
+        let shared = Arc::clone(&graceful);
         tokio::spawn(async move {
-            self.next().await;
+            let signal = listener.next().await;
+            let graceful = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(Graceful { message, tell }) = graceful else { end(signal) };
             say!("{message}");
-            tell.send(()).ok();
-            self.next().await;
-            process::exit(INTERRUPTED.into());
+            // Sending fails if the command has finished by itself.
+            tell.send(signal).ok();
+            end(listener.next().await);
         });
+        Ok(Self { graceful })
+    }
+
+    /// Resolves at the first signal, after `message` was printed. From the call of this function on, that signal no
+    /// longer ends the process; a second one does.
+    pub(crate) fn first(self, message: &'static str) -> impl Future<Output = Signal> + use<> {
+        let (tell, told) = oneshot::channel();
+        *self.graceful.lock().unwrap_or_else(PoisonError::into_inner) = Some(Graceful { message, tell });
         async move {
-            // Nothing is told only where the runtime is ending.
-            told.await.ok();
+            match told.await {
+                Ok(signal) => signal,
+                // The runtime is ending.
+                Err(_) => std::future::pending().await,
+            }
         }
     }
 }
 
-/// SIGTERM and SIGINT (Ctrl-C).
+/// Held while a file is written.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// Runs `write`, which writes a small file, to its end before a signal can end the process.
+pub(crate) fn uninterrupted<T>(write: impl FnOnce() -> T) -> T {
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    write()
+}
+
+fn end(signal: Signal) -> ! {
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    say!("stopped");
+    process::exit(signal.status().into())
+}
+
+/// Hears SIGTERM and SIGINT (Ctrl-C).
 #[cfg(unix)]
-pub(crate) struct Signals {
+struct Listener {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-impl Signals {
-    pub(crate) fn listen() -> io::Result<Self> {
+impl Listener {
+    fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    pub(crate) async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
         }
     }
 }
 
-/// Ctrl-C, where there is no SIGTERM.
+/// Hears Ctrl-C, because there is no SIGTERM.
 #[cfg(windows)]
-pub(crate) struct Signals {
+struct Listener {
     interrupt: tokio::signal::windows::CtrlC,
 }
 
 #[cfg(windows)]
-impl Signals {
-    pub(crate) fn listen() -> io::Result<Self> {
+impl Listener {
+    fn new() -> io::Result<Self> {
         Ok(Self { interrupt: tokio::signal::windows::ctrl_c()? })
     }
 
-    pub(crate) async fn next(&mut self) {
+    async fn next(&mut self) -> Signal {
         self.interrupt.recv().await;
+        Signal::Interrupt
     }
 }

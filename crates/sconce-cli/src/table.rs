@@ -1,13 +1,13 @@
-//! Columns as wide as what is in them.
+//! Tables on standard output, whose columns are as wide as their widest cell.
 
 use std::io::{self, Write};
 
-/// Writes rows below each other, of which the first is the header.
+/// Writes `rows` below each other; the first is the header.
 pub(crate) fn write<const COLUMNS: usize>(out: &mut impl Write, rows: &[[String; COLUMNS]]) -> io::Result<()> {
     write_rows(out, rows)
 }
 
-/// As [`write()`], where the number of columns is not known beforehand; it is the first row's.
+/// Does what [`write()`] does for a number of columns that the first row decides.
 pub(crate) fn write_rows(out: &mut impl Write, rows: &[impl AsRef<[String]>]) -> io::Result<()> {
     let columns = rows.first().map_or(0, |row| row.as_ref().len());
     let cell = |row: &[String], column: usize| row.get(column).map_or(0, |cell| cell.chars().count());

@@ -1,4 +1,4 @@
-//! The connections there are, and which of them makes room for another.
+//! The open connections, and the choice of those that make room for new ones.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,16 +10,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::limits::Limits;
 use crate::request_bytes::{RequestBytes, Unread};
 
-/// Part of all connections that is replaced at a time, so that a flood does not look through all of them for each newcomer.
+/// One in this many connections is replaced at a time, so that in a flood not every new connection searches all of them.
 const REPLACED_PART: usize = 64;
-/// Time that a new connection has for its first call before it is the first to be replaced: a few round trips.
+/// Time for the first call of a new connection, a few round trips; after it such connections are the first to be replaced.
 const TIME_TO_CALL: Duration = Duration::from_millis(250);
-/// Time for a replaced connection to close; it has nothing to wait for.
+/// Time for a replaced connection to close, which has no answers to wait for.
 const MAX_REPLACING_TIME: Duration = Duration::from_secs(1);
-/// Time for a peer that was told to leave.
+/// Time for a peer to close its connection after GOAWAY.
 const MAX_LEAVING_TIME: Duration = Duration::from_secs(2);
 
-/// All connections of a server, of which there are never more than a bound.
+/// All connections of a server, bounded in number.
 pub(crate) struct Connections {
     max: usize,
     places: Arc<Semaphore>,
@@ -33,44 +33,45 @@ struct Present {
     by_number: HashMap<u64, Arc<Connection>>,
 }
 
-/// One connection: when it last did something, and how to end it. Times are microseconds from its beginning.
+/// One connection: its activity, and the means to end it.
 pub(crate) struct Connection {
     began: Instant,
     has_spoken: AtomicBool,
     has_called: AtomicBool,
+    /// Microseconds from `began` to the last beginning or end of a call.
     last_call: AtomicU64,
-    /// Calls that came whole and are not answered.
+    /// Calls that were received completely and are not answered.
     computing: AtomicUsize,
     replaced: Notify,
     unread: Unread,
 }
 
-/// What a connection has done: the less, the sooner another one takes its place; of equals the one that did it first.
+/// Activity of a connection, in the order of replacement: the least active first, and of equals the one idle for longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
-    /// It never sent HTTP/2's preface.
+    /// The peer never sent HTTP/2's preface.
     Silent { since: Instant },
-    /// It never made a call.
+    /// The peer never made a call.
     Uncalled { since: Instant },
-    /// It made calls, and none is being computed.
+    /// The peer made calls, and none is being computed.
     Idle { since: Instant },
     /// A call is being computed.
     Busy,
 }
 
-/// The step that time asks of a connection.
+/// The next step for a connection whose time may be over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Nothing before then.
     Nothing { until: Instant },
-    /// Its peer is to be told to leave.
+    /// Send GOAWAY to the peer.
     Tell,
-    /// It ends at once.
+    /// End the connection at once.
     End,
 }
 
 impl Standing {
-    /// The step for a connection of this standing, whose peer was perhaps told to leave before.
+    /// The step for a connection of this standing. `told` is the time at which GOAWAY was sent, if it was.
     pub(crate) fn due(self, now: Instant, told: Option<Instant>, limits: &Limits) -> Due {
         let (until, step) = match (self, told) {
             (Self::Busy, None) => (now + limits.max_idle_time, Due::Tell),
@@ -83,9 +84,9 @@ impl Standing {
     }
 }
 
-/// The places, in `standings`, of the connections to replace: at most `max`, and none that computes.
+/// Indices into `standings` of the connections to replace: at most `max`, and none that is busy.
 fn to_replace(now: Instant, standings: &[Standing], max: usize) -> Vec<usize> {
-    // A good client that has just connected has not called yet either.
+    // A good client that has just connected has not made a call yet either.
     let had_time = |since: Instant| now.saturating_duration_since(since) >= TIME_TO_CALL;
     let rank = |standing: Standing| match standing {
         Standing::Silent { since } | Standing::Uncalled { since } if had_time(since) => (0, standing),
@@ -106,18 +107,18 @@ fn to_replace(now: Instant, standings: &[Standing], max: usize) -> Vec<usize> {
 }
 
 impl Connections {
-    /// At most `max` connections, whose unread answers count among `bytes`.
+    /// Allows at most `max` connections, whose unread answers count among `bytes`.
     pub(crate) fn new(max: usize, bytes: Arc<RequestBytes>) -> Self {
         let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
         Self { max, places, bytes, present: Mutex::default() }
     }
 
-    /// The bound.
+    /// The largest number of connections.
     pub(crate) fn max(&self) -> usize {
         self.max
     }
 
-    /// A place for a new connection, that of another one if need be; `None` if all of them compute.
+    /// Takes a place for a new connection, if need be that of another one; `None` if all of them are busy.
     pub(crate) async fn take_place(self: &Arc<Self>) -> Option<Place> {
         let places = Arc::clone(&self.places);
         let permit = match Arc::clone(&places).try_acquire_owned() {
@@ -133,7 +134,7 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), number, connection, _permit: permit })
     }
 
-    /// Ends connections that do the least, to make room; says how many.
+    /// Ends the least active connections to make room, and returns their number.
     pub(crate) fn replace(&self) -> usize {
         let present = self.lock();
         let present: Vec<_> = present.by_number.values().collect();
@@ -150,7 +151,7 @@ impl Connections {
     }
 }
 
-/// A connection's place, free again when this is dropped.
+/// A connection's place among the bounded number, given back on drop.
 pub(crate) struct Place {
     connections: Arc<Connections>,
     number: u64,
@@ -190,7 +191,7 @@ impl Connection {
         }
     }
 
-    /// Notes that HTTP/2's preface came.
+    /// Notes that HTTP/2's preface was received.
     pub(crate) fn spoke(&self) {
         self.has_spoken.store(true, Ordering::Relaxed);
     }
@@ -200,7 +201,7 @@ impl Connection {
         self.unread.sent(bytes, Instant::now());
     }
 
-    /// Waits until this connection is to end: another one takes its place, or others need the room that its unread answers take.
+    /// Waits until this connection must end: another one takes its place, or others need the room of its unread answers.
     pub(crate) async fn gives_way(&self) {
         tokio::select! {
             () = self.replaced.notified() => {}
@@ -208,7 +209,7 @@ impl Connection {
         }
     }
 
-    /// Notes that a call begins, which ends when the result is dropped.
+    /// Notes that a call begins; it ends when the returned [`Call`] is dropped.
     pub(crate) fn begin_call(self: &Arc<Self>) -> Arc<Call> {
         self.called();
         Arc::new(Call { connection: Arc::clone(self), came_whole: AtomicBool::new(false) })
@@ -227,12 +228,12 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Notes that there is an answer of so many bytes.
+    /// Notes that there is an answer of this many bytes.
     pub(crate) fn answered(&self, bytes: usize) {
         self.connection.unread.owe(bytes, Instant::now());
     }
 
-    /// Notes that the whole request is there: from now on its connection stays.
+    /// Notes that the whole request was received: until it is answered, its connection is not replaced.
     pub(crate) fn came_whole(&self) {
         if !self.came_whole.swap(true, Ordering::Relaxed) {
             self.connection.computing.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! When an answer is no longer wanted: the `grpc-timeout` header, stamped on arrival.
+//! Deadlines of requests: the `grpc-timeout` header, read on arrival.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use tonic::{Request, Status};
 
 use crate::error::RequestError;
 
-/// How much of a client's time is left for the answer to travel back.
+/// Part of a client's time that is kept for the answer to travel back.
 ///
-/// It also lets our deadline fire before that of tonic's server, which would answer CANCELLED.
+/// Our deadline thereby also fires before that of tonic's server, which would answer CANCELLED.
 const MAX_RETURN_TIME: Duration = Duration::from_millis(5);
 
-/// When a request came, and when its client stops waiting.
+/// The time at which a request arrived, and the time at which its client stops waiting.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
@@ -20,14 +20,14 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    /// An interceptor: notes the arrival before the message is read, since the client's clock runs already.
+    /// An interceptor that notes the arrival before the message is read, since the client's clock already runs.
     pub(crate) fn stamp(mut request: Request<()>) -> Result<Request<()>, Status> {
         let arrival = Self::new(Instant::now(), request.metadata())?;
         request.extensions_mut().insert(arrival);
         Ok(request)
     }
 
-    /// What [`stamp`](Self::stamp) noted; now, for a request that did not pass it.
+    /// The arrival that [`stamp`](Self::stamp) noted; now, for a request that did not pass it.
     pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, RequestError> {
         match request.extensions().get::<Self>() {
             Some(arrival) => Ok(*arrival),
@@ -45,9 +45,13 @@ impl Arrival {
         Ok(Self { at, deadline: Some(deadline) })
     }
 
-    /// Time left at `now`, given also the time that the request's parameters allow from its arrival on.
+    /// Time left at `now`, bounded by the header and by the time from arrival that the request's parameters allow.
+    /// `None`: no bound.
+    ///
+    /// # Errors
+    /// [`RequestError::TooLate`] if no time is left.
     pub(crate) fn time_left(&self, allowed: Option<Duration>, now: Instant) -> Result<Option<Duration>, RequestError> {
-        // A time beyond what an `Instant` can hold never ends.
+        // A time that an `Instant` cannot hold never ends.
         let allowed = allowed.and_then(|allowed| self.at.checked_add(allowed));
         let Some(deadline) = [self.deadline, allowed].into_iter().flatten().min() else {
             return Ok(None);
@@ -59,7 +63,7 @@ impl Arrival {
     }
 }
 
-/// `Timeout → TimeoutValue TimeoutUnit` of the gRPC over HTTP/2 specification.
+/// Parses `Timeout → TimeoutValue TimeoutUnit` of the gRPC over HTTP/2 specification.
 fn parse(header: &str) -> Option<Duration> {
     let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {

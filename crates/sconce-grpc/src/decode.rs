@@ -1,4 +1,4 @@
-//! From the tensors of a request to one input per item.
+//! Cuts the input tensor of a request into one input per item.
 
 use sconce::{Datatype, Input, InputSpec, InputTensor};
 
@@ -16,7 +16,7 @@ pub(crate) struct Items {
     pub(crate) raw: bool,
 }
 
-/// Takes the items out of a request to a model that reads `spec` and lets `max_items` wait.
+/// Takes the items out of a request to a model that reads `spec`; more than `max_items` are an error.
 pub(crate) fn take_items(
     request: &mut ModelInferRequest,
     spec: &InputSpec,
@@ -97,7 +97,7 @@ impl Layout {
             expected: expected_shape(datatype, described),
             datatype: datatype.name(),
         };
-        // Each dimension is at least 1: no item, or an item of nothing, has no answer.
+        // Each dimension is at least 1: no items, or an item without elements, have no answer.
         let size = |dimension: &i64| usize::try_from(*dimension).ok().filter(|size| *size > 0);
         let shape: Vec<usize> = tensor.shape.iter().map(size).collect::<Option<_>>().ok_or_else(wrong_shape)?;
         let (&items, item_shape) = shape.split_first().ok_or_else(wrong_shape)?;

@@ -6,7 +6,7 @@ use sconce::Runtime;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-/// Announces that the server is leaving, and knows when its last request is answered. Clones share both.
+/// Announces that the server is leaving, and tells when the last request is answered. Clones share one state.
 #[derive(Clone)]
 pub struct Drain {
     runtime: Runtime,
@@ -25,8 +25,8 @@ impl Drain {
         drain
     }
 
-    /// Tells everyone who asks that the server is leaving: health is `NOT_SERVING`, `ServerReady` and `ModelReady` are
-    /// false. Requests that come all the same are still answered.
+    /// Announces that the server is leaving: health becomes `NOT_SERVING`, `ServerReady` and `ModelReady` become false.
+    /// Requests that still come are answered.
     pub async fn start(&self) {
         self.runtime.start_draining();
         self.report(ServingStatus::NotServing).await;

@@ -1,4 +1,4 @@
-//! The elements of one input tensor, raw or typed, checked against their number.
+//! Reads the elements of one input tensor, raw or typed, and checks their number.
 
 use bytes::{Buf, Bytes};
 use sconce::{Datatype, Elements};
@@ -67,7 +67,7 @@ fn raw_f32(name: &'static str, raw: &[u8], expected: usize) -> Result<Vec<f32>, 
     Ok(values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// `None` stands for a size that no memory holds.
+/// Checks the number of raw bytes. `None` stands for an expected size that does not fit `usize`.
 fn check_raw_size(name: &'static str, raw: &[u8], expected: Option<usize>) -> Result<(), RequestError> {
     match expected.unwrap_or(usize::MAX) {
         expected if raw.len() == expected => Ok(()),
@@ -103,7 +103,7 @@ fn typed_elements(
     }
 }
 
-/// Names of the fields that hold something.
+/// Names of the fields that are not empty.
 fn fields(typed: &InferTensorContents) -> impl Iterator<Item = &'static str> {
     let InferTensorContents {
         bool_contents,

@@ -1,11 +1,11 @@
-//! What can be wrong with a request, by what its sender can do about it.
+//! Errors of requests, by what the sender can do about them.
 
 use std::time::Duration;
 
 use sconce::models::excerpt;
 use sconce::{InferError, InferManyError, UnknownModel};
 
-/// A request that gets an error in place of an answer. A message repeats an [`excerpt`] of what was sent at most.
+/// The error that answers a request. Its message repeats at most an [`excerpt`] of the request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RequestError {
     #[error(transparent)]
@@ -64,6 +64,8 @@ pub(crate) enum RequestError {
     #[error("output '{name}' cannot be asked for as classification; only 'scores' of a classifier can")]
     NotAClassification { name: &'static str },
 
+    #[error("parameter '{}' is not known; known are: {known}", excerpt(name))]
+    UnknownParameter { name: String, known: String },
     #[error("parameter '{name}' is {}, but must be {expected}", excerpt(got))]
     WrongParameter { name: &'static str, got: String, expected: &'static str },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
@@ -110,11 +112,11 @@ impl From<InferManyError> for RequestError {
     }
 }
 
-/// The time after which a request may come back for which there was no room beside others.
+/// Time after which a request may come back that was refused for lack of room.
 const ROOM_RETRY: Duration = Duration::from_millis(100);
 
 impl RequestError {
-    /// Whether the request would have been answered at a better time, or elsewhere.
+    /// Returns true if the same request may be answered at another time, or by another server.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::TooManyBytesInFlight { .. } => true,
@@ -124,7 +126,7 @@ impl RequestError {
         }
     }
 
-    /// When to come back, from now on, where that can be told.
+    /// Time from now after which the client should come back, if it is known.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyBytesInFlight { .. } => Some(ROOM_RETRY),
@@ -139,7 +141,7 @@ impl RequestError {
 mod tests {
     use super::*;
 
-    /// Each error with as much in it as a client could send.
+    /// Every error, filled with as much as a client could send.
     fn of_large_requests() -> Vec<RequestError> {
         use RequestError::*;
         let text = || "é".repeat(1 << 16);
@@ -166,6 +168,7 @@ mod tests {
             UnknownOutput { name: text(), known: "scores, label".into() },
             DuplicateOutput { name: text() },
             NotAClassification { name },
+            UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
             Sequence { name: text() },
             SharedMemory { tensor: text(), name: text() },
@@ -180,7 +183,7 @@ mod tests {
             Item { index: got, source: failed() },
         ];
         for error in &errors {
-            // A new error belongs into the list above.
+            // This match does not compile without a new error, which must be added to the list above, too.
             match error {
                 UnknownModel(..)
                 | UnknownVersion { .. }
@@ -202,6 +205,7 @@ mod tests {
                 | UnknownOutput { .. }
                 | DuplicateOutput { .. }
                 | NotAClassification { .. }
+                | UnknownParameter { .. }
                 | WrongParameter { .. }
                 | Sequence { .. }
                 | SharedMemory { .. }

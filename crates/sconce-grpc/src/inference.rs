@@ -1,4 +1,4 @@
-//! `ModelInfer` as it comes: counted before it is decoded. The protocol's other calls are generated.
+//! The call `ModelInfer`, whose memory is counted before it is decoded. The protocol's other calls are generated.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,7 +23,7 @@ use crate::service::Service;
 
 type Generated = GrpcInferenceServiceServer<Service>;
 
-/// The largest message of the calls that ask about models.
+/// Bytes at most of a message of the calls that ask about models.
 const MAX_QUESTION_BYTES: usize = 64 * 1024;
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
@@ -74,7 +74,7 @@ impl HttpService<http::Request<Body>> for Inference {
     }
 }
 
-/// Leaves a request encoded, and counts what it takes when it is decompressed.
+/// A codec that leaves a request encoded, and counts the bytes that it takes decompressed.
 struct Encoded {
     charge: Option<Arc<Charge>>,
 }
@@ -116,7 +116,7 @@ impl UnaryService<Bytes> for ModelInfer {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let service = Arc::clone(&self.0);
         Box::pin(async move {
-            // Held until the call is answered.
+            // Keeps the charge until the call is answered.
             let charge = request.extensions().get::<Arc<Charge>>().cloned();
             let call = request.extensions().get::<Arc<Call>>().cloned();
             let (metadata, extensions, message) = request.into_parts();

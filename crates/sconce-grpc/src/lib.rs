@@ -49,32 +49,50 @@
 //! | embedding | `embedding` `FP32` `[N, dimensions]` |
 //! | classification | `scores` `FP32` `[N, labels]`, `label` `BYTES` `[N, 1]` |
 //!
-//! `N` is at most the model's `max_queue_size`. Elements come raw or typed, and the answer's go the same way. A
-//! request's `timeout` parameter (microseconds) and the `grpc-timeout` header both bound it; `priority` (1 high, 2 normal, 3 low)
-//! says how soon its items run among others; `truncate` (a bool) refuses texts of too many tokens when false, and so does `cache` (a bool) an answer from the runtime's cache. A request that
-//! is refused because too much waits, or that is late because of it, is told by the trailer `grpc-retry-pushback-ms` when to come back; it is never 0. The answer's `precision` parameter (a string) says what the network was
-//! computed in, `device` (`cpu`, `cuda:0`) on what, `truncated` (true) that the end of an item was left out, and `source` (a string: `memory`, `redis`, `sqlite`,
-//! `shared`, …) that it was not computed for this request.
+//! `N` is at most the model's `max_queue_size`. Elements come raw or typed, and the answer's elements go the same way.
+//!
+//! # Parameters
+//! | a request's parameter | says |
+//! |---|---|
+//! | `timeout` | microseconds from arrival for which the answer is wanted; the header `grpc-timeout` bounds it as well |
+//! | `priority` | 1 (high), 2 (normal) or 3 (low): how soon its items run among others |
+//! | `truncate` | false: a text of too many tokens is refused, rather than cut |
+//! | `cache` | false: the runtime's cache is not asked for the answer |
+//!
+//! Any other parameter is refused, except those that clients send by themselves: `binary_data_output`, `content_type`,
+//! `headers` and `triton_*` are ignored.
+//!
+//! | an answer's parameter | says |
+//! |---|---|
+//! | `precision` | the precision in which the network was computed: `f32`, `int8`, … |
+//! | `device` | the device on which it was computed: `cpu`, `cuda:0`, … |
+//! | `truncated` | true: the end of an item was left out |
+//! | `source` | set if the answer was not computed for this request: `memory`, `redis`, `sqlite`, `shared`, … |
+//!
+//! A request that is refused because too many wait, or that is late for the same reason, gets the trailer
+//! `grpc-retry-pushback-ms`: the milliseconds, never 0, after which the client should come back.
 //!
 //! # The path of one item
-//! `transport` serves the connection → the interceptor `deadline` notes when the request came → `metered` counts its bytes as
-//! they arrive → `inference` decodes it, once `measure` has told what that takes → `service` reads `parameters` → `outputs` checks
-//! what is asked for → `decode` (`elements`) cuts the tensor into items → [`Model::refusal`](sconce::Model::refusal), before anything
-//! is tokenised → [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits
-//! all items or none → `outputs` joins the answers into tensors. An
-//! error on the way becomes a status in `status`.
+//! `transport` serves the connection → the interceptor `deadline` notes the time of arrival → `metered` counts the
+//! request's bytes as they arrive → `inference` decodes it, after `measure` has counted the memory that takes →
+//! `service` reads `parameters` → `outputs` checks the wanted outputs → `decode` (`elements`) cuts the tensor into
+//! items → [`Model::refusal`](sconce::Model::refusal), before anything is tokenised →
+//! [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits all items or none → `outputs` joins the
+//! answers into tensors. An error on the way becomes a status in `status`.
 //!
-//! # What a stranger can take
-//! [`Limits`] bounds connections, the bytes of requests over all connections, and the time that peers may be silent. At a bound
-//! those give way who do the least: connections that never spoke, then those that never called, then the longest idle; requests
-//! that have stalled, then those that are expected to be there last. `transport` also bounds headers, calls on one connection, and
-//! calls that are reset at once. An error repeats an excerpt of what was sent.
+//! # Bounds on clients
+//! [`Limits`] bounds the connections, the bytes of requests over all connections, and the time for which peers may be
+//! silent. At a bound the least active give way: first connections that never sent a byte, then those that never made a
+//! call, then the longest idle; first requests that have stalled, then those expected to be complete last. `transport`
+//! also bounds headers, calls on one connection, and calls that are reset at once. An error repeats at most an excerpt
+//! of the request.
 //!
 //! # Refusals
-//! A refusal costs about as much as a small answer, so `pacing` holds refusals back where there are many: together they take at most a
-//! tenth of the processors. A refusal is held no longer than it tells the client to stay away, or 100 ms where that is less, nor for more
-//! than most of the time that the request has left; what it says of coming back counts from when it is sent. A client that obeys
-//! `grpc-retry-pushback-ms` does not notice, and one that retries at once costs no more than one that obeys.
+//! A refusal costs about as much as a small answer. If there are many, `pacing` holds them back, so that together they
+//! take at most a tenth of the processors. A refusal is held back at most for the time after which it tells the client
+//! to come back (or 100 ms if that is longer), and at most for most of the time that the request has left;
+//! the time that it tells counts from when it is sent. A client that obeys `grpc-retry-pushback-ms` sees no difference,
+//! and one that retries at once costs no more than one that obeys.
 //!
 //! # Where to add things
 //! A call: `proto/`, then `service`. A kind of input: `decode` and `metadata`. A task: `outputs` and `metadata`.

@@ -1,38 +1,38 @@
-//! Bounds of what peers can take from the server.
+//! Bounds on what clients can take from the server.
 
 use std::time::Duration;
 
 use sconce::ConfigError;
 
-/// Bounds of what peers can take from the server: connections, memory for requests, and time.
+/// Bounds on what clients can take from the server: connections, memory for requests, and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time. `None`, the default, leaves an eighth of the process's open files (at least
-    /// [`MIN_SPARE_FILES`](Self::MIN_SPARE_FILES)) to everything else, and takes at most
+    /// Connections at a time. `None`, the default, leaves an eighth of the files that the process may open, but at least
+    /// [`MIN_SPARE_FILES`](Self::MIN_SPARE_FILES), to everything else, and allows at most
     /// [`MAX_DEFAULT_CONNECTIONS`](Self::MAX_DEFAULT_CONNECTIONS).
     ///
-    /// A connection beyond them replaces one that has never sent a byte, else the one whose last call is longest ago;
-    /// a connection with a call that is being computed is never replaced. Too small: idle clients have to connect anew
-    /// for each call. Too large: the process has no file left to open.
+    /// A further connection replaces one that has never sent a byte, else one that has never made a call, else the one
+    /// whose last call is longest ago; a connection with a call that is being computed is never replaced. Too small:
+    /// idle clients have to connect anew for each call. Too large: the process has no file left to open.
     pub max_connections: Option<usize>,
     /// Bytes of all requests that are being read or answered, and of answers that their clients have not read, over all
     /// connections; 256 MiB by default.
     ///
-    /// Counted are headers, 8 KiB for each call, bytes as they arrive, and the message when it is decompressed and
-    /// decoded. Where they are used up, the unfinished request that has stalled, else the one expected to end last, is
-    /// refused with `RESOURCE_EXHAUSTED`; by the same rule a connection ends whose answers are not read. Too small: large requests are refused, and several at a time. Too large: the
-    /// process runs out of memory.
+    /// The count includes headers, 8 KiB for each call, bytes as they arrive, and the message decompressed and decoded.
+    /// When the bytes are used up, the unfinished request that has stalled, else the one expected to be complete last,
+    /// is refused with `RESOURCE_EXHAUSTED`; by the same rule a connection ends if its answers are not read. Too small:
+    /// large requests are refused, and several at a time. Too large: the process runs out of memory.
     pub max_request_bytes_in_flight: usize,
     /// Time for a new connection to send HTTP/2's preface of 24 bytes; 10 s by default. Too short: clients behind slow
     /// links cannot connect. Too long: silent connections are held for as long.
     pub max_handshake_time: Duration,
-    /// Time for which a connection without calls is kept; 5 minutes by default. HTTP/2's pings do not prolong it. Such
-    /// a connection is told (GOAWAY), so that gRPC's clients connect anew without an error. Too short: clients that call
-    /// seldom connect for every call. Too long: connections of clients that are gone are held for as long.
+    /// Time after which a connection without calls is closed; 5 minutes by default. HTTP/2's pings do not prolong it.
+    /// The peer gets GOAWAY, so that gRPC's clients connect anew without an error. Too short: clients that seldom call
+    /// connect for every call. Too long: connections of clients that have gone are held for as long.
     pub max_idle_time: Duration,
     /// Time between two pieces of one request; 10 s by default. A request that stalls for longer is refused with
-    /// `DEADLINE_EXCEEDED`. Too short: clients behind bad links are cut off. Too long: what half-sent requests hold is
-    /// held for as long.
+    /// `DEADLINE_EXCEEDED`. Too short: clients behind bad links are cut off. Too long: the memory of half-sent requests
+    /// is held for as long.
     pub max_request_pause: Duration,
 }
 
@@ -49,9 +49,9 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Open files that connections always leave to models, caches, logs and accepting.
+    /// Files that are always left to models, caches, logs and the accepting of connections.
     pub const MIN_SPARE_FILES: usize = 32;
-    /// The most connections that are taken where [`max_connections`](Self::max_connections) says nothing.
+    /// Connections at most if [`max_connections`](Self::max_connections) is `None`.
     pub const MAX_DEFAULT_CONNECTIONS: usize = 16_384;
     /// The least [`max_request_bytes_in_flight`](Self::max_request_bytes_in_flight).
     pub const MIN_REQUEST_BYTES_IN_FLIGHT: usize = 1 << 20;
@@ -81,7 +81,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Connections at a time where the process may open `max_open_files`; `None` stands for no limit.
+    /// Connections at a time for a process that may open `max_open_files`; `None` stands for no limit.
     pub(crate) fn connections(&self, max_open_files: Option<usize>) -> Result<usize, ConfigError> {
         let files = max_open_files.unwrap_or(usize::MAX);
         match self.max_connections {

@@ -1,19 +1,19 @@
-//! The memory that a message takes when it is decoded, told from its bytes.
+//! Computes from the bytes of a message the memory that it takes when it is decoded.
 //!
-//! Protocol Buffers pack: an empty `InferInputTensor` is two bytes on the wire and some 300 in memory, so that a message
-//! within its limit could take a hundred times as much when it is decoded.
+//! An empty `InferInputTensor` has two bytes on the wire and some 300 in memory, so a message within its limit could take a
+//! hundred times as much when it is decoded.
 
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::proto::InferParameter;
 use crate::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 
-/// A vector that grows by doubling has up to twice the room that it needs.
+/// Factor of room in a vector that grows by doubling.
 const GROWTH: usize = 2;
-/// A table of parameters also has some room to spare, and a byte beside each entry.
+/// Bytes of an entry of a parameter map, with the map's spare room and its byte beside each entry.
 const ENTRY: usize = GROWTH * (size_of::<(String, InferParameter)>() + 1);
 
-/// The messages within a `ModelInferRequest` whose fields can be repeated.
+/// A message within a `ModelInferRequest` whose fields are counted.
 #[derive(Clone, Copy)]
 enum Message {
     Request,
@@ -22,22 +22,23 @@ enum Message {
     Contents,
 }
 
-/// The form in which a field is kept.
+/// The form of a decoded field in memory.
 enum Form {
-    /// Bytes of their own, each with so many beside them.
+    /// Bytes with an allocation of their own, and `beside` further bytes for each field.
     Bytes { beside: usize },
-    /// Integers of so many bytes.
+    /// Packed integers of `width` bytes each.
     Integers { width: usize },
-    /// Numbers as long as on the wire.
+    /// Packed numbers of the same length as on the wire.
     Numbers,
-    /// Messages, each with so many bytes beside those of its own fields.
+    /// A message, with `beside` bytes besides those of its own fields.
     Messages { of: Message, beside: usize },
 }
 
-/// An upper bound of the bytes that a `ModelInferRequest` takes when it is decoded and cut into items. Stops counting above `max`.
+/// An upper bound of the bytes that a `ModelInferRequest` takes when it is decoded and cut into items. The count stops
+/// above `max`.
 pub(crate) fn decoded_bytes(request: &[u8], max: usize) -> usize {
     let mut bytes = 0;
-    // A malformed message is counted as far as it goes; decoding it fails there as well.
+    // A malformed message is counted up to its fault, where decoding it fails, too.
     let _ = count(Message::Request, request, max, &mut bytes);
     bytes
 }
@@ -71,11 +72,11 @@ fn count(message: Message, mut rest: &[u8], max: usize, bytes: &mut usize) -> Op
                         *bytes += beside;
                         count(of, value, max, bytes)?;
                     }
-                    // Not known, so not kept.
+                    // Decoding drops unknown fields.
                     None => {}
                 }
             }
-            // Groups are not kept, and not used by anyone.
+            // Decoding drops groups, too; no client sends them.
             WireType::StartGroup | WireType::EndGroup => return None,
         }
     }
@@ -93,7 +94,7 @@ fn form(message: Message, field: u32) -> Option<Form> {
         (Message::Request, 6) => {
             Form::Messages { of: Message::Output, beside: GROWTH * size_of::<InferRequestedOutputTensor>() }
         }
-        // Raw contents stay where they are in the message until they are copied into items.
+        // Raw contents stay in the message until they are copied into items.
         (Message::Request, 7) | (Message::Contents, 8) => Form::Bytes { beside: GROWTH * size_of::<Vec<u8>>() },
         (Message::Input, 3) | (Message::Contents, 3 | 5) => Form::Integers { width: 8 },
         (Message::Input, 5) => Form::Messages { of: Message::Contents, beside: 0 },

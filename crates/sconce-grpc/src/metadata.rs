@@ -1,4 +1,4 @@
-//! What a model takes and gives, in the protocol's words.
+//! Metadata and configuration of models and of the server, as the protocol has them.
 
 use std::collections::HashMap;
 
@@ -13,11 +13,11 @@ use crate::proto::{
     ModelQueuePolicy, ServerMetadataResponse,
 };
 
-/// Every model has this one version.
+/// The one version that every model has.
 pub(crate) const VERSION: &str = "1";
 const BACKEND: &str = "sconce";
 const PLATFORM: &str = "sconce_candle";
-/// Triton's names of the extensions that are served.
+/// The protocol extensions that are served, by Triton's names.
 const EXTENSIONS: [&str; 3] = ["classification", "model_configuration", "statistics"];
 
 /// A tensor of one item, without the batch dimension.
@@ -27,7 +27,7 @@ struct Tensor {
     dims: Vec<i64>,
 }
 
-/// What the server is.
+/// Name, version and extensions of the server.
 pub(crate) fn server() -> ServerMetadataResponse {
     ServerMetadataResponse {
         name: "sconce".into(),
@@ -36,7 +36,7 @@ pub(crate) fn server() -> ServerMetadataResponse {
     }
 }
 
-/// What a model takes and gives.
+/// Inputs and outputs of a model.
 pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
     let metadata = |tensor: Tensor| TensorMetadata {
         name: tensor.name.into(),
@@ -52,7 +52,7 @@ pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
     }
 }
 
-/// How a model is configured.
+/// Configuration of a model.
 pub(crate) fn config(model: &Model) -> ModelConfig {
     let input = |tensor: Tensor| ModelInput {
         name: tensor.name.into(),
@@ -130,7 +130,7 @@ fn data_type(datatype: Datatype) -> DataType {
     }
 }
 
-/// A size as the protocol counts it.
+/// Converts a size to the protocol's integer.
 pub(crate) fn dimension(size: usize) -> i64 {
     i64::try_from(size).expect("no tensor in memory has more than i64::MAX elements")
 }

@@ -1,4 +1,4 @@
-//! Requests whose bytes are counted while they arrive.
+//! Counts the bytes of requests while they arrive.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::deadline::Arrival;
 use crate::error::RequestError;
 use crate::request_bytes::{Charge, RequestBytes};
 
-/// Bounds of what requests hold while they arrive.
+/// Bounds on the memory and the pauses of requests while they arrive.
 #[derive(Clone)]
 pub(crate) struct Meter {
     pub(crate) bytes: Arc<RequestBytes>,
     pub(crate) max_pause: Duration,
 }
 
-/// A service whose requests are metered. They find their [`Charge`] among their extensions.
+/// A service whose requests are metered. Each request has its [`Charge`] among its extensions.
 #[derive(Clone)]
 pub(crate) struct Metered<S> {
     inner: S,
@@ -63,16 +63,17 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Metered<S
     }
 }
 
-/// The body of a request, whose bytes are counted as they arrive; it fails where they may not be held or stop coming.
+/// The body of a request, whose bytes are counted as they arrive. It fails if there is no room for them, or if they
+/// stop coming.
 struct MeteredBody {
     inner: Body,
     charge: Arc<Charge>,
-    /// Absent on a server of another's making.
+    /// `None` on a server other than this crate's.
     call: Option<Arc<Call>>,
-    /// When the client stops waiting.
+    /// Time at which the client stops waiting.
     deadline: Option<Instant>,
     max_pause: Duration,
-    /// There from the first time on that the rest of the request is waited for.
+    /// Timer of the next pause that is too long; set at the first wait for the rest of the request.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
@@ -87,9 +88,9 @@ impl MeteredBody {
     /// Waits for the next piece, for the request to give way to others, or for the end of the time between two pieces.
     fn wait(&mut self, context: &mut Context<'_>) -> Result<(), RequestError> {
         self.charge.wait(context.waker());
-        // After the waker is registered, so that nothing is missed.
+        // Check after the waker is registered, so that no refusal is missed.
         self.charge.check()?;
-        // Set anew when it is over, rather than at each piece.
+        // The timer is reset when it fires, rather than at each piece.
         let until = |charge: &Charge, max_pause| {
             let pause_ends = charge.last_piece() + max_pause;
             self.deadline.map_or(pause_ends, |deadline| deadline.min(pause_ends))

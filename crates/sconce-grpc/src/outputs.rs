@@ -1,4 +1,4 @@
-//! From answers to the tensors of a response.
+//! Joins answers into the tensors of a response.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub(crate) struct Wanted {
     classes: Option<usize>,
 }
 
-/// What a request asks for, in its order; everything that the model gives if it names nothing.
+/// The outputs that a request asks for, in its order; all outputs of the model if it names none.
 pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> Result<Vec<Wanted>, RequestError> {
     let given: Vec<_> = task.tensors().into_iter().map(|tensor| Wanted { tensor, classes: None }).collect();
     if requested.is_empty() {
@@ -45,11 +45,11 @@ pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> R
     Ok(wanted)
 }
 
-/// What the response says about all of its items beside their outputs.
+/// Parameters of the response, which describe all its items.
 pub(crate) fn parameters(answers: &[Answer]) -> HashMap<String, InferParameter> {
     let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
     let mut parameters = HashMap::new();
-    // One model answered them all, so the first speaks for the others.
+    // One model answered all items, so the first answer's precision and device stand for all.
     if let Some(answer) = answers.first() {
         let precision = ParameterChoice::StringParam(answer.precision.to_string());
         parameters.insert("precision".to_owned(), parameter(precision));
@@ -65,7 +65,7 @@ pub(crate) fn parameters(answers: &[Answer]) -> HashMap<String, InferParameter> 
     parameters
 }
 
-/// Where answers came from that were not all computed for this request.
+/// The source of the answers; `None` if all were computed for this request.
 fn source(answers: &[Answer]) -> Option<&'static str> {
     let mut sources = answers.iter().map(|answer| answer.source);
     let first = sources.next()?;
@@ -144,14 +144,14 @@ impl Wanted {
     }
 }
 
-/// How many classes an output is asked for; more than there are gives all, as in Triton.
+/// Number of classes that are asked of an output, cut to the number of labels, as in Triton.
 fn classes(output: &InferRequestedOutputTensor, task: &Task) -> Result<Option<usize>, RequestError> {
     let labels = task.labels().map_or(0, |labels| labels.len());
     let classes = count("classification", &output.parameters)?.filter(|classes| *classes > 0);
     Ok(classes.map(|classes| usize::try_from(classes).map_or(labels, |classes| classes.min(labels))))
 }
 
-/// The best classes, best first, in the words of Triton's classification extension.
+/// The best classes, best first, as Triton's classification extension writes them.
 fn best(answer: &Classification, classes: usize) -> Vec<String> {
     let mut order: Vec<usize> = (0..answer.scores.len()).collect();
     order.sort_by(|a, b| answer.scores[*b].total_cmp(&answer.scores[*a]));
@@ -160,7 +160,7 @@ fn best(answer: &Classification, classes: usize) -> Vec<String> {
 }
 
 fn raw_f32(values: &[f32]) -> Vec<u8> {
-    // Whole elements at a time, which compiles to one copy; an iterator over bytes does not.
+    // One element at a time compiles to one copy; an iterator over bytes does not.
     let mut raw = vec![0; size_of_val(values)];
     for (bytes, value) in raw.as_chunks_mut().0.iter_mut().zip(values) {
         *bytes = value.to_le_bytes();

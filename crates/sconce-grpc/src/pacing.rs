@@ -1,59 +1,63 @@
-//! Refusals that are held back, so that refusing never takes the processor from computing.
+//! Holds refusals back, so that they do not take the processor from computing.
 //!
-//! A refusal costs about as much as a small answer: reading the request and writing a response. Clients that retry at once would
-//! keep a server busy with refusing them; held back for a moment they cost nothing meanwhile.
+//! A refusal costs about as much as a small answer: reading the request and writing a response. Clients that retry at
+//! once would keep a server busy with refusing them; a client whose refusal is held back costs nothing meanwhile.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::RequestError;
 
-/// Processor time of one refusal, from the first byte of the request to the last of the response, the kernel's part included: 43 to
-/// 98 µs on a core of Zen 3 (`benches/storm`), the less the more of them go out together.
+/// Processor time of one refusal, from the first byte of the request to the last byte of the response, the kernel's
+/// part included.
+///
+/// An estimate, which is not learned at run time: the bench `storm` saw 43 to 98 µs on a core of Zen 3, and less the
+/// more refusals are sent together.
 const REFUSAL_COST: Duration = Duration::from_micros(70);
-/// Refusals together take at most one part in so many of the processor.
+/// Refusals together take at most one part in this many of the processors.
 const PROCESSOR_PART: u32 = 10;
-/// Refusals that go out at once after a quiet time.
+/// Refusals that are sent at once after a quiet time.
 const BURST: u32 = 32;
-/// The longest time for which a refusal is held back that tells the client to come back sooner, or not when: where each of a hundred
-/// callers is told that there is room in a millisecond, most of them are told so again.
+/// Longest delay of a refusal that tells the client to come back sooner than this, or tells no time. If a hundred
+/// callers are told that there is room in a millisecond, most of them are refused again.
 const MAX_DELAY_BEYOND_RETRY: Duration = Duration::from_millis(100);
-/// Refusals that are held back go out at multiples of this: one wake-up, one write for each connection, and one read of what comes back.
+/// Interval at whose multiples delayed refusals are sent, so that many of them share a wake-up, a write for each
+/// connection, and a read of the retries.
 const TICK: Duration = Duration::from_millis(10);
-/// The longest time for which any refusal is held back, so that there is a bound on the calls that wait for theirs.
+/// Longest delay of any refusal, which bounds the number of calls that wait for theirs.
 const MAX_DELAY: Duration = Duration::from_secs(1);
 
-/// Says how long each refusal is held back. The generic cell rate algorithm: one time, at which the next refusal would be due if all
-/// came evenly.
+/// Decides the delay of each refusal by the generic cell rate algorithm: `due` is the time of the next refusal if all
+/// were evenly spaced.
 #[derive(Debug)]
 pub(crate) struct Pacing {
     interval: Duration,
     due: Option<Instant>,
-    /// When the first refusal came: ticks are counted from there.
+    /// Time of the first refusal, from which ticks are counted.
     origin: Option<Instant>,
 }
 
 impl Pacing {
-    /// For a machine of so many processors.
+    /// Pacing for a machine of this many processors.
     pub(crate) fn new(processors: usize) -> Self {
         let processors = u32::try_from(processors.max(1)).unwrap_or(u32::MAX);
         Self { interval: REFUSAL_COST * PROCESSOR_PART / processors, due: None, origin: None }
     }
 
-    /// How long to hold back a refusal that says to come back after `retry_after`, of a request that is wanted for `left`.
+    /// The delay of a refusal that tells the client to come back after `retry_after`, of a request that has the time `left`.
     pub(crate) fn delay(&mut self, now: Instant, retry_after: Option<Duration>, left: Option<Duration>) -> Duration {
         let due = self.due.map_or(now, |due| due.max(now));
         let early = due.saturating_duration_since(now + self.interval * BURST);
-        // Most of the time that is left: the client is to hear it, and may have something better to do with the rest.
+        // Most of the time that is left: the refusal must arrive in time, and the client may use the rest.
         let left = left.map_or(MAX_DELAY, |left| left / 8 * 7);
         let retry_after = retry_after.unwrap_or_default().max(MAX_DELAY_BEYOND_RETRY);
         let delay = early.min(retry_after).min(left).min(MAX_DELAY);
-        // Those that cannot wait are not made up for by later ones beyond the longest delay.
+        // Refusals that could not be delayed enough are made up for by later ones, up to the longest delay.
         self.due = Some((due + self.interval).min(now + MAX_DELAY + self.interval * BURST));
         delay.saturating_sub(self.after_tick(now, delay))
     }
 
-    /// The time by which `now + delay` is past a tick; none for a delay of less than two ticks.
+    /// Time by which `now + delay` is later than the last tick before it; zero for a delay of less than two ticks.
     fn after_tick(&mut self, now: Instant, delay: Duration) -> Duration {
         let origin = *self.origin.get_or_insert(now);
         if delay < 2 * TICK {
@@ -64,19 +68,19 @@ impl Pacing {
     }
 }
 
-/// [`Pacing`] that requests share.
+/// A [`Pacing`] that all requests share.
 #[derive(Debug)]
 pub(crate) struct Governor(Mutex<Pacing>);
 
 impl Governor {
-    /// For this machine.
+    /// Pacing for this machine.
     pub(crate) fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self(Mutex::new(Pacing::new(processors)))
     }
 
-    /// Holds `error` back if it is a refusal, of a request for which so much time is `left`. What it says of coming back counts from then
-    /// on.
+    /// Holds `error` back if it is a refusal. `left` gives the time that the request has left. The time after which the
+    /// client is told to come back counts from the return of this function.
     pub(crate) async fn hold_back(
         &self,
         error: RequestError,
@@ -88,7 +92,7 @@ impl Governor {
         let now = tokio::time::Instant::now();
         let (retry_after, left) = (error.retry_after(), left(now.into_std()));
         let delay = self.0.lock().unwrap_or_else(PoisonError::into_inner).delay(now.into_std(), retry_after, left);
-        // Timers count in milliseconds.
+        // Tokio's timers have a resolution of a millisecond.
         if delay < Duration::from_millis(1) {
             return error;
         }

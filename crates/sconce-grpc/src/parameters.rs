@@ -1,8 +1,7 @@
-//! What the parameters of a request say.
+//! Reads the parameters of a request, whose names are Triton's.
 //!
-//! Names are Triton's. Unknown ones are ignored as Triton ignores them: `perf_analyzer` sends
-//! `triton_enable_empty_final_response` with every request. One that would change the meaning of the answer and
-//! is not served is refused.
+//! Unknown parameters are refused, so that a misspelled one does not go unnoticed. Those that clients send by
+//! themselves are ignored: `perf_analyzer` sends `triton_enable_empty_final_response` with every request.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,14 +13,21 @@ use crate::error::RequestError;
 use crate::proto::InferParameter;
 use crate::proto::infer_parameter::ParameterChoice;
 
-/// What the parameters of a request say.
+/// Names of the parameters that are read.
+const KNOWN: [&str; 4] = ["cache", "priority", "timeout", "truncate"];
+/// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
+const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
+/// Prefix of further names that Triton reserves.
+const RESERVED: &str = "triton_";
+
+/// The parameters of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parameters {
-    /// How long the answer is wanted, from the request's arrival on.
+    /// Time from the request's arrival for which the answer is wanted.
     pub(crate) timeout: Option<Duration>,
     pub(crate) priority: Priority,
     pub(crate) truncation: Truncation,
-    /// Whether a cache may answer.
+    /// True if a cache may answer.
     pub(crate) cache: bool,
 }
 
@@ -29,6 +35,10 @@ impl Parameters {
     pub(crate) fn read(parameters: &HashMap<String, InferParameter>) -> Result<Self, RequestError> {
         if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
             return Err(RequestError::Sequence { name: name.clone() });
+        }
+        // The first by name, so that the same request always gets the same error.
+        if let Some(name) = parameters.keys().filter(|name| !is_known(name)).min() {
+            return Err(RequestError::UnknownParameter { name: name.clone(), known: KNOWN.join(", ") });
         }
         Ok(Self {
             timeout: timeout(parameters)?,
@@ -39,7 +49,11 @@ impl Parameters {
     }
 }
 
-/// Refuses a tensor whose contents are said to be in shared memory.
+fn is_known(name: &str) -> bool {
+    KNOWN.contains(&name) || IGNORED.contains(&name) || name.starts_with(RESERVED)
+}
+
+/// Refuses a tensor whose parameters say that its contents are in shared memory.
 pub(crate) fn refuse_shared_memory(
     tensor: &str,
     parameters: &HashMap<String, InferParameter>,
@@ -50,7 +64,7 @@ pub(crate) fn refuse_shared_memory(
     }
 }
 
-/// A whole number from 0 on, in either of the integer types.
+/// Reads a whole number from 0 on, in either of the integer types.
 pub(crate) fn count(
     name: &'static str,
     parameters: &HashMap<String, InferParameter>,
@@ -58,7 +72,7 @@ pub(crate) fn count(
     whole(name, parameters, "a whole number from 0 on", Some)
 }
 
-/// What a whole number from 0 on means, if it means anything.
+/// Reads a whole number from 0 on that `meaning` accepts.
 fn whole<T>(
     name: &'static str,
     parameters: &HashMap<String, InferParameter>,
@@ -79,7 +93,7 @@ fn timeout(parameters: &HashMap<String, InferParameter>) -> Result<Option<Durati
     Ok(count("timeout", parameters)?.filter(|timeout_us| *timeout_us > 0).map(Duration::from_micros))
 }
 
-/// Triton's levels: 1 is the highest, and 0 asks for the default one.
+/// Reads a priority by Triton's levels: 1 is the highest, and 0 the default.
 fn priority(parameters: &HashMap<String, InferParameter>) -> Result<Priority, RequestError> {
     let of_level = |level| match level {
         0 => Some(Priority::default()),
@@ -179,9 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn sequences_are_refused_and_unknown_parameters_are_ignored() {
+    fn sequences_and_unknown_parameters_are_refused_and_those_that_clients_send_by_themselves_are_ignored() {
         let refused = read(&[("sequence_id", Int64Param(7))]);
         assert!(matches!(refused, Err(RequestError::Sequence { name }) if name == "sequence_id"));
-        assert!(read(&[("triton_enable_empty_final_response", BoolParam(true))]).is_ok());
+        for name in ["triton_enable_empty_final_response", "binary_data_output", "headers", "content_type"] {
+            assert_eq!(read(&[(name, BoolParam(true))]).unwrap(), read(&[]).unwrap(), "{name}");
+        }
+        let refused = read(&[("top_k", Int64Param(1)), ("precision", StringParam("int8".into()))]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "parameter 'precision' is not known; known are: cache, priority, timeout, truncate"
+        );
+        assert!(read(&[("Timeout", Int64Param(1))]).is_err(), "names are exact");
     }
 }

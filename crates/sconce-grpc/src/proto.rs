@@ -9,5 +9,5 @@
 
 tonic::include_proto!("inference");
 
-/// The compiled `proto/`, as server reflection needs it.
+/// The compiled files of `proto/`, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("inference");

@@ -1,11 +1,11 @@
-//! Log lines of what may happen thousands of times a second.
+//! Limits log lines about events that may happen thousands of times a second.
 
 use std::time::{Duration, Instant};
 
-/// Time between two lines about the same thing.
+/// Time between two lines about the same kind of event.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Decides which occurrences are worth a line: the first, and then one in ten seconds with the number of those between.
+/// Decides which events get a line: the first, and then one in ten seconds, with the number of events since the last line.
 #[derive(Debug, Default)]
 pub(crate) struct Ration {
     last: Option<Instant>,
@@ -13,7 +13,7 @@ pub(crate) struct Ration {
 }
 
 impl Ration {
-    /// Occurrences since the last line, this one included, if it is time for another.
+    /// Counts an event. Returns the number of events since the last line, this one included, if it is time for a line.
     pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE);

@@ -1,4 +1,5 @@
-//! Bytes that requests and unread answers hold, over all connections, and which of them give way when there are too many.
+//! Counts the bytes that requests and unread answers hold, over all connections, and refuses some of them when there
+//! are too many.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,67 +11,67 @@ use futures_util::task::AtomicWaker;
 
 use crate::error::RequestError;
 
-/// Bytes that a call holds beside its headers and message: its task, its stream, its place in tables.
+/// Bytes that a call holds besides its headers and message: its task, its stream, its place in tables.
 const CALL_BYTES: usize = 8 * 1024;
-/// The length of what stands before each message: a flag for compression, and the length of the message.
+/// Length of gRPC's prefix of each message: a flag for compression, and the length of the message.
 const PREFIX_BYTES: usize = 5;
-/// A request of which nothing came for this time counts as stalled, and gives way before all that have not.
+/// Time without a byte after which a request counts as stalled, and gives way before those that have not stalled.
 const STALLED: Duration = Duration::from_secs(1);
-/// Part of all bytes that is freed at a time, so that few requests look through all others.
+/// One in this many of all bytes is freed at a time, so that few requests search all others.
 const FREED_PART: usize = 16;
 
-/// The bytes that requests hold, of which there are never more than a bound.
+/// The bytes that all requests hold, bounded by `max`.
 pub(crate) struct RequestBytes {
     max: usize,
     held: AtomicUsize,
     unfinished: Mutex<Unfinished>,
 }
 
-/// Requests whose rest is being waited for, and connections whose answers may be.
+/// Requests that have not been received completely, and connections, whose answers may be unread.
 #[derive(Default)]
 struct Unfinished {
     next: u64,
     by_number: HashMap<u64, Arc<Held>>,
 }
 
-/// What one request, or the unread answers of one connection, hold.
+/// The bytes held by one request, or by the unread answers of one connection.
 struct Held {
     progress: Mutex<Progress>,
-    /// The task that is to end when they give way.
+    /// The task to wake when these bytes give way.
     waiting: AtomicWaker,
 }
 
-/// How far a request has come, or the answers of a connection have been read.
+/// Progress in receiving a request, or in sending the answers of a connection.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     held: usize,
-    /// Bytes that have come, or have been read.
+    /// Bytes that were received, or sent.
     moved: usize,
-    /// The message's flag and length, as far as they came.
+    /// The message's flag and length, as far as they were received.
     prefix: [u8; PREFIX_BYTES],
     began: Instant,
     last: Instant,
     kind: Kind,
-    /// It gave way to others.
+    /// Set once it gave way to others.
     is_refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A request of which something is missing.
+    /// A request that is not received completely.
     Unfinished,
-    /// A request that is there.
+    /// A request that is received completely.
     Whole,
-    /// Answers that wait for their client to read them.
+    /// Answers that their client has not read.
     Unread,
 }
 
-/// How soon a request gives way: the greatest first.
+/// Order in which requests give way: the greatest first.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 enum Rank {
-    /// Expected to be there after so many seconds.
+    /// Seconds until it is expected to be complete.
     Arriving(f64),
-    /// Nothing came for so many seconds.
+    /// Seconds without a byte.
     Stalled(f64),
 }
 
@@ -113,8 +114,8 @@ impl Progress {
     }
 }
 
-/// The places, in `others`, of the requests that give way so that `wanted` bytes are freed for one of rank `own`; `None` if those
-/// that rank behind it do not hold that much.
+/// Indices into `others` of the requests that give way to free `wanted` bytes for a request of rank `own`; `None` if
+/// the requests of greater rank do not hold that much.
 fn to_refuse(others: &[Progress], own: Rank, wanted: usize, now: Instant) -> Option<Vec<usize>> {
     let mut ranked: Vec<_> = others.iter().zip(0..).map(|(other, at)| (other.rank(now), other.held, at)).collect();
     ranked.retain(|(rank, held, _)| *rank > own && *held > 0);
@@ -136,17 +137,17 @@ impl RequestBytes {
         Self { max, held: AtomicUsize::new(0), unfinished: Mutex::default() }
     }
 
-    /// Bytes that are held now.
+    /// Bytes that all requests hold now.
     #[cfg(test)]
     fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// A new request with so many bytes of headers. If there is no room for it, what it receives is refused.
+    /// Begins a request with this many bytes of headers. If there is no room for them, the request fails at its first piece.
     pub(crate) fn begin(self: &Arc<Self>, header_bytes: usize, now: Instant) -> Charge {
         let held = Held::new(Kind::Unfinished, now);
         let charge = Charge { of: Arc::clone(self), held: Arc::new(held), number: Mutex::default() };
-        // Nothing is known of it yet, so it counts as one that is about to be there.
+        // Nothing is known about it yet, so it ranks as one that is about to be complete.
         if charge.hold(CALL_BYTES + header_bytes, Some(Rank::Arriving(0.0)), now).is_err() {
             charge.held.progress().is_refused = true;
         }
@@ -162,7 +163,7 @@ impl RequestBytes {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Refuses unfinished requests that rank behind `own`, to free `wanted` bytes.
+    /// Refuses unfinished requests of a greater rank than `own`, to free `wanted` bytes.
     fn make_room(&self, own: Rank, wanted: usize, now: Instant) {
         let unfinished = self.unfinished();
         let others: Vec<_> = unfinished.by_number.values().collect();
@@ -202,33 +203,33 @@ impl Held {
     }
 }
 
-/// What one request holds; given back when this is dropped.
+/// The bytes that one request holds, given back on drop.
 pub(crate) struct Charge {
     of: Arc<RequestBytes>,
     held: Arc<Held>,
-    /// Its number among the unfinished ones.
+    /// The request's number among the unfinished ones.
     number: Mutex<Option<u64>>,
 }
 
 impl Charge {
-    /// Counts a piece of the request that came.
+    /// Counts a piece of the request that was received.
     pub(crate) fn receive(&self, piece: &[u8], now: Instant) -> Result<(), RequestError> {
         self.held.progress().receive(piece, now);
         self.hold(piece.len(), None, now)
     }
 
-    /// Notes that the whole request came; it no longer gives way.
+    /// Notes that the whole request was received; it no longer gives way.
     pub(crate) fn came_whole(&self) {
         self.held.progress().kind = Kind::Whole;
         self.finish();
     }
 
-    /// Counts bytes that the request takes in another form.
+    /// Counts further bytes that the request takes when it is decoded.
     pub(crate) fn grow(&self, bytes: usize) -> Result<(), RequestError> {
         self.hold(bytes, None, Instant::now())
     }
 
-    /// Counts what a compressed message of now `length` bytes takes beside what came of it.
+    /// Counts the bytes by which a decompressed message of `length` bytes exceeds the bytes that were received.
     pub(crate) fn decompressed(&self, length: usize) -> Result<(), RequestError> {
         let received = self.held.progress().moved.saturating_sub(PREFIX_BYTES);
         self.grow(length.saturating_sub(received))
@@ -239,19 +240,19 @@ impl Charge {
         self.of.max
     }
 
-    /// The error of a request that gave way.
+    /// Returns an error if the request gave way.
     pub(crate) fn check(&self) -> Result<(), RequestError> {
         if self.held.progress().is_refused { Err(self.refusal()) } else { Ok(()) }
     }
 
-    /// Has `waker` woken when the request gives way.
+    /// Registers `waker` to be woken when the request gives way.
     pub(crate) fn wait(&self, waker: &std::task::Waker) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
         number.get_or_insert_with(|| self.of.register(&self.held));
         self.held.waiting.register(waker);
     }
 
-    /// When the last piece came.
+    /// The time of the last piece.
     pub(crate) fn last_piece(&self) -> Instant {
         self.held.progress().last
     }
@@ -273,7 +274,7 @@ impl Charge {
         }
         let mut progress = self.held.progress();
         if progress.is_refused {
-            // By another thread, in between.
+            // Another thread has refused it in between.
             self.of.give_back(bytes);
             return Err(self.refusal());
         }
@@ -300,7 +301,7 @@ impl Drop for Charge {
     }
 }
 
-/// The answers of one connection that its client has not read; given back when this is dropped.
+/// The bytes of one connection's answers that its client has not read, given back on drop.
 pub(crate) struct Unread {
     of: Arc<RequestBytes>,
     held: Arc<Held>,
@@ -314,7 +315,7 @@ impl Unread {
         Self { of: Arc::clone(of), held, number }
     }
 
-    /// Counts an answer. It is there already, so others give way to it, or those that come later do.
+    /// Counts an answer. Its bytes exist already, so the count may exceed the bound; others then give way.
     pub(crate) fn owe(&self, bytes: usize, now: Instant) {
         {
             let mut progress = self.held.progress();
@@ -329,7 +330,7 @@ impl Unread {
         }
     }
 
-    /// Counts bytes that were sent, of whatever kind.
+    /// Counts bytes that were sent, of headers or of answers.
     pub(crate) fn sent(&self, bytes: usize, now: Instant) {
         let mut progress = self.held.progress();
         let read = bytes.min(progress.held);
@@ -341,7 +342,7 @@ impl Unread {
         }
     }
 
-    /// Resolves when the connection is to end, so that others have room.
+    /// Resolves when the connection must end, to make room for others.
     pub(crate) async fn gives_way(&self) {
         std::future::poll_fn(|context| {
             self.held.waiting.register(context.waker());
@@ -375,7 +376,8 @@ mod tests {
         }
     }
 
-    /// A request of `message` bytes of which `received` came in the second before `last`.
+    /// A request with a message of `message` bytes, of which `received` bytes came, the last one `last` seconds after
+    /// `start`.
     fn progress(start: Instant, last: u32, message: u32, received: usize) -> Progress {
         let last = start + last * SECOND;
         let mut progress = Progress::new(Kind::Unfinished, last.checked_sub(SECOND / 2).unwrap());

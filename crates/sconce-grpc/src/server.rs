@@ -1,4 +1,4 @@
-//! A server around the service: health, reflection, limits, and leaving in order.
+//! The server around the service: health, reflection, limits, and an orderly shutdown.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use crate::request_bytes::RequestBytes;
 use crate::service::Service;
 use crate::transport;
 
-/// The largest message that is read, decompressed. tonic names it and the message's size when it refuses one.
+/// Bytes at most of a decompressed message. tonic's error names this limit and the size of the message.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// Streams that do not end by themselves (a health watch, reflection) and half-sent requests are left to this
-/// much time after the last answer, then cut.
+/// Time after the last answer for half-sent requests, and for streams that do not end by themselves (a health watch,
+/// reflection); then they are cut.
 const MAX_CLOSING_TIME: Duration = Duration::from_secs(2);
 
-/// A server that cannot be started.
+/// The reason why a server cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -40,11 +40,11 @@ pub enum ServeError {
     Limits(#[from] ConfigError),
 }
 
-/// Serves `runtime` on `listener` until `shutdown` resolves, then leaves: clients are told, connections are no longer
-/// accepted, what is in flight is answered, and the runtime is shut down. [`Limits`] are the default ones.
+/// Serves `runtime` on `listener` until `shutdown` resolves, then drains: clients are told, no connections are accepted
+/// any more, requests in flight are answered, and the runtime is shut down. The [`Limits`] are the default ones.
 ///
 /// # Errors
-/// [`ServeError`], only before it serves: what happens to connections later is theirs.
+/// [`ServeError`], only before it serves; a later failure of a connection ends that connection alone.
 pub async fn serve(
     runtime: Runtime,
     listener: TcpListener,
@@ -53,7 +53,7 @@ pub async fn serve(
     serve_within(Limits::default(), runtime, listener, shutdown).await
 }
 
-/// As [`serve`], within limits of one's own.
+/// Does what [`serve`] does, within the given limits.
 ///
 /// # Errors
 /// [`ServeError`] if a limit is out of bounds.
@@ -88,16 +88,17 @@ pub async fn serve_within(
     Ok(())
 }
 
-/// The services of [`serve`] for a tonic server of one's own, and the handle to drain it. They bound the bytes of requests
-/// and the time between their pieces by the default [`Limits`]; connections are for that server to bound.
+/// The services of [`serve`] for a tonic server of the caller's own, and the handle to drain it. The services bound the
+/// bytes of requests and the time between their pieces by the default [`Limits`]; the server itself must bound its
+/// connections.
 ///
-/// On the way out: [`Drain::start`], stop accepting, [`Drain::idle`], [`Runtime::shutdown`].
+/// To shut down: [`Drain::start`], stop accepting, [`Drain::idle`], [`Runtime::shutdown`].
 #[expect(clippy::missing_panics_doc, reason = "the default limits are valid")]
 pub async fn router(runtime: Runtime) -> (Routes, Drain) {
     router_within(&Limits::default(), runtime).await.expect("the default limits are valid")
 }
 
-/// As [`router`], within limits of one's own.
+/// Does what [`router`] does, within the given limits.
 ///
 /// # Errors
 /// [`ConfigError`] if a limit is out of bounds.
@@ -113,7 +114,7 @@ async fn services(meter: &Meter, runtime: Runtime) -> (Routes, Drain) {
     let inference = Metered::new(Inference::new(Service::new(runtime)), meter);
     let health = HealthServer::new(HealthService::from_health_reporter(health));
     let v1 = reflection().build_v1().expect("the build script made these descriptors");
-    // grpcurl before 1.9 asks this version.
+    // grpcurl before 1.9 uses this version.
     let v1alpha = reflection().build_v1alpha().expect("the build script made these descriptors");
     let routes = Routes::new(InterceptedService::new(inference, Arrival::stamp))
         .add_service(Metered::new(health, meter))

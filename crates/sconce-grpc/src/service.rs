@@ -1,4 +1,4 @@
-//! The protocol's calls on a runtime.
+//! The protocol's calls, answered by a runtime.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::proto::{
 };
 use crate::{decode, metadata, outputs, statistics};
 
-/// `inference.GRPCInferenceService` on a runtime.
+/// The service `inference.GRPCInferenceService` of a runtime.
 pub(crate) struct Service {
     runtime: Runtime,
     governor: Governor,
@@ -37,7 +37,7 @@ impl Service {
         }
     }
 
-    /// Everything about the request is checked before the first item is submitted.
+    /// Answers a request to `model`. All of the request is checked before its first item is submitted.
     async fn infer(
         &self,
         model: &Model,
@@ -62,7 +62,7 @@ impl Service {
         let answers = match answers {
             Ok(answers) => answers,
             Err(error) => {
-                // Nothing left is no time, not as much as one likes.
+                // An error means that no time is left; `None` would mean that there is no bound.
                 let left = |now| arrival.time_left(parameters.timeout, now).unwrap_or(Some(Duration::ZERO));
                 return Err(self.governor.hold_back(error, left).await);
             }

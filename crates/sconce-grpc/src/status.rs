@@ -1,4 +1,4 @@
-//! From errors to gRPC's status codes.
+//! Converts errors to gRPC's status codes.
 
 use sconce::models::excerpt;
 use sconce::{ErrorKind, InferError};
@@ -6,11 +6,12 @@ use tonic::{Code, Status};
 
 use crate::error::RequestError;
 
-/// When the client is to come back, in milliseconds; a trailer that gRPC's clients with a retry policy follow (gRFC A6).
+/// The trailer with the milliseconds after which the client should retry; gRPC's clients with a retry policy follow it
+/// (gRFC A6).
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// Bytes of a message. Headers escape bytes, three for one, and gRPC's clients take 8 KiB of headers: above that they
-/// report a `RESOURCE_EXHAUSTED` of their own in place of the error.
+/// Bytes of an error message at most. Headers escape a byte with three, and gRPC's clients take 8 KiB of headers: above
+/// that they report a `RESOURCE_EXHAUSTED` of their own in place of the error.
 const MAX_MESSAGE_BYTES: usize = 2048;
 
 impl From<RequestError> for Status {
@@ -18,7 +19,7 @@ impl From<RequestError> for Status {
         let message = excerpt(&error).of_at_most(MAX_MESSAGE_BYTES).to_string();
         let mut status = Self::new(code(&error), message);
         if let Some(retry_after) = error.retry_after() {
-            // Rounded up: a millisecond too early would be refused again.
+            // Rounded up: a client that comes a millisecond too early would be refused again.
             let milliseconds = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
             status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds.max(1).into());
         }
@@ -26,16 +27,16 @@ impl From<RequestError> for Status {
     }
 }
 
-/// `INVALID_ARGUMENT` unless the request is well formed.
+/// The code of an error: `INVALID_ARGUMENT` unless the request is well formed.
 fn code(error: &RequestError) -> Code {
     match error {
         RequestError::UnknownModel(_) | RequestError::UnknownVersion { .. } => Code::NotFound,
         RequestError::Sequence { .. } | RequestError::SharedMemory { .. } => Code::Unimplemented,
         RequestError::TooLate { .. } | RequestError::Stalled { .. } => Code::DeadlineExceeded,
         RequestError::TooManyBytesInFlight { .. } => Code::ResourceExhausted,
-        // As tonic says of a message above its limit.
+        // The code that tonic gives a message above its limit.
         RequestError::LargerThanAllInFlight { .. } => Code::OutOfRange,
-        // As gRPC says of a message that cannot be decoded.
+        // The code that gRPC specifies for a message that cannot be decoded.
         RequestError::Malformed { .. } => Code::Internal,
         RequestError::HeldBack { error, .. } => code(error),
         RequestError::Refused { source } | RequestError::Item { source, .. } => item_code(source),

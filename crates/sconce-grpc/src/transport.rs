@@ -1,4 +1,4 @@
-//! Connections: accepted within bounds, served, and ended when they take without giving.
+//! Accepts connections within bounds, serves them, and ends those that are idle for too long.
 
 use std::future::Future;
 use std::io::{self, ErrorKind};
@@ -22,23 +22,24 @@ use crate::limits::Limits;
 use crate::ration::Ration;
 use crate::watched_io::WatchedIo;
 
-/// Calls at once on one connection; more wait in the client. Beyond what one client needs to fill batches, they
+/// Calls at a time on one connection; further calls wait in the client. More than one client needs to fill batches
 /// would only hold memory.
 const MAX_STREAMS_PER_CONNECTION: u32 = 1024;
-/// Bytes of the headers of a call.
+/// Bytes of the headers of a call at most.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Calls that a peer resets before they are looked at; the connection ends at more ("rapid reset", CVE-2023-44487). In a storm the
-/// deadlines of many calls pass at once, and a client then resets them all: h2's own bound of 20 cut off such clients.
+/// Calls that a peer may reset before they are read; beyond this the connection ends ("rapid reset", CVE-2023-44487).
+/// In a storm the deadlines of many calls pass at once, and a client then resets them all: h2's own bound of 20 cut off
+/// such clients.
 const MAX_PENDING_RESETS: usize = 256;
-/// Calls that break the protocol; the connection ends at more.
+/// Calls that may break the protocol; beyond this the connection ends.
 const MAX_PROTOCOL_ERRORS: usize = 1024;
-/// A client that is gone without a word is noticed after this time, and its items leave the queue.
+/// Interval of pings, by which a client that disappeared is noticed, so that its items leave the queue.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Time until accepting is tried again when the process can open no more files, or has no memory for a socket.
+/// Pause before the next try to accept when the process can open no more files, or has no memory for a socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `routes` on `listener` until `closed` resolves; then the listener is closed, peers are told, and what is in flight
-/// is answered. Dropping the future ends all connections.
+/// Serves `routes` on `listener` until `closed` resolves; then the listener is closed, peers get GOAWAY, and calls in
+/// flight are answered. Dropping the future ends all connections.
 pub(crate) async fn serve(
     routes: Routes,
     listener: TcpListener,
@@ -59,10 +60,10 @@ pub(crate) async fn serve(
                 tasks.spawn(serving.run(stream, routes.clone(), builder.clone()));
             }
         }
-        // Not an arm of its own: it would drop a connection that is being accepted.
+        // Not an arm of the select: that would drop a connection that is being accepted.
         while tasks.try_join_next().is_some() {}
     }
-    // The port is free before anyone is told: who connects anew meets the next server.
+    // Free the port before peers are told, so that a client that connects anew reaches the next server.
     drop(acceptor);
     drop(tell);
     while tasks.join_next().await.is_some() {}
@@ -80,7 +81,7 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// Takes connections from the listener as long as there is a place for them.
+/// Accepts connections from the listener, each with a place among the bounded number.
 struct Acceptor {
     listener: TcpListener,
     connections: Arc<Connections>,
@@ -89,7 +90,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// The next connection and its place; `None` if it got none, or none came.
+    /// Accepts the next connection and takes a place for it; `None` if there is no place, or accepting failed.
     async fn accept(&mut self) -> Option<(TcpStream, Place)> {
         let stream = match self.listener.accept().await {
             Ok((stream, _)) => stream,
@@ -109,7 +110,7 @@ impl Acceptor {
                  of good clients"
             );
         }
-        // Small messages go out at once. A peer that is gone already is noticed by the first read.
+        // Small messages are sent at once. The first read notices a peer that has gone already.
         let _ = stream.set_nodelay(true);
         Some((stream, place?))
     }
@@ -121,13 +122,13 @@ impl Acceptor {
         if let Some(count) = self.failed.take(Instant::now()) {
             tracing::warn!(count, %error, "cannot accept connections: the process may have too few files (ulimit -n)");
         }
-        // A file for the next one.
+        // Free a file for the next connection.
         self.connections.replace();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 
-/// Errors of one peer, after which the next one can be accepted at once.
+/// Returns true for errors of one peer, after which the next connection can be accepted at once.
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -140,11 +141,11 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-/// What serving a connection needs beside the connection.
+/// One connection that is served: its place, its limits, and the server's shutdown.
 struct Serving {
     place: Place,
     limits: Limits,
-    /// Closed when the server leaves.
+    /// Closed when the server shuts down.
     told: watch::Receiver<()>,
 }
 

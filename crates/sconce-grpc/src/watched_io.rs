@@ -1,4 +1,4 @@
-//! A socket that notes when its peer has begun to speak HTTP/2, and what it reads.
+//! A socket that notes when its peer has sent HTTP/2's preface, and how much it has read.
 
 use std::io;
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use tokio::net::TcpStream;
 
 use crate::connections::Connection;
 
-/// Bytes with which an HTTP/2 client begins; `h2` ends a connection where they are others.
+/// Length of HTTP/2's preface, with which a client begins; `h2` ends a connection that begins with other bytes.
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
-/// A socket that notes when its peer has begun to speak HTTP/2, and what it reads.
+/// A socket that tells its [`Connection`] when the preface was received, and how many bytes were sent.
 pub(crate) struct WatchedIo {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// Bytes of the preface that have not come.
+    /// Bytes of the preface that have not been received.
     missing: usize,
 }
 

@@ -40,6 +40,17 @@ impl StoredTier for SqliteTier {
             Purge::All => purge_all(connection),
         }))
     }
+
+    fn close(self: Box<Self>) -> TierFuture<'static, ()> {
+        let Self { reads, writes, mut readers_ended, mut writer_ended, .. } = *self;
+        Box::pin(async move {
+            drop(reads);
+            readers_ended.recv().await;
+            // The writer alone and last: of connections that are closed at the same time none may remove the files.
+            drop(writes);
+            writer_ended.recv().await;
+        })
+    }
 }
 
 fn usage(connection: &Connection) -> Result<Usage, TierError> {

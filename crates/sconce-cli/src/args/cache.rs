@@ -1,9 +1,9 @@
-//! The command lines of what outlives a server: precomputed answers, and the tiers that hold them.
+//! The command lines of `sconce precompute` and `sconce cache`.
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{ArgGroup, Subcommand};
 
 use super::numbers::positive;
 use super::{BatchingArgs, OneModelArgs};
@@ -12,13 +12,13 @@ use crate::inputs::Format;
 
 /// Fill a database with answers ahead of time, so that `sconce serve` with the same database finds them.
 ///
-/// Reads one input a row: JSON lines (a string, or an object with a field), CSV or TSV with a header, Parquet, or plain
-/// lines. What the database has is not computed again, so a run that was stopped or killed goes on where it was by the same
-/// command, and nothing is done twice. An answer belongs to the content of the model's files, to its name and to its
-/// precision: give those that will be served.
+/// Reads one input per row: JSON lines (a string, or an object with a field), CSV or TSV with a header, Parquet, or
+/// plain lines. Answers that the database holds are not computed again, so the same command resumes a run that was
+/// stopped or killed. An answer belongs to the content of the model's files, to the model's name and to its precision:
+/// give those that will be served.
 ///
-/// A bad input is told and passed over, the others go on, and the exit status is 1. Ctrl-C finishes what was begun, and the exit
-/// status is 130.
+/// A bad input is reported and skipped, the others are still computed, and the exit status is 1. Ctrl-C (SIGTERM) finishes
+/// what was begun, and the exit status is 130 (143).
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -31,11 +31,11 @@ pub(crate) struct PrecomputeArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) model: String,
 
-    /// What to read; `-` or nothing is standard input, as JSON lines unless --format says otherwise
+    /// Files to read; `-` or no FILE is standard input, as JSON lines unless --format says otherwise
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
-    /// What the files hold [default: by their names]
+    /// Format of the files [default: by their names]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
 
@@ -43,11 +43,11 @@ pub(crate) struct PrecomputeArgs {
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub(crate) column: String,
 
-    /// Refuse a text of more tokens than the model takes, rather than cut its end; found by requests that refuse, too
+    /// Refuse a text of more tokens than the model takes, rather than cut its end; for requests that refuse such texts, too
     #[arg(long)]
     pub(crate) no_truncate: bool,
 
-    /// Say at the end what was done as one JSON object
+    /// Print the summary at the end as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -61,9 +61,9 @@ pub(crate) struct PrecomputeArgs {
     pub(crate) batching: BatchingArgs,
 }
 
-/// Look into the tiers of cache that outlive a process, copy from one to another, delete.
+/// Count, copy and delete the entries of the cache tiers that outlive a process.
 ///
-/// A database that is not there is an error; none is made but by `warm`, to copy into.
+/// A database that does not exist is an error; only `warm` makes one, to copy into.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct CacheCommandArgs {
@@ -88,14 +88,14 @@ pub(crate) struct StatsArgs {
     #[command(flatten)]
     pub(crate) stored: StoredArgs,
 
-    /// One JSON object a tier instead of a table
+    /// Print one JSON object per tier instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Copy what a farther tier holds into the nearer one, so that replicas find it there.
+/// Copy the entries of a farther tier into the nearer one, so that replicas find them there.
 ///
-/// From Postgres to SQLite to Redis, as far as they are given. Entries in a nearer tier are given a new time to live there.
+/// Copies from Postgres to SQLite to Redis, as far as these are given. An entry gets a new time to live in the nearer tier.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -105,16 +105,17 @@ pub(crate) struct WarmArgs {
     #[command(flatten)]
     pub(crate) stored: StoredArgs,
 
-    /// Copy no more than so many
+    /// Entries to copy at most
     #[arg(long, value_name = "ENTRIES", value_parser = positive::<NonZeroU64>)]
     pub(crate) max_entries: Option<NonZeroU64>,
 }
 
-/// Delete entries: those whose time is over, or all.
+/// Delete entries: the expired ones, or all.
 ///
 /// Answers of a model or tokenizer that was replaced are never found again, but they take room until they are deleted or
-/// their time is over.
+/// expire.
 #[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("which").args(["expired", "all"]).required(true))]
 #[command(after_long_help = "\
 Examples:
   sconce cache purge --expired --cache-postgres postgres://cache@db/answers
@@ -123,15 +124,15 @@ pub(crate) struct PurgeArgs {
     #[command(flatten)]
     pub(crate) stored: StoredArgs,
 
-    /// Those whose time is over
-    #[arg(long, required_unless_present = "all")]
+    /// Delete the entries whose time to live is over
+    #[arg(long)]
     pub(crate) expired: bool,
 
-    /// Every entry
-    #[arg(long, conflicts_with = "expired")]
+    /// Delete every entry; needs --yes
+    #[arg(long)]
     pub(crate) all: bool,
 
-    /// Mean it, with --all
+    /// Confirm --all
     #[arg(long, requires = "all")]
     pub(crate) yes: bool,
 }

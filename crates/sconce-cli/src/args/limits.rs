@@ -1,32 +1,32 @@
-//! What peers can take from a server.
+//! Flags that bound what clients can take from a server.
 
 use std::time::Duration;
 
 use sconce_grpc::Limits;
 
-/// What peers can take from a server.
+/// Bounds of what clients can take from a server.
 #[expect(clippy::struct_field_names, reason = "limits start with max_, and fields name the flags")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Limits of clients")]
 pub(crate) struct LimitsArgs {
-    /// Connections at a time; another one replaces the one that has done the least, never one with a call that is being
-    /// computed [default: seven eighths of the files that the process may open (ulimit -n), at most 16384]
+    /// Connections at a time; beyond them a new connection replaces the least active one, but never one with a call that is
+    /// being computed [default: seven eighths of the files that the process may open (ulimit -n), at most 16384]
     #[arg(long, value_name = "CONNECTIONS")]
     max_connections: Option<usize>,
 
-    /// Bytes of all requests that are being read or answered; above them unfinished requests are refused
+    /// Bytes of all requests that are being read or answered; above this, unfinished requests are refused
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_request_bytes_in_flight)]
     max_request_bytes_in_flight: usize,
 
-    /// Milliseconds for a new connection to begin to speak HTTP/2
+    /// Milliseconds for a new connection to send the beginning of HTTP/2
     #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_handshake_time))]
     max_handshake_time_ms: u64,
 
-    /// Milliseconds for which a connection without calls is kept
+    /// Milliseconds after which a connection without calls is closed
     #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_idle_time))]
     max_idle_time_ms: u64,
 
-    /// Milliseconds between two pieces of one request, which is refused after that
+    /// Milliseconds between two pieces of one request, after which it is refused
     #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_request_pause))]
     max_request_pause_ms: u64,
 }

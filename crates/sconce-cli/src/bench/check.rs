@@ -1,19 +1,19 @@
-//! Whether answers are right: compared with those of the CPU in f32, before anything is timed.
+//! Compares answers with those of the CPU in f32, before anything is timed.
 
 use std::fmt;
 
 use sconce::{DeviceName, Output, Precision};
 
-use super::shape::Shape;
+use super::shape::BatchShape;
 use super::subject::Cell;
 use crate::error::Error;
 
-/// How far answers may be from those of the CPU in f32.
+/// The largest distance from the answers of the CPU in f32 that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bound {
     /// The largest difference, as a part of the largest number of the answer or of 1.
     Gap(f64),
-    /// The lowest cosine of a row, where a precision changes every number a little.
+    /// The lowest cosine of a row, for precisions that change every number a little.
     Cosine(f64),
 }
 
@@ -27,7 +27,7 @@ impl Bound {
         }
     }
 
-    /// How far two answers of a batch are apart in the terms of this bound; NaN if there is a NaN in them.
+    /// The distance of a batch's answers from the expected ones, as this bound counts it; NaN if any number is NaN.
     pub(crate) fn distance(self, rows: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
         let pairs = || rows.iter().zip(expected);
         if rows.len() != expected.len() || pairs().any(|(row, expected)| row.len() != expected.len()) {
@@ -56,11 +56,11 @@ impl fmt::Display for Bound {
     }
 }
 
-/// A cell whose answers are not what they should be.
+/// A cell whose answers are too far from the expected ones.
 pub(crate) struct Failure {
     device: DeviceName,
     precision: Precision,
-    shape: Shape,
+    shape: BatchShape,
     distance: f64,
     bound: Bound,
 }
@@ -72,7 +72,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Compares every cell, and gives those that are wrong.
+/// Compares the answers of every cell, and returns the failures.
 pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
     let mut failures = Vec::new();
     for cell in cells {
@@ -97,7 +97,7 @@ fn numbers(output: &Output) -> Vec<f32> {
     output.numbers().to_vec()
 }
 
-/// The worse of two, and NaN if there is one.
+/// Returns the worse of two values, or NaN if either is NaN.
 fn worse(is_worse: fn(&f64, &f64) -> bool) -> impl Fn(f64, f64) -> f64 {
     move |worst, one| if is_worse(&one, &worst) || one.is_nan() { one } else { worst }
 }

@@ -1,12 +1,13 @@
-//! What a device takes, in joules: of the CPU by the counters of RAPL that Linux shows (`/sys/class/powercap`), where they may be
-//! read; of a GPU by NVML, where this build and the driver have it. Where nothing is measured nothing is said.
+//! The energy that a device takes, in joules: for the CPU by the counters of RAPL that Linux shows
+//! (`/sys/class/powercap`), if they may be read; for a GPU by NVML, if this build and the driver have it. Energy that
+//! cannot be measured is left out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sconce::DeviceName;
 
-/// A counter of energy.
+/// An energy counter of a device.
 #[derive(Debug)]
 pub(crate) enum Meter {
     /// The packages of the CPU.
@@ -16,7 +17,7 @@ pub(crate) enum Meter {
     Nothing,
 }
 
-/// A package's counter, which begins anew at its maximum.
+/// The counter of a CPU package, which begins anew at its maximum.
 #[derive(Debug)]
 pub(crate) struct Package {
     counter: PathBuf,
@@ -39,7 +40,7 @@ impl Meter {
 
     fn rapl(powercap: &Path) -> Self {
         let Ok(entries) = fs::read_dir(powercap) else { return Self::Nothing };
-        // `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it. AMD's are called so, too.
+        // `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it; AMD's have the same names.
         let is_package = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.strip_prefix("intel-rapl:").is_some_and(|number| !number.contains(':'))
@@ -52,7 +53,7 @@ impl Meter {
         if packages.is_empty() { Self::Nothing } else { Self::Rapl(packages) }
     }
 
-    /// What the counters show, one after the other.
+    /// Readings of all counters.
     pub(crate) fn joules(&self) -> Option<Vec<f64>> {
         match self {
             Self::Rapl(packages) => packages.iter().map(Package::joules).collect(),
@@ -62,7 +63,7 @@ impl Meter {
         }
     }
 
-    /// What was taken between two readings.
+    /// Energy taken between two readings; `None` if it is not known.
     pub(crate) fn between(&self, before: Vec<f64>, after: Vec<f64>) -> Option<f64> {
         let wrap = |counter: usize| match self {
             Self::Rapl(packages) => packages.get(counter).map_or(0.0, |package| package.max),
@@ -92,7 +93,7 @@ impl Package {
     }
 }
 
-/// A file of microjoules, in joules.
+/// Reads a file of microjoules, in joules.
 fn microjoules(path: &Path) -> Option<f64> {
     let microjoules: f64 = fs::read_to_string(path).ok()?.trim().parse().ok()?;
     Some(microjoules / 1e6)
@@ -102,7 +103,7 @@ fn microjoules(path: &Path) -> Option<f64> {
 mod nvml {
     use nvml_wrapper::Nvml;
 
-    /// A GPU as NVML sees it. Its library is opened when this is, so that none needs to be there.
+    /// A GPU as NVML sees it. Opening it loads NVML's library, so that a machine without one needs none.
     #[derive(Debug)]
     pub(crate) struct Gpu {
         nvml: Nvml,

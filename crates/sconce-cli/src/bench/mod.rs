@@ -1,8 +1,8 @@
 //! `sconce bench`: the same models and batches on each device in each precision, in turns.
 //!
-//! `subject` loads what is compared and `shape` makes the batches; `check` compares answers before anything is timed; `timing` runs the
-//! turns and `energy` reads what they took; `report` and `plot` say it. Networks are called directly: what is timed is a batch, copies
-//! to and from the device included, without tokenising and queueing.
+//! `subject` loads the models and `shape` makes the batches; `check` compares answers before anything is timed;
+//! `timing` runs the turns and `energy` reads what they took; `report` and `plot` show the results. Networks are called
+//! directly: the time is that of a batch with its copies to and from the device, without tokenising and queueing.
 
 mod check;
 mod energy;
@@ -22,25 +22,26 @@ use std::time::Duration;
 use sconce::BuildError;
 use sconce::models::Team;
 
-pub(crate) use shape::Shape;
+pub(crate) use shape::BatchShape;
 
 use crate::args::BenchArgs;
 use crate::error::Error;
 use crate::models_path::ModelsPath;
 use crate::progress;
 use crate::say::say;
+use crate::signals::uninterrupted;
 use report::{Heading, Row};
 use subject::{Cell, Loaded, Subjects};
 
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     let found = ModelsPath::new(&args.models).find_all(&args.names)?;
-    // Before minutes are spent on what cannot be written.
+    // Before anything is measured, which takes minutes.
     if let Some(png) = args.png.as_ref().filter(|png| !png.extension().is_some_and(|it| it.eq_ignore_ascii_case("png")))
     {
         return Err(Error::Plot { path: png.clone(), message: "that is no name of a PNG".to_owned() });
     }
     for target in args.csv.iter().chain(&args.png) {
-        check_writable(target).map_err(|source| Error::Write { path: target.clone(), source })?;
+        uninterrupted(|| check_writable(target)).map_err(|source| Error::Write { path: target.clone(), source })?;
     }
     let team = match args.threads {
         Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
@@ -77,10 +78,12 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     report::write_table(&mut out, &rows)?;
     out.flush()?;
     if let Some(csv) = &args.csv {
-        report::write_csv(csv, &heading, &rows).map_err(|source| Error::Write { path: csv.clone(), source })?;
+        let written = uninterrupted(|| report::write_csv(csv, &heading, &rows));
+        written.map_err(|source| Error::Write { path: csv.clone(), source })?;
     }
     if let Some(png) = &args.png {
-        plot::draw(png, &heading, &rows).map_err(|message| Error::Plot { path: png.clone(), message })?;
+        let drawn = uninterrupted(|| plot::draw(png, &heading, &rows));
+        drawn.map_err(|message| Error::Plot { path: png.clone(), message })?;
     }
     for name in &without {
         say!("nothing of {name} could be measured, for the reasons above");
@@ -88,14 +91,14 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     Ok(if wrong == 0 && without.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Opens the file for writing, and leaves what is there, and what is not, as it is.
+/// Checks that the file can be written, and leaves the directory as it was.
 fn check_writable(path: &Path) -> io::Result<()> {
     let was_there = path.exists();
     OpenOptions::new().append(true).create(true).open(path)?;
     if was_there { Ok(()) } else { fs::remove_file(path) }
 }
 
-/// Times all cells whose answers are right, in turns: a disturbance falls on all of them alike.
+/// Times all cells whose answers are right, in turns, so that a disturbance affects all of them alike.
 fn timed(model: &str, cells: &mut [Cell], args: &BenchArgs) -> Result<Vec<Row>, Error> {
     let turns = args.rounds.get() * cells.iter().filter(|cell| cell.right).count();
     let bar = progress::count_bar(turns as u64, format!("timing {model}"));

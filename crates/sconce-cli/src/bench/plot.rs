@@ -12,7 +12,7 @@ use super::report::{Heading, Row};
 const WIDTH: u32 = 1200;
 const MARGIN: i32 = 20;
 const LINE: i32 = 22;
-/// Where bars begin and what is written behind them, from the left.
+/// Distance of the bars, and of the figures behind them, from the left edge.
 const BARS: i32 = 420;
 const FIGURES: i32 = 1020;
 const TEXT: RasterHeight = RasterHeight::Size16;
@@ -55,7 +55,7 @@ fn drawn(area: &Area<'_>, heading: &Heading, rows: &[Row]) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Rows of one model and batch, in the order in which they came first.
+/// Groups the rows by model and batch, in the order of the first row of each group.
 fn groups(rows: &[Row]) -> Vec<Vec<&Row>> {
     let mut groups: Vec<Vec<&Row>> = Vec::new();
     for row in rows {
@@ -67,7 +67,7 @@ fn groups(rows: &[Row]) -> Vec<Vec<&Row>> {
     groups
 }
 
-/// The same for a device and precision in every group.
+/// The colour of a device and precision, which is the same in every group.
 fn colour(rows: &[Row], row: &Row) -> RGBColor {
     let kind = |row: &Row| (row.device.clone(), row.precision.clone());
     let mut kinds: Vec<_> = rows.iter().map(kind).collect();
@@ -85,7 +85,7 @@ fn bar(area: &Area<'_>, y: i32, part: f64, colour: RGBColor) -> Result<(), Box<d
     Ok(())
 }
 
-/// Plotters would take fonts from the system, which servers have none of: letters are drawn pixel by pixel.
+/// Draws text pixel by pixel, because plotters takes fonts from the system, and many servers have none.
 fn write(
     area: &Area<'_>,
     text: &str,

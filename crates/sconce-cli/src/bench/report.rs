@@ -1,4 +1,4 @@
-//! What was measured, as a table and as a file, with all that it takes to measure it again.
+//! The results as a table and as a file, with the machine and the command that repeat them.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::timing::Summary;
 use crate::explain::seconds;
 use crate::table;
 
-/// Where, when and how it was measured.
+/// Machine, command and date of the measurement.
 pub(crate) struct Heading {
     pub(crate) machine: String,
     pub(crate) command: String,
@@ -31,7 +31,7 @@ pub(crate) struct Row {
     items: usize,
     weight: usize,
     distance: Option<f64>,
-    /// `None`: its answers were wrong, so it was not timed.
+    /// Summary of the times; `None` if the answers were wrong, and so not timed.
     summary: Option<Summary>,
 }
 
@@ -70,7 +70,7 @@ impl Row {
         }
     }
 
-    /// Items a second.
+    /// Items per second.
     pub(crate) fn throughput(&self) -> Option<f64> {
         Some(self.items as f64 / self.summary?.median)
     }
@@ -122,7 +122,7 @@ pub(crate) fn write_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> 
     table::write(out, &cells)
 }
 
-/// As numbers in plain units, one line a row; what is not known is left empty.
+/// Writes one line per row, with numbers in plain units; an unknown value is left empty.
 pub(crate) fn write_csv(path: &Path, heading: &Heading, rows: &[Row]) -> io::Result<()> {
     let mut out = csv::Writer::from_writer(BufWriter::new(File::create(path)?));
     out.write_record([
@@ -171,14 +171,14 @@ pub(crate) fn write_csv(path: &Path, heading: &Heading, rows: &[Row]) -> io::Res
     out.flush()
 }
 
-/// As Linux tells it.
+/// The CPU's name, on Linux.
 fn cpu_name() -> Option<String> {
     let told = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = told.lines().find(|line| line.starts_with("model name"))?;
     line.split_once(':').map(|(_, name)| name.trim().to_owned())
 }
 
-/// `2026-11-25T16:20:00Z`.
+/// Formats a time as `2026-11-25T16:20:00Z`.
 fn date(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);

@@ -6,31 +6,31 @@ use std::str::FromStr;
 use sconce::models::{Features, Processor};
 use sconce::{Array, ArrayData, Input, InputKind, Truncation};
 
-/// `8x64`: eight texts of 64 tokens; or `mixed`: 32 texts of 8 to 256 tokens.
+/// The shape of a batch, for instance `8x64`, which is 8 texts of 64 tokens, or `mixed`: 32 texts of 8 to 256 tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum BatchShape {
     Even { texts: usize, tokens: usize },
     Mixed,
 }
 
-/// Texts of a mixed batch, and their shortest and longest.
+/// Number of texts of a mixed batch, and tokens of the shortest and the longest.
 const MIXED: (usize, usize, usize) = (32, 8, 256);
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("batch '{name}' is not known; give TEXTSxTOKENS with at least 1 text of 2 tokens, for instance 8x64, or mixed")]
-pub(crate) struct UnknownShape {
+pub(crate) struct UnknownBatchShape {
     name: String,
 }
 
-impl Shape {
-    /// Tokens of each text; as long as the model takes at most in a mixed batch. `None` if the model takes no text that long.
+impl BatchShape {
+    /// Tokens of each text. A mixed batch is cut to `max_tokens`; an even batch with longer texts gives `None`.
     fn lengths(self, max_tokens: usize) -> Option<Vec<usize>> {
         match self {
             Self::Even { texts, tokens } => (tokens <= max_tokens).then(|| vec![tokens; texts]),
             Self::Mixed => {
                 let (texts, shortest, longest) = MIXED;
                 let longest = longest.min(max_tokens);
-                // Evenly spread, in an order that no sorting could be proud of.
+                // Lengths are evenly spread, and mixed in a fixed order.
                 let length =
                     |text: usize| shortest + (text * 13 % texts) * longest.saturating_sub(shortest) / (texts - 1);
                 Some((0..texts).map(length).map(|length| length.min(max_tokens)).collect())
@@ -45,7 +45,7 @@ impl Shape {
         }
     }
 
-    /// The batch for a model: the same in every run, on every device. `None` if the model does not take it.
+    /// The batch for a model, the same in every run on every device; `None` if the model does not take it.
     pub(crate) fn batch(self, processor: &dyn Processor, kind: &InputKind) -> Option<Vec<Features>> {
         let prepare = |input| processor.prepare(input, Truncation::Truncate).ok().map(|prepared| prepared.features);
         match kind {
@@ -60,11 +60,11 @@ impl Shape {
     }
 }
 
-/// Common words, so that activations are about as large as those of people's texts.
+/// Common words, so that activations are about as large as those of real texts.
 const WORDS: &str = "it was a bright cold day in april and the clocks were striking thirteen but nobody who waited for the \
     train had expected anything else from the old station on the hill where the wind never rests ";
 
-/// A text of so many tokens: what stands first and last in the model's own, and words between them.
+/// A text of `length` tokens: the model's first and last special token, and words between them.
 fn cut(words: &Features, text: usize, length: usize) -> Option<Features> {
     let Features::Tokens { input_ids, .. } = words else { return None };
     let [first, words @ .., last] = &input_ids[..] else { return None };
@@ -83,7 +83,7 @@ fn content(item: usize) -> Input {
     Input::Bytes(WORDS.repeat(1 + item % 16).into_bytes())
 }
 
-impl fmt::Display for Shape {
+impl fmt::Display for BatchShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Even { texts, tokens } => f.pad(&format!("{texts}x{tokens}")),
@@ -92,17 +92,17 @@ impl fmt::Display for Shape {
     }
 }
 
-impl FromStr for Shape {
-    type Err = UnknownShape;
+impl FromStr for BatchShape {
+    type Err = UnknownBatchShape;
 
-    fn from_str(name: &str) -> Result<Self, UnknownShape> {
+    fn from_str(name: &str) -> Result<Self, UnknownBatchShape> {
         if name == "mixed" {
             return Ok(Self::Mixed);
         }
         let parsed = name.split_once('x').and_then(|(texts, tokens)| Some((texts.parse().ok()?, tokens.parse().ok()?)));
         match parsed {
             Some((texts, tokens)) if texts > 0 && tokens > 1 => Ok(Self::Even { texts, tokens }),
-            _ => Err(UnknownShape { name: name.to_owned() }),
+            _ => Err(UnknownBatchShape { name: name.to_owned() }),
         }
     }
 }
@@ -114,18 +114,18 @@ mod tests {
     #[test]
     fn shapes_are_read_as_they_are_written_and_others_are_refused() {
         for name in ["1x16", "32x512", "mixed"] {
-            assert_eq!(name.parse::<Shape>().unwrap().to_string(), name);
+            assert_eq!(name.parse::<BatchShape>().unwrap().to_string(), name);
         }
         for name in ["", "8", "x", "0x16", "8x1", "8X64", "-1x16", "8x64x2"] {
-            assert!(name.parse::<Shape>().unwrap_err().to_string().contains(&format!("'{name}'")));
+            assert!(name.parse::<BatchShape>().unwrap_err().to_string().contains(&format!("'{name}'")));
         }
     }
 
     #[test]
     fn a_mixed_batch_has_texts_from_short_to_as_long_as_the_model_takes() {
-        let lengths = Shape::Mixed.lengths(512).unwrap();
+        let lengths = BatchShape::Mixed.lengths(512).unwrap();
         assert_eq!((lengths.len(), lengths.iter().min(), lengths.iter().max()), (32, Some(&8), Some(&256)));
-        assert_eq!(Shape::Mixed.lengths(64).unwrap().iter().max(), Some(&64));
-        assert_eq!(Shape::Even { texts: 8, tokens: 128 }.lengths(64), None, "it would not be what its name says");
+        assert_eq!(BatchShape::Mixed.lengths(64).unwrap().iter().max(), Some(&64));
+        assert_eq!(BatchShape::Even { texts: 8, tokens: 128 }.lengths(64), None, "it would not be what its name says");
     }
 }

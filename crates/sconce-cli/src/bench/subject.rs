@@ -1,4 +1,4 @@
-//! What is compared: a model on a device in a precision, with a batch.
+//! The cells that are compared: a model on a device in a precision, with a batch.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,51 +8,51 @@ use sconce::models::{Backends, Features, LoadOptions, LoadedModel, Network, Proc
 use sconce::{BuildError, DeviceName, LoadError, Precision, Registry};
 
 use super::energy::Meter;
-use super::shape::Shape;
+use super::shape::BatchShape;
 use super::timing::Timings;
 use crate::error::Error;
 use crate::models_path::Found;
 
-/// Loads what is compared.
+/// Loads the cells that are compared.
 pub(crate) struct Subjects<'a> {
     pub(crate) devices: &'a [DeviceName],
     pub(crate) precisions: &'a [Precision],
     pub(crate) team: Arc<Team>,
 }
 
-/// A network that several cells run in turns.
+/// A network that several cells share and run in turns.
 pub(crate) type SharedNetwork = Rc<RefCell<Box<dyn Network>>>;
 
 /// One row of the table.
 pub(crate) struct Cell {
     pub(crate) device: DeviceName,
     pub(crate) precision: Precision,
-    pub(crate) shape: Shape,
+    pub(crate) shape: BatchShape,
     pub(crate) batch: Rc<Vec<Features>>,
     pub(crate) network: SharedNetwork,
-    /// Of the same model on the CPU in f32, which is what answers are compared with.
+    /// The same model on the CPU in f32, with whose answers all others are compared.
     pub(crate) reference: SharedNetwork,
-    /// Makes answers of rows.
+    /// Turns rows into answers.
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) meter: Rc<Meter>,
-    /// How far its answers are from those, if they were compared.
+    /// Distance of the answers from those of `reference`, if they were compared.
     pub(crate) distance: Option<f64>,
-    /// Whether that is near enough to be timed.
+    /// Set if that distance is small enough for the cell to be timed.
     pub(crate) right: bool,
     pub(crate) timings: Timings,
 }
 
-/// What there is to measure of a model.
+/// The cells of a model.
 pub(crate) struct Loaded {
     pub(crate) cells: Vec<Cell>,
-    /// What there is not, a line each.
+    /// Precisions and batches that the model does not have, one line each.
     pub(crate) left_out: Vec<String>,
 }
 
 impl Subjects<'_> {
-    /// All cells of a model. A precision that it does not have on a device is left out, and so is a batch of longer texts than it
-    /// takes.
-    pub(crate) fn load(&self, found: &Found, shapes: &[Shape]) -> Result<Loaded, Error> {
+    /// Loads all cells of a model. A precision that it does not have on a device is left out, and so is a batch of
+    /// longer texts than it takes.
+    pub(crate) fn load(&self, found: &Found, shapes: &[BatchShape]) -> Result<Loaded, Error> {
         let registry = Registry::default();
         let failed = |source| BuildError::Load { name: found.name.clone(), source: Box::new(source) };
         let options = |device, precision| LoadOptions { device, precision: Some(precision) };
@@ -105,12 +105,12 @@ impl Subjects<'_> {
 }
 
 impl Cell {
-    /// Tokens of the batch, or its items.
+    /// Weight of the batch: its tokens, or its items.
     pub(crate) fn weight(&self) -> usize {
         self.batch.iter().map(Features::weight).sum()
     }
 
-    /// Runs its batch once.
+    /// Runs the batch once.
     pub(crate) fn forward(&self) -> Result<Vec<Vec<f32>>, Error> {
         let Self { device, precision, shape, .. } = self;
         let rows = self.network.borrow_mut().forward(&self.batch);

@@ -1,4 +1,4 @@
-//! Turns of a batch, and what their times say.
+//! Timed turns of a batch, and their summary.
 
 use std::time::{Duration, Instant};
 
@@ -8,31 +8,31 @@ use crate::error::Error;
 /// The times of a cell's batches.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Timings {
-    /// Of every batch, in seconds.
+    /// Seconds of every batch.
     batches: Vec<f64>,
-    /// Of the device while the batches ran, where it is measured.
+    /// Energy of the device while the batches ran, if it is measured.
     joules: Option<f64>,
     unmetered: bool,
 }
 
-/// What the times of a batch say.
+/// Summary of a cell's times, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) batches: usize,
     pub(crate) median: f64,
     pub(crate) p99: f64,
-    /// Width of the middle half, as a part of the median.
+    /// Width of the middle half of the times, relative to the median.
     pub(crate) spread: f64,
-    /// For one batch.
+    /// Energy of one batch.
     pub(crate) joules: Option<f64>,
 }
 
-/// So that memory and caches are as they will be.
+/// Runs a few batches, so that memory and caches are warm.
 pub(crate) fn warm_up(cell: &Cell) -> Result<(), Error> {
     (0..3).try_for_each(|_| cell.forward().map(drop))
 }
 
-/// Runs the batch again and again for so long, at least once.
+/// Runs the batch again and again for the time `turn`, at least once.
 pub(crate) fn take_turn(cell: &mut Cell, turn: Duration) -> Result<(), Error> {
     let before = cell.meter.joules();
     let began = Instant::now();
@@ -51,7 +51,7 @@ pub(crate) fn take_turn(cell: &mut Cell, turn: Duration) -> Result<(), Error> {
 }
 
 impl Timings {
-    /// One turn that is not measured leaves all of it unknown.
+    /// Adds the energy of a turn. One turn without a measurement makes the total unknown.
     fn add_energy(&mut self, joules: Option<f64>) {
         match joules {
             Some(joules) if !self.unmetered => self.joules = Some(self.joules.unwrap_or(0.0) + joules),
@@ -75,7 +75,7 @@ impl Timings {
     }
 }
 
-/// The smallest of the sorted values that is at least as large as so great a part of them.
+/// The quantile of sorted values: the smallest value that is at least as large as the given part of them.
 fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the number of values")]
     let rank = (part * sorted.len() as f64).ceil() as usize;

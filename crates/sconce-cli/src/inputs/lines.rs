@@ -1,4 +1,4 @@
-//! Lines, of any length up to a bound.
+//! Lines of text, up to a bound of their length.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError, source};
 
-/// Each line of a source.
+/// Sends each line of a source.
 pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
-    send_made(path, file, outlet, Ok)
+    for_each(path, file, outlet, |place, line| outlet.send(place, line.content, line.consumed))
 }
 
-/// What `make` makes of each line of a source.
-pub(super) fn send_made(
+/// Calls `each` with each line of a source and its place. A source that cannot be read sends an error instead.
+pub(super) fn for_each(
     path: &Path,
     file: Option<&Arc<str>>,
     outlet: &Outlet,
-    make: impl Fn(Vec<u8>) -> Result<Vec<u8>, ReadError>,
+    mut each: impl FnMut(Place, InputLine) -> Result<(), Closed>,
 ) -> Result<(), Closed> {
     let place = |line| Place { file: file.cloned(), line: Some(line) };
     let mut reader = match source(path) {
@@ -25,7 +25,7 @@ pub(super) fn send_made(
     };
     for number in 1.. {
         match read_line(&mut reader, MAX_LINE_BYTES) {
-            Ok(Some(line)) => outlet.send(place(number), line.content.and_then(&make), line.consumed)?,
+            Ok(Some(line)) => each(place(number), line)?,
             Ok(None) => break,
             Err(cause) => return outlet.send(place(number), Err(cause.into()), 0),
         }
@@ -33,13 +33,16 @@ pub(super) fn send_made(
     Ok(())
 }
 
-struct Line {
-    content: Result<Vec<u8>, ReadError>,
-    consumed: u64,
+/// A line without its end.
+pub(super) struct InputLine {
+    pub(super) content: Result<Vec<u8>, ReadError>,
+    /// Bytes of the line in its source, its end included.
+    pub(super) consumed: u64,
 }
 
-/// The next line without its end; none at the end of the source. The rest of a line beyond `max` is passed over.
-fn read_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<Line>> {
+/// Reads the next line without its end; `None` at the end of the source. A line of more than `max` bytes is skipped to
+/// its end.
+fn read_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<InputLine>> {
     let mut content = Vec::new();
     let mut consumed = 0;
     let mut too_large = false;
@@ -70,7 +73,7 @@ fn read_line(reader: &mut impl BufRead, max: usize) -> io::Result<Option<Line>> 
         content.pop();
     }
     let content = if too_large { Err(ReadError::TooLarge { unit: "line", max }) } else { Ok(content) };
-    Ok(Some(Line { content, consumed }))
+    Ok(Some(InputLine { content, consumed }))
 }
 
 #[cfg(test)]

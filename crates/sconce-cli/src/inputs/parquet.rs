@@ -11,34 +11,45 @@ use arrow_array::{Array, ArrayRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError};
+use super::{CellKind, Closed, MAX_LINE_BYTES, Outlet, Place, ReadError};
 
-/// Rows that are decoded at once.
+/// Rows that are decoded at a time.
 const ROWS: usize = 1024;
 
-pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet, column: &str) -> Result<(), Closed> {
+pub(super) fn send(
+    path: &Path,
+    file: Option<&Arc<str>>,
+    outlet: &Outlet,
+    column: &str,
+    cells: CellKind,
+) -> Result<(), Closed> {
     let place = |row| Place { file: file.cloned(), line: Some(row) };
     let ended = match open(path, column) {
-        Ok((batches, spread)) => send_all(batches, &spread, outlet, column, place)?,
+        Ok((batches, spread)) => send_all(batches, &spread, outlet, (column, cells), place)?,
         Err(error) => Some(Ended { row: 1, error }),
     };
     ended.map_or(Ok(()), |Ended { row, error }| outlet.send(place(row), Err(error), 0))
 }
 
-/// A table that cannot be read on.
+/// Checks that a file is Parquet and has the column.
+pub(super) fn check(path: &Path, column: &str) -> Result<(), ReadError> {
+    open(path, column).map(drop)
+}
+
+/// The row at which a table cannot be read any further, and why.
 struct Ended {
     row: u64,
     error: ReadError,
 }
 
-/// Bytes are spread over the rows evenly, because only pages of many rows have places in the file.
+/// The file's bytes, spread evenly over its rows: in the file itself only pages of many rows have a place.
 struct Spread {
     bytes: u64,
     rows: u64,
 }
 
 impl Spread {
-    /// The bytes that belong to `row`, from 1.
+    /// Bytes that belong to `row`, which counts from 1.
     fn bytes_of(&self, row: u64) -> u64 {
         let up_to = |row| u128::from(self.bytes) * u128::from(row) / u128::from(self.rows.max(1));
         u64::try_from(up_to(row) - up_to(row - 1)).unwrap_or(u64::MAX)
@@ -52,8 +63,12 @@ fn open(path: &Path, column: &str) -> Result<(ParquetRecordBatchReader, Spread),
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(table)?;
     let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     let names: Vec<_> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let index = names.iter().position(|name| name == column);
-    let index = index.ok_or_else(|| ReadError::NoField { column: column.to_owned(), known: names })?;
+    let mut found = names.iter().zip(0..).filter(|(name, _)| *name == column).map(|(_, index)| index);
+    let index = match (found.next(), found.next()) {
+        (Some(first), Some(second)) => return Err(ReadError::column_twice(column, first, second)),
+        (Some(index), None) => index,
+        (None, _) => return Err(ReadError::NoField { column: column.to_owned(), known: names }),
+    };
     let only = ProjectionMask::roots(builder.parquet_schema(), [index]);
     let batches = builder.with_projection(only).with_batch_size(ROWS).build().map_err(table)?;
     Ok((batches, Spread { bytes, rows }))
@@ -63,7 +78,7 @@ fn send_all(
     batches: ParquetRecordBatchReader,
     spread: &Spread,
     outlet: &Outlet,
-    column: &str,
+    (column, kind): (&str, CellKind),
     place: impl Fn(u64) -> Place,
 ) -> Result<Option<Ended>, Closed> {
     let mut row = 0;
@@ -74,24 +89,24 @@ fn send_all(
         };
         for index in 0..cells.len() {
             row += 1;
-            outlet.send(place(row), cell(&cells, index, column), spread.bytes_of(row))?;
+            outlet.send(place(row), cell(&cells, index, column, kind), spread.bytes_of(row))?;
         }
     }
     Ok(None)
 }
 
-/// A text as its bytes, bytes as they are, a list of numbers as JSON.
-fn cell(cells: &ArrayRef, index: usize, column: &str) -> Result<Vec<u8>, ReadError> {
-    let wrong = |got: String| ReadError::WrongType { column: column.to_owned(), got };
+/// The input in a cell: a text as its bytes, bytes as they are, a list of numbers as JSON.
+fn cell(cells: &ArrayRef, index: usize, column: &str, kind: CellKind) -> Result<Vec<u8>, ReadError> {
+    let wrong = |got: String| ReadError::WrongField { column: column.to_owned(), got, allowed: kind };
     if cells.is_null(index) {
         return Err(wrong("null".to_owned()));
     }
     if let Some(dictionary) = cells.as_any_dictionary_opt() {
         let index = dictionary.normalized_keys()[index];
-        return cell(dictionary.values(), index, column);
+        return cell(dictionary.values(), index, column, kind);
     }
-    let bytes = bytes_at(cells, index).map(Ok).or_else(|| Some(Ok(numbers_at(cells, index)?.into_bytes())));
-    let bytes = bytes.unwrap_or_else(|| Err(wrong(cells.data_type().to_string())))?;
+    let numbers = || if kind == CellKind::Numbers { numbers_at(cells, index).map(String::into_bytes) } else { None };
+    let bytes = bytes_at(cells, index).or_else(numbers).ok_or_else(|| wrong(cells.data_type().to_string()))?;
     if bytes.len() > MAX_LINE_BYTES {
         return Err(ReadError::TooLarge { unit: "field", max: MAX_LINE_BYTES });
     }
@@ -154,7 +169,7 @@ mod tests {
             (Arc::new(list), b"[0.5,16]"),
         ];
         for (column, expected) in columns {
-            assert_eq!(cell(&column, 0, "text").unwrap(), expected, "{}", column.data_type());
+            assert_eq!(cell(&column, 0, "text", CellKind::Numbers).unwrap(), expected, "{}", column.data_type());
         }
     }
 
@@ -162,9 +177,11 @@ mod tests {
     fn nulls_and_other_types_are_refused_by_name() {
         let null: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>]));
         let number: ArrayRef = Arc::new(Int64Array::from(vec![7]));
-        let message = |column| cell(column, 0, "text").unwrap_err().to_string();
+        let message = |column| cell(column, 0, "text", CellKind::Text).unwrap_err().to_string();
         assert!(message(&null).starts_with("field 'text' holds null;"), "{}", message(&null));
         assert!(message(&number).starts_with("field 'text' holds Int64;"), "{}", message(&number));
+        let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>([Some([Some(0.5)])]));
+        assert!(message(&list).ends_with("; it must be a string"), "{}", message(&list));
     }
 
     #[test]

@@ -1,27 +1,60 @@
-//! Tables, of which one column holds the inputs.
+//! Tables with one column of inputs.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Closed, Outlet, csv, is_stdin, json_lines, lines, parquet};
+use sconce::InputKind;
+
+use super::{Closed, Outlet, Place, csv, is_stdin, json_lines, lines, parquet, regular_size};
 use crate::error::Error;
 
-/// How tables are read.
+/// The format of tables, and their column of inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
-    /// What every file is; by its name if there is none.
+    /// Format of every file; `None`: by the file's name.
     pub(crate) format: Option<Format>,
-    /// Where the inputs are.
+    /// Name of the field or column that holds the inputs.
     pub(crate) column: String,
+    /// Kind of the inputs.
+    pub(crate) cells: CellKind,
 }
 
-/// What a file holds.
+/// The kind of input in a cell of a table, or in a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CellKind {
+    /// A text, or bytes.
+    Text,
+    /// An array of numbers, or a text that holds one.
+    Numbers,
+}
+
+impl CellKind {
+    /// The kind that a model reads.
+    pub(crate) fn of(input: &InputKind) -> Self {
+        match input {
+            InputKind::Image { .. } => Self::Numbers,
+            _ => Self::Text,
+        }
+    }
+}
+
+impl fmt::Display for CellKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "a string",
+            Self::Numbers => "an array of numbers",
+        })
+    }
+}
+
+/// Format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// One text a line
+    /// One text per line
     Text,
-    /// One JSON string, object or array a line
+    /// One JSON string or object per line; for a model of images also an array
     Jsonl,
     /// Comma-separated values with a header
     Csv,
@@ -31,8 +64,20 @@ pub(crate) enum Format {
     Parquet,
 }
 
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "lines of text",
+            Self::Jsonl => "JSON lines",
+            Self::Csv => "CSV",
+            Self::Tsv => "TSV",
+            Self::Parquet => "Parquet",
+        })
+    }
+}
+
 impl Table {
-    /// The format that was asked for, else that of the file's name; JSON lines from standard input.
+    /// The wanted format, else the format by the file's name, or JSON lines for standard input.
     pub(crate) fn format_of(&self, path: &Path) -> Result<Format, Error> {
         let by_name = || if is_stdin(path) { Some(Format::Jsonl) } else { by_name(path) };
         let format = self.format.or_else(by_name).ok_or_else(|| Error::Format { path: path.to_owned() })?;
@@ -42,14 +87,32 @@ impl Table {
         Ok(format)
     }
 
+    /// Checks that the beginning of a file is as its format says. Standard input and pipes are not checked, because that
+    /// would consume their data.
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        let format = self.format_of(path)?;
+        if regular_size(path).is_none() {
+            return Ok(());
+        }
+        let lined = |(line, error)| (Some(line), error);
+        let checked = match format {
+            Format::Text | Format::Jsonl => Ok(()),
+            Format::Csv => csv::check(path, &self.column, b',').map_err(lined),
+            Format::Tsv => csv::check(path, &self.column, b'\t').map_err(lined),
+            Format::Parquet => parquet::check(path, &self.column).map_err(|error| (None, error)),
+        };
+        let place = |line| Place { file: Some(path.to_string_lossy().into()), line };
+        checked.map_err(|(line, source)| Error::Table { place: place(line), format, source })
+    }
+
     pub(super) fn send(&self, path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
-        let column = &self.column;
+        let Self { column, cells, .. } = self;
         match self.format_of(path).expect("formats were checked before the first file was read") {
             Format::Text => lines::send(path, file, outlet),
-            Format::Jsonl => json_lines::send(path, file, outlet, column),
+            Format::Jsonl => json_lines::send(path, file, outlet, column, *cells),
             Format::Csv => csv::send(path, file, outlet, column, b','),
             Format::Tsv => csv::send(path, file, outlet, column, b'\t'),
-            Format::Parquet => parquet::send(path, file, outlet, column),
+            Format::Parquet => parquet::send(path, file, outlet, column, *cells),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A model from the Hugging Face hub: from the local cache where it is whole there, else over the network.
+//! A model from the Hugging Face hub: from the local cache if it is complete there, else over the network.
 
 use std::fmt;
 use std::fs::{self, DirEntry, File};
@@ -17,19 +17,19 @@ use super::{PullError, WEIGHTS, digest};
 use crate::progress;
 use crate::say::say;
 
-/// Files without which there is no model.
+/// Files that a model must have.
 const REQUIRED: [&str; 2] = ["config.json", WEIGHTS];
-/// Files that are taken where the repository has them.
+/// Files that are taken if the repository has them.
 const OPTIONAL: [&str; 7] =
     ["tokenizer.json", "modules.json", "sentence_bert_config.json", POOLING, "sconce.toml", "README.md", "LICENSE"];
-/// Where sentence-transformers says how token vectors become one; `modules.json` points to it.
+/// The file in which sentence-transformers says how token vectors are pooled; `modules.json` points to it.
 const POOLING: &str = "1_Pooling/config.json";
 
-/// How long to wait for the hub before taking it as unreachable.
+/// Time to connect to the hub.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the list of a repository's files may take.
+/// Time to get the list of a repository's files.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Attempts at a file, as long as each brings some of it.
+/// Attempts at a file, as long as each attempt receives some of it.
 const MAX_ATTEMPTS: u32 = 5;
 
 /// A model repository at one revision.
@@ -46,7 +46,7 @@ impl fmt::Display for Repository {
 }
 
 impl Repository {
-    /// `ORG/NAME` as the hub allows it: letters, digits, `-`, `_` and `.`, no part that is hidden or climbs up.
+    /// Parses `ORG/NAME` as the hub allows it: letters, digits, `-`, `_` and `.`, and no part that begins with a dot.
     pub(super) fn parse(id: &str, revision: &str) -> Option<Self> {
         let (organisation, name) = id.split_once('/')?;
         let plain = |part: &str| {
@@ -68,7 +68,7 @@ impl Repository {
     }
 }
 
-/// Puts the model's files below `directory`; the answer is the SHA-256 of its weights.
+/// Puts the model's files below `directory`, and returns the SHA-256 of its weights.
 pub(super) fn fetch(repository: &Repository, max_silence: Duration, directory: &Path) -> Result<String, PullError> {
     let cache = Cache::from_env();
     let cached = cache.repo(repository.repo());
@@ -88,15 +88,15 @@ pub(super) fn fetch(repository: &Repository, max_silence: Duration, directory: &
     Ok(weights_sha256.expect("the weights are a required file"))
 }
 
-/// Whether the cache surely holds all that the repository has. A cache does not tell a file that was never asked for
-/// from one that does not exist; the files that say how an encoder's vectors are pooled are the ones that must not be
-/// missed.
+/// Returns true if the cache holds all files that matter. A cache cannot tell a file that was never downloaded from one
+/// that the repository does not have; the files that must not be missed are those that say how an encoder's vectors are
+/// pooled.
 fn is_whole(cached: &CacheRepo) -> bool {
     let has = |file| cached.get(file).is_some();
     REQUIRED.into_iter().all(has) && (!has("tokenizer.json") || !pools(cached) || (has("modules.json") && has(POOLING)))
 }
 
-/// Whether it is an encoder without a head, `BertModel` for instance.
+/// Returns true if the model is an encoder without a head, for instance a `BertModel`.
 fn pools(cached: &CacheRepo) -> bool {
     let config = cached.get("config.json").and_then(|path| fs::read(path).ok());
     let config: Value = config.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
@@ -109,7 +109,7 @@ fn cached_files(cached: &CacheRepo) -> Vec<(&'static str, PathBuf)> {
     REQUIRED.into_iter().chain(OPTIONAL).filter_map(|file| Some((file, cached.get(file)?))).collect()
 }
 
-/// The hub, asked about one repository.
+/// A client of the hub for one repository.
 struct Hub<'a> {
     repository: &'a Repository,
     cache: &'a Cache,
@@ -131,7 +131,7 @@ impl<'a> Hub<'a> {
         Ok(Self { repository, cache, api, max_silence })
     }
 
-    /// The files that Sconce reads, in the cache once this returns.
+    /// Downloads the files that Sconce reads into the cache, and returns their names and paths.
     fn files(&self) -> Result<Vec<(&'static str, PathBuf)>, PullError> {
         let cached = self.cache.repo(self.repository.repo());
         let has = match self.list() {
@@ -162,7 +162,8 @@ impl<'a> Hub<'a> {
         Ok(info.siblings.into_iter().map(|file| file.rfilename).collect())
     }
 
-    /// The file in the cache, downloaded if it is not there. What is cut goes on where it was.
+    /// Returns the file's path in the cache, and downloads it if it is not there. A download that is cut resumes where
+    /// it stopped.
     fn file(&self, name: &'static str, cached: &CacheRepo) -> Result<PathBuf, PullError> {
         if let Some(path) = cached.get(name) {
             return Ok(path);
@@ -199,7 +200,8 @@ impl<'a> Hub<'a> {
         })
     }
 
-    /// Refuses a file of another size than the hub said, and forgets it: the cache would keep it for good.
+    /// Checks the size of a downloaded file. A file of another size than the hub said is removed: the cache would keep
+    /// it for good.
     fn whole(&self, name: &'static str, path: PathBuf, bytes: Bytes) -> Result<PathBuf, PullError> {
         let blob = path.canonicalize().map_err(PullError::file(&path))?;
         let size = blob.metadata().map_err(PullError::file(&blob))?.len();
@@ -225,12 +227,12 @@ impl<'a> Hub<'a> {
     }
 }
 
-/// Removes what is left of an earlier download where the client could not go on from it: a part as long as the whole.
+/// Removes the part of an earlier download that the client cannot resume, because it is as long as the whole file or longer.
 fn forget_useless_part(api: &Api, url: &str, cached: &CacheRepo) -> Result<(), ApiError> {
     let Some(blobs) = cached.blob_path("any").parent().map(Path::to_owned) else { return Ok(()) };
     let is_part =
         |entry: io::Result<DirEntry>| entry.is_ok_and(|entry| entry.path().extension() == Some("part".as_ref()));
-    // Asking the hub is a round trip.
+    // Most often there is no part, and the round trip to the hub is saved.
     if !fs::read_dir(blobs).is_ok_and(|mut entries| entries.any(is_part)) {
         return Ok(());
     }
@@ -242,7 +244,7 @@ fn forget_useless_part(api: &Api, url: &str, cached: &CacheRepo) -> Result<(), A
     Ok(())
 }
 
-/// Copies a file out of the cache, whose entries are links; the answer is its SHA-256.
+/// Copies a file out of the cache, whose entries are links, and returns its SHA-256.
 fn copy(name: &str, from: &Path, directory: &Path) -> Result<String, PullError> {
     let blob = from.canonicalize().map_err(PullError::file(from))?;
     let to = directory.join(name);
@@ -254,7 +256,7 @@ fn copy(name: &str, from: &Path, directory: &Path) -> Result<String, PullError> 
     let mut target = File::create(&to).map_err(PullError::file(&to))?;
     let sha256 = digest::copy(&mut source, &mut target, &bar).map_err(PullError::file(&blob))?;
     bar.finish_and_clear();
-    // The hub names the blob of a large file by its SHA-256, so a cache that rotted is told here.
+    // The hub names the blob of a large file by its SHA-256: a damaged cache is noticed here.
     let expected = blob.file_name().and_then(|name| name.to_str()).filter(|name| is_sha256(name));
     match expected {
         Some(expected) if expected != sha256 => {

@@ -1,4 +1,4 @@
-//! The note that `pull` leaves beside a model, by which it knows it again.
+//! The note that `pull` writes beside a model, to recognise it later.
 
 use std::fs;
 use std::io;
@@ -10,7 +10,7 @@ use super::{PullError, WEIGHTS, digest};
 
 const FILE: &str = "sconce-origin.json";
 
-/// Where a model came from and what it must still be.
+/// The source of a model, and the digest that its weights must have.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     pub(super) source: String,
@@ -25,7 +25,7 @@ impl Origin {
     }
 }
 
-/// Whether `directory` holds, unharmed, what `source` would put there.
+/// Checks that `directory` holds the undamaged model of `source`.
 pub(super) fn check(directory: &Path, source: &str) -> Result<(), PullError> {
     let occupied = |why: String| Err(PullError::Occupied { path: directory.to_owned(), why });
     let note = match fs::read(directory.join(FILE)) {

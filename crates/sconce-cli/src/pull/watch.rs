@@ -1,4 +1,4 @@
-//! Work that may fall silent, watched from beside it: the hub's client has no time limit between two bytes.
+//! Watches a download from another thread, because the hub's client has no time limit between two bytes.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -7,9 +7,9 @@ use std::time::Duration;
 use hf_hub::api::Progress;
 use indicatif::ProgressBar;
 
-/// What watched work says while it goes on.
+/// A message of watched work.
 enum Beat<T> {
-    /// Bytes of the whole file, and how many of them were there before.
+    /// The download begins: bytes of the whole file, and of the part that was there before.
     Begun {
         total: u64,
         there: u64,
@@ -18,10 +18,10 @@ enum Beat<T> {
     Done(T),
 }
 
-/// How watched work ended.
+/// The end of watched work.
 #[derive(Debug)]
 pub(super) struct Watched<T> {
-    /// `None`: it fell silent, and was left to itself.
+    /// Result of the work; `None` if it was silent for too long and is no longer watched.
     pub(super) outcome: Option<T>,
     pub(super) bytes: Bytes,
 }
@@ -29,15 +29,15 @@ pub(super) struct Watched<T> {
 /// The bytes of a download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Bytes {
-    /// Of the whole file; 0 before that is known.
+    /// Bytes of the whole file; 0 before that is known.
     pub(super) total: u64,
-    /// Came with an earlier download.
+    /// Bytes that an earlier download received.
     pub(super) there: u64,
-    /// Came with this one.
+    /// Bytes that this download received.
     pub(super) received: u64,
 }
 
-/// Runs `work` on a thread of its own for as long as it says something at least every `max_silence`.
+/// Runs `work` on a thread of its own, and watches it as long as it reports at least once in `max_silence`.
 pub(super) fn watch<T: Send + 'static>(
     max_silence: Duration,
     bar: &ProgressBar,
@@ -45,7 +45,7 @@ pub(super) fn watch<T: Send + 'static>(
 ) -> Watched<T> {
     let (beats, heard) = mpsc::channel();
     let reporter = Reporter { beats: beats.clone(), total: 0, begun: false };
-    // Nobody listens any more where it was too long silent.
+    // Sending fails if the work was silent for too long.
     thread::spawn(move || drop(beats.send(Beat::Done(work(reporter)))));
     let mut bytes = Bytes::default();
     loop {
@@ -66,14 +66,14 @@ pub(super) fn watch<T: Send + 'static>(
     }
 }
 
-/// Tells of a download to whoever watches it.
+/// Reports a download to the thread that watches it.
 pub(super) struct Reporter<T> {
     beats: Sender<Beat<T>>,
     total: u64,
     begun: bool,
 }
 
-/// The client calls `init` twice before a download, and then tells first how many bytes were there before.
+/// The client calls `init` twice before a download; its first `update` is the number of bytes that were there before.
 impl<T> Progress for Reporter<T> {
     fn init(&mut self, size: usize, _: &str) {
         (self.total, self.begun) = (size as u64, false);
@@ -86,7 +86,7 @@ impl<T> Progress for Reporter<T> {
             Beat::Begun { total: self.total, there: size as u64 }
         };
         self.begun = true;
-        // Nobody listens any more where it was too long silent.
+        // Sending fails if the work was silent for too long.
         self.beats.send(beat).ok();
     }
 
@@ -120,7 +120,7 @@ mod tests {
             reporter.init(100, "file");
             reporter.update(0);
             reporter.update(7);
-            // For ever, as far as the watcher is concerned.
+            // Longer than the watcher waits.
             released.recv().ok();
         });
         assert_eq!((watched.outcome, watched.bytes.received), (None, 7));

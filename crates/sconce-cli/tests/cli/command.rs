@@ -1,12 +1,13 @@
-//! Runs the binary, cut off from the settings and the home of whoever runs the tests.
+//! Runs the binary, without the settings and the home directory of the user who runs the tests.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+pub(crate) use rustix::process::Signal;
 use serde_json::Value;
 
-/// How a command ended.
+/// The exit status and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: Option<i32>,
@@ -15,7 +16,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Standard output, one JSON object a line.
+    /// Standard output, one JSON object per line.
     pub(crate) fn objects(&self) -> Vec<Value> {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|cause| panic!("{line}: {cause}"));
         self.stdout.lines().map(parse).collect()
@@ -35,7 +36,7 @@ impl Ended {
     }
 }
 
-/// Settings that the environment of the tests may have.
+/// Variables that may be set in the environment of the tests, and are removed.
 const SET_OUTSIDE: [&str; 9] = [
     "RUST_LOG",
     "SCONCE_CACHE_INPUTS",
@@ -64,7 +65,7 @@ pub(crate) fn run(mut command: Command, stdin: &[u8]) -> Ended {
     let mut child = piped.spawn().expect("the binary runs");
     let mut pipe = child.stdin.take().expect("standard input is piped");
     let output = std::thread::scope(|scope| {
-        // A command that fails early does not read; that is not what is tested here.
+        // A command that fails early does not read its input.
         scope.spawn(move || drop(pipe.write_all(stdin)));
         child.wait_with_output().expect("the binary ends")
     });
@@ -77,11 +78,11 @@ pub(crate) fn ended(args: &[&str], stdin: &[u8]) -> Ended {
     run(sconce(args), stdin)
 }
 
-/// Sends SIGINT, as Ctrl-C does.
-pub(crate) fn interrupt(child: &Child) {
+/// Sends a signal, for instance SIGINT, as Ctrl-C does.
+pub(crate) fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id()).expect("process ids fit 32 bits");
     let pid = rustix::process::Pid::from_raw(pid).expect("it is not zero");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    rustix::process::kill_process(pid, signal).expect("it runs");
 }
 
 /// The directory of the models that ship.

@@ -1,6 +1,6 @@
-//! Where models run: the listing, the flag, and what is said where there is no GPU.
+//! Devices: the listing, the flag, and the messages where there is no GPU.
 //!
-//! All of it holds in a build with and without the feature `cuda`, on a machine with and without a GPU.
+//! All tests pass in a build with and without the feature `cuda`, on a machine with and without a GPU.
 
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
 use serde_json::Value;
@@ -10,12 +10,13 @@ use crate::serve::{Server, classify};
 
 const TEXT: &[u8] = b"What a wonderful day!";
 
-/// What `sconce devices` says of the first GPU: itself, or why there is none.
+/// The line of `sconce devices --json` about the first GPU, or about why there is none.
 fn first_gpu() -> Value {
     ended(&["devices", "--json"], b"").succeeded().objects().swap_remove(1)
 }
 
-/// Whether there is a GPU; says so where there is none, which is a failure where `SCONCE_EXPECT_GPU` is set.
+/// Returns true if there is a GPU; else prints that the test is skipped. Panics if `SCONCE_EXPECT_GPU` is set and there
+/// is none.
 fn gpu_or_skip() -> bool {
     let error = first_gpu()["error"].as_str().map(str::to_owned);
     if let Some(error) = &error {
@@ -111,7 +112,7 @@ fn an_old_gpu_is_listed_as_such_and_refused_where_its_kernels_are_missing() {
     if !gpu_or_skip() {
         return;
     }
-    // The simulator's; a card does not listen to it.
+    // A variable of the simulator; a card ignores it.
     let on = |compute_capability: &str, args: &[&str]| {
         let mut command = sconce(args);
         command.env("CUDASIM_CC", compute_capability);

@@ -1,4 +1,4 @@
-//! A server with few files, and peers that want them all.
+//! A server that may open few files, and clients that open many connections.
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::command::{ended, run, sconce};
 use crate::serve::{Server, classify};
 
-/// `sconce serve` with one model, after these lines of bash.
+/// A command that runs `lines` of bash and then `sconce serve` with one model.
 fn serve_after(lines: &str, args: &[&str]) -> Command {
     let serve = sconce(&[&["serve", "--grpc", "127.0.0.1:0", "--model", "tiny-bert-sentiment"], args].concat());
     let mut command = Command::new("bash");
@@ -23,7 +23,7 @@ fn serve_after(lines: &str, args: &[&str]) -> Command {
     command
 }
 
-/// Connections that say nothing; this process may have so many.
+/// Opens connections that send nothing, after raising this process's limit of open files.
 fn silent(address: SocketAddr, connections: usize) -> Vec<TcpStream> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Some(limit.maximum.unwrap_or(8192).min(8192));
@@ -32,7 +32,7 @@ fn silent(address: SocketAddr, connections: usize) -> Vec<TcpStream> {
     (0..connections).map(|_| TcpStream::connect(address).expect("the server listens")).collect()
 }
 
-/// The shortest time in which a new client is connected and answered.
+/// The shortest time, of ten tries, in which a new client is connected and answered.
 async fn time_to_answer(address: SocketAddr) -> Duration {
     let mut shortest = Duration::MAX;
     for _ in 0..10 {
@@ -59,7 +59,7 @@ async fn as_many_idle_connections_as_there_are_files_leave_good_clients_answered
 
 #[tokio::test]
 async fn where_files_run_out_all_the_same_it_says_so_and_answers() {
-    // Files that connections were to have.
+    // Takes files that are meant for connections.
     let taken = "ulimit -n 100; for file in {20..60}; do eval \"exec $file</dev/null\"; done";
     let mut server = Server::run(serve_after(taken, &[]));
     let _silent = silent(server.address, 200);

@@ -1,5 +1,6 @@
-//! A Hugging Face hub on this machine: no network reaches the real one from everywhere tests run. It speaks what
-//! hf-hub asks for: the list of files, the headers of a file, a redirect for large files, and ranges. It can be a bad hub, too.
+//! A Hugging Face hub on this machine, because tests also run where the real one cannot be reached. It answers the
+//! requests of hf-hub: the list of files, the headers of a file, a redirect for large files, and ranges. It can also
+//! misbehave.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -10,17 +11,17 @@ use std::process::Command;
 
 use serde_json::json;
 
-/// What goes wrong with the weights, each time that more than their first byte is asked for.
+/// A fault of the hub in sending the weights, each time that more than their first byte is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum HubFault {
     None,
-    /// So many bytes come, and the connection ends.
+    /// This many bytes come, then the connection ends.
     Cut(usize),
-    /// So many bytes come, and then none, though the connection stays.
+    /// This many bytes come, then no more, though the connection stays open.
     Silent(usize),
-    /// Everything comes, whatever part was asked for.
+    /// The whole file comes, whatever range was requested.
     NoRanges,
-    /// Only who is logged in gets it.
+    /// Only a client with a token gets the file.
     Forbidden,
 }
 
@@ -28,24 +29,24 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// Serves the files of one directory as the repository `org/NAME`, until the test process ends.
 pub(crate) fn serve(directory: PathBuf) -> String {
-    serve_badly(directory, Trouble::None)
+    serve_badly(directory, HubFault::None)
 }
 
-/// As [`serve`], with trouble.
-pub(crate) fn serve_badly(directory: PathBuf, trouble: Trouble) -> String {
+/// Does what [`serve`] does, with a fault.
+pub(crate) fn serve_badly(directory: PathBuf, fault: HubFault) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
     let base = endpoint.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            // A client that hangs up has what it wanted.
-            let _ = stream.and_then(|stream| answer(stream, &directory, &base, trouble));
+            // A client may hang up once it has what it wanted.
+            let _ = stream.and_then(|stream| answer(stream, &directory, &base, fault));
         }
     });
     endpoint
 }
 
-fn answer(stream: TcpStream, directory: &Path, base: &str, trouble: Trouble) -> io::Result<()> {
+fn answer(stream: TcpStream, directory: &Path, base: &str, fault: HubFault) -> io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -66,7 +67,7 @@ fn answer(stream: TcpStream, directory: &Path, base: &str, trouble: Trouble) -> 
             let siblings: Vec<_> = files.iter().map(|file| json!({"rfilename": file})).collect();
             respond(stream, "200 OK", "", json!({"siblings": siblings, "sha": COMMIT}).to_string().as_bytes())
         }
-        ["org", _, "resolve", "main", "model.safetensors"] if trouble == Trouble::Forbidden => {
+        ["org", _, "resolve", "main", "model.safetensors"] if fault == HubFault::Forbidden => {
             respond(stream, "403 Forbidden", "", b"{}")
         }
         ["org", _, "resolve", "main", file] if file == "model.safetensors" => {
@@ -75,31 +76,31 @@ fn answer(stream: TcpStream, directory: &Path, base: &str, trouble: Trouble) -> 
                 format!("x-repo-commit: {COMMIT}\r\nx-linked-etag: \"{etag}\"\r\nlocation: {base}/cdn/{file}\r\n");
             respond(stream, "302 Found", &headers, b"")
         }
-        ["cdn", file, ..] if end > 0 => send(stream, &directory.join(file), start, end, trouble),
+        ["cdn", file, ..] if end > 0 => send(stream, &directory.join(file), start, end, fault),
         ["org", _, "resolve", "main", file] | ["cdn", file, ..] => {
-            send(stream, &directory.join(file), start, end, Trouble::None)
+            send(stream, &directory.join(file), start, end, HubFault::None)
         }
         _ => respond(stream, "404 Not Found", "", b"{}"),
     }
 }
 
-fn send(mut stream: TcpStream, file: &Path, start: usize, end: usize, trouble: Trouble) -> io::Result<()> {
+fn send(mut stream: TcpStream, file: &Path, start: usize, end: usize, fault: HubFault) -> io::Result<()> {
     let Ok(content) = fs::read(file) else { return respond(stream, "404 Not Found", "", b"") };
-    let start = if trouble == Trouble::NoRanges { 0 } else { start };
+    let start = if fault == HubFault::NoRanges { 0 } else { start };
     if start >= content.len() {
         return respond(stream, "416 Range Not Satisfiable", "", b"");
     }
     let end = end.saturating_add(1).min(content.len());
     let range = format!("content-range: bytes {start}-{}/{}", end - 1, content.len());
     let headers = format!("etag: \"etag-of-{}\"\r\nx-repo-commit: {COMMIT}\r\n{range}\r\n", name(file));
-    let (Trouble::Cut(bytes) | Trouble::Silent(bytes)) = trouble else {
+    let (HubFault::Cut(bytes) | HubFault::Silent(bytes)) = fault else {
         return respond(stream, "206 Partial Content", &headers, &content[start..end]);
     };
     let length = end - start;
     write!(stream, "HTTP/1.1 206 Partial Content\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n")?;
     stream.write_all(&content[start..end.min(start + bytes)])?;
-    if let Trouble::Silent(_) = trouble {
-        // Until the client gives up, which it does by hanging up.
+    if let HubFault::Silent(_) = fault {
+        // Waits until the client hangs up.
         drop(stream.read(&mut [0]));
     }
     Ok(())
@@ -129,7 +130,7 @@ pub(crate) fn cache(home: &Path, model: &Path, files: &[&str]) {
     }
 }
 
-/// By another program than the one under test.
+/// SHA-256 of a file, computed by another program than the one under test.
 pub(crate) fn sha256(file: &Path) -> String {
     let output = Command::new("sha256sum").arg(file).output().expect("sha256sum is there");
     let text = String::from_utf8(output.stdout).expect("it prints text");

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::command::{ended, interrupt, path, run, sconce, zoo};
+use crate::command::{Signal, ended, path, run, sconce, signal, zoo};
 
 const GOOD: &str = "What a wonderful day, I love it!";
 const BAD: &str = "This is horrible, I hate it.";
@@ -152,7 +152,7 @@ fn the_order_is_kept_over_many_lines_of_every_length() {
     let table = fs::read_to_string(zoo().join("tiny-bert-sentiment/test.tsv")).unwrap();
     let texts: Vec<&str> = table.lines().filter_map(|row| row.split('\t').nth(3)).take(500).collect();
     assert_eq!(texts.len(), 500);
-    // An error in every seventh place: its line number proves where it was read.
+    // Every seventh line is an error, whose line number proves where it was read.
     let lines: Vec<&str> = texts.iter().enumerate().map(|(at, text)| if at % 7 == 3 { "" } else { *text }).collect();
     let forward = ended(&["classify", "--model", "tiny-bert-sentiment"], lines.join("\n").as_bytes()).objects();
     let reversed: Vec<&str> = lines.iter().rev().copied().collect();
@@ -214,7 +214,7 @@ fn batches_are_as_large_as_the_flags_say_and_answers_are_the_same() {
     for flags in [&["--max-batch-size", "1"][..], &["--max-batch-size", "5000", "--max-batch-weight", "1000000"]] {
         assert_eq!(embed(flags), expected, "{flags:?}");
     }
-    // A text heavier than a batch may be is refused: the bound is in force.
+    // A text heavier than a batch may be is refused, which proves that the bound holds.
     let ended = ended(&["classify", "--model", "tiny-bert-sentiment", "--max-batch-weight", "4"], GOOD.as_bytes());
     let objects = ended.failed_with(1, &["1 of 1 inputs failed"]).objects();
     assert!(objects[0]["error"].as_str().unwrap().contains("at most 4"), "{}", objects[0]);
@@ -239,22 +239,24 @@ fn no_input_at_all_is_said() {
 }
 
 #[test]
-fn ctrl_c_answers_what_was_begun_and_says_that_it_was_not_all() {
-    let mut command = sconce(&["classify", "--model", "tiny-bert-sentiment"]);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    writeln!(stdin, "{GOOD}").unwrap();
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
-    assert!(line.contains("positive"), "{line}");
-    // Standard input stays open: without the signal it would wait for more.
-    interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{stderr}");
-    assert!(stderr.contains("stopped after 1 inputs"), "{stderr}");
+fn a_signal_answers_what_was_begun_and_says_that_it_was_not_all() {
+    for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut command = sconce(&["classify", "--model", "tiny-bert-sentiment"]);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        writeln!(stdin, "{GOOD}").unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert!(line.contains("positive"), "{line}");
+        // Standard input stays open: without the signal the command would wait for more.
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(stderr.contains("stopped after 1 inputs"), "{stderr}");
+    }
 }
 
 #[test]

@@ -13,4 +13,6 @@ mod precision;
 mod precompute;
 mod pull;
 mod serve;
+#[cfg(target_os = "linux")]
+mod signals;
 mod stores;

@@ -1,4 +1,4 @@
-//! Which precision, and on how many threads: flags, environment, `sconce.toml`, and what is said of each.
+//! Precisions and numbers of threads: flags, environment, `sconce.toml`, and messages.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -51,7 +51,7 @@ fn a_precision_that_a_model_does_not_have_is_refused_with_what_it_has() {
     }
 }
 
-/// A directory of one model, `copy`, as it ships but for its `sconce.toml`.
+/// A models directory with one model, `copy`, which is a shipped model with another `sconce.toml`.
 fn models(model: &str, toml: &str) -> TempDir {
     let models = tempfile::tempdir().expect("there is room for a directory");
     let copy = models.path().join("copy");
@@ -92,7 +92,7 @@ fn names_from_elsewhere_are_taken_where_they_can_mean_one_precision_alone() {
         let args = ["classify", "--model", "tiny-bert-sentiment", "--precision", name];
         assert_eq!(ended(&args, b"a lovely day").succeeded().objects()[0]["precision"], precision, "{name}");
     }
-    // It is known, so the answer is what the model has.
+    // These names are known, so the error lists what the model has.
     for name in ["fp16", "half", "float16"] {
         let args = ["classify", "--model", "tiny-bert-sentiment", "--precision", name];
         ended(&args, b"").failed_with(2, &["no precision 'f16' on device 'cpu'"]);

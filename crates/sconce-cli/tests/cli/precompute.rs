@@ -1,7 +1,8 @@
-//! A database is filled from files, found by a server, and filled on after whatever ended the first run.
+//! A database is filled from files, used by a server, and filled further after a run that was stopped or killed.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use sconce_test_servers::PostgresServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::command::{Ended, ended, interrupt, path, sconce};
+use crate::command::{Ended, Signal, ended, path, sconce, signal, zoo};
 use crate::serve::{Server, first_source, sources};
-use crate::stores::entries;
+use crate::stores::{entries, names};
 
 const TEXTS: [&str; 4] = ["a wonderful day", "dull, and far too long", "she said \"yes\"", "zwölf Boxkämpfer"];
 
-/// A directory with a database in it, and what is written beside it.
+/// A directory for a database and input files.
 struct Place(TempDir);
 
 impl Place {
@@ -50,13 +51,13 @@ impl Place {
         ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), stdin)
     }
 
-    /// How many entries the database has.
+    /// Number of entries in the database.
     fn entries(&self) -> u64 {
         entries(&["--cache-sqlite", path(&self.database())])[0]
     }
 }
 
-/// Stored, found, duplicates, failed.
+/// The counts of the summary: stored, found, duplicates, failed.
 fn counts(ended: &Ended) -> [u64; 4] {
     let summary = ended.objects().pop().expect("it says what it did");
     ["stored", "found", "duplicates", "failed"].map(|count| summary[count].as_u64().expect("a count"))
@@ -125,9 +126,49 @@ fn bad_rows_are_told_with_their_place_and_the_others_go_on() {
     let ended =
         place.precompute(&[path(&table), path(&rows)], b"").failed_with(1, &["table.csv:3: ", "rows.jsonl:4: "]);
     assert_eq!(counts(&ended), [2, 2, 0, 4]);
+}
 
-    let broken = place.file("broken.parquet", "not parquet at all");
-    place.precompute(&[path(&broken)], b"").failed_with(1, &["line 1: cannot read the rest of the table"]);
+#[test]
+fn json_lines_that_are_no_texts_are_told_with_what_they_are_and_what_is_allowed() {
+    let place = Place::new();
+    let rows = place.file("rows.jsonl", "\"good\"\n[0, 1]\n17\n\n{\"text\": [0, 1]}\nover\n\"good too\"\n\n \n");
+    let remedy = "give a string, or an object with that in its field 'text' (--column names another)";
+    let ended = place.precompute(&[path(&rows)], b"").failed_with(
+        1,
+        &[
+            &format!("line 2: the line is an array, [0,1]; {remedy}"),
+            &format!("line 3: the line is a number, 17; {remedy}"),
+            "line 4: the line is blank; give one JSON string or object per line",
+            "line 5: field 'text' holds an array, [0,1]; it must be a string",
+            "line 6: not JSON: expected value at column 1: over; give one JSON string or object per line",
+        ],
+    );
+    assert_eq!(counts(&ended), [2, 0, 0, 5], "blank lines at the end are none");
+
+    let images = place.file("images.jsonl", format!("{}\n\"text\"\n7\n", json!(vec![0; 64])));
+    let args = place.args("digits-cnn", &[path(&images)]);
+    let ended =
+        ended_with(&args).failed_with(1, &["line 2: ", "line 3: the line is a number, 7; give an array of numbers"]);
+    assert_eq!(counts(&ended), [1, 0, 0, 2]);
+}
+
+#[test]
+fn a_quote_that_is_never_closed_and_a_column_with_two_places_are_told_with_their_line() {
+    let place = Place::new();
+    let open = place.file("open.csv", "id,text\n1,\"of two\nlines\"\n2,\"never closed\n3,swallowed\n");
+    let ended =
+        place.precompute(&[path(&open)], b"").failed_with(1, &["line 4: a quote that begins here is never closed"]);
+    assert_eq!((counts(&ended), place.entries()), ([1, 0, 0, 1], 1));
+
+    let twice = "text,id,text\na,1,b\n";
+    let said = "the header names 'text' twice, in columns 1 and 3; rename one of them";
+    let file = place.file("twice.csv", twice);
+    place.precompute(&[path(&file)], b"").failed_with(2, &["twice.csv:1 as CSV: ", said]);
+    let ended = place.precompute(&["-", "--format", "csv"], twice.as_bytes()).failed_with(1, &["line 1: ", said]);
+    assert_eq!(counts(&ended), [0, 0, 0, 1]);
+    // Of a column that is not read nothing depends on.
+    let other = place.file("other.csv", "id,text,id\n1,a text,2\n");
+    assert_eq!(counts(&place.precompute(&[path(&other)], b"").succeeded()), [1, 0, 0, 0]);
 }
 
 #[test]
@@ -139,9 +180,35 @@ fn what_cannot_be_done_is_refused_before_it_begins() {
     place.precompute(&[path(&place.0.path().join("missing.csv"))], b"").failed_with(2, &["missing.csv"]);
     let none = ended(&["precompute", "--model", "tiny-bert-sentiment"], b"");
     none.failed_with(2, &["there is no database to fill", "--cache-sqlite FILE or --cache-postgres URL"]);
-    let args = place.args("no-such-model", &["-"]);
-    ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), b"").failed_with(2, &["no-such-model"]);
-    assert!(!place.database().exists(), "nothing was made for a command that could not be");
+    ended_with(&place.args("no-such-model", &["-"])).failed_with(2, &["no-such-model"]);
+    let good = place.file("good.txt", "one");
+    ended_with(&place.args("digits-cnn", &[path(&good), "--precision", "int8"]))
+        .failed_with(2, &["no precision 'int8'"]);
+    place.precompute(&[path(&good), "--precision", "int3"], b"").failed_with(2, &["int3"]);
+    place.precompute(&[path(&good), "--device", "cuda:99"], b"").failed_with(2, &["device cuda:99"]);
+    let remedy = "say with --format what it holds: text, jsonl, csv, tsv or parquet";
+    let said = ["cannot read ", "good.txt as Parquet: ", "the table is not valid: EOF: Parquet file too small", remedy];
+    place.precompute(&[path(&good), "--format", "parquet"], b"").failed_with(2, &said);
+    let said = ["good.txt:1 as CSV: ", "there is no field 'text'; there are: one; --column names another"];
+    place.precompute(&[path(&good), "--format", "csv"], b"").failed_with(2, &said);
+    let uncached = place.0.path().join("uncached");
+    copy_with_settings(&zoo().join("tiny-bert-sentiment"), &uncached, "[cache]\nanswers = false");
+    ended_with(&place.args(path(&uncached), &[path(&good)])).failed_with(2, &["answers are not cached"]);
+    assert_eq!(names(place.0.path()), ["good.txt", "rows", "uncached"], "a refused command makes nothing");
+}
+
+/// Links a model's files into a new directory, with another `sconce.toml`.
+fn copy_with_settings(model: &Path, copy: &Path, toml: &str) {
+    fs::create_dir(copy).expect("the directory is new");
+    for file in model.read_dir().expect("the model ships") {
+        let file = file.expect("the directory can be read");
+        symlink(file.path(), copy.join(file.file_name())).expect("the link is new");
+    }
+    fs::write(copy.join("sconce.toml"), toml).expect("there is room for a file");
+}
+
+fn ended_with(args: &[String]) -> Ended {
+    ended(&args.iter().map(String::as_str).collect::<Vec<_>>(), b"")
 }
 
 #[tokio::test]
@@ -163,7 +230,7 @@ async fn a_server_finds_what_was_precomputed_in_either_database() {
     }
 }
 
-/// 3,000 texts of 1 to 25 words, a tenth of them twice.
+/// Lines of 3,000 texts of 2 to 25 words, a tenth of them twice; and the number of distinct texts.
 fn many() -> (String, u64) {
     let text = |number: usize| format!("{} number {number}", "word ".repeat(number % 24));
     let texts: Vec<_> = (0..3000).chain((0..3000).step_by(10)).map(text).collect();
@@ -178,7 +245,7 @@ fn start(place: &Place, file: &Path) -> Child {
 
 fn wait_for_entries(place: &Place, least: u64) {
     let started = Instant::now();
-    // Until it is made there is nothing to count.
+    // Counting fails until the database is made.
     let entries = || {
         let stats = ended(&["cache", "stats", "--json", "--cache-sqlite", path(&place.database())], b"");
         (stats.status == Some(0)).then(|| stats.objects()[0]["entries"].as_u64().expect("a count"))
@@ -218,19 +285,22 @@ fn after_kill_9_nothing_is_lost_and_nothing_is_done_twice() {
 }
 
 #[test]
-fn ctrl_c_stores_what_was_begun_and_the_same_command_goes_on() {
-    let place = Place::new();
-    let (texts, distinct) = many();
-    let file = place.file("texts.txt", texts);
-    let child = start(&place, &file);
-    wait_for_entries(&place, 1);
-    interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &summary["stopped"]), (Some(130), &json!(true)), "it was not done");
-    let stored = summary["stored"].as_u64().unwrap();
-    assert!(stored < distinct && place.entries() == stored, "{summary}");
-    assert_eq!(finish(&place, &file)[0], distinct - stored);
+fn a_signal_stores_what_was_begun_and_the_same_command_goes_on() {
+    for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let place = Place::new();
+        let (texts, distinct) = many();
+        let file = place.file("texts.txt", texts);
+        let child = start(&place, &file);
+        wait_for_entries(&place, 1);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), &summary["stopped"]), (Some(status), &json!(true)), "it was not done");
+        let stored = summary["stored"].as_u64().unwrap();
+        assert!(stored < distinct && place.entries() == stored, "{summary}");
+        assert_eq!(names(place.0.path()), ["answers.sqlite", "texts.txt"]);
+        assert_eq!(finish(&place, &file)[0], distinct - stored);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::command::{ended, path, sconce, zoo};
 
-/// A server that is ready; killed if the test ends before it does.
+/// A server that is ready for requests; killed if the test ends before it does.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
@@ -26,7 +26,7 @@ impl Server {
         Self::run(sconce(&[&["serve", "--grpc", "127.0.0.1:0"], args].concat()))
     }
 
-    /// Starts `command`, which serves on a free port.
+    /// Starts `command`, which serves on a free port, and waits until it is ready.
     pub(crate) fn run(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped"));
@@ -41,7 +41,7 @@ impl Server {
                 break address.parse().expect("it prints its address");
             }
         };
-        // Nobody reads the rest; a pipe has room for it.
+        // Reads the rest of the output, so that the pipe stays open.
         drop(std::thread::spawn(move || stdout.read_to_end(&mut Vec::new())));
         Self { child, address, banner, stderr }
     }
@@ -51,7 +51,7 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell is there").success());
     }
 
-    /// Gives the line with these words.
+    /// Reads standard error up to the line with these words, and returns that line.
     pub(crate) fn wait_until_it_says(&mut self, words: &str) -> String {
         let mut line = String::new();
         while !line.contains(words) {
@@ -61,14 +61,20 @@ impl Server {
         line
     }
 
-    /// Time that its threads have run.
+    /// Processor time of all threads of the server so far.
     #[cfg(target_os = "linux")]
     pub(crate) fn processor_time(&self) -> std::time::Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
-        // After the name, which may have spaces: user and system time are the 14th and 15th field, in hundredths of a second.
+        // User and system time are the 14th and 15th field, in hundredths of a second. The name, the 2nd, may have spaces.
         let fields = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace();
         let ticks = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum::<u64>();
         std::time::Duration::from_millis(10 * ticks)
+    }
+
+    /// Tells it to drain, and waits until it has ended.
+    pub(crate) fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.status(), Some(0));
     }
 
     fn status(&mut self) -> Option<i32> {
@@ -78,7 +84,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails if it has ended, which is what tests wait for.
+        // Fails if the server has ended.
         let _ = self.child.kill();
     }
 }
@@ -101,7 +107,7 @@ pub(crate) async fn classify(
     Ok(client.model_infer(request).await?.into_inner())
 }
 
-/// The tier that the answer says it came from, if it was not computed.
+/// The tier that the answer came from; `None` if it was computed.
 fn source(answer: &ModelInferResponse) -> Option<&str> {
     match answer.parameters.get("source")?.parameter_choice.as_ref() {
         Some(ParameterChoice::StringParam(source)) => Some(source),
@@ -109,8 +115,8 @@ fn source(answer: &ModelInferResponse) -> Option<&str> {
     }
 }
 
-/// Where answers to `texts` come from, of which a tier has each. A tier that needs more than its time budget is passed over, which
-/// may happen while it is connected to or the machine is busy: so not all come from it, and none is asked for twice.
+/// The sources of the answers to `texts`, each of which a tier holds. A tier that exceeds its time budget is passed
+/// over, for instance while it connects or the machine is busy, so that some answers may be computed.
 pub(crate) async fn sources(address: SocketAddr, texts: impl IntoIterator<Item = String>) -> BTreeSet<Option<String>> {
     let mut sources = BTreeSet::new();
     for text in texts {
@@ -120,8 +126,8 @@ pub(crate) async fn sources(address: SocketAddr, texts: impl IntoIterator<Item =
     sources
 }
 
-/// Asks for `texts`, of which a tier has each, until an answer comes from one, and gives its name. On a busy machine the tier may be
-/// passed over for as long as its circuit breaker is open.
+/// Asks for `texts`, each of which a tier holds, until an answer comes from a tier, and returns that tier's name. On a
+/// busy machine the tier may be passed over for as long as its circuit breaker is open.
 pub(crate) async fn first_source(address: SocketAddr, texts: impl IntoIterator<Item = String>) -> Option<String> {
     for text in texts {
         let answer = classify(address, &text).await.expect("it answers");
@@ -146,9 +152,9 @@ async fn it_serves_the_zoo_and_a_signal_ends_it_well() {
     }
 }
 
-/// A request that waits in its batch for company, which never comes.
+/// Sends a request that waits for more items in its batch, which never come.
 ///
-/// Of two into a queue with room for one the second is refused: from then on the first is surely in flight.
+/// Sends two requests to a queue with room for one: once one of them is refused, the other is in flight.
 async fn in_flight(address: SocketAddr) -> JoinHandle<Result<ModelInferResponse, String>> {
     let request = || tokio::spawn(async move { classify(address, "a wonderful day").await.map_err(|e| e.to_string()) });
     let (mut one, mut other) = (request(), request());
@@ -180,8 +186,9 @@ async fn a_second_signal_ends_it_at_once() {
     server.signal("TERM");
     server.wait_until_it_says("draining");
     server.signal("TERM");
-    assert_eq!(server.status(), Some(130));
+    assert_eq!(server.status(), Some(143));
     assert!(waiting.await.unwrap().is_err());
+    server.wait_until_it_says("stopped");
 }
 
 #[test]
@@ -206,7 +213,7 @@ fn what_cannot_be_served_is_told_before_it_listens() {
     ended(&["serve", "--models", path(empty.path())], b"").failed_with(2, &["broken", "model.safetensors"]);
 }
 
-/// A directory with a model that works, and one of each kind that does not.
+/// A models directory with one model that loads, and one for each reason not to load.
 fn mixed() -> TempDir {
     let models = tempfile::tempdir().expect("there is room for a directory");
     symlink(zoo().join("tiny-bert-sentiment"), models.path().join("tiny-bert-sentiment")).expect("the link is new");
@@ -269,7 +276,7 @@ fn every_model_must_load_that_is_named_or_with_strict() {
     }
 }
 
-/// What the process holds in memory beyond the files it shares with others, in KiB.
+/// Anonymous memory of the process in KiB: what it does not share with others through mapped files.
 #[cfg(target_os = "linux")]
 fn anonymous_memory(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("it runs");

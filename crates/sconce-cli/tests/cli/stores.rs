@@ -9,7 +9,7 @@ use sconce_test_servers::{PostgresServer, RedisServer};
 use crate::command::{ended, path, run, sconce};
 use crate::serve::{Server, first_source, sources};
 
-/// Entries of the tiers in the order of their rows.
+/// Number of entries of each tier, in the order of the flags' rows.
 pub(crate) fn entries(tiers: &[&str]) -> Vec<u64> {
     let stats = ended(&[&["cache", "stats", "--json"], tiers].concat(), b"").succeeded();
     stats.objects().iter().map(|row| row["entries"].as_u64().expect("a count")).collect()
@@ -54,7 +54,9 @@ async fn tiers_are_counted_copied_to_nearer_ones_and_purged() {
 #[test]
 fn without_tiers_there_is_nothing_to_do() {
     ended(&["cache", "stats"], b"").failed_with(2, &["there is no tier to look at", "--cache-redis URL"]);
-    ended(&["cache", "purge"], b"").failed_with(2, &["--expired"]);
+    ended(&["cache", "purge"], b"").failed_with(2, &["--expired", "--all"]);
+    ended(&["cache", "purge", "--all", "--expired"], b"")
+        .failed_with(2, &["--expired", "--all", "cannot be used with"]);
     let directory = tempfile::tempdir().unwrap();
     let one = directory.path().join("one.sqlite");
     ended(&["cache", "warm", "--cache-sqlite", path(&one)], b"").failed_with(2, &["one to copy from"]);
@@ -86,13 +88,44 @@ async fn a_server_says_which_tiers_it_has_and_which_of_them_do_not_answer_and_an
     assert_eq!(sources(server.address, twice).await, expected);
 }
 
-/// What an SQLite tier has beside its file while it is used.
-fn names(directory: &Path) -> Vec<String> {
+/// Sorted names in a directory; an open SQLite tier has further files beside its own.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = directory.read_dir().expect("the directory can be read");
     let mut names: Vec<_> =
         entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
+}
+
+#[test]
+fn no_command_leaves_files_beside_a_database() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, other) = (directory.path().join("one.sqlite"), directory.path().join("other.sqlite"));
+    let flag = ["--cache-sqlite", path(&one)];
+    let precompute = ["precompute", "--model", "tiny-bert-sentiment", "--format", "text", "-"];
+    ended(&[&precompute[..], &flag].concat(), b"a lovely day").succeeded();
+    assert_eq!(names(directory.path()), ["one.sqlite"]);
+    let before = fs::read(&one).unwrap();
+    assert_eq!(entries(&flag), [1]);
+    assert_eq!((names(directory.path()), fs::read(&one).unwrap()), (vec!["one.sqlite".to_owned()], before));
+    ended(&[&["cache", "purge", "--expired"], &flag[..]].concat(), b"").succeeded();
+    assert_eq!(names(directory.path()), ["one.sqlite"]);
+
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let from = [&flag[..], &["--cache-redis", &url]].concat();
+    ended(&[&["cache", "warm"], &from[..]].concat(), b"").succeeded();
+    assert_eq!(names(directory.path()), ["one.sqlite"]);
+
+    // Files that were there stay: another process may use them.
+    fs::copy(&one, &other).unwrap();
+    let flag = ["--cache-sqlite", path(&other)];
+    let mut server = Server::start(&[&["--model", "tiny-bert-sentiment"], &flag[..]].concat());
+    let before = names(directory.path());
+    assert!(before.len() > 2, "{before:?}");
+    assert_eq!(entries(&flag), [1]);
+    assert_eq!(names(directory.path()), before);
+    server.stop();
 }
 
 #[test]
@@ -111,7 +144,7 @@ fn a_database_that_is_not_there_is_told_and_not_made() {
         ended(&[command, &flag].concat(), b"").failed_with(2, &said);
         assert_eq!(names(directory.path()), Vec::<String>::new(), "{command:?}");
     }
-    // An empty file is a database to SQLite, and gets no table.
+    // To SQLite an empty file is a database; it must not get a table.
     fs::write(&missing, "").unwrap();
     ended(&[&["cache", "stats"], &flag[..]].concat(), b"")
         .failed_with(2, &["there is no cache in", "the file is empty"]);
@@ -131,7 +164,7 @@ fn a_table_that_is_not_there_is_told_and_not_made() {
         &["cache", "purge", "--all", "--yes"],
         &["cache", "warm", "--cache-sqlite", path(&sqlite)],
     ] {
-        // The second would find the table if the first had made it.
+        // The second command would find the table if the first had made it.
         ended(&[command, &flag].concat(), b"").failed_with(2, &said);
     }
     assert!(!sqlite.exists(), "there is nothing to copy into it");
@@ -203,7 +236,7 @@ fn a_server_that_cannot_be_reached_is_named_without_its_password() {
 #[test]
 fn amounts_of_memory_are_taken_as_people_write_them_and_refused_with_what_is_allowed() {
     let serve = |flag: &str, size: &str| {
-        // The model is what is wrong where the size is not.
+        // With a valid size, the unknown model is the error.
         ended(&["serve", "--model", "no-such", &format!("{flag}{size}")], b"")
     };
     for flag in ["--cache-memory=", "--cache-inputs=", "--device-memory=cpu="] {

@@ -1,4 +1,4 @@
-//! Each model that ships answers over the wire what its reference says.
+//! Each shipped model gives the answers of its reference over the wire.
 
 use crate::support::*;
 use sconce::{ModelSource, Precision, Runtime};
@@ -14,8 +14,7 @@ const REFERENCE_TEXTS: [&str; 4] = [
     "short",
 ];
 
-/// The reference was made before the weights were rounded to f16: the shipped ones are 1.32e-4 away from it even
-/// when computed in f64.
+/// Tolerance for weights that were rounded to f16 after the reference was made: even in f64 their answers differ by 1.32e-4.
 const ROUNDED_WEIGHTS: f32 = 1.4e-4;
 
 #[tokio::test]
@@ -201,7 +200,7 @@ fn softmax(logits: &[f32]) -> Vec<f32> {
     powers.iter().map(|power| power / sum).collect()
 }
 
-/// A file whose first and last 1024 bytes are those of a row of the reference: 256 stands for no byte, and a file
+/// A file whose first and last 1024 bytes are those of a row of the reference. 256 stands for no byte; a file that is
 /// too short to fill one side is the same on both.
 fn content(row: &[i64]) -> Vec<u8> {
     let (first, last) = row.split_at(1024);

@@ -1,4 +1,4 @@
-//! What clients ask before and beside inference: readiness, metadata, configuration, figures, health, reflection.
+//! Calls other than inference: readiness, metadata, configuration, figures, health, reflection.
 
 use crate::support::*;
 use sconce_grpc::proto::model_config::SchedulingChoice;

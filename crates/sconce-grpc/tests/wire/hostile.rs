@@ -1,4 +1,5 @@
-//! Peers that take without giving: idle, half-sent, huge when unpacked, reset at once. Good clients are answered beside them.
+//! Hostile peers: idle connections, half-sent requests, messages that are huge in memory, calls that are reset at once.
+//! Good clients are still answered.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ impl Peer {
         Self { calls, ping, connection: tokio::spawn(connection) }
     }
 
-    /// Begins `ModelInfer`, and says that its message will have `length` bytes.
+    /// Begins a call of `ModelInfer` whose message will have `length` bytes.
     async fn begin(&mut self, length: usize) -> (ResponseFuture, SendStream<Bytes>) {
         self.calls = self.calls.clone().ready().await.unwrap();
         let (response, mut stream) = self.calls.send_request(model_infer(), false).unwrap();
@@ -56,7 +57,7 @@ fn model_infer() -> http::Request<()> {
         .unwrap()
 }
 
-/// What stands before a message of `length` bytes that is not compressed.
+/// The prefix of an uncompressed message of `length` bytes.
 fn prefix(length: usize) -> Bytes {
     let mut prefix = BytesMut::new();
     prefix.put_u8(0);
@@ -112,7 +113,7 @@ async fn silent_connections_far_beyond_the_bound_leave_good_clients_answered() {
     }
     assert!(time_to_answer(&server).await < Duration::from_millis(100));
     good.server_live(ServerLiveRequest {}).await.expect("one that has called before is not replaced by silent ones");
-    // The first of them made room.
+    // The first connection made room.
     let _ = soon(silent[0].read_to_end(&mut Vec::new())).await;
 }
 
@@ -162,7 +163,7 @@ async fn pings_do_not_keep_a_connection_without_calls() {
     let server = within(Limits { max_idle_time: Duration::from_millis(200), ..Limits::default() }).await;
     let mut peer = Peer::connect(server.address).await;
     let mut ping = peer.ping.take().unwrap();
-    // The server says goodbye, and the connection ends without an error.
+    // The server sends GOAWAY, and the connection ends without an error.
     soon(async { while ping.ping(h2::Ping::opaque()).await.is_ok() {} }).await;
     soon(peer.connection).await.unwrap().unwrap();
 }
@@ -186,7 +187,7 @@ async fn a_request_that_stops_half_way_is_cut() {
     let (code, message) = refusal(response).await.expect("an answer");
     assert_eq!(code, Code::DeadlineExceeded as i32);
     assert!(message.starts_with("nothing more of the request came for 100ms"), "{message}");
-    // A whole message without the end of its stream is no whole request.
+    // A whole message is no whole request before its stream has ended.
     let (response, _stream) = peer.begin(0).await;
     assert_eq!(refusal(response).await.expect("an answer").0, Code::DeadlineExceeded as i32);
 }
@@ -208,7 +209,7 @@ async fn half_sent_requests_give_way_when_they_hold_too_much() {
         peers.push(peer);
     }
     assert!(time_to_answer(&server).await < Duration::from_millis(100));
-    // No more than eight of these fit; which of them stay depends on who has stalled for longest.
+    // At most eight of these fit; those that have stalled for longest give way.
     let answer = |(response, stream)| async move { (refusal(response).await, stream) };
     let mut answers: FuturesUnordered<_> = half_sent.into_iter().map(answer).collect();
     for _ in 0..32 {
@@ -224,25 +225,25 @@ async fn a_connection_whose_answers_are_not_read_gives_way() {
     let limits = Limits { max_request_bytes_in_flight: MIB, ..Limits::default() };
     let server = Server::within(limits, &[SENTIMENT, EMBEDDER], BatcherConfig::default()).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
-    // A client with no room for answers.
+    // The client has no room for answers.
     let handshake = h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream);
     let (mut calls, connection) = handshake.await.unwrap();
     let connection = tokio::spawn(connection);
     let message = texts(EMBEDDER, &["a"; 64]).encode_to_vec();
     let mut answers = Vec::new();
-    // 96 KiB each.
+    // Each answer has 96 KiB.
     while answers.len() < 40 && !connection.is_finished() {
         let Ok(mut ready) = calls.clone().ready().await else { break };
         let Ok((answer, mut stream)) = ready.send_request(model_infer(), false) else { break };
         let _ = stream.send_data([&prefix(message.len())[..], &message].concat().into(), true);
-        // The head of each answer comes before the next is asked for; of a refusal it is all.
+        // The head of each answer comes before the next request is sent; a refusal has nothing else.
         let _ = soon(answer).await.map(|answer| answers.push(answer));
         calls = ready;
     }
     let mut good = soon(server.client()).await;
     soon(good.model_infer(texts(EMBEDDER, &["a"; 64]))).await.unwrap();
     assert!(time_to_answer(&server).await < Duration::from_millis(100));
-    // It was ended.
+    // The server has ended the connection.
     let _ = soon(connection).await.unwrap();
     drop(answers);
 }
@@ -271,7 +272,7 @@ async fn a_flood_of_calls_that_are_reset_at_once_leaves_good_clients_answered() 
     let server = within(Limits::default()).await;
     let peer = Peer::connect(server.address).await;
     let flood = async {
-        // Reset before the server can look at them.
+        // Reset before the server can read them.
         while let Ok(mut calls) = peer.calls.clone().ready().await {
             let request = http::Request::post("http://localhost/x").body(()).unwrap();
             let Ok((_, mut stream)) = calls.send_request(request, false) else { return };
@@ -279,7 +280,7 @@ async fn a_flood_of_calls_that_are_reset_at_once_leaves_good_clients_answered() 
             tokio::task::yield_now().await;
         }
     };
-    // Whether the connection ends depends on how many wait to be looked at.
+    // The connection may end or not: that depends on how many calls are unread.
     let _ = tokio::time::timeout(Duration::from_secs(1), flood).await;
     assert!(time_to_answer(&server).await < Duration::from_secs(1));
 }

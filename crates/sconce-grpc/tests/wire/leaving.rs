@@ -1,4 +1,4 @@
-//! Deadlines, clients that go away, and a server that does.
+//! Deadlines, clients that disconnect, and a server that shuts down.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn runtime(batching: BatcherConfig) -> Runtime {
     Runtime::builder().model(zoo().join(SENTIMENT)).batching(batching).build().unwrap()
 }
 
-/// Without a socket: a client's channel watches the same header and would answer in place of the server.
+/// Uses no socket, because a client's channel watches the same header and would answer in place of the server.
 #[tokio::test]
 async fn the_smaller_of_header_and_parameter_ends_a_request() {
     let (routes, _drain) = sconce_grpc::router(runtime(BatcherConfig::default())).await;
@@ -43,7 +43,7 @@ async fn a_client_that_goes_away_takes_its_items_out_of_the_queue() {
     server.until_queued(SENTIMENT, 3).await;
     call.abort();
     server.until_queued(SENTIMENT, 0).await;
-    // Nobody is left to share a batch with.
+    // No other item is left to share a batch with.
     let model = server.runtime.model(SENTIMENT).unwrap();
     let alone = soon(model.infer(Request::new("four").timeout(Duration::from_secs(4)))).await.unwrap();
     assert_eq!(alone.timing.batch_size, 1);
@@ -66,13 +66,13 @@ async fn a_server_that_leaves_says_so_answers_what_is_in_flight_and_then_ends() 
     soon(async { while TcpStream::connect(address).await.is_ok() {} }).await;
     assert!(!call.is_finished() && !ended.is_finished(), "the server waits for its last answer");
 
-    // Company for the item that waits.
+    // A second item fills the batch of the waiting one.
     let model = runtime.model(SENTIMENT).unwrap();
     assert_eq!(soon(model.infer("Nice.")).await.unwrap().timing.batch_size, 2);
     let answer = soon(call).await.unwrap().unwrap();
     assert_eq!(strings(answer.get_ref(), "label").1, ["positive"]);
 
-    // The watch is still open, and does not keep the server.
+    // The health watch is still open, and does not keep the server from ending.
     soon(ended).await.unwrap().unwrap();
     let refused = model.infer("Too late.").await;
     assert!(matches!(refused, Err(InferError::Queue(QueueError::ShuttingDown))), "{refused:?}");

@@ -1,4 +1,4 @@
-//! More requests than can be answered: each is admitted whole or not at all, and refusing takes little.
+//! More requests than can be answered: each is admitted whole or not at all, and refusals take little of the processor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::support::*;
 
-/// The time after which a refused client is to come back.
+/// The time after which a refused client should come back.
 fn pushback(refused: &Status) -> Duration {
     let pushback = refused.metadata().get("grpc-retry-pushback-ms").expect("a refusal says when to come back");
     Duration::from_millis(pushback.to_str().unwrap().parse().unwrap())
@@ -21,7 +21,7 @@ async fn of_a_request_that_is_refused_no_item_runs_and_each_is_answered_after_fe
     const REQUESTS: u64 = 15;
     let batching = BatcherConfig { max_queue_size: 64, ..BatcherConfig::default() };
     let server = Server::start(&[SENTIMENT], batching).await;
-    // Once it is learned what a batch costs, refusals say when to come back.
+    // Once the cost of a batch is learned, refusals say when to come back.
     for _ in 0..10 {
         server.client().await.model_infer(texts(SENTIMENT, &["a"; 32])).await.unwrap();
     }
@@ -81,10 +81,10 @@ async fn clients_that_retry_at_once_get_refusals_at_the_rate_that_a_tenth_of_the
         refusals += client.await.unwrap();
     }
     let processors = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
-    // 50 µs each, some at once, and one of each client that came in between.
+    // A tenth of the processors at 50 µs or more each, the burst, and one refusal for each client.
     let affordable =
         began.elapsed().as_secs_f64() * f64::from(2000 * processors) + f64::from(64 * processors + CLIENTS);
-    // Each is held back by at most 100 ms.
+    // Each refusal is held back by at most 100 ms.
     let least = f64::from(CLIENTS * 10);
     assert!(
         (least / 2.0..affordable.max(2.0 * least)).contains(&f64::from(refusals)),

@@ -1,4 +1,4 @@
-//! Each bad request is refused with a code and with words that say what and why; its neighbours are answered.
+//! Each bad request is refused with a code and a message that says what is wrong; requests beside it are answered.
 
 use crate::support::*;
 use sconce::BatcherConfig;
@@ -9,7 +9,7 @@ use sconce_grpc::proto::{
 };
 use tonic::Code;
 
-/// What is sent, and what comes back.
+/// A request, and the code and the message that refuse it.
 type Case = (ModelInferRequest, Code, &'static str);
 
 fn image(datatype: &str, shape: &[i64], bytes: usize) -> ModelInferRequest {
@@ -63,6 +63,11 @@ fn named() -> Vec<Case> {
             with(good(), "truncate", StringParam("yes".into())),
             Code::InvalidArgument,
             "parameter 'truncate' is the text \"yes\", but must be a bool",
+        ),
+        (
+            with(good(), "precision", StringParam("int8".into())),
+            Code::InvalidArgument,
+            "parameter 'precision' is not known; known are: cache, priority, timeout, truncate",
         ),
         (with(good(), "timeout", Int64Param(1)), Code::DeadlineExceeded, "the deadline passed"),
     ]
@@ -266,8 +271,10 @@ async fn a_message_above_the_limit_is_refused_with_both_sizes() {
 }
 
 #[tokio::test]
-async fn a_true_flag_that_is_not_known_changes_nothing() {
+async fn a_parameter_that_clients_send_by_themselves_changes_nothing() {
     let server = Server::start(&[SENTIMENT], BatcherConfig::default()).await;
-    let request = with(texts(SENTIMENT, &["a"]), "triton_enable_empty_final_response", BoolParam(true));
-    assert!(server.client().await.model_infer(request).await.is_ok());
+    for name in ["triton_enable_empty_final_response", "binary_data_output"] {
+        let request = with(texts(SENTIMENT, &["a"]), name, BoolParam(true));
+        assert!(server.client().await.model_infer(request).await.is_ok(), "{name}");
+    }
 }

@@ -76,7 +76,7 @@ impl Server {
         GrpcInferenceServiceClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
     }
 
-    /// Tells the server to leave; gives what `serve` will give.
+    /// Tells the server to shut down, and returns the task whose result is that of `serve`.
     pub(crate) fn stop(self) -> JoinHandle<Result<(), ServeError>> {
         self.stop.send(()).unwrap();
         self.served
@@ -98,7 +98,7 @@ pub(crate) async fn until(condition: impl Fn() -> bool) {
     .await;
 }
 
-/// What a future gives, if it does so in a time that even a busy machine keeps.
+/// The output of a future; panics if it takes longer than even a busy machine needs.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("in time")
 }
@@ -117,7 +117,7 @@ pub(crate) fn typed(model: &str, mut tensor: InferInputTensor, contents: InferTe
     ModelInferRequest { model_name: model.into(), inputs: vec![tensor], ..Default::default() }
 }
 
-/// Each text behind its length, as `BYTES` elements travel.
+/// Encodes raw `BYTES` elements: each text behind its length.
 pub(crate) fn raw_bytes(texts: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let element = |text: &[u8]| [&u32::try_from(text.len()).unwrap().to_le_bytes(), text].concat();
     texts.iter().flat_map(|text| element(text.as_ref())).collect()
