@@ -17,7 +17,7 @@ pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PrecomputeArgs, Pur
 use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
-use crate::bench::BatchShape;
+use crate::bench::BenchShape;
 use crate::cache::CacheArgs;
 use crate::precision::PrecisionArg;
 
@@ -311,7 +311,7 @@ pub(crate) struct BenchArgs {
 
     /// Batches to run
     #[arg(long, value_name = "BATCHES", value_delimiter = ',', default_value = "1x16,8x64,32x32,8x128,mixed")]
-    pub(crate) batches: Vec<BatchShape>,
+    pub(crate) batches: Vec<BenchShape>,
 
     /// Turns of each device, precision and batch; with fewer turns one disturbance spoils more
     #[arg(long, value_name = "ROUNDS", default_value = "10", value_parser = positive::<NonZeroUsize>)]

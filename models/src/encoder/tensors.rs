@@ -28,7 +28,7 @@ pub(crate) struct TensorEncoder {
 impl TensorEncoder {
     pub(crate) fn load(weights: &EncoderWeights<'_>, device: &TensorDevice) -> std::result::Result<Self, LoadError> {
         let device = device.as_candle().clone();
-        let parts = Parts { weights: *weights, device: &device };
+        let parts = TensorParts { weights: *weights, device: &device };
         let spec = weights.spec();
         Ok(Self {
             embeddings: Embeddings::load(&parts, spec)?,
@@ -110,12 +110,12 @@ impl Batch {
 }
 
 /// The weights as tensors of the device.
-struct Parts<'a> {
+struct TensorParts<'a> {
     weights: EncoderWeights<'a>,
     device: &'a Device,
 }
 
-impl Parts<'_> {
+impl TensorParts<'_> {
     fn tensor(&self, values: Vec<f32>, columns: usize) -> std::result::Result<Tensor, LoadError> {
         let rows = values.len() / columns;
         let shape = if rows == 1 { vec![columns] } else { vec![rows, columns] };
@@ -204,7 +204,7 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    fn load(parts: &Parts<'_>, spec: &EncoderSpec) -> std::result::Result<Self, LoadError> {
+    fn load(parts: &TensorParts<'_>, spec: &EncoderSpec) -> std::result::Result<Self, LoadError> {
         let positions = match spec.embeddings.positions {
             Some(table) => Some((parts.table(EncoderPart::Positions)?, u32::try_from(table.first).unwrap_or(u32::MAX))),
             None => None,
@@ -244,7 +244,7 @@ struct Block {
 }
 
 impl Block {
-    fn load(parts: &Parts<'_>, index: usize) -> std::result::Result<Self, LoadError> {
+    fn load(parts: &TensorParts<'_>, index: usize) -> std::result::Result<Self, LoadError> {
         let part = |part| EncoderPart::Block(index, part);
         let norm = |which| parts.norm(part(which)).map(|norm| norm.expect("every block has both norms"));
         let spec = parts.weights.spec().blocks[index].clone();
@@ -369,7 +369,7 @@ enum Head {
 }
 
 impl Head {
-    fn load(parts: &Parts<'_>, head: HeadSpec) -> std::result::Result<Self, LoadError> {
+    fn load(parts: &TensorParts<'_>, head: HeadSpec) -> std::result::Result<Self, LoadError> {
         Ok(match head {
             HeadSpec::Pool(pooling) => Self::Pool(pooling),
             HeadSpec::Classifier { function, .. } => Self::Classifier {

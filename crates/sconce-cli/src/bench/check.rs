@@ -4,7 +4,7 @@ use std::fmt;
 
 use sconce::{DeviceName, Output, Precision};
 
-use super::shape::BatchShape;
+use super::shape::BenchShape;
 use super::subject::Cell;
 use crate::error::Error;
 
@@ -60,7 +60,7 @@ impl fmt::Display for Bound {
 pub(crate) struct Failure {
     device: DeviceName,
     precision: Precision,
-    shape: BatchShape,
+    shape: BenchShape,
     distance: f64,
     bound: Bound,
 }
@@ -92,7 +92,7 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
     Ok(failures)
 }
 
-/// What a caller gets: of a classifier the scores, for a row of logits near zero points nowhere.
+/// The numbers that a caller gets. For a classifier these are the scores: the direction of logits near zero means nothing.
 fn numbers(output: &Output) -> Vec<f32> {
     output.numbers().to_vec()
 }

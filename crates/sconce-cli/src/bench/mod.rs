@@ -22,7 +22,7 @@ use std::time::Duration;
 use sconce::BuildError;
 use sconce::models::Team;
 
-pub(crate) use shape::BatchShape;
+pub(crate) use shape::BenchShape;
 
 use crate::args::BenchArgs;
 use crate::error::Error;

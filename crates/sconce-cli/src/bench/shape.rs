@@ -8,7 +8,7 @@ use sconce::{Array, ArrayData, Input, InputKind, Truncation};
 
 /// The shape of a batch, for instance `8x64`, which is 8 texts of 64 tokens, or `mixed`: 32 texts of 8 to 256 tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BatchShape {
+pub(crate) enum BenchShape {
     Even { texts: usize, tokens: usize },
     Mixed,
 }
@@ -22,7 +22,7 @@ pub(crate) struct UnknownBatchShape {
     name: String,
 }
 
-impl BatchShape {
+impl BenchShape {
     /// Tokens of each text. A mixed batch is cut to `max_tokens`; an even batch with longer texts gives `None`.
     fn lengths(self, max_tokens: usize) -> Option<Vec<usize>> {
         match self {
@@ -83,7 +83,7 @@ fn content(item: usize) -> Input {
     Input::Bytes(WORDS.repeat(1 + item % 16).into_bytes())
 }
 
-impl fmt::Display for BatchShape {
+impl fmt::Display for BenchShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Even { texts, tokens } => f.pad(&format!("{texts}x{tokens}")),
@@ -92,7 +92,7 @@ impl fmt::Display for BatchShape {
     }
 }
 
-impl FromStr for BatchShape {
+impl FromStr for BenchShape {
     type Err = UnknownBatchShape;
 
     fn from_str(name: &str) -> Result<Self, UnknownBatchShape> {
@@ -114,18 +114,18 @@ mod tests {
     #[test]
     fn shapes_are_read_as_they_are_written_and_others_are_refused() {
         for name in ["1x16", "32x512", "mixed"] {
-            assert_eq!(name.parse::<BatchShape>().unwrap().to_string(), name);
+            assert_eq!(name.parse::<BenchShape>().unwrap().to_string(), name);
         }
         for name in ["", "8", "x", "0x16", "8x1", "8X64", "-1x16", "8x64x2"] {
-            assert!(name.parse::<BatchShape>().unwrap_err().to_string().contains(&format!("'{name}'")));
+            assert!(name.parse::<BenchShape>().unwrap_err().to_string().contains(&format!("'{name}'")));
         }
     }
 
     #[test]
     fn a_mixed_batch_has_texts_from_short_to_as_long_as_the_model_takes() {
-        let lengths = BatchShape::Mixed.lengths(512).unwrap();
+        let lengths = BenchShape::Mixed.lengths(512).unwrap();
         assert_eq!((lengths.len(), lengths.iter().min(), lengths.iter().max()), (32, Some(&8), Some(&256)));
-        assert_eq!(BatchShape::Mixed.lengths(64).unwrap().iter().max(), Some(&64));
-        assert_eq!(BatchShape::Even { texts: 8, tokens: 128 }.lengths(64), None, "it would not be what its name says");
+        assert_eq!(BenchShape::Mixed.lengths(64).unwrap().iter().max(), Some(&64));
+        assert_eq!(BenchShape::Even { texts: 8, tokens: 128 }.lengths(64), None, "it would not be what its name says");
     }
 }

@@ -8,7 +8,7 @@ use sconce::models::{Backends, Features, LoadOptions, LoadedModel, Network, Proc
 use sconce::{BuildError, DeviceName, LoadError, Precision, Registry};
 
 use super::energy::Meter;
-use super::shape::BatchShape;
+use super::shape::BenchShape;
 use super::timing::Timings;
 use crate::error::Error;
 use crate::models_path::Found;
@@ -27,7 +27,7 @@ pub(crate) type SharedNetwork = Rc<RefCell<Box<dyn Network>>>;
 pub(crate) struct Cell {
     pub(crate) device: DeviceName,
     pub(crate) precision: Precision,
-    pub(crate) shape: BatchShape,
+    pub(crate) shape: BenchShape,
     pub(crate) batch: Rc<Vec<Features>>,
     pub(crate) network: SharedNetwork,
     /// The same model on the CPU in f32, with whose answers all others are compared.
@@ -52,7 +52,7 @@ pub(crate) struct Loaded {
 impl Subjects<'_> {
     /// Loads all cells of a model. A precision that it does not have on a device is left out, and so is a batch of
     /// longer texts than it takes.
-    pub(crate) fn load(&self, found: &Found, shapes: &[BatchShape]) -> Result<Loaded, Error> {
+    pub(crate) fn load(&self, found: &Found, shapes: &[BenchShape]) -> Result<Loaded, Error> {
         let registry = Registry::default();
         let failed = |source| BuildError::Load { name: found.name.clone(), source: Box::new(source) };
         let options = |device, precision| LoadOptions { device, precision: Some(precision) };

@@ -20,7 +20,7 @@ pub(super) fn send(
     delimiter: u8,
 ) -> Result<(), Closed> {
     let place = |line| Place { file: file.cloned(), line: Some(line) };
-    let Rows { mut reader, watch, index } = match open(path, column, delimiter) {
+    let CsvRows { mut reader, watch, index } = match open(path, column, delimiter) {
         Ok(rows) => rows,
         Err((line, error)) => return outlet.send(place(line), Err(error), 0),
     };
@@ -53,19 +53,19 @@ pub(super) fn check(path: &Path, column: &str, delimiter: u8) -> Result<(), (u64
 }
 
 /// The rows of a file behind its header.
-struct Rows {
-    reader: csv::Reader<Watched>,
+struct CsvRows {
+    reader: csv::Reader<WatchedRows>,
     watch: Rc<RefCell<Watch>>,
     /// Index of the column of inputs.
     index: usize,
 }
 
-fn open(path: &Path, column: &str, delimiter: u8) -> Result<Rows, (u64, ReadError)> {
+fn open(path: &Path, column: &str, delimiter: u8) -> Result<CsvRows, (u64, ReadError)> {
     // A quote has no meaning in tab-separated values.
     let quoting = delimiter == b',';
     let watch = Rc::new(RefCell::new(Watch { since_last_row: 0, quotes: quoting.then(Quotes::new) }));
     let source = source(path).map_err(|cause| (1, cause.into()))?;
-    let source = Watched { source, watch: Rc::clone(&watch) };
+    let source = WatchedRows { source, watch: Rc::clone(&watch) };
     let mut reader =
         csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).buffer_capacity(1 << 16).from_reader(source);
     let headers = reader.byte_headers().map_err(|cause| (1, ReadError::Table(cause.to_string())))?.clone();
@@ -73,7 +73,7 @@ fn open(path: &Path, column: &str, delimiter: u8) -> Result<Rows, (u64, ReadErro
         return Err((line, ReadError::UnclosedQuote));
     }
     let index = index_of(column, &headers).map_err(|error| (1, error))?;
-    Ok(Rows { reader, watch, index })
+    Ok(CsvRows { reader, watch, index })
 }
 
 /// Observations about the bytes that the parser has read.
@@ -91,12 +91,12 @@ impl Watch {
 }
 
 /// A source that is watched, and fails if a row is too long.
-struct Watched {
+struct WatchedRows {
     source: Box<dyn Read>,
     watch: Rc<RefCell<Watch>>,
 }
 
-impl Read for Watched {
+impl Read for WatchedRows {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut watch = self.watch.borrow_mut();
         if watch.since_last_row > MAX_ROW_BYTES {
@@ -141,7 +141,7 @@ mod tests {
     fn a_quote_that_is_never_closed_ends_before_memory_does() {
         let endless = io::Cursor::new(b"text\n\"".to_vec()).chain(io::repeat(b'x'));
         let watch = Rc::new(RefCell::new(Watch { since_last_row: 0, quotes: Some(Quotes::new()) }));
-        let source = Watched { source: Box::new(endless), watch };
+        let source = WatchedRows { source: Box::new(endless), watch };
         let mut reader = csv::ReaderBuilder::new().from_reader(source);
         let error = reader.read_byte_record(&mut csv::ByteRecord::new()).unwrap_err().to_string();
         assert!(error.contains("is a quote never closed?"), "{error}");

@@ -4,14 +4,14 @@
 /// end of a quoted field.
 #[derive(Debug)]
 pub(super) struct Quotes {
-    state: State,
+    state: QuoteState,
     bytes: u64,
     line: u64,
     opened: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum QuoteState {
     FieldStart,
     Unquoted,
     Quoted,
@@ -24,7 +24,7 @@ const BOM: &[u8; 3] = b"\xef\xbb\xbf";
 
 impl Quotes {
     pub(super) fn new() -> Self {
-        Self { state: State::FieldStart, bytes: 0, line: 1, opened: 1 }
+        Self { state: QuoteState::FieldStart, bytes: 0, line: 1, opened: 1 }
     }
 
     /// Follows further bytes of the file.
@@ -40,14 +40,14 @@ impl Quotes {
 
     fn step(&mut self, byte: u8) {
         self.state = match (self.state, byte) {
-            (State::FieldStart, b'"') => {
+            (QuoteState::FieldStart, b'"') => {
                 self.opened = self.line;
-                State::Quoted
+                QuoteState::Quoted
             }
-            (State::Quoted, b'"') => State::QuoteInQuoted,
-            (State::QuoteInQuoted, b'"') | (State::Quoted, _) => State::Quoted,
-            (_, b',' | b'\r' | b'\n') => State::FieldStart,
-            _ => State::Unquoted,
+            (QuoteState::Quoted, b'"') => QuoteState::QuoteInQuoted,
+            (QuoteState::QuoteInQuoted, b'"') | (QuoteState::Quoted, _) => QuoteState::Quoted,
+            (_, b',' | b'\r' | b'\n') => QuoteState::FieldStart,
+            _ => QuoteState::Unquoted,
         };
         if byte == b'\n' {
             self.line += 1;
@@ -56,7 +56,7 @@ impl Quotes {
 
     /// The line of the quote that is open after the first `bytes` bytes, if these are all that was read.
     pub(super) fn open_after(&self, bytes: u64) -> Option<u64> {
-        (self.state == State::Quoted && self.bytes == bytes).then_some(self.opened)
+        (self.state == QuoteState::Quoted && self.bytes == bytes).then_some(self.opened)
     }
 }
 
