@@ -170,7 +170,7 @@ impl Model {
             return Err(PrecomputeError::NeverCached { model: self.name().to_owned() });
         }
         let keys = self.answer_keys()?;
-        let line = InputsInFlight {
+        let line = InputPipeline {
             model: self,
             tier,
             config,
@@ -210,7 +210,7 @@ struct Answered<T> {
 
 /// The pipeline of inputs: read → look up → compute → store. Lookups and writes run beside computing, each with at most
 /// one operation in flight.
-struct InputsInFlight<'a, T, D> {
+struct InputPipeline<'a, T, D> {
     model: &'a Model,
     tier: &'a dyn Tier,
     config: &'a PrecomputeConfig,
@@ -230,7 +230,7 @@ struct InputsInFlight<'a, T, D> {
 type LookedUp<T> = (Vec<Keyed<T>>, Vec<Found>);
 type Operation<'a, T> = Pin<Box<dyn Future<Output = Result<T, PrecomputeError>> + Send + 'a>>;
 
-impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputsInFlight<'a, T, D> {
+impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputPipeline<'a, T, D> {
     async fn run(mut self, mut next: impl AsyncFnMut() -> Option<(T, Input)>) -> Result<(), PrecomputeError> {
         let mut open = true;
         let mut read = Vec::new();
