@@ -165,7 +165,7 @@ fn a_classifier_stands_on_the_first_tokens() {
     };
     let between: Vec<f32> = linear(&cls, &pooler).into_iter().map(f32::tanh).collect();
     let expected = linear(&between, &classifier);
-    let head = HeadWeights::Classifier { pooler, classifier };
+    let head = HeadWeights::Classifier { pooler, function: HeadFunction::Tanh, classifier };
     each_new_gpu(|open| {
         for precision in precisions(open) {
             let bound = [1e-5, 2e-3, 1e-2, 2e-2][precision as usize];
