@@ -1,8 +1,9 @@
 //! One GPU: its context, a stream, the functions of the kernels, memory and cuBLAS. The launchers of the kernels lie beside
 //! their CPU code (`<kernel>/cuda.rs`), [`crate::encoder::cuda`] puts them together.
 //!
-//! - **PTX** is committed for compute capabilities 7.5, 8.0 and 8.9 (`<kernel>/ptx/`, made by `tools/cuda/make-ptx`) and
-//!   embedded; the driver compiles the highest that the device can run (`ptx.rs`). No CUDA toolkit is needed.
+//! - **PTX** is committed for compute capabilities 7.5, 8.0 and 8.9 (`<kernel>/ptx/`, made by `tools/cuda/make-ptx`; zcat
+//!   shows it), one file for versions that differ in their target alone, and embedded as it lies there. It is decompressed
+//!   when a device is opened; the driver compiles the highest that the device can run (`ptx.rs`). No CUDA toolkit is needed.
 //! - **Calls** go straight to the driver, one per launch: cudarc's safe launches cost several, and its buffers two events
 //!   each. The `unsafe` code for that is in `gpu.rs`, `memory.rs` and `blas.rs`; a launcher checks shapes, and its views
 //!   know their bounds.

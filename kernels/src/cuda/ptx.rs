@@ -1,5 +1,9 @@
 //! The committed PTX, and the choice of the version for a device.
 
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+
 use crate::KernelError;
 
 /// A compute capability with committed PTX.
@@ -39,40 +43,70 @@ impl PtxVersion {
     }
 }
 
-/// A kernel's PTX for each version.
-pub(super) struct PtxSource(&'static [u8], &'static [u8], &'static [u8]);
+/// A kernel's PTX, compressed by gzip: one file for each version whose code differs from that of the next lower one, the
+/// lowest version first. The higher versions run it, too.
+pub(super) struct PtxSource(&'static [(PtxVersion, &'static [u8])]);
 
 impl PtxSource {
-    /// The PTX of a version. Ends in a 0, as the driver wants it.
-    pub(super) fn of(&self, version: PtxVersion) -> &'static [u8] {
-        match version {
-            PtxVersion::Sm75 => self.0,
-            PtxVersion::Sm80 => self.1,
-            PtxVersion::Sm89 => self.2,
-        }
+    /// The PTX for devices that run `version`. Ends in a 0, as the driver wants it.
+    pub(super) fn of(&self, version: PtxVersion) -> Vec<u8> {
+        let (_, compressed) = file_for(self.0, version);
+        let mut text = Vec::new();
+        GzDecoder::new(*compressed).read_to_end(&mut text).expect("a test decompresses every embedded file");
+        text.push(0);
+        text
     }
 }
 
+/// The file of the highest version up to `version`. `files` begin with the lowest version there is and ascend.
+fn file_for<T>(files: &[(PtxVersion, T)], version: PtxVersion) -> &(PtxVersion, T) {
+    files.iter().rfind(|(file, _)| *file <= version).expect("each kernel has a file for the lowest version")
+}
+
 macro_rules! source {
-    ($kernel:literal) => {
-        PtxSource(
-            concat!(include_str!(concat!("../", $kernel, "/ptx/", $kernel, ".sm_75.ptx")), "\0").as_bytes(),
-            concat!(include_str!(concat!("../", $kernel, "/ptx/", $kernel, ".sm_80.ptx")), "\0").as_bytes(),
-            concat!(include_str!(concat!("../", $kernel, "/ptx/", $kernel, ".sm_89.ptx")), "\0").as_bytes(),
-        )
+    ($kernel:literal: $($version:ident = $capability:literal),+) => {
+        PtxSource(&[$((
+            PtxVersion::$version,
+            include_bytes!(concat!("../", $kernel, "/ptx/", $kernel, ".sm_", $capability, ".ptx.gz")),
+        )),+])
     };
 }
 
-pub(super) const ATTENTION: PtxSource = source!("attention");
-pub(super) const BIAS_GELU: PtxSource = source!("bias_gelu");
-pub(super) const EMBEDDING: PtxSource = source!("embedding");
-pub(super) const LINEAR: PtxSource = source!("linear");
-pub(super) const POOLING: PtxSource = source!("pooling");
-pub(super) const QUANTIZE: PtxSource = source!("quantize");
-pub(super) const RESIDUAL_NORM: PtxSource = source!("residual_norm");
+// `tools/cuda/make-ptx` prints which files a kernel has.
+pub(super) const ATTENTION: PtxSource = source!("attention": Sm75 = 75, Sm80 = 80);
+pub(super) const BIAS_GELU: PtxSource = source!("bias_gelu": Sm75 = 75, Sm80 = 80);
+pub(super) const EMBEDDING: PtxSource = source!("embedding": Sm75 = 75, Sm80 = 80);
+pub(super) const LINEAR: PtxSource = source!("linear": Sm75 = 75, Sm80 = 80);
+pub(super) const POOLING: PtxSource = source!("pooling": Sm75 = 75);
+pub(super) const QUANTIZE: PtxSource = source!("quantize": Sm75 = 75);
+pub(super) const RESIDUAL_NORM: PtxSource = source!("residual_norm": Sm75 = 75, Sm80 = 80);
+
+/// Every kernel, with the name of its folder.
+#[cfg(test)]
+const ALL: [(&str, PtxSource); 7] = [
+    ("attention", ATTENTION),
+    ("bias_gelu", BIAS_GELU),
+    ("embedding", EMBEDDING),
+    ("linear", LINEAR),
+    ("pooling", POOLING),
+    ("quantize", QUANTIZE),
+    ("residual_norm", RESIDUAL_NORM),
+];
+
+#[cfg(test)]
+impl PtxVersion {
+    /// The versions that some kernel has a file for: the others run the same code as the next lower one.
+    pub(super) fn with_code_of_its_own() -> impl Iterator<Item = Self> {
+        let has = |version: &Self| ALL.iter().any(|(_, source)| source.0.iter().any(|(file, _)| file == version));
+        Self::ALL.into_iter().filter(has)
+    }
+}
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -88,13 +122,45 @@ mod tests {
     }
 
     #[test]
-    fn every_file_is_for_the_capability_in_its_name() {
-        for source in [ATTENTION, BIAS_GELU, EMBEDDING, LINEAR, POOLING, QUANTIZE, RESIDUAL_NORM] {
-            for version in PtxVersion::ALL {
-                let text = std::str::from_utf8(source.of(version)).unwrap();
+    fn a_version_without_a_file_runs_that_of_the_next_lower_one() {
+        use PtxVersion::{Sm75, Sm80, Sm89};
+        for (files, expected) in [
+            (&[Sm75, Sm80, Sm89][..], [Sm75, Sm80, Sm89]),
+            (&[Sm75, Sm80], [Sm75, Sm80, Sm80]),
+            (&[Sm75, Sm89], [Sm75, Sm75, Sm89]),
+            (&[Sm75], [Sm75, Sm75, Sm75]),
+        ] {
+            let files: Vec<_> = files.iter().map(|version| (*version, ())).collect();
+            let got = PtxVersion::ALL.map(|version| file_for(&files, version).0);
+            assert_eq!(got, expected, "with files for {files:?}");
+        }
+    }
+
+    #[test]
+    fn every_embedded_file_is_whole_and_for_the_capability_in_its_name() {
+        for (kernel, source) in ALL {
+            assert!(source.0.is_sorted_by_key(|(version, _)| *version), "{kernel}");
+            assert_eq!(source.0[0].0, PtxVersion::ALL[0], "{kernel}");
+            for (version, _) in source.0 {
+                let text = String::from_utf8(source.of(*version)).unwrap();
                 let (major, minor) = version.capability();
-                assert!(text.contains(&format!(".target sm_{major}{minor}\n")) && text.ends_with('\0'));
+                assert!(text.starts_with("//\n// Generated by NVIDIA NVVM Compiler\n"), "{kernel} for {version:?}");
+                assert!(text.contains(&format!("\n.target sm_{major}{minor}\n")), "{kernel} for {version:?}");
+                assert!(text.ends_with("}\n\n\0"), "{kernel} for {version:?}");
             }
+        }
+    }
+
+    #[test]
+    fn every_committed_file_is_embedded() {
+        for (kernel, source) in ALL {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(kernel).join("ptx");
+            let names = folder.read_dir().unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+            let embedded = source.0.iter().map(|(version, _)| {
+                let (major, minor) = version.capability();
+                format!("{kernel}.sm_{major}{minor}.ptx.gz")
+            });
+            assert_eq!(names.collect::<BTreeSet<_>>(), embedded.collect::<BTreeSet<_>>());
         }
     }
 }

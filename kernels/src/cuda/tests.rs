@@ -8,7 +8,7 @@ use crate::aligned::Number;
 use crate::device::{DeviceError, cuda_devices};
 
 /// Runs `check` with each version of the PTX that the first device can run (all of them where its compute capability is
-/// 8.9 or higher). Without a device it says so and checks nothing.
+/// 8.9 or higher) and whose code is not that of the next lower version. Without a device it says so and checks nothing.
 pub(crate) fn each_gpu(check: impl Fn(&Gpu)) {
     for gpu in gpus().iter() {
         gpu.bind().unwrap();
@@ -34,7 +34,7 @@ fn gpus() -> MutexGuard<'static, Vec<Gpu>> {
             return Mutex::default();
         }
         let best = Gpu::open(0).expect("there is a device").version();
-        let versions = PtxVersion::ALL.into_iter().filter(|version| *version <= best);
+        let versions = PtxVersion::with_code_of_its_own().filter(|version| *version <= best);
         Mutex::new(versions.map(|version| Gpu::with_version(0, Some(version)).unwrap()).collect())
     };
     GPUS.get_or_init(open).lock().unwrap_or_else(PoisonError::into_inner)
