@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use sconce_batch::DeviceThread;
-use sconce_models::{Backends, Capability, Device, DeviceName, Placement};
+use sconce_models::{Backend, Backends, Capability, Device, DeviceName, Placement};
 
 use crate::BuildError;
 use crate::memory::DeviceMemory;
@@ -83,8 +83,7 @@ impl Devices {
     /// Every device of every backend, with the reason if it cannot be used. A backend that cannot list its devices
     /// counts as having none.
     fn all(&mut self) -> Vec<DeviceCandidate> {
-        let listed: Vec<Capability> =
-            self.backends.iter().flat_map(|backend| backend.list().unwrap_or_default()).collect();
+        let listed: Vec<Capability> = self.backends.iter().flat_map(|backend| listed(&**backend)).collect();
         let candidate = |capability: Capability| {
             self.candidate(capability.device).unwrap_or_else(|error| DeviceCandidate {
                 capability: with_memory(capability, &self.max_memory),
@@ -138,6 +137,14 @@ impl Devices {
         self.open.insert(name, Arc::clone(&device));
         Ok(device)
     }
+}
+
+/// The devices of a backend; none if it has none, with the reason in the log.
+fn listed(backend: &dyn Backend) -> Vec<Capability> {
+    backend.list().unwrap_or_else(|reason| {
+        tracing::debug!(kind = backend.kind(), %reason, "no devices");
+        Vec::new()
+    })
 }
 
 /// Replaces the memory that the device reports by the bound that the user set, if there is one.
