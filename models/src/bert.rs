@@ -42,15 +42,12 @@ pub(crate) fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError>
     let config: Config = directory.config()?;
     let invalid = |message| directory.invalid("config.json", message);
     let spec = config.spec().map_err(invalid)?;
-    match config::architecture(&config.architectures, &["BertModel", "BertForSequenceClassification"])
-        .map_err(invalid)?
-    {
-        "BertModel" => TextEncoder::embedding(directory, spec, &NAMES),
-        _ => {
-            config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
-            TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Tanh, config.id2label.as_ref())
-        }
+    let known = ["BertModel", "BertForSequenceClassification"];
+    if config::architecture(&config.architectures, &known).map_err(invalid)? == "BertModel" {
+        return TextEncoder::embedding(directory, spec, &NAMES);
     }
+    config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
+    TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Tanh, config.id2label.as_ref())
 }
 
 /// `config.json` as Hugging Face writes it, with the defaults of its `BertConfig`.

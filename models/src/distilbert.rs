@@ -42,13 +42,11 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     let invalid = |message| directory.invalid("config.json", message);
     let spec = config.spec().map_err(invalid)?;
     let known = ["DistilBertModel", "DistilBertForSequenceClassification"];
-    match config::architecture(&config.architectures, &known).map_err(invalid)? {
-        "DistilBertModel" => TextEncoder::embedding(directory, spec, &NAMES),
-        _ => {
-            config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
-            TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Relu, config.id2label.as_ref())
-        }
+    if config::architecture(&config.architectures, &known).map_err(invalid)? == "DistilBertModel" {
+        return TextEncoder::embedding(directory, spec, &NAMES);
     }
+    config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
+    TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Relu, config.id2label.as_ref())
 }
 
 /// `config.json` as Hugging Face writes it. `sinusoidal_pos_embds` is not read: where it is true, the saved table of

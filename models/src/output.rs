@@ -281,7 +281,7 @@ mod tests {
             for OutputTensor { name, datatype, width } in task.tensors() {
                 match output.tensor(name).unwrap() {
                     OutputElements::F32(values) => {
-                        assert_eq!((datatype, width), (Datatype::Fp32, values.len()), "{name}")
+                        assert_eq!((datatype, width), (Datatype::Fp32, values.len()), "{name}");
                     }
                     OutputElements::Text(_) => assert_eq!((datatype, width), (Datatype::Bytes, 1), "{name}"),
                 }

@@ -33,8 +33,11 @@ struct Second {
     /// True if the device has only f32.
     only_f32: bool,
     /// Replaces each encoder that the device builds, or refuses it.
-    build: fn(Box<dyn EncoderEngine>) -> Result<Box<dyn EncoderEngine>, LoadError>,
+    build: fn(Box<dyn EncoderEngine>) -> Built,
 }
+
+/// An encoder of the device, or why there is none.
+type Built = Result<Box<dyn EncoderEngine>, LoadError>;
 
 impl Backend for Second {
     fn kind(&self) -> &'static str {

@@ -33,7 +33,7 @@ enum Head {
 struct Classifier {
     pooler: Linear,
     function: HeadFunction,
-    classifier: Linear,
+    output: Linear,
 }
 
 impl PackedEncoder {
@@ -92,8 +92,8 @@ impl Head {
             HeadSpec::Pool(pooling) => Self::Pool(pooling),
             HeadSpec::Classifier { function, .. } => {
                 let product = |part| weights.fits(weights.dense(part)?.pack(weights.spec().hidden, WeightFormat::F32));
-                let (pooler, classifier) = (product(EncoderPart::Pooler)?, product(EncoderPart::Classifier)?);
-                Self::Classifier(Box::new(Classifier { pooler, function, classifier }))
+                let (pooler, output) = (product(EncoderPart::Pooler)?, product(EncoderPart::Classifier)?);
+                Self::Classifier(Box::new(Classifier { pooler, function, output }))
             }
         })
     }
@@ -107,7 +107,7 @@ impl Head {
                 Ok(pooled)
             }
             Self::Classifier(head) => {
-                let Classifier { pooler, function, classifier } = &**head;
+                let Classifier { pooler, function, output } = &**head;
                 pool(hidden, lengths, columns, Pooling::Cls, &mut pooled)?;
                 let mut inner = vec![0.0; lengths.len() * pooler.outputs()];
                 let activation = match function {
@@ -120,8 +120,8 @@ impl Head {
                         *x = x.tanh();
                     }
                 }
-                let mut logits = vec![0.0; lengths.len() * classifier.outputs()];
-                classifier.forward(team, &inner, &mut logits, linear::Activation::Identity)?;
+                let mut logits = vec![0.0; lengths.len() * output.outputs()];
+                output.forward(team, &inner, &mut logits, linear::Activation::Identity)?;
                 Ok(logits)
             }
         }

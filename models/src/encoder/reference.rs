@@ -105,7 +105,9 @@ pub(super) fn reference(weights: &EncoderWeights<'_>, text: Tokens<'_>) -> Vec<f
             model.product(EncoderPart::Classifier, &[pooled.collect()]).remove(0)
         }
     };
-    row.into_iter().map(|x| x as f32).collect()
+    #[expect(clippy::cast_possible_truncation, reason = "rows are f32")]
+    let rounded = row.into_iter().map(|x| x as f32).collect();
+    rounded
 }
 
 struct Reference<'a> {
@@ -156,17 +158,17 @@ impl Reference<'_> {
             Mask::Window(most) => query.abs_diff(key) <= most,
         };
         let mut attended = vec![Vec::new(); x.len()];
-        for (token, attended) in attended.iter_mut().enumerate() {
+        for (token, mixed) in attended.iter_mut().enumerate() {
             for at in 0..heads {
                 let shared = at * key_value_heads / heads;
                 let query = turned(head(&query, token, at), token);
-                let seen: Vec<usize> = (0..x.len()).filter(|key| sees(token, *key)).collect();
+                let keys: Vec<usize> = (0..x.len()).filter(|key| sees(token, *key)).collect();
                 let score =
                     |other: &usize| dot(&query, &turned(head(&key, *other, shared), *other)) / (size as f64).sqrt();
-                let weights: Vec<f64> = seen.iter().map(|other| score(other).exp()).collect();
+                let weights: Vec<f64> = keys.iter().map(|other| score(other).exp()).collect();
                 let total: f64 = weights.iter().sum();
-                attended.extend((0..size).map(|element| {
-                    let parts = seen.iter().zip(&weights);
+                mixed.extend((0..size).map(|element| {
+                    let parts = keys.iter().zip(&weights);
                     parts.map(|(other, weight)| weight / total * value[*other][shared * size + element]).sum::<f64>()
                 }));
             }

@@ -338,11 +338,9 @@ fn shared(x: Tensor, heads: usize) -> Result<Tensor> {
 
 /// Cosines and sines of the angles of rotary positions, `[length, size / 2]`: position · base^(−2·i/size).
 fn rotations(length: usize, size: usize, base: f32, device: &Device) -> Result<(Tensor, Tensor)> {
-    let angles: Vec<f32> = (0..length)
-        .flat_map(|position| {
-            (0..size / 2).map(move |i| (position as f64 * f64::from(base).powf(-2.0 * i as f64 / size as f64)) as f32)
-        })
-        .collect();
+    let angle = |position: usize, i: usize| position as f64 * f64::from(base).powf(-2.0 * i as f64 / size as f64);
+    #[expect(clippy::cast_possible_truncation, reason = "candle computes in f32")]
+    let angles: Vec<f32> = (0..length).flat_map(|at| (0..size / 2).map(move |i| angle(at, i) as f32)).collect();
     let angles = Tensor::from_vec(angles, (length, size / 2), device)?;
     Ok((angles.cos()?, angles.sin()?))
 }

@@ -77,7 +77,9 @@ fn texts(tokens: &[u32], words: u32) -> Texts {
 fn texts_for(spec: &EncoderSpec, tokens: &[u32]) -> Texts {
     let mut texts = texts(tokens, 60);
     if spec.embeddings.segments == 0 {
-        texts.iter_mut().for_each(|(_, segments)| segments.fill(0));
+        for (_, segments) in &mut texts {
+            segments.fill(0);
+        }
     }
     texts
 }
@@ -149,9 +151,9 @@ fn small() -> EncoderSpec {
 
 /// Specs that together have every choice of an [`EncoderSpec`], each with a name.
 fn specs() -> Vec<(&'static str, EncoderSpec)> {
+    type Change = Box<dyn Fn(&mut EncoderSpec)>;
     let rms = NormSpec { kind: NormKind::Rms, eps: 1e-5 };
     let of_blocks = |change: fn(&mut BlockSpec)| move |spec: &mut EncoderSpec| spec.blocks.iter_mut().for_each(change);
-    type Change = Box<dyn Fn(&mut EncoderSpec)>;
     let changes: Vec<(&'static str, Change)> = vec![
         ("as BERT", Box::new(|_| {})),
         (
@@ -235,12 +237,12 @@ fn specs() -> Vec<(&'static str, EncoderSpec)> {
             }),
         ),
     ];
-    let changed = changes.into_iter().map(|(name, change)| {
+    let made = changes.into_iter().map(|(name, change)| {
         let mut spec = small();
         change(&mut spec);
         (name, spec)
     });
-    changed.collect()
+    made.collect()
 }
 
 #[test]

@@ -12,12 +12,16 @@ fn families() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/families"))
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "they were f32 before they were written")]
 fn numbers(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
 }
 
+/// Inputs, each with the numbers that are expected of it.
+type Cases = Vec<(Input, Vec<f32>)>;
+
 /// The models, each with inputs and the numbers expected for them.
-fn expected() -> Vec<(String, Vec<(Input, Vec<f32>)>)> {
+fn expected() -> Vec<(String, Cases)> {
     let all: Value = serde_json::from_slice(&std::fs::read(families().join("expected.json")).unwrap()).unwrap();
     let case = |case: &Value| {
         let [text, embedding, scores, pair, logit] =

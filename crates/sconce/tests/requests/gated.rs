@@ -87,6 +87,7 @@ impl Blueprint for GatedModel {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "that is what a family looks like")]
 fn read(directory: &ModelDirectory) -> Result<Box<dyn Blueprint>, LoadError> {
     Ok(Box::new(GatedModel(Arc::clone(&GATES.lock().expect("the test is set up right")[directory.path()]))))
 }
