@@ -46,7 +46,8 @@ pub(crate) fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError>
     if config::architecture(&config.architectures, &known).map_err(invalid)? == "BertModel" {
         return TextEncoder::embedding(directory, spec, &NAMES);
     }
-    config::single_label(config.problem_type.as_deref()).map_err(invalid)?;
+    let labels = config.id2label.as_ref().map(BTreeMap::len);
+    config::single_label(config.problem_type.as_deref(), labels).map_err(invalid)?;
     TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Tanh, config.id2label.as_ref())
 }
 

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use sconce_kernels::bias_gelu::GeluForm;
 use sconce_kernels::encoder::InnerFunction;
 
+use crate::excerpt;
+
 /// The allowed sizes, up to more than any real one.
 const SIZES: RangeInclusive<usize> = 1..=1 << 16;
 /// The allowed numbers of rows of tables, which may have a row for each word of many languages.
@@ -48,7 +50,7 @@ pub(crate) fn eps(field: &str, eps: f32) -> Result<(), String> {
 
 /// Refuses any value but the one that is known.
 pub(crate) fn only(field: &str, got: &str, known: &str) -> Result<(), String> {
-    if got == known { Ok(()) } else { Err(format!("field '{field}' is '{got}'; only '{known}' is known")) }
+    if got == known { Ok(()) } else { Err(format!("field '{field}' is '{}'; only '{known}' is known", excerpt(&got))) }
 }
 
 /// The function of a feed-forward network, by its name in Hugging Face's files.
@@ -57,7 +59,10 @@ pub(crate) fn function(field: &str, name: &str) -> Result<InnerFunction, String>
         "gelu" => Ok(InnerFunction::Gelu(GeluForm::Erf)),
         "gelu_new" | "gelu_pytorch_tanh" => Ok(InnerFunction::Gelu(GeluForm::Tanh)),
         "relu" => Ok(InnerFunction::Relu),
-        other => Err(format!("field '{field}' is '{other}'; known are: gelu, gelu_new, gelu_pytorch_tanh, relu")),
+        other => {
+            let other = excerpt(&other);
+            Err(format!("field '{field}' is '{other}'; known are: gelu, gelu_new, gelu_pytorch_tanh, relu"))
+        }
     }
 }
 
@@ -67,13 +72,18 @@ pub(crate) fn architecture<'a>(architectures: &'a [String], known: &[&'a str]) -
     if known.contains(&name) {
         return Ok(name);
     }
-    Err(format!("field 'architectures' names '{name}'; known are: {}", known.join(", ")))
+    Err(format!("field 'architectures' names '{}'; known are: {}", excerpt(&name), known.join(", ")))
 }
 
-/// Refuses classifiers whose last step is not softmax.
-pub(crate) fn single_label(problem_type: Option<&str>) -> Result<(), String> {
+/// Refuses classifiers whose last step is not softmax, or, of one label, the score of a pair.
+pub(crate) fn single_label(problem_type: Option<&str>, labels: Option<usize>) -> Result<(), String> {
     match problem_type {
         None | Some("single_label_classification") => Ok(()),
-        Some(other) => Err(format!("field 'problem_type' is '{other}'; only 'single_label_classification' is known")),
+        // Hugging Face's name for a classifier of one label.
+        Some("regression") if labels == Some(1) => Ok(()),
+        Some(other) => {
+            let other = excerpt(&other);
+            Err(format!("field 'problem_type' is '{other}'; only 'single_label_classification' is known"))
+        }
     }
 }

@@ -241,6 +241,14 @@ pub enum ForwardError {
         /// The value that does not fit, and the allowed ones.
         message: String,
     },
+    /// A result that is NaN or infinite: the weights are damaged, or too large for the precision.
+    #[error(
+        "item {item} of the batch gave a number that is not finite; the weights are damaged, or need a higher precision"
+    )]
+    NotFinite {
+        /// Position in the batch.
+        item: usize,
+    },
     /// Features that were prepared for another family.
     #[error("the network takes {expected}, but got {got}")]
     WrongFeatures {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::excerpt;
+
 /// The labels in the order of the logits. If the field is missing they are `LABEL_0` and `LABEL_1`, as in Hugging Face's
 /// library; weights for another number of labels are then refused because their shape does not fit.
 ///
@@ -12,6 +14,14 @@ pub(crate) fn in_order(id2label: Option<&BTreeMap<String, String>>) -> Result<Ar
     let Some(id2label) = id2label else { return Ok(["LABEL_0", "LABEL_1"].map(String::from).into()) };
     if id2label.is_empty() {
         return Err("field 'id2label' is empty; give one label per class".to_owned());
+    }
+    let mut names: Vec<&String> = id2label.values().collect();
+    names.sort();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!(
+            "field 'id2label' names '{}' more than once; give each class a name of its own",
+            excerpt(&pair[0])
+        ));
     }
     (0..id2label.len())
         .map(|id| {

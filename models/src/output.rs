@@ -167,7 +167,7 @@ fn embedding_object<S: Serializer>(values: &[f32], serializer: S) -> Result<S::O
 /// A score of how well the two texts of a pair match.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Score {
-    /// `1 / (1 + e^(−logit))`: between 0 and 1.
+    /// `1 / (1 + e^(−logit))`, between 0 and 1; or the logit itself where the model's files declare `Identity`.
     pub score: f32,
     /// The output of the last layer.
     #[serde(skip)]

@@ -112,7 +112,9 @@ impl TextProcessor {
         let [first, second] = *pair;
         let room = self.room_for_pairs();
         let first = self.encode_beginning(TEXT_INPUT, &checked_text(TEXT_INPUT, first)?, room)?;
-        let second = self.encode_beginning(TEXT_PAIR_INPUT, &checked_text(TEXT_PAIR_INPUT, second)?, room)?;
+        let mut second = self.encode_beginning(TEXT_PAIR_INPUT, &checked_text(TEXT_PAIR_INPUT, second)?, room)?;
+        // Kept where no template says otherwise.
+        second.set_type_ids(vec![1; second.len()]);
         let truncated = first.len() + second.len() > room;
         if truncated && truncation == Truncation::Refuse {
             return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
@@ -129,13 +131,27 @@ impl TextProcessor {
         Ok(Prepared { features, truncated })
     }
 
-    /// Refuses a limit that leaves no token for each text of a pair.
-    pub(crate) fn check_pairs(&self, directory: &ModelDirectory) -> Result<(), LoadError> {
-        if self.room_for_pairs() >= 2 {
-            return Ok(());
+    /// Refuses a limit that leaves no token for each text of a pair, and a pair whose segments are not among `segments`; 0 stands
+    /// for an encoder that reads none.
+    pub(crate) fn check_pairs(
+        &self,
+        directory: &ModelDirectory,
+        settings: &Settings,
+        segments: usize,
+    ) -> Result<(), LoadError> {
+        if self.room_for_pairs() < 2 {
+            let file = if settings.model.max_tokens.is_some() { "sconce.toml" } else { "tokenizer.json" };
+            let message = format!("{} tokens leave no room for two texts beside the special tokens", self.max_tokens);
+            return Err(directory.invalid(file, message));
         }
-        let message = format!("{} tokens leave no room for two texts beside the special tokens", self.max_tokens);
-        Err(directory.invalid("tokenizer.json", message))
+        let prepared = self.prepare_pair(("a", "a").into(), Truncation::Truncate);
+        if let Ok(Prepared { features: Features::Tokens { token_type_ids, .. }, .. }) = prepared
+            && let Some(segment) = token_type_ids.into_iter().find(|id| segments > 0 && *id as usize >= segments)
+        {
+            let message = format!("a pair has segment {segment}, but type_vocab_size of config.json is {segments}");
+            return Err(directory.invalid("tokenizer.json", message));
+        }
+        Ok(())
     }
 
     /// Tokens of both texts of a pair together.

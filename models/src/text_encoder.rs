@@ -6,12 +6,14 @@ use std::sync::Arc;
 use sconce_kernels::encoder::{EncoderSpec, HeadFunction, HeadSpec};
 use sconce_kernels::pooling;
 
+use serde::Deserialize;
+
 use crate::encoder::{EncoderNetwork, demand};
 use crate::sentence_transformers::SentenceTransformer;
 use crate::{
     Blueprint, Classification, Demand, Device, EncoderOrder, EncoderWeights, Halves, Input, InputError, InputKind,
     InputSpec, LoadError, ModelDirectory, Output, Pooling, Precision, Prepared, Processor, Score, Settings, Target,
-    Task, TensorNames, TextProcessor, Truncation, labels,
+    Task, TensorNames, TextProcessor, Truncation, excerpt, labels,
 };
 
 /// The blueprint of every encoder of text: a family gives it a spec and the names of the tensors.
@@ -30,7 +32,7 @@ enum Purpose {
     },
     Labels(Arc<[String]>),
     /// One score for a pair of texts, as of a reranker.
-    Score,
+    Score(ScoreFunction),
 }
 
 impl TextEncoder {
@@ -75,7 +77,8 @@ impl TextEncoder {
         let settings = directory.settings(&CLASSIFICATION_FIELDS)?;
         let labels = labels::in_order(id2label).map_err(|message| directory.invalid("config.json", message))?;
         let spec = EncoderSpec { head: HeadSpec::Classifier { outputs: labels.len(), function }, ..spec };
-        let purpose = if labels.len() == 1 { Purpose::Score } else { Purpose::Labels(labels) };
+        let purpose =
+            if labels.len() == 1 { Purpose::Score(ScoreFunction::read(directory)?) } else { Purpose::Labels(labels) };
         Ok(Self { spec, names, purpose, settings, declared_tokens: None })
     }
 }
@@ -100,7 +103,7 @@ impl Blueprint for TextEncoder {
     fn settings(&self) -> &'static [&'static str] {
         match self.purpose {
             Purpose::Embedding { .. } => &EMBEDDING_FIELDS,
-            Purpose::Labels(_) | Purpose::Score => &CLASSIFICATION_FIELDS,
+            Purpose::Labels(_) | Purpose::Score(_) => &CLASSIFICATION_FIELDS,
         }
     }
 
@@ -122,8 +125,8 @@ impl Blueprint for TextEncoder {
         let engine = target.device.encoder(&order)?;
         let max_tokens = text.max_tokens();
         let kind = match purpose {
-            Purpose::Score => {
-                text.check_pairs(directory)?;
+            Purpose::Score(_) => {
+                text.check_pairs(directory, settings, spec.embeddings.segments)?;
                 InputKind::Pair { max_tokens }
             }
             Purpose::Embedding { .. } | Purpose::Labels(_) => InputKind::Text { max_tokens },
@@ -139,7 +142,7 @@ impl Blueprint for TextEncoder {
                 let task = Task::Classification { labels: Arc::clone(labels) };
                 (task, Arc::new(ClassificationProcessor { text, labels: Arc::clone(labels) }))
             }
-            Purpose::Score => (Task::Score, Arc::new(ScoreProcessor { text })),
+            Purpose::Score(function) => (Task::Score, Arc::new(ScoreProcessor { text, function: *function })),
         };
         Ok(Halves { input, task, processor, network })
     }
@@ -185,6 +188,40 @@ impl Processor for ClassificationProcessor {
 
 struct ScoreProcessor {
     text: TextProcessor,
+    function: ScoreFunction,
+}
+
+/// The last step from the logit to the score of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ScoreFunction {
+    Sigmoid,
+    Identity,
+}
+
+impl ScoreFunction {
+    /// Reads the function that sentence-transformers declares in `config.json`; sigmoid if it declares none, as there.
+    fn read(directory: &ModelDirectory) -> Result<Self, LoadError> {
+        #[derive(Deserialize)]
+        struct Declared {
+            sbert_ce_default_activation_function: Option<String>,
+            sentence_transformers: Option<Nested>,
+        }
+        #[derive(Deserialize)]
+        struct Nested {
+            activation_fn: Option<String>,
+        }
+        let Declared { sbert_ce_default_activation_function: old, sentence_transformers: new } = directory.config()?;
+        let declared = new.and_then(|nested| nested.activation_fn).or(old);
+        match declared.as_deref().map(|name| name.rsplit('.').next().unwrap_or_default()) {
+            None | Some("Sigmoid") => Ok(Self::Sigmoid),
+            Some("Identity") => Ok(Self::Identity),
+            Some(other) => {
+                let other = excerpt(&other);
+                let message = format!("field 'activation_fn' is '{other}'; known are: Sigmoid, Identity");
+                Err(directory.invalid("config.json", message))
+            }
+        }
+    }
 }
 
 impl Processor for ScoreProcessor {
@@ -193,6 +230,9 @@ impl Processor for ScoreProcessor {
     }
 
     fn finish(&self, row: Vec<f32>) -> Output {
-        Output::Score(Score::from_logit(row[0]))
+        Output::Score(match self.function {
+            ScoreFunction::Sigmoid => Score::from_logit(row[0]),
+            ScoreFunction::Identity => Score { score: row[0], logit: row[0] },
+        })
     }
 }

@@ -46,7 +46,9 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> 
 
 /// The model whose answer reads best: a text classifier, else another text model, else any.
 fn example(runtime: &Runtime) -> Option<&Model> {
-    runtime.models().min_by_key(|model| {
+    // The lines to try have one input.
+    let mut models = runtime.models().filter(|model| !matches!(model.signature().input.kind, InputKind::Pair { .. }));
+    models.by_ref().min_by_key(|model| {
         let signature = model.signature();
         match (&signature.input.kind, signature.task.labels()) {
             (InputKind::Text { .. }, Some(_)) => 0,

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal as _};
 use std::process::ExitCode;
 
-use sconce::{InputKind, Model, Runtime, Task, Truncation};
+use sconce::{InputKind, Model, Runtime, Truncation};
 
 use crate::args::InferArgs;
 use crate::error::Error;
@@ -50,10 +50,10 @@ pub(crate) async fn run(args: &InferArgs, wanted: Wanted, signals: Signals) -> R
 }
 
 fn check_task(model: &Model, name: &str, wanted: Wanted) -> Result<(), Error> {
-    let (fits, command) = match model.signature().task {
-        Task::Embedding { .. } => (Wanted::Embedding, "embed"),
-        Task::Classification { .. } => (Wanted::Classification, "classify"),
-        _ => unreachable!("tasks are embedding and classification"),
+    // A score of a pair is that of a classifier with one label.
+    let (fits, command) = match model.signature().task.dimensions() {
+        Some(_) => (Wanted::Embedding, "embed"),
+        None => (Wanted::Classification, "classify"),
     };
     if fits == wanted {
         return Ok(());

@@ -86,7 +86,7 @@ impl Device for Cpu {
     }
 
     fn encoder_precisions(&self, spec: &EncoderSpec) -> Vec<Precision> {
-        if spec.fused().is_ok() { PackedEncoder::PRECISIONS.to_vec() } else { vec![Precision::F32] }
+        PackedEncoder::precisions(spec)
     }
 
     fn encoder(&self, order: &EncoderOrder<'_>) -> Result<Box<dyn EncoderEngine>, LoadError> {

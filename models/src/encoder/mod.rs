@@ -101,6 +101,11 @@ impl Network for EncoderNetwork {
         }
         let Self { engine, bounds } = self;
         let texts = batch.iter().enumerate().map(|(item, features)| bounds.checked(item, features));
-        engine.forward(&texts.collect::<Result<Vec<_>, _>>()?)
+        let rows = engine.forward(&texts.collect::<Result<Vec<_>, _>>()?)?;
+        // Weights or activations beyond the precision's range: no answer is better than a wrong one.
+        match rows.iter().position(|row| row.iter().any(|x| !x.is_finite())) {
+            Some(item) => Err(ForwardError::NotFinite { item }),
+            None => Ok(rows),
+        }
     }
 }

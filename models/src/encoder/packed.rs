@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sconce_kernels::embedding::TableFormat;
-use sconce_kernels::encoder::{Encoder, FusedBlocks, HeadFunction, HeadSpec, Scratch};
+use sconce_kernels::encoder::{Encoder, EncoderSpec, FusedBlocks, HeadFunction, HeadSpec, Scratch};
 use sconce_kernels::linear::{self, BlockFormat, Linear, WeightFormat};
 use sconce_kernels::pooling::{Pooling, pool};
 use sconce_kernels::{KernelError, Team};
@@ -11,6 +11,9 @@ use sconce_kernels::{KernelError, Team};
 use super::batch::PackedBatch;
 use super::{EncoderEngine, EncoderPart, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, Precision};
+
+/// Weights of a block of `Q8_0`.
+const BLOCK: usize = 32;
 
 /// An encoder, a head, and the buffers that they work in.
 pub(crate) struct PackedEncoder {
@@ -37,8 +40,16 @@ struct Classifier {
 }
 
 impl PackedEncoder {
-    /// The precisions of the CPU's kernels, f32 first.
-    pub(crate) const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K];
+    /// The precisions in which the CPU's kernels run an encoder, f32 first. Weights in blocks need whole blocks in each row.
+    pub(crate) fn precisions(spec: &EncoderSpec) -> Vec<Precision> {
+        match spec.fused() {
+            Ok(FusedBlocks { inner, .. }) if [spec.hidden, inner].iter().all(|size| size.is_multiple_of(BLOCK)) => {
+                vec![Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K]
+            }
+            Ok(_) => vec![Precision::F32, Precision::Int8],
+            Err(_) => vec![Precision::F32],
+        }
+    }
 
     /// Reads an encoder whose spec is `fused`. Its tables are int8 in every precision but f32.
     pub(crate) fn load(

@@ -56,6 +56,7 @@ fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
         ("encoder-mini", "vocab_size", json!(9000), &["tokenizer.json", "beyond vocab_size 9000"]),
         ("tiny-bert-sentiment", "id2label", json!({"0": "no", "2": "yes"}), &["'id2label' has 2 labels", "none for 1"]),
         ("tiny-bert-sentiment", "id2label", json!({}), &["'id2label' is empty"]),
+        ("tiny-bert-sentiment", "id2label", json!({"0": "x", "1": "x"}), &["'id2label' names 'x' more than once"]),
         ("tiny-bert-sentiment", "problem_type", json!("regression"), &["'regression'", "single_label"]),
         ("digits-cnn", "layout", json!("NHWC"), &["'layout' is 'NHWC'", "'NCHW'"]),
         ("digits-cnn", "pool", json!(0), &["'pool' is 0", "between 1"]),

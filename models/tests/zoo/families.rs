@@ -90,3 +90,62 @@ fn a_pair_that_is_too_long_loses_tokens_of_its_longer_text_and_other_inputs_are_
     assert!(refused(("stone", " ").into(), Truncation::Truncate).contains("'text_pair'"));
     assert_eq!(prepare(&model, ("stone", "river").into()).weight(), 5);
 }
+
+/// A copy of a family's model, its `config.json` changed.
+fn changed(name: &str, change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(families().join(name).join(file), copy.path().join(file)).unwrap();
+    }
+    crate::edit_config(copy.path(), change);
+    copy
+}
+
+#[test]
+fn a_reranker_that_declares_identity_answers_with_its_logit() {
+    let score = |change: fn(&mut Value)| {
+        let copy = changed("bert-cross-encoder", change);
+        let mut model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
+        infer(&mut model, [("hello world", "the cat sat on the mat").into()])[0].score().unwrap()
+    };
+    let plain = score(|_| {});
+    assert!((plain.score - 1.0 / (1.0 + (-plain.logit).exp())).abs() < 1e-6);
+    for declare in [
+        (|config| config["sbert_ce_default_activation_function"] = "torch.nn.modules.linear.Identity".into())
+            as fn(&mut Value),
+        |config| {
+            config["sentence_transformers"] = serde_json::json!({"activation_fn": "torch.nn.modules.linear.Identity"})
+        },
+    ] {
+        let declared = score(declare);
+        assert_eq!(
+            (declared.score.to_bits(), declared.logit.to_bits()),
+            (plain.logit.to_bits(), plain.logit.to_bits())
+        );
+    }
+    let copy = changed("bert-cross-encoder", |config| config["sbert_ce_default_activation_function"] = "a.Tanh".into());
+    let refused = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("'Tanh'") && refused.contains("Sigmoid, Identity"), "{refused}");
+}
+
+#[test]
+fn a_limit_without_room_for_a_pair_and_segments_that_the_model_lacks_are_refused() {
+    let copy = changed("bert-cross-encoder", |_| {});
+    std::fs::write(copy.path().join("sconce.toml"), "[model]\nmax_tokens = 4").unwrap();
+    let refused = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("sconce.toml") && refused.contains("no room for two texts"), "{refused}");
+}
+
+#[test]
+fn weights_that_give_no_numbers_give_an_error_not_an_answer() {
+    let copy = changed("distilbert-sst2", |_| {});
+    let path = copy.path().join("model.safetensors");
+    let mut weights = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+    let bias = weights.get_mut("classifier.bias").unwrap();
+    *bias = bias.affine(0.0, f64::NAN).unwrap();
+    candle_core::safetensors::save(&weights, &path).unwrap();
+    let mut model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
+    let features = prepare(&model, "river".into());
+    let error = model.network.forward(&[features]).unwrap_err();
+    assert!(matches!(error, sconce_models::ForwardError::NotFinite { item: 0 }), "{error}");
+}

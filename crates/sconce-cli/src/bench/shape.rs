@@ -54,6 +54,9 @@ impl BenchShape {
                 let lengths = self.lengths(*max_tokens)?;
                 lengths.iter().enumerate().map(|(text, length)| cut(&words, text, *length)).collect()
             }
+            InputKind::Pair { max_tokens } => {
+                self.lengths(*max_tokens)?.into_iter().map(|length| prepare(kind.sample(length))).collect()
+            }
             InputKind::Image { shape } => (0..self.items()).map(|item| prepare(image(item, shape))).collect(),
             _ => (0..self.items()).map(|item| prepare(content(item))).collect(),
         }
