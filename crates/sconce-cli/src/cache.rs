@@ -1,20 +1,35 @@
 //! The tiers of cache that a command is given: flags to tiers.
 
+#[cfg(feature = "sqlite")]
 use std::path::{Path, PathBuf};
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 use std::time::Duration;
 
-use sconce::cache::{
-    Access, CrossPrecision, Key, MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier,
-    StoredTier, TierConfig, TierError,
-};
+#[cfg(all(feature = "grpc", feature = "redis"))]
+use sconce::cache::ReplicaConfig;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+use sconce::cache::{Access, StoredTier, TierError};
+#[cfg(feature = "grpc")]
+use sconce::cache::{CrossPrecision, MemoryConfig};
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
+use sconce::cache::{Key, TierConfig};
+#[cfg(feature = "redis")]
+use sconce::cache::{RedisConfig, RedisTier};
+#[cfg(feature = "sqlite")]
+use sconce::cache::{SqliteConfig, SqliteTier};
+#[cfg(feature = "grpc")]
 use sconce::{AnswerCache, RuntimeBuilder};
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::address::without_password;
 use crate::error::Error;
+#[cfg(feature = "grpc")]
 use crate::memory_size::MemorySize;
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 use crate::say::say;
 
 /// Where answers are kept. Nowhere, unless told.
+#[cfg(feature = "grpc")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct CacheArgs {
@@ -22,6 +37,7 @@ pub(crate) struct CacheArgs {
     #[arg(long = "cache-memory", value_name = "SIZE", env = "SCONCE_CACHE_MEMORY")]
     memory: Option<MemorySize>,
 
+    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     #[command(flatten)]
     stored: StoredArgs,
 
@@ -37,22 +53,27 @@ pub(crate) struct CacheArgs {
 }
 
 /// Tiers that outlive the process.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct StoredArgs {
     /// Keep answers in Redis, for all replicas: `redis://[user][:password]@host[:port][/database]`; rediss:// for TLS
+    #[cfg(feature = "redis")]
     #[arg(long = "cache-redis", value_name = "URL", env = "SCONCE_CACHE_REDIS", hide_env_values = true)]
     redis: Option<String>,
 
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     #[command(flatten)]
     databases: DatabaseArgs,
 }
 
 /// Tiers that keep answers for good.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct DatabaseArgs {
     /// Keep answers in a SQLite database; what fills it makes it, what reads it does not
+    #[cfg(feature = "sqlite")]
     #[arg(long = "cache-sqlite", value_name = "FILE", env = "SCONCE_CACHE_SQLITE")]
     sqlite: Option<PathBuf>,
 
@@ -63,21 +84,26 @@ pub(crate) struct DatabaseArgs {
 }
 
 /// A tier that is not open yet: what a flag said.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Store<'a> {
+    #[cfg(feature = "redis")]
     Redis(&'a str),
+    #[cfg(feature = "sqlite")]
     Sqlite(&'a Path),
     #[cfg(feature = "postgres")]
     Postgres(&'a str),
 }
 
 /// A tier that is open, and the flag that named it.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) struct Opened {
     pub(crate) tier: Box<dyn StoredTier>,
     flag: &'static str,
     place: String,
 }
 
+#[cfg(feature = "grpc")]
 impl CacheArgs {
     pub(crate) async fn apply(&self, mut builder: RuntimeBuilder) -> Result<RuntimeBuilder, Error> {
         if let Some(inputs) = self.inputs {
@@ -86,18 +112,22 @@ impl CacheArgs {
         if self.higher_precisions {
             builder = builder.cross_precision(CrossPrecision::Higher);
         }
-        let stores = self.stored.stores();
-        if self.memory.is_none() && stores.is_empty() {
+        let none_given = self.memory.is_none();
+        #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+        let none_given = none_given && self.stored.stores().is_empty();
+        if none_given {
             return Ok(builder);
         }
         let mut cache = AnswerCache::builder();
         if let Some(memory) = self.memory {
             cache = cache.memory(MemoryConfig { max_bytes: memory.bytes().get(), ..MemoryConfig::default() });
         }
+        #[cfg(feature = "redis")]
         if let Some(url) = &self.stored.redis {
             cache = cache.replicas(open_redis(url)?, ReplicaConfig::default());
         }
-        for store in stores {
+        #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+        for store in self.stored.stores() {
             let opened = store.open(Access::Create)?;
             connect(&opened).await;
             cache = cache.tier(opened.tier, TierConfig::default());
@@ -108,6 +138,7 @@ impl CacheArgs {
 }
 
 /// So that the first requests find the tier connected. One that does not answer is told: it may be a mistake, or come later.
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 async fn connect(opened: &Opened) {
     let Opened { tier, flag, place } = opened;
     let answer = tokio::time::timeout(CONNECT_BUDGET, tier.get_many(&[Key::from_bytes([0; 32])])).await;
@@ -120,20 +151,29 @@ async fn connect(opened: &Opened) {
     say!("  requests pass it over until it answers; {flag} names {place}");
 }
 
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 const CONNECT_BUDGET: Duration = Duration::from_secs(2);
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 impl StoredArgs {
     /// What the flags name, nearest first: Redis, SQLite, Postgres.
     pub(crate) fn stores(&self) -> Vec<Store<'_>> {
-        let redis = self.redis.as_deref().map(Store::Redis);
-        redis.into_iter().chain(self.databases.stores()).collect()
+        let mut stores = Vec::new();
+        #[cfg(feature = "redis")]
+        stores.extend(self.redis.as_deref().map(Store::Redis));
+        #[cfg(any(feature = "postgres", feature = "sqlite"))]
+        stores.extend(self.databases.stores());
+        stores
     }
 }
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl DatabaseArgs {
     /// SQLite before Postgres.
     fn stores(&self) -> Vec<Store<'_>> {
-        let mut stores: Vec<Store<'_>> = self.sqlite.as_deref().map(Store::Sqlite).into_iter().collect();
+        let mut stores = Vec::new();
+        #[cfg(feature = "sqlite")]
+        stores.extend(self.sqlite.as_deref().map(Store::Sqlite));
         #[cfg(feature = "postgres")]
         stores.extend(self.postgres.as_deref().map(Store::Postgres));
         stores
@@ -150,10 +190,13 @@ impl DatabaseArgs {
     }
 }
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 impl Store<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "redis")]
             Self::Redis(_) => "redis",
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => "sqlite",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "postgres",
@@ -164,7 +207,9 @@ impl Store<'_> {
     pub(crate) fn open(self, access: Access) -> Result<Opened, Error> {
         let (tier, flag, place): (Box<dyn StoredTier>, _, _) = match self {
             // There is nothing to make in a Redis.
+            #[cfg(feature = "redis")]
             Self::Redis(url) => (Box::new(open_redis(url)?), "--cache-redis", without_password(url)),
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(path) => {
                 let flag = "--cache-sqlite";
                 let opened = SqliteTier::open(&SqliteConfig { access, ..SqliteConfig::new(path) });
@@ -188,6 +233,7 @@ impl Store<'_> {
     }
 }
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 impl Opened {
     /// What the tier answered, or what to do about its failure.
     pub(crate) fn told<T>(&self, outcome: Result<T, TierError>) -> Result<T, Error> {
@@ -196,6 +242,7 @@ impl Opened {
     }
 }
 
+#[cfg(feature = "redis")]
 fn open_redis(url: &str) -> Result<RedisTier, Error> {
     RedisTier::open(&RedisConfig::new(url)).map_err(|cause| Error::Address {
         flag: "--cache-redis",

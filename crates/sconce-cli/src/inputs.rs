@@ -18,7 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::Error;
 
-pub(crate) use table::{Format, Table};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use table::Format;
+pub(crate) use table::Table;
 
 /// A longer line answers an error. Room for a large image as JSON; text models take less than that.
 const MAX_LINE_BYTES: usize = 16 << 20;

@@ -5,11 +5,18 @@
 //! flight and their order, `answer` turns each into one JSON object. A new command starts in `args`; a new short
 //! name for `pull` is one entry in `catalogue`.
 
+#![cfg_attr(
+    not(all(feature = "grpc", any(feature = "postgres", all(feature = "redis", feature = "sqlite")))),
+    expect(dead_code, reason = "parts that the commands and flags use which this build leaves out")
+)]
+
 mod address;
 mod answer;
 mod args;
+#[cfg(feature = "grpc")]
 mod banner;
 mod bench;
+#[cfg(any(feature = "grpc", feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
 mod catalogue;
 mod device_memory;
@@ -23,12 +30,15 @@ mod memory_size;
 mod models;
 mod models_path;
 mod precision;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod precompute;
 mod progress;
 mod pull;
 mod say;
+#[cfg(feature = "grpc")]
 mod serve;
 mod signals;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod stores;
 mod table;
 
@@ -58,10 +68,13 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<ExitCode, Error> {
     match command {
+        #[cfg(feature = "grpc")]
         Command::Serve(args) => async_runtime()?.block_on(serve::run(args)),
         Command::Embed(args) => async_runtime()?.block_on(infer::run(args, Wanted::Embedding)),
         Command::Classify(args) => async_runtime()?.block_on(infer::run(args, Wanted::Classification)),
+        #[cfg(any(feature = "postgres", feature = "sqlite"))]
         Command::Precompute(args) => async_runtime()?.block_on(precompute::run(args)),
+        #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
         Command::Cache(args) => async_runtime()?.block_on(stores::run(&args.command)),
         Command::Devices(args) => devices::run(args),
         Command::Explain(args) => explain::run(args),
