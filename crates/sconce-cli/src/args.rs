@@ -1,7 +1,9 @@
 //! The command line of `sconce` and its help.
 
 mod batching;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
+#[cfg(feature = "grpc")]
 mod limits;
 mod models;
 mod numbers;
@@ -12,13 +14,21 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use sconce::{DeviceName, Precision};
 
-pub(crate) use self::batching::{BatchSizeArgs, BatchingArgs};
-pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PrecomputeArgs, PurgeArgs, StatsArgs, WarmArgs};
+pub(crate) use self::batching::BatchSizeArgs;
+#[cfg(any(feature = "grpc", feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::batching::BatchingArgs;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) use self::cache::PrecomputeArgs;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
+#[cfg(feature = "grpc")]
 use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
 use crate::bench::BenchShape;
+#[cfg(feature = "grpc")]
 use crate::cache::CacheArgs;
+#[cfg(feature = "grpc")]
 use crate::precision::PrecisionArg;
 
 /// Runs candle models: as a server, over lines of text, over files.
@@ -31,7 +41,7 @@ use crate::precision::PrecisionArg;
     long_about = "Runs candle models: as a server, over lines of text, over files.\n\n\
         Models are directories as Hugging Face ships them (config.json, tokenizer.json, model.safetensors). \
         Requests are gathered into micro-batches; an answer does not depend on the batch it was computed in.",
-    after_long_help = "\
+    after_long_help = of_this_build("\
 Examples:
   sconce models                                        list the models
   sconce devices                                       list the devices that they can run on
@@ -60,7 +70,7 @@ Exit status of every command:
 At the first signal, serve, embed, classify, precompute and cache finish what they have begun; the other commands end at
 once, and so does every command at a second signal. Each says that it was stopped, and leaves no file half written.
 
-RUST_LOG sets what is logged to standard error (for instance RUST_LOG=sconce=debug)."
+RUST_LOG sets what is logged to standard error (for instance RUST_LOG=sconce=debug).")
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -69,10 +79,13 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[cfg(feature = "grpc")]
     Serve(ServeArgs),
     Embed(InferArgs),
     Classify(InferArgs),
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     Precompute(PrecomputeArgs),
+    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     Cache(CacheCommandArgs),
     Devices(DevicesArgs),
     Explain(ExplainArgs),
@@ -103,6 +116,7 @@ Examples:
   sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
   RUST_LOG=sconce=debug sconce serve")]
+#[cfg(feature = "grpc")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
@@ -335,6 +349,15 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
+}
+
+/// The help without examples of the commands that this build does without.
+fn of_this_build(help: &str) -> String {
+    let absent = |line: &str| {
+        (cfg!(not(feature = "grpc")) && line.starts_with("  sconce serve"))
+            || (cfg!(not(feature = "sqlite")) && line.starts_with("  sconce precompute"))
+    };
+    help.lines().filter(|line| !absent(line)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -1,20 +1,35 @@
 //! Cache flags, and the tiers that they name.
 
+#[cfg(feature = "sqlite")]
 use std::path::{Path, PathBuf};
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 use std::time::Duration;
 
-use sconce::cache::{
-    Access, CrossPrecision, Key, MemoryConfig, RedisConfig, RedisTier, ReplicaConfig, SqliteConfig, SqliteTier,
-    StoredTier, TierConfig, TierError,
-};
+#[cfg(all(feature = "grpc", feature = "redis"))]
+use sconce::cache::ReplicaConfig;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+use sconce::cache::{Access, StoredTier, TierError};
+#[cfg(feature = "grpc")]
+use sconce::cache::{CrossPrecision, MemoryConfig};
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
+use sconce::cache::{Key, TierConfig};
+#[cfg(feature = "redis")]
+use sconce::cache::{RedisConfig, RedisTier};
+#[cfg(feature = "sqlite")]
+use sconce::cache::{SqliteConfig, SqliteTier};
+#[cfg(feature = "grpc")]
 use sconce::{AnswerCache, RuntimeBuilder};
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::address::without_password;
 use crate::error::Error;
+#[cfg(feature = "grpc")]
 use crate::memory_size::MemorySize;
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 use crate::say::say;
 
 /// Flags of the answer cache. Without them there is none.
+#[cfg(feature = "grpc")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct CacheArgs {
@@ -22,6 +37,7 @@ pub(crate) struct CacheArgs {
     #[arg(long = "cache-memory", value_name = "SIZE", env = "SCONCE_CACHE_MEMORY")]
     memory: Option<MemorySize>,
 
+    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     #[command(flatten)]
     stored: StoredArgs,
 
@@ -37,22 +53,27 @@ pub(crate) struct CacheArgs {
 }
 
 /// Flags of the tiers that outlive the process.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct StoredArgs {
     /// Keep answers in Redis, for all replicas: `redis://[user][:password]@host[:port][/database]`; rediss:// for TLS
+    #[cfg(feature = "redis")]
     #[arg(long = "cache-redis", value_name = "URL", env = "SCONCE_CACHE_REDIS", hide_env_values = true)]
     redis: Option<String>,
 
+    #[cfg(any(feature = "postgres", feature = "sqlite"))]
     #[command(flatten)]
     databases: DatabaseArgs,
 }
 
 /// Flags of the tiers that keep answers for good.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct DatabaseArgs {
     /// Keep answers in a SQLite database; commands that fill it make it, commands that only read it do not
+    #[cfg(feature = "sqlite")]
     #[arg(long = "cache-sqlite", value_name = "FILE", env = "SCONCE_CACHE_SQLITE")]
     sqlite: Option<PathBuf>,
 
@@ -63,21 +84,26 @@ pub(crate) struct DatabaseArgs {
 }
 
 /// A tier that is not open yet, with the value of its flag.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Store<'a> {
+    #[cfg(feature = "redis")]
     Redis(&'a str),
+    #[cfg(feature = "sqlite")]
     Sqlite(&'a Path),
     #[cfg(feature = "postgres")]
     Postgres(&'a str),
 }
 
 /// An open tier, and the flag that named it.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) struct Opened {
     pub(crate) tier: Box<dyn StoredTier>,
     flag: &'static str,
     place: String,
 }
 
+#[cfg(feature = "grpc")]
 impl CacheArgs {
     pub(crate) async fn apply(&self, mut builder: RuntimeBuilder) -> Result<RuntimeBuilder, Error> {
         if let Some(inputs) = self.inputs {
@@ -86,18 +112,22 @@ impl CacheArgs {
         if self.higher_precisions {
             builder = builder.cross_precision(CrossPrecision::Higher);
         }
-        let stores = self.stored.stores();
-        if self.memory.is_none() && stores.is_empty() {
+        let none_given = self.memory.is_none();
+        #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+        let none_given = none_given && self.stored.stores().is_empty();
+        if none_given {
             return Ok(builder);
         }
         let mut cache = AnswerCache::builder();
         if let Some(memory) = self.memory {
             cache = cache.memory(MemoryConfig { max_bytes: memory.bytes().get(), ..MemoryConfig::default() });
         }
+        #[cfg(feature = "redis")]
         if let Some(url) = &self.stored.redis {
             cache = cache.replicas(open_redis(url)?, ReplicaConfig::default());
         }
-        for store in stores {
+        #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
+        for store in self.stored.stores() {
             let opened = store.open(Access::Create)?;
             connect(&opened).await;
             cache = cache.tier(opened.tier, TierConfig::default());
@@ -109,6 +139,7 @@ impl CacheArgs {
 
 /// Connects the tier, so that the first requests need not wait for that. Warns of a tier that does not answer; it may
 /// still come up.
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 async fn connect(opened: &Opened) {
     let Opened { tier, flag, place } = opened;
     let answer = tokio::time::timeout(CONNECT_BUDGET, tier.get_many(&[Key::from_bytes([0; 32])])).await;
@@ -121,20 +152,29 @@ async fn connect(opened: &Opened) {
     say!("  requests pass it over until it answers; {flag} names {place}");
 }
 
+#[cfg(all(feature = "grpc", any(feature = "postgres", feature = "redis", feature = "sqlite")))]
 const CONNECT_BUDGET: Duration = Duration::from_secs(2);
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 impl StoredArgs {
     /// The tiers that the flags name, nearest first: Redis, SQLite, Postgres.
     pub(crate) fn stores(&self) -> Vec<Store<'_>> {
-        let redis = self.redis.as_deref().map(Store::Redis);
-        redis.into_iter().chain(self.databases.stores()).collect()
+        let mut stores = Vec::new();
+        #[cfg(feature = "redis")]
+        stores.extend(self.redis.as_deref().map(Store::Redis));
+        #[cfg(any(feature = "postgres", feature = "sqlite"))]
+        stores.extend(self.databases.stores());
+        stores
     }
 }
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 impl DatabaseArgs {
     /// The databases that the flags name, SQLite before Postgres.
     fn stores(&self) -> Vec<Store<'_>> {
-        let mut stores: Vec<Store<'_>> = self.sqlite.as_deref().map(Store::Sqlite).into_iter().collect();
+        let mut stores = Vec::new();
+        #[cfg(feature = "sqlite")]
+        stores.extend(self.sqlite.as_deref().map(Store::Sqlite));
         #[cfg(feature = "postgres")]
         stores.extend(self.postgres.as_deref().map(Store::Postgres));
         stores
@@ -151,10 +191,13 @@ impl DatabaseArgs {
     }
 }
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 impl Store<'_> {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            #[cfg(feature = "redis")]
             Self::Redis(_) => "redis",
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => "sqlite",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "postgres",
@@ -165,7 +208,9 @@ impl Store<'_> {
     pub(crate) fn open(self, access: Access) -> Result<Opened, Error> {
         let (tier, flag, place): (Box<dyn StoredTier>, _, _) = match self {
             // Redis has no tables to make.
+            #[cfg(feature = "redis")]
             Self::Redis(url) => (Box::new(open_redis(url)?), "--cache-redis", without_password(url)),
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(path) => {
                 let flag = "--cache-sqlite";
                 let opened = SqliteTier::open(&SqliteConfig { access, ..SqliteConfig::new(path) });
@@ -189,6 +234,7 @@ impl Store<'_> {
     }
 }
 
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 impl Opened {
     /// Closes the tier's connections, and waits until they are closed: SQLite then leaves no files beside its own.
     pub(crate) async fn close(self) {
@@ -202,6 +248,7 @@ impl Opened {
     }
 }
 
+#[cfg(feature = "redis")]
 fn open_redis(url: &str) -> Result<RedisTier, Error> {
     RedisTier::open(&RedisConfig::new(url)).map_err(|cause| Error::Address {
         flag: "--cache-redis",

@@ -1,15 +1,19 @@
 //! Errors of commands, by what the user can do about them.
 
+#[cfg(feature = "grpc")]
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sconce::Precision;
-use sconce::cache::{SqliteOpenError, TierError};
+#[cfg(feature = "sqlite")]
+use sconce::cache::SqliteOpenError;
+use sconce::cache::TierError;
 
 use crate::inputs::{Format, Place, ReadError};
 use crate::pull::PullError;
+#[cfg(feature = "grpc")]
 use crate::serve::Failed;
 
 /// An error that ends a command.
@@ -50,6 +54,7 @@ pub(crate) enum Error {
     #[error("--model {name} is given twice: {first} and {second}; give it once", first = first.display(), second = second.display())]
     ModelTwice { name: String, first: PathBuf, second: PathBuf },
 
+    #[cfg(feature = "grpc")]
     #[error("{}", each_once(failed))]
     NoneLoads { failed: Failed },
 
@@ -118,9 +123,11 @@ pub(crate) enum Error {
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
 
+    #[cfg(feature = "grpc")]
     #[error("--grpc {address}: {source}\n  {remedy}")]
     Listen { address: String, source: io::Error, remedy: &'static str },
 
+    #[cfg(feature = "grpc")]
     #[error("the gRPC server failed: {0}")]
     Server(Box<dyn std::error::Error + Send + Sync>),
 
@@ -155,13 +162,14 @@ impl Error {
             Self::Precompute(sconce::PrecomputeError::NeverCached { .. }) => ExitCode::from(2),
             Self::Forward { .. }
             | Self::Output(_)
-            | Self::Server(_)
             | Self::Signals(_)
             | Self::Threads(_)
             | Self::Precompute(_)
             | Self::Tier { source: TierError::Unavailable(_) | TierError::Full | TierError::Busy { .. }, .. } => {
                 ExitCode::FAILURE
             }
+            #[cfg(feature = "grpc")]
+            Self::Server(_) => ExitCode::FAILURE,
             Self::Pull(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
             _ => ExitCode::from(2),
         }
@@ -169,6 +177,7 @@ impl Error {
 }
 
 /// The reasons why no model loads, each told once.
+#[cfg(feature = "grpc")]
 fn each_once(failed: &Failed) -> String {
     let reasons: BTreeSet<String> = failed.values().map(ToString::to_string).collect();
     let reasons: Vec<String> = reasons.into_iter().collect();
@@ -178,7 +187,14 @@ fn each_once(failed: &Failed) -> String {
     }
 }
 
+/// Nothing: without SQLite no cache is a file.
+#[cfg(not(feature = "sqlite"))]
+fn makes_it(_: &str, _: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    String::new()
+}
+
 /// The commands that make a cache, if the error is that there is none.
+#[cfg(feature = "sqlite")]
 fn makes_it(flag: &str, cause: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     match cause.downcast_ref() {
         Some(SqliteOpenError::Missing { .. }) => format!("\n  {}", MAKES_IT.replace("FLAG", flag)),

@@ -5,11 +5,18 @@
 //! and their order, `answer` turns each into one JSON object. To add a command, begin in `args`; a new short name for
 //! `pull` is one entry in `catalogue`.
 
+#![cfg_attr(
+    not(all(feature = "grpc", any(feature = "postgres", all(feature = "redis", feature = "sqlite")))),
+    expect(dead_code, reason = "parts that the commands and flags use which this build leaves out")
+)]
+
 mod address;
 mod answer;
 mod args;
+#[cfg(feature = "grpc")]
 mod banner;
 mod bench;
+#[cfg(any(feature = "grpc", feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
 mod catalogue;
 mod device_memory;
@@ -23,12 +30,15 @@ mod memory_size;
 mod models;
 mod models_path;
 mod precision;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod precompute;
 mod progress;
 mod pull;
 mod say;
+#[cfg(feature = "grpc")]
 mod serve;
 mod signals;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod stores;
 mod table;
 
@@ -62,10 +72,13 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
     // Before anything that takes long: each command tells that a signal stopped it.
     let signals = runtime.block_on(async { Signals::listen() }).map_err(Error::Signals)?;
     match command {
+        #[cfg(feature = "grpc")]
         Command::Serve(args) => runtime.block_on(serve::run(args, signals)),
         Command::Embed(args) => runtime.block_on(infer::run(args, Wanted::Embedding, signals)),
         Command::Classify(args) => runtime.block_on(infer::run(args, Wanted::Classification, signals)),
+        #[cfg(any(feature = "postgres", feature = "sqlite"))]
         Command::Precompute(args) => runtime.block_on(precompute::run(args, signals)),
+        #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
         Command::Cache(args) => runtime.block_on(stores::run(&args.command, signals)),
         Command::Devices(args) => devices::run(args),
         Command::Explain(args) => explain::run(args),

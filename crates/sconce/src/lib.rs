@@ -27,6 +27,18 @@
 //! ([`sconce_batch::Queue`], hand-off 1) → a device thread runs the batch → hand-off 2 back to the caller, which turns
 //! the network's row into a typed [`Output`].
 //!
+//! # Features
+//!
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `sqlite` | answers in a SQLite database (`cache::SqliteTier`); SQLite itself is compiled along | yes |
+//! | `redis` | answers in Redis (`cache::RedisTier`), and locks that replicas share | yes |
+//! | `redis-tls` | `rediss://` addresses; includes `redis` | no |
+//! | `postgres` | answers in Postgres (`cache::PostgresTier`) | no |
+//! | `cuda` | models on NVIDIA GPUs, where there is a driver; the crate's README says what the build takes | no |
+//!
+//! With `default-features = false` answers are cached in memory alone, without a C library and without a network client.
+//!
 //! # Where to add things
 //! A model family is one file in `models/src/`, listed in [`Registry`]. A batching rule belongs to `sconce-batch`.
 //! This crate ties the two together and holds no algorithm of its own.

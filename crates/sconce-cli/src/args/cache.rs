@@ -1,13 +1,18 @@
 //! The command lines of `sconce precompute` and `sconce cache`.
 
 use std::num::NonZeroU64;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Subcommand};
 
 use super::numbers::positive;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use super::{BatchingArgs, OneModelArgs};
-use crate::cache::{DatabaseArgs, StoredArgs};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use crate::cache::DatabaseArgs;
+use crate::cache::StoredArgs;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use crate::inputs::Format;
 
 /// Fill a database with answers ahead of time, so that `sconce serve` with the same database finds them.
@@ -26,6 +31,7 @@ Examples:
   sconce precompute --model minilm --precision int8 --cache-sqlite answers.sqlite texts.parquet
   psql -c '…' | sconce precompute --model minilm --cache-postgres postgres://cache@db/answers --format csv -
   sconce serve --model minilm --cache-sqlite answers.sqlite")]
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) struct PrecomputeArgs {
     /// A name on the models path (see `sconce models`), or a model directory
     #[arg(long, value_name = "NAME")]
