@@ -17,11 +17,9 @@ pub(crate) fn in_order(id2label: Option<&BTreeMap<String, String>>) -> Result<Ar
     }
     let mut names: Vec<&String> = id2label.values().collect();
     names.sort();
-    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!(
-            "field 'id2label' names '{}' more than once; give each class a name of its own",
-            excerpt(&pair[0])
-        ));
+    if let Some(name) = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]) {
+        let name = excerpt(name);
+        return Err(format!("field 'id2label' names '{name}' more than once; give each class a name of its own"));
     }
     (0..id2label.len())
         .map(|id| {

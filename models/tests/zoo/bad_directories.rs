@@ -43,7 +43,7 @@ fn a_config_that_is_missing_or_no_json_or_has_no_model_type_is_named() {
 
 #[test]
 fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
-    let cases: [(&str, &str, Value, &[&str]); 19] = [
+    let cases: [(&str, &str, Value, &[&str]); 20] = [
         ("encoder-mini", "hidden_size", Value::Null, &["field 'hidden_size'", "expected usize"]),
         ("encoder-mini", "hidden_size", json!("big"), &["field 'hidden_size'", "\"big\""]),
         ("encoder-mini", "num_attention_heads", json!(7), &["'num_attention_heads' is 7", "divide hidden_size 384"]),
