@@ -219,6 +219,8 @@ struct Parts {
     made: Vec<PathBuf>,
     /// The process that downloads.
     child: Option<Child>,
+    /// Set once everything is removed; no process is started from then on.
+    is_removed: bool,
 }
 
 impl UnfinishedPull {
@@ -241,7 +243,14 @@ impl UnfinishedPull {
 
     /// Runs a command to its end; a signal kills it.
     fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
-        self.parts().child = Some(command.spawn()?);
+        {
+            // Within the lock, so that a signal either kills the process or keeps it from being started.
+            let mut parts = self.parts();
+            if parts.is_removed {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            parts.child = Some(command.spawn()?);
+        }
         loop {
             if let Some(child) = &mut self.parts().child
                 && let Some(status) = child.try_wait()?
@@ -254,7 +263,8 @@ impl UnfinishedPull {
 
     /// Removes everything. Failures are not reported: some of it may be gone already.
     fn remove(&self) {
-        let Parts { scratch, made, child } = &mut *self.parts();
+        let Parts { scratch, made, child, is_removed } = &mut *self.parts();
+        *is_removed = true;
         if let Some(child) = child {
             let _ = child.kill();
             let _ = child.wait();

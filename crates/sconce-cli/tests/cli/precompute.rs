@@ -299,7 +299,10 @@ fn a_signal_stores_what_was_begun_and_the_same_command_goes_on() {
         let stored = summary["stored"].as_u64().unwrap();
         assert!(stored < distinct && place.entries() == stored, "{summary}");
         assert_eq!(names(place.0.path()), ["answers.sqlite", "texts.txt"]);
-        assert_eq!(finish(&place, &file)[0], distinct - stored);
+        if name == Signal::INT {
+            // Once is enough: this takes a while.
+            assert_eq!(finish(&place, &file)[0], distinct - stored);
+        }
     }
 }
 
