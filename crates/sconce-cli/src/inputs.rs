@@ -19,10 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::Error;
 
-pub(crate) use table::CellKind;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-pub(crate) use table::Format;
-pub(crate) use table::Table;
+pub(crate) use table::{CellKind, Format, Table};
 
 /// Bytes of a line at most; a longer one is an error. Room for a large image as JSON; text models take less.
 const MAX_LINE_BYTES: usize = 16 << 20;

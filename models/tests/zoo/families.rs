@@ -114,7 +114,7 @@ fn a_reranker_that_declares_identity_answers_with_its_logit() {
         (|config| config["sbert_ce_default_activation_function"] = "torch.nn.modules.linear.Identity".into())
             as fn(&mut Value),
         |config| {
-            config["sentence_transformers"] = serde_json::json!({"activation_fn": "torch.nn.modules.linear.Identity"})
+            config["sentence_transformers"] = serde_json::json!({"activation_fn": "torch.nn.modules.linear.Identity"});
         },
     ] {
         let declared = score(declare);
