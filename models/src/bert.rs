@@ -1,7 +1,5 @@
 //! BERT (Devlin et al., arXiv:1810.04805): text embedding and sequence classification.
 
-use std::collections::BTreeMap;
-
 use sconce_kernels::encoder::{
     AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, Mask, NormKind,
     NormOrder, NormSpec, PositionTable,
@@ -9,7 +7,7 @@ use sconce_kernels::encoder::{
 use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
-use crate::{Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
+use crate::{Architectures, Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
 
 /// `"model_type": "bert"`.
 pub(crate) const FAMILY: Family = Family {
@@ -38,24 +36,21 @@ const NAMES: TensorNames = TensorNames {
     ..TensorNames::NONE
 };
 
+const ARCHITECTURES: Architectures = Architectures {
+    embedding: "BertModel",
+    classification: "BertForSequenceClassification",
+    function: HeadFunction::Tanh,
+};
+
 pub(crate) fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     let config: Config = directory.config()?;
-    let invalid = |message| directory.invalid("config.json", message);
-    let spec = config.spec().map_err(invalid)?;
-    let known = ["BertModel", "BertForSequenceClassification"];
-    if config::architecture(&config.architectures, &known).map_err(invalid)? == "BertModel" {
-        return TextEncoder::embedding(directory, spec, &NAMES);
-    }
-    let labels = config.id2label.as_ref().map(BTreeMap::len);
-    config::single_label(config.problem_type.as_deref(), labels).map_err(invalid)?;
-    TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Tanh, config.id2label.as_ref())
+    let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
+    TextEncoder::read(directory, spec, &NAMES, &ARCHITECTURES)
 }
 
 /// `config.json` as Hugging Face writes it, with the defaults of its `BertConfig`.
 #[derive(Debug, Deserialize)]
 struct Config {
-    #[serde(default)]
-    architectures: Vec<String>,
     vocab_size: usize,
     hidden_size: usize,
     num_hidden_layers: usize,
@@ -71,8 +66,6 @@ struct Config {
     position_embedding_type: String,
     #[serde(default)]
     is_decoder: bool,
-    problem_type: Option<String>,
-    id2label: Option<BTreeMap<String, String>>,
 }
 
 fn default_type_vocab_size() -> usize {

@@ -1,7 +1,5 @@
 //! DistilBERT (Sanh et al., arXiv:1910.01108): a BERT with half as many blocks and without segments.
 
-use std::collections::BTreeMap;
-
 use sconce_kernels::encoder::{
     AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, Mask, NormKind,
     NormOrder, NormSpec, PositionTable,
@@ -9,7 +7,7 @@ use sconce_kernels::encoder::{
 use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
-use crate::{Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
+use crate::{Architectures, Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
 
 /// `"model_type": "distilbert"`.
 pub(crate) const FAMILY: Family = Family {
@@ -37,25 +35,22 @@ const NAMES: TensorNames = TensorNames {
     ..TensorNames::NONE
 };
 
+const ARCHITECTURES: Architectures = Architectures {
+    embedding: "DistilBertModel",
+    classification: "DistilBertForSequenceClassification",
+    function: HeadFunction::Relu,
+};
+
 fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     let config: Config = directory.config()?;
-    let invalid = |message| directory.invalid("config.json", message);
-    let spec = config.spec().map_err(invalid)?;
-    let known = ["DistilBertModel", "DistilBertForSequenceClassification"];
-    if config::architecture(&config.architectures, &known).map_err(invalid)? == "DistilBertModel" {
-        return TextEncoder::embedding(directory, spec, &NAMES);
-    }
-    let labels = config.id2label.as_ref().map(BTreeMap::len);
-    config::single_label(config.problem_type.as_deref(), labels).map_err(invalid)?;
-    TextEncoder::classification(directory, spec, &NAMES, HeadFunction::Relu, config.id2label.as_ref())
+    let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
+    TextEncoder::read(directory, spec, &NAMES, &ARCHITECTURES)
 }
 
 /// `config.json` as Hugging Face writes it. `sinusoidal_pos_embds` is not read: where it is true, the saved table of
 /// positions already holds the sines.
 #[derive(Debug, Deserialize)]
 struct Config {
-    #[serde(default)]
-    architectures: Vec<String>,
     vocab_size: usize,
     dim: usize,
     n_layers: usize,
@@ -63,8 +58,6 @@ struct Config {
     hidden_dim: usize,
     max_position_embeddings: usize,
     activation: String,
-    problem_type: Option<String>,
-    id2label: Option<BTreeMap<String, String>>,
 }
 
 impl Config {

@@ -63,6 +63,20 @@ pub enum ParseError {
     Pair(String),
 }
 
+/// The way in which inputs are written in files; [`InputKind::parse`] reads each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// A line of text.
+    Line,
+    /// A line of JSON.
+    Json {
+        /// The value in words: `an array of numbers`.
+        what: &'static str,
+    },
+    /// The whole file.
+    File,
+}
+
 impl InputKind {
     /// The tensors that carry inputs of this kind; the first is named `name`.
     #[must_use]
@@ -130,6 +144,17 @@ impl InputKind {
         }
     }
 
+    /// The way in which an input of this kind is written in a file.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        match self {
+            Self::Text { .. } => Written::Line,
+            Self::Pair { .. } => Written::Json { what: "an array of two strings" },
+            Self::Image { .. } => Written::Json { what: "an array of numbers" },
+            Self::Content => Written::File,
+        }
+    }
+
     /// A made-up input, of about `tokens` tokens for kinds that are tokenised.
     #[must_use]
     pub fn sample(&self, tokens: usize) -> Input {
@@ -194,9 +219,8 @@ impl Input {
                 key(name, Datatype::Bytes, none.into(), bytes.into())
             }
             Self::Pair(pair) => {
-                let [first, second] = pair.each_ref().map(|input| input.key(kind).bytes);
-                let lengths = vec![first.len(), second.len()];
-                key("pair", Datatype::Bytes, lengths.into(), [first, second].concat().into())
+                let parts = pair.each_ref().map(|input| input.key(kind).part());
+                key("pair", Datatype::Bytes, none.into(), parts.concat().into())
             }
             Self::Array(Array { shape, data: ArrayData::U8(bytes) }) => {
                 key("array", Datatype::Uint8, shape.into(), bytes.into())
@@ -367,11 +391,14 @@ mod tests {
     fn inputs_that_differ_have_keys_that_differ() {
         let [text, pair, content, _] = KINDS;
         let array = |shape: &[usize]| Array { shape: shape.to_vec(), data: ArrayData::U8(b"ab".to_vec()) };
-        let inputs: [(Input, &InputKind); 7] = [
+        let inputs: [(Input, &InputKind); 9] = [
             ("ab".into(), &text),
             (("a", "b").into(), &pair),
             (("ab", "").into(), &pair),
             (("", "ab").into(), &pair),
+            // Refused by every model, and never found under the key of another.
+            (Input::Pair(Box::new([("a", "b").into(), "".into()])), &pair),
+            (Input::Pair(Box::new([array(&[2]).into(), "".into()])), &pair),
             (b"ab".to_vec().into(), &content),
             (array(&[2]).into(), &content),
             (array(&[2, 1]).into(), &content),

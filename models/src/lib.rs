@@ -89,7 +89,7 @@ pub use error::{ForwardError, InputError, LoadError};
 pub use excerpt::{Excerpt, MAX_EXCERPT_BYTES, excerpt};
 pub use features::{Features, Prepared};
 pub use files::{ModelDigests, ModelFiles};
-pub use input::{Array, ArrayData, Input, InputKind, ParseError, TEXT_PAIR_INPUT, Truncation};
+pub use input::{Array, ArrayData, Input, InputKind, ParseError, TEXT_PAIR_INPUT, Truncation, Written};
 pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
 pub use output::{Classification, Output, Score, Task};
 pub use pixels::PixelsError;
@@ -100,7 +100,7 @@ pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Pooling, Sett
 pub use signature::{InputSpec, Signature};
 pub use tensor::{Datatype, Elements, InputKey, InputTensor, OutputElements, OutputTensor};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor};
-pub use text_encoder::TextEncoder;
+pub use text_encoder::{Architectures, TextEncoder};
 pub use weights::Weights;
 
 /// The caller's side of a model: runs on any thread, in parallel with the device.

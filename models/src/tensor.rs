@@ -79,3 +79,20 @@ pub struct InputKey<'a> {
     /// The elements, floats in little-endian order.
     pub bytes: Cow<'a, [u8]>,
 }
+
+impl InputKey<'_> {
+    /// Encodes the key as a part of another: every field, with its length before it.
+    pub(crate) fn part(&self) -> Vec<u8> {
+        let Self { name, datatype, shape, bytes } = self;
+        let mut part = Vec::with_capacity(bytes.len() + 64);
+        for field in [name.as_bytes(), datatype.name().as_bytes()] {
+            part.extend_from_slice(&(field.len() as u64).to_le_bytes());
+            part.extend_from_slice(field);
+        }
+        for size in std::iter::once(shape.len()).chain(shape.iter().copied()).chain([bytes.len()]) {
+            part.extend_from_slice(&(size as u64).to_le_bytes());
+        }
+        part.extend_from_slice(bytes);
+        part
+    }
+}

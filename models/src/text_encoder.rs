@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use sconce_kernels::encoder::{EncoderSpec, HeadFunction, HeadSpec};
 use sconce_kernels::pooling;
-
 use serde::Deserialize;
 
 use crate::encoder::{EncoderNetwork, demand};
@@ -13,14 +12,36 @@ use crate::sentence_transformers::SentenceTransformer;
 use crate::{
     Blueprint, Classification, Demand, Device, EncoderOrder, EncoderWeights, Halves, Input, InputError, InputKind,
     InputSpec, LoadError, ModelDirectory, Output, Pooling, Precision, Prepared, Processor, Score, Settings, Target,
-    Task, TensorNames, TextProcessor, Truncation, excerpt, labels,
+    Task, TensorNames, TextProcessor, Truncation, config, excerpt, labels,
 };
+
+/// The architectures of a family, by Hugging Face's names.
+#[derive(Debug, Clone, Copy)]
+pub struct Architectures {
+    /// Gives a vector for each token, which are pooled: `BertModel`.
+    pub embedding: &'static str,
+    /// Gives a logit for each label: `BertForSequenceClassification`.
+    pub classification: &'static str,
+    /// The function between the two products of the classifier.
+    pub function: HeadFunction,
+}
+
+/// The fields of `config.json` that choose the head.
+#[derive(Deserialize)]
+struct HeadConfig {
+    #[serde(default)]
+    architectures: Vec<String>,
+    problem_type: Option<String>,
+    id2label: Option<BTreeMap<String, String>>,
+}
 
 /// The blueprint of every encoder of text: a family gives it a spec and the names of the tensors.
 pub struct TextEncoder {
     spec: EncoderSpec,
     names: &'static TensorNames,
     purpose: Purpose,
+    /// False if `config.json` names no architecture.
+    is_declared: bool,
     settings: Settings,
     /// Most tokens per text, if sentence-transformers' files set it.
     declared_tokens: Option<usize>,
@@ -36,6 +57,29 @@ enum Purpose {
 }
 
 impl TextEncoder {
+    /// A model of one of a family's architectures, the one that `config.json` names; the one for embeddings if it names none. The
+    /// head of `spec` is replaced by that architecture's.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the architecture is not known, its last step is not, or as [`embedding`](Self::embedding) and
+    /// [`classification`](Self::classification).
+    pub fn read(
+        directory: &ModelDirectory,
+        spec: EncoderSpec,
+        names: &'static TensorNames,
+        known: &Architectures,
+    ) -> Result<Self, LoadError> {
+        let HeadConfig { architectures, problem_type, id2label } = directory.config()?;
+        let invalid = |message| directory.invalid("config.json", message);
+        let architecture = config::architecture(&architectures, &[known.embedding, known.classification]);
+        if architecture.map_err(invalid)? == known.embedding {
+            let declared = !architectures.is_empty();
+            return Ok(Self { is_declared: declared, ..Self::embedding(directory, spec, names)? });
+        }
+        config::single_label(problem_type.as_deref(), id2label.as_ref().map(BTreeMap::len)).map_err(invalid)?;
+        Self::classification(directory, spec, names, known.function, id2label.as_ref())
+    }
+
     /// A model that gives embeddings. Pooling (mean or first token) and normalisation are those of `sconce.toml`, else
     /// of the files of sentence-transformers, else the mean, normalised. The head of `spec` is replaced by that pooling.
     ///
@@ -57,6 +101,7 @@ impl TextEncoder {
             spec: EncoderSpec { head: HeadSpec::Pool(pooling), ..spec },
             names,
             purpose: Purpose::Embedding { normalize },
+            is_declared: true,
             settings,
             declared_tokens: declared.max_tokens,
         })
@@ -79,7 +124,7 @@ impl TextEncoder {
         let spec = EncoderSpec { head: HeadSpec::Classifier { outputs: labels.len(), function }, ..spec };
         let purpose =
             if labels.len() == 1 { Purpose::Score(ScoreFunction::read(directory)?) } else { Purpose::Labels(labels) };
-        Ok(Self { spec, names, purpose, settings, declared_tokens: None })
+        Ok(Self { spec, names, purpose, is_declared: true, settings, declared_tokens: None })
     }
 }
 
@@ -116,8 +161,15 @@ impl Blueprint for TextEncoder {
     }
 
     fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
-        let Self { spec, names, purpose, settings, declared_tokens } = self;
+        let Self { spec, names, purpose, is_declared, settings, declared_tokens } = self;
         let weights = directory.weights()?;
+        let classifier = format!("{}.weight", names.classifier);
+        if !is_declared && weights.contains(&classifier) {
+            let message = format!(
+                "field 'architectures' names none, and the weights have '{classifier}' of a classifier; name it"
+            );
+            return Err(directory.invalid("config.json", message));
+        }
         let weights = EncoderWeights::new(spec, &weights, names);
         let max_positions = spec.max_tokens().unwrap_or(UNBOUNDED_TOKENS);
         let text = TextProcessor::load(directory, settings, *declared_tokens, max_positions, spec.embeddings.words)?;

@@ -16,7 +16,7 @@ mod stored;
 
 /// Address of the Redis, and settings of its entries.
 ///
-/// It must be one node, or a proxy that looks like one: a batch is a single `MGET`, which Redis Cluster refuses across
+/// The Redis must be one node, or a proxy that looks like one: a batch is a single `MGET`, which Redis Cluster refuses across
 /// slots.
 #[derive(Clone)]
 pub struct RedisConfig {
@@ -86,7 +86,7 @@ pub enum RedisOpenError {
 
 /// The Redis tier: one connection, on which the operations of all callers are in flight together.
 ///
-/// It connects with the first operation, and again in the background when the connection is lost.
+/// Connects with the first operation, and again in the background when the connection is lost.
 #[derive(Clone)]
 pub struct RedisTier {
     connection: ConnectionManager,

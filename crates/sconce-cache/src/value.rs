@@ -12,7 +12,7 @@ mod codec;
 
 /// A cached answer. Cheap to clone.
 ///
-/// It is encoded once, when it is made, and every tier stores that encoding; a decoded value points into the bytes that were
+/// Encoded once, when it is made; every tier stores that encoding, and a decoded value points into the bytes that were
 /// read. Nothing is copied on the way from one tier to the next.
 #[derive(Clone)]
 pub struct Value(Arc<Parts>);

@@ -157,8 +157,9 @@ pub(crate) struct ServeArgs {
 
 /// Run a model over lines or files, one JSON object each, in input order.
 ///
-/// Text models read one text per line; image models read one JSON array of pixels per line (flat or nested); models of file
-/// content (magika) take each FILE, or all of standard input, as one input.
+/// Text models read one text per line; image models read one JSON array of pixels per line (flat or nested); rerankers read one
+/// JSON array of two texts per line, and classify prints their score; models of file content (magika) take each FILE, or all of
+/// standard input, as one input.
 ///
 /// A bad input is answered with {"error": …, "line": n} in its place, the others are still answered, and the exit
 /// status is 1. A text of more tokens than the model takes is cut, and its answer has "truncated": true, unless
@@ -175,6 +176,7 @@ Examples:
   echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
   sconce classify --model magika *
   sconce classify --model ./models/zoo/digits-cnn images.jsonl
+  echo '[\"what holds a candle?\", \"a sconce\"]' | sconce classify --model ./my-reranker
 
 An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}};
 both add the \"precision\" and the \"device\" that the answer was computed with.")]

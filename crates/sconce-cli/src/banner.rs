@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use sconce::{InputKind, Model, Role, Runtime, Task};
+use sconce::models::Written;
+use sconce::{InputTensor, Model, Role, Runtime};
 
 use crate::models;
 use crate::serve::Failed;
@@ -47,29 +48,34 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> 
 /// The model whose answer reads best: a text classifier, else another text model, else any.
 fn example(runtime: &Runtime) -> Option<&Model> {
     // The lines to try have one input.
-    let mut models = runtime.models().filter(|model| !matches!(model.signature().input.kind, InputKind::Pair { .. }));
-    models.by_ref().min_by_key(|model| {
+    let with_one_input = |model: &&Model| inputs(model).len() == 1;
+    runtime.models().filter(with_one_input).min_by_key(|model| {
         let signature = model.signature();
-        match (&signature.input.kind, signature.task.labels()) {
-            (InputKind::Text { .. }, Some(_)) => 0,
-            (InputKind::Text { .. }, None) => 1,
-            (InputKind::Content, _) => 2,
-            _ => 3,
+        match (signature.input.kind.written(), signature.task.labels()) {
+            (Written::Line, Some(_)) => 0,
+            (Written::Line, None) => 1,
+            (Written::File, _) => 2,
+            (Written::Json { .. }, _) => 3,
         }
     })
+}
+
+fn inputs(model: &Model) -> Vec<InputTensor> {
+    let input = &model.signature().input;
+    input.kind.tensors(input.name)
 }
 
 fn lines_to_try(model: &Model, address: SocketAddr) -> String {
     let name = model.name();
     let input = model.signature().input.name;
     let output = model.signature().task.tensors()[0].name;
-    let (datatype, shape, values) = match &model.signature().input.kind {
-        InputKind::Image { shape: [channels, height, width] } => {
-            let shape = format!("1,{channels},{height},{width}");
+    let (datatype, shape, values) = match &inputs(model)[0].shape {
+        Some(shape) => {
+            let shape = shape.iter().fold("1".to_owned(), |sizes, size| format!("{sizes},{size}"));
             let values = format!("np.zeros(({shape}), np.float32)");
             ("FP32", shape, values)
         }
-        _ => ("BYTES", "1,1".to_owned(), format!("np.array([[b'{}']], object)", SAMPLE.0)),
+        None => ("BYTES", "1,1".to_owned(), format!("np.array([[b'{}']], object)", SAMPLE.0)),
     };
     let mut lines = format!(
         r#"
@@ -92,10 +98,7 @@ print(triton.InferenceServerClient('{address}').infer('{name}', [x]).as_numpy('{
 }
 
 fn line_without_server(model: &Model) -> String {
-    let command = match model.signature().task {
-        Task::Embedding { .. } => "embed",
-        _ => "classify",
-    };
+    let command = if model.signature().task.dimensions().is_some() { "embed" } else { "classify" };
     let executable = std::env::args().next().unwrap_or_else(|| "sconce".to_owned());
     let directory = model.directory().display().to_string();
     format!("echo '{}' | {} {command} --model {}", SAMPLE.0, quoted(&executable), quoted(&directory))

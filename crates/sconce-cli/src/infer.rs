@@ -3,7 +3,8 @@
 use std::io::{self, BufWriter, IsTerminal as _};
 use std::process::ExitCode;
 
-use sconce::{InputKind, Model, Runtime, Truncation};
+use sconce::models::Written;
+use sconce::{Model, Runtime, Truncation};
 
 use crate::args::InferArgs;
 use crate::error::Error;
@@ -33,9 +34,9 @@ pub(crate) async fn run(args: &InferArgs, wanted: Wanted, signals: Signals) -> R
     let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
 
-    let unit = match model.signature().input.kind {
-        InputKind::Content => Unit::File,
-        _ => Unit::Line,
+    let unit = match model.signature().input.kind.written() {
+        Written::File => Unit::File,
+        Written::Line | Written::Json { .. } => Unit::Line,
     };
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     if args.files.is_empty() && io::stdin().is_terminal() {

@@ -347,6 +347,9 @@ fn rotations(length: usize, size: usize, base: f32, device: &Device) -> Result<(
 
 /// A mask of `[length, length]` with −∞ where a query does not see a key, else 0; `None` if each query sees all keys.
 fn mask_of(mask: Mask, length: usize, device: &Device) -> Result<Option<Tensor>> {
+    if mask == Mask::Full {
+        return Ok(None);
+    }
     let sees = |query: usize, key: usize| match mask {
         Mask::Full => true,
         Mask::Causal => key <= query,

@@ -149,3 +149,12 @@ fn weights_that_give_no_numbers_give_an_error_not_an_answer() {
     let error = model.network.forward(&[features]).unwrap_err();
     assert!(matches!(error, sconce_models::ForwardError::NotFinite { item: 0 }), "{error}");
 }
+
+#[test]
+fn a_classifier_whose_config_names_no_architecture_is_refused_not_served_as_an_embedder() {
+    let copy = changed("distilbert-sst2", |config| drop(config.as_object_mut().unwrap().remove("architectures")));
+    let refused = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("'architectures'") && refused.contains("'classifier.weight'"), "{refused}");
+    let embedder = changed("distilbert", |config| drop(config.as_object_mut().unwrap().remove("architectures")));
+    assert!(Registry::default().load(embedder.path(), &LoadOptions::default()).is_ok());
+}

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sconce::models::{Features, Processor};
-use sconce::{Array, ArrayData, Input, InputKind, Truncation};
+use sconce::{Input, InputKind, Truncation};
 
 /// The shape of a batch, for instance `8x64`, which is 8 texts of 64 tokens, or `mixed`: 32 texts of 8 to 256 tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +49,16 @@ impl BenchShape {
     pub(crate) fn batch(self, processor: &dyn Processor, kind: &InputKind) -> Option<Vec<Features>> {
         let prepare = |input| processor.prepare(input, Truncation::Truncate).ok().map(|prepared| prepared.features);
         match kind {
+            // Texts of exactly so many tokens, none like another.
             InputKind::Text { max_tokens } => {
                 let words = prepare(Input::from(WORDS.repeat(20)))?;
                 let lengths = self.lengths(*max_tokens)?;
                 lengths.iter().enumerate().map(|(text, length)| cut(&words, text, *length)).collect()
             }
-            InputKind::Pair { max_tokens } => {
-                self.lengths(*max_tokens)?.into_iter().map(|length| prepare(kind.sample(length))).collect()
-            }
-            InputKind::Image { shape } => (0..self.items()).map(|item| prepare(image(item, shape))).collect(),
-            _ => (0..self.items()).map(|item| prepare(content(item))).collect(),
+            other => match other.max_tokens() {
+                Some(max) => self.lengths(max)?.into_iter().map(|length| prepare(other.sample(length))).collect(),
+                None => (0..self.items()).map(|_| prepare(other.sample(0))).collect(),
+            },
         }
     }
 }
@@ -74,16 +74,6 @@ fn cut(words: &Features, text: usize, length: usize) -> Option<Features> {
     let between = words.iter().cycle().skip(text * 7).take(length.checked_sub(2)?);
     let input_ids: Vec<u32> = std::iter::once(first).chain(between).chain([last]).copied().collect();
     Some(Features::Tokens { token_type_ids: vec![0; input_ids.len()], input_ids })
-}
-
-fn image(item: usize, shape: &[usize; 3]) -> Input {
-    let pixel = |at: usize| u8::try_from((at * (item + 3)) % 17).expect("below 17");
-    let pixels = (0..shape.iter().product()).map(pixel).collect();
-    Input::Array(Array { shape: shape.to_vec(), data: ArrayData::U8(pixels) })
-}
-
-fn content(item: usize) -> Input {
-    Input::Bytes(WORDS.repeat(1 + item % 16).into_bytes())
 }
 
 impl fmt::Display for BenchShape {

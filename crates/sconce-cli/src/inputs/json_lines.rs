@@ -1,4 +1,4 @@
-//! JSON lines: each a string, an array of numbers, or an object with either in one of its fields.
+//! JSON lines: each a string, an array, or an object with either in one of its fields.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) fn send(
     })
 }
 
-/// The input in a line: a text as its bytes, an array of numbers as JSON.
+/// The input in a line: a text as its bytes, an array as JSON.
 fn cell(line: &[u8], column: &str, kind: CellKind) -> Result<Vec<u8>, ReadError> {
     let value = serde_json::from_slice(line).map_err(|cause| not_json(line, &cause))?;
     let (value, is_field) = match value {
@@ -50,7 +50,7 @@ fn cell(line: &[u8], column: &str, kind: CellKind) -> Result<Vec<u8>, ReadError>
     };
     match value {
         Value::String(text) => Ok(text.into_bytes()),
-        Value::Array(_) if kind == CellKind::Numbers => Ok(value.to_string().into_bytes()),
+        Value::Array(_) if matches!(kind, CellKind::Array(_)) => Ok(value.to_string().into_bytes()),
         other => {
             let (column, got) = (column.to_owned(), described(&other));
             Err(if is_field {
@@ -96,7 +96,11 @@ mod tests {
             (r#"{"text": [0, 1]}"#, "[0,1]"),
         ];
         for (line, expected) in table {
-            assert_eq!(cell(line.as_bytes(), "text", CellKind::Numbers).unwrap(), expected.as_bytes(), "{line}");
+            assert_eq!(
+                cell(line.as_bytes(), "text", CellKind::Array("an array of numbers")).unwrap(),
+                expected.as_bytes(),
+                "{line}"
+            );
         }
         for (line, expected) in &table[..2] {
             assert_eq!(cell(line.as_bytes(), "text", CellKind::Text).unwrap(), expected.as_bytes(), "{line}");
@@ -122,7 +126,7 @@ mod tests {
             let error = cell(line.as_bytes(), "text", CellKind::Text).unwrap_err().to_string();
             assert!(error.starts_with(message), "{line}: {error}");
         }
-        let error = cell(b"17", "text", CellKind::Numbers).unwrap_err().to_string();
+        let error = cell(b"17", "text", CellKind::Array("an array of numbers")).unwrap_err().to_string();
         assert!(error.starts_with("the line is a number, 17; give an array of numbers, or an object"), "{error}");
     }
 }

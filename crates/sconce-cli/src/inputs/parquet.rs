@@ -105,7 +105,8 @@ fn cell(cells: &ArrayRef, index: usize, column: &str, kind: CellKind) -> Result<
         let index = dictionary.normalized_keys()[index];
         return cell(dictionary.values(), index, column, kind);
     }
-    let numbers = || if kind == CellKind::Numbers { numbers_at(cells, index).map(String::into_bytes) } else { None };
+    let numbers =
+        || if matches!(kind, CellKind::Array(_)) { numbers_at(cells, index).map(String::into_bytes) } else { None };
     let bytes = bytes_at(cells, index).or_else(numbers).ok_or_else(|| wrong(cells.data_type().to_string()))?;
     if bytes.len() > MAX_LINE_BYTES {
         return Err(ReadError::TooLarge { unit: "field", max: MAX_LINE_BYTES });
@@ -169,7 +170,12 @@ mod tests {
             (Arc::new(list), b"[0.5,16]"),
         ];
         for (column, expected) in columns {
-            assert_eq!(cell(&column, 0, "text", CellKind::Numbers).unwrap(), expected, "{}", column.data_type());
+            assert_eq!(
+                cell(&column, 0, "text", CellKind::Array("an array of numbers")).unwrap(),
+                expected,
+                "{}",
+                column.data_type()
+            );
         }
     }
 

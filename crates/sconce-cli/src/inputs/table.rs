@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce::InputKind;
+use sconce::models::Written;
 
 use super::{Closed, Outlet, Place, csv, is_stdin, json_lines, lines, parquet, regular_size};
 use crate::error::Error;
@@ -26,16 +27,16 @@ pub(crate) struct Table {
 pub(crate) enum CellKind {
     /// A text, or bytes.
     Text,
-    /// An array of numbers, or a text that holds one.
-    Numbers,
+    /// A JSON array, described in words, or a text that holds one.
+    Array(&'static str),
 }
 
 impl CellKind {
     /// The kind that a model reads.
     pub(crate) fn of(input: &InputKind) -> Self {
-        match input {
-            InputKind::Image { .. } => Self::Numbers,
-            _ => Self::Text,
+        match input.written() {
+            Written::Json { what } => Self::Array(what),
+            Written::Line | Written::File => Self::Text,
         }
     }
 }
@@ -44,7 +45,7 @@ impl fmt::Display for CellKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Text => "a string",
-            Self::Numbers => "an array of numbers",
+            Self::Array(what) => what,
         })
     }
 }
@@ -54,7 +55,7 @@ impl fmt::Display for CellKind {
 pub(crate) enum Format {
     /// One text per line
     Text,
-    /// One JSON string or object per line; for a model of images also an array
+    /// One JSON string or object per line; an array for a model of images or of pairs of texts
     Jsonl,
     /// Comma-separated values with a header
     Csv,

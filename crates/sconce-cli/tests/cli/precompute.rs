@@ -153,6 +153,23 @@ fn json_lines_that_are_no_texts_are_told_with_what_they_are_and_what_is_allowed(
 }
 
 #[test]
+fn a_reranker_reads_pairs_of_texts_bare_and_in_a_field_and_says_what_is_no_pair() {
+    let model = zoo().join("../tests/families/bert-cross-encoder");
+    let pair = json!(["hello world", "the cat sat on the mat"]);
+    let score = ended(&["classify", "--model", path(&model)], pair.to_string().as_bytes()).succeeded();
+    let score = score.objects()[0]["score"].as_f64().expect("a score");
+    // The sigmoid of the logit in `families/expected.json`.
+    assert!((score - 1.0 / (1.0 + 1.385_374_7_f64.exp())).abs() < 1e-5, "{score}");
+
+    let place = Place::new();
+    let rows = place.file("rows.jsonl", format!("{pair}\n{}\n\"alone\"\n", json!({"text": pair})));
+    let args = place.args(path(&model), &[path(&rows)]);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let ended = ended(&args, b"").failed_with(1, &["line 3: not a pair of texts", "give a JSON array of two strings"]);
+    assert_eq!((counts(&ended), place.entries()), ([1, 0, 1, 1], 1));
+}
+
+#[test]
 fn a_quote_that_is_never_closed_and_a_column_with_two_places_are_told_with_their_line() {
     let place = Place::new();
     let open = place.file("open.csv", "id,text\n1,\"of two\nlines\"\n2,\"never closed\n3,swallowed\n");

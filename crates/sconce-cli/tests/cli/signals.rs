@@ -1,10 +1,13 @@
 //! Signals: each command says that it was stopped, and its exit status tells the signal.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::command::{Signal, path, sconce, signal};
+use tempfile::TempDir;
+
+use crate::command::{Signal, path, sconce, signal, zoo};
 
 /// Waits until the process handles both signals itself.
 fn wait_until_it_listens(child: &mut Child) {
@@ -23,6 +26,16 @@ fn wait_until_it_listens(child: &mut Child) {
     }
 }
 
+/// A models path of so many models that listing them outlasts the signal: each one is loaded.
+fn many_models() -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = zoo().join("encoder-mini");
+    for copy in 0..500 {
+        symlink(&model, directory.path().join(format!("copy-{copy}"))).expect("a link");
+    }
+    directory
+}
+
 #[test]
 fn every_command_that_takes_long_says_that_it_was_stopped_and_by_which_signal() {
     let directory = tempfile::tempdir().unwrap();
@@ -30,7 +43,9 @@ fn every_command_that_takes_long_says_that_it_was_stopped_and_by_which_signal() 
     let bench = ["bench", "encoder-mini", "--rounds", "100000", "--csv", path(&csv), "--png", path(&png)];
     let explain = ["explain", "encoder-mini", "--measure"];
     let embed = ["embed", "--model", "encoder-mini"];
-    for args in [&bench[..], &explain, &embed, &["models"]] {
+    let many = many_models();
+    let models = ["models", "--models", path(many.path())];
+    for args in [&bench[..], &explain, &embed, &models] {
         for (name, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let mut command = sconce(args);
             let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
