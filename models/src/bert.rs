@@ -1,13 +1,10 @@
 //! BERT (Devlin et al., arXiv:1810.04805): text embedding and sequence classification.
 
-use sconce_kernels::encoder::{
-    AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, Mask, NormKind,
-    NormOrder, NormSpec, PositionTable,
-};
+use sconce_kernels::encoder::{EncoderSpec, HeadFunction};
 use sconce_kernels::pooling::Pooling;
-use serde::Deserialize;
 
-use crate::{Architectures, Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
+use crate::bert_like::BertConfig;
+use crate::{ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder};
 
 /// `"model_type": "bert"`.
 pub(crate) const FAMILY: Family = Family {
@@ -16,7 +13,8 @@ pub(crate) const FAMILY: Family = Family {
     read: |directory| Ok(Box::new(read(directory)?)),
 };
 
-const NAMES: TensorNames = TensorNames {
+/// The names of BERT's tensors, which several families share.
+pub(crate) const NAMES: TensorNames = TensorNames {
     optional_prefix: "bert.",
     words: "embeddings.word_embeddings",
     positions: "embeddings.position_embeddings",
@@ -31,92 +29,26 @@ const NAMES: TensorNames = TensorNames {
     up: "intermediate.dense",
     down: "output.dense",
     output_norm: "output.LayerNorm",
-    pooler: "bert.pooler.dense",
-    classifier: "classifier",
     ..TensorNames::NONE
 };
 
-const ARCHITECTURES: Architectures = Architectures {
-    embedding: "BertModel",
-    classification: "BertForSequenceClassification",
-    function: HeadFunction::Tanh,
-};
-
 pub(crate) fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
-    let config: Config = directory.config()?;
-    let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
-    TextEncoder::read(directory, spec, &NAMES, &ARCHITECTURES)
+    let config: BertConfig = directory.config()?;
+    let spec = config.spec(0).map_err(|message| directory.invalid("config.json", message))?;
+    let heads = heads(&spec);
+    TextEncoder::read(directory, spec, &NAMES, heads)
 }
 
-/// `config.json` as Hugging Face writes it, with the defaults of its `BertConfig`.
-#[derive(Debug, Deserialize)]
-struct Config {
-    vocab_size: usize,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    max_position_embeddings: usize,
-    #[serde(default = "default_type_vocab_size")]
-    type_vocab_size: usize,
-    #[serde(default = "default_layer_norm_eps")]
-    layer_norm_eps: f32,
-    hidden_act: String,
-    #[serde(default = "default_position_embedding_type")]
-    position_embedding_type: String,
-    #[serde(default)]
-    is_decoder: bool,
-}
-
-fn default_type_vocab_size() -> usize {
-    2
-}
-
-fn default_layer_norm_eps() -> f32 {
-    1e-12
-}
-
-fn default_position_embedding_type() -> String {
-    "absolute".to_owned()
-}
-
-impl Config {
-    fn spec(&self) -> Result<EncoderSpec, String> {
-        let Self { hidden_size: hidden, num_attention_heads: heads, max_position_embeddings: rows, .. } = *self;
-        config::sizes(&[
-            ("hidden_size", hidden),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", heads),
-            ("intermediate_size", self.intermediate_size),
-        ])?;
-        config::rows(&[
-            ("vocab_size", self.vocab_size),
-            ("max_position_embeddings", rows),
-            ("type_vocab_size", self.type_vocab_size),
-        ])?;
-        let head_size = config::head_size(("num_attention_heads", heads), ("hidden_size", hidden))?;
-        config::eps("layer_norm_eps", self.layer_norm_eps)?;
-        config::only("position_embedding_type", &self.position_embedding_type, "absolute")?;
-        if self.is_decoder {
-            return Err("field 'is_decoder' is true; only encoders are known".to_owned());
-        }
-        let norm = NormSpec { kind: NormKind::Layer { bias: true }, eps: self.layer_norm_eps };
-        let attention =
-            AttentionSpec { heads, key_value_heads: heads, head_size, mask: Mask::Full, rotary_base: None, bias: true };
-        let function = config::function("hidden_act", &self.hidden_act)?;
-        let feed_forward = FeedForwardSpec { inner: self.intermediate_size, function, gated: false, bias: true };
-        let block = BlockSpec { order: NormOrder::Post, norm, attention, feed_forward };
-        Ok(EncoderSpec {
-            hidden,
-            embeddings: EmbeddingSpec {
-                words: self.vocab_size,
-                positions: Some(PositionTable { rows, first: 0 }),
-                segments: self.type_vocab_size,
-                norm: Some(norm),
-            },
-            blocks: vec![block; self.num_hidden_layers],
-            final_norm: None,
-            head: HeadSpec::Pool(Pooling::Mean),
-        })
+fn heads(spec: &EncoderSpec) -> Heads {
+    let pooler = NamedStep::product("bert.pooler.dense", spec.hidden, HeadFunction::Tanh);
+    Heads {
+        prefix: "Bert",
+        pooling: Pooling::Mean,
+        classifier: Some(ClassifierHead {
+            pooling: Pooling::Cls,
+            steps: vec![pooler],
+            classifier: "classifier",
+            bias: true,
+        }),
     }
 }

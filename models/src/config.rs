@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 
 use sconce_kernels::bias_gelu::GeluForm;
 use sconce_kernels::encoder::InnerFunction;
+use serde::Deserialize;
 
-use crate::excerpt;
+use crate::{LabelFunction, excerpt};
 
 /// The allowed sizes, up to more than any real one.
 const SIZES: RangeInclusive<usize> = 1..=1 << 16;
@@ -59,31 +60,71 @@ pub(crate) fn function(field: &str, name: &str) -> Result<InnerFunction, String>
         "gelu" => Ok(InnerFunction::Gelu(GeluForm::Erf)),
         "gelu_new" | "gelu_pytorch_tanh" => Ok(InnerFunction::Gelu(GeluForm::Tanh)),
         "relu" => Ok(InnerFunction::Relu),
+        "silu" | "swish" => Ok(InnerFunction::Silu),
         other => {
             let other = excerpt(&other);
-            Err(format!("field '{field}' is '{other}'; known are: gelu, gelu_new, gelu_pytorch_tanh, relu"))
+            Err(format!("field '{field}' is '{other}'; known are: gelu, gelu_new, gelu_pytorch_tanh, relu, silu"))
         }
     }
 }
 
-/// The first architecture in the field `architectures`, or the first known one if the field is empty.
-pub(crate) fn architecture<'a>(architectures: &'a [String], known: &[&'a str]) -> Result<&'a str, String> {
-    let name = architectures.first().map_or(known[0], String::as_str);
-    if known.contains(&name) {
-        return Ok(name);
-    }
-    Err(format!("field 'architectures' names '{}'; known are: {}", excerpt(&name), known.join(", ")))
-}
-
-/// Refuses classifiers whose last step is not softmax, or, of one label, the score of a pair.
-pub(crate) fn single_label(problem_type: Option<&str>, labels: Option<usize>) -> Result<(), String> {
+/// The last step of a classifier, as Hugging Face's pipelines choose it by `problem_type`.
+pub(crate) fn label_function(problem_type: Option<&str>, labels: usize) -> Result<LabelFunction, String> {
     match problem_type {
-        None | Some("single_label_classification") => Ok(()),
-        // Hugging Face's name for a classifier of one label.
-        Some("regression") if labels == Some(1) => Ok(()),
+        Some("multi_label_classification") => Ok(LabelFunction::Sigmoid),
+        Some("regression") => Ok(LabelFunction::Identity),
+        None | Some("single_label_classification") if labels == 1 => Ok(LabelFunction::Sigmoid),
+        None | Some("single_label_classification") => Ok(LabelFunction::Softmax),
         Some(other) => {
-            let other = excerpt(&other);
-            Err(format!("field 'problem_type' is '{other}'; only 'single_label_classification' is known"))
+            let known = "single_label_classification, multi_label_classification, regression";
+            Err(format!("field 'problem_type' is '{}'; known are: {known}", excerpt(&other)))
         }
     }
+}
+
+/// Rotary positions as `rope_parameters` or `rope_scaling` states them.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Rope {
+    rope_theta: Option<f32>,
+    rope_type: Option<String>,
+    r#type: Option<String>,
+}
+
+impl Rope {
+    /// The base, if it is stated. Any type but `default` is refused.
+    pub(crate) fn base(&self, field: &str) -> Result<Option<f32>, String> {
+        let kind = self.rope_type.as_ref().or(self.r#type.as_ref()).map_or("default", String::as_str);
+        only(&format!("{field}.rope_type"), kind, "default")?;
+        Ok(self.rope_theta)
+    }
+}
+
+/// Refuses a base of rotary positions that is not above 0.
+pub(crate) fn rope_base(field: &str, base: f32) -> Result<(), String> {
+    if base.is_finite() && base > 0.0 { Ok(()) } else { Err(format!("field '{field}' is {base}; it must be above 0")) }
+}
+
+/// Refuses a head of an odd number of elements, of which no pairs can be rotated.
+pub(crate) fn rotated(field: &str, head_size: usize) -> Result<(), String> {
+    if head_size.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(format!("field '{field}' is {head_size}; rotary positions need an even number"))
+}
+
+/// Refuses a number of heads that do not share the heads of keys evenly.
+pub(crate) fn shared_heads(heads: usize, key_value_heads: usize) -> Result<(), String> {
+    if heads.is_multiple_of(key_value_heads) {
+        return Ok(());
+    }
+    Err(format!("field 'num_key_value_heads' is {key_value_heads}, which does not divide num_attention_heads {heads}"))
+}
+
+/// Refuses a number of rows of a relative bias that does not leave rows for short and for long distances on both sides.
+pub(crate) fn buckets(field: &str, buckets: usize, max_distance: usize) -> Result<(), String> {
+    let most = 4 * max_distance - 4;
+    if (4..=most).contains(&buckets) && buckets.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(format!("field '{field}' is {buckets}; it must be even and between 4 and {most}"))
 }

@@ -1,13 +1,11 @@
 //! DistilBERT (Sanh et al., arXiv:1910.01108): a BERT with half as many blocks and without segments.
 
-use sconce_kernels::encoder::{
-    AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, Mask, NormKind,
-    NormOrder, NormSpec, PositionTable,
-};
+use sconce_kernels::encoder::HeadFunction;
 use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
-use crate::{Architectures, Family, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
+use crate::bert_like::BertConfig;
+use crate::{ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder};
 
 /// `"model_type": "distilbert"`.
 pub(crate) const FAMILY: Family = Family {
@@ -30,65 +28,55 @@ const NAMES: TensorNames = TensorNames {
     up: "ffn.lin1",
     down: "ffn.lin2",
     output_norm: "output_layer_norm",
-    pooler: "pre_classifier",
-    classifier: "classifier",
     ..TensorNames::NONE
 };
 
-const ARCHITECTURES: Architectures = Architectures {
-    embedding: "DistilBertModel",
-    classification: "DistilBertForSequenceClassification",
-    function: HeadFunction::Relu,
-};
+const RENAMED: [(&str, &str); 5] = [
+    ("hidden_size", "dim"),
+    ("num_hidden_layers", "n_layers"),
+    ("num_attention_heads", "n_heads"),
+    ("intermediate_size", "hidden_dim"),
+    ("hidden_act", "activation"),
+];
 
 fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
-    let config: Config = directory.config()?;
-    let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
-    TextEncoder::read(directory, spec, &NAMES, &ARCHITECTURES)
+    let Config { vocab_size, dim, n_layers, n_heads, hidden_dim, max_position_embeddings, activation } =
+        directory.config()?;
+    let bert = BertConfig {
+        vocab_size,
+        hidden_size: dim,
+        num_hidden_layers: Some(n_layers.unwrap_or(6)),
+        num_attention_heads: n_heads,
+        intermediate_size: hidden_dim,
+        max_position_embeddings,
+        hidden_act: activation,
+        renamed: &RENAMED,
+        ..BertConfig::default()
+    };
+    let mut spec = bert.spec(0).map_err(|message| directory.invalid("config.json", message))?;
+    spec.embeddings.segments = 0;
+    let heads = Heads {
+        prefix: "DistilBert",
+        pooling: Pooling::Mean,
+        classifier: Some(ClassifierHead {
+            pooling: Pooling::Cls,
+            steps: vec![NamedStep::product("pre_classifier", spec.hidden, HeadFunction::Relu)],
+            classifier: "classifier",
+            bias: true,
+        }),
+    };
+    TextEncoder::read(directory, spec, &NAMES, heads)
 }
 
-/// `config.json` as Hugging Face writes it. `sinusoidal_pos_embds` is not read: where it is true, the saved table of
-/// positions already holds the sines.
+/// `config.json` with DistilBERT's names for BERT's fields. `sinusoidal_pos_embds` is not read: where it is true, the
+/// saved table of positions already holds the sines.
 #[derive(Debug, Deserialize)]
 struct Config {
-    vocab_size: usize,
-    dim: usize,
-    n_layers: usize,
-    n_heads: usize,
-    hidden_dim: usize,
-    max_position_embeddings: usize,
-    activation: String,
-}
-
-impl Config {
-    fn spec(&self) -> Result<EncoderSpec, String> {
-        let Self { dim: hidden, n_heads: heads, max_position_embeddings: rows, vocab_size: words, .. } = *self;
-        let (inner, layers) = (self.hidden_dim, self.n_layers);
-        config::sizes(&[("dim", hidden), ("n_layers", layers), ("n_heads", heads), ("hidden_dim", inner)])?;
-        config::rows(&[("vocab_size", words), ("max_position_embeddings", rows)])?;
-        let head_size = config::head_size(("n_heads", heads), ("dim", hidden))?;
-        let norm = NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-12 };
-        let function = config::function("activation", &self.activation)?;
-        let block = BlockSpec {
-            order: NormOrder::Post,
-            norm,
-            attention: AttentionSpec {
-                heads,
-                key_value_heads: heads,
-                head_size,
-                mask: Mask::Full,
-                rotary_base: None,
-                bias: true,
-            },
-            feed_forward: FeedForwardSpec { inner, function, gated: false, bias: true },
-        };
-        let positions = Some(PositionTable { rows, first: 0 });
-        Ok(EncoderSpec {
-            hidden,
-            embeddings: EmbeddingSpec { words, positions, segments: 0, norm: Some(norm) },
-            blocks: vec![block; layers],
-            final_norm: None,
-            head: HeadSpec::Pool(Pooling::Mean),
-        })
-    }
+    vocab_size: Option<usize>,
+    dim: Option<usize>,
+    n_layers: Option<usize>,
+    n_heads: Option<usize>,
+    hidden_dim: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    activation: Option<String>,
 }

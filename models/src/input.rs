@@ -37,7 +37,7 @@ pub enum InputKind {
         /// Most tokens, special tokens included.
         max_tokens: usize,
     },
-    /// Two texts, neither empty.
+    /// Two texts that are read together, or one text.
     Pair {
         /// Most tokens of both texts together, special tokens included.
         max_tokens: usize,
@@ -127,7 +127,8 @@ impl InputKind {
         }
     }
 
-    /// Reads an input from the bytes of a line or a file: text and content as they are, a pair and an image as JSON.
+    /// Reads an input from the bytes of a line or a file: text and content as they are, a pair and an image as JSON. A line that
+    /// is not a JSON array is one text where a pair could stand.
     ///
     /// # Errors
     /// [`ParseError`] says what form such an input must have.
@@ -135,6 +136,7 @@ impl InputKind {
         match self {
             // The model's processor checks that bytes are UTF-8, with an error of its own.
             Self::Text { .. } | Self::Content => Ok(Input::Bytes(written)),
+            Self::Pair { .. } if !is_json_array(&written) => Ok(Input::Bytes(written)),
             Self::Pair { .. } => {
                 let texts: [String; 2] =
                     serde_json::from_slice(&written).map_err(|cause| ParseError::Pair(cause.to_string()))?;
@@ -191,11 +193,15 @@ impl InputKind {
     }
 }
 
+fn is_json_array(written: &[u8]) -> bool {
+    written.trim_ascii_start().starts_with(b"[") && serde_json::from_slice::<serde::de::IgnoredAny>(written).is_ok()
+}
+
 impl fmt::Display for InputKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text { max_tokens } => write!(f, "text, to {max_tokens} tokens"),
-            Self::Pair { max_tokens } => write!(f, "pair of texts, to {max_tokens} tokens together"),
+            Self::Pair { max_tokens } => write!(f, "pair of texts or text, to {max_tokens} tokens"),
             Self::Content => f.write_str("content of a file"),
             Self::Image { shape: [channels, height, width] } => write!(f, "image {channels}×{height}×{width}"),
         }

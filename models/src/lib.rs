@@ -32,8 +32,10 @@
 //! A family is listed in `registry.rs`; one from another crate is passed to [`Registry::register`] instead. `README.md`
 //! has the steps.
 
+mod albert;
 mod backend;
 mod bert;
+mod bert_like;
 mod blueprint;
 mod config;
 mod demand;
@@ -42,6 +44,7 @@ mod device;
 mod digits_cnn;
 mod directory;
 mod distilbert;
+mod electra;
 mod encoder;
 mod error;
 mod excerpt;
@@ -50,18 +53,23 @@ mod files;
 mod input;
 mod labels;
 mod magika;
+mod modernbert;
+mod mpnet;
 mod norm;
 mod output;
 mod pixels;
 mod placement;
 mod precision;
+mod qwen3;
 mod registry;
+mod roberta;
 mod sentence_transformers;
 mod settings;
 mod signature;
 mod tensor;
 mod text;
 mod text_encoder;
+mod text_tasks;
 mod weights;
 
 use std::sync::Arc;
@@ -72,9 +80,10 @@ pub use sconce_kernels::bias_gelu::GeluForm;
 pub use sconce_kernels::device::{CudaDevice, DeviceError, Version, cuda_devices, cuda_driver};
 /// An encoder described as data, and its parts.
 pub use sconce_kernels::encoder::{
-    AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec, InnerFunction, Mask,
-    NormKind, NormOrder, NormSpec, PositionTable,
+    AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadRows,
+    HeadSpec, HeadStep, InnerFunction, Mask, NormKind, NormOrder, NormSpec, PositionTable, RelativeBias, Rotary,
 };
+pub use sconce_kernels::pooling::Pooling;
 
 pub use backend::{
     Backend, Backends, Capability, Compute, CpuBackend, CudaBackend, Device, EncoderOrder, TensorDevice, cpu,
@@ -84,23 +93,23 @@ pub use demand::Demand;
 pub use device::{DeviceName, UnknownDevice};
 pub use digits_cnn::IMAGE_INPUT;
 pub use directory::ModelDirectory;
-pub use encoder::{BlockPart, EncoderEngine, EncoderPart, EncoderWeights, TensorNames, Tokens};
+pub use encoder::{BlockPart, EncoderEngine, EncoderPart, EncoderWeights, HeadTensors, TensorNames, Tokens};
 pub use error::{ForwardError, InputError, LoadError};
 pub use excerpt::{Excerpt, MAX_EXCERPT_BYTES, excerpt};
 pub use features::{Features, Prepared};
 pub use files::{ModelDigests, ModelFiles};
 pub use input::{Array, ArrayData, Input, InputKind, ParseError, TEXT_PAIR_INPUT, Truncation, Written};
 pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
-pub use output::{Classification, Output, Score, Task};
+pub use output::{Classification, LabelFunction, Output, Score, Task};
 pub use pixels::PixelsError;
 pub use placement::{Placement, UnknownPlacement};
 pub use precision::{Precision, UnknownPrecision};
 pub use registry::{LoadOptions, Registry, Survey};
-pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Pooling, Settings};
+pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Settings};
 pub use signature::{InputSpec, Signature};
 pub use tensor::{Datatype, Elements, InputKey, InputTensor, OutputElements, OutputTensor};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor};
-pub use text_encoder::{Architectures, TextEncoder};
+pub use text_encoder::{ClassifierHead, Heads, NamedStep, TextEncoder};
 pub use weights::Weights;
 
 /// The caller's side of a model: runs on any thread, in parallel with the device.

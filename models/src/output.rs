@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::tensor::{Datatype, OutputElements, OutputTensor};
 
 /// The answer for one item. As JSON it is an object: `{"embedding": […]}`, `{"label": …, "score": …, "scores": {…}}` or
-/// `{"score": …}`.
+/// `{"score": …, "scores": {…}}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 #[non_exhaustive]
@@ -19,7 +19,7 @@ pub enum Output {
     Embedding(Vec<f32>),
     /// A score for each label.
     Classification(Classification),
-    /// A score of how well the two texts of a pair match.
+    /// The score of a classifier with one label, such as how well the two texts of a pair match.
     Score(Score),
 }
 
@@ -146,11 +146,11 @@ impl Output {
         }
     }
 
-    /// The score of a pair, if the output is one.
+    /// The score, if the output is one.
     #[must_use]
-    pub fn score(&self) -> Option<Score> {
+    pub fn score(&self) -> Option<&Score> {
         match self {
-            Self::Score(score) => Some(*score),
+            Self::Score(score) => Some(score),
             Self::Embedding(_) | Self::Classification(_) => None,
         }
     }
@@ -164,21 +164,63 @@ fn embedding_object<S: Serializer>(values: &[f32], serializer: S) -> Result<S::O
     Object { embedding: values }.serialize(serializer)
 }
 
-/// A score of how well the two texts of a pair match.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// The last step from logits to scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelFunction {
+    /// `eˣ / Σ eˣ`: one of the labels is right.
+    Softmax,
+    /// `1 / (1 + e⁻ˣ)`: each label is right or wrong by itself.
+    Sigmoid,
+    /// `x`: the logit is the score.
+    Identity,
+}
+
+impl LabelFunction {
+    fn scores(self, logits: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Softmax => {
+                let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let mut scores: Vec<f32> = logits.iter().map(|logit| (logit - max).exp()).collect();
+                let sum: f32 = scores.iter().sum();
+                scores.iter_mut().for_each(|score| *score /= sum);
+                scores
+            }
+            Self::Sigmoid => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
+            Self::Identity => logits.to_vec(),
+        }
+    }
+}
+
+/// The score of a classifier with one label.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Score {
-    /// `1 / (1 + e^(−logit))`, between 0 and 1; or the logit itself where the model's files declare `Identity`.
+    /// The label, in a list of one that all answers of a model share.
+    pub labels: Arc<[String]>,
+    /// The score; between 0 and 1, unless the model's files say that it is the logit itself.
     pub score: f32,
     /// The output of the last layer.
-    #[serde(skip)]
     pub logit: f32,
 }
 
 impl Score {
     /// The score of a logit.
+    ///
+    /// # Panics
+    /// If there is not exactly one label.
     #[must_use]
-    pub fn from_logit(logit: f32) -> Self {
-        Self { score: 1.0 / (1.0 + (-logit).exp()), logit }
+    pub fn from_logit(labels: Arc<[String]>, logit: f32, function: LabelFunction) -> Self {
+        assert_eq!(labels.len(), 1, "one label");
+        Self { labels, score: function.scores(&[logit])[0], logit }
+    }
+}
+
+impl Serialize for Score {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut object = serializer.serialize_struct("Score", 2)?;
+        object.serialize_field("score", &self.score)?;
+        object.serialize_field("scores", &ByLabel(&self.labels, std::slice::from_ref(&self.score)))?;
+        object.end()
     }
 }
 
@@ -189,7 +231,7 @@ pub struct Classification {
     pub labels: Arc<[String]>,
     /// The outputs of the last layer, one per label.
     pub logits: Vec<f32>,
-    /// Softmax of the logits: non-negative numbers whose sum is 1.
+    /// The scores, one per label, made of the logits by the model's [`LabelFunction`].
     pub scores: Vec<f32>,
 }
 
@@ -199,17 +241,17 @@ impl Serialize for Classification {
         let mut object = serializer.serialize_struct("Classification", 3)?;
         object.serialize_field("label", self.label())?;
         object.serialize_field("score", &self.score())?;
-        object.serialize_field("scores", &ByLabel(self))?;
+        object.serialize_field("scores", &ByLabel(&self.labels, &self.scores))?;
         object.end()
     }
 }
 
 /// Scores by label, in the model's order.
-struct ByLabel<'a>(&'a Classification);
+struct ByLabel<'a>(&'a [String], &'a [f32]);
 
 impl Serialize for ByLabel<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.labels.iter().zip(&self.0.scores))
+        serializer.collect_map(self.0.iter().zip(self.1))
     }
 }
 
@@ -220,13 +262,17 @@ impl Classification {
     /// If there is not exactly one logit per label, or no label at all.
     #[must_use]
     pub fn from_logits(labels: Arc<[String]>, logits: Vec<f32>) -> Self {
+        Self::with_function(labels, logits, LabelFunction::Softmax)
+    }
+
+    /// As [`from_logits`](Self::from_logits), with another last step.
+    ///
+    /// # Panics
+    /// As [`from_logits`](Self::from_logits).
+    #[must_use]
+    pub fn with_function(labels: Arc<[String]>, logits: Vec<f32>, function: LabelFunction) -> Self {
         assert!(!labels.is_empty() && labels.len() == logits.len(), "one logit per label");
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut scores: Vec<f32> = logits.iter().map(|logit| (logit - max).exp()).collect();
-        let sum: f32 = scores.iter().sum();
-        for score in &mut scores {
-            *score /= sum;
-        }
+        let scores = function.scores(&logits);
         Self { labels, logits, scores }
     }
 
@@ -242,7 +288,7 @@ impl Classification {
         &self.labels[self.best()]
     }
 
-    /// The highest score, between 0 and 1.
+    /// The highest score.
     #[must_use]
     pub fn score(&self) -> f32 {
         self.scores[self.best()]
@@ -267,6 +313,7 @@ mod tests {
         let labels: Arc<[String]> = ["cat", "dog"].map(String::from).into();
         let classification =
             Classification { labels: Arc::clone(&labels), logits: vec![0.0; 2], scores: vec![0.25, 0.75] };
+        let score = Score::from_logit(["match".to_owned()].into(), 0.0, LabelFunction::Sigmoid);
         let cases = [
             (Task::Embedding { dimensions: 2 }, Output::Embedding(vec![0.5, 1.0]), r#"{"embedding":[0.5,1.0]}"#),
             (
@@ -274,7 +321,7 @@ mod tests {
                 Output::Classification(classification),
                 r#"{"label":"dog","score":0.75,"scores":{"cat":0.25,"dog":0.75}}"#,
             ),
-            (Task::Score, Output::Score(Score::from_logit(0.0)), r#"{"score":0.5}"#),
+            (Task::Score, Output::Score(score), r#"{"score":0.5,"scores":{"match":0.5}}"#),
         ];
         for (task, output, json) in cases {
             assert_eq!(serde_json::to_string(&output).unwrap(), json);

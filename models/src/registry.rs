@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::settings::MODEL_FIELDS;
 use crate::{
     Blueprint, Demand, Device, Family, Halves, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings,
-    Signature, Target, backend, bert, digits_cnn, distilbert, magika,
+    Signature, Target, albert, backend, bert, digits_cnn, distilbert, electra, magika, modernbert, mpnet, qwen3,
+    roberta,
 };
 
 /// The device and the precision to load a model for. The default is the CPU with a thread per core, and no precision.
@@ -38,6 +39,22 @@ pub struct Survey {
     pub settings: Settings,
 }
 
+/// The families of this crate.
+const FAMILIES: [Family; 12] = [
+    albert::FAMILY,
+    bert::FAMILY,
+    digits_cnn::FAMILY,
+    distilbert::FAMILY,
+    electra::FAMILY,
+    magika::FAMILY,
+    modernbert::FAMILY,
+    mpnet::FAMILY,
+    qwen3::FAMILY,
+    roberta::CAMEMBERT,
+    roberta::ROBERTA,
+    roberta::XLM_ROBERTA,
+];
+
 /// The known families, by `model_type`.
 #[derive(Debug, Clone)]
 pub struct Registry {
@@ -48,7 +65,7 @@ impl Default for Registry {
     /// The families of this crate.
     fn default() -> Self {
         let mut registry = Self { families: BTreeMap::new() };
-        for family in [bert::FAMILY, digits_cnn::FAMILY, distilbert::FAMILY, magika::FAMILY] {
+        for family in FAMILIES {
             registry.register(family);
         }
         registry

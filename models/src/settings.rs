@@ -1,6 +1,7 @@
 //! `sconce.toml`: the operator's settings for one model. All fields are optional.
 
-use serde::Deserialize;
+use sconce_kernels::pooling::Pooling;
+use serde::{Deserialize, Deserializer};
 
 use crate::{Placement, Precision};
 
@@ -56,6 +57,7 @@ pub struct ModelSettings {
     /// The device, unless the caller asks for another. Default: that of the runtime.
     pub device: Option<Placement>,
     /// The pooling of token vectors. Default: that of the model directory, else the mean.
+    #[serde(deserialize_with = "pooling")]
     pub pooling: Option<Pooling>,
     /// True to scale embeddings to length 1. Default: as in the model directory, else true.
     pub normalize: Option<bool>,
@@ -67,14 +69,19 @@ pub struct ModelSettings {
     pub cuda_graphs: Option<bool>,
 }
 
-/// The way token vectors become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// The mean over all tokens.
-    Mean,
-    /// The first token's vector.
-    Cls,
+/// Reads a way of pooling: `mean`, `cls`, `max`, `last`, `weighted_mean` or `mean_sqrt_length`.
+fn pooling<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pooling>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(remote = "Pooling", rename_all = "snake_case")]
+    enum Named {
+        Mean,
+        Cls,
+        Max,
+        Last,
+        WeightedMean,
+        MeanSqrtLength,
+    }
+    Named::deserialize(deserializer).map(Some)
 }
 
 /// Settings for forming batches. Meanings, bounds and defaults are those of the batcher's configuration.

@@ -1,87 +1,124 @@
-//! Encoders of text as models: an encoder's spec with a tokenizer and a purpose: embeddings, labels or scores.
+//! Encoders of text as models: an encoder's spec with a tokenizer and a task.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use sconce_kernels::encoder::{EncoderSpec, HeadFunction, HeadSpec};
-use sconce_kernels::pooling;
+use sconce_kernels::encoder::{EncoderSpec, HeadFunction, HeadRows, HeadSpec, HeadStep};
+use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::encoder::{EncoderNetwork, demand};
 use crate::sentence_transformers::SentenceTransformer;
+use crate::text_tasks::TextTask;
 use crate::{
-    Blueprint, Classification, Demand, Device, EncoderOrder, EncoderWeights, Halves, Input, InputError, InputKind,
-    InputSpec, LoadError, ModelDirectory, Output, Pooling, Precision, Prepared, Processor, Score, Settings, Target,
-    Task, TensorNames, TextProcessor, Truncation, config, excerpt, labels,
+    Blueprint, Demand, Device, EncoderOrder, EncoderWeights, Halves, HeadTensors, InputSpec, LoadError, ModelDirectory,
+    Precision, Settings, Target, TensorNames, TextProcessor, excerpt,
 };
 
-/// The architectures of a family, by Hugging Face's names.
-#[derive(Debug, Clone, Copy)]
-pub struct Architectures {
-    /// Gives a vector for each token, which are pooled: `BertModel`.
-    pub embedding: &'static str,
-    /// Gives a logit for each label: `BertForSequenceClassification`.
-    pub classification: &'static str,
-    /// The function between the two products of the classifier.
-    pub function: HeadFunction,
+/// The heads of a family. Architectures are named as Hugging Face names them: `{prefix}Model`,
+/// `{prefix}ForSequenceClassification` and so on.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    /// The beginning of the names of the family's architectures, such as `Bert`.
+    pub prefix: &'static str,
+    /// The pooling of embeddings where no file of the model sets one.
+    pub pooling: Pooling,
+    /// The classifier of texts and of pairs of texts: `{prefix}ForSequenceClassification`.
+    pub classifier: Option<ClassifierHead>,
+}
+
+/// A classifier: steps on the pooled vector, the last of which gives a logit for each label.
+#[derive(Debug, Clone)]
+pub struct ClassifierHead {
+    /// The vector that the first step reads.
+    pub pooling: Pooling,
+    /// The steps before the last one.
+    pub steps: Vec<NamedStep>,
+    /// Name of the last product, without `.weight`.
+    pub classifier: &'static str,
+    /// True if the last product has a bias.
+    pub bias: bool,
+}
+
+/// A step of a head and its tensors.
+#[derive(Debug, Clone)]
+pub struct NamedStep {
+    /// The step.
+    pub step: HeadStep,
+    /// Its tensors.
+    pub tensors: HeadTensors,
+}
+
+impl NamedStep {
+    /// A product with a bias, from any number of elements to `outputs`.
+    #[must_use]
+    pub fn product(name: &'static str, outputs: usize, function: HeadFunction) -> Self {
+        Self { step: HeadStep::Product { outputs, bias: true, function }, tensors: HeadTensors::Named(name.into()) }
+    }
+}
+
+/// The blueprint of every encoder of text: a family gives it a spec, the names of the tensors, and heads.
+pub struct TextEncoder {
+    spec: EncoderSpec,
+    names: &'static TensorNames,
+    /// The tensors of each step of the head.
+    head: Vec<HeadTensors>,
+    task: TextTask,
+    settings: Settings,
+    /// Most tokens per text, if sentence-transformers' files set it.
+    declared_tokens: Option<usize>,
+    /// Most tokens per text where no table of positions bounds them.
+    max_tokens: usize,
+    /// Name of a product that only a classifier has; its presence is an error if `config.json` declares no architecture.
+    undeclared: Option<&'static str>,
 }
 
 /// The fields of `config.json` that choose the head.
 #[derive(Deserialize)]
 struct HeadConfig {
-    #[serde(default)]
-    architectures: Vec<String>,
-    problem_type: Option<String>,
-    id2label: Option<BTreeMap<String, String>>,
+    architectures: Option<Vec<String>>,
 }
 
-/// The blueprint of every encoder of text: a family gives it a spec and the names of the tensors.
-pub struct TextEncoder {
-    spec: EncoderSpec,
-    names: &'static TensorNames,
-    purpose: Purpose,
-    /// False if `config.json` names no architecture.
-    is_declared: bool,
-    settings: Settings,
-    /// Most tokens per text, if sentence-transformers' files set it.
-    declared_tokens: Option<usize>,
-}
-
-enum Purpose {
-    Embedding {
-        normalize: bool,
-    },
-    Labels(Arc<[String]>),
-    /// One score for a pair of texts, as of a reranker.
-    Score(ScoreFunction),
-}
+/// Architectures that are read as encoders, without their heads: how they were trained does not change what they embed.
+const ENCODERS: [&str; 4] = ["Model", "ForMaskedLM", "ForPreTraining", "ForCausalLM"];
+const CLASSIFIER: &str = "ForSequenceClassification";
 
 impl TextEncoder {
-    /// A model of one of a family's architectures, the one that `config.json` names; the one for embeddings if it names none. The
+    /// A model of one of a family's architectures, the one that `config.json` names; it gives embeddings if none is named. The
     /// head of `spec` is replaced by that architecture's.
     ///
     /// # Errors
-    /// [`LoadError`] if the architecture is not known, its last step is not, or as [`embedding`](Self::embedding) and
+    /// [`LoadError`] if the architecture is not known, or as [`embedding`](Self::embedding) and
     /// [`classification`](Self::classification).
     pub fn read(
         directory: &ModelDirectory,
         spec: EncoderSpec,
         names: &'static TensorNames,
-        known: &Architectures,
+        heads: Heads,
     ) -> Result<Self, LoadError> {
-        let HeadConfig { architectures, problem_type, id2label } = directory.config()?;
-        let invalid = |message| directory.invalid("config.json", message);
-        let architecture = config::architecture(&architectures, &[known.embedding, known.classification]);
-        if architecture.map_err(invalid)? == known.embedding {
-            let declared = !architectures.is_empty();
-            return Ok(Self { is_declared: declared, ..Self::embedding(directory, spec, names)? });
+        let HeadConfig { architectures } = directory.config()?;
+        let Some(architecture) = architectures.iter().flatten().next() else {
+            let undeclared = heads.classifier.as_ref().map(|head| head.classifier);
+            return Ok(Self { undeclared, ..Self::embedding(directory, spec, names, heads.pooling)? });
+        };
+        match (architecture.strip_prefix(heads.prefix), heads.classifier) {
+            (Some(kind), _) if ENCODERS.contains(&kind) => Self::embedding(directory, spec, names, heads.pooling),
+            (Some(CLASSIFIER), Some(head)) => Self::classification(directory, spec, names, head),
+            (_, classifier) => {
+                let classifier = classifier.map(|_| CLASSIFIER);
+                let known = ENCODERS.into_iter().chain(classifier).map(|kind| format!("{}{kind}", heads.prefix));
+                let known = known.collect::<Vec<_>>().join(", ");
+                let message = format!("field 'architectures' names '{}'; known are: {known}", excerpt(architecture));
+                Err(directory.invalid("config.json", message))
+            }
         }
-        config::single_label(problem_type.as_deref(), id2label.as_ref().map(BTreeMap::len)).map_err(invalid)?;
-        Self::classification(directory, spec, names, known.function, id2label.as_ref())
     }
 
-    /// A model that gives embeddings. Pooling (mean or first token) and normalisation are those of `sconce.toml`, else
-    /// of the files of sentence-transformers, else the mean, normalised. The head of `spec` is replaced by that pooling.
+    /// Bounds the tokens of a text, for an encoder without a table of positions.
+    #[must_use]
+    pub fn with_max_tokens(self, max_tokens: usize) -> Self {
+        Self { max_tokens, ..self }
+    }
+
+    /// A model that gives embeddings. Pooling and normalisation are those of `sconce.toml`, else of the files of
+    /// sentence-transformers, else `pooling`, normalised. The head of `spec` is replaced by that pooling.
     ///
     /// # Errors
     /// [`LoadError`] if one of these files is invalid.
@@ -89,26 +126,26 @@ impl TextEncoder {
         directory: &ModelDirectory,
         spec: EncoderSpec,
         names: &'static TensorNames,
+        pooling: Pooling,
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&EMBEDDING_FIELDS)?;
         let declared = SentenceTransformer::read(directory)?;
-        let pooling = match settings.model.pooling.or(declared.pooling).unwrap_or(Pooling::Mean) {
-            Pooling::Mean => pooling::Pooling::Mean,
-            Pooling::Cls => pooling::Pooling::Cls,
-        };
+        let pooling = settings.model.pooling.or(declared.pooling).unwrap_or(pooling);
         let normalize = settings.model.normalize.or(declared.normalize).unwrap_or(true);
         Ok(Self {
-            spec: EncoderSpec { head: HeadSpec::Pool(pooling), ..spec },
+            spec: EncoderSpec { head: HeadSpec::pooled(pooling), ..spec },
             names,
-            purpose: Purpose::Embedding { normalize },
-            is_declared: true,
+            head: Vec::new(),
+            task: TextTask::Embedding { normalize },
             settings,
             declared_tokens: declared.max_tokens,
+            max_tokens: UNBOUNDED_TOKENS,
+            undeclared: None,
         })
     }
 
-    /// A model that gives a score for each label of `config.json`; if there is only one label, it takes a pair of texts
-    /// and gives one score. The head of `spec` is replaced by a classifier with `function` between its two products.
+    /// A model that gives a score for each label of `config.json`; if there is only one label, it also takes a pair of
+    /// texts and gives one score. The head of `spec` is replaced by `head`.
     ///
     /// # Errors
     /// [`LoadError`] if `sconce.toml` is invalid, or the labels are not numbered from 0 without a gap.
@@ -116,15 +153,26 @@ impl TextEncoder {
         directory: &ModelDirectory,
         spec: EncoderSpec,
         names: &'static TensorNames,
-        function: HeadFunction,
-        id2label: Option<&BTreeMap<String, String>>,
+        head: ClassifierHead,
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&CLASSIFICATION_FIELDS)?;
-        let labels = labels::in_order(id2label).map_err(|message| directory.invalid("config.json", message))?;
-        let spec = EncoderSpec { head: HeadSpec::Classifier { outputs: labels.len(), function }, ..spec };
-        let purpose =
-            if labels.len() == 1 { Purpose::Score(ScoreFunction::read(directory)?) } else { Purpose::Labels(labels) };
-        Ok(Self { spec, names, purpose, is_declared: true, settings, declared_tokens: None })
+        let task = TextTask::classification(directory)?;
+        let ClassifierHead { pooling, steps, classifier, bias } = head;
+        let outputs = task.labels().len();
+        let last = HeadStep::Product { outputs, bias, function: HeadFunction::Identity };
+        let last = NamedStep { step: last, tensors: HeadTensors::Named(classifier.into()) };
+        let (steps, head) = steps.into_iter().chain([last]).map(|NamedStep { step, tensors }| (step, tensors)).unzip();
+        let spec = EncoderSpec { head: HeadSpec { rows: HeadRows::Pooled(vec![pooling]), steps }, ..spec };
+        Ok(Self {
+            spec,
+            names,
+            head,
+            task,
+            settings,
+            declared_tokens: None,
+            max_tokens: UNBOUNDED_TOKENS,
+            undeclared: None,
+        })
     }
 }
 
@@ -134,21 +182,21 @@ impl TextEncoder {
         &self.spec
     }
 
-    pub(crate) fn names(&self) -> &'static TensorNames {
-        self.names
+    pub(crate) fn names(&self) -> (&'static TensorNames, &[HeadTensors]) {
+        (self.names, &self.head)
     }
 }
 
 const EMBEDDING_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
 const CLASSIFICATION_FIELDS: [&str; 2] = ["max_tokens", "cuda_graphs"];
-/// Most tokens per text where no table of positions bounds them.
+/// Most tokens per text where neither a table of positions nor the family bounds them.
 const UNBOUNDED_TOKENS: usize = 8192;
 
 impl Blueprint for TextEncoder {
     fn settings(&self) -> &'static [&'static str] {
-        match self.purpose {
-            Purpose::Embedding { .. } => &EMBEDDING_FIELDS,
-            Purpose::Labels(_) | Purpose::Score(_) => &CLASSIFICATION_FIELDS,
+        match self.task {
+            TextTask::Embedding { .. } => &EMBEDDING_FIELDS,
+            TextTask::Labels { .. } | TextTask::Score { .. } => &CLASSIFICATION_FIELDS,
         }
     }
 
@@ -161,130 +209,27 @@ impl Blueprint for TextEncoder {
     }
 
     fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
-        let Self { spec, names, purpose, is_declared, settings, declared_tokens } = self;
+        let Self { spec, names, head, task, settings, declared_tokens, max_tokens, undeclared } = self;
         let weights = directory.weights()?;
-        let classifier = format!("{}.weight", names.classifier);
-        if !is_declared && weights.contains(&classifier) {
+        if let Some(classifier) = undeclared
+            && weights.contains(&format!("{classifier}.weight"))
+        {
             let message = format!(
-                "field 'architectures' names none, and the weights have '{classifier}' of a classifier; name it"
+                "field 'architectures' names none, and the weights have '{classifier}.weight' of a classifier; name it"
             );
             return Err(directory.invalid("config.json", message));
         }
-        let weights = EncoderWeights::new(spec, &weights, names);
-        let max_positions = spec.max_tokens().unwrap_or(UNBOUNDED_TOKENS);
+        let weights = EncoderWeights::new(spec, &weights, names, head);
+        let max_positions = spec.max_tokens().unwrap_or(*max_tokens);
         let text = TextProcessor::load(directory, settings, *declared_tokens, max_positions, spec.embeddings.words)?;
         let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
         let engine = target.device.encoder(&order)?;
-        let max_tokens = text.max_tokens();
-        let kind = match purpose {
-            Purpose::Score(_) => {
-                text.check_pairs(directory, settings, spec.embeddings.segments)?;
-                InputKind::Pair { max_tokens }
-            }
-            Purpose::Embedding { .. } | Purpose::Labels(_) => InputKind::Text { max_tokens },
-        };
+        if matches!(task, TextTask::Score { .. }) {
+            text.check_pairs(directory, settings, spec.embeddings.segments)?;
+        }
+        let kind = task.input(text.max_tokens());
         let input = InputSpec { name: kind.name(), kind };
         let network = Box::new(EncoderNetwork::new(engine, spec, max_positions));
-        let (task, processor): (_, Arc<dyn Processor>) = match purpose {
-            Purpose::Embedding { normalize } => {
-                let task = Task::Embedding { dimensions: spec.outputs() };
-                (task, Arc::new(EmbeddingProcessor { text, normalize: *normalize }))
-            }
-            Purpose::Labels(labels) => {
-                let task = Task::Classification { labels: Arc::clone(labels) };
-                (task, Arc::new(ClassificationProcessor { text, labels: Arc::clone(labels) }))
-            }
-            Purpose::Score(function) => (Task::Score, Arc::new(ScoreProcessor { text, function: *function })),
-        };
-        Ok(Halves { input, task, processor, network })
-    }
-}
-
-struct EmbeddingProcessor {
-    text: TextProcessor,
-    normalize: bool,
-}
-
-impl Processor for EmbeddingProcessor {
-    fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
-        self.text.prepare(input, truncation)
-    }
-
-    fn finish(&self, mut row: Vec<f32>) -> Output {
-        /// The smallest divisor, as in `torch.nn.functional.normalize`: a row of zeros stays a row of zeros.
-        const MIN_NORM: f32 = 1e-12;
-        if self.normalize {
-            let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt().max(MIN_NORM);
-            for x in &mut row {
-                *x /= norm;
-            }
-        }
-        Output::Embedding(row)
-    }
-}
-
-struct ClassificationProcessor {
-    text: TextProcessor,
-    labels: Arc<[String]>,
-}
-
-impl Processor for ClassificationProcessor {
-    fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
-        self.text.prepare(input, truncation)
-    }
-
-    fn finish(&self, row: Vec<f32>) -> Output {
-        Output::Classification(Classification::from_logits(Arc::clone(&self.labels), row))
-    }
-}
-
-struct ScoreProcessor {
-    text: TextProcessor,
-    function: ScoreFunction,
-}
-
-/// The last step from the logit to the score of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ScoreFunction {
-    Sigmoid,
-    Identity,
-}
-
-impl ScoreFunction {
-    /// Reads the function that sentence-transformers declares in `config.json`; sigmoid if it declares none, as there.
-    fn read(directory: &ModelDirectory) -> Result<Self, LoadError> {
-        #[derive(Deserialize)]
-        struct Declared {
-            sbert_ce_default_activation_function: Option<String>,
-            sentence_transformers: Option<Nested>,
-        }
-        #[derive(Deserialize)]
-        struct Nested {
-            activation_fn: Option<String>,
-        }
-        let Declared { sbert_ce_default_activation_function: old, sentence_transformers: new } = directory.config()?;
-        let declared = new.and_then(|nested| nested.activation_fn).or(old);
-        match declared.as_deref().map(|name| name.rsplit('.').next().unwrap_or_default()) {
-            None | Some("Sigmoid") => Ok(Self::Sigmoid),
-            Some("Identity") => Ok(Self::Identity),
-            Some(other) => {
-                let other = excerpt(&other);
-                let message = format!("field 'activation_fn' is '{other}'; known are: Sigmoid, Identity");
-                Err(directory.invalid("config.json", message))
-            }
-        }
-    }
-}
-
-impl Processor for ScoreProcessor {
-    fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
-        self.text.prepare_pair(input, truncation)
-    }
-
-    fn finish(&self, row: Vec<f32>) -> Output {
-        Output::Score(match self.function {
-            ScoreFunction::Sigmoid => Score::from_logit(row[0]),
-            ScoreFunction::Identity => Score { score: row[0], logit: row[0] },
-        })
+        Ok(Halves { input, task: task.output(spec.outputs()), processor: task.processor(text), network })
     }
 }

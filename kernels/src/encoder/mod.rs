@@ -30,8 +30,9 @@ pub use scratch::Scratch;
 #[cfg(test)]
 pub(crate) use sequences::rows_of;
 pub use spec::{
-    AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, FusedBlocks, HeadFunction, HeadSpec,
-    InnerFunction, Mask, NormKind, NormOrder, NormSpec, PositionTable,
+    AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, FusedBlocks,
+    HeadFunction, HeadRows, HeadSpec, HeadStep, InnerFunction, Mask, NormKind, NormOrder, NormSpec, PositionTable,
+    RelativeBias, Rotary,
 };
 pub use weights::{Dense, LayerWeights};
 

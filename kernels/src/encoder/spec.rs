@@ -14,15 +14,20 @@ pub struct EncoderSpec {
     pub hidden: usize,
     /// The step from token ids to vectors.
     pub embeddings: EmbeddingSpec,
+    /// A learned number that is added to a score by the distance of query and key, the same in all blocks.
+    pub relative_bias: Option<RelativeBias>,
     /// The blocks, in order.
     pub blocks: Vec<BlockSpec>,
+    /// Times that each block runs, one after the other, before the next: 1, or more where layers share weights (ALBERT,
+    /// Lan et al., arXiv:1909.11942).
+    pub block_runs: usize,
     /// The norm after the last block, usual with [`NormOrder::Pre`].
     pub final_norm: Option<NormSpec>,
-    /// The step from token vectors to one row per sequence.
+    /// The step from token vectors to the answer.
     pub head: HeadSpec,
 }
 
-/// Embeddings: the sum of one row of each table, then a norm.
+/// Embeddings: the sum of one row of each table, then a norm, then a product if the rows are narrower than `hidden`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddingSpec {
     /// Rows of the table of words: the size of the vocabulary.
@@ -33,6 +38,9 @@ pub struct EmbeddingSpec {
     pub segments: usize,
     /// The norm of the sum.
     pub norm: Option<NormSpec>,
+    /// Number of elements of a row, if a product with a bias makes vectors of `hidden` from them (ELECTRA, Clark et al.,
+    /// arXiv:2003.10555).
+    pub projected_from: Option<usize>,
 }
 
 /// A table of learned position vectors.
@@ -44,15 +52,51 @@ pub struct PositionTable {
     pub first: usize,
 }
 
+/// A table of biases of scores, a row for each range of distances and a column for each head (Raffel et al.,
+/// arXiv:1910.10683).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelativeBias {
+    /// Number of rows: half for keys before the query, half for keys after it.
+    pub buckets: usize,
+    /// The distance from which on all keys of one side share a row.
+    pub max_distance: usize,
+}
+
+impl RelativeBias {
+    /// The row for a key that lies `distance` tokens after its query (before it, if negative): each distance up to a
+    /// quarter of the rows has its own, longer ones share a row by their logarithm. Computed in f32, as in Hugging Face's
+    /// MPNet.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a logarithm of at least 0, rounded down"
+    )]
+    pub fn bucket(self, distance: isize) -> usize {
+        let of_side = self.buckets / 2;
+        let side = if distance > 0 { of_side } else { 0 };
+        let (distance, exact) = (distance.unsigned_abs(), of_side / 2);
+        if distance < exact {
+            return side + distance;
+        }
+        let longest = (self.max_distance as f64 / exact as f64).ln() as f32;
+        let share = (distance as f32 / exact as f32).ln() / longest;
+        let beyond = (share * (of_side - exact) as f32) as usize;
+        side + (exact + beyond).min(of_side - 1)
+    }
+}
+
 /// One layer: attention, then a feed-forward network, each with a residual connection and a norm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockSpec {
     /// The place of the norms.
     pub order: NormOrder,
-    /// The norm, the same in both halves.
-    pub norm: NormSpec,
+    /// The norm of the first half; `None` in the first block of ModernBERT, whose input has just been normalised.
+    pub attention_norm: Option<NormSpec>,
     /// The first half: attention.
     pub attention: AttentionSpec,
+    /// The norm of the second half.
+    pub output_norm: Option<NormSpec>,
     /// The second half: the feed-forward network.
     pub feed_forward: FeedForwardSpec,
 }
@@ -98,10 +142,57 @@ pub struct AttentionSpec {
     pub head_size: usize,
     /// The keys that a query sees.
     pub mask: Mask,
-    /// The base of rotary positions (Su et al., arXiv:2104.09864), if queries and keys are rotated by their positions.
-    pub rotary_base: Option<f32>,
-    /// True if query, key, value and output have biases.
+    /// The way in which scores depend on positions, beside the table of positions and the relative bias.
+    pub positions: AttentionPositions,
+    /// The norm of each head's query and of each head's key, before they are rotated (Qwen3).
+    pub head_norm: Option<NormSpec>,
+    /// True if query, key and value have biases.
     pub bias: bool,
+    /// True if the product after the heads has a bias.
+    pub output_bias: bool,
+}
+
+/// The way in which scores depend on positions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum AttentionPositions {
+    /// Not at all.
+    None,
+    /// Queries and keys are rotated by their positions.
+    Rotary(Rotary),
+    /// `−slope·|distance|` is added to each score, with [`AttentionSpec::alibi_slope`] (ALiBi, Press et al.,
+    /// arXiv:2108.12409).
+    Alibi,
+}
+
+impl AttentionSpec {
+    /// The slope of a head: `2^(−8·(head+1)/n)`, where n is the largest power of two that is not above the number of
+    /// heads; heads beyond n have every other slope of twice as many.
+    #[must_use]
+    pub fn alibi_slope(&self, head: usize) -> f32 {
+        let whole = 1 << self.heads.max(1).ilog2();
+        let slope = |number: usize, of: usize| (-8.0 * (number + 1) as f64 / of as f64).exp2();
+        #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
+        let slope = if head < whole { slope(head, whole) } else { slope(2 * (head - whole), 2 * whole) } as f32;
+        slope
+    }
+}
+
+/// Rotary positions (Su et al., arXiv:2104.09864): elements `i` and `i + head_size/2` of a head are rotated by
+/// `position · base^(−2·i/head_size) / divisor`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotary {
+    /// The base of the angles.
+    pub base: f32,
+    /// 1, or more where positions are squeezed for longer texts.
+    pub divisor: f32,
+}
+
+impl Rotary {
+    /// The angle of elements `i` and `i + head_size/2` at a position, in radians.
+    #[must_use]
+    pub fn angle(self, position: usize, i: usize, head_size: usize) -> f64 {
+        position as f64 * f64::from(self.base).powf(-2.0 * i as f64 / head_size as f64) / f64::from(self.divisor)
+    }
 }
 
 /// The keys that a query sees, all within its own sequence.
@@ -124,8 +215,10 @@ pub struct FeedForwardSpec {
     pub function: InnerFunction,
     /// True for `down(function(gate(x)) · up(x))` (Shazeer, arXiv:2002.05202); false for `down(function(up(x)))`.
     pub gated: bool,
-    /// True if the products have biases.
+    /// True if the products into the inner vector have biases.
     pub bias: bool,
+    /// True if the product out of it has a bias.
+    pub output_bias: bool,
 }
 
 /// The activation function of a feed-forward network.
@@ -139,27 +232,85 @@ pub enum InnerFunction {
     Silu,
 }
 
-/// The step from token vectors to one row per sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadSpec {
-    /// The pooled vector.
-    Pool(Pooling),
-    /// `classifier(function(pooler(first token's vector)))`.
-    Classifier {
-        /// Number of elements of the row.
-        outputs: usize,
-        /// The function between the two products.
-        function: HeadFunction,
-    },
+/// The step from token vectors to the answer: rows, and what is done with each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadSpec {
+    /// The rows that the steps start from.
+    pub rows: HeadRows,
+    /// The steps, in order, each applied to every row.
+    pub steps: Vec<HeadStep>,
 }
 
-/// The function between the two products of a classifier.
+/// The rows that a head starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadRows {
+    /// One row per sequence: its pooled vectors, side by side.
+    Pooled(Vec<Pooling>),
+    /// One row per token; the answer is all of them, end to end.
+    Tokens,
+    /// One row per token; the answer is `ln(1 + max(x, 0))` of the greatest of each column (SPLADE, Formal et al.,
+    /// arXiv:2109.10086).
+    Sparse,
+}
+
+/// A step of a head.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum HeadStep {
+    /// `function(x·Wᵀ + b)`
+    Product {
+        /// Number of elements of the result.
+        outputs: usize,
+        /// True if there is a bias.
+        bias: bool,
+        /// The function of the result.
+        function: HeadFunction,
+    },
+    /// A norm.
+    Norm(NormSpec),
+}
+
+/// The function of a step of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeadFunction {
+    /// `x`.
+    Identity,
     /// `tanh(x)`.
     Tanh,
     /// `max(x, 0)`.
     Relu,
+    /// GELU, as in [`crate::bias_gelu`].
+    Gelu(GeluForm),
+    /// `x / (1 + e⁻ˣ)`.
+    Silu,
+    /// `1 / (1 + e⁻ˣ)`.
+    Sigmoid,
+}
+
+impl HeadSpec {
+    /// A head that gives the pooled vector.
+    #[must_use]
+    pub fn pooled(pooling: Pooling) -> Self {
+        Self { rows: HeadRows::Pooled(vec![pooling]), steps: Vec::new() }
+    }
+
+    /// Number of elements of a row after the last step, if token vectors have `hidden`.
+    #[must_use]
+    pub fn outputs(&self, hidden: usize) -> usize {
+        let widths = self.steps.iter().rev().find_map(|step| match step {
+            HeadStep::Product { outputs, .. } => Some(*outputs),
+            HeadStep::Norm(_) => None,
+        });
+        widths.unwrap_or_else(|| self.inputs(hidden))
+    }
+
+    /// Number of elements of a row before the first step.
+    #[must_use]
+    pub fn inputs(&self, hidden: usize) -> usize {
+        match &self.rows {
+            HeadRows::Pooled(poolings) => poolings.len() * hidden,
+            HeadRows::Tokens | HeadRows::Sparse => hidden,
+        }
+    }
 }
 
 /// The blocks of an encoder of BERT's kind, as the fused engines need them: all blocks have these sizes and this
@@ -178,10 +329,13 @@ impl EncoderSpec {
     /// Number of elements of a row of the head.
     #[must_use]
     pub fn outputs(&self) -> usize {
-        match self.head {
-            HeadSpec::Pool(_) => self.hidden,
-            HeadSpec::Classifier { outputs, .. } => outputs,
-        }
+        self.head.outputs(self.hidden)
+    }
+
+    /// Number of elements of a row of the tables.
+    #[must_use]
+    pub fn embedding_size(&self) -> usize {
+        self.embeddings.projected_from.unwrap_or(self.hidden)
     }
 
     /// Most tokens of a sequence; `None` if there is no table of positions.
@@ -198,18 +352,22 @@ impl EncoderSpec {
     pub fn fused(&self) -> Result<FusedBlocks, &'static str> {
         let Some(first) = self.blocks.first() else { return Err("an encoder without blocks") };
         let BlockSpec { attention, feed_forward, .. } = first;
-        let layer_norm = |norm: &NormSpec| matches!(norm.kind, NormKind::Layer { .. });
+        let layer_norm = |norm: &Option<NormSpec>| norm.is_some_and(|norm| matches!(norm.kind, NormKind::Layer { .. }));
         let needed = [
             (self.embeddings.positions.is_some(), "positions that are not looked up"),
-            (self.embeddings.norm.as_ref().is_some_and(layer_norm), "embeddings without a layer norm"),
+            (layer_norm(&self.embeddings.norm), "embeddings without a layer norm"),
+            (self.embeddings.projected_from.is_none(), "embeddings of another size"),
+            (self.relative_bias.is_none(), "a relative bias"),
+            (self.block_runs == 1, "blocks that run more than once"),
             (self.final_norm.is_none(), "a norm after the last block"),
             (self.blocks.iter().all(|block| block == first), "blocks that differ"),
             (first.order == NormOrder::Post, "norms before each half"),
-            (layer_norm(&first.norm), "norms other than layer norms"),
+            (layer_norm(&first.attention_norm) && layer_norm(&first.output_norm), "norms other than layer norms"),
             (attention.mask == Mask::Full, "masked attention"),
             (attention.key_value_heads == attention.heads, "queries that share keys"),
             (attention.heads * attention.head_size == self.hidden, "heads that do not make up the hidden vector"),
-            (attention.rotary_base.is_none(), "rotary positions"),
+            (attention.positions == AttentionPositions::None, "positions in attention"),
+            (attention.head_norm.is_none(), "norms of heads"),
             (!feed_forward.gated, "gated activations"),
         ];
         if let Some((_, part)) = needed.iter().find(|(has, _)| !has) {
@@ -229,23 +387,27 @@ mod tests {
     use super::*;
 
     fn bert() -> EncoderSpec {
-        let norm = NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-12 };
+        let norm = Some(NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-12 });
         let block = BlockSpec {
             order: NormOrder::Post,
-            norm,
+            attention_norm: norm,
+            output_norm: norm,
             attention: AttentionSpec {
                 heads: 2,
                 key_value_heads: 2,
                 head_size: 4,
                 mask: Mask::Full,
-                rotary_base: None,
+                positions: AttentionPositions::None,
+                head_norm: None,
                 bias: true,
+                output_bias: true,
             },
             feed_forward: FeedForwardSpec {
                 inner: 16,
                 function: InnerFunction::Gelu(GeluForm::Erf),
                 gated: false,
                 bias: true,
+                output_bias: true,
             },
         };
         EncoderSpec {
@@ -254,11 +416,14 @@ mod tests {
                 words: 10,
                 positions: Some(PositionTable { rows: 20, first: 2 }),
                 segments: 2,
-                norm: Some(norm),
+                norm,
+                projected_from: None,
             },
+            relative_bias: None,
             blocks: vec![block; 2],
+            block_runs: 1,
             final_norm: None,
-            head: HeadSpec::Pool(Pooling::Mean),
+            head: HeadSpec::pooled(Pooling::Mean),
         }
     }
 
@@ -292,13 +457,31 @@ mod tests {
             spec.fused().unwrap_err()
         };
         assert_eq!(of_all(|block| block.order = NormOrder::Pre), "norms before each half");
-        assert_eq!(of_all(|block| block.norm.kind = NormKind::Rms), "norms other than layer norms");
+        assert_eq!(
+            of_all(|block| block.output_norm = Some(NormSpec { kind: NormKind::Rms, eps: 1e-6 })),
+            "norms other than layer norms"
+        );
         assert_eq!(of_all(|block| block.attention.mask = Mask::Window(3)), "masked attention");
         assert_eq!(of_all(|block| block.attention.key_value_heads = 1), "queries that share keys");
         assert_eq!(of_all(|block| block.attention.head_size = 2), "heads that do not make up the hidden vector");
-        assert_eq!(of_all(|block| block.attention.rotary_base = Some(1e4)), "rotary positions");
+        assert_eq!(of_all(|block| block.attention.positions = AttentionPositions::Alibi), "positions in attention");
         assert_eq!(of_all(|block| block.feed_forward.gated = true), "gated activations");
         assert_eq!(of_all(|block| block.feed_forward.function = InnerFunction::Silu), "SiLU");
+    }
+
+    #[test]
+    fn a_relative_bias_has_a_row_for_each_short_distance_and_shares_rows_for_long_ones() {
+        let bias = RelativeBias { buckets: 32, max_distance: 128 };
+        let distances = [0, -1, -7, -8, -11, -12, -15, -16, -31, -32, -63, -64, -127, -128, -5000, 1, 7, 8, 128];
+        let rows = distances.map(|distance| bias.bucket(distance));
+        assert_eq!(rows, [0, 1, 7, 8, 8, 9, 9, 10, 11, 12, 13, 14, 15, 15, 15, 17, 23, 24, 31]);
+    }
+
+    #[test]
+    fn slopes_of_a_number_of_heads_that_is_no_power_of_two_are_those_of_the_next_ones() {
+        let attention = AttentionSpec { heads: 6, ..bert().blocks[0].attention };
+        let slopes: Vec<f32> = (0..6).map(|head| attention.alibi_slope(head)).collect();
+        assert_eq!(slopes, [0.25, 0.0625, 0.015_625, 0.003_906_25, 0.5, 0.125]);
     }
 
     #[test]

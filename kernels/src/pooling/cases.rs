@@ -17,7 +17,7 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
     let mut random = StdRng::seed_from_u64(1);
     let shapes: [(&[usize], usize); 6] =
         [(&[1], 1), (&[3], 7), (&[5, 1], 8), (&[16], 17), (&[100, 2, 31], 384), (&[1, 1, 1, 64], 130)];
-    let shapes = shapes.into_iter().flat_map(|shape| [Pooling::Mean, Pooling::Cls].map(|pooling| (shape, pooling)));
+    let shapes = shapes.into_iter().flat_map(|shape| Pooling::ALL.map(|pooling| (shape, pooling)));
     shapes.map(move |((lengths, columns), pooling)| {
         let count = lengths.iter().sum::<usize>() * columns;
         let tokens = (0..count).map(|_| random.random_range(-1.0..1.0)).collect();

@@ -32,6 +32,7 @@ pub(crate) fn pool(
     let pooling = match pooling {
         Pooling::Mean => 0,
         Pooling::Cls => 1,
+        other => return Err(mismatch(format!("{other:?} pooling on CUDA, which has Mean and Cls"))),
     };
     let arguments = [
         tokens.pointer().into(),
@@ -59,7 +60,8 @@ mod tests {
     #[test]
     fn every_version_and_element_agrees_with_the_reference() {
         each_gpu(|gpu| {
-            for (case, element) in cases().flat_map(|case| Element::ALL.map(|element| (case.clone(), element))) {
+            let known = cases().filter(|case| [Pooling::Mean, Pooling::Cls].contains(&case.pooling));
+            for (case, element) in known.flat_map(|case| Element::ALL.map(|element| (case.clone(), element))) {
                 let Case { columns, lengths, tokens, pooling } = case;
                 let (count, tokens) = (tokens.len() / columns, rounded(element, &tokens));
                 let starts = std::iter::once(0).chain(rows_of(&lengths).map(|rows| int(rows.end).unwrap()));

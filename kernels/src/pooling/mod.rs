@@ -1,7 +1,7 @@
 //! One vector per sequence from the vectors of its tokens.
 //!
-//! [`Pooling::Mean`] is `Σ xᵢ / n`, [`Pooling::Cls`] the first token's; both optionally divided by their Euclidean
-//! length (Reimers and Gurevych, Sentence-BERT, arXiv:1908.10084).
+//! The ways of pooling are those of sentence-transformers (Reimers and Gurevych, Sentence-BERT, arXiv:1908.10084); the
+//! vector is optionally divided by its Euclidean length. CUDA's kernel has the first two.
 
 #[cfg(test)]
 pub(crate) mod cases;
@@ -19,10 +19,23 @@ use crate::simd::Isa;
 /// Reduction of the vectors of a sequence's tokens to one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
-    /// The mean over all tokens.
+    /// `Σ xᵢ / n`
     Mean,
     /// The first token's vector.
     Cls,
+    /// The greatest of each column.
+    Max,
+    /// The last token's vector.
+    Last,
+    /// `Σ i·xᵢ / Σ i`, with `i` from 1 (SGPT, Muennighoff, arXiv:2202.08904).
+    WeightedMean,
+    /// `Σ xᵢ / √n`
+    MeanSqrtLength,
+}
+
+impl Pooling {
+    /// All ways, the default first.
+    pub const ALL: [Self; 6] = [Self::Mean, Self::Cls, Self::Max, Self::Last, Self::WeightedMean, Self::MeanSqrtLength];
 }
 
 /// Pools each of the sequences that lie end to end in `tokens`, rows of `columns`, into a row of `out`.

@@ -17,24 +17,72 @@ impl Kernel for Pool<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { tokens, pooling, out } = self;
-        out.copy_from_slice(tokens.row(0));
-        if pooling == Pooling::Mean {
-            for row in 1..tokens.rows() {
-                add(simd, out, tokens.row(row));
+        let count = tokens.rows();
+        out.copy_from_slice(tokens.row(if pooling == Pooling::Last { count - 1 } else { 0 }));
+        let rows = match pooling {
+            Pooling::Cls | Pooling::Last => 0..0,
+            Pooling::Mean | Pooling::Max | Pooling::WeightedMean | Pooling::MeanSqrtLength => 1..count,
+        };
+        for row in rows {
+            let of_row = tokens.row(row);
+            match pooling {
+                Pooling::Max => combine(simd, out, of_row, Greater),
+                Pooling::WeightedMean => combine(simd, out, of_row, AddTimes((row + 1) as f32)),
+                _ => combine(simd, out, of_row, Add),
             }
-            map(simd, out, Times((tokens.rows() as f32).recip()));
+        }
+        match pooling {
+            Pooling::Mean => map(simd, out, Times((count as f32).recip())),
+            Pooling::WeightedMean => map(simd, out, Times(2.0 / (count as f32 * (count + 1) as f32))),
+            Pooling::MeanSqrtLength => map(simd, out, Times((count as f32).sqrt().recip())),
+            Pooling::Cls | Pooling::Max | Pooling::Last => {}
         }
     }
 }
 
-#[inline(always)]
-fn add<S: Simd>(simd: S, sum: &mut [f32], row: &[f32]) {
-    let (mut sums, mut rows) = (sum.chunks_exact_mut(S::LANES), row.chunks_exact(S::LANES));
-    for (sum, row) in (&mut sums).zip(&mut rows) {
-        simd.store(simd.add(simd.load(sum), simd.load(row)), sum);
+/// A function of what there is and of a new row's element.
+trait Combine: Copy {
+    fn apply<S: Simd>(self, simd: S, so_far: S::F32, row: S::F32) -> S::F32;
+}
+
+#[derive(Clone, Copy)]
+struct Add;
+
+impl Combine for Add {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, so_far: S::F32, row: S::F32) -> S::F32 {
+        simd.add(so_far, row)
     }
-    let (sum, row) = (sums.into_remainder(), rows.remainder());
-    simd.store_partial(simd.add(simd.load_partial(sum), simd.load_partial(row)), sum);
+}
+
+#[derive(Clone, Copy)]
+struct AddTimes(f32);
+
+impl Combine for AddTimes {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, so_far: S::F32, row: S::F32) -> S::F32 {
+        simd.mul_add(row, simd.splat(self.0), so_far)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Greater;
+
+impl Combine for Greater {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, so_far: S::F32, row: S::F32) -> S::F32 {
+        simd.max(so_far, row)
+    }
+}
+
+#[inline(always)]
+fn combine<S: Simd, C: Combine>(simd: S, out: &mut [f32], row: &[f32], function: C) {
+    let (mut outs, mut rows) = (out.chunks_exact_mut(S::LANES), row.chunks_exact(S::LANES));
+    for (out, row) in (&mut outs).zip(&mut rows) {
+        simd.store(function.apply(simd, simd.load(out), simd.load(row)), out);
+    }
+    let (out, row) = (outs.into_remainder(), rows.remainder());
+    simd.store_partial(function.apply(simd, simd.load_partial(out), simd.load_partial(row)), out);
 }
 
 /// Divides a vector by its length.

@@ -13,7 +13,7 @@ fn every_instruction_set_agrees_with_the_reference() {
             let expected = reference::pool(values, columns, pooling);
             let mut out = vec![f32::NAN; columns];
             isa.run(simd::Pool { tokens: Rows::new(values, rows.len(), columns, columns), pooling, out: &mut out });
-            let near = out.iter().zip(&expected).all(|(got, expected)| (f64::from(*got) - expected).abs() < 1e-6);
+            let near = out.iter().zip(&expected).all(|(got, expected)| (f64::from(*got) - expected).abs() < 2e-6);
             assert!(near, "{isa} {pooling:?} {rows:?}x{columns}");
 
             isa.run(simd::Normalize(&mut out));

@@ -93,7 +93,7 @@ impl Device for Cpu {
         let EncoderOrder { weights, precision, .. } = order;
         Ok(match weights.spec().fused() {
             Ok(fused) => Box::new(PackedEncoder::load(weights, fused, *precision, &self.team)?),
-            Err(_) => Box::new(TensorEncoder::load(weights, &super::TensorDevice::cpu())?),
+            Err(_) => Box::new(TensorEncoder::load(weights, &super::TensorDevice::cpu(), &self.team)?),
         })
     }
 }

@@ -81,7 +81,7 @@ impl Device for Cuda {
         let graphs = settings.cuda_graphs == Some(true);
         Ok(match CudaTextEncoder::fused(weights.spec()) {
             Some(fused) => Box::new(CudaTextEncoder::load(weights, fused, *precision, self.told.ordinal, graphs)?),
-            None => Box::new(TensorEncoder::load(weights, &self.compute()?.tensors())?),
+            None => Box::new(TensorEncoder::load(weights, &self.compute()?.tensors(), &Arc::new(Team::alone()))?),
         })
     }
 }

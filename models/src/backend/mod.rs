@@ -66,7 +66,8 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`LoadError`] if weights do not fit the spec, or the device has no room for them or is lost.
     fn encoder(&self, order: &EncoderOrder<'_>) -> Result<Box<dyn EncoderEngine>, LoadError> {
-        Ok(Box::new(TensorEncoder::load(&order.weights, &self.compute()?.tensors())?))
+        let team = Arc::new(Team::alone());
+        Ok(Box::new(TensorEncoder::load(&order.weights, &self.compute()?.tensors(), &team)?))
     }
 }
 

@@ -3,7 +3,8 @@
 use sconce_kernels::cuda::Gpu;
 use sconce_kernels::embedding::TableFormat;
 use sconce_kernels::encoder::cuda::{CudaEncoder, CudaPrecision, HeadWeights};
-use sconce_kernels::encoder::{EncoderSpec, FusedBlocks, HeadSpec};
+use sconce_kernels::encoder::{EncoderSpec, FusedBlocks, HeadFunction, HeadRows, HeadSpec, HeadStep};
+use sconce_kernels::pooling::Pooling;
 
 use super::batch::PackedBatch;
 use super::{EncoderEngine, EncoderPart, EncoderWeights, Tokens};
@@ -15,6 +16,31 @@ pub(crate) struct CudaTextEncoder {
     batch: PackedBatch,
 }
 
+/// A head that runs on the device.
+enum FusedHead {
+    Pool(Pooling),
+    /// Two products of the first token's vector, with a function between them.
+    Classifier(HeadFunction),
+}
+
+impl FusedHead {
+    /// The head as the device runs it; `None` if it cannot.
+    fn of(head: &HeadSpec) -> Option<Self> {
+        let HeadRows::Pooled(poolings) = &head.rows else { return None };
+        match (&poolings[..], &head.steps[..]) {
+            ([pooling @ (Pooling::Mean | Pooling::Cls)], []) => Some(Self::Pool(*pooling)),
+            (
+                [Pooling::Cls],
+                [
+                    HeadStep::Product { function: function @ (HeadFunction::Tanh | HeadFunction::Relu), .. },
+                    HeadStep::Product { function: HeadFunction::Identity, .. },
+                ],
+            ) => Some(Self::Classifier(*function)),
+            _ => None,
+        }
+    }
+}
+
 impl CudaTextEncoder {
     /// The precisions of CUDA's kernels, f32 first.
     pub(crate) const PRECISIONS: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8];
@@ -22,7 +48,7 @@ impl CudaTextEncoder {
     /// The blocks as CUDA's kernels run them; `None` if they cannot, so that candle's operations must run the encoder.
     pub(crate) fn fused(spec: &EncoderSpec) -> Option<FusedBlocks> {
         let heads_fit = spec.blocks.iter().all(|block| block.attention.head_size <= CudaEncoder::MAX_HEAD_SIZE);
-        spec.fused().ok().filter(|_| heads_fit)
+        spec.fused().ok().filter(|_| heads_fit && FusedHead::of(&spec.head).is_some())
     }
 
     /// Reads an encoder whose spec is `fused`. If `graphs` is true, calls [`CudaEncoder::use_graphs`].
@@ -39,12 +65,12 @@ impl CudaTextEncoder {
             Precision::Int8 => CudaPrecision::Int8,
             _ => CudaPrecision::F32,
         };
-        let head = match weights.spec().head {
-            HeadSpec::Pool(pooling) => HeadWeights::Pool(pooling),
-            HeadSpec::Classifier { function, .. } => HeadWeights::Classifier {
-                pooler: weights.dense(EncoderPart::Pooler)?,
+        let head = match FusedHead::of(&weights.spec().head).expect("the caller has a head that is fused") {
+            FusedHead::Pool(pooling) => HeadWeights::Pool(pooling),
+            FusedHead::Classifier(function) => HeadWeights::Classifier {
+                pooler: weights.dense(EncoderPart::Head(0))?,
                 function,
-                classifier: weights.dense(EncoderPart::Classifier)?,
+                classifier: weights.dense(EncoderPart::Head(1))?,
             },
         };
         let embeddings = weights.embeddings(TableFormat::F32)?;

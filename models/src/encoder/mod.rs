@@ -5,6 +5,8 @@ mod batch;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod demand;
+mod head;
+mod names;
 mod packed;
 #[cfg(test)]
 mod reference;
@@ -16,9 +18,10 @@ mod weights;
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::CudaTextEncoder;
 pub(crate) use demand::demand;
+pub use names::{BlockPart, EncoderPart, HeadTensors, TensorNames};
 pub(crate) use packed::PackedEncoder;
 pub(crate) use tensors::TensorEncoder;
-pub use weights::{BlockPart, EncoderPart, EncoderWeights, TensorNames};
+pub use weights::EncoderWeights;
 
 use sconce_kernels::encoder::EncoderSpec;
 

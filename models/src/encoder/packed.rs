@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use sconce_kernels::Team;
 use sconce_kernels::embedding::TableFormat;
-use sconce_kernels::encoder::{Encoder, EncoderSpec, FusedBlocks, HeadFunction, HeadSpec, Scratch};
-use sconce_kernels::linear::{self, BlockFormat, Linear, WeightFormat};
-use sconce_kernels::pooling::{Pooling, pool};
-use sconce_kernels::{KernelError, Team};
+use sconce_kernels::encoder::{Encoder, EncoderSpec, FusedBlocks, Scratch};
+use sconce_kernels::linear::{BlockFormat, WeightFormat};
 
 use super::batch::PackedBatch;
-use super::{EncoderEngine, EncoderPart, EncoderWeights, Tokens};
+use super::head::Head;
+use super::{EncoderEngine, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, Precision};
 
 /// Weights of a block of `Q8_0`.
@@ -24,19 +24,6 @@ pub(crate) struct PackedEncoder {
     batch: PackedBatch,
     /// One vector per token of the batch.
     hidden: Vec<f32>,
-}
-
-/// The step from token vectors to one row per text.
-enum Head {
-    Pool(Pooling),
-    /// Both products are f32 in every precision: they are small, and the scores depend on them most.
-    Classifier(Box<Classifier>),
-}
-
-struct Classifier {
-    pooler: Linear,
-    function: HeadFunction,
-    output: Linear,
 }
 
 impl PackedEncoder {
@@ -69,7 +56,7 @@ impl PackedEncoder {
         let blocks = (0..weights.spec().blocks.len()).map(block).collect::<Result<_, LoadError>>()?;
         Ok(Self {
             encoder: weights.fits(Encoder::new(embeddings, blocks, fused.heads))?,
-            head: Head::load(weights)?,
+            head: Head::load(weights, team)?,
             team: Arc::clone(team),
             scratch: Scratch::default(),
             batch: PackedBatch::default(),
@@ -87,54 +74,12 @@ impl EncoderEngine for PackedEncoder {
         batch.pack(order.iter().map(|text| texts[*text]));
         hidden.resize(batch.ids.len() * encoder.hidden(), 0.0);
         encoder.forward(team, scratch, batch.tokens(), hidden)?;
-        let sorted = head.forward(team, hidden, &batch.lengths, encoder.hidden())?;
+        let sorted = head.forward(hidden, &batch.lengths)?;
 
         let mut rows = vec![Vec::new(); texts.len()];
-        for (row, text) in sorted.chunks_exact(sorted.len() / texts.len().max(1)).zip(order) {
-            rows[text] = row.to_vec();
+        for (row, text) in sorted.into_iter().zip(order) {
+            rows[text] = row;
         }
         Ok(rows)
-    }
-}
-
-impl Head {
-    fn load(weights: &EncoderWeights<'_>) -> Result<Self, LoadError> {
-        Ok(match weights.spec().head {
-            HeadSpec::Pool(pooling) => Self::Pool(pooling),
-            HeadSpec::Classifier { function, .. } => {
-                let product = |part| weights.fits(weights.dense(part)?.pack(weights.spec().hidden, WeightFormat::F32));
-                let (pooler, output) = (product(EncoderPart::Pooler)?, product(EncoderPart::Classifier)?);
-                Self::Classifier(Box::new(Classifier { pooler, function, output }))
-            }
-        })
-    }
-
-    /// Computes one row per text, end to end.
-    fn forward(&self, team: &Team, hidden: &[f32], lengths: &[usize], columns: usize) -> Result<Vec<f32>, KernelError> {
-        let mut pooled = vec![0.0; lengths.len() * columns];
-        match self {
-            Self::Pool(pooling) => {
-                pool(hidden, lengths, columns, *pooling, &mut pooled)?;
-                Ok(pooled)
-            }
-            Self::Classifier(head) => {
-                let Classifier { pooler, function, output } = &**head;
-                pool(hidden, lengths, columns, Pooling::Cls, &mut pooled)?;
-                let mut inner = vec![0.0; lengths.len() * pooler.outputs()];
-                let activation = match function {
-                    HeadFunction::Relu => linear::Activation::Relu,
-                    HeadFunction::Tanh => linear::Activation::Identity,
-                };
-                pooler.forward(team, &pooled, &mut inner, activation)?;
-                if *function == HeadFunction::Tanh {
-                    for x in &mut inner {
-                        *x = x.tanh();
-                    }
-                }
-                let mut logits = vec![0.0; lengths.len() * output.outputs()];
-                output.forward(team, &inner, &mut logits, linear::Activation::Identity)?;
-                Ok(logits)
-            }
-        }
     }
 }

@@ -4,15 +4,19 @@
 //! The tokens of all texts lie end to end in one `[tokens, hidden]` matrix, so there is no padding. Products and norms
 //! take the whole matrix; attention takes one [`Run`] of texts of equal length at a time.
 
-use candle_core::{D, Device, Result, Tensor};
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor};
 use candle_nn::ops::{layer_norm, rms_norm, softmax_last_dim};
 use candle_nn::rotary_emb::rope;
+use sconce_kernels::Team;
 use sconce_kernels::bias_gelu::{GeluForm, bias_gelu_tensor};
 use sconce_kernels::encoder::{
-    AttentionSpec, BlockSpec, EncoderSpec, HeadFunction, HeadSpec, InnerFunction, Mask, NormKind, NormOrder, NormSpec,
+    AttentionPositions, AttentionSpec, BlockSpec, EncoderSpec, InnerFunction, Mask, NormKind, NormOrder, NormSpec,
+    RelativeBias, Rotary,
 };
-use sconce_kernels::pooling::Pooling;
 
+use super::head::Head;
 use super::{BlockPart, EncoderEngine, EncoderPart, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, TensorDevice};
 
@@ -20,13 +24,20 @@ use crate::{ForwardError, LoadError, TensorDevice};
 pub(crate) struct TensorEncoder {
     embeddings: Embeddings,
     blocks: Vec<Block>,
+    block_runs: usize,
+    relative_bias: Option<(RelativeBias, Tensor)>,
     final_norm: Option<TensorNorm>,
     head: Head,
     device: Device,
 }
 
 impl TensorEncoder {
-    pub(crate) fn load(weights: &EncoderWeights<'_>, device: &TensorDevice) -> std::result::Result<Self, LoadError> {
+    /// Reads an encoder; its head runs on the threads of `team`.
+    pub(crate) fn load(
+        weights: &EncoderWeights<'_>,
+        device: &TensorDevice,
+        team: &Arc<Team>,
+    ) -> std::result::Result<Self, LoadError> {
         let device = device.as_candle().clone();
         let parts = TensorParts { weights: *weights, device: &device };
         let spec = weights.spec();
@@ -35,35 +46,56 @@ impl TensorEncoder {
             blocks: (0..spec.blocks.len())
                 .map(|index| Block::load(&parts, index))
                 .collect::<std::result::Result<_, _>>()?,
+            block_runs: spec.block_runs,
+            relative_bias: match spec.relative_bias {
+                Some(bias) => Some((bias, parts.table(EncoderPart::RelativeBias)?)),
+                None => None,
+            },
             final_norm: parts.norm(EncoderPart::FinalNorm)?,
-            head: Head::load(&parts, spec.head)?,
+            head: Head::load(weights, team)?,
             device,
         })
     }
 
-    fn rows(&self, items: &[Tokens<'_>]) -> Result<Vec<Vec<f32>>> {
+    fn rows(&self, items: &[Tokens<'_>]) -> std::result::Result<Vec<Vec<f32>>, ForwardError> {
         let mut by_length: Vec<usize> = (0..items.len()).collect();
         by_length.sort_by_key(|item| items[*item].ids.len());
         let batch = Batch::pack(by_length.iter().map(|item| items[*item]));
-        let mut x = self.embeddings.forward(&batch, &self.device)?;
-        for block in &self.blocks {
-            x = block.forward(x, &batch.runs)?;
-        }
-        if let Some(norm) = &self.final_norm {
-            x = norm.forward(&x)?;
-        }
-        let sorted_rows = self.head.forward(&x, &batch.runs)?.to_vec2::<f32>()?;
+        let vectors = self.token_vectors(&batch)?.flatten_all()?.to_vec1::<f32>()?;
+        let lengths: Vec<usize> = by_length.iter().map(|item| items[*item].ids.len()).collect();
         let mut rows = vec![Vec::new(); items.len()];
-        for (item, row) in by_length.into_iter().zip(sorted_rows) {
+        for (item, row) in by_length.into_iter().zip(self.head.forward(&vectors, &lengths)?) {
             rows[item] = row;
         }
         Ok(rows)
+    }
+
+    fn token_vectors(&self, batch: &Batch) -> Result<Tensor> {
+        let mut x = self.embeddings.forward(batch, &self.device)?;
+        let mut positions: Vec<(AttentionSpec, Vec<RunPositions>)> = Vec::new();
+        for block in &self.blocks {
+            let attention = block.spec.attention;
+            let known = positions.iter().position(|(spec, _)| *spec == attention);
+            let known = match known {
+                Some(known) => known,
+                None => {
+                    let of_run =
+                        |run: &Run| RunPositions::new(&attention, *run, self.relative_bias.as_ref(), &self.device);
+                    positions.push((attention, batch.runs.iter().map(of_run).collect::<Result<_>>()?));
+                    positions.len() - 1
+                }
+            };
+            for _ in 0..self.block_runs {
+                x = block.forward(x, &batch.runs, &positions[known].1)?;
+            }
+        }
+        self.final_norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
     }
 }
 
 impl EncoderEngine for TensorEncoder {
     fn forward(&mut self, items: &[Tokens<'_>]) -> std::result::Result<Vec<Vec<f32>>, ForwardError> {
-        Ok(self.rows(items)?)
+        self.rows(items)
     }
 }
 
@@ -123,24 +155,24 @@ impl TensorParts<'_> {
     }
 
     fn table(&self, part: EncoderPart) -> std::result::Result<Tensor, LoadError> {
-        let hidden = self.weights.spec().hidden;
+        let columns = self.weights.inputs(part);
         let values = self.weights.weight(part)?;
-        let rows = values.len() / hidden;
-        Tensor::from_vec(values, (rows, hidden), self.device).map_err(|source| self.weights.file().error(source))
+        let rows = values.len() / columns;
+        Tensor::from_vec(values, (rows, columns), self.device).map_err(|source| self.weights.file().error(source))
     }
 
     fn norm(&self, part: EncoderPart) -> std::result::Result<Option<TensorNorm>, LoadError> {
         let Some(NormSpec { kind, eps }) = self.weights.norm(part).copied() else { return Ok(None) };
-        let hidden = self.weights.spec().hidden;
-        let weight = self.tensor(self.weights.weight(part)?, hidden)?;
+        let weight = self.weights.weight(part)?;
+        let columns = weight.len();
         let bias = match kind {
             NormKind::Layer { .. } => {
-                let bias = self.weights.bias(part)?.unwrap_or_else(|| vec![0.0; hidden]);
-                Some(self.tensor(bias, hidden)?)
+                let bias = self.weights.bias(part)?.unwrap_or_else(|| vec![0.0; columns]);
+                Some(self.tensor(bias, columns)?)
             }
             NormKind::Rms => None,
         };
-        Ok(Some(TensorNorm { weight, bias, eps }))
+        Ok(Some(TensorNorm { weight: self.tensor(weight, columns)?, bias, eps }))
     }
 
     fn product(&self, part: EncoderPart) -> std::result::Result<Product, LoadError> {
@@ -201,6 +233,7 @@ struct Embeddings {
     positions: Option<(Tensor, u32)>,
     segments: Option<Tensor>,
     norm: Option<TensorNorm>,
+    projection: Option<Product>,
 }
 
 impl Embeddings {
@@ -215,6 +248,10 @@ impl Embeddings {
             positions,
             segments,
             norm: parts.norm(EncoderPart::EmbeddingNorm)?,
+            projection: match spec.embeddings.projected_from {
+                Some(_) => Some(parts.product(EncoderPart::EmbeddingProjection)?),
+                None => None,
+            },
         })
     }
 
@@ -228,28 +265,33 @@ impl Embeddings {
             let numbers: Vec<u32> = batch.positions.iter().map(|position| first + position).collect();
             x = (x + rows(positions, &numbers)?)?;
         }
-        self.norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x))
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x)?;
+        }
+        self.projection.as_ref().map_or(Ok(x.clone()), |projection| projection.forward(&x))
     }
 }
 
 struct Block {
     spec: BlockSpec,
     query_key_value: Product,
+    head_norms: Option<[TensorNorm; 2]>,
     attention_output: Product,
-    attention_norm: TensorNorm,
+    attention_norm: Option<TensorNorm>,
     gate: Option<Product>,
     up: Product,
     down: Product,
-    output_norm: TensorNorm,
+    output_norm: Option<TensorNorm>,
 }
 
 impl Block {
     fn load(parts: &TensorParts<'_>, index: usize) -> std::result::Result<Self, LoadError> {
         let part = |part| EncoderPart::Block(index, part);
-        let norm = |which| parts.norm(part(which)).map(|norm| norm.expect("every block has both norms"));
+        let norm = |which| parts.norm(part(which));
         let spec = parts.weights.spec().blocks[index].clone();
         Ok(Self {
             query_key_value: parts.products(&[BlockPart::Query, BlockPart::Key, BlockPart::Value].map(part))?,
+            head_norms: norm(BlockPart::QueryNorm)?.zip(norm(BlockPart::KeyNorm)?).map(|(query, key)| [query, key]),
             attention_output: parts.product(part(BlockPart::AttentionOutput))?,
             attention_norm: norm(BlockPart::AttentionNorm)?,
             gate: if spec.feed_forward.gated { Some(parts.product(part(BlockPart::Gate))?) } else { None },
@@ -260,24 +302,53 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: Tensor, runs: &[Run]) -> Result<Tensor> {
+    fn forward(&self, x: Tensor, runs: &[Run], positions: &[RunPositions]) -> Result<Tensor> {
+        let (first, second) = (self.attention_norm.as_ref(), self.output_norm.as_ref());
         match self.spec.order {
             NormOrder::Post => {
-                let x = self.attention_norm.forward(&(self.attend(&x, runs)? + x)?)?;
-                self.output_norm.forward(&(self.feed_forward(&x)? + x)?)
+                let x = normed((self.attend(&x, runs, positions)? + x)?, first)?;
+                normed((self.feed_forward(&x)? + x)?, second)
             }
             NormOrder::Pre => {
-                let x = (self.attend(&self.attention_norm.forward(&x)?, runs)? + x)?;
-                self.feed_forward(&self.output_norm.forward(&x)?)? + x
+                let x = (self.attend(&normed(x.clone(), first)?, runs, positions)? + x)?;
+                self.feed_forward(&normed(x.clone(), second)?)? + x
             }
         }
     }
 
-    fn attend(&self, x: &Tensor, runs: &[Run]) -> Result<Tensor> {
+    fn attend(&self, x: &Tensor, runs: &[Run], positions: &[RunPositions]) -> Result<Tensor> {
         let query_key_value = self.query_key_value.forward(x)?;
-        let attended: Vec<Tensor> =
-            runs.iter().map(|run| attend(&query_key_value, *run, &self.spec.attention)).collect::<Result<_>>()?;
+        let of_run = |(run, positions): (&Run, &RunPositions)| self.attend_run(&query_key_value, *run, positions);
+        let attended: Vec<Tensor> = runs.iter().zip(positions).map(of_run).collect::<Result<_>>()?;
         self.attention_output.forward(&Tensor::cat(&attended, 0)?)
+    }
+
+    /// Softmax(Q·Kᵀ/√d)·V within each text of a run; all texts and heads are one batched product.
+    fn attend_run(&self, query_key_value: &Tensor, run: Run, positions: &RunPositions) -> Result<Tensor> {
+        let AttentionSpec { heads, key_value_heads, head_size, .. } = self.spec.attention;
+        let of_run = query_key_value.narrow(0, run.start, run.tokens())?;
+        let by_head = |first: usize, heads: usize| {
+            let part = of_run.narrow(1, first * head_size, heads * head_size)?;
+            part.reshape((run.texts, run.length, heads, head_size))?.transpose(1, 2)?.contiguous()
+        };
+        let mut query = by_head(0, heads)?;
+        let mut key = by_head(heads, key_value_heads)?;
+        let value = by_head(heads + key_value_heads, key_value_heads)?;
+        if let Some([of_query, of_key]) = &self.head_norms {
+            (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
+        }
+        query = (query * (head_size as f64).sqrt().recip())?;
+        if let Some((cos, sin)) = &positions.rotations {
+            query = rope(&query, cos, sin)?;
+            key = rope(&key, cos, sin)?;
+        }
+        let (key, value) = (shared(key, heads)?, shared(value, heads)?);
+        let mut scores = query.matmul(&key.t()?)?;
+        if let Some(bias) = &positions.bias {
+            scores = scores.broadcast_add(bias)?;
+        }
+        let mixed = softmax_last_dim(&scores)?.matmul(&value)?;
+        mixed.transpose(1, 2)?.reshape((run.tokens(), heads * head_size))
     }
 
     fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -287,6 +358,40 @@ impl Block {
             None => activate(&self.up, x, function)?,
         };
         self.down.forward(&inner)
+    }
+}
+
+fn normed(x: Tensor, norm: Option<&TensorNorm>) -> Result<Tensor> {
+    norm.map_or(Ok(x.clone()), |norm| norm.forward(&x))
+}
+
+/// The tensors that depend on the positions in a run's texts alone, the same for all blocks with one [`AttentionSpec`].
+struct RunPositions {
+    /// Cosines and sines of rotary positions.
+    rotations: Option<(Tensor, Tensor)>,
+    /// A number to add to each score, `[1 or heads, length, length]`: −∞ where a query does not see a key.
+    bias: Option<Tensor>,
+}
+
+impl RunPositions {
+    fn new(spec: &AttentionSpec, run: Run, relative: Option<&(RelativeBias, Tensor)>, device: &Device) -> Result<Self> {
+        let rotations = match spec.positions {
+            AttentionPositions::Rotary(rotary) => Some(rotations(run.length, spec.head_size, rotary, device)?),
+            AttentionPositions::None | AttentionPositions::Alibi => None,
+        };
+        let parts = [
+            mask_of(spec.mask, run.length, device)?,
+            alibi(spec, run.length, device)?,
+            relative.map(|(bias, table)| of_distances(*bias, table, run.length)).transpose()?,
+        ];
+        let mut bias: Option<Tensor> = None;
+        for part in parts.into_iter().flatten() {
+            bias = Some(match bias {
+                Some(bias) => bias.broadcast_add(&part)?,
+                None => part,
+            });
+        }
+        Ok(Self { rotations, bias })
     }
 }
 
@@ -301,31 +406,6 @@ fn activate(product: &Product, x: &Tensor, function: InnerFunction) -> Result<Te
     }
 }
 
-/// Softmax(Q·Kᵀ/√d)·V within each text of a run; all texts and heads are one batched product.
-fn attend(query_key_value: &Tensor, run: Run, spec: &AttentionSpec) -> Result<Tensor> {
-    let AttentionSpec { heads, key_value_heads, head_size, mask, rotary_base, .. } = *spec;
-    let of_run = query_key_value.narrow(0, run.start, run.tokens())?;
-    let by_head = |first: usize, heads: usize| {
-        let part = of_run.narrow(1, first * head_size, heads * head_size)?;
-        part.reshape((run.texts, run.length, heads, head_size))?.transpose(1, 2)?.contiguous()
-    };
-    let mut query = (by_head(0, heads)? * (head_size as f64).sqrt().recip())?;
-    let mut key = by_head(heads, key_value_heads)?;
-    let value = by_head(heads + key_value_heads, key_value_heads)?;
-    if let Some(base) = rotary_base {
-        let (cos, sin) = rotations(run.length, head_size, base, query.device())?;
-        query = rope(&query, &cos, &sin)?;
-        key = rope(&key, &cos, &sin)?;
-    }
-    let (key, value) = (shared(key, heads)?, shared(value, heads)?);
-    let mut scores = query.matmul(&key.t()?)?;
-    if let Some(mask) = mask_of(mask, run.length, scores.device())? {
-        scores = scores.broadcast_add(&mask)?;
-    }
-    let mixed = softmax_last_dim(&scores)?.matmul(&value)?;
-    mixed.transpose(1, 2)?.reshape((run.tokens(), heads * head_size))
-}
-
 /// Repeats keys or values of `[texts, key_value_heads, length, size]` for the heads that share them: `[texts, heads,
 /// length, size]`.
 fn shared(x: Tensor, heads: usize) -> Result<Tensor> {
@@ -336,16 +416,36 @@ fn shared(x: Tensor, heads: usize) -> Result<Tensor> {
     x.unsqueeze(2)?.expand((texts, own, heads / own, length, size))?.reshape((texts, heads, length, size))
 }
 
-/// Cosines and sines of the angles of rotary positions, `[length, size / 2]`: position · base^(−2·i/size).
-fn rotations(length: usize, size: usize, base: f32, device: &Device) -> Result<(Tensor, Tensor)> {
-    let angle = |position: usize, i: usize| position as f64 * f64::from(base).powf(-2.0 * i as f64 / size as f64);
+/// Cosines and sines of the angles of rotary positions, `[length, size / 2]`.
+fn rotations(length: usize, size: usize, rotary: Rotary, device: &Device) -> Result<(Tensor, Tensor)> {
+    let angles = (0..length).flat_map(|at| (0..size / 2).map(move |i| rotary.angle(at, i, size)));
     #[expect(clippy::cast_possible_truncation, reason = "candle computes in f32")]
-    let angles: Vec<f32> = (0..length).flat_map(|at| (0..size / 2).map(move |i| angle(at, i) as f32)).collect();
-    let angles = Tensor::from_vec(angles, (length, size / 2), device)?;
-    Ok((angles.cos()?, angles.sin()?))
+    let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
+    let shape = (length, size / 2);
+    Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
 }
 
-/// A mask of `[length, length]` with −∞ where a query does not see a key, else 0; `None` if each query sees all keys.
+/// The biases of ALiBi, `[heads, length, length]`.
+fn alibi(spec: &AttentionSpec, length: usize, device: &Device) -> Result<Option<Tensor>> {
+    if spec.positions != AttentionPositions::Alibi {
+        return Ok(None);
+    }
+    let pairs = (0..length).flat_map(|query| (0..length).map(move |key| query.abs_diff(key) as f32));
+    let distances = Tensor::from_vec(pairs.collect(), (1, length, length), device)?;
+    let slopes: Vec<f32> = (0..spec.heads).map(|head| -spec.alibi_slope(head)).collect();
+    distances.broadcast_mul(&Tensor::from_vec(slopes, (spec.heads, 1, 1), device)?).map(Some)
+}
+
+/// The relative biases `[heads, length, length]` from a table of `[buckets, heads]`.
+fn of_distances(bias: RelativeBias, table: &Tensor, length: usize) -> Result<Tensor> {
+    let distance = |query: usize, key: usize| key.cast_signed() - query.cast_signed();
+    let pairs = (0..length).flat_map(|query| (0..length).map(move |key| bias.bucket(distance(query, key))));
+    let rows: Vec<u32> = pairs.map(|row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
+    let rows = Tensor::from_vec(rows, length * length, table.device())?;
+    table.index_select(&rows, 0)?.reshape((length, length, ()))?.permute((2, 0, 1))?.contiguous()
+}
+
+/// A mask of `[1, length, length]` with −∞ where a query does not see a key, else 0; `None` if each query sees all keys.
 fn mask_of(mask: Mask, length: usize, device: &Device) -> Result<Option<Tensor>> {
     if mask == Mask::Full {
         return Ok(None);
@@ -360,55 +460,5 @@ fn mask_of(mask: Mask, length: usize, device: &Device) -> Result<Option<Tensor>>
     if mask.iter().all(|value| *value >= 0.0) {
         return Ok(None);
     }
-    Tensor::from_vec(mask, (length, length), device).map(Some)
-}
-
-/// The step from token vectors to one row per text.
-enum Head {
-    Pool(Pooling),
-    Classifier { pooler: Product, function: HeadFunction, classifier: Product },
-}
-
-impl Head {
-    fn load(parts: &TensorParts<'_>, head: HeadSpec) -> std::result::Result<Self, LoadError> {
-        Ok(match head {
-            HeadSpec::Pool(pooling) => Self::Pool(pooling),
-            HeadSpec::Classifier { function, .. } => Self::Classifier {
-                pooler: parts.product(EncoderPart::Pooler)?,
-                function,
-                classifier: parts.product(EncoderPart::Classifier)?,
-            },
-        })
-    }
-
-    fn forward(&self, hidden: &Tensor, runs: &[Run]) -> Result<Tensor> {
-        match self {
-            Self::Pool(Pooling::Mean) => {
-                let means: Vec<Tensor> = runs.iter().map(|run| mean(hidden, *run)).collect::<Result<_>>()?;
-                Tensor::cat(&means, 0)
-            }
-            Self::Pool(Pooling::Cls) => first_tokens(hidden, runs),
-            Self::Classifier { pooler, function, classifier } => {
-                let pooled = pooler.forward(&first_tokens(hidden, runs)?)?;
-                classifier.forward(&match function {
-                    HeadFunction::Tanh => pooled.tanh()?,
-                    HeadFunction::Relu => pooled.relu()?,
-                })
-            }
-        }
-    }
-}
-
-fn mean(hidden: &Tensor, run: Run) -> Result<Tensor> {
-    let columns = hidden.dim(D::Minus1)?;
-    let texts = hidden.narrow(0, run.start, run.tokens())?.reshape((run.texts, run.length, columns))?;
-    // As a product: candle's sum over a middle dimension is many times slower on the CPU.
-    let weights = Tensor::full(1.0 / run.length as f32, (run.texts, 1, run.length), hidden.device())?;
-    weights.matmul(&texts)?.squeeze(1)
-}
-
-fn first_tokens(hidden: &Tensor, runs: &[Run]) -> Result<Tensor> {
-    let rows = runs.iter().flat_map(|run| (0..run.texts).map(|text| run.start + text * run.length));
-    let rows: Vec<u32> = rows.map(|row| u32::try_from(row).expect("a batch has fewer than 2^32 tokens")).collect();
-    hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)
+    Tensor::from_vec(mask, (1, length, length), device).map(Some)
 }

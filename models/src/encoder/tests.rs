@@ -1,14 +1,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sconce_kernels::encoder::{EncoderSpec, HeadSpec};
+use sconce_kernels::Team;
+use sconce_kernels::encoder::{EncoderSpec, HeadRows, HeadSpec};
 use sconce_kernels::pooling::Pooling;
 
 use super::reference::{random_weights, reference};
-use super::{EncoderEngine, EncoderWeights, TensorEncoder, TensorNames, Tokens};
+use super::{EncoderEngine, EncoderWeights, HeadTensors, TensorEncoder, TensorNames, Tokens};
 use crate::{
-    BlockSpec, Device, EncoderOrder, HeadFunction, InnerFunction, LoadError, Mask, ModelDirectory, ModelSettings,
-    NormKind, NormOrder, NormSpec, PositionTable, Precision, TensorDevice, Weights, backend, bert,
+    AttentionPositions, AttentionSpec, BlockSpec, Device, EmbeddingSpec, EncoderOrder, FeedForwardSpec, GeluForm,
+    HeadFunction, HeadStep, InnerFunction, LoadError, Mask, ModelDirectory, ModelSettings, NormKind, NormOrder,
+    NormSpec, PositionTable, Precision, RelativeBias, Rotary, TensorDevice, Weights, backend, bert,
 };
 
 /// An opened model of the zoo.
@@ -17,6 +19,7 @@ struct Zoo {
     /// The encoder's spec, once for each head that it can have.
     specs: Vec<EncoderSpec>,
     names: &'static TensorNames,
+    head: Vec<HeadTensors>,
     weights: Weights,
 }
 
@@ -25,17 +28,19 @@ impl Zoo {
         let directory = ModelDirectory::new(path);
         let model = bert::read(&directory).unwrap();
         let spec = model.spec();
-        let specs = match spec.head {
-            HeadSpec::Classifier { .. } => vec![spec.clone()],
-            HeadSpec::Pool(_) => [Pooling::Mean, Pooling::Cls]
-                .map(|pooling| EncoderSpec { head: HeadSpec::Pool(pooling), ..spec.clone() })
-                .into(),
+        let specs = if spec.head.steps.is_empty() {
+            let with = |pooling| EncoderSpec { head: HeadSpec::pooled(pooling), ..spec.clone() };
+            [Pooling::Mean, Pooling::Cls].map(with).into()
+        } else {
+            vec![spec.clone()]
         };
-        Self { path: path.to_owned(), specs, names: model.names(), weights: directory.weights().unwrap() }
+        let (names, head) = model.names();
+        let head = head.to_vec();
+        Self { path: path.to_owned(), specs, names, head, weights: directory.weights().unwrap() }
     }
 
     fn weights<'a>(&'a self, spec: &'a EncoderSpec) -> EncoderWeights<'a> {
-        EncoderWeights::new(spec, &self.weights, self.names)
+        EncoderWeights::new(spec, &self.weights, self.names, &self.head)
     }
 
     fn on(
@@ -53,7 +58,7 @@ impl Zoo {
     }
 
     fn tensors(&self, spec: &EncoderSpec, device: &TensorDevice) -> TensorEncoder {
-        TensorEncoder::load(&self.weights(spec), device).unwrap()
+        TensorEncoder::load(&self.weights(spec), device, &Arc::default()).unwrap()
     }
 }
 
@@ -116,45 +121,66 @@ fn the_engine_of_the_cpu_agrees_with_candles_operations() {
 
 /// A small encoder of BERT's kind, for tests to change.
 fn small() -> EncoderSpec {
-    let norm = NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-6 };
+    let norm = Some(NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-6 });
     let block = BlockSpec {
         order: NormOrder::Post,
-        norm,
-        attention: crate::AttentionSpec {
+        attention_norm: norm,
+        attention: AttentionSpec {
             heads: 4,
             key_value_heads: 4,
             head_size: 8,
             mask: Mask::Full,
-            rotary_base: None,
+            positions: AttentionPositions::None,
+            head_norm: None,
             bias: true,
+            output_bias: true,
         },
-        feed_forward: crate::FeedForwardSpec {
+        output_norm: norm,
+        feed_forward: FeedForwardSpec {
             inner: 48,
-            function: InnerFunction::Gelu(crate::GeluForm::Erf),
+            function: InnerFunction::Gelu(GeluForm::Erf),
             gated: false,
             bias: true,
+            output_bias: true,
         },
     };
     EncoderSpec {
         hidden: 32,
-        embeddings: crate::EmbeddingSpec {
+        embeddings: EmbeddingSpec {
             words: 60,
             positions: Some(PositionTable { rows: 40, first: 0 }),
             segments: 2,
-            norm: Some(norm),
+            norm,
+            projected_from: None,
         },
+        relative_bias: None,
         blocks: vec![block; 3],
+        block_runs: 1,
         final_norm: None,
-        head: HeadSpec::Pool(Pooling::Mean),
+        head: HeadSpec::pooled(Pooling::Mean),
     }
 }
 
-/// Specs that together have every choice of an [`EncoderSpec`], each with a name.
-fn specs() -> Vec<(&'static str, EncoderSpec)> {
-    type Change = Box<dyn Fn(&mut EncoderSpec)>;
-    let rms = NormSpec { kind: NormKind::Rms, eps: 1e-5 };
-    let of_blocks = |change: fn(&mut BlockSpec)| move |spec: &mut EncoderSpec| spec.blocks.iter_mut().for_each(change);
-    let changes: Vec<(&'static str, Change)> = vec![
+type Change = Box<dyn Fn(&mut EncoderSpec)>;
+
+fn of_blocks(change: fn(&mut BlockSpec)) -> Change {
+    Box::new(move |spec| spec.blocks.iter_mut().for_each(change))
+}
+
+/// A head of two products with a function between them.
+fn two_products(function: HeadFunction) -> Change {
+    let product = |outputs, function| HeadStep::Product { outputs, bias: true, function };
+    Box::new(move |spec| {
+        let steps = vec![product(32, function), product(3, HeadFunction::Identity)];
+        spec.head = HeadSpec { rows: HeadRows::Pooled(vec![Pooling::Cls]), steps };
+    })
+}
+
+const RMS: Option<NormSpec> = Some(NormSpec { kind: NormKind::Rms, eps: 1e-5 });
+
+/// Changes that together make every choice of the blocks and embeddings of an [`EncoderSpec`], each with a name.
+fn changes() -> Vec<(&'static str, Change)> {
+    vec![
         ("as BERT", Box::new(|_| {})),
         (
             "no segments, positions from 2",
@@ -163,81 +189,133 @@ fn specs() -> Vec<(&'static str, EncoderSpec)> {
                 spec.embeddings.positions = Some(PositionTable { rows: 40, first: 2 });
             }),
         ),
-        ("first token", Box::new(|spec| spec.head = HeadSpec::Pool(Pooling::Cls))),
+        ("narrow embeddings", Box::new(|spec| spec.embeddings.projected_from = Some(20))),
         (
-            "classifier, tanh",
+            "shared blocks",
             Box::new(|spec| {
-                spec.head = HeadSpec::Classifier { outputs: 3, function: HeadFunction::Tanh };
+                spec.blocks.truncate(2);
+                spec.block_runs = 2;
             }),
         ),
-        (
-            "classifier, relu",
-            Box::new(|spec| {
-                spec.head = HeadSpec::Classifier { outputs: 3, function: HeadFunction::Relu };
-            }),
-        ),
-        ("relu", Box::new(of_blocks(|block| block.feed_forward.function = InnerFunction::Relu))),
-        (
-            "gelu by tanh",
-            Box::new(of_blocks(|block| {
-                block.feed_forward.function = InnerFunction::Gelu(crate::GeluForm::Tanh);
-            })),
-        ),
+        ("relu", of_blocks(|block| block.feed_forward.function = InnerFunction::Relu)),
+        ("gelu by tanh", of_blocks(|block| block.feed_forward.function = InnerFunction::Gelu(GeluForm::Tanh))),
         (
             "no biases, norms without bias",
-            Box::new(of_blocks(|block| {
-                block.attention.bias = false;
-                block.feed_forward.bias = false;
-                block.norm.kind = NormKind::Layer { bias: false };
-            })),
+            of_blocks(|block| {
+                (block.attention.bias, block.attention.output_bias) = (false, false);
+                (block.feed_forward.bias, block.feed_forward.output_bias) = (false, false);
+                let norm = Some(NormSpec { kind: NormKind::Layer { bias: false }, eps: 1e-6 });
+                (block.attention_norm, block.output_norm) = (norm, norm);
+            }),
+        ),
+        (
+            "biases of outputs alone",
+            of_blocks(|block| (block.attention.bias, block.feed_forward.bias) = (false, false)),
         ),
         (
             "no bias before a gelu by tanh",
-            Box::new(of_blocks(|block| {
+            of_blocks(|block| {
                 block.feed_forward.bias = false;
-                block.feed_forward.function = InnerFunction::Gelu(crate::GeluForm::Tanh);
-            })),
+                block.feed_forward.function = InnerFunction::Gelu(GeluForm::Tanh);
+            }),
         ),
-        ("GeGLU", Box::new(of_blocks(|block| block.feed_forward.gated = true))),
+        ("GeGLU", of_blocks(|block| block.feed_forward.gated = true)),
         (
-            "norms before, and one at the end",
+            "norms before, none in the first block, and one at the end",
             Box::new(|spec| {
                 spec.blocks.iter_mut().for_each(|block| block.order = NormOrder::Pre);
+                spec.blocks[0].attention_norm = None;
                 spec.final_norm = spec.embeddings.norm;
             }),
         ),
-        ("causal", Box::new(of_blocks(|block| block.attention.mask = Mask::Causal))),
+        ("causal", of_blocks(|block| block.attention.mask = Mask::Causal)),
+        ("relative bias", Box::new(|spec| spec.relative_bias = Some(RelativeBias { buckets: 8, max_distance: 20 }))),
+        ("ALiBi", of_blocks(|block| block.attention.positions = AttentionPositions::Alibi)),
+        (
+            "ALiBi of six heads, causal",
+            of_blocks(|block| {
+                block.attention.positions = AttentionPositions::Alibi;
+                block.attention.mask = Mask::Causal;
+                (block.attention.heads, block.attention.key_value_heads) = (6, 6);
+            }),
+        ),
         (
             "rotary, and a window in one block",
             Box::new(|spec| {
                 spec.embeddings.positions = None;
-                spec.blocks.iter_mut().for_each(|block| block.attention.rotary_base = Some(1e4));
+                let rotary = AttentionPositions::Rotary(Rotary { base: 1e4, divisor: 2.0 });
+                spec.blocks.iter_mut().for_each(|block| block.attention.positions = rotary);
                 spec.blocks[1].attention.mask = Mask::Window(3);
             }),
         ),
+        ("norms of heads", of_blocks(|block| block.attention.head_norm = RMS)),
         (
             "as a decoder",
-            Box::new(move |spec| {
-                spec.embeddings = crate::EmbeddingSpec { words: 60, positions: None, segments: 0, norm: None };
-                spec.final_norm = Some(rms);
+            Box::new(|spec| {
+                spec.embeddings =
+                    EmbeddingSpec { words: 60, positions: None, segments: 0, norm: None, projected_from: None };
+                spec.final_norm = RMS;
                 for block in &mut spec.blocks {
                     block.order = NormOrder::Pre;
-                    block.norm = rms;
-                    block.attention = crate::AttentionSpec {
+                    (block.attention_norm, block.output_norm) = (RMS, RMS);
+                    block.attention = AttentionSpec {
                         heads: 4,
                         key_value_heads: 2,
                         head_size: 16,
                         mask: Mask::Causal,
-                        rotary_base: Some(1e6),
+                        positions: AttentionPositions::Rotary(Rotary { base: 1e6, divisor: 1.0 }),
+                        head_norm: RMS,
                         bias: false,
+                        output_bias: false,
                     };
-                    block.feed_forward =
-                        crate::FeedForwardSpec { inner: 40, function: InnerFunction::Silu, gated: true, bias: false };
+                    block.feed_forward = FeedForwardSpec {
+                        inner: 40,
+                        function: InnerFunction::Silu,
+                        gated: true,
+                        bias: false,
+                        output_bias: false,
+                    };
                 }
             }),
         ),
-    ];
-    let made = changes.into_iter().map(|(name, change)| {
+    ]
+}
+
+/// Changes that together make every choice of a head, each with a name.
+fn heads() -> Vec<(&'static str, Change)> {
+    let pooled = |poolings: &[Pooling]| -> Change {
+        let rows = HeadRows::Pooled(poolings.to_vec());
+        Box::new(move |spec| spec.head = HeadSpec { rows: rows.clone(), steps: Vec::new() })
+    };
+    let words = |rows: HeadRows| -> Change {
+        Box::new(move |spec| {
+            let product = |outputs, function| HeadStep::Product { outputs, bias: false, function };
+            let norm = HeadStep::Norm(NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-6 });
+            let steps = vec![
+                product(24, HeadFunction::Gelu(GeluForm::Erf)),
+                norm,
+                HeadStep::Norm(NormSpec { kind: NormKind::Rms, eps: 1e-6 }),
+                product(60, HeadFunction::Identity),
+            ];
+            spec.head = HeadSpec { rows: rows.clone(), steps };
+        })
+    };
+    let mut heads: Vec<(&'static str, Change)> = Pooling::ALL.map(|pooling| ("pooled", pooled(&[pooling]))).into();
+    heads.extend([
+        ("two poolings", pooled(&[Pooling::Cls, Pooling::Mean])),
+        ("classifier, tanh", two_products(HeadFunction::Tanh)),
+        ("classifier, relu", two_products(HeadFunction::Relu)),
+        ("classifier, silu", two_products(HeadFunction::Silu)),
+        ("classifier, sigmoid", two_products(HeadFunction::Sigmoid)),
+        ("each token", words(HeadRows::Tokens)),
+        ("sparse", words(HeadRows::Sparse)),
+    ]);
+    heads
+}
+
+/// Specs that together have every choice of an [`EncoderSpec`], each with a name.
+fn specs() -> Vec<(&'static str, EncoderSpec)> {
+    let made = changes().into_iter().chain(heads()).map(|(name, change)| {
         let mut spec = small();
         change(&mut spec);
         (name, spec)
@@ -249,15 +327,17 @@ fn specs() -> Vec<(&'static str, EncoderSpec)> {
 fn every_device_runs_every_spec_as_the_formulas_say() {
     let device = backend::cpu(Arc::default());
     for (name, spec) in specs() {
-        let (weights, names) = random_weights(&spec);
-        let weights = EncoderWeights::new(&spec, &weights, names);
+        let (weights, names, head) = random_weights(&spec);
+        let weights = EncoderWeights::new(&spec, &weights, names, &head);
         let texts = texts_for(&spec, &[1, 5, 17, 5, 38]);
         let items = items(&texts);
         let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();
         let settings = &ModelSettings::default();
         let order = EncoderOrder { weights, precision: Precision::F32, settings };
-        let engines: [Box<dyn EncoderEngine>; 2] =
-            [device.encoder(&order).unwrap(), Box::new(TensorEncoder::load(&weights, &TensorDevice::cpu()).unwrap())];
+        let engines: [Box<dyn EncoderEngine>; 2] = [
+            device.encoder(&order).unwrap(),
+            Box::new(TensorEncoder::load(&weights, &TensorDevice::cpu(), &Arc::new(Team::alone())).unwrap()),
+        ];
         for (engine, mut which) in
             engines.into_iter().zip(["of the device", "of candle's operations"]).map(|(a, b)| (b, a))
         {
@@ -361,8 +441,8 @@ mod cuda {
     fn a_gpu_runs_every_spec_as_the_formulas_say() {
         let Some(device) = device() else { return };
         for (name, spec) in specs() {
-            let (weights, names) = random_weights(&spec);
-            let weights = EncoderWeights::new(&spec, &weights, names);
+            let (weights, names, head) = random_weights(&spec);
+            let weights = EncoderWeights::new(&spec, &weights, names, &head);
             let texts = texts_for(&spec, &[1, 5, 17, 5]);
             let items = items(&texts);
             let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();

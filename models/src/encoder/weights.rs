@@ -1,153 +1,18 @@
 //! The weights of an encoder, read part by part from a file by the names that a family gives them.
 
+use std::ops::Range;
+
 use sconce_kernels::KernelError;
 use sconce_kernels::embedding::{Embeddings, Table, TableFormat};
 use sconce_kernels::encoder::{
-    AttentionSpec, BlockSpec, Dense, EncoderSpec, FeedForwardSpec, FusedBlocks, HeadSpec, LayerWeights, NormKind,
-    NormSpec,
+    AttentionSpec, BlockSpec, Dense, EncoderSpec, FeedForwardSpec, FusedBlocks, HeadSpec, HeadStep, LayerWeights,
+    NormKind, NormSpec,
 };
 use sconce_kernels::residual_norm::LayerNorm;
 
+use super::names::TensorRows;
+use super::{BlockPart, EncoderPart, HeadTensors, TensorNames};
 use crate::{LoadError, Weights};
-
-/// A part of an encoder that has a weight, and a bias if the spec gives it one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EncoderPart {
-    /// The table of words.
-    Words,
-    /// The table of positions.
-    Positions,
-    /// The table of segments.
-    Segments,
-    /// The norm of the embeddings.
-    EmbeddingNorm,
-    /// A part of a block, by the number of the block.
-    Block(usize, BlockPart),
-    /// The norm after the last block.
-    FinalNorm,
-    /// The first product of a classifier.
-    Pooler,
-    /// The second product of a classifier.
-    Classifier,
-}
-
-/// A part of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockPart {
-    /// The product from `hidden` to the queries.
-    Query,
-    /// The product from `hidden` to the keys.
-    Key,
-    /// The product from `hidden` to the values.
-    Value,
-    /// The product from the heads back to `hidden`.
-    AttentionOutput,
-    /// The norm of the attention half, before or after it by the spec's order.
-    AttentionNorm,
-    /// The product from `hidden` to the gate of the inner vector.
-    Gate,
-    /// The product from `hidden` to the inner vector.
-    Up,
-    /// The product from the inner vector back to `hidden`.
-    Down,
-    /// The norm of the feed-forward half, before or after it by the spec's order.
-    OutputNorm,
-}
-
-/// The names of a family's tensors, without the endings `.weight` and `.bias`. The names of parts that a family lacks
-/// are empty.
-#[derive(Debug, Clone, Copy)]
-pub struct TensorNames {
-    /// Prefix of all names but the head's in files of models with a head, such as `bert.`. Used if the file has the
-    /// table of words under it.
-    pub optional_prefix: &'static str,
-    /// Name of [`EncoderPart::Words`].
-    pub words: &'static str,
-    /// Name of [`EncoderPart::Positions`].
-    pub positions: &'static str,
-    /// Name of [`EncoderPart::Segments`].
-    pub segments: &'static str,
-    /// Name of [`EncoderPart::EmbeddingNorm`].
-    pub embedding_norm: &'static str,
-    /// Name of the blocks; their parts are named `{blocks}.{number}.{part}`, numbered from 0.
-    pub blocks: &'static str,
-    /// Name of [`BlockPart::Query`].
-    pub query: &'static str,
-    /// Name of [`BlockPart::Key`].
-    pub key: &'static str,
-    /// Name of [`BlockPart::Value`].
-    pub value: &'static str,
-    /// Name of [`BlockPart::AttentionOutput`].
-    pub attention_output: &'static str,
-    /// Name of [`BlockPart::AttentionNorm`].
-    pub attention_norm: &'static str,
-    /// Name of [`BlockPart::Gate`].
-    pub gate: &'static str,
-    /// Name of [`BlockPart::Up`].
-    pub up: &'static str,
-    /// Name of [`BlockPart::Down`].
-    pub down: &'static str,
-    /// Name of [`BlockPart::OutputNorm`].
-    pub output_norm: &'static str,
-    /// Name of [`EncoderPart::FinalNorm`].
-    pub final_norm: &'static str,
-    /// Name of [`EncoderPart::Pooler`], which no prefix precedes.
-    pub pooler: &'static str,
-    /// Name of [`EncoderPart::Classifier`], which no prefix precedes.
-    pub classifier: &'static str,
-}
-
-impl TensorNames {
-    /// Empty names, for a family to fill in.
-    pub const NONE: Self = Self {
-        optional_prefix: "",
-        words: "",
-        positions: "",
-        segments: "",
-        embedding_norm: "",
-        blocks: "",
-        query: "",
-        key: "",
-        value: "",
-        attention_output: "",
-        attention_norm: "",
-        gate: "",
-        up: "",
-        down: "",
-        output_norm: "",
-        final_norm: "",
-        pooler: "",
-        classifier: "",
-    };
-
-    pub(super) fn of(&self, part: EncoderPart) -> String {
-        let name = match part {
-            EncoderPart::Words => self.words,
-            EncoderPart::Positions => self.positions,
-            EncoderPart::Segments => self.segments,
-            EncoderPart::EmbeddingNorm => self.embedding_norm,
-            EncoderPart::FinalNorm => self.final_norm,
-            EncoderPart::Pooler => self.pooler,
-            EncoderPart::Classifier => self.classifier,
-            EncoderPart::Block(index, part) => return format!("{}.{index}.{}", self.blocks, self.of_block(part)),
-        };
-        name.to_owned()
-    }
-
-    fn of_block(&self, part: BlockPart) -> &'static str {
-        match part {
-            BlockPart::Query => self.query,
-            BlockPart::Key => self.key,
-            BlockPart::Value => self.value,
-            BlockPart::AttentionOutput => self.attention_output,
-            BlockPart::AttentionNorm => self.attention_norm,
-            BlockPart::Gate => self.gate,
-            BlockPart::Up => self.up,
-            BlockPart::Down => self.down,
-            BlockPart::OutputNorm => self.output_norm,
-        }
-    }
-}
 
 /// A reader of an encoder's weights, one part at a time, so that no model is in memory twice.
 #[derive(Clone, Copy)]
@@ -155,16 +20,22 @@ pub struct EncoderWeights<'a> {
     spec: &'a EncoderSpec,
     weights: &'a Weights,
     names: &'a TensorNames,
+    /// The tensors of each step of the head.
+    head: &'a [HeadTensors],
     /// Prefix of the names of all parts but the head's.
     prefix: &'a str,
 }
 
 impl<'a> EncoderWeights<'a> {
-    /// The weights of `spec` in a file, under the given names.
+    /// The weights of `spec` in a file, under the given names; `head` has those of each step of the spec's head.
+    ///
+    /// # Panics
+    /// If `head` has another number of steps than the spec's head.
     #[must_use]
-    pub fn new(spec: &'a EncoderSpec, weights: &'a Weights, names: &'a TensorNames) -> Self {
+    pub fn new(spec: &'a EncoderSpec, weights: &'a Weights, names: &'a TensorNames, head: &'a [HeadTensors]) -> Self {
+        assert_eq!(head.len(), spec.head.steps.len(), "a name for each step of the head");
         let has_prefix = weights.contains(&format!("{}{}.weight", names.optional_prefix, names.words));
-        Self { spec, weights, names, prefix: if has_prefix { names.optional_prefix } else { "" } }
+        Self { spec, weights, names, head, prefix: if has_prefix { names.optional_prefix } else { "" } }
     }
 
     /// The spec of the encoder.
@@ -173,13 +44,20 @@ impl<'a> EncoderWeights<'a> {
         self.spec
     }
 
-    /// The elements of a part's weight in f32, row by row: `[outputs, inputs]` for a product, `[rows, hidden]` for a
+    /// The elements of a part's weight in f32, row by row: `[outputs, inputs]` for a product, `[rows, columns]` for a
     /// table.
     ///
     /// # Errors
     /// [`LoadError::Weights`] names a tensor that is missing or does not fit the spec.
     pub fn weight(&self, part: EncoderPart) -> Result<Vec<f32>, LoadError> {
-        self.weights.values(&format!("{}.weight", self.name(part)), &self.shape(part))
+        let shape = self.shape(part);
+        match self.tensors(part) {
+            Tensors::Own(TensorRows { name, rows }) => self.rows_of(&format!("{name}.weight"), rows, &shape),
+            Tensors::Words { .. } => {
+                self.weights.values(&format!("{}{}.weight", self.prefix, self.names.words), &shape)
+            }
+            Tensors::File(file, name) => file.values(&format!("{name}.weight"), &shape),
+        }
     }
 
     /// The elements of a part's bias in f32, one for each output; `None` if the spec gives it none.
@@ -187,8 +65,42 @@ impl<'a> EncoderWeights<'a> {
     /// # Errors
     /// [`LoadError::Weights`] names a tensor that is missing or does not fit the spec.
     pub fn bias(&self, part: EncoderPart) -> Result<Option<Vec<f32>>, LoadError> {
-        let bias = |part| self.weights.values(&format!("{}.bias", self.name(part)), &self.shape(part)[..1]);
-        self.has_bias(part).then(|| bias(part)).transpose()
+        if !self.has_bias(part) {
+            return Ok(None);
+        }
+        let shape = &self.shape(part)[..1];
+        let bias = match self.tensors(part) {
+            Tensors::Own(TensorRows { name, rows }) => self.rows_of(&format!("{name}.bias"), rows, shape),
+            Tensors::Words { bias } => self.weights.values(bias, shape),
+            Tensors::File(file, name) => file.values(&format!("{name}.bias"), shape),
+        };
+        bias.map(Some)
+    }
+
+    /// Rows of a tensor, or the whole tensor, of `shape`.
+    fn rows_of(&self, name: &str, rows: Option<(Range<usize>, usize)>, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let Some((rows, all)) = rows else { return self.weights.values(name, shape) };
+        let columns: usize = shape[1..].iter().product();
+        let shape: Vec<usize> = std::iter::once(all).chain(shape[1..].iter().copied()).collect();
+        let values = self.weights.values(name, &shape)?;
+        Ok(values[rows.start * columns..rows.end * columns].to_vec())
+    }
+
+    fn tensors(&self, part: EncoderPart) -> Tensors<'a> {
+        let own = |name: String, rows| Tensors::Own(TensorRows { name, rows });
+        let EncoderPart::Head(step) = part else {
+            let rows = |of_block| match part {
+                EncoderPart::Block(index, _) => self.shape(EncoderPart::Block(index, of_block))[0],
+                _ => 0,
+            };
+            let TensorRows { name, rows } = self.names.of(part, rows);
+            return own(format!("{}{name}", self.prefix), rows);
+        };
+        match &self.head[step] {
+            HeadTensors::Named(name) => own(name.clone().into_owned(), None),
+            HeadTensors::Words { bias } => Tensors::Words { bias },
+            HeadTensors::File(of_file) => Tensors::File(&of_file.0, of_file.1),
+        }
     }
 
     /// Columns of a product's weight.
@@ -261,34 +173,36 @@ impl<'a> EncoderWeights<'a> {
         self.fits(LayerNorm::new(self.weight(part)?, bias, eps))
     }
 
-    fn name(&self, part: EncoderPart) -> String {
-        let prefix = if matches!(part, EncoderPart::Pooler | EncoderPart::Classifier) { "" } else { self.prefix };
-        format!("{prefix}{}", self.names.of(part))
-    }
-
     /// The shape of a part's weight. Its bias has as many elements as the first dimension.
     pub(super) fn shape(&self, part: EncoderPart) -> Vec<usize> {
-        let EncoderSpec { hidden, embeddings, blocks, head, .. } = self.spec;
-        let (hidden, outputs) = (
-            *hidden,
-            match head {
-                HeadSpec::Pool(_) => 0,
-                HeadSpec::Classifier { outputs, .. } => *outputs,
-            },
-        );
+        let EncoderSpec { hidden, embeddings, blocks, relative_bias, .. } = self.spec;
+        let (hidden, columns) = (*hidden, self.spec.embedding_size());
         match part {
-            EncoderPart::Words => vec![embeddings.words, hidden],
-            EncoderPart::Positions => vec![embeddings.positions.map_or(0, |table| table.rows), hidden],
-            EncoderPart::Segments => vec![embeddings.segments, hidden],
-            EncoderPart::EmbeddingNorm | EncoderPart::FinalNorm => vec![hidden],
-            EncoderPart::Pooler => vec![hidden, hidden],
-            EncoderPart::Classifier => vec![outputs, hidden],
+            EncoderPart::Words => vec![embeddings.words, columns],
+            EncoderPart::Positions => vec![embeddings.positions.map_or(0, |table| table.rows), columns],
+            EncoderPart::Segments => vec![embeddings.segments, columns],
+            EncoderPart::EmbeddingNorm => vec![columns],
+            EncoderPart::EmbeddingProjection => vec![hidden, columns],
+            EncoderPart::RelativeBias => {
+                let heads = blocks.first().map_or(0, |block| block.attention.heads);
+                vec![relative_bias.map_or(0, |bias| bias.buckets), heads]
+            }
+            EncoderPart::FinalNorm => vec![hidden],
+            EncoderPart::Head(step) => {
+                let before = HeadSpec { steps: self.spec.head.steps[..step].to_vec(), ..self.spec.head.clone() };
+                let inputs = before.outputs(hidden);
+                match self.spec.head.steps[step] {
+                    HeadStep::Product { outputs, .. } => vec![outputs, inputs],
+                    HeadStep::Norm(_) => vec![inputs],
+                }
+            }
             EncoderPart::Block(index, part) => {
                 let BlockSpec { attention, feed_forward: FeedForwardSpec { inner, .. }, .. } = blocks[index];
                 let AttentionSpec { heads, key_value_heads, head_size, .. } = attention;
                 match part {
                     BlockPart::Query => vec![heads * head_size, hidden],
                     BlockPart::Key | BlockPart::Value => vec![key_value_heads * head_size, hidden],
+                    BlockPart::QueryNorm | BlockPart::KeyNorm => vec![head_size],
                     BlockPart::AttentionOutput => vec![hidden, heads * head_size],
                     BlockPart::Gate | BlockPart::Up => vec![inner, hidden],
                     BlockPart::Down => vec![hidden, inner],
@@ -303,23 +217,47 @@ impl<'a> EncoderWeights<'a> {
             return norm.kind == NormKind::Layer { bias: true };
         }
         match part {
-            EncoderPart::Block(index, BlockPart::Gate | BlockPart::Up | BlockPart::Down) => {
-                self.spec.blocks[index].feed_forward.bias
+            EncoderPart::Block(index, part) => {
+                let BlockSpec { attention, feed_forward, .. } = self.spec.blocks[index];
+                match part {
+                    BlockPart::Gate | BlockPart::Up => feed_forward.bias,
+                    BlockPart::Down => feed_forward.output_bias,
+                    BlockPart::AttentionOutput => attention.output_bias,
+                    _ => attention.bias,
+                }
             }
-            EncoderPart::Block(index, _) => self.spec.blocks[index].attention.bias,
-            part => matches!(part, EncoderPart::Pooler | EncoderPart::Classifier),
+            EncoderPart::Head(step) => matches!(self.spec.head.steps[step], HeadStep::Product { bias: true, .. }),
+            part => part == EncoderPart::EmbeddingProjection,
         }
     }
 
     /// The spec of a part that is a norm.
     pub(crate) fn norm(&self, part: EncoderPart) -> Option<&'a NormSpec> {
+        let spec = self.spec;
         match part {
-            EncoderPart::EmbeddingNorm => self.spec.embeddings.norm.as_ref(),
-            EncoderPart::FinalNorm => self.spec.final_norm.as_ref(),
-            EncoderPart::Block(index, BlockPart::AttentionNorm | BlockPart::OutputNorm) => {
-                Some(&self.spec.blocks[index].norm)
-            }
+            EncoderPart::EmbeddingNorm => spec.embeddings.norm.as_ref(),
+            EncoderPart::FinalNorm => spec.final_norm.as_ref(),
+            EncoderPart::Head(step) => match &spec.head.steps[step] {
+                HeadStep::Norm(norm) => Some(norm),
+                HeadStep::Product { .. } => None,
+            },
+            EncoderPart::Block(index, part) => match part {
+                BlockPart::AttentionNorm => spec.blocks[index].attention_norm.as_ref(),
+                BlockPart::OutputNorm => spec.blocks[index].output_norm.as_ref(),
+                BlockPart::QueryNorm | BlockPart::KeyNorm => spec.blocks[index].attention.head_norm.as_ref(),
+                _ => None,
+            },
             _ => None,
         }
     }
+}
+
+/// The place of a part's tensors.
+enum Tensors<'a> {
+    /// In the encoder's file.
+    Own(TensorRows),
+    /// The table of words, and a bias of its own.
+    Words { bias: &'static str },
+    /// In another file, under this name.
+    File(&'a Weights, &'static str),
 }

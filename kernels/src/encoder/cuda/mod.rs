@@ -343,6 +343,7 @@ impl Head {
                 let function = match function {
                     HeadFunction::Tanh => Activation::Tanh,
                     HeadFunction::Relu => Activation::Relu,
+                    other => return Err(mismatch(format!("{other:?} in a head on CUDA, which has Tanh and Relu"))),
                 };
                 let dense =
                     |dense: &Dense, inputs| FloatLinear::new(gpu, &dense.weight, &dense.bias, inputs, Element::F32);
