@@ -9,6 +9,10 @@
 //! - [`WeightFormat::Blocks`]: llama.cpp's weight-only blocks, unpacked into f32 panel by panel as they are used: they
 //!   save memory, not time.
 //!
+//! A gated layer ([`Linear::gated`]) is two such products, `y = activation(x·Gᵀ + g) · (x·Uᵀ + u)` (Shazeer,
+//! arXiv:2002.05202), computed as one: the first half of each panel holds outputs of the gate, the second half the same
+//! outputs of the other product, which are multiplied before they leave the caches.
+//!
 //! A row of `y` depends on its row of `x` alone, to the bit: the sum over inputs runs in the same order whichever rows
 //! lie beside it and however columns are split among threads.
 //!
@@ -41,7 +45,8 @@ use crate::aligned::Aligned;
 use crate::bias_gelu::{GeluForm, gelu};
 use crate::quantize::{Quantized, QuantizedRows};
 use crate::rows::{Rows, RowsMut};
-use crate::simd::{Isa, Simd, Unary, map};
+use crate::simd::math::exp;
+use crate::simd::{Isa, PANEL_VECTORS, Simd, Unary, map};
 use crate::{KernelError, Team};
 
 /// The function applied to each output.
@@ -54,6 +59,8 @@ pub enum Activation {
     Relu,
     /// `gelu(y)`, see [`crate::bias_gelu`].
     Gelu(GeluForm),
+    /// `y / (1 + e⁻ʸ)`
+    Silu,
 }
 
 impl Activation {
@@ -64,6 +71,59 @@ impl Activation {
             Self::Relu => map_rows(simd, y, Relu),
             Self::Gelu(GeluForm::Erf) => map_rows(simd, y, gelu::Erf),
             Self::Gelu(GeluForm::Tanh) => map_rows(simd, y, gelu::Tanh),
+            Self::Silu => map_rows(simd, y, Silu),
+        }
+    }
+
+    /// Writes `function(gate)·up` of one vector each; `y` may be shorter.
+    #[inline(always)]
+    fn gate<S: Simd>(self, simd: S, gate: &[f32], up: &[f32], y: &mut [f32]) {
+        let (gate, up) = (simd.load(gate), simd.load(up));
+        let gate = match self {
+            Self::Identity => gate,
+            Self::Relu => Relu.of(simd, gate),
+            Self::Gelu(GeluForm::Erf) => gelu::Erf.of(simd, gate),
+            Self::Gelu(GeluForm::Tanh) => gelu::Tanh.of(simd, gate),
+            Self::Silu => Silu.of(simd, gate),
+        };
+        simd.store_partial(simd.mul(gate, up), y);
+    }
+}
+
+/// The last step of a product, done panel by panel.
+#[derive(Clone, Copy)]
+pub(crate) enum ProductEnd {
+    /// `activation(y)`
+    Activation(Activation),
+    /// `activation(gate)·up` of the two halves of a panel.
+    Gate(Activation),
+}
+
+impl ProductEnd {
+    /// Columns of `y` that a panel makes.
+    #[inline(always)]
+    fn columns<S: Simd>(self) -> usize {
+        match self {
+            Self::Activation(_) => S::PANEL,
+            Self::Gate(_) => S::LANES,
+        }
+    }
+
+    /// Moves one row of a panel to `y`, which may have fewer columns. Activations alone are applied later, by
+    /// [`Self::finish`], to whole panels.
+    #[inline(always)]
+    fn move_row<S: Simd>(self, simd: S, panel: &[f32], y: &mut [f32]) {
+        match self {
+            Self::Activation(_) => y.copy_from_slice(&panel[..y.len()]),
+            Self::Gate(activation) => activation.gate(simd, &panel[..S::LANES], &panel[S::LANES..], y),
+        }
+    }
+
+    /// Applies the activation to the columns of a panel.
+    #[inline(always)]
+    fn finish<S: Simd>(self, simd: S, y: RowsMut<'_, f32>) {
+        if let Self::Activation(activation) = self {
+            activation.apply(simd, y);
         }
     }
 }
@@ -83,6 +143,18 @@ impl Unary for Relu {
     #[inline(always)]
     fn of<S: Simd>(self, simd: S, x: S::F32) -> S::F32 {
         simd.max(simd.splat(0.0), x)
+    }
+}
+
+/// `x / (1 + e⁻ˣ)`; NaN stays NaN.
+#[derive(Clone, Copy)]
+struct Silu;
+
+impl Unary for Silu {
+    #[inline(always)]
+    fn of<S: Simd>(self, simd: S, x: S::F32) -> S::F32 {
+        let e = exp(simd, simd.sub(simd.splat(0.0), x));
+        simd.div(x, simd.add(simd.splat(1.0), e))
     }
 }
 
@@ -106,6 +178,7 @@ pub struct Linear {
     isa: Isa,
     inputs: usize,
     outputs: usize,
+    gated: bool,
     weights: PackedWeights,
 }
 
@@ -136,6 +209,47 @@ impl Linear {
         format: WeightFormat,
     ) -> Result<Self, KernelError> {
         Self::for_isa(Isa::best(), weight, bias, inputs, outputs, format)
+    }
+
+    /// Packs the weights and biases of two products of the same sizes for `activation(x·Gᵀ + g) · (x·Uᵀ + u)`, the gate
+    /// `(G, g)` first.
+    ///
+    /// # Errors
+    /// As [`Linear::new`].
+    pub fn gated(
+        [gate, up]: [(&[f32], &[f32]); 2],
+        inputs: usize,
+        outputs: usize,
+        format: WeightFormat,
+    ) -> Result<Self, KernelError> {
+        Self::gated_for_isa(Isa::best(), [gate, up], inputs, outputs, format)
+    }
+
+    pub(crate) fn gated_for_isa(
+        isa: Isa,
+        products: [(&[f32], &[f32]); 2],
+        inputs: usize,
+        outputs: usize,
+        format: WeightFormat,
+    ) -> Result<Self, KernelError> {
+        for (weight, bias) in products {
+            if Some(weight.len()) != inputs.checked_mul(outputs) || bias.len() != outputs {
+                return Err(KernelError::WeightShape { weights: weight.len(), bias: bias.len(), inputs, outputs });
+            }
+        }
+        // Panels of a vector of each; rows of zeros fill up the last.
+        let lanes = isa.panel() / PANEL_VECTORS;
+        let padded = PANEL_VECTORS * outputs.next_multiple_of(lanes);
+        let (mut weights, mut biases) = (vec![0.0; padded * inputs], vec![0.0; padded]);
+        for (half, (weight, bias)) in products.into_iter().enumerate() {
+            for output in 0..outputs {
+                let to = (output / lanes * PANEL_VECTORS + half) * lanes + output % lanes;
+                weights[to * inputs..][..inputs].copy_from_slice(&weight[output * inputs..][..inputs]);
+                biases[to] = bias[output];
+            }
+        }
+        let both = Self::for_isa(isa, &weights, Some(&biases), inputs, padded, format)?;
+        Ok(Self { outputs, gated: true, ..both })
     }
 
     pub(crate) fn for_isa(
@@ -171,7 +285,7 @@ impl Linear {
                 PackedWeights::Blocks(PackedBlocks::new(isa, weight, bias, inputs, format)?)
             }
         };
-        Ok(Self { isa, inputs, outputs, weights })
+        Ok(Self { isa, inputs, outputs, gated: false, weights })
     }
 
     /// Columns of x.
@@ -184,6 +298,12 @@ impl Linear {
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// True for two products of which one is the gate of the other.
+    #[must_use]
+    pub fn is_gated(&self) -> bool {
+        self.gated
     }
 
     /// Bytes of memory that the packed weights hold.
@@ -265,12 +385,17 @@ impl Linear {
 
     /// Number of panels, each of which can be computed by itself.
     pub(crate) fn panels(&self) -> usize {
-        self.outputs.div_ceil(self.isa.panel())
+        self.outputs.div_ceil(self.panel_columns())
+    }
+
+    /// Columns of y that a panel makes.
+    fn panel_columns(&self) -> usize {
+        if self.gated { self.isa.panel() / PANEL_VECTORS } else { self.isa.panel() }
     }
 
     /// Range of the outputs that these panels compute.
     pub(crate) fn columns_of(&self, panels: Range<usize>) -> Range<usize> {
-        let width = self.isa.panel();
+        let width = self.panel_columns();
         (panels.start * width).min(self.outputs)..(panels.end * width).min(self.outputs)
     }
 
@@ -284,13 +409,14 @@ impl Linear {
         scratch: &mut Aligned<f32>,
     ) {
         assert_eq!((x.values.rows(), self.columns_of(panels.clone()).len()), (y.rows(), y.columns()));
+        let end = if self.gated { ProductEnd::Gate(activation) } else { ProductEnd::Activation(activation) };
         match &self.weights {
-            PackedWeights::F32(weights) => weights.forward(x.values, panels, y, activation),
+            PackedWeights::F32(weights) => weights.forward(x.values, panels, y, end),
             PackedWeights::Int8(weights) => {
                 let x = x.quantized.expect("the caller quantises where `wants_quantized`");
-                weights.forward(x, panels, y, activation);
+                weights.forward(x, panels, y, end);
             }
-            PackedWeights::Blocks(weights) => weights.forward(x.values, panels, y, activation, scratch),
+            PackedWeights::Blocks(weights) => weights.forward(x.values, panels, y, end, scratch),
         }
     }
 }
@@ -303,7 +429,8 @@ impl std::fmt::Debug for Linear {
             PackedWeights::Blocks(_) => "blocks",
         };
         let Self { inputs, outputs, isa, .. } = self;
-        write!(f, "Linear({inputs} to {outputs}, {format}, {isa})")
+        let gated = if self.gated { "gated, " } else { "" };
+        write!(f, "Linear({inputs} to {outputs}, {gated}{format}, {isa})")
     }
 }
 
