@@ -91,7 +91,7 @@ impl Registry {
         directory: &Path,
         options: &LoadOptions,
     ) -> Result<(LoadedModel, ModelFiles), LoadError> {
-        let directory = ModelDirectory::new(directory);
+        let directory = ModelDirectory::of_encoder(directory)?;
         let LoadPlan { family, blueprint, settings, precision, .. } = self.plan(&directory, options)?;
         let target = Target { device: Arc::clone(&options.device), precision };
         let Halves { input, task, processor, network } = blueprint.load(&directory, &target)?;
@@ -112,7 +112,7 @@ impl Registry {
     /// # Errors
     /// As [`load`](Self::load), except for errors of the weights, which are not read.
     pub fn survey(&self, directory: &Path, options: &LoadOptions) -> Result<Survey, LoadError> {
-        let directory = ModelDirectory::new(directory);
+        let directory = ModelDirectory::of_encoder(directory)?;
         let LoadPlan { blueprint, settings, precision, precisions, .. } = self.plan(&directory, options)?;
         let derived = || Demand::of_weights(directory.weight_bytes());
         let demand = blueprint.demand(precision).unwrap_or_else(derived);
@@ -124,7 +124,7 @@ impl Registry {
     /// # Errors
     /// [`LoadError`] if there is no such model, or its settings are invalid.
     pub fn settings(&self, directory: &Path) -> Result<Settings, LoadError> {
-        let directory = ModelDirectory::new(directory);
+        let directory = ModelDirectory::of_encoder(directory)?;
         self.family_of(&directory)?;
         directory.settings(&MODEL_FIELDS)
     }

@@ -92,10 +92,12 @@ impl TextEncoder {
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&EMBEDDING_FIELDS)?;
         let declared = SentenceTransformer::read(directory)?;
-        let pooling = match settings.model.pooling.or(declared.pooling).unwrap_or(Pooling::Mean) {
-            Pooling::Mean => pooling::Pooling::Mean,
-            Pooling::Cls => pooling::Pooling::Cls,
+        let pooling = match settings.model.pooling {
+            Some(Pooling::Mean) => pooling::Pooling::Mean,
+            Some(Pooling::Cls) => pooling::Pooling::Cls,
+            None => declared.only_pooling().map_err(|message| directory.invalid("modules.json", message))?,
         };
+        declared.check_served().map_err(|message| directory.top().invalid("modules.json", message))?;
         let normalize = settings.model.normalize.or(declared.normalize).unwrap_or(true);
         Ok(Self {
             spec: EncoderSpec { head: HeadSpec::Pool(pooling), ..spec },
