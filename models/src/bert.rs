@@ -48,8 +48,9 @@ pub(crate) fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError>
     TextEncoder::read(directory, spec, &NAMES, &ARCHITECTURES)
 }
 
-/// `config.json` as Hugging Face writes it, with the defaults of its `BertConfig`.
+/// `config.json` as Hugging Face writes it.
 #[derive(Debug, Deserialize)]
+#[serde(default)]
 struct Config {
     vocab_size: usize,
     hidden_size: usize,
@@ -57,27 +58,30 @@ struct Config {
     num_attention_heads: usize,
     intermediate_size: usize,
     max_position_embeddings: usize,
-    #[serde(default = "default_type_vocab_size")]
     type_vocab_size: usize,
-    #[serde(default = "default_layer_norm_eps")]
     layer_norm_eps: f32,
     hidden_act: String,
-    #[serde(default = "default_position_embedding_type")]
     position_embedding_type: String,
-    #[serde(default)]
     is_decoder: bool,
 }
 
-fn default_type_vocab_size() -> usize {
-    2
-}
-
-fn default_layer_norm_eps() -> f32 {
-    1e-12
-}
-
-fn default_position_embedding_type() -> String {
-    "absolute".to_owned()
+impl Default for Config {
+    /// The defaults of `BertConfig`.
+    fn default() -> Self {
+        Self {
+            vocab_size: 30522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            hidden_act: "gelu".to_owned(),
+            position_embedding_type: "absolute".to_owned(),
+            is_decoder: false,
+        }
+    }
 }
 
 impl Config {

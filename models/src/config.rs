@@ -76,11 +76,11 @@ pub(crate) fn architecture<'a>(architectures: &'a [String], known: &[&'a str]) -
 }
 
 /// Refuses classifiers whose last step is not softmax, or, of one label, the score of a pair.
-pub(crate) fn single_label(problem_type: Option<&str>, labels: Option<usize>) -> Result<(), String> {
+pub(crate) fn single_label(problem_type: Option<&str>, labels: usize) -> Result<(), String> {
     match problem_type {
         None | Some("single_label_classification") => Ok(()),
         // Hugging Face's name for a classifier of one label.
-        Some("regression") if labels == Some(1) => Ok(()),
+        Some("regression") if labels == 1 => Ok(()),
         Some(other) => {
             let other = excerpt(&other);
             Err(format!("field 'problem_type' is '{other}'; only 'single_label_classification' is known"))

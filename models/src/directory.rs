@@ -7,11 +7,12 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tokenizers::Tokenizer;
 
+use crate::checkpoint::Checkpoint;
 use crate::files::Record;
-use crate::{LoadError, ModelFiles, Settings, Weights, json, sentence_transformers, stand_in};
+use crate::weights::WeightFile;
+use crate::{LoadError, ModelFiles, Settings, Weights, json, sentence_transformers, stand_in, text, weights};
 
 const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
 const SETTINGS: &str = "sconce.toml";
 
 /// A directory with `config.json`, `model.safetensors`, and the other files that a family needs. It records the files
@@ -79,18 +80,6 @@ impl ModelDirectory {
         self.record.files()
     }
 
-    /// Reads `model_type` of `config.json`, which chooses the family.
-    ///
-    /// # Errors
-    /// [`LoadError::Read`] or [`LoadError::Invalid`].
-    pub fn model_type(&self) -> Result<String, LoadError> {
-        #[derive(serde::Deserialize)]
-        struct Typed {
-            model_type: String,
-        }
-        self.config::<Typed>().map(|config| config.model_type)
-    }
-
     /// Reads `config.json` as a family's own struct. Fields that the struct lacks are ignored, and a field that is
     /// `null` counts as missing.
     ///
@@ -118,17 +107,42 @@ impl ModelDirectory {
         Ok(value)
     }
 
-    /// Reads `model.safetensors` and checks its header.
+    /// Reads the weights and checks their headers: `model.safetensors` or its parts by `model.safetensors.index.json`,
+    /// else `pytorch_model.bin` or its parts.
     ///
     /// # Errors
-    /// [`LoadError::Read`], or [`LoadError::Weights`] if the file is cut short or is not a safetensors file.
+    /// [`LoadError::Read`], [`LoadError::Invalid`] for an index, or [`LoadError::Weights`] if a file is cut short or is
+    /// not of its format.
     pub fn weights(&self) -> Result<Weights, LoadError> {
-        let bytes = self.read_unrecorded(WEIGHTS)?;
-        let name = self.name(WEIGHTS);
-        self.record.weights_were_read(&name, &bytes);
-        let weights = Weights::new(self.path.join(name), bytes)?;
+        let Checkpoint { files, index } = Checkpoint::find(self)?.ok_or_else(|| Checkpoint::missing(self))?;
+        let mut read = Vec::new();
+        for file in &files {
+            let bytes = self.read_unrecorded(file)?;
+            let name = self.name(file);
+            if bytes.is_empty() {
+                return Err(self.invalid(file, "it is empty, as a download that was cut short leaves it"));
+            }
+            self.record.weights_were_read(&name, &bytes);
+            read.push(WeightFile::new(self.path.join(name), bytes)?);
+        }
+        let named = index.as_ref().map_or(files[0].as_str(), |(index, _)| index);
+        let weights = Weights::of_files(self.path.join(self.name(named)), read);
+        if let Some((file, tensors)) = &index
+            && let Some((tensor, shard)) = tensors.iter().find(|(tensor, _)| !weights.contains(tensor))
+        {
+            return Err(self.invalid(file, format!("it says that {shard} holds tensor '{tensor}', which it does not")));
+        }
         self.record.parameters_are(weights.parameters());
         Ok(weights)
+    }
+
+    /// The names of the tensors, without reading them; empty if there are no weights that can be read.
+    pub(crate) fn tensor_names(&self) -> Vec<String> {
+        let Ok(Some(Checkpoint { files, index })) = Checkpoint::find(self) else { return Vec::new() };
+        match index {
+            Some((_, tensors)) => tensors.into_keys().collect(),
+            None => weights::names(&self.path.join(self.name(&files[0]))),
+        }
     }
 
     /// The number of weights in the weights file, if it was read; else 0.
@@ -136,18 +150,20 @@ impl ModelDirectory {
         self.record.parameters()
     }
 
-    /// Bytes of the weights file; 0 if there is none.
+    /// Bytes of all files of weights; 0 if there are none.
     pub(crate) fn weight_bytes(&self) -> u64 {
-        std::fs::metadata(self.path.join(self.name(WEIGHTS))).map_or(0, |file| file.len())
+        let size = |file: &String| std::fs::metadata(self.path.join(self.name(file))).map_or(0, |file| file.len());
+        let found = Checkpoint::find(self).ok().flatten();
+        found.map_or(0, |checkpoint| checkpoint.files.iter().map(size).sum())
     }
 
-    /// Reads `tokenizer.json`.
+    /// Reads the tokenizer as transformers makes it: of `tokenizer.json`, else of `vocab.txt` or of `vocab.json` with
+    /// `merges.txt`; and of `tokenizer_config.json`. Padding and truncation are off.
     ///
     /// # Errors
     /// [`LoadError::Read`] or [`LoadError::Invalid`].
     pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
-        let file = "tokenizer.json";
-        Tokenizer::from_bytes(self.read(file)?).map_err(|error| self.invalid(file, error.to_string()))
+        text::read_tokenizer(self).map(|files| files.tokenizer)
     }
 
     /// Reads `sconce.toml`, or gives the defaults if there is none. `used` lists the fields of `[model]` that the family
@@ -202,6 +218,11 @@ impl ModelDirectory {
         // The operator's file is always at the top.
         let path = if file == SETTINGS { self.path.join(file) } else { self.path.join(self.name(file)) };
         LoadError::Invalid { path, message: message.into() }
+    }
+
+    /// The path of `config.json`, for error messages only.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.path.join(self.name(CONFIG))
     }
 
     /// The directory's path, for error messages only.

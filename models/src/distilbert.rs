@@ -50,6 +50,7 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
 /// `config.json` as Hugging Face writes it. `sinusoidal_pos_embds` is not read: where it is true, the saved table of
 /// positions already holds the sines.
 #[derive(Debug, Deserialize)]
+#[serde(default)]
 struct Config {
     vocab_size: usize,
     dim: usize,
@@ -58,6 +59,21 @@ struct Config {
     hidden_dim: usize,
     max_position_embeddings: usize,
     activation: String,
+}
+
+impl Default for Config {
+    /// The defaults of `DistilBertConfig`.
+    fn default() -> Self {
+        Self {
+            vocab_size: 30522,
+            dim: 768,
+            n_layers: 6,
+            n_heads: 12,
+            hidden_dim: 3072,
+            max_position_embeddings: 512,
+            activation: "gelu".to_owned(),
+        }
+    }
 }
 
 impl Config {

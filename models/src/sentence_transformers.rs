@@ -6,7 +6,7 @@ use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{LoadError, ModelDirectory, excerpt};
+use crate::{LoadError, ModelDirectory, TextRules, excerpt};
 
 /// The settings in these files; `None` or empty for each that is missing.
 #[derive(Debug, Default, PartialEq)]
@@ -157,6 +157,16 @@ impl SentenceTransformer {
     /// The prompt for requests that name none.
     pub(crate) fn default_prompt_text(&self) -> &str {
         self.default_prompt.as_ref().and_then(|name| self.prompts.get(name)).map_or("", String::as_str)
+    }
+
+    /// The rules for preparing texts.
+    pub(crate) fn rules(&self) -> TextRules {
+        TextRules {
+            max_tokens: self.max_tokens,
+            lowercase: self.lowercase,
+            prompts: self.prompts.clone(),
+            default_prompt: self.default_prompt.clone(),
+        }
     }
 
     /// The pooling as the kernels have it; mean if the files name none.

@@ -1,6 +1,5 @@
 //! Encoders of text as models: an encoder's spec with a tokenizer and a purpose: embeddings, labels or scores.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sconce_kernels::encoder::{EncoderSpec, HeadFunction, HeadSpec};
@@ -12,7 +11,7 @@ use crate::sentence_transformers::SentenceTransformer;
 use crate::{
     Blueprint, Classification, Demand, Device, EncoderOrder, EncoderWeights, Halves, Input, InputError, InputKind,
     InputSpec, LoadError, ModelDirectory, Output, Pooling, Precision, Prepared, Processor, Score, Settings, Target,
-    Task, TensorNames, TextProcessor, Truncation, config, excerpt, labels,
+    Task, TensorNames, TextProcessor, TextRules, Truncation, config, excerpt, labels,
 };
 
 /// The architectures of a family, by Hugging Face's names.
@@ -32,7 +31,8 @@ struct HeadConfig {
     #[serde(default)]
     architectures: Vec<String>,
     problem_type: Option<String>,
-    id2label: Option<BTreeMap<String, String>>,
+    id2label: Option<serde_json::Value>,
+    num_labels: Option<usize>,
 }
 
 /// The blueprint of every encoder of text: a family gives it a spec and the names of the tensors.
@@ -43,8 +43,8 @@ pub struct TextEncoder {
     /// False if `config.json` names no architecture.
     is_declared: bool,
     settings: Settings,
-    /// Most tokens per text, if sentence-transformers' files set it.
-    declared_tokens: Option<usize>,
+    /// Limit, casing and prompts of sentence-transformers' files.
+    rules: TextRules,
 }
 
 enum Purpose {
@@ -69,15 +69,16 @@ impl TextEncoder {
         names: &'static TensorNames,
         known: &Architectures,
     ) -> Result<Self, LoadError> {
-        let HeadConfig { architectures, problem_type, id2label } = directory.config()?;
+        let HeadConfig { architectures, problem_type, id2label, num_labels } = directory.config()?;
         let invalid = |message| directory.invalid("config.json", message);
         let architecture = config::architecture(&architectures, &[known.embedding, known.classification]);
         if architecture.map_err(invalid)? == known.embedding {
             let declared = !architectures.is_empty();
             return Ok(Self { is_declared: declared, ..Self::embedding(directory, spec, names)? });
         }
-        config::single_label(problem_type.as_deref(), id2label.as_ref().map(BTreeMap::len)).map_err(invalid)?;
-        Self::classification(directory, spec, names, known.function, id2label.as_ref())
+        let labels = labels::in_order(id2label.as_ref(), num_labels).map_err(invalid)?;
+        config::single_label(problem_type.as_deref(), labels.len()).map_err(invalid)?;
+        Self::classification(directory, spec, names, known.function, labels)
     }
 
     /// A model that gives embeddings. Pooling (mean or first token) and normalisation are those of `sconce.toml`, else
@@ -105,28 +106,27 @@ impl TextEncoder {
             purpose: Purpose::Embedding { normalize },
             is_declared: true,
             settings,
-            declared_tokens: declared.max_tokens,
+            rules: declared.rules(),
         })
     }
 
-    /// A model that gives a score for each label of `config.json`; if there is only one label, it takes a pair of texts
+    /// A model that gives a score for each of `labels`; if there is only one label, it takes a pair of texts
     /// and gives one score. The head of `spec` is replaced by a classifier with `function` between its two products.
     ///
     /// # Errors
-    /// [`LoadError`] if `sconce.toml` is invalid, or the labels are not numbered from 0 without a gap.
+    /// [`LoadError`] if `sconce.toml` is invalid.
     pub fn classification(
         directory: &ModelDirectory,
         spec: EncoderSpec,
         names: &'static TensorNames,
         function: HeadFunction,
-        id2label: Option<&BTreeMap<String, String>>,
+        labels: Arc<[String]>,
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&CLASSIFICATION_FIELDS)?;
-        let labels = labels::in_order(id2label).map_err(|message| directory.invalid("config.json", message))?;
         let spec = EncoderSpec { head: HeadSpec::Classifier { outputs: labels.len(), function }, ..spec };
         let purpose =
             if labels.len() == 1 { Purpose::Score(ScoreFunction::read(directory)?) } else { Purpose::Labels(labels) };
-        Ok(Self { spec, names, purpose, is_declared: true, settings, declared_tokens: None })
+        Ok(Self { spec, names, purpose, is_declared: true, settings, rules: TextRules::default() })
     }
 }
 
@@ -163,7 +163,7 @@ impl Blueprint for TextEncoder {
     }
 
     fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
-        let Self { spec, names, purpose, is_declared, settings, declared_tokens } = self;
+        let Self { spec, names, purpose, is_declared, settings, rules } = self;
         let weights = directory.weights()?;
         let classifier = format!("{}.weight", names.classifier);
         if !is_declared && weights.contains(&classifier) {
@@ -174,7 +174,7 @@ impl Blueprint for TextEncoder {
         }
         let weights = EncoderWeights::new(spec, &weights, names);
         let max_positions = spec.max_tokens().unwrap_or(UNBOUNDED_TOKENS);
-        let text = TextProcessor::load(directory, settings, *declared_tokens, max_positions, spec.embeddings.words)?;
+        let text = TextProcessor::load(directory, settings, rules, max_positions, spec.embeddings.words)?;
         let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
         let engine = target.device.encoder(&order)?;
         let max_tokens = text.max_tokens();
