@@ -7,7 +7,6 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use packed::PackedDigits;
@@ -77,7 +76,7 @@ struct Config {
     /// Factor that pixels are multiplied by.
     rescale: f32,
     layout: String,
-    id2label: Option<BTreeMap<String, String>>,
+    id2label: Option<serde_json::Value>,
 }
 
 impl Config {
@@ -129,7 +128,7 @@ impl Config {
 
     fn labels(&self) -> Result<Arc<[String]>, String> {
         let labels = match &self.id2label {
-            Some(id2label) => labels::in_order(Some(id2label))?,
+            Some(id2label) => labels::in_order(Some(id2label), None)?,
             None => (0..self.num_labels).map(|label| label.to_string()).collect(),
         };
         if labels.len() != self.num_labels {

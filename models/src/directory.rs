@@ -7,16 +7,24 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tokenizers::Tokenizer;
 
+use crate::checkpoint::Checkpoint;
 use crate::files::Record;
-use crate::{LoadError, ModelFiles, Settings, Weights};
+use crate::weights::WeightFile;
+use crate::{LoadError, ModelFiles, Settings, Weights, json, sentence_transformers, stand_in, text, weights};
 
-const WEIGHTS: &str = "model.safetensors";
+const CONFIG: &str = "config.json";
+const SETTINGS: &str = "sconce.toml";
 
 /// A directory with `config.json`, `model.safetensors`, and the other files that a family needs. It records the files
 /// that were read or looked for, and their contents ([`files`](Self::files)).
+///
+/// The encoder of a sentence-transformers model may lie in a folder of the directory, such as `0_Transformer`. Names of
+/// files are relative to that folder; [`top`](Self::top) and [`within`](Self::within) give the other folders.
 #[derive(Debug, Clone)]
 pub struct ModelDirectory {
     path: PathBuf,
+    /// The folder below `path` that names of files are relative to: empty, or ending with `/`.
+    folder: String,
     record: Arc<Record>,
 }
 
@@ -25,7 +33,36 @@ impl ModelDirectory {
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { record: Arc::new(Record::of(path.clone())), path }
+        Self { record: Arc::new(Record::of(path.clone())), folder: String::new(), path }
+    }
+
+    /// The directory at `path`, seen from the folder of its encoder, which `modules.json` names if there is one.
+    ///
+    /// # Errors
+    /// [`LoadError`] if `modules.json` is not valid.
+    pub fn of_encoder(path: impl Into<PathBuf>) -> Result<Self, LoadError> {
+        let top = Self::new(path);
+        let folder = sentence_transformers::encoder_folder(&top)?;
+        Ok(top.within(&folder))
+    }
+
+    /// The same directory, seen from its top.
+    #[must_use]
+    pub fn top(&self) -> Self {
+        Self { folder: String::new(), ..self.clone() }
+    }
+
+    /// The same directory, seen from a folder of the one that it is seen from now, such as `1_Pooling`.
+    #[must_use]
+    pub fn within(&self, folder: &str) -> Self {
+        let end = if folder.is_empty() || folder.ends_with('/') { "" } else { "/" };
+        Self { folder: format!("{}{folder}{end}", self.folder), ..self.clone() }
+    }
+
+    /// True if names of files are relative to the directory itself.
+    #[must_use]
+    pub fn is_top(&self) -> bool {
+        self.folder.is_empty()
     }
 
     /// The directory's path, for a family that reads files in ways that this type does not offer. From then on the model
@@ -43,32 +80,26 @@ impl ModelDirectory {
         self.record.files()
     }
 
-    /// Reads `model_type` of `config.json`, which chooses the family.
-    ///
-    /// # Errors
-    /// [`LoadError::Read`] or [`LoadError::Invalid`].
-    pub fn model_type(&self) -> Result<String, LoadError> {
-        #[derive(serde::Deserialize)]
-        struct Typed {
-            model_type: String,
-        }
-        self.config::<Typed>().map(|config| config.model_type)
-    }
-
-    /// Reads `config.json` as a family's own struct. Fields that the struct lacks are ignored.
+    /// Reads `config.json` as a family's own struct. Fields that the struct lacks are ignored, and a field that is
+    /// `null` counts as missing.
     ///
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Invalid`] that names the field.
     pub fn config<C: DeserializeOwned>(&self) -> Result<C, LoadError> {
-        self.json("config.json")
+        let mut fields: serde_json::Map<String, serde_json::Value> = self.json(CONFIG)?;
+        fields.retain(|_, value| !value.is_null());
+        serde_path_to_error::deserialize(serde_json::Value::Object(fields))
+            .map_err(|error| self.invalid(CONFIG, field_and_cause(error.path(), error.inner())))
     }
 
-    /// Reads any JSON file of the directory.
+    /// Reads any JSON file of the directory. A byte order mark is skipped, and Python's `NaN` and `Infinity` are allowed
+    /// in fields that are not read.
     ///
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Invalid`] that names the field.
     pub fn json<C: DeserializeOwned>(&self, file: &str) -> Result<C, LoadError> {
         let bytes = self.read(file)?;
+        let bytes = json::plain(&bytes);
         let mut json = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| self.invalid(file, field_and_cause(error.path(), error.inner())))?;
@@ -76,16 +107,42 @@ impl ModelDirectory {
         Ok(value)
     }
 
-    /// Reads `model.safetensors` and checks its header.
+    /// Reads the weights and checks their headers: `model.safetensors` or its parts by `model.safetensors.index.json`,
+    /// else `pytorch_model.bin` or its parts.
     ///
     /// # Errors
-    /// [`LoadError::Read`], or [`LoadError::Weights`] if the file is cut short or is not a safetensors file.
+    /// [`LoadError::Read`], [`LoadError::Invalid`] for an index, or [`LoadError::Weights`] if a file is cut short or is
+    /// not of its format.
     pub fn weights(&self) -> Result<Weights, LoadError> {
-        let bytes = self.read_unrecorded(WEIGHTS)?;
-        self.record.weights_were_read(WEIGHTS, &bytes);
-        let weights = Weights::new(self.path.join(WEIGHTS), bytes)?;
+        let Checkpoint { files, index } = Checkpoint::find(self)?.ok_or_else(|| Checkpoint::missing(self))?;
+        let mut read = Vec::new();
+        for file in &files {
+            let bytes = self.read_unrecorded(file)?;
+            let name = self.name(file);
+            if bytes.is_empty() {
+                return Err(self.invalid(file, "it is empty, as a download that was cut short leaves it"));
+            }
+            self.record.weights_were_read(&name, &bytes);
+            read.push(WeightFile::new(self.path.join(name), bytes)?);
+        }
+        let named = index.as_ref().map_or(files[0].as_str(), |(index, _)| index);
+        let weights = Weights::of_files(self.path.join(self.name(named)), read);
+        if let Some((file, tensors)) = &index
+            && let Some((tensor, shard)) = tensors.iter().find(|(tensor, _)| !weights.contains(tensor))
+        {
+            return Err(self.invalid(file, format!("it says that {shard} holds tensor '{tensor}', which it does not")));
+        }
         self.record.parameters_are(weights.parameters());
         Ok(weights)
+    }
+
+    /// The names of the tensors, without reading them; empty if there are no weights that can be read.
+    pub(crate) fn tensor_names(&self) -> Vec<String> {
+        let Ok(Some(Checkpoint { files, index })) = Checkpoint::find(self) else { return Vec::new() };
+        match index {
+            Some((_, tensors)) => tensors.into_keys().collect(),
+            None => weights::names(&self.path.join(self.name(&files[0]))),
+        }
     }
 
     /// The number of weights in the weights file, if it was read; else 0.
@@ -93,18 +150,20 @@ impl ModelDirectory {
         self.record.parameters()
     }
 
-    /// Bytes of the weights file; 0 if there is none.
+    /// Bytes of all files of weights; 0 if there are none.
     pub(crate) fn weight_bytes(&self) -> u64 {
-        std::fs::metadata(self.path.join(WEIGHTS)).map_or(0, |file| file.len())
+        let size = |file: &String| std::fs::metadata(self.path.join(self.name(file))).map_or(0, |file| file.len());
+        let found = Checkpoint::find(self).ok().flatten();
+        found.map_or(0, |checkpoint| checkpoint.files.iter().map(size).sum())
     }
 
-    /// Reads `tokenizer.json`.
+    /// Reads the tokenizer as transformers makes it: of `tokenizer.json`, else of `vocab.txt` or of `vocab.json` with
+    /// `merges.txt`; and of `tokenizer_config.json`. Padding and truncation are off.
     ///
     /// # Errors
     /// [`LoadError::Read`] or [`LoadError::Invalid`].
     pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
-        let file = "tokenizer.json";
-        Tokenizer::from_bytes(self.read(file)?).map_err(|error| self.invalid(file, error.to_string()))
+        text::read_tokenizer(self).map(|files| files.tokenizer)
     }
 
     /// Reads `sconce.toml`, or gives the defaults if there is none. `used` lists the fields of `[model]` that the family
@@ -114,7 +173,10 @@ impl ModelDirectory {
     /// # Errors
     /// [`LoadError::Read`], or [`LoadError::Invalid`] that names the field.
     pub fn settings(&self, used: &[&str]) -> Result<Settings, LoadError> {
-        let file = "sconce.toml";
+        if !self.is_top() {
+            return self.top().settings(used);
+        }
+        let file = SETTINGS;
         if !self.path.join(file).exists() {
             return Ok(Settings::default());
         }
@@ -133,18 +195,19 @@ impl ModelDirectory {
     /// [`LoadError::Read`].
     pub fn read(&self, file: &str) -> Result<Vec<u8>, LoadError> {
         let bytes = self.read_unrecorded(file)?;
-        self.record.was_read(file, &bytes);
+        self.record.was_read(&self.name(file), &bytes);
         Ok(bytes)
     }
 
     /// True if the directory has such a file.
     #[must_use]
     pub fn contains(&self, file: &str) -> bool {
-        let is_there = self.path.join(file).exists();
+        let name = self.name(file);
+        let is_there = self.path.join(&name).exists();
         if is_there {
-            self.record.was_there(file);
+            self.record.was_there(&name);
         } else {
-            self.record.was_not_there(file);
+            self.record.was_not_there(&name);
         }
         is_there
     }
@@ -152,7 +215,14 @@ impl ModelDirectory {
     /// An error about one of the files. The message names the field or position, the value, and the allowed values.
     #[must_use]
     pub fn invalid(&self, file: &str, message: impl Into<String>) -> LoadError {
-        LoadError::Invalid { path: self.path.join(file), message: message.into() }
+        // The operator's file is always at the top.
+        let path = if file == SETTINGS { self.path.join(file) } else { self.path.join(self.name(file)) };
+        LoadError::Invalid { path, message: message.into() }
+    }
+
+    /// The path of `config.json`, for error messages only.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.path.join(self.name(CONFIG))
     }
 
     /// The directory's path, for error messages only.
@@ -162,13 +232,23 @@ impl ModelDirectory {
 
     /// Reads a file. The caller records its content; a missing file is recorded here, since a family may do without it.
     fn read_unrecorded(&self, file: &str) -> Result<Vec<u8>, LoadError> {
-        let path = self.path.join(file);
-        std::fs::read(&path).map_err(|source| {
+        let name = self.name(file);
+        let path = self.path.join(&name);
+        let bytes = std::fs::read(&path).map_err(|source| {
             if source.kind() == io::ErrorKind::NotFound {
-                self.record.was_not_there(file);
+                self.record.was_not_there(&name);
             }
             LoadError::Read { path, source }
-        })
+        })?;
+        match stand_in::found(&bytes) {
+            Some(message) => Err(self.invalid(file, message)),
+            None => Ok(bytes),
+        }
+    }
+
+    /// The name of a file, relative to the top of the directory.
+    fn name(&self, file: &str) -> String {
+        format!("{}{file}", self.folder)
     }
 }
 

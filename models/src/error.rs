@@ -72,7 +72,7 @@ pub enum InputError {
         /// The value, as text.
         value: String,
     },
-    /// An empty input: no bytes, or only white space.
+    /// An empty input: a text without a token, content without a byte or of white space alone.
     #[error("input '{name}' is empty; give at least one character that is not white space")]
     Empty {
         /// Name of the input.
@@ -111,6 +111,21 @@ pub enum InputError {
         name: &'static str,
         /// Bytes that were tokenised at most.
         bytes: usize,
+    },
+    /// A text with a token that the tokenizer knows and the model has no row for.
+    #[error(
+        "input '{name}' has the token '{}' of number {id}, but the model has {rows} words; leave it out",
+        excerpt(token)
+    )]
+    UnknownToken {
+        /// Name of the input.
+        name: &'static str,
+        /// The token.
+        token: String,
+        /// Its number in the tokenizer.
+        id: u32,
+        /// Rows of the model's table of words.
+        rows: usize,
     },
     /// An input with too many bytes.
     #[error("input '{name}' has {bytes} bytes, but at most {max} are accepted")]
@@ -331,6 +346,7 @@ mod tests {
             InputError::TooLong { name, max: 1 },
             InputError::TooSparse { name, bytes: usize::MAX },
             InputError::TooManyBytes { name, bytes: usize::MAX, max: 1 },
+            InputError::UnknownToken { name, token: text.clone(), id: u32::MAX, rows: 1 },
             InputError::Tokenizer { name, message: text },
         ];
         for error in &errors {
@@ -347,6 +363,7 @@ mod tests {
                 | InputError::TooLong { .. }
                 | InputError::TooSparse { .. }
                 | InputError::TooManyBytes { .. }
+                | InputError::UnknownToken { .. }
                 | InputError::Tokenizer { .. } => {}
             }
         }

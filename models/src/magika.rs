@@ -46,7 +46,7 @@ impl Magika {
         let config: Config = directory.config()?;
         let invalid = |message| directory.invalid("config.json", message);
         config.check().map_err(invalid)?;
-        let labels = labels::in_order(Some(&config.id2label)).map_err(invalid)?;
+        let labels = labels::in_order(Some(&serde_json::json!(config.id2label)), None).map_err(invalid)?;
         Ok(Self { config, labels })
     }
 }

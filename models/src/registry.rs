@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::inferred::ModelType;
 use crate::settings::MODEL_FIELDS;
 use crate::{
     Blueprint, Demand, Device, Family, Halves, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings,
@@ -29,6 +30,10 @@ impl Default for LoadOptions {
 /// The properties that a model would have on a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Survey {
+    /// The family.
+    pub model_type: &'static str,
+    /// The place in the directory that the family was inferred from, in words; `None` if `config.json` names it.
+    pub inferred_from: Option<&'static str>,
     /// The precision that it would be computed in.
     pub precision: Precision,
     /// All precisions that it has on the device.
@@ -108,7 +113,7 @@ impl Registry {
         directory: &Path,
         options: &LoadOptions,
     ) -> Result<(LoadedModel, ModelFiles), LoadError> {
-        let directory = ModelDirectory::new(directory);
+        let directory = ModelDirectory::of_encoder(directory)?;
         let LoadPlan { family, blueprint, settings, precision, .. } = self.plan(&directory, options)?;
         let target = Target { device: Arc::clone(&options.device), precision };
         let Halves { input, task, processor, network } = blueprint.load(&directory, &target)?;
@@ -129,11 +134,12 @@ impl Registry {
     /// # Errors
     /// As [`load`](Self::load), except for errors of the weights, which are not read.
     pub fn survey(&self, directory: &Path, options: &LoadOptions) -> Result<Survey, LoadError> {
-        let directory = ModelDirectory::new(directory);
-        let LoadPlan { blueprint, settings, precision, precisions, .. } = self.plan(&directory, options)?;
+        let directory = ModelDirectory::of_encoder(directory)?;
+        let LoadPlan { family, blueprint, settings, precision, precisions, inferred_from } =
+            self.plan(&directory, options)?;
         let derived = || Demand::of_weights(directory.weight_bytes());
         let demand = blueprint.demand(precision).unwrap_or_else(derived);
-        Ok(Survey { precision, precisions, demand, settings })
+        Ok(Survey { model_type: family.model_type, inferred_from, precision, precisions, demand, settings })
     }
 
     /// The settings of a model's `sconce.toml`, or the defaults.
@@ -141,14 +147,14 @@ impl Registry {
     /// # Errors
     /// [`LoadError`] if there is no such model, or its settings are invalid.
     pub fn settings(&self, directory: &Path) -> Result<Settings, LoadError> {
-        let directory = ModelDirectory::new(directory);
+        let directory = ModelDirectory::of_encoder(directory)?;
         self.family_of(&directory)?;
         directory.settings(&MODEL_FIELDS)
     }
 
     /// Makes all decisions about a model that come before its weights are read.
     fn plan(&self, directory: &ModelDirectory, options: &LoadOptions) -> Result<LoadPlan<'_>, LoadError> {
-        let family = self.family_of(directory)?;
+        let (family, inferred_from) = self.family_of(directory)?;
         // `sconce.toml` is checked even if `options` override it: an invalid one is always an error.
         let all = directory.settings(&MODEL_FIELDS)?;
         let blueprint = (family.read)(directory)?;
@@ -160,16 +166,20 @@ impl Registry {
         let precisions = blueprint.precisions(&*options.device);
         let precision = family.offered(asked, path, &precisions, &*options.device)?;
         let settings = directory.settings(blueprint.settings())?;
-        Ok(LoadPlan { family, blueprint, settings, precision, precisions })
+        Ok(LoadPlan { family, blueprint, settings, precision, precisions, inferred_from })
     }
 
-    fn family_of(&self, directory: &ModelDirectory) -> Result<&Family, LoadError> {
-        let model_type = directory.model_type()?;
-        self.family(&model_type).ok_or_else(|| LoadError::UnknownModelType {
-            path: directory.location().join("config.json"),
-            model_type: model_type.clone(),
-            known: self.families.keys().map(ToString::to_string).collect(),
-        })
+    fn family_of(&self, directory: &ModelDirectory) -> Result<(&Family, Option<&'static str>), LoadError> {
+        let known: Vec<&'static str> = self.families.keys().copied().collect();
+        let ModelType { name, inferred_from } = ModelType::read(directory, &known)?;
+        match self.family(&name) {
+            Some(family) => Ok((family, inferred_from)),
+            None => Err(LoadError::UnknownModelType {
+                path: directory.config_path(),
+                model_type: name,
+                known: known.iter().map(ToString::to_string).collect(),
+            }),
+        }
     }
 }
 
@@ -179,6 +189,7 @@ struct LoadPlan<'a> {
     settings: Settings,
     precision: Precision,
     precisions: Vec<Precision>,
+    inferred_from: Option<&'static str>,
 }
 
 impl Family {

@@ -1,9 +1,19 @@
 //! Text to tokens, for every family that reads text.
 
 mod beginning;
+mod tokenizer;
+mod vocabulary;
 
+use std::collections::BTreeMap;
+
+use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::utils::truncation::truncate_encodings;
-use tokenizers::{Encoding, PostProcessor as _, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    Encoding, NormalizerWrapper, PostProcessor as _, Tokenizer, TruncationDirection, TruncationParams,
+    TruncationStrategy,
+};
+
+pub(crate) use tokenizer::{TokenizerFiles, read as read_tokenizer};
 
 use beginning::Beginnings;
 
@@ -12,8 +22,24 @@ use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, Se
 /// The name of a text in requests.
 pub const TEXT_INPUT: &str = "text";
 
+/// The file that errors of a tokenizer name.
+const TOKENIZER: &str = "tokenizer.json";
+
 /// Most bytes of one text. Models read a few thousand; a longer input is a mistake or an attack.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// Rules for texts in a model's other files, such as those of sentence-transformers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TextRules {
+    /// Most tokens per text, special tokens included.
+    pub max_tokens: Option<usize>,
+    /// True if texts are put into lower case before they are tokenised.
+    pub lowercase: bool,
+    /// Texts that are put before a text, by name.
+    pub prompts: BTreeMap<String, String>,
+    /// The name of the prompt that is put before a text unless another is asked for.
+    pub default_prompt: Option<String>,
+}
 
 /// A tokenizer with its limits: the part of a [`Processor`](crate::Processor) that prepares text.
 pub struct TextProcessor {
@@ -24,32 +50,31 @@ pub struct TextProcessor {
     added_tokens: usize,
     /// Finds places to cut a text before it is tokenised; `None` if the tokenizer's steps do not allow it.
     beginnings: Option<Beginnings>,
+    prompts: BTreeMap<String, String>,
+    default_prompt: String,
+    /// Rows of the model's table of words, if the tokenizer has tokens beyond them.
+    rows: Option<usize>,
 }
 
 impl TextProcessor {
-    /// Reads `tokenizer.json`. The limit of tokens is `settings.model.max_tokens`, else `declared` (the limit in the
-    /// model's other files), else the tokenizer's own; never more than `max_positions`. Padding is always off, because
-    /// batches are packed.
+    /// Reads the directory's tokenizer. The limit of tokens is `settings.model.max_tokens`, else that of `rules`, else
+    /// `model_max_length` of `tokenizer_config.json`; never more than `max_positions`. Padding is always off, because
+    /// batches are packed, and the truncation of `tokenizer.json` sets no limit, as in transformers.
     ///
     /// # Errors
-    /// [`LoadError`] if the file is not a tokenizer, has a token beyond `vocab_size`, or the limit is above
-    /// `max_positions` or leaves no room beside the special tokens.
+    /// [`LoadError`] if a file of the tokenizer is not valid, a special token is beyond `vocab_size`, or the limit is
+    /// above `max_positions` or leaves no room beside the special tokens.
     pub fn load(
         directory: &ModelDirectory,
         settings: &Settings,
-        declared: Option<usize>,
+        rules: &TextRules,
         max_positions: usize,
         vocab_size: usize,
     ) -> Result<Self, LoadError> {
-        let mut tokenizer = directory.tokenizer()?;
-        let truncation = tokenizer.get_truncation().cloned();
-        let cannot_switch_off = |error: tokenizers::Error| directory.invalid("tokenizer.json", error.to_string());
-        tokenizer.with_padding(None).with_truncation(None).map_err(cannot_switch_off)?;
-
-        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
-        if highest >= vocab_size {
-            let message = format!("token {highest} is beyond vocab_size {vocab_size} of config.json");
-            return Err(directory.invalid("tokenizer.json", message));
+        let TokenizerFiles { mut tokenizer, max_tokens: declared, direction } = read_tokenizer(directory)?;
+        let invalid = |error: &tokenizers::Error| directory.invalid(TOKENIZER, error.to_string());
+        if rules.lowercase {
+            put_into_lower_case(&mut tokenizer).map_err(|error| invalid(&error))?;
         }
         let added_tokens = tokenizer.get_post_processor().map_or(0, |template| template.added_tokens(false));
         let max_tokens = match settings.model.max_tokens {
@@ -58,16 +83,30 @@ impl TextProcessor {
                 return Err(directory.invalid("sconce.toml", message));
             }
             Some(max) => max,
-            None => declared.or(truncation.as_ref().map(|t| t.max_length)).unwrap_or(max_positions).min(max_positions),
+            None => rules.max_tokens.or(declared).unwrap_or(max_positions).min(max_positions),
         };
         if max_tokens <= added_tokens {
-            let file = if settings.model.max_tokens.is_some() { "sconce.toml" } else { "tokenizer.json" };
+            let file = if settings.model.max_tokens.is_some() { "sconce.toml" } else { TOKENIZER };
             let message = format!("{max_tokens} tokens leave no room beside the {added_tokens} special ones");
             return Err(directory.invalid(file, message));
         }
-        let direction = truncation.map_or(TruncationDirection::Right, |TruncationParams { direction, .. }| direction);
         let beginnings = Beginnings::of(&tokenizer).filter(|_| matches!(direction, TruncationDirection::Right));
-        Ok(Self { tokenizer, direction, max_tokens, added_tokens, beginnings })
+        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        let TextRules { prompts, default_prompt, .. } = rules.clone();
+        let default_prompt = default_prompt.and_then(|name| prompts.get(&name).cloned()).unwrap_or_default();
+        let rows = (highest >= vocab_size).then_some(vocab_size);
+        let text = Self { tokenizer, direction, max_tokens, added_tokens, beginnings, prompts, default_prompt, rows };
+        // Its tokens are the special ones, which every text has.
+        match text.prepare_with_prompt("".into(), Truncation::Truncate, "") {
+            Err(error @ InputError::UnknownToken { .. }) => Err(directory.invalid(TOKENIZER, error.to_string())),
+            _ => Ok(text),
+        }
+    }
+
+    /// The prompts of the model's files by name: texts that can be put before another.
+    #[must_use]
+    pub fn prompts(&self) -> &BTreeMap<String, String> {
+        &self.prompts
     }
 
     /// Most tokens per text, special tokens included.
@@ -76,12 +115,29 @@ impl TextProcessor {
         self.max_tokens
     }
 
-    /// Checks and tokenises one input.
+    /// Checks and tokenises one input, with the model's default prompt before it if it has one.
     ///
     /// # Errors
-    /// [`InputError`] if the input is not text, is empty or too large, or has too many tokens and truncation is refused.
+    /// [`InputError`] if the input is not text, is too large, has no tokens or tokens that the model lacks, or has too
+    /// many tokens and truncation is refused.
     pub fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
-        let text = checked_text(TEXT_INPUT, input)?;
+        self.prepare_with_prompt(input, truncation, &self.default_prompt)
+    }
+
+    /// As [`prepare`](Self::prepare), with another text before the input; empty for none.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn prepare_with_prompt(
+        &self,
+        input: Input,
+        truncation: Truncation,
+        prompt: &str,
+    ) -> Result<Prepared, InputError> {
+        let mut text = checked_text(TEXT_INPUT, input)?;
+        if !prompt.is_empty() {
+            text.insert_str(0, prompt);
+        }
         let room = self.max_tokens - self.added_tokens;
         let mut encoding = self.encode_beginning(TEXT_INPUT, &text, room)?;
         let truncated = encoding.len() > room;
@@ -91,19 +147,30 @@ impl TextProcessor {
         encoding.truncate(room, 0, self.direction);
         let encoding =
             self.tokenizer.post_process(encoding, None, true).map_err(|error| tokenizer_error(TEXT_INPUT, &error))?;
-        let features = Features::Tokens {
-            input_ids: encoding.get_ids().to_vec(),
-            token_type_ids: encoding.get_type_ids().to_vec(),
-        };
-        Ok(Prepared { features, truncated })
+        Ok(Prepared { features: self.features(&encoding)?, truncated })
+    }
+
+    /// The features of tokens, special tokens included.
+    fn features(&self, encoding: &Encoding) -> Result<Features, InputError> {
+        let ids = encoding.get_ids();
+        if ids.is_empty() {
+            return Err(InputError::Empty { name: TEXT_INPUT });
+        }
+        if let Some(rows) = self.rows
+            && let Some(at) = ids.iter().position(|id| *id as usize >= rows)
+        {
+            let token = self.tokenizer.id_to_token(ids[at]).unwrap_or_default();
+            return Err(InputError::UnknownToken { name: TEXT_INPUT, token, id: ids[at], rows });
+        }
+        Ok(Features::Tokens { input_ids: ids.to_vec(), token_type_ids: encoding.get_type_ids().to_vec() })
     }
 
     /// Checks and tokenises two texts that are read together. If they are too long together, tokens of the longer one
     /// are left out one by one, as with `longest_first` of Hugging Face.
     ///
     /// # Errors
-    /// [`InputError`] if the input is not a pair, one of its texts is empty or too large, or they have too many tokens
-    /// and truncation is refused.
+    /// [`InputError`] if the input is not a pair, one of its texts is too large, they have no tokens or tokens that the
+    /// model lacks, or they have too many tokens and truncation is refused.
     pub fn prepare_pair(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         let Input::Pair(pair) = input else {
             let (expected, got) = ("a pair of texts".to_owned(), input.kind().to_owned());
@@ -124,11 +191,7 @@ impl TextProcessor {
             .tokenizer
             .post_process(first, Some(second), true)
             .map_err(|error| tokenizer_error(TEXT_INPUT, &error))?;
-        let features = Features::Tokens {
-            input_ids: encoding.get_ids().to_vec(),
-            token_type_ids: encoding.get_type_ids().to_vec(),
-        };
-        Ok(Prepared { features, truncated })
+        Ok(Prepared { features: self.features(&encoding)?, truncated })
     }
 
     /// Refuses a limit that leaves no token for each text of a pair, and a pair whose segments are not among `segments`; 0 stands
@@ -222,10 +285,21 @@ fn checked_text(name: &'static str, input: Input) -> Result<String, InputError> 
     if text.len() > MAX_TEXT_BYTES {
         return Err(too_large(text.len()));
     }
-    if text.trim().is_empty() {
-        return Err(InputError::Empty { name });
-    }
     Ok(text)
+}
+
+/// Puts the step that makes lower case before the others, as sentence-transformers does, unless it is there.
+fn put_into_lower_case(tokenizer: &mut Tokenizer) -> Result<(), tokenizers::Error> {
+    let mut steps: Vec<NormalizerWrapper> = match tokenizer.get_normalizer() {
+        None => Vec::new(),
+        Some(NormalizerWrapper::Sequence(steps)) => AsRef::<[NormalizerWrapper]>::as_ref(steps).to_vec(),
+        Some(step) => vec![step.clone()],
+    };
+    if !steps.iter().any(|step| matches!(step, NormalizerWrapper::Lowercase(_))) {
+        steps.insert(0, NormalizerWrapper::Lowercase(Lowercase));
+        tokenizer.with_normalizer(Some(Sequence::new(steps)))?;
+    }
+    Ok(())
 }
 
 fn tokenizer_error(name: &'static str, error: &tokenizers::Error) -> InputError {
@@ -238,7 +312,7 @@ mod tests {
 
     fn processor() -> TextProcessor {
         let directory = ModelDirectory::new(concat!(env!("CARGO_MANIFEST_DIR"), "/zoo/tiny-bert-sentiment"));
-        TextProcessor::load(&directory, &Settings::default(), None, 64, 8192).unwrap()
+        TextProcessor::load(&directory, &Settings::default(), &TextRules::default(), 64, 8192).unwrap()
     }
 
     /// Pieces that are hard for tokenizers and cuts: accents apart from their letters, ideographs, control characters,

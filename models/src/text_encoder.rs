@@ -5,11 +5,11 @@ use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::encoder::{EncoderNetwork, demand};
-use crate::sentence_transformers::SentenceTransformer;
+use crate::sentence_transformers::{DenseModule, SentenceTransformer};
 use crate::text_tasks::TextTask;
 use crate::{
     Blueprint, Demand, Device, EncoderOrder, EncoderWeights, Halves, HeadTensors, InputSpec, LoadError, ModelDirectory,
-    Precision, Settings, Target, TensorNames, TextProcessor, excerpt,
+    Precision, Settings, Target, TensorNames, TextProcessor, TextRules, excerpt,
 };
 
 /// The heads of a family. Architectures are named as Hugging Face names them: `{prefix}Model`,
@@ -58,12 +58,14 @@ impl NamedStep {
 pub struct TextEncoder {
     spec: EncoderSpec,
     names: &'static TensorNames,
-    /// The tensors of each step of the head.
+    /// The tensors of the head's steps that are in the encoder's file.
     head: Vec<HeadTensors>,
+    /// The folders of the files with the last steps' tensors.
+    dense: Vec<String>,
     task: TextTask,
     settings: Settings,
-    /// Most tokens per text, if sentence-transformers' files set it.
-    declared_tokens: Option<usize>,
+    /// Limit, casing and prompts of sentence-transformers' files.
+    rules: TextRules,
     /// Most tokens per text where no table of positions bounds them.
     max_tokens: usize,
     /// Name of a product that only a classifier has; its presence is an error if `config.json` declares no architecture.
@@ -130,17 +132,28 @@ impl TextEncoder {
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&EMBEDDING_FIELDS)?;
         let declared = SentenceTransformer::read(directory)?;
-        let pooling = settings.model.pooling.or(declared.pooling).unwrap_or(pooling);
+        declared.check_served().map_err(|message| directory.top().invalid("modules.json", message))?;
+        let poolings = match (settings.model.pooling, &declared.poolings[..]) {
+            (Some(pooling), _) => vec![pooling],
+            (None, []) => vec![pooling],
+            (None, declared) => declared.to_vec(),
+        };
+        let mut width = poolings.len() * spec.hidden;
+        for DenseModule { folder, inputs, outputs, .. } in &declared.dense {
+            if *inputs != width {
+                let message = format!("field 'in_features' is {inputs}, but the vector before it has {width} elements");
+                return Err(directory.top().within(folder).invalid("config.json", message));
+            }
+            width = *outputs;
+        }
+        let steps = declared.dense.iter().map(DenseModule::step).collect();
+        let spec = EncoderSpec { head: HeadSpec { rows: HeadRows::Pooled(poolings), steps }, ..spec };
         let normalize = settings.model.normalize.or(declared.normalize).unwrap_or(true);
+        let dimensions = declared.truncate_dim.map_or(spec.outputs(), |most| most.min(spec.outputs()));
         Ok(Self {
-            spec: EncoderSpec { head: HeadSpec::pooled(pooling), ..spec },
-            names,
-            head: Vec::new(),
-            task: TextTask::Embedding { normalize },
-            settings,
-            declared_tokens: declared.max_tokens,
-            max_tokens: UNBOUNDED_TOKENS,
-            undeclared: None,
+            rules: declared.rules(),
+            dense: declared.dense.into_iter().map(|module| module.folder).collect(),
+            ..Self::new(spec, names, TextTask::Embedding { normalize, dimensions }, settings)
         })
     }
 
@@ -163,16 +176,12 @@ impl TextEncoder {
         let last = NamedStep { step: last, tensors: HeadTensors::Named(classifier.into()) };
         let (steps, head) = steps.into_iter().chain([last]).map(|NamedStep { step, tensors }| (step, tensors)).unzip();
         let spec = EncoderSpec { head: HeadSpec { rows: HeadRows::Pooled(vec![pooling]), steps }, ..spec };
-        Ok(Self {
-            spec,
-            names,
-            head,
-            task,
-            settings,
-            declared_tokens: None,
-            max_tokens: UNBOUNDED_TOKENS,
-            undeclared: None,
-        })
+        Ok(Self { head, ..Self::new(spec, names, task, settings) })
+    }
+
+    fn new(spec: EncoderSpec, names: &'static TensorNames, task: TextTask, settings: Settings) -> Self {
+        let (head, dense, rules) = (Vec::new(), Vec::new(), TextRules::default());
+        Self { spec, names, head, dense, task, settings, rules, max_tokens: UNBOUNDED_TOKENS, undeclared: None }
     }
 }
 
@@ -209,7 +218,7 @@ impl Blueprint for TextEncoder {
     }
 
     fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
-        let Self { spec, names, head, task, settings, declared_tokens, max_tokens, undeclared } = self;
+        let Self { spec, names, head, dense, task, settings, rules, max_tokens, undeclared } = self;
         let weights = directory.weights()?;
         if let Some(classifier) = undeclared
             && weights.contains(&format!("{classifier}.weight"))
@@ -219,9 +228,13 @@ impl Blueprint for TextEncoder {
             );
             return Err(directory.invalid("config.json", message));
         }
-        let weights = EncoderWeights::new(spec, &weights, names, head);
+        let mut head = head.clone();
+        for folder in dense {
+            head.push(HeadTensors::File(Box::new((directory.top().within(folder).weights()?, "linear"))));
+        }
+        let weights = EncoderWeights::new(spec, &weights, names, &head);
         let max_positions = spec.max_tokens().unwrap_or(*max_tokens);
-        let text = TextProcessor::load(directory, settings, *declared_tokens, max_positions, spec.embeddings.words)?;
+        let text = TextProcessor::load(directory, settings, rules, max_positions, spec.embeddings.words)?;
         let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
         let engine = target.device.encoder(&order)?;
         if matches!(task, TextTask::Score { .. }) {
@@ -230,6 +243,6 @@ impl Blueprint for TextEncoder {
         let kind = task.input(text.max_tokens());
         let input = InputSpec { name: kind.name(), kind };
         let network = Box::new(EncoderNetwork::new(engine, spec, max_positions));
-        Ok(Halves { input, task: task.output(spec.outputs()), processor: task.processor(text), network })
+        Ok(Halves { input, task: task.output(), processor: task.processor(text), network })
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     Classification, Input, InputError, InputKind, LabelFunction, LoadError, ModelDirectory, Output, Prepared,
@@ -12,8 +13,8 @@ use crate::{
 /// A task, with what its last step needs.
 #[derive(Debug, Clone)]
 pub(crate) enum TextTask {
-    /// The row as a vector.
-    Embedding { normalize: bool },
+    /// The row as a vector, of which the first `dimensions` elements are kept.
+    Embedding { normalize: bool, dimensions: usize },
     /// A score for each label.
     Labels { labels: Arc<[String]>, function: LabelFunction },
     /// One score for a text or a pair of texts, as of a reranker.
@@ -26,11 +27,12 @@ impl TextTask {
         #[derive(Deserialize)]
         struct Fields {
             problem_type: Option<String>,
-            id2label: Option<std::collections::BTreeMap<String, String>>,
+            id2label: Option<Value>,
+            num_labels: Option<usize>,
         }
-        let Fields { problem_type, id2label } = directory.config()?;
+        let Fields { problem_type, id2label, num_labels } = directory.config()?;
         let invalid = |message| directory.invalid("config.json", message);
-        let labels = labels::in_order(id2label.as_ref()).map_err(invalid)?;
+        let labels = labels::in_order(id2label.as_ref(), num_labels).map_err(invalid)?;
         let function = config::label_function(problem_type.as_deref(), labels.len()).map_err(invalid)?;
         if labels.len() > 1 {
             return Ok(Self::Labels { labels, function });
@@ -53,10 +55,9 @@ impl TextTask {
         }
     }
 
-    /// The output of a head whose rows have `width` elements.
-    pub(crate) fn output(&self, width: usize) -> Task {
+    pub(crate) fn output(&self) -> Task {
         match self {
-            Self::Embedding { .. } => Task::Embedding { dimensions: width },
+            Self::Embedding { dimensions, .. } => Task::Embedding { dimensions: *dimensions },
             Self::Labels { labels, .. } => Task::Classification { labels: Arc::clone(labels) },
             Self::Score { .. } => Task::Score,
         }
@@ -107,7 +108,12 @@ impl Processor for TaskProcessor {
 
     fn finish(&self, row: Vec<f32>) -> Output {
         match &self.task {
-            TextTask::Embedding { normalize } => Output::Embedding(if *normalize { of_length_one(row) } else { row }),
+            TextTask::Embedding { normalize, dimensions } => {
+                // As in sentence-transformers, the vector of length 1 is cut and not scaled again.
+                let mut vector = if *normalize { of_length_one(row) } else { row };
+                vector.truncate(*dimensions);
+                Output::Embedding(vector)
+            }
             TextTask::Labels { labels, function } => {
                 Output::Classification(Classification::with_function(Arc::clone(labels), row, *function))
             }

@@ -39,11 +39,7 @@ enum Cut {
 impl Beginnings {
     /// The rules for a tokenizer; `None` if it has steps other than BERT's, or an added token with white space.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
-        let Some(NormalizerWrapper::BertNormalizer(BertNormalizer { handle_chinese_chars, .. })) =
-            tokenizer.get_normalizer()
-        else {
-            return None;
-        };
+        let BertNormalizer { handle_chinese_chars, .. } = bert_normalizer(tokenizer.get_normalizer()?)?;
         let Some(PreTokenizerWrapper::BertPreTokenizer(_)) = tokenizer.get_pre_tokenizer() else {
             return None;
         };
@@ -125,6 +121,18 @@ impl Beginnings {
             }
             _ => (length(&|byte| !is_space(byte) && !byte.is_ascii_alphanumeric()), None),
         }
+    }
+}
+
+/// BERT's step, alone or after the one that makes lower case, which changes no place to cut.
+fn bert_normalizer(normalizer: &NormalizerWrapper) -> Option<&BertNormalizer> {
+    match normalizer {
+        NormalizerWrapper::BertNormalizer(step) => Some(step),
+        NormalizerWrapper::Sequence(steps) => match AsRef::<[NormalizerWrapper]>::as_ref(steps) {
+            [NormalizerWrapper::Lowercase(_), NormalizerWrapper::BertNormalizer(step)] => Some(step),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -106,7 +106,7 @@ fn a_reranker_that_declares_identity_answers_with_its_logit() {
     let score = |change: fn(&mut Value)| {
         let copy = changed("bert-cross-encoder", change);
         let mut model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
-        infer(&mut model, [("hello world", "the cat sat on the mat").into()])[0].score().unwrap()
+        infer(&mut model, [("hello world", "the cat sat on the mat").into()])[0].score().unwrap().clone()
     };
     let plain = score(|_| {});
     assert!((plain.score - 1.0 / (1.0 + (-plain.logit).exp())).abs() < 1e-6);
