@@ -213,7 +213,7 @@ impl Model {
         };
         let first = spec.embeddings.positions.map_or(0, |table| table.first);
         let (positions, segments) = (rows(&self.positions, first), rows(&self.segments, 0));
-        let norm = row_norm(&self.embedding_norm, spec.embeddings.norm, 1.0);
+        let norm = row_norm(&self.embedding_norm, spec.embeddings.norm);
         let layer = |(block, layer): (&BlockSpec, &Layer)| layer.weights(block).pack(format).unwrap();
         let parts = PackedParts {
             embeddings: Embeddings::new(rows(&self.words, 0).unwrap(), positions, segments, norm).unwrap(),
@@ -223,7 +223,7 @@ impl Model {
                 .map(|from| self.projection.pack(from, format).unwrap()),
             relative_bias: spec.relative_bias.map(|_| self.relative.clone()),
             layers: spec.blocks.iter().zip(&self.layers).map(layer).collect(),
-            final_norm: row_norm(&self.final_norm, spec.final_norm, 1.0),
+            final_norm: row_norm(&self.final_norm, spec.final_norm),
         };
         Encoder::new(spec, parts).unwrap()
     }
@@ -330,28 +330,27 @@ impl Layer {
             query_key_value.bias.extend(dense.bias.iter().map(|x| x * scale));
         }
         let head_norms = head_norm.map(|norm| {
-            let of = |numbers, scale| row_norm(numbers, Some(norm), scale).unwrap();
-            [of(&self.query_norm, scale), of(&self.key_norm, 1.0)]
+            let of = |numbers| row_norm(numbers, Some(norm)).unwrap();
+            [of(&self.query_norm).times(scale), of(&self.key_norm)]
         });
         LayerWeights {
             query_key_value,
             head_norms,
             attention_output: self.output.clone(),
-            attention_norm: row_norm(&self.attention_norm, block.attention_norm, 1.0),
+            attention_norm: row_norm(&self.attention_norm, block.attention_norm),
             gate: feed_forward.gated.then(|| self.gate.clone()),
             up: self.up.clone(),
             activation: Activation::Identity,
             down: self.down.clone(),
-            output_norm: row_norm(&self.output_norm, block.output_norm, 1.0),
+            output_norm: row_norm(&self.output_norm, block.output_norm),
         }
     }
 }
 
-fn row_norm((weight, bias): &NormNumbers, spec: Option<NormSpec>, scale: f32) -> Option<RowNorm> {
-    let scaled = |values: &[f32]| values.iter().map(|x| x * scale).collect::<Vec<f32>>();
+fn row_norm((weight, bias): &NormNumbers, spec: Option<NormSpec>) -> Option<RowNorm> {
     spec.map(|NormSpec { kind, eps }| match kind {
-        NormKind::Layer { .. } => LayerNorm::new(scaled(weight), scaled(bias), eps).unwrap().into(),
-        NormKind::Rms => RowNorm::Rms(RmsNorm::new(scaled(weight), eps).unwrap()),
+        NormKind::Layer { .. } => LayerNorm::new(weight.clone(), bias.clone(), eps).unwrap().into(),
+        NormKind::Rms => RowNorm::Rms(RmsNorm::new(weight.clone(), eps).unwrap()),
     })
 }
 

@@ -103,6 +103,17 @@ impl RowNorm {
             Self::Rms(norm) => norm.weight.len(),
         }
     }
+
+    /// The norm whose outputs are these times `factor`.
+    #[must_use]
+    pub fn times(mut self, factor: f32) -> Self {
+        let (weight, bias) = match &mut self {
+            Self::Layer(norm) => (&mut norm.weight, &mut norm.bias[..]),
+            Self::Rms(norm) => (&mut norm.weight, &mut [][..]),
+        };
+        weight.iter_mut().chain(bias).for_each(|x| *x *= factor);
+        self
+    }
 }
 
 impl From<LayerNorm> for RowNorm {
