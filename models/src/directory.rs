@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tokenizers::Tokenizer;
 
-use crate::files::Record;
+use crate::files::FileRecorder;
 use crate::{LoadError, ModelFiles, Settings, Weights};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -17,7 +17,7 @@ const WEIGHTS: &str = "model.safetensors";
 #[derive(Debug, Clone)]
 pub struct ModelDirectory {
     path: PathBuf,
-    record: Arc<Record>,
+    record: Arc<FileRecorder>,
 }
 
 impl ModelDirectory {
@@ -25,7 +25,7 @@ impl ModelDirectory {
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { record: Arc::new(Record::of(path.clone())), path }
+        Self { record: Arc::new(FileRecorder::of(path.clone())), path }
     }
 
     /// The directory's path, for a family that reads files in ways that this type does not offer. From then on the model
