@@ -32,12 +32,12 @@ pub enum Input {
 #[serde(tag = "kind", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum InputKind {
-    /// UTF-8 text, not empty.
+    /// UTF-8 text.
     Text {
         /// Most tokens, special tokens included.
         max_tokens: usize,
     },
-    /// Two texts, neither empty.
+    /// Two texts.
     Pair {
         /// Most tokens of both texts together, special tokens included.
         max_tokens: usize,
