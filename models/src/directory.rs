@@ -36,6 +36,12 @@ impl ModelDirectory {
         Self { record: Arc::new(FileRecorder::of(path.clone())), folder: String::new(), path }
     }
 
+    /// True if a model is meant to be at `path`: there is a `config.json`, or a `modules.json` that may name its folder.
+    #[must_use]
+    pub fn is_at(path: &Path) -> bool {
+        path.join(CONFIG).is_file() || path.join(sentence_transformers::MODULES).is_file()
+    }
+
     /// The directory at `path`, seen from the folder of its encoder, which `modules.json` names if there is one.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::env;
 use std::path::{Path, PathBuf};
 
+use sconce::models::ModelDirectory;
+
 use crate::args::ModelsPathArgs;
 use crate::error::Error;
 
@@ -74,7 +76,7 @@ impl ModelsPath {
             if !self.named && !directory.exists() {
                 continue;
             }
-            if directory.join("config.json").is_file() {
+            if ModelDirectory::is_at(directory) {
                 return Err(Error::ModelInsteadOfModels { path: directory.clone() });
             }
             all.extend(models_in(directory)?.into_iter().filter(|found| seen.insert(found.name.clone())));
@@ -130,7 +132,7 @@ fn models_in(directory: &Path) -> Result<Vec<FoundModel>, Error> {
 
 /// Returns true if the directory is meant to be a model; one with weights and no `config.json` is a broken model.
 fn is_model(directory: &Path) -> bool {
-    directory.join("config.json").is_file() || directory.join("model.safetensors").is_file()
+    ModelDirectory::is_at(directory) || directory.join("model.safetensors").is_file()
 }
 
 fn name_of(directory: &Path) -> String {

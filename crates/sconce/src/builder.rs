@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
 use sconce_models::{
-    Backend, Backends, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
+    Backend, Backends, DeviceName, ModelDirectory, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
 };
 
 use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
@@ -73,7 +73,7 @@ impl RuntimeBuilder {
         self.model(ModelSource::new(directory).name(name))
     }
 
-    /// Adds every model in `directory`: each subdirectory that holds a `config.json`.
+    /// Adds every model in `directory`: each subdirectory that holds a `config.json` or a `modules.json`.
     #[must_use]
     pub fn models_in(mut self, directory: impl Into<PathBuf>) -> Self {
         self.sources.push(AddedModels::Directory(directory.into()));
@@ -359,7 +359,7 @@ fn model_directories(path: &Path) -> Result<Vec<PathBuf>, BuildError> {
     let mut directories = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let directory = entry.map_err(failed)?.path();
-        if directory.join("config.json").is_file() {
+        if ModelDirectory::is_at(&directory) {
             directories.push(directory);
         }
     }

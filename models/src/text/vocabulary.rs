@@ -119,8 +119,7 @@ impl Specials {
             Some(Kind::Bert) | None => ("[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"),
         };
         let or = |set: &Option<Special>, class: &str| set.clone().unwrap_or_else(|| Special::Content(class.to_owned()));
-        // The mask takes the space before it where words begin with their space.
-        let takes_space = kind != Some(Kind::Bert);
+        let takes_space = kind == Some(Kind::MpNet);
         let mask = settings.mask_token.clone().unwrap_or_else(|| Special::mask(mask, takes_space));
         let (bos, eos) = (or(&settings.bos_token, first), or(&settings.eos_token, last));
         let mut others = vec![or(&settings.pad_token, padding), mask];

@@ -110,6 +110,7 @@ fn a_pair_that_is_too_long_loses_tokens_of_its_longer_text_and_a_reranker_takes_
     let pixels = sconce_models::Array { shape: vec![1], data: sconce_models::ArrayData::U8(vec![0]) };
     assert!(refused(pixels.into(), Truncation::Truncate).contains("but got an array"));
     assert_eq!(prepare(&model, "alone".into()).weight(), 7, "[CLS], letters and [SEP]");
+    assert_eq!(prepare(&model, ("", "stone").into()).weight(), 4, "an empty text is a text without tokens");
     assert_eq!(prepare(&model, ("stone", "river").into()).weight(), 5);
 }
 
