@@ -44,7 +44,7 @@ fn a_config_that_is_missing_or_no_json_or_has_no_model_type_is_named() {
 #[test]
 fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
     let cases: [(&str, &str, Value, &[&str]); 20] = [
-        ("encoder-mini", "hidden_size", Value::Null, &["'embeddings.word_embeddings.weight'", "needs [10000, 768]"]),
+        ("encoder-mini", "hidden_size", Value::Null, &["model.safetensors", "has shape", "768]"]),
         ("encoder-mini", "hidden_size", json!("big"), &["field 'hidden_size'", "\"big\""]),
         ("encoder-mini", "num_attention_heads", json!(7), &["'num_attention_heads' is 7", "divide hidden_size 384"]),
         ("encoder-mini", "num_attention_heads", json!(0), &["'num_attention_heads' is 0", "between 1"]),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use sconce_models::{
-    Features, Input, InputError, InputKind, LoadOptions, ModelDirectory, Precision, Registry, Survey, Task, Truncation,
+    Features, Input, InputError, InputKind, LoadOptions, ModelDirectory, Registry, Survey, Task, Truncation,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -420,14 +420,12 @@ fn a_tokenizer_with_more_tokens_than_the_model_has_words_refuses_only_texts_with
         tensors
     });
     let tokenizer = ModelDirectory::new(copy.path()).tokenizer().unwrap();
-    let beyond = tokenizer.id_to_token(9500).unwrap();
+    let is_word = |token: &String| token.chars().all(|letter| letter.is_ascii_lowercase());
+    let beyond = (9000..10_000).filter_map(|id| tokenizer.id_to_token(id)).find(is_word).unwrap();
     let model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
     assert!(model.processor.prepare("a cat".into(), Truncation::Truncate).is_ok());
-    let text = format!("a {}", beyond.trim_start_matches('#'));
-    let refused = [beyond.as_str(), &text]
-        .into_iter()
-        .find_map(|text| model.processor.prepare(text.into(), Truncation::Truncate).err());
-    assert!(matches!(&refused, Some(InputError::UnknownToken { id, rows: 9000, .. }) if *id >= 9000), "{refused:?}");
+    let refused = model.processor.prepare(format!("a {beyond}").into(), Truncation::Truncate).unwrap_err();
+    assert!(matches!(&refused, InputError::UnknownToken { token, rows: 9000, .. } if *token == beyond), "{refused:?}");
     let copy = copy_of("encoder-mini");
     edit_config(copy.path(), |config| config["vocab_size"] = json!(3));
     change_tensors(copy.path(), |mut tensors| {
@@ -604,6 +602,5 @@ fn every_precision_reads_weights_in_parts() {
             infer(&mut model, TEXTS.map(Input::from))
         };
         assert!(load(copy.path()) == load(copy_of_family("distilbert").path()), "{precision}");
-        assert!(precision == Precision::F32 || load(copy.path()).len() == TEXTS.len());
     }
 }
