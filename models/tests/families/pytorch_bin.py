@@ -30,6 +30,7 @@ sys.modules["torch"] = types.ModuleType("torch")
 rebuild_tensor = named("torch._utils", "_rebuild_tensor_v2", lambda *_: None)
 rebuild_parameter = named("torch._utils", "_rebuild_parameter", lambda *_: None)
 storages = {
+    "float16": named("torch", "HalfStorage", type("HalfStorage", (), {})),
     "float32": named("torch", "FloatStorage", type("FloatStorage", (), {})),
     "int64": named("torch", "LongStorage", type("LongStorage", (), {})),
 }

@@ -24,7 +24,7 @@ fn assert_refused(copy: &Path, parts: &[&str]) {
 fn an_unknown_model_type_lists_what_is_known() {
     let copy = copy_of("digits-cnn");
     edit_config(copy.path(), |config| config["model_type"] = json!("gpt-17"));
-    assert_refused(copy.path(), &["config.json", "'gpt-17'", "known are: bert, digits-cnn, distilbert, magika"]);
+    assert_refused(copy.path(), &["config.json", "'gpt-17'", "known are: albert, bert, camembert, digits-cnn, distilbert"]);
     assert!(matches!(refusal(copy.path()), LoadError::UnknownModelType { .. }));
 }
 
@@ -48,16 +48,16 @@ fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
         ("encoder-mini", "hidden_size", json!("big"), &["field 'hidden_size'", "\"big\""]),
         ("encoder-mini", "num_attention_heads", json!(7), &["'num_attention_heads' is 7", "divide hidden_size 384"]),
         ("encoder-mini", "num_attention_heads", json!(0), &["'num_attention_heads' is 0", "between 1"]),
-        ("encoder-mini", "hidden_act", json!("swish"), &["'swish'", "gelu, gelu_new, gelu_pytorch_tanh, relu"]),
+        ("encoder-mini", "hidden_act", json!("mish"), &["'mish'", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu"]),
         ("encoder-mini", "position_embedding_type", json!("relative_key"), &["'relative_key'", "'absolute'"]),
         ("encoder-mini", "layer_norm_eps", json!(-1.0), &["'layer_norm_eps' is -1", "not negative"]),
-        ("encoder-mini", "architectures", json!(["BertForMaskedLM"]), &["'BertForMaskedLM'", "BertModel"]),
+        ("encoder-mini", "architectures", json!(["BertForNothing"]), &["'BertForNothing'", "BertModel"]),
         ("encoder-mini", "is_decoder", json!(true), &["'is_decoder' is true"]),
         ("encoder-mini", "vocab_size", json!(9000), &["'embeddings.word_embeddings.weight'", "needs [9000, 384]"]),
         ("tiny-bert-sentiment", "id2label", json!({"0": "no", "2": "yes"}), &["'id2label' has 2 labels", "none for 1"]),
         ("tiny-bert-sentiment", "id2label", json!({}), &["'id2label' is empty"]),
         ("tiny-bert-sentiment", "id2label", json!({"0": "x", "1": "x"}), &["'id2label' names 'x' more than once"]),
-        ("tiny-bert-sentiment", "problem_type", json!("regression"), &["'regression'", "single_label"]),
+        ("tiny-bert-sentiment", "problem_type", json!("guess"), &["'guess'", "single_label"]),
         ("digits-cnn", "layout", json!("NHWC"), &["'layout' is 'NHWC'", "'NCHW'"]),
         ("digits-cnn", "pool", json!(0), &["'pool' is 0", "between 1"]),
         ("digits-cnn", "pool", json!(16), &["'image_size' is 8", "leaves nothing"]),
@@ -176,7 +176,7 @@ fn settings_that_are_unknown_out_of_range_or_without_meaning_are_named() {
         ("encoder-mini", "[batching]\nmax_queue_size = -1", &["'batching.max_queue_size'", "-1"]),
         ("encoder-mini", "[model]\nmax_tokens = 129", &["'model.max_tokens' is 129", "128 positions"]),
         ("encoder-mini", "[model]\nmax_tokens = 2", &["no room beside the 2 special ones"]),
-        ("encoder-mini", "[model]\npooling = \"max\"", &["'model.pooling'", "unknown variant `max`", "mean"]),
+        ("encoder-mini", "[model]\npooling = \"sum\"", &["'model.pooling'", "unknown variant `sum`", "mean"]),
         ("tiny-bert-sentiment", "[model]\npooling = \"cls\"", &["'model.pooling' has no meaning"]),
         ("digits-cnn", "[model]\nmax_tokens = 9", &["'model.max_tokens' has no meaning"]),
         ("magika", "[model]\ncuda_graphs = true", &["'model.cuda_graphs' has no meaning"]),
@@ -218,8 +218,8 @@ fn the_files_of_sentence_transformers_are_followed() {
     assert_refused(copy.path(), &["modules.json", "'Dense'", "Transformer, Pooling, Dense, Normalize"]);
     fs::remove_file(copy.path().join("modules.json")).unwrap();
     fs::create_dir(copy.path().join("1_Pooling")).unwrap();
-    fs::write(copy.path().join("1_Pooling/config.json"), "{\"pooling_mode_max_tokens\": true}").unwrap();
-    assert_refused(copy.path(), &["the pooling is max", "mean, cls"]);
+    fs::write(copy.path().join("1_Pooling/config.json"), "{\"pooling_mode\": \"sum\"}").unwrap();
+    assert_refused(copy.path(), &["'pooling_mode' is 'sum'", "mean"]);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_family_from_outside_is_loaded_by_its_name() {
     let mut registry = Registry::default();
     registry.register(Family { model_type: "mine", summary: "digits under another name", read: digits });
     let known: Vec<&str> = registry.known().map(|family| family.model_type).collect();
-    assert_eq!(known, ["bert", "digits-cnn", "distilbert", "magika", "mine"]);
+    assert!(known.contains(&"mine") && known.contains(&"bert") && known.is_sorted(), "{known:?}");
     let model = registry.load(copy.path(), &LoadOptions::default()).unwrap();
     assert!(matches!(model.signature.task, Task::Classification { .. }));
 }
