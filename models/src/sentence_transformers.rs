@@ -136,6 +136,7 @@ impl SentenceTransformer {
             lowercase: self.lowercase,
             prompts: self.prompts.clone(),
             default_prompt: self.default_prompt.clone(),
+            padding: None,
         }
     }
 

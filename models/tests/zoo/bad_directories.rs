@@ -24,7 +24,10 @@ fn assert_refused(copy: &Path, parts: &[&str]) {
 fn an_unknown_model_type_lists_what_is_known() {
     let copy = copy_of("digits-cnn");
     edit_config(copy.path(), |config| config["model_type"] = json!("gpt-17"));
-    assert_refused(copy.path(), &["config.json", "'gpt-17'", "known are: albert, bert, camembert, digits-cnn, distilbert"]);
+    assert_refused(
+        copy.path(),
+        &["config.json", "'gpt-17'", "known are: albert, bert, camembert, digits-cnn, distilbert"],
+    );
     assert!(matches!(refusal(copy.path()), LoadError::UnknownModelType { .. }));
 }
 

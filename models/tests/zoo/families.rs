@@ -114,6 +114,18 @@ fn a_pair_that_is_too_long_loses_tokens_of_its_longer_text_and_a_reranker_takes_
     assert_eq!(prepare(&model, ("stone", "river").into()).weight(), 5);
 }
 
+#[test]
+fn a_text_that_spells_out_the_padding_is_refused_where_positions_skip_it() {
+    for (name, padding) in [("roberta", "<pad>"), ("camembert", "<pad>"), ("mpnet", "<pad>")] {
+        let model = Registry::default().load(&families().join(name), &LoadOptions::default()).unwrap();
+        let text = format!("hello {padding} world");
+        let refused = model.processor.prepare(text.into(), Truncation::Truncate).unwrap_err().to_string();
+        assert!(refused.contains("'<pad>' (1), which stands for padding"), "{name}: {refused}");
+    }
+    let bert = Registry::default().load(&families().join("bert"), &LoadOptions::default()).unwrap();
+    assert_eq!(prepare(&bert, "hello [PAD] world".into()).weight(), 5);
+}
+
 /// A copy of a family's model, its `config.json` changed.
 fn changed(name: &str, change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
