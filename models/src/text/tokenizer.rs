@@ -206,7 +206,7 @@ impl TokenizerSettings {
                 let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer() else {
                     return Ok(());
                 };
-                let mut normalizer = normalizer.clone();
+                let mut normalizer = *normalizer;
                 (normalizer.lowercase, normalizer.strip_accents) = (self.lowercase(), self.strip_accents);
                 if kind == Some(TokenizerClass::Bert) {
                     normalizer.handle_chinese_chars = self.chinese_apart();

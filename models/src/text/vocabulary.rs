@@ -1,5 +1,5 @@
 //! Tokenizers made of a vocabulary's own files, as the classes of transformers make them: `vocab.txt` for BERT and
-//! MPNet, `vocab.json` with `merges.txt` for RoBERTa.
+//! `MPNet`, `vocab.json` with `merges.txt` for RoBERTa.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const WORDS: &str = "vocab.txt";
 const PIECES: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 const ADDED: &str = "added_tokens.json";
-/// Vocabularies of SentencePiece, which are not read.
+/// Vocabularies of `SentencePiece`, which are not read.
 const SENTENCE_PIECE: [&str; 4] = ["sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "spm.model"];
 
 /// Makes the tokenizer of a directory without `tokenizer.json`.
