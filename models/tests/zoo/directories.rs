@@ -16,6 +16,12 @@ use crate::{copy_of, edit_config, infer};
 
 const TEXTS: [&str; 3] = ["a cat sat on the mat", "Hello, World! It's 7 o'clock.", ""];
 
+/// Tensors by their names.
+type Tensors = HashMap<String, Tensor>;
+
+/// Modules by type and folder, a file to write, its content, and parts of the refusal.
+type Refused<'a> = (&'a [(&'a str, &'a str)], &'a str, Value, &'a [&'a str]);
+
 /// Bits of a model's answers to [`TEXTS`].
 fn answers(directory: &Path) -> Vec<Vec<u32>> {
     let mut model = Registry::default().load(directory, &LoadOptions::default()).unwrap();
@@ -75,7 +81,7 @@ fn names_of_tensors_as_old_and_headed_checkpoints_have_them_give_the_same_bits()
     let expected = answers(copy_of("encoder-mini").path());
     let old =
         |name: &str| name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
-    let cases: [fn(HashMap<String, Tensor>) -> HashMap<String, Tensor>; 2] = [
+    let cases: [fn(Tensors) -> Tensors; 2] = [
         |tensors| renamed(tensors, |name| format!("bert.{name}")),
         |mut tensors| {
             let bias = Tensor::zeros(10_000, DType::F32, &Device::Cpu).unwrap();
@@ -311,7 +317,7 @@ fn a_vocabulary_alone_gives_the_tokenizer_that_transformers_makes_of_it() {
     assert_eq!(special[1..special.len() - 1], lower[1..lower.len() - 1]);
 }
 
-/// Tokens of RobertaTokenizer of transformers 5.24 for the same files.
+/// Tokens of `RobertaTokenizer` of transformers 5.24 for the same files.
 #[test]
 fn pieces_and_merges_give_the_tokenizer_that_transformers_makes_of_them() {
     let directory = tempfile::tempdir().unwrap();
@@ -514,7 +520,7 @@ fn poolings_of_old_and_new_versions_are_the_same() {
 
 #[test]
 fn modules_that_are_not_served_are_refused_by_name() {
-    let cases: [(&[(&str, &str)], &str, Value, &[&str]); 6] = [
+    let cases: [Refused<'_>; 6] = [
         (
             &[(TRANSFORMER, ""), (POOLING, "p"), ("sentence_transformers.models.LSTM", "l")],
             "l/config.json",
