@@ -127,6 +127,20 @@ pub enum InputError {
         /// Rows of the model's table of words.
         rows: usize,
     },
+
+    /// A text with the token that stands for padding, which the model's positions skip.
+    #[error(
+        "input '{name}' has the token '{}' ({id}), which stands for padding in this model; leave it out",
+        excerpt(token)
+    )]
+    PaddingToken {
+        /// Name of the input.
+        name: &'static str,
+        /// The token.
+        token: String,
+        /// Its number in the tokenizer.
+        id: u32,
+    },
     /// An input with too many bytes.
     #[error("input '{name}' has {bytes} bytes, but at most {max} are accepted")]
     TooManyBytes {
@@ -347,6 +361,7 @@ mod tests {
             InputError::TooSparse { name, bytes: usize::MAX },
             InputError::TooManyBytes { name, bytes: usize::MAX, max: 1 },
             InputError::UnknownToken { name, token: text.clone(), id: u32::MAX, rows: 1 },
+            InputError::PaddingToken { name, token: text.clone(), id: u32::MAX },
             InputError::Tokenizer { name, message: text },
         ];
         for error in &errors {
@@ -364,6 +379,7 @@ mod tests {
                 | InputError::TooSparse { .. }
                 | InputError::TooManyBytes { .. }
                 | InputError::UnknownToken { .. }
+                | InputError::PaddingToken { .. }
                 | InputError::Tokenizer { .. } => {}
             }
         }

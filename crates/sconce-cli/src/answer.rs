@@ -5,10 +5,10 @@ use std::ops::Not;
 use sconce::{Answer, Input, Model, Output, Precision, Request, Truncation};
 use serde::Serialize;
 
-use crate::inputs::{Place, Record};
+use crate::inputs::{InputLocation, Record};
 
 /// The answer to one input: a JSON object and a line end.
-pub(crate) struct Answered {
+pub(crate) struct AnswerLine {
     pub(crate) json: Vec<u8>,
     pub(crate) failed: bool,
     /// Bytes of the source that the input took.
@@ -16,9 +16,9 @@ pub(crate) struct Answered {
 }
 
 /// Runs one input. An error becomes an answer, too.
-pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation) -> Answered {
+pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation) -> AnswerLine {
     // The `..` leaves the record's share of the read-ahead memory in `record`: freed when this function returns.
-    let Record { place, content, consumed, .. } = record;
+    let Record { location, content, consumed, .. } = record;
     let outcome = match content.map_err(|cause| cause.to_string()).and_then(|content| input(&model, content)) {
         Ok(input) => {
             let request = Request::new(input).truncation(truncation);
@@ -28,11 +28,11 @@ pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation)
     };
     let failed = outcome.is_err();
     let mut json = match outcome {
-        Ok(answer) => object(&place, &answer),
-        Err(error) => to_json(&ErrorObject { error, file: place.file.as_deref(), line: place.line }),
+        Ok(answer) => object(&location, &answer),
+        Err(error) => to_json(&ErrorObject { error, file: location.file.as_deref(), line: location.line }),
     };
     json.push(b'\n');
-    Answered { json, failed, consumed }
+    AnswerLine { json, failed, consumed }
 }
 
 /// The input that a model is given for the content of a line, file or field.
@@ -40,10 +40,10 @@ pub(crate) fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
     model.signature().input.kind.parse(content).map_err(|cause| cause.to_string())
 }
 
-fn object(place: &Place, answer: &Answer) -> Vec<u8> {
+fn object(location: &InputLocation, answer: &Answer) -> Vec<u8> {
     let Answer { output, truncated, precision, device, .. } = answer;
     to_json(&OutputObject {
-        file: place.file.as_deref(),
+        file: location.file.as_deref(),
         output,
         precision: *precision,
         device: device.to_string(),

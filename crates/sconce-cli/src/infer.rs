@@ -18,13 +18,13 @@ const STOPPING: &str = "stopping: what was begun is answered (signal again to en
 
 /// The kind of answer that the command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum AnswerKind {
     Embedding,
     Classification,
 }
 
 /// Loads the model alone, answers every input and says how many failed.
-pub(crate) async fn run(args: &InferArgs, wanted: Wanted, signals: Signals) -> Result<ExitCode, Error> {
+pub(crate) async fn run(args: &InferArgs, wanted: AnswerKind, signals: Signals) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let (name, source) = args.how.find(&args.model)?;
     let spinner = progress::spinner(format!("loading {name}"));
@@ -50,11 +50,11 @@ pub(crate) async fn run(args: &InferArgs, wanted: Wanted, signals: Signals) -> R
     Ok(report(tally))
 }
 
-fn check_task(model: &Model, name: &str, wanted: Wanted) -> Result<(), Error> {
+fn check_task(model: &Model, name: &str, wanted: AnswerKind) -> Result<(), Error> {
     // A score of a pair is that of a classifier with one label.
     let (fits, command) = match model.signature().task.dimensions() {
-        Some(_) => (Wanted::Embedding, "embed"),
-        None => (Wanted::Classification, "classify"),
+        Some(_) => (AnswerKind::Embedding, "embed"),
+        None => (AnswerKind::Classification, "classify"),
     };
     if fits == wanted {
         return Ok(());

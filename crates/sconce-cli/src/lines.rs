@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use sconce::{Model, Truncation};
 use tokio::task::JoinHandle;
 
-use crate::answer::{Answered, answer};
+use crate::answer::{AnswerLine, answer};
 use crate::inputs::Inputs;
 use crate::progress::InputProgress;
 use crate::signals::Signal;
@@ -35,7 +35,7 @@ pub(crate) async fn run(
     out: &mut impl Write,
 ) -> io::Result<Tally> {
     let max_in_flight = model.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT);
-    let mut in_flight: VecDeque<JoinHandle<Answered>> = VecDeque::new();
+    let mut in_flight: VecDeque<JoinHandle<AnswerLine>> = VecDeque::new();
     let mut progress = InputProgress::beside_answers(inputs.total_bytes);
     let mut tally = Tally::default();
     let mut open = true;
@@ -67,7 +67,7 @@ pub(crate) async fn run(
 }
 
 /// Waits for the oldest input in flight and takes it out. Cancel safe: dropped before it is done, it takes nothing.
-async fn first(in_flight: &mut VecDeque<JoinHandle<Answered>>) -> Answered {
+async fn first(in_flight: &mut VecDeque<JoinHandle<AnswerLine>>) -> AnswerLine {
     let oldest = in_flight.front_mut().expect("asked for only while something is in flight");
     let outcome = oldest.await;
     in_flight.pop_front();

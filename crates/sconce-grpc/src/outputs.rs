@@ -14,15 +14,18 @@ use crate::proto::{InferParameter, InferTensorContents, ModelInferResponse};
 
 /// An output of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct RequestedOutput {
     tensor: OutputTensor,
     /// By Triton's classification extension: the best of each item as `score:index:label`, so many of them.
     classes: Option<usize>,
 }
 
 /// The outputs that a request asks for, in its order; all outputs of the model if it names none.
-pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> Result<Vec<Wanted>, RequestError> {
-    let given: Vec<_> = task.tensors().into_iter().map(|tensor| Wanted { tensor, classes: None }).collect();
+pub(crate) fn wanted(
+    requested: &[InferRequestedOutputTensor],
+    task: &Task,
+) -> Result<Vec<RequestedOutput>, RequestError> {
+    let given: Vec<_> = task.tensors().into_iter().map(|tensor| RequestedOutput { tensor, classes: None }).collect();
     if requested.is_empty() {
         return Ok(given);
     }
@@ -40,7 +43,7 @@ pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> R
         if classes.is_some() && task.scores() != Some(known.tensor.name) {
             return Err(RequestError::NotAClassification { name: known.tensor.name });
         }
-        wanted.push(Wanted { classes, ..*known });
+        wanted.push(RequestedOutput { classes, ..*known });
     }
     Ok(wanted)
 }
@@ -78,20 +81,22 @@ fn source(answers: &[Answer]) -> Option<&'static str> {
 }
 
 /// Adds the wanted outputs of all items to `response`, raw or typed.
-pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[Wanted], answers: &[Answer], raw: bool) {
+pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[RequestedOutput], answers: &[Answer], raw: bool) {
     for wanted in wanted {
         let tensor = wanted.tensor(answers);
         let (datatype, typed) = match tensor.elements {
-            Elements::F32(values) if raw => {
+            ResponseElements::F32(values) if raw => {
                 response.raw_output_contents.push(raw_f32(&values));
                 ("FP32", None)
             }
-            Elements::Bytes(texts) if raw => {
+            ResponseElements::Bytes(texts) if raw => {
                 response.raw_output_contents.push(raw_bytes(&texts));
                 ("BYTES", None)
             }
-            Elements::F32(fp32_contents) => ("FP32", Some(InferTensorContents { fp32_contents, ..Default::default() })),
-            Elements::Bytes(texts) => {
+            ResponseElements::F32(fp32_contents) => {
+                ("FP32", Some(InferTensorContents { fp32_contents, ..Default::default() }))
+            }
+            ResponseElements::Bytes(texts) => {
                 let bytes_contents = texts.into_iter().map(String::into_bytes).collect();
                 ("BYTES", Some(InferTensorContents { bytes_contents, ..Default::default() }))
             }
@@ -106,41 +111,41 @@ pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[Wanted], answers
     }
 }
 
-/// A tensor of shape `[items, width]`.
-struct Tensor {
+/// A tensor of the response, of shape `[items, width]`.
+struct ResponseTensor {
     width: usize,
-    elements: Elements,
+    elements: ResponseElements,
 }
 
-enum Elements {
+enum ResponseElements {
     F32(Vec<f32>),
     Bytes(Vec<String>),
 }
 
-impl Wanted {
-    fn tensor(self, answers: &[Answer]) -> Tensor {
+impl RequestedOutput {
+    fn tensor(self, answers: &[Answer]) -> ResponseTensor {
         let outputs = || answers.iter().filter_map(|answer| answer.output.tensor(self.tensor.name));
         let elements = match (self.classes, self.tensor.datatype) {
             (Some(classes), _) => {
                 let classifications = answers.iter().filter_map(|answer| answer.output.classification());
-                Elements::Bytes(classifications.flat_map(|answer| best(answer, classes)).collect())
+                ResponseElements::Bytes(classifications.flat_map(|answer| best(answer, classes)).collect())
             }
             (None, Datatype::Bytes) => {
                 let texts = outputs().filter_map(|elements| match elements {
                     OutputElements::Text(text) => Some(text.to_owned()),
                     OutputElements::F32(_) => None,
                 });
-                Elements::Bytes(texts.collect())
+                ResponseElements::Bytes(texts.collect())
             }
             (None, Datatype::Fp32 | Datatype::Uint8) => {
                 let numbers = outputs().filter_map(|elements| match elements {
                     OutputElements::F32(values) => Some(values),
                     OutputElements::Text(_) => None,
                 });
-                Elements::F32(numbers.collect::<Vec<_>>().concat())
+                ResponseElements::F32(numbers.collect::<Vec<_>>().concat())
             }
         };
-        Tensor { width: self.classes.unwrap_or(self.tensor.width), elements }
+        ResponseTensor { width: self.classes.unwrap_or(self.tensor.width), elements }
     }
 }
 

@@ -59,7 +59,7 @@ impl RequestTerms {
     }
 }
 
-impl sconce_cache::Terms<InferError> for RequestTerms {
+impl sconce_cache::FlightTerms<InferError> for RequestTerms {
     fn would_get(&self, error: &InferError, leader: &Self) -> bool {
         match error {
             // A request that does not wait for room would find the queue as full.
@@ -94,7 +94,7 @@ pub(crate) fn deadline(started: Instant, timeout: Option<Duration>) -> Option<In
 #[cfg(test)]
 mod tests {
     use sconce_batch::ExecutorError;
-    use sconce_cache::Terms as _;
+    use sconce_cache::FlightTerms as _;
 
     use super::*;
 

@@ -7,7 +7,7 @@ use super::scratch::{Matrix, PartScratch, Scratch, StepMatrices};
 use super::steps::{EncoderStep, StepMatrix};
 use super::{Encoder, PackedTokens};
 use crate::attention::positions::PositionTables;
-use crate::linear::{Input, Linear};
+use crate::linear::{Linear, LinearInput};
 use crate::quantize::Quantized;
 use crate::residual_norm::norm_rows;
 use crate::rows::{Rows, RowsMut};
@@ -164,14 +164,19 @@ impl Encoder {
     }
 
     /// The input of `linear`: `values`, quantised as well if its weights need it.
-    pub(super) fn input<'a>(&self, linear: &Linear, values: Rows<'a, f32>, quantized: &'a mut Quantized) -> Input<'a> {
+    pub(super) fn input<'a>(
+        &self,
+        linear: &Linear,
+        values: Rows<'a, f32>,
+        quantized: &'a mut Quantized,
+    ) -> LinearInput<'a> {
         let (rows, columns) = (values.rows(), values.columns());
         let quantized = linear.wants_quantized().then(|| {
             quantized.resize(rows, columns);
             quantized.quantize(self.isa, values, 0..rows);
             quantized.rows(0..rows, columns)
         });
-        Input { values, quantized }
+        LinearInput { values, quantized }
     }
 
     /// Computes the output from the last block's.
