@@ -16,12 +16,12 @@
 //!
 //! | folder | content |
 //! |---|---|
-//! | [`linear`] | linear layers with packed weights: f32, int8, llama.cpp's blocks; activations fused; a candle operation |
+//! | [`linear`] | linear layers with packed weights: f32, int8, llama.cpp's blocks; activations and gates fused; a candle operation |
 //! | [`quantize`] | rows to bytes, each with its scale and zero point |
-//! | [`attention`] | packed sequences of any lengths, online softmax |
+//! | [`attention`] | packed sequences of any lengths, online softmax; masks, biases by distance, rotated and shared heads |
 //! | [`bias_gelu`] | bias and GELU; a candle operation |
-//! | [`residual_norm`] | residual and layer norm |
-//! | [`embedding`] | tables in f32 or int8; the sum of three rows and its norm |
+//! | [`residual_norm`] | residual and layer norm or RMS norm |
+//! | [`embedding`] | tables in f32 or int8; the sum of up to three rows and its norm |
 //! | [`pooling`] | one vector per sequence |
 //! | [`encoder`] | encoders described as data ([`encoder::EncoderSpec`]); all kernels as one operation on packed tokens |
 //! | [`device`] | the CUDA devices of this machine; no kernel |

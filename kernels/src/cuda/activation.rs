@@ -1,7 +1,8 @@
 //! Activation functions applied to a product on a GPU, numbered as in `activation.cuh`.
 
+use super::mismatch;
 use crate::bias_gelu::GeluForm;
-use crate::linear;
+use crate::{KernelError, linear};
 
 /// The function applied to each output on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +16,16 @@ pub(crate) enum DeviceActivation {
     Tanh = 4,
 }
 
-impl From<linear::Activation> for DeviceActivation {
-    fn from(activation: linear::Activation) -> Self {
-        match activation {
+impl TryFrom<linear::Activation> for DeviceActivation {
+    type Error = KernelError;
+
+    fn try_from(activation: linear::Activation) -> Result<Self, KernelError> {
+        Ok(match activation {
             linear::Activation::Identity => Self::Identity,
             linear::Activation::Relu => Self::Relu,
             linear::Activation::Gelu(GeluForm::Erf) => Self::GeluErf,
             linear::Activation::Gelu(GeluForm::Tanh) => Self::GeluTanh,
-        }
+            linear::Activation::Silu => return Err(mismatch("a GPU has no SiLU".to_owned())),
+        })
     }
 }

@@ -44,7 +44,7 @@ impl Case {
     pub(crate) fn embeddings(&self) -> Embeddings {
         let [words, positions, segments] =
             self.tables.each_ref().map(|values| Table::new(values.clone(), self.columns, self.format).unwrap());
-        Embeddings::new(words, positions, segments, self.norm()).unwrap()
+        Embeddings::new(words, Some(positions), Some(segments), Some(self.norm().into())).unwrap()
     }
 
     /// The expected output for [`IDS`] and [`SEGMENTS`] with these tables, which may be the case's, rounded.

@@ -34,13 +34,20 @@ impl DeviceEmbeddings {
     /// Copies tables, which must be kept in f32, to the device.
     ///
     /// # Errors
-    /// If a table is kept in int8, or a value is too large for the element.
+    /// If a table is kept in int8, a value is too large for the element, or there are no positions or no layer norm.
     pub(crate) fn new(gpu: &Gpu, embeddings: &Embeddings, element: Element) -> Result<Self, KernelError> {
+        let (Some(positions), Some(norm)) = (&embeddings.positions, &embeddings.norm) else {
+            return Err(mismatch("a GPU takes embeddings with positions and a norm".to_owned()));
+        };
+        let segments = match &embeddings.segments {
+            Some(segments) => DeviceTable::new(gpu, segments, element)?,
+            None => DeviceTable { values: gpu.upload_as(element, &vec![0.0; embeddings.columns()])?, rows: 1 },
+        };
         Ok(Self {
             words: DeviceTable::new(gpu, &embeddings.words, element)?,
-            positions: DeviceTable::new(gpu, &embeddings.positions, element)?,
-            segments: DeviceTable::new(gpu, &embeddings.segments, element)?,
-            norm: DeviceNorm::new(gpu, &embeddings.norm)?,
+            positions: DeviceTable::new(gpu, positions, element)?,
+            segments,
+            norm: DeviceNorm::new(gpu, norm)?,
             bounds: embeddings.bounds(),
             element,
         })

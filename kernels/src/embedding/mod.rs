@@ -1,5 +1,6 @@
-//! Tables of vectors, and the sum of three rows that begins an encoder:
-//! `layer_norm(words[id] + segments[segment] + positions[position])` (Devlin et al., arXiv:1810.04805).
+//! Tables of vectors, and the sum of rows that begins an encoder:
+//! `norm(words[id] + segments[segment] + positions[position])` (Devlin et al., arXiv:1810.04805), of which all but the
+//! words may be absent.
 
 #[cfg(test)]
 pub(crate) mod cases;
@@ -12,7 +13,7 @@ mod tests;
 use crate::KernelError;
 use crate::aligned::Aligned;
 use crate::linear::int8::{quantized, scale_of};
-use crate::residual_norm::LayerNorm;
+use crate::residual_norm::RowNorm;
 use crate::rows::RowsMut;
 use crate::simd::Isa;
 
@@ -91,17 +92,19 @@ impl Table {
 /// An encoder's embedding tables, all of one width.
 pub struct Embeddings {
     words: Table,
-    positions: Table,
-    segments: Table,
-    norm: LayerNorm,
+    positions: Option<Table>,
+    segments: Option<Table>,
+    norm: Option<RowNorm>,
 }
 
 /// Number of rows of each table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     words: usize,
+    /// 1 without a table: every token is in segment 0.
     segments: usize,
-    positions: usize,
+    /// `None` without a table: sequences may be of any length.
+    positions: Option<usize>,
 }
 
 impl Bounds {
@@ -112,24 +115,34 @@ impl Bounds {
                 return Err(KernelError::Mismatch { what: format!("{name} {number}; the table has {rows}") });
             }
         }
-        match lengths.iter().find(|length| !(1..=self.positions).contains(length)) {
-            Some(length) => {
-                let what = format!("a sequence of {length} tokens; the model takes 1 to {}", self.positions);
-                Err(KernelError::Mismatch { what })
+        let most = self.positions.unwrap_or(usize::MAX);
+        match lengths.iter().find(|length| !(1..=most).contains(length)) {
+            Some(0) => {
+                Err(KernelError::Mismatch { what: "a sequence of 0 tokens; the model takes 1 or more".to_owned() })
             }
+            Some(length) => Err(KernelError::Mismatch {
+                what: format!("a sequence of {length} tokens; the model takes 1 to {most}"),
+            }),
             None => Ok(()),
         }
     }
 }
 
 impl Embeddings {
-    /// Puts tables of one width together.
+    /// Puts tables of one width together. The first row of `positions` is a sequence's first token's.
     ///
     /// # Errors
     /// If their widths differ.
-    pub fn new(words: Table, positions: Table, segments: Table, norm: LayerNorm) -> Result<Self, KernelError> {
-        let widths = [words.columns, positions.columns, segments.columns, norm.columns()];
-        if widths.iter().any(|width| *width != widths[0]) {
+    pub fn new(
+        words: Table,
+        positions: Option<Table>,
+        segments: Option<Table>,
+        norm: Option<RowNorm>,
+    ) -> Result<Self, KernelError> {
+        let table = |table: &Option<Table>| table.as_ref().map_or(words.columns, |table| table.columns);
+        let norm_columns = norm.as_ref().map_or(words.columns, RowNorm::columns);
+        let widths = [words.columns, table(&positions), table(&segments), norm_columns];
+        if widths.iter().any(|width| *width != words.columns) {
             let what = format!("embeddings of words, positions, segments and norm of widths {widths:?}");
             return Err(KernelError::Mismatch { what });
         }
@@ -145,16 +158,24 @@ impl Embeddings {
     /// Bytes of memory that the tables hold.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.words.bytes() + self.positions.bytes() + self.segments.bytes()
+        let table = |table: &Option<Table>| table.as_ref().map_or(0, Table::bytes);
+        self.words.bytes() + table(&self.positions) + table(&self.segments)
     }
 
     /// Number of rows that each table has.
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { words: self.words.rows, segments: self.segments.rows, positions: self.positions.rows }
+        let rows = |table: &Option<Table>| table.as_ref().map(|table| table.rows);
+        Bounds { words: self.words.rows, segments: rows(&self.segments).unwrap_or(1), positions: rows(&self.positions) }
     }
 
     /// Computes the normalised sums for the tokens of one sequence from position 0, all of them within the tables.
     pub(crate) fn embed(&self, isa: Isa, ids: &[u32], segments: &[u32], out: RowsMut<'_, f32>) {
         isa.run(simd::Embed { embeddings: self, ids, segments, out });
+    }
+}
+
+impl std::fmt::Debug for Embeddings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Embeddings({} words of {})", self.words.rows, self.columns())
     }
 }

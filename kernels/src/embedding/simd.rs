@@ -1,7 +1,8 @@
 //! The implementation for all instruction sets.
 
 use super::{Embeddings, Table, TableValues};
-use crate::residual_norm::simd::normalize;
+use crate::residual_norm::NormFormula;
+use crate::residual_norm::simd::apply;
 use crate::rows::RowsMut;
 use crate::simd::{Kernel, Simd};
 
@@ -19,13 +20,18 @@ impl Kernel for Embed<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { embeddings, ids, segments, mut out } = self;
+        let norm = NormFormula::of(embeddings.norm.as_ref());
         for (position, (id, segment)) in ids.iter().zip(segments).enumerate() {
             let row = out.row(position);
             row.fill(0.0);
-            add_row(simd, &embeddings.words, *id as usize, row);
-            add_row(simd, &embeddings.segments, *segment as usize, row);
-            let sum = add_row(simd, &embeddings.positions, position, row);
-            normalize(simd, &embeddings.norm, sum, row);
+            let mut sum = add_row(simd, &embeddings.words, *id as usize, row);
+            if let Some(segments) = &embeddings.segments {
+                sum = add_row(simd, segments, *segment as usize, row);
+            }
+            if let Some(positions) = &embeddings.positions {
+                sum = add_row(simd, positions, position, row);
+            }
+            apply(simd, norm, sum, row);
         }
     }
 }

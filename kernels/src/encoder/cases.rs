@@ -4,11 +4,15 @@
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::{Dense, Encoder, LayerWeights};
+use super::{
+    AttentionPositions, AttentionSpec, BlockSpec, Dense, EmbeddingSpec, Encoder, EncoderSpec, FeedForwardSpec,
+    HeadSpec, InnerFunction, LayerWeights, Mask, NormKind, NormOrder, NormSpec, PackedParts, PositionTable,
+};
 use crate::bias_gelu::GeluForm;
 use crate::embedding::{Embeddings, Table, TableFormat};
 use crate::linear::{Activation, WeightFormat};
-use crate::residual_norm::LayerNorm;
+use crate::pooling::Pooling;
+use crate::residual_norm::{LayerNorm, RowNorm};
 use crate::{attention, linear, residual_norm};
 
 pub(crate) const HIDDEN: usize = 64;
@@ -42,28 +46,88 @@ pub(crate) fn parts() -> Parts {
     Parts { tables, linears, norm }
 }
 
+/// The spec of an encoder of BERT's kind with blocks of these sizes.
+pub(crate) fn bert([hidden, inner, heads, words, positions]: [usize; 5], blocks: usize) -> EncoderSpec {
+    let norm = Some(NormSpec { kind: NormKind::Layer { bias: true }, eps: 1e-6 });
+    let block = BlockSpec {
+        order: NormOrder::Post,
+        attention_norm: norm,
+        output_norm: norm,
+        attention: AttentionSpec {
+            heads,
+            key_value_heads: heads,
+            head_size: hidden / heads,
+            mask: Mask::Full,
+            positions: AttentionPositions::None,
+            head_norm: None,
+            bias: true,
+            output_bias: true,
+        },
+        feed_forward: FeedForwardSpec {
+            inner,
+            function: InnerFunction::Gelu(GeluForm::Erf),
+            gated: false,
+            bias: true,
+            output_bias: true,
+        },
+    };
+    EncoderSpec {
+        hidden,
+        embeddings: EmbeddingSpec {
+            words,
+            positions: Some(PositionTable { rows: positions, first: 0 }),
+            segments: 2,
+            norm,
+            projected_from: None,
+        },
+        relative_bias: None,
+        blocks: vec![block; blocks],
+        block_runs: 1,
+        final_norm: None,
+        head: HeadSpec::pooled(Pooling::Mean),
+    }
+}
+
 impl Parts {
-    pub(crate) fn norm(&self) -> LayerNorm {
-        LayerNorm::new(self.norm.0.clone(), self.norm.1.clone(), 1e-6).unwrap()
+    pub(crate) fn norm(&self) -> RowNorm {
+        LayerNorm::new(self.norm.0.clone(), self.norm.1.clone(), 1e-6).unwrap().into()
     }
 
     pub(crate) fn encoder(&self, format: WeightFormat, table: TableFormat) -> Encoder {
-        let layers = (0..self.linears.len()).map(|index| self.layer(index).pack(format).unwrap()).collect();
-        Encoder::new(self.embeddings(table), layers, HEADS).unwrap()
+        let spec = bert([HIDDEN, INNER, HEADS, WORDS, POSITIONS], self.linears.len());
+        Encoder::new(&spec, self.packed(format, table)).unwrap()
+    }
+
+    pub(crate) fn packed(&self, format: WeightFormat, table: TableFormat) -> PackedParts {
+        PackedParts {
+            embeddings: self.embeddings(table),
+            embedding_projection: None,
+            relative_bias: None,
+            layers: (0..self.linears.len()).map(|index| self.layer(index).pack(format).unwrap()).collect(),
+            final_norm: None,
+        }
     }
 
     pub(crate) fn layer(&self, index: usize) -> LayerWeights {
         let [query_key_value, attention_output, up, down] =
             self.linears[index].clone().map(|(weight, bias)| Dense { weight, bias });
-        let (attention_norm, output_norm) = (self.norm(), self.norm());
-        let activation = Activation::Gelu(GeluForm::Erf);
-        LayerWeights { query_key_value, attention_output, attention_norm, up, activation, down, output_norm }
+        LayerWeights {
+            query_key_value,
+            head_norms: None,
+            attention_output,
+            attention_norm: Some(self.norm()),
+            gate: None,
+            up,
+            activation: Activation::Gelu(GeluForm::Erf),
+            down,
+            output_norm: Some(self.norm()),
+        }
     }
 
     pub(crate) fn embeddings(&self, format: TableFormat) -> Embeddings {
         let table = |values: Vec<f32>| Table::new(values, HIDDEN, format).unwrap();
         let [words, positions, segments] = self.tables.clone().map(table);
-        Embeddings::new(words, positions, segments, self.norm()).unwrap()
+        Embeddings::new(words, Some(positions), Some(segments), Some(self.norm())).unwrap()
     }
 
     /// The formulas of the module's documentation in f64, rounded to f32 between the parts.

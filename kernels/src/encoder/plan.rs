@@ -2,20 +2,34 @@
 
 use std::ops::Range;
 
+use super::spec::{AttentionSpec, BlockSpec, EncoderSpec};
 use crate::MAX_THREADS;
 
-/// The sizes that determine a layer's cost.
+/// The sizes that determine an encoder's cost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Costs {
-    pub(super) hidden: usize,
-    pub(super) inner: usize,
+    /// Number of weights of all products.
+    weights: usize,
+    /// Number of multiply-adds of a token with each token of its sequence.
+    attention: usize,
 }
 
 impl Costs {
-    /// Number of multiply-adds of one sequence in one layer.
+    pub(super) fn new(spec: &EncoderSpec) -> Self {
+        let mut costs = Self { weights: spec.embeddings.projected_from.unwrap_or(0) * spec.hidden, attention: 0 };
+        for BlockSpec { attention, feed_forward, .. } in &spec.blocks {
+            let AttentionSpec { heads, key_value_heads, head_size, .. } = *attention;
+            let into_inner = if feed_forward.gated { 2 } else { 1 };
+            let columns = 2 * (heads + key_value_heads) * head_size + (into_inner + 1) * feed_forward.inner;
+            costs.weights += spec.block_runs * columns * spec.hidden;
+            costs.attention += spec.block_runs * 2 * heads * head_size;
+        }
+        costs
+    }
+
+    /// Number of multiply-adds of one sequence, as if each token saw all others.
     fn of(self, length: usize) -> usize {
-        let Self { hidden, inner } = self;
-        length * (4 * hidden * hidden + 2 * hidden * inner + 2 * length * hidden)
+        length * (self.weights + length * self.attention)
     }
 }
 
@@ -79,7 +93,8 @@ fn idle(lengths: &[usize], threads: usize, costs: Costs, parts: &[Part]) -> f64 
 mod tests {
     use super::*;
 
-    const COSTS: Costs = Costs { hidden: 384, inner: 1536 };
+    /// MiniLM's: 6 blocks of 384 and 1,536.
+    const COSTS: Costs = Costs { weights: 6 * (4 * 384 * 384 + 2 * 384 * 1536), attention: 6 * 2 * 384 };
 
     fn planned(lengths: &[usize], threads: usize) -> (Plan, Vec<Part>) {
         let mut parts = Vec::new();

@@ -1,8 +1,9 @@
-//! An encoder described as data. Three engines read the description: the CPU's kernels, CUDA's kernels, and the engine
-//! of candle's operations, which alone runs every encoder that can be described.
+//! An encoder described as data. Three engines read the description: the CPU's kernels and the engine of candle's
+//! operations, which run every encoder that can be described, and CUDA's kernels, which run those of BERT's kind.
 //!
 //! A description holds sizes, norms, positions, attention and activations, but no weights and no names of tensors.
 
+use crate::KernelError;
 use crate::bias_gelu::GeluForm;
 use crate::linear::Activation;
 use crate::pooling::Pooling;
@@ -169,12 +170,17 @@ impl AttentionSpec {
     /// heads; heads beyond n have every other slope of twice as many.
     #[must_use]
     pub fn alibi_slope(&self, head: usize) -> f32 {
-        let whole = 1 << self.heads.max(1).ilog2();
-        let slope = |number: usize, of: usize| (-8.0 * (number + 1) as f64 / of as f64).exp2();
-        #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
-        let slope = if head < whole { slope(head, whole) } else { slope(2 * (head - whole), 2 * whole) } as f32;
-        slope
+        alibi_slope(head, self.heads)
     }
+}
+
+/// The slope of a head of `heads` in ALiBi.
+pub(crate) fn alibi_slope(head: usize, heads: usize) -> f32 {
+    let whole = 1 << heads.max(1).ilog2();
+    let slope = |number: usize, of: usize| (-8.0 * (number + 1) as f64 / of as f64).exp2();
+    #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
+    let slope = if head < whole { slope(head, whole) } else { slope(2 * (head - whole), 2 * whole) } as f32;
+    slope
 }
 
 /// Rotary positions (Su et al., arXiv:2104.09864): elements `i` and `i + head_size/2` of a head are rotated by
@@ -313,7 +319,7 @@ impl HeadSpec {
     }
 }
 
-/// The blocks of an encoder of BERT's kind, as the fused engines need them: all blocks have these sizes and this
+/// The blocks of an encoder of BERT's kind, as CUDA's kernels need them: all blocks have these sizes and this
 /// activation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FusedBlocks {
@@ -344,11 +350,71 @@ impl EncoderSpec {
         self.embeddings.positions.map(|table| table.rows.saturating_sub(table.first))
     }
 
-    /// The blocks as the fused engines run them: all alike, with norms after each half, full attention and one product
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    /// [`KernelError::Mismatch`] names the first size that does not, with its value.
+    pub fn check(&self) -> Result<(), KernelError> {
+        let EmbeddingSpec { words, positions, projected_from, .. } = self.embeddings;
+        let refuse = |what: String| Err(KernelError::Mismatch { what });
+        for (name, size) in [
+            ("hidden", self.hidden),
+            ("words", words),
+            ("projected_from", projected_from.unwrap_or(1)),
+            ("block_runs", self.block_runs),
+        ] {
+            if size == 0 {
+                return refuse(format!("{name} is 0; it must be 1 or more"));
+            }
+        }
+        if let Some(PositionTable { rows, first }) = positions
+            && first >= rows
+        {
+            return refuse(format!("the first position is row {first} of {rows}; it must be within the table"));
+        }
+        if let Some(RelativeBias { buckets, max_distance }) = self.relative_bias
+            && (buckets < 4 || !buckets.is_multiple_of(2) || max_distance <= buckets / 4)
+        {
+            let what = "buckets must be even and 4 or more, the largest distance more than a quarter of them";
+            return refuse(format!("a relative bias of {buckets} buckets up to {max_distance}: {what}"));
+        }
+        self.blocks.iter().enumerate().try_for_each(|(index, block)| self.check_block(index, block))
+    }
+
+    fn check_block(&self, index: usize, block: &BlockSpec) -> Result<(), KernelError> {
+        let AttentionSpec { heads, key_value_heads, head_size, positions, .. } = block.attention;
+        let refuse = |what: String| Err(KernelError::Mismatch { what: format!("block {index}: {what}") });
+        let sizes = [("heads", heads), ("key_value_heads", key_value_heads), ("head_size", head_size)];
+        for (name, size) in sizes.into_iter().chain([("inner", block.feed_forward.inner)]) {
+            if size == 0 {
+                return refuse(format!("{name} is 0; it must be 1 or more"));
+            }
+        }
+        if !heads.is_multiple_of(key_value_heads) {
+            return refuse(format!("{heads} heads cannot share {key_value_heads} heads of keys; it must divide them"));
+        }
+        if let AttentionPositions::Rotary(Rotary { base, divisor }) = positions {
+            if !head_size.is_multiple_of(2) {
+                return refuse(format!("head_size is {head_size}; rotary positions need an even size"));
+            }
+            if !(base > 0.0 && base.is_finite() && divisor > 0.0 && divisor.is_finite()) {
+                return refuse(format!("rotary positions of base {base} and divisor {divisor}; both must be above 0"));
+            }
+        }
+        if self.relative_bias.is_some() && heads != self.blocks[0].attention.heads {
+            let first = self.blocks[0].attention.heads;
+            return refuse(format!(
+                "{heads} heads share a relative bias with {first} of block 0; they must be as many"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The blocks as CUDA's kernels run them: all alike, with norms after each half, full attention and one product
     /// before the activation.
     ///
     /// # Errors
-    /// A description of the first part that the fused engines lack. Such an encoder runs as candle's operations.
+    /// A description of the first part that CUDA's kernels lack. The CPU's kernels have all of them.
     pub fn fused(&self) -> Result<FusedBlocks, &'static str> {
         let Some(first) = self.blocks.first() else { return Err("an encoder without blocks") };
         let BlockSpec { attention, feed_forward, .. } = first;
@@ -428,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fused_engines_have_bert_and_name_what_they_do_not_have() {
+    fn the_kernels_of_cuda_have_bert_and_name_what_they_do_not_have() {
         let expected = FusedBlocks { heads: 2, inner: 16, activation: Activation::Gelu(GeluForm::Erf) };
         assert_eq!(bert().fused(), Ok(expected));
         let refused = |change: fn(&mut EncoderSpec)| {
@@ -487,5 +553,40 @@ mod tests {
     #[test]
     fn a_sequence_is_as_long_as_the_positions_behind_the_first() {
         assert_eq!(bert().max_tokens(), Some(18));
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_named_with_their_values() {
+        assert_eq!(bert().check(), Ok(()));
+        let refused = |change: fn(&mut EncoderSpec)| {
+            let mut spec = bert();
+            change(&mut spec);
+            spec.check().unwrap_err().to_string()
+        };
+        let rotary = |base, divisor| AttentionPositions::Rotary(Rotary { base, divisor });
+        assert_eq!(refused(|spec| spec.hidden = 0), "hidden is 0; it must be 1 or more");
+        assert_eq!(refused(|spec| spec.block_runs = 0), "block_runs is 0; it must be 1 or more");
+        assert_eq!(refused(|spec| spec.blocks[1].feed_forward.inner = 0), "block 1: inner is 0; it must be 1 or more");
+        let first = refused(|spec| spec.embeddings.positions = Some(PositionTable { rows: 2, first: 2 }));
+        assert!(first.contains("row 2 of 2"), "{first}");
+        let heads = refused(|spec| spec.blocks[0].attention.heads = 3);
+        assert!(heads.contains("3 heads cannot share 2 heads"), "{heads}");
+        let relative = refused(|spec| spec.relative_bias = Some(RelativeBias { buckets: 3, max_distance: 9 }));
+        assert!(relative.contains("3 buckets up to 9"), "{relative}");
+        for (head_size, positions, part) in [
+            (5, rotary(10_000.0, 1.0), "head_size is 5"),
+            (4, rotary(0.0, 1.0), "base 0"),
+            (4, rotary(10_000.0, f32::NAN), "divisor NaN"),
+        ] {
+            let mut spec = bert();
+            (spec.blocks[1].attention.head_size, spec.blocks[1].attention.positions) = (head_size, positions);
+            let message = spec.check().unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+        let mut spec = bert();
+        spec.relative_bias = Some(RelativeBias { buckets: 32, max_distance: 128 });
+        assert_eq!(spec.check(), Ok(()));
+        (spec.blocks[1].attention.heads, spec.blocks[1].attention.key_value_heads) = (4, 4);
+        assert!(spec.check().unwrap_err().to_string().contains("4 heads share a relative bias with 2"));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::num::NonZeroUsize;
 
-use super::cases::{HEADS, HIDDEN, WORDS, batch, parts};
-use super::{Encoder, PackedTokens, Scratch};
+use super::cases::{HEADS, HIDDEN, INNER, POSITIONS, WORDS, batch, bert, parts};
+use super::{Encoder, PackedParts, PackedTokens, Scratch};
 use crate::Team;
 use crate::embedding::TableFormat;
 use crate::linear::{BlockFormat, Linear, WeightFormat};
+use crate::residual_norm::{RmsNorm, RowNorm};
 
 fn forward(
     encoder: &Encoder,
@@ -117,8 +118,32 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
 #[test]
 fn parts_of_another_width_are_refused_by_name() {
     let parts = parts();
-    let mut layers = parts.encoder(WeightFormat::F32, TableFormat::F32).layers;
-    layers[1].down = Linear::new(&[0.0; HIDDEN * HIDDEN], None, HIDDEN, HIDDEN, WeightFormat::F32).unwrap();
-    let refused = Encoder::new(parts.embeddings(TableFormat::F32), layers, HEADS).unwrap_err().to_string();
-    assert!(refused.starts_with("layer 1: down must be 96 to 64"), "{refused}");
+    let spec = bert([HIDDEN, INNER, HEADS, WORDS, POSITIONS], 2);
+    let refused = |change: &dyn Fn(&mut PackedParts)| {
+        let mut packed = parts.packed(WeightFormat::F32, TableFormat::F32);
+        change(&mut packed);
+        Encoder::new(&spec, packed).unwrap_err().to_string()
+    };
+    let square = || Linear::new(&[0.0; HIDDEN * HIDDEN], None, HIDDEN, HIDDEN, WeightFormat::F32).unwrap();
+    let gated = || {
+        let (weight, bias) = (&vec![0.0; HIDDEN * INNER][..], &[0.0; INNER][..]);
+        Linear::gated([(weight, bias); 2], HIDDEN, INNER, WeightFormat::F32).unwrap()
+    };
+    let rms = || Some(RowNorm::Rms(RmsNorm::new(vec![1.0; HIDDEN], 1e-6).unwrap()));
+    for (change, expected) in [
+        (
+            &(|packed: &mut PackedParts| packed.layers[1].down = square()) as &dyn Fn(&mut PackedParts),
+            "layer 1: down must be 96 to 64",
+        ),
+        (&|packed| packed.layers[0].up = gated(), "layer 0: up must be 64 to 96, but is Linear(64 to 96, gated"),
+        (&|packed| packed.layers[0].output_norm = None, "layer 0: output_norm is absent"),
+        (&|packed| packed.layers[0].attention_norm = rms(), "layer 0: attention_norm is an RMS norm"),
+        (&|packed| packed.final_norm = rms(), "final_norm is an RMS norm"),
+        (&|packed| packed.embedding_projection = Some(square()), "embedding_projection is Some"),
+        (&|packed| packed.relative_bias = Some(vec![0.0; 4]), "relative_bias has Some(4)"),
+        (&|packed| packed.layers.truncate(1), "1 layers for 2 blocks"),
+    ] {
+        let refused = refused(change);
+        assert!(refused.starts_with(expected), "{refused}");
+    }
 }

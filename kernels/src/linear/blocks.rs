@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use candle_core::quantized::k_quants::{BlockQ4K, BlockQ8_0, GgmlType};
 
-use super::Activation;
+use super::ProductEnd;
 use super::tile::times_panel;
 use crate::KernelError;
 use crate::aligned::Aligned;
@@ -72,18 +72,22 @@ impl PackedBlocks {
         x: Rows<'_, f32>,
         panels: Range<usize>,
         mut y: RowsMut<'_, f32>,
-        activation: Activation,
+        end: ProductEnd,
         scratch: &mut Aligned<f32>,
     ) {
         let width = self.isa.panel();
         scratch.grow(width * self.inputs);
+        let columns = match end {
+            ProductEnd::Activation(_) => width,
+            ProductEnd::Gate(_) => width / PANEL_VECTORS,
+        };
         let panel_weights = &mut scratch[..width * self.inputs];
         for (index, panel) in panels.enumerate() {
-            let columns = index * width..y.columns().min((index + 1) * width);
+            let (first, last) = (index * columns, y.columns().min((index + 1) * columns));
             self.unpack(panel, panel_weights);
-            let y = y.part(0..x.rows(), columns);
+            let y = y.part(0..x.rows(), first..last);
             let bias = &self.bias[panel * width..][..width];
-            self.isa.run(UnpackedProduct { x, panel: panel_weights, bias, y, activation });
+            self.isa.run(UnpackedProduct { x, panel: panel_weights, bias, y, end });
         }
     }
 
@@ -127,7 +131,7 @@ struct UnpackedProduct<'a> {
     panel: &'a [f32],
     bias: &'a [f32],
     y: RowsMut<'a, f32>,
-    activation: Activation,
+    end: ProductEnd,
 }
 
 impl Kernel for UnpackedProduct<'_> {
@@ -136,8 +140,6 @@ impl Kernel for UnpackedProduct<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let start: [S::F32; PANEL_VECTORS] = [simd.load(self.bias), simd.load(&self.bias[S::LANES..])];
-        let mut y = self.y;
-        times_panel(simd, self.x, self.panel, start, y.reborrow());
-        self.activation.apply(simd, y);
+        times_panel(simd, self.x, self.panel, start, self.y, self.end);
     }
 }

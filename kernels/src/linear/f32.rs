@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Activation;
+use super::ProductEnd;
 use super::tile::times_panel;
 use crate::aligned::Aligned;
 use crate::rows::{Rows, RowsMut};
@@ -42,9 +42,9 @@ impl PackedF32 {
     }
 
     /// The outputs of `panels` for all rows of `x`; `y` has the columns of these panels.
-    pub(super) fn forward(&self, x: Rows<'_, f32>, panels: Range<usize>, y: RowsMut<'_, f32>, activation: Activation) {
+    pub(super) fn forward(&self, x: Rows<'_, f32>, panels: Range<usize>, y: RowsMut<'_, f32>, end: ProductEnd) {
         assert_eq!(x.columns(), self.inputs);
-        self.isa.run(F32Product { weights: self, x, panels, y, activation });
+        self.isa.run(F32Product { weights: self, x, panels, y, end });
     }
 }
 
@@ -53,7 +53,7 @@ struct F32Product<'a> {
     x: Rows<'a, f32>,
     panels: Range<usize>,
     y: RowsMut<'a, f32>,
-    activation: Activation,
+    end: ProductEnd,
 }
 
 impl Kernel for F32Product<'_> {
@@ -61,19 +61,17 @@ impl Kernel for F32Product<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { weights, x, panels, mut y, activation } = self;
-        let (inputs, columns) = (weights.inputs, y.columns());
+        let Self { weights, x, panels, mut y, end } = self;
+        let (inputs, columns, width) = (weights.inputs, y.columns(), end.columns::<S>());
         for from in (0..x.rows()).step_by(ROW_BLOCK) {
             let rows = from..x.rows().min(from + ROW_BLOCK);
             let x = x.part(rows.clone(), 0..inputs);
             for (index, panel) in panels.clone().enumerate() {
-                let (first, last) = (index * S::PANEL, columns.min((index + 1) * S::PANEL));
+                let (first, last) = (index * width, columns.min((index + 1) * width));
                 let bias = &weights.bias[panel * S::PANEL..][..S::PANEL];
                 let start: [S::F32; PANEL_VECTORS] = [simd.load(bias), simd.load(&bias[S::LANES..])];
                 let weights = &weights.panels[panel * S::PANEL * inputs..][..S::PANEL * inputs];
-                let mut y = y.part(rows.clone(), first..last);
-                times_panel(simd, x, weights, start, y.reborrow());
-                activation.apply(simd, y);
+                times_panel(simd, x, weights, start, y.part(rows.clone(), first..last), end);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::Activation;
+use super::ProductEnd;
 use super::tile::{PREFETCH_ROWS, next_rows};
 use crate::aligned::Aligned;
 use crate::quantize::QuantizedRows;
@@ -61,15 +61,9 @@ impl PackedInt8 {
     }
 
     /// The outputs of `panels` for all rows of `x`; `y` has the columns of these panels.
-    pub(super) fn forward(
-        &self,
-        x: QuantizedRows<'_>,
-        panels: Range<usize>,
-        y: RowsMut<'_, f32>,
-        activation: Activation,
-    ) {
+    pub(super) fn forward(&self, x: QuantizedRows<'_>, panels: Range<usize>, y: RowsMut<'_, f32>, end: ProductEnd) {
         assert_eq!(x.values.columns(), self.groups * GROUP);
-        self.isa.run(Int8Product { weights: self, x, panels, y, activation });
+        self.isa.run(Int8Product { weights: self, x, panels, y, end });
     }
 }
 
@@ -90,7 +84,7 @@ struct Int8Product<'a> {
     x: QuantizedRows<'a>,
     panels: Range<usize>,
     y: RowsMut<'a, f32>,
-    activation: Activation,
+    end: ProductEnd,
 }
 
 impl Kernel for Int8Product<'_> {
@@ -98,16 +92,15 @@ impl Kernel for Int8Product<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { weights, x, panels, mut y, activation } = self;
-        let (rows, columns) = (x.values.rows(), y.columns());
+        let Self { weights, x, panels, mut y, end } = self;
+        let (rows, columns, width) = (x.values.rows(), y.columns(), end.columns::<S>());
         for from in (0..rows).step_by(ROW_BLOCK) {
             let rows = from..rows.min(from + ROW_BLOCK);
             let x = x.part(rows.clone());
             for (index, panel) in panels.clone().enumerate() {
-                let (first, last) = (index * S::PANEL, columns.min((index + 1) * S::PANEL));
-                let mut y = y.part(rows.clone(), first..last);
-                times_panel(simd, x, &PanelWeights::of(weights, panel, S::PANEL), y.reborrow());
-                activation.apply(simd, y);
+                let (first, last) = (index * width, columns.min((index + 1) * width));
+                let y = y.part(rows.clone(), first..last);
+                times_panel(simd, x, &PanelWeights::of(weights, panel, S::PANEL), y, end);
             }
         }
     }
@@ -136,11 +129,17 @@ impl<'a> PanelWeights<'a> {
 }
 
 #[inline(always)]
-fn times_panel<S: Simd>(simd: S, x: QuantizedRows<'_>, panel: &PanelWeights<'_>, mut y: RowsMut<'_, f32>) {
+fn times_panel<S: Simd>(
+    simd: S,
+    x: QuantizedRows<'_>,
+    panel: &PanelWeights<'_>,
+    mut y: RowsMut<'_, f32>,
+    end: ProductEnd,
+) {
     /// Numbers in a tile of the widest instruction set: 12 rows of 32.
     const MAX_TILE: usize = 12 * 32;
     let (rows, groups, stride) = (x.values.rows(), x.values.columns() / GROUP, x.values.stride());
-    assert!(y.rows() == rows && y.columns() <= S::PANEL && panel.weights.len() >= groups * GROUP * S::PANEL);
+    assert!(y.rows() == rows && y.columns() <= end.columns::<S>() && panel.weights.len() >= groups * GROUP * S::PANEL);
     let mut wide = [0.0; MAX_TILE];
     let mut row = 0;
     while row < rows {
@@ -168,12 +167,12 @@ fn times_panel<S: Simd>(simd: S, x: QuantizedRows<'_>, panel: &PanelWeights<'_>,
         }
         if !whole {
             for (at, from) in wide.chunks_exact(S::PANEL).take(count).enumerate() {
-                let to = y.row(row + at);
-                to.copy_from_slice(&from[..to.len()]);
+                end.move_row(simd, from, y.row(row + at));
             }
         }
         row += count;
     }
+    end.finish(simd, y);
 }
 
 /// `Σ q·v` of a few rows and the outputs of one panel.

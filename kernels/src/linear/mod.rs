@@ -9,12 +9,17 @@
 //! - [`WeightFormat::Blocks`]: llama.cpp's weight-only blocks, unpacked into f32 panel by panel as they are used: they
 //!   save memory, not time.
 //!
+//! A gated layer ([`Linear::gated`]) is two such products, `y = activation(x·Gᵀ + g) · (x·Uᵀ + u)` (Shazeer,
+//! arXiv:2002.05202), computed as one: the first half of each panel holds outputs of the gate, the second half the same
+//! outputs of the other product, which are multiplied before they leave the caches.
+//!
 //! A row of `y` depends on its row of `x` alone, to the bit: the sum over inputs runs in the same order whichever rows
 //! lie beside it and however columns are split among threads.
 //!
 //! Panels and register tiles follow Goto and van de Geijn (Anatomy of High-Performance Matrix Multiplication, 2008)
 //! without the packing of x: at the sizes of encoders it fits the second-level cache as it is.
 
+mod activation;
 mod blocks;
 #[cfg(test)]
 pub(crate) mod cases;
@@ -34,57 +39,16 @@ use blocks::PackedBlocks;
 use f32::PackedF32;
 use int8::PackedInt8;
 
+pub use activation::Activation;
+pub(crate) use activation::ProductEnd;
 pub use blocks::BlockFormat;
 pub use tensor::linear_tensor;
 
 use crate::aligned::Aligned;
-use crate::bias_gelu::{GeluForm, gelu};
 use crate::quantize::{Quantized, QuantizedRows};
 use crate::rows::{Rows, RowsMut};
-use crate::simd::{Isa, Simd, Unary, map};
+use crate::simd::{Isa, PANEL_VECTORS};
 use crate::{KernelError, Team};
-
-/// The function applied to each output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activation {
-    /// `y`
-    #[default]
-    Identity,
-    /// `max(y, 0)`
-    Relu,
-    /// `gelu(y)`, see [`crate::bias_gelu`].
-    Gelu(GeluForm),
-}
-
-impl Activation {
-    #[inline(always)]
-    pub(crate) fn apply<S: Simd>(self, simd: S, y: RowsMut<'_, f32>) {
-        match self {
-            Self::Identity => {}
-            Self::Relu => map_rows(simd, y, Relu),
-            Self::Gelu(GeluForm::Erf) => map_rows(simd, y, gelu::Erf),
-            Self::Gelu(GeluForm::Tanh) => map_rows(simd, y, gelu::Tanh),
-        }
-    }
-}
-
-#[inline(always)]
-fn map_rows<S: Simd>(simd: S, mut y: RowsMut<'_, f32>, f: impl Unary) {
-    for row in 0..y.rows() {
-        map(simd, y.row(row), f);
-    }
-}
-
-/// `max(x, 0)`; NaN stays NaN.
-#[derive(Clone, Copy)]
-struct Relu;
-
-impl Unary for Relu {
-    #[inline(always)]
-    fn of<S: Simd>(self, simd: S, x: S::F32) -> S::F32 {
-        simd.max(simd.splat(0.0), x)
-    }
-}
 
 /// Multiplications that are worth waking a helper for: about 10 µs of work, as long as it takes to wake.
 const PRODUCTS_PER_HELPER: usize = 1 << 20;
@@ -106,6 +70,7 @@ pub struct Linear {
     isa: Isa,
     inputs: usize,
     outputs: usize,
+    gated: bool,
     weights: PackedWeights,
 }
 
@@ -136,6 +101,47 @@ impl Linear {
         format: WeightFormat,
     ) -> Result<Self, KernelError> {
         Self::for_isa(Isa::best(), weight, bias, inputs, outputs, format)
+    }
+
+    /// Packs the weights and biases of two products of the same sizes for `activation(x·Gᵀ + g) · (x·Uᵀ + u)`, the gate
+    /// `(G, g)` first.
+    ///
+    /// # Errors
+    /// As [`Linear::new`].
+    pub fn gated(
+        [gate, up]: [(&[f32], &[f32]); 2],
+        inputs: usize,
+        outputs: usize,
+        format: WeightFormat,
+    ) -> Result<Self, KernelError> {
+        Self::gated_for_isa(Isa::best(), [gate, up], inputs, outputs, format)
+    }
+
+    pub(crate) fn gated_for_isa(
+        isa: Isa,
+        products: [(&[f32], &[f32]); 2],
+        inputs: usize,
+        outputs: usize,
+        format: WeightFormat,
+    ) -> Result<Self, KernelError> {
+        for (weight, bias) in products {
+            if Some(weight.len()) != inputs.checked_mul(outputs) || bias.len() != outputs {
+                return Err(KernelError::WeightShape { weights: weight.len(), bias: bias.len(), inputs, outputs });
+            }
+        }
+        // Panels of a vector of each; rows of zeros fill up the last.
+        let lanes = isa.panel() / PANEL_VECTORS;
+        let padded = PANEL_VECTORS * outputs.next_multiple_of(lanes);
+        let (mut weights, mut biases) = (vec![0.0; padded * inputs], vec![0.0; padded]);
+        for (half, (weight, bias)) in products.into_iter().enumerate() {
+            for output in 0..outputs {
+                let to = (output / lanes * PANEL_VECTORS + half) * lanes + output % lanes;
+                weights[to * inputs..][..inputs].copy_from_slice(&weight[output * inputs..][..inputs]);
+                biases[to] = bias[output];
+            }
+        }
+        let both = Self::for_isa(isa, &weights, Some(&biases), inputs, padded, format)?;
+        Ok(Self { outputs, gated: true, ..both })
     }
 
     pub(crate) fn for_isa(
@@ -171,7 +177,7 @@ impl Linear {
                 PackedWeights::Blocks(PackedBlocks::new(isa, weight, bias, inputs, format)?)
             }
         };
-        Ok(Self { isa, inputs, outputs, weights })
+        Ok(Self { isa, inputs, outputs, gated: false, weights })
     }
 
     /// Columns of x.
@@ -184,6 +190,12 @@ impl Linear {
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// True for two products of which one is the gate of the other.
+    #[must_use]
+    pub fn is_gated(&self) -> bool {
+        self.gated
     }
 
     /// Bytes of memory that the packed weights hold.
@@ -265,12 +277,17 @@ impl Linear {
 
     /// Number of panels, each of which can be computed by itself.
     pub(crate) fn panels(&self) -> usize {
-        self.outputs.div_ceil(self.isa.panel())
+        self.outputs.div_ceil(self.panel_columns())
+    }
+
+    /// Columns of y that a panel makes.
+    fn panel_columns(&self) -> usize {
+        if self.gated { self.isa.panel() / PANEL_VECTORS } else { self.isa.panel() }
     }
 
     /// Range of the outputs that these panels compute.
     pub(crate) fn columns_of(&self, panels: Range<usize>) -> Range<usize> {
-        let width = self.isa.panel();
+        let width = self.panel_columns();
         (panels.start * width).min(self.outputs)..(panels.end * width).min(self.outputs)
     }
 
@@ -284,13 +301,14 @@ impl Linear {
         scratch: &mut Aligned<f32>,
     ) {
         assert_eq!((x.values.rows(), self.columns_of(panels.clone()).len()), (y.rows(), y.columns()));
+        let end = if self.gated { ProductEnd::Gate(activation) } else { ProductEnd::Activation(activation) };
         match &self.weights {
-            PackedWeights::F32(weights) => weights.forward(x.values, panels, y, activation),
+            PackedWeights::F32(weights) => weights.forward(x.values, panels, y, end),
             PackedWeights::Int8(weights) => {
                 let x = x.quantized.expect("the caller quantises where `wants_quantized`");
-                weights.forward(x, panels, y, activation);
+                weights.forward(x, panels, y, end);
             }
-            PackedWeights::Blocks(weights) => weights.forward(x.values, panels, y, activation, scratch),
+            PackedWeights::Blocks(weights) => weights.forward(x.values, panels, y, end, scratch),
         }
     }
 }
@@ -303,7 +321,8 @@ impl std::fmt::Debug for Linear {
             PackedWeights::Blocks(_) => "blocks",
         };
         let Self { inputs, outputs, isa, .. } = self;
-        write!(f, "Linear({inputs} to {outputs}, {format}, {isa})")
+        let gated = if self.gated { "gated, " } else { "" };
+        write!(f, "Linear({inputs} to {outputs}, {gated}{format}, {isa})")
     }
 }
 

@@ -46,5 +46,6 @@ pub(crate) fn activate(y: f64, activation: Activation) -> f64 {
         Activation::Identity => y,
         Activation::Relu => y.max(0.0),
         Activation::Gelu(form) => gelu(y, form),
+        Activation::Silu => y / (1.0 + (-y).exp()),
     }
 }

@@ -202,3 +202,61 @@ fn windows_that_overlap_are_a_convolution() {
         });
     }
 }
+
+#[test]
+fn a_gated_layer_is_two_products_multiplied_in_every_format_and_at_every_size() {
+    const GATES: [Activation; 5] = [ACTIVATIONS[0], ACTIVATIONS[1], ACTIVATIONS[2], ACTIVATIONS[3], Activation::Silu];
+    let tolerance = |format| match format {
+        WeightFormat::F32 => 1e-5,
+        WeightFormat::Int8 | WeightFormat::Blocks(BlockFormat::Q8_0) => 0.2,
+        WeightFormat::Blocks(BlockFormat::Q4K) => 1.0,
+    };
+    for (inputs, outputs) in [(32, 1), (64, 5), (256, 48), (32, 70)] {
+        let mut random = StdRng::seed_from_u64((inputs * 1000 + outputs) as u64);
+        let [gate, up] = [(); 2].map(|()| (numbers(&mut random, inputs * outputs), numbers(&mut random, outputs)));
+        let x = numbers(&mut random, 27 * inputs);
+        for (format, activation) in FORMATS.into_iter().flat_map(|format| GATES.map(|activation| (format, activation)))
+        {
+            let of = |(weight, bias): &(Vec<f32>, Vec<f32>), activation| {
+                reference::linear(&x, weight, bias, inputs, activation)
+            };
+            let (gates, ups) = (of(&gate, activation), of(&up, Activation::Identity));
+            let expected: Vec<f64> = gates.iter().zip(ups).map(|(gate, up)| gate * up).collect();
+            for isa in Isa::available() {
+                let both = [&gate, &up].map(|(weight, bias)| (&weight[..], &bias[..]));
+                let layer = Linear::gated_for_isa(*isa, both, inputs, outputs, format).unwrap();
+                assert_eq!((layer.outputs(), layer.is_gated()), (outputs, true));
+                let mut y = vec![f32::NAN; expected.len()];
+                layer.forward(&team(1), &x, &mut y, activation).unwrap();
+                let largest = expected.iter().fold(1.0, |largest: f64, y| largest.max(y.abs()));
+                for (got, expected) in y.iter().zip(&expected) {
+                    let error = (f64::from(*got) - expected).abs() / largest;
+                    assert!(error < tolerance(format), "{layer:?} {activation:?}: {got} for {expected}");
+                }
+                // Alone and on several threads: the same bits.
+                let mut again = vec![f32::NAN; expected.len()];
+                for (x, y) in x.chunks_exact(inputs).zip(again.chunks_exact_mut(outputs)) {
+                    layer.forward(&team(1), x, y, activation).unwrap();
+                }
+                assert!(y.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "{layer:?} {activation:?}");
+                layer.forward(&team(3), &x, &mut again, activation).unwrap();
+                assert!(y.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "{layer:?} {activation:?}");
+            }
+        }
+    }
+    let refused = Linear::gated([(&[0.0; 6], &[0.0; 2]), (&[0.0; 5], &[0.0; 2])], 3, 2, WeightFormat::F32);
+    assert!(refused.unwrap_err().to_string().contains("5 weights and a bias of 2"));
+}
+
+#[test]
+fn silu_keeps_its_limits_and_nan() {
+    let layer = Linear::new(&[1.0], None, 1, 1, WeightFormat::F32).unwrap();
+    let x = [0.0, 1.0, -1.0, 30.0, -30.0, 200.0, -200.0, f32::INFINITY, f32::NAN];
+    let mut y = [f32::NAN; 9];
+    layer.forward(&team(1), &x, &mut y, Activation::Silu).unwrap();
+    for (x, y) in x.iter().zip(y) {
+        let expected = reference::linear(&[*x], &[1.0], &[0.0], 1, Activation::Silu)[0];
+        let near = (f64::from(y) - expected).abs() <= 3e-7 * expected.abs().max(1.0);
+        assert!(near || f64::from(y).total_cmp(&expected).is_eq() || (x.is_nan() && y.is_nan()), "{x}: {y} {expected}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The inner loop of every f32 product: a few rows times one panel of packed weights.
 
+use super::ProductEnd;
 use crate::rows::{Rows, RowsMut};
 use crate::simd::{PANEL_VECTORS, Simd};
 
@@ -7,8 +8,8 @@ use crate::simd::{PANEL_VECTORS, Simd};
 /// fifth less time where the weights are not in the second-level cache.
 pub(crate) const PREFETCH_ROWS: usize = 32;
 
-/// `y = x·P + start` for all rows of `x` and one panel `P` of `x.columns()` rows of `S::PANEL` numbers.
-/// `y` may have fewer columns than the panel; the panel's others are not written.
+/// `y = end(x·P + start)` for all rows of `x` and one panel `P` of `x.columns()` rows of `S::PANEL` numbers.
+/// `y` may have fewer columns than the panel makes; the panel's others are not written.
 ///
 /// The sum over the inner dimension runs from first to last in every element, whichever rows lie beside it.
 #[inline(always)]
@@ -17,30 +18,40 @@ pub(crate) fn times_panel<S: Simd>(
     x: Rows<'_, f32>,
     panel: &[f32],
     start: [S::F32; PANEL_VECTORS],
-    y: RowsMut<'_, f32>,
+    mut y: RowsMut<'_, f32>,
+    end: ProductEnd,
 ) {
-    assert!(panel.len() >= x.columns() * S::PANEL && x.rows() == y.rows() && y.columns() <= S::PANEL);
+    assert!(panel.len() >= x.columns() * S::PANEL && x.rows() == y.rows() && y.columns() <= end.columns::<S>());
     if y.columns() == S::PANEL {
-        all_rows(simd, x, panel, start, y);
+        all_rows(simd, x, panel, start, y.reborrow());
     } else {
-        narrow(simd, x, panel, start, y);
+        narrow(simd, x, panel, start, y.reborrow(), end);
     }
+    end.finish(simd, y);
 }
 
-/// [`times_panel`] for a last panel that is not full.
+/// The product for a panel that makes fewer columns than its own.
 #[inline(always)]
-fn narrow<S: Simd>(simd: S, x: Rows<'_, f32>, panel: &[f32], start: [S::F32; PANEL_VECTORS], mut y: RowsMut<'_, f32>) {
+fn narrow<S: Simd>(
+    simd: S,
+    x: Rows<'_, f32>,
+    panel: &[f32],
+    start: [S::F32; PANEL_VECTORS],
+    mut y: RowsMut<'_, f32>,
+    end: ProductEnd,
+) {
     /// Numbers in a tile of the widest instruction set: 12 rows of 32.
     const MAX_TILE: usize = 12 * 32;
     let mut wide = [0.0; MAX_TILE];
-    for from in (0..x.rows()).step_by(S::MAX_ROWS) {
-        let rows = S::MAX_ROWS.min(x.rows() - from);
+    let mut from = 0;
+    while from < x.rows() {
+        let rows = next_rows(x.rows() - from, S::MAX_ROWS);
         let tile = RowsMut::new(&mut wide, rows, S::PANEL, S::PANEL);
         all_rows(simd, x.part(from..from + rows, 0..x.columns()), panel, start, tile);
         for row in 0..rows {
-            let to = y.row(from + row);
-            to.copy_from_slice(&wide[row * S::PANEL..][..to.len()]);
+            end.move_row(simd, &wide[row * S::PANEL..][..S::PANEL], y.row(from + row));
         }
+        from += rows;
     }
 }
 

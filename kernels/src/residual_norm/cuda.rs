@@ -1,6 +1,6 @@
 //! The launch of `residual_norm.cu`.
 
-use super::LayerNorm;
+use super::RowNorm;
 use crate::KernelError;
 use crate::cuda::{Argument, Buffer, Gpu, LaunchShape, Matrix, QuantizedMatrix, View, int, mismatch};
 
@@ -14,7 +14,14 @@ pub(crate) struct DeviceNorm {
 }
 
 impl DeviceNorm {
-    pub(crate) fn new(gpu: &Gpu, norm: &LayerNorm) -> Result<Self, KernelError> {
+    /// Copies a layer norm to the device.
+    ///
+    /// # Errors
+    /// If it is another norm, or the device has no room.
+    pub(crate) fn new(gpu: &Gpu, norm: &RowNorm) -> Result<Self, KernelError> {
+        let RowNorm::Layer(norm) = norm else {
+            return Err(mismatch("a GPU takes layer norms, not RMS norms".to_owned()));
+        };
         let (weight, bias) = (gpu.upload(&norm.weight)?, gpu.upload(&norm.bias)?);
         Ok(Self { weight, bias, columns: norm.columns(), eps: norm.eps })
     }
@@ -106,7 +113,7 @@ mod tests {
             for (case, element) in cases().flat_map(|case| Element::ALL.map(|element| (case.clone(), element))) {
                 let columns = case.columns();
                 let (x, residual) = (rounded(element, &case.x), rounded(element, &case.residual));
-                let norm = DeviceNorm::new(gpu, &case.norm()).unwrap();
+                let norm = DeviceNorm::new(gpu, &case.norm().into()).unwrap();
                 let [on_x, on_residual] = [&x, &residual].map(|values| gpu.upload_as(element, values).unwrap());
                 // Without a projection's bias, and with one, which the reference gets added to x.
                 let projection: Vec<f32> = (0..columns).map(|at| (at % 3) as f32 - 1.0).collect();
@@ -132,7 +139,7 @@ mod tests {
     fn it_may_be_written_over_either_input_and_refuses_what_does_not_fit() {
         each_gpu(|gpu| {
             let case = cases().find(|case| case.columns() == 31).unwrap();
-            let norm = DeviceNorm::new(gpu, &case.norm()).unwrap();
+            let norm = DeviceNorm::new(gpu, &case.norm().into()).unwrap();
             let [x, residual] = [&case.x, &case.residual].map(|values| gpu.upload(values).unwrap());
             let matrix = |buffer, columns| Buffer::matrix(buffer, 0, ROWS, columns, Element::F32);
             let [x_31, residual_31] = [matrix(&x, 31), matrix(&residual, 31)];

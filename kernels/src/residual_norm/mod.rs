@@ -1,7 +1,10 @@
-//! `layer_norm(x + residual)` in one pass over rows: Ba et al., arXiv:1607.06450.
+//! `norm(x + residual)` in one pass over rows, either of the two optional.
 //!
-//! `y = (v - mean(v)) / √(var(v) + ε) · γ + β` for each row `v` of `x + residual`, with the variance of the population,
-//! taken from the centred values so that nothing cancels.
+//! For each row `v` of `x + residual`:
+//!
+//! - [`LayerNorm`]: `y = (v - mean(v)) / √(var(v) + ε) · γ + β` (Ba et al., arXiv:1607.06450), with the variance of the
+//!   population, taken from the centred values so that nothing cancels;
+//! - [`RmsNorm`]: `y = v / √(mean(v²) + ε) · γ` (Zhang and Sennrich, arXiv:1910.07467).
 
 #[cfg(test)]
 pub(crate) mod cases;
@@ -55,13 +58,95 @@ impl LayerNorm {
         }
         let rows = x.len() / columns;
         let sum = x.to_vec();
-        let (x, residual) = (RowsMut::new(x, rows, columns, columns), Rows::new(residual, rows, columns, columns));
-        self.forward_rows(Isa::best(), Rows::new(&sum, rows, columns, columns), residual, x);
+        let (y, residual) = (RowsMut::new(x, rows, columns, columns), Rows::new(residual, rows, columns, columns));
+        let x = Rows::new(&sum, rows, columns, columns);
+        Isa::best().run(simd::ResidualNorm { norm: NormFormula::Layer(self), x, residual: Some(residual), y });
         Ok(())
     }
+}
 
-    /// `y = layer_norm(x + residual)`
-    pub(crate) fn forward_rows(&self, isa: Isa, x: Rows<'_, f32>, residual: Rows<'_, f32>, y: RowsMut<'_, f32>) {
-        isa.run(simd::ResidualNorm { norm: self, x, residual, y });
+/// The parameters of a norm by the root of the mean of squares.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: Vec<f32>,
+    eps: f32,
+}
+
+impl RmsNorm {
+    /// `weight` (γ) has one element per column.
+    ///
+    /// # Errors
+    /// If it is empty.
+    pub fn new(weight: Vec<f32>, eps: f32) -> Result<Self, KernelError> {
+        if weight.is_empty() {
+            return Err(KernelError::Mismatch { what: "an RMS norm without weights".to_owned() });
+        }
+        Ok(Self { weight, eps })
     }
+}
+
+/// A norm of rows by one of the two formulas.
+#[derive(Debug, Clone)]
+pub enum RowNorm {
+    /// Layer normalisation.
+    Layer(LayerNorm),
+    /// Root mean square.
+    Rms(RmsNorm),
+}
+
+impl RowNorm {
+    /// Columns of a row.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Layer(norm) => norm.columns(),
+            Self::Rms(norm) => norm.weight.len(),
+        }
+    }
+
+    /// The norm whose outputs are these times `factor`.
+    #[must_use]
+    pub fn times(mut self, factor: f32) -> Self {
+        let (weight, bias) = match &mut self {
+            Self::Layer(norm) => (&mut norm.weight, &mut norm.bias[..]),
+            Self::Rms(norm) => (&mut norm.weight, &mut [][..]),
+        };
+        weight.iter_mut().chain(bias).for_each(|x| *x *= factor);
+        self
+    }
+}
+
+impl From<LayerNorm> for RowNorm {
+    fn from(norm: LayerNorm) -> Self {
+        Self::Layer(norm)
+    }
+}
+
+/// The formula that a row goes through.
+#[derive(Clone, Copy)]
+pub(crate) enum NormFormula<'a> {
+    Identity,
+    Layer(&'a LayerNorm),
+    Rms(&'a RmsNorm),
+}
+
+impl<'a> NormFormula<'a> {
+    pub(crate) fn of(norm: Option<&'a RowNorm>) -> Self {
+        match norm {
+            None => Self::Identity,
+            Some(RowNorm::Layer(norm)) => Self::Layer(norm),
+            Some(RowNorm::Rms(norm)) => Self::Rms(norm),
+        }
+    }
+}
+
+/// `y = norm(x + residual)`
+pub(crate) fn norm_rows(
+    isa: Isa,
+    norm: Option<&RowNorm>,
+    x: Rows<'_, f32>,
+    residual: Option<Rows<'_, f32>>,
+    y: RowsMut<'_, f32>,
+) {
+    isa.run(simd::ResidualNorm { norm: NormFormula::of(norm), x, residual, y });
 }

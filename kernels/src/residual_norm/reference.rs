@@ -14,3 +14,15 @@ pub fn residual_norm(x: &[f32], residual: &[f32], weight: &[f32], bias: &[f32], 
     let scaled = sums.iter().map(|v| (v - mean) / deviation);
     scaled.zip(weight.iter().zip(bias)).map(|(v, (w, b))| v * f64::from(*w) + f64::from(*b)).collect()
 }
+
+/// `v / √(mean(v²) + ε) · weight` of one row.
+///
+/// # Panics
+/// If the lengths differ.
+#[must_use]
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f64> {
+    assert_eq!(x.len(), weight.len());
+    let mean = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.len() as f64;
+    let root = (mean + f64::from(eps)).sqrt();
+    x.iter().zip(weight).map(|(v, w)| f64::from(*v) / root * f64::from(*w)).collect()
+}

@@ -1,5 +1,5 @@
 use super::cases::cases;
-use super::{LayerNorm, reference};
+use super::{LayerNorm, RmsNorm, RowNorm, norm_rows, reference};
 use crate::Isa;
 use crate::rows::{Rows, RowsMut};
 
@@ -8,8 +8,41 @@ fn run(isa: Isa, norm: &LayerNorm, x: &[f32], residual: &[f32]) -> Vec<f32> {
     let rows = x.len() / columns;
     let mut y = vec![f32::NAN; x.len()];
     let (x, residual) = (Rows::new(x, rows, columns, columns), Rows::new(residual, rows, columns, columns));
-    norm.forward_rows(isa, x, residual, RowsMut::new(&mut y, rows, columns, columns));
+    let norm = RowNorm::Layer(norm.clone());
+    norm_rows(isa, Some(&norm), x, Some(residual), RowsMut::new(&mut y, rows, columns, columns));
     y
+}
+
+#[test]
+fn rows_are_divided_by_their_root_mean_square_and_each_of_norm_and_residual_may_be_absent() {
+    for case in cases() {
+        let (columns, rows) = (case.columns(), case.x.len() / case.columns());
+        let rms = RowNorm::Rms(RmsNorm::new(case.weight.clone(), case.eps).unwrap());
+        let layer = RowNorm::Layer(case.norm());
+        let sums: Vec<f32> = case.x.iter().zip(&case.residual).map(|(x, r)| x + r).collect();
+        let of_rows =
+            |x: &[f32], of: &dyn Fn(&[f32]) -> Vec<f64>| -> Vec<f64> { x.chunks_exact(columns).flat_map(of).collect() };
+        let rms_of = |x: &[f32]| of_rows(x, &|row| reference::rms_norm(row, &case.weight, case.eps));
+        let exact = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+        let x = Rows::new(&case.x, rows, columns, columns);
+        let residual = Rows::new(&case.residual, rows, columns, columns);
+        for isa in Isa::available() {
+            for (norm, residual, expected) in [
+                (Some(&rms), Some(residual), rms_of(&sums)),
+                (Some(&rms), None, rms_of(&case.x)),
+                (Some(&layer), None, case.expected(&case.x, &vec![0.0; case.x.len()])),
+                (None, Some(residual), exact(&sums)),
+                (None, None, exact(&case.x)),
+            ] {
+                let mut y = vec![f32::NAN; case.x.len()];
+                norm_rows(*isa, norm, x, residual, RowsMut::new(&mut y, rows, columns, columns));
+                for (got, expected) in y.iter().zip(&expected) {
+                    assert!((f64::from(*got) - expected).abs() < 1e-5, "{isa} {columns} {norm:?}: {got} {expected}");
+                }
+            }
+        }
+    }
+    assert!(RmsNorm::new(vec![], 0.0).is_err());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The CPU: the kernels of `sconce-kernels`, and candle's operations for encoders that the kernels lack.
+//! The CPU: the kernels of `sconce-kernels`.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use sconce_kernels::{Isa, Team};
 use serde_json::Value;
 
 use super::{Backend, Capability, Compute, Device, DeviceListing, EncoderOrder, ListedDevice};
-use crate::encoder::{PackedEncoder, TensorEncoder};
+use crate::encoder::PackedEncoder;
 use crate::{DeviceName, EncoderEngine, LoadError, Precision};
 
 /// Operations per second that one core sustains in f32, by instruction set. AVX2 has a peak of 88 GFLOP/s on a core at
@@ -107,10 +107,7 @@ impl Device for Cpu {
 
     fn encoder(&self, order: &EncoderOrder<'_>) -> Result<Box<dyn EncoderEngine>, LoadError> {
         let EncoderOrder { weights, precision, .. } = order;
-        Ok(match weights.spec().fused() {
-            Ok(fused) => Box::new(PackedEncoder::load(weights, fused, *precision, &self.team)?),
-            Err(_) => Box::new(TensorEncoder::load(weights, &super::TensorDevice::cpu(), &self.team)?),
-        })
+        Ok(Box::new(PackedEncoder::load(weights, *precision, &self.team)?))
     }
 }
 

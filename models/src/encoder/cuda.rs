@@ -78,7 +78,7 @@ impl CudaTextEncoder {
         let FusedBlocks { heads, inner, .. } = fused;
         let mut encoder = weights.fits(CudaEncoder::new(gpu, precision, &embeddings, heads, inner, &head))?;
         for index in 0..weights.spec().blocks.len() {
-            weights.fits(encoder.push(&weights.block(index, fused)?))?;
+            weights.fits(encoder.push(&weights.block(index)?))?;
         }
         if graphs {
             encoder.use_graphs();

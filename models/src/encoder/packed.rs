@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use sconce_kernels::Team;
 use sconce_kernels::embedding::TableFormat;
-use sconce_kernels::encoder::{Encoder, EncoderSpec, FusedBlocks, Scratch};
+use sconce_kernels::encoder::{BlockSpec, Encoder, EncoderSpec, PackedParts, Scratch};
 use sconce_kernels::linear::{BlockFormat, WeightFormat};
 
 use super::batch::PackedBatch;
 use super::head::RowHead;
-use super::{EncoderEngine, EncoderWeights, Tokens};
+use super::{EncoderEngine, EncoderPart, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, Precision};
 
 /// Weights of a block of `Q8_0`.
@@ -29,19 +29,20 @@ pub(crate) struct PackedEncoder {
 impl PackedEncoder {
     /// The precisions in which the CPU's kernels run an encoder, f32 first. Weights in blocks need whole blocks in each row.
     pub(crate) fn precisions(spec: &EncoderSpec) -> Vec<Precision> {
-        match spec.fused() {
-            Ok(FusedBlocks { inner, .. }) if [spec.hidden, inner].iter().all(|size| size.is_multiple_of(BLOCK)) => {
-                vec![Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K]
-            }
-            Ok(_) => vec![Precision::F32, Precision::Int8],
-            Err(_) => vec![Precision::F32],
+        let of_blocks = spec.blocks.iter().flat_map(|BlockSpec { attention, feed_forward, .. }| {
+            [attention.heads * attention.head_size, feed_forward.inner]
+        });
+        let mut inputs = of_blocks.chain([spec.hidden]).chain(spec.embeddings.projected_from);
+        if inputs.all(|size| size.is_multiple_of(BLOCK)) {
+            vec![Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K]
+        } else {
+            vec![Precision::F32, Precision::Int8]
         }
     }
 
-    /// Reads an encoder whose spec is `fused`. Its tables are int8 in every precision but f32.
+    /// Reads an encoder. Its tables are int8 in every precision but f32.
     pub(crate) fn load(
         weights: &EncoderWeights<'_>,
-        fused: FusedBlocks,
         precision: Precision,
         team: &Arc<Team>,
     ) -> Result<Self, LoadError> {
@@ -51,11 +52,19 @@ impl PackedEncoder {
             Precision::Q4K => (WeightFormat::Blocks(BlockFormat::Q4K), TableFormat::Int8),
             _ => (WeightFormat::F32, TableFormat::F32),
         };
-        let embeddings = weights.embeddings(table)?;
-        let block = |index| weights.fits(weights.block(index, fused)?.pack(format));
-        let blocks = (0..weights.spec().blocks.len()).map(block).collect::<Result<_, LoadError>>()?;
+        let spec = weights.spec();
+        weights.fits(spec.check())?;
+        let projection = |from| weights.fits(weights.dense(EncoderPart::EmbeddingProjection)?.pack(from, format));
+        let block = |index| weights.fits(weights.block(index)?.pack(format));
+        let parts = PackedParts {
+            embeddings: weights.embeddings(table)?,
+            embedding_projection: spec.embeddings.projected_from.map(projection).transpose()?,
+            relative_bias: weights.relative_bias()?,
+            layers: (0..spec.blocks.len()).map(block).collect::<Result<_, LoadError>>()?,
+            final_norm: weights.row_norm(EncoderPart::FinalNorm)?,
+        };
         Ok(Self {
-            encoder: weights.fits(Encoder::new(embeddings, blocks, fused.heads))?,
+            encoder: weights.fits(Encoder::new(spec, parts))?,
             head: RowHead::load(weights, team)?,
             team: Arc::clone(team),
             scratch: Scratch::default(),

@@ -344,8 +344,52 @@ fn every_device_runs_every_spec_as_the_formulas_say() {
             let worst = largest_gap(&which.forward(&items).unwrap(), &expected);
             assert!(worst < 2e-5, "{name}, engine {engine}: {worst:e}");
         }
-        assert_eq!(device.encoder_precisions(&spec).len() > 1, spec.fused().is_ok(), "{name}");
     }
+}
+
+#[test]
+fn the_cpu_runs_every_spec_in_every_precision_that_it_offers() {
+    let device = backend::cpu(Arc::default());
+    let pooled = specs().into_iter().filter(|(_, spec)| spec.head.steps.is_empty());
+    for (name, mut spec) in pooled {
+        // Inner sizes that are not whole blocks leave f32 and int8.
+        for whole_blocks in [false, true] {
+            if whole_blocks {
+                for block in &mut spec.blocks {
+                    block.feed_forward.inner = 64;
+                    block.attention.head_size = 16;
+                }
+                spec.embeddings.projected_from = spec.embeddings.projected_from.map(|_| 32);
+            }
+            let (weights, names, head) = random_weights(&spec);
+            let weights = EncoderWeights::new(&spec, &weights, names, &head);
+            let texts = texts_for(&spec, &[5, 17]);
+            let items = items(&texts);
+            let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();
+            let precisions = device.encoder_precisions(&spec);
+            let all = [Precision::F32, Precision::Int8, Precision::Q8_0, Precision::Q4K];
+            assert_eq!(precisions, all[..if whole_blocks { 4 } else { 2 }], "{name}");
+            for precision in precisions {
+                let settings = &ModelSettings::default();
+                let mut engine = device.encoder(&EncoderOrder { weights, precision, settings }).unwrap();
+                let worst = largest_gap(&engine.forward(&items).unwrap(), &expected);
+                let bound = if precision == Precision::F32 { 2e-5 } else { 0.15 };
+                assert!(worst < bound, "{name} in {precision}: {worst:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_spec_whose_sizes_do_not_fit_is_refused_by_name() {
+    let mut spec = small();
+    let (weights, names, head) = random_weights(&spec);
+    spec.blocks[1].attention.positions = AttentionPositions::Rotary(Rotary { base: f32::NAN, divisor: 1.0 });
+    let weights = EncoderWeights::new(&spec, &weights, names, &head);
+    let settings = &ModelSettings::default();
+    let order = EncoderOrder { weights, precision: Precision::F32, settings };
+    let refused = backend::cpu(Arc::default()).encoder(&order).err().unwrap().to_string();
+    assert!(refused.contains("block 1: rotary positions of base NaN"), "{refused}");
 }
 
 #[cfg(feature = "cuda")]

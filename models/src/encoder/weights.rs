@@ -5,10 +5,11 @@ use std::ops::Range;
 use sconce_kernels::KernelError;
 use sconce_kernels::embedding::{Embeddings, Table, TableFormat};
 use sconce_kernels::encoder::{
-    AttentionSpec, BlockSpec, Dense, EncoderSpec, FeedForwardSpec, FusedBlocks, HeadSpec, HeadStep, LayerWeights,
+    AttentionSpec, BlockSpec, Dense, EncoderSpec, FeedForwardSpec, HeadSpec, HeadStep, InnerFunction, LayerWeights,
     NormKind, NormSpec,
 };
-use sconce_kernels::residual_norm::LayerNorm;
+use sconce_kernels::linear::Activation;
+use sconce_kernels::residual_norm::{LayerNorm, RmsNorm, RowNorm};
 
 use super::names::TensorRows;
 use super::{BlockPart, EncoderPart, HeadTensors, TensorNames};
@@ -115,27 +116,48 @@ impl<'a> EncoderWeights<'a> {
 
     /// The tables and the norm of the embeddings, as the fused engines take them.
     pub(crate) fn embeddings(&self, format: TableFormat) -> Result<Embeddings, LoadError> {
-        let EncoderSpec { hidden, embeddings, .. } = self.spec;
-        let mut positions = self.weight(EncoderPart::Positions)?;
-        positions.drain(..embeddings.positions.map_or(0, |table| table.first) * hidden);
-        // The fused engines always add a row of segments: without a table, a row of zeros.
-        let segments = if embeddings.segments == 0 { vec![0.0; *hidden] } else { self.weight(EncoderPart::Segments)? };
-        let table = |values| self.fits(Table::new(values, *hidden, format));
-        let norm = self.layer_norm(EncoderPart::EmbeddingNorm)?;
-        self.fits(Embeddings::new(table(self.weight(EncoderPart::Words)?)?, table(positions)?, table(segments)?, norm))
+        let (spec, columns) = (&self.spec.embeddings, self.spec.embedding_size());
+        let table = |values| self.fits(Table::new(values, columns, format));
+        let words = table(self.weight(EncoderPart::Words)?)?;
+        let positions = match spec.positions {
+            Some(positions) => {
+                let mut values = self.weight(EncoderPart::Positions)?;
+                values.drain(..positions.first * columns);
+                Some(table(values)?)
+            }
+            None => None,
+        };
+        let segments = if spec.segments == 0 { None } else { Some(table(self.weight(EncoderPart::Segments)?)?) };
+        self.fits(Embeddings::new(words, positions, segments, self.row_norm(EncoderPart::EmbeddingNorm)?))
+    }
+
+    /// The learned bias of scores, if the spec has one.
+    pub(crate) fn relative_bias(&self) -> Result<Option<Vec<f32>>, LoadError> {
+        self.spec.relative_bias.map(|_| self.weight(EncoderPart::RelativeBias)).transpose()
     }
 
     /// A block, as the fused engines take it.
-    pub(crate) fn block(&self, index: usize, fused: FusedBlocks) -> Result<LayerWeights, LoadError> {
+    pub(crate) fn block(&self, index: usize) -> Result<LayerWeights, LoadError> {
         let part = |part| EncoderPart::Block(index, part);
+        let BlockSpec { attention, feed_forward, .. } = &self.spec.blocks[index];
+        let head_norms = match self.row_norm(part(BlockPart::QueryNorm))? {
+            Some(query) => self.row_norm(part(BlockPart::KeyNorm))?.map(|key| [query.times(scale_of(attention)), key]),
+            None => None,
+        };
         Ok(LayerWeights {
             query_key_value: self.query_key_value(index)?,
+            head_norms,
             attention_output: self.dense(part(BlockPart::AttentionOutput))?,
-            attention_norm: self.layer_norm(part(BlockPart::AttentionNorm))?,
+            attention_norm: self.row_norm(part(BlockPart::AttentionNorm))?,
+            gate: feed_forward.gated.then(|| self.dense(part(BlockPart::Gate))).transpose()?,
             up: self.dense(part(BlockPart::Up))?,
-            activation: fused.activation,
+            activation: match feed_forward.function {
+                InnerFunction::Gelu(form) => Activation::Gelu(form),
+                InnerFunction::Relu => Activation::Relu,
+                InnerFunction::Silu => Activation::Silu,
+            },
             down: self.dense(part(BlockPart::Down))?,
-            output_norm: self.layer_norm(part(BlockPart::OutputNorm))?,
+            output_norm: self.row_norm(part(BlockPart::OutputNorm))?,
         })
     }
 
@@ -153,7 +175,7 @@ impl<'a> EncoderWeights<'a> {
     }
 
     /// One product for query, key and value. The query's weights are multiplied by 1/√(head size), so that no score has
-    /// to be.
+    /// to be; where queries have a norm, the norm is.
     fn query_key_value(&self, index: usize) -> Result<Dense, LoadError> {
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for part in [BlockPart::Query, BlockPart::Key, BlockPart::Value] {
@@ -161,16 +183,27 @@ impl<'a> EncoderWeights<'a> {
             weight.extend(dense.weight);
             bias.extend(dense.bias);
         }
-        let query = self.shape(EncoderPart::Block(index, BlockPart::Query));
-        let factor = (self.spec.blocks[index].attention.head_size as f32).sqrt().recip();
-        weight[..query[0] * query[1]].iter_mut().chain(&mut bias[..query[0]]).for_each(|x| *x *= factor);
+        let attention = &self.spec.blocks[index].attention;
+        if attention.head_norm.is_none() {
+            let query = self.shape(EncoderPart::Block(index, BlockPart::Query));
+            let factor = scale_of(attention);
+            weight[..query[0] * query[1]].iter_mut().chain(&mut bias[..query[0]]).for_each(|x| *x *= factor);
+        }
         Ok(Dense { weight, bias })
     }
 
-    fn layer_norm(&self, part: EncoderPart) -> Result<LayerNorm, LoadError> {
-        let NormSpec { eps, .. } = *self.norm(part).expect("the caller has a part that is a norm");
-        let bias = self.bias(part)?.unwrap_or_else(|| vec![0.0; self.spec.hidden]);
-        self.fits(LayerNorm::new(self.weight(part)?, bias, eps))
+    /// A norm, as the fused engines take it; `None` if the spec has none there.
+    pub(crate) fn row_norm(&self, part: EncoderPart) -> Result<Option<RowNorm>, LoadError> {
+        let Some(NormSpec { kind, eps }) = self.norm(part).copied() else { return Ok(None) };
+        let weight = self.weight(part)?;
+        let norm = match kind {
+            NormKind::Layer { .. } => {
+                let bias = self.bias(part)?.unwrap_or_else(|| vec![0.0; weight.len()]);
+                LayerNorm::new(weight, bias, eps).map(RowNorm::Layer)
+            }
+            NormKind::Rms => RmsNorm::new(weight, eps).map(RowNorm::Rms),
+        };
+        self.fits(norm).map(Some)
     }
 
     /// The shape of a part's weight. Its bias has as many elements as the first dimension.
@@ -250,6 +283,11 @@ impl<'a> EncoderWeights<'a> {
             _ => None,
         }
     }
+}
+
+/// The number that scores are multiplied by.
+fn scale_of(attention: &AttentionSpec) -> f32 {
+    (attention.head_size as f32).sqrt().recip()
 }
 
 /// The place of a part's tensors.

@@ -25,6 +25,7 @@ use crate::linear::cuda::{FloatLinear, Int8Linear, LinearPath};
 use crate::pooling::Pooling;
 use crate::pooling::cuda::{Length, pool};
 use crate::quantize::cuda::quantize;
+use crate::residual_norm::RowNorm;
 use crate::residual_norm::cuda::DeviceNorm;
 use graphs::{Graphs, Next};
 use shape::Shape;
@@ -169,12 +170,19 @@ impl CudaEncoder {
                 return Err(mismatch(what));
             }
         }
-        for (name, norm) in [("attention_norm", &weights.attention_norm), ("output_norm", &weights.output_norm)] {
-            if norm.columns() != hidden {
-                let what = format!("layer {index}: {name} has {} columns, not {hidden}", norm.columns());
-                return Err(mismatch(what));
-            }
+        if weights.gate.is_some() || weights.head_norms.is_some() {
+            return Err(mismatch(format!("layer {index}: a GPU has no gates and no norms of heads")));
         }
+        let norm = |name: &str, norm: &Option<RowNorm>| match norm {
+            Some(norm) if norm.columns() == hidden => DeviceNorm::new(gpu, norm),
+            norm => {
+                let columns = norm.as_ref().map_or(0, RowNorm::columns);
+                Err(mismatch(format!("layer {index}: {name} has {columns} columns, not {hidden}")))
+            }
+        };
+        let attention_norm = norm("attention_norm", &weights.attention_norm)?;
+        let output_norm = norm("output_norm", &weights.output_norm)?;
+        let activation = weights.activation.try_into()?;
         let products = if self.widths.int8 {
             let made = linears.map(|(_, dense, inputs, _)| Int8Linear::new(gpu, &dense.weight, &dense.bias, inputs));
             Products::Int8(all(made)?)
@@ -185,9 +193,7 @@ impl CudaEncoder {
         };
         // Graphs recorded so far lack the new layer.
         self.graphs = self.graphs.take().map(|_| Graphs::default());
-        let attention_norm = DeviceNorm::new(gpu, &weights.attention_norm)?;
-        let output_norm = DeviceNorm::new(gpu, &weights.output_norm)?;
-        self.layers.push(Layer { products, activation: weights.activation.into(), attention_norm, output_norm });
+        self.layers.push(Layer { products, activation, attention_norm, output_norm });
         Ok(())
     }
 
