@@ -29,8 +29,8 @@ fn dense(inputs: usize, outputs: usize) -> Dense {
     Dense { weight, bias: vec![0.1; outputs] }
 }
 
-fn norm() -> Option<RowNorm> {
-    Some(LayerNorm::new(vec![1.0; HIDDEN], vec![0.0; HIDDEN], 1e-12).unwrap().into())
+fn norm() -> RowNorm {
+    LayerNorm::new(vec![1.0; HIDDEN], vec![0.0; HIDDEN], 1e-12).unwrap().into()
 }
 
 fn encoder(precision: CudaPrecision) -> CudaEncoder {
@@ -38,7 +38,7 @@ fn encoder(precision: CudaPrecision) -> CudaEncoder {
         let values = (0..rows * HIDDEN).map(|at| (at * 31 % 101) as f32 / 50.0 - 1.0).collect();
         Table::new(values, HIDDEN, TableFormat::F32).unwrap()
     };
-    let embeddings = Embeddings::new(table(WORDS), Some(table(64)), Some(table(2)), norm()).unwrap();
+    let embeddings = Embeddings::new(table(WORDS), Some(table(64)), Some(table(2)), Some(norm())).unwrap();
     let head = HeadWeights::Pool(Pooling::Mean);
     let mut encoder = CudaEncoder::new(Gpu::open(0).unwrap(), precision, &embeddings, HEADS, INNER, &head).unwrap();
     for _ in 0..LAYERS {
@@ -46,12 +46,12 @@ fn encoder(precision: CudaPrecision) -> CudaEncoder {
             query_key_value: dense(HIDDEN, 3 * HIDDEN),
             head_norms: None,
             attention_output: dense(HIDDEN, HIDDEN),
-            attention_norm: norm(),
+            attention_norm: Some(norm()),
             gate: None,
             up: dense(HIDDEN, INNER),
             activation: Activation::Gelu(GeluForm::Erf),
             down: dense(INNER, HIDDEN),
-            output_norm: norm(),
+            output_norm: Some(norm()),
         };
         encoder.push(&layer).unwrap();
     }

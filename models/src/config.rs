@@ -85,17 +85,20 @@ pub(crate) fn label_function(problem_type: Option<&str>, labels: usize) -> Resul
 /// Rotary positions as `rope_parameters` or `rope_scaling` states them.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Rope {
-    rope_theta: Option<f32>,
-    rope_type: Option<String>,
+    #[serde(rename = "rope_theta")]
+    theta: Option<f32>,
+    #[serde(rename = "rope_type")]
+    kind: Option<String>,
+    /// The old name of `rope_type`.
     r#type: Option<String>,
 }
 
 impl Rope {
     /// The base, if it is stated. Any type but `default` is refused.
     pub(crate) fn base(&self, field: &str) -> Result<Option<f32>, String> {
-        let kind = self.rope_type.as_ref().or(self.r#type.as_ref()).map_or("default", String::as_str);
+        let kind = self.kind.as_ref().or(self.r#type.as_ref()).map_or("default", String::as_str);
         only(&format!("{field}.rope_type"), kind, "default")?;
-        Ok(self.rope_theta)
+        Ok(self.theta)
     }
 }
 

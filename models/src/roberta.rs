@@ -1,4 +1,4 @@
-//! RoBERTa (Liu et al., arXiv:1907.11692), XLM-RoBERTa (Conneau et al., arXiv:1911.02116) and CamemBERT (Martin et al.,
+//! RoBERTa (Liu et al., arXiv:1907.11692), XLM-RoBERTa (Conneau et al., arXiv:1911.02116) and `CamemBERT` (Martin et al.,
 //! arXiv:1911.03894): BERT with positions that begin after the padding's, and another classifier.
 
 use sconce_kernels::encoder::HeadFunction;

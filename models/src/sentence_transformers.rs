@@ -290,7 +290,7 @@ impl DenseModule {
         let function = config.activation_function.as_deref().unwrap_or("torch.nn.modules.activation.Tanh");
         let function = function_of_path(function).map_err(invalid)?;
         let bias = config.bias.unwrap_or(true);
-        Ok(Self { folder: module.path.clone().unwrap_or_default(), inputs, outputs, bias, function })
+        Ok(Self { folder: module.path.clone(), inputs, outputs, bias, function })
     }
 }
 
@@ -318,7 +318,7 @@ fn names_sentence(own: &ModelDirectory) -> Result<(), LoadError> {
 #[derive(Deserialize)]
 pub(crate) struct Module {
     r#type: String,
-    path: Option<String>,
+    path: String,
 }
 
 impl Module {
@@ -329,7 +329,7 @@ impl Module {
 
     /// The folder of its files, below the directory.
     fn folder(&self) -> Result<String, String> {
-        let path = self.path.as_deref().unwrap_or_default();
+        let path = self.path.as_str();
         let is_below = |part: &str| !matches!(part, "..") && !part.contains(['\\', ':']);
         if !path.starts_with('/') && path.split('/').all(is_below) {
             return Ok(path.trim_end_matches('/').to_owned());

@@ -128,6 +128,8 @@ fn of_length_one(mut vector: Vec<f32>) -> Vec<f32> {
     /// The smallest divisor, as in `torch.nn.functional.normalize`: zeros stay zeros.
     const MIN_LENGTH: f32 = 1e-12;
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(MIN_LENGTH);
-    vector.iter_mut().for_each(|x| *x /= length);
+    for x in &mut vector {
+        *x /= length;
+    }
     vector
 }

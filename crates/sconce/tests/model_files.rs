@@ -20,8 +20,8 @@ fn encoder_in(directory: &Path) -> PathBuf {
         fs::copy(zoo.join(file), copy.join(file)).expect("the test is set up right");
     }
     set_pooling(&copy, "mean");
-    let modules = ["Transformer", "Pooling", "Normalize"]
-        .map(|name| format!(r#"{{"type": "sentence_transformers.models.{name}"}}"#))
+    let modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+        .map(|(name, path)| format!(r#"{{"type": "sentence_transformers.models.{name}", "path": "{path}"}}"#))
         .join(", ");
     fs::write(copy.join("modules.json"), format!("[{modules}]")).expect("the test is set up right");
     fs::write(copy.join("sentence_bert_config.json"), r#"{"max_seq_length": 128}"#).expect("the test is set up right");

@@ -87,7 +87,7 @@ pub(crate) struct AttentionHeads {
 }
 
 impl AttentionHeads {
-    /// AttentionHeads that see every key, without positions.
+    /// Heads that see every key, without positions.
     pub(crate) fn full(heads: usize, size: usize) -> Self {
         Self { queries: heads, keys: heads, size, mask: Mask::Full, bias: None, rotation: None, norms: None }
     }

@@ -7,7 +7,7 @@ use sconce_kernels::device::{
     CudaDevice, DeviceError, Version, check_for_candle, cuda_device, cuda_devices, cuda_driver, open_cuda,
 };
 #[cfg(feature = "cuda")]
-use sconce_kernels::encoder::EncoderSpec;
+use sconce_kernels::{Team, encoder::EncoderSpec};
 use serde_json::{Map, Value, json};
 
 #[cfg(feature = "cuda")]

@@ -22,6 +22,9 @@ pub(crate) struct RowHead {
     team: Arc<Team>,
 }
 
+/// A function of one number.
+type Scalar = fn(f32) -> f32;
+
 enum LoadedStep {
     Product { linear: Linear, function: HeadFunction },
     Norm { weight: Vec<f32>, bias: Option<Vec<f32>>, spec: NormSpec },
@@ -94,7 +97,7 @@ impl RowHead {
                 greatest.iter_mut().zip(row).for_each(|(most, x)| *most = if *x <= *most { *most } else { *x });
             }
         }
-        let positive = greatest.iter().enumerate().filter(|(_, x)| !(**x <= 0.0));
+        let positive = greatest.iter().enumerate().filter(|(_, x)| **x > 0.0 || x.is_nan());
         Ok(positive.flat_map(|(column, x)| [column as f32, x.ln_1p()]).collect())
     }
 
@@ -116,7 +119,7 @@ impl LoadedStep {
         match self {
             Self::Product { linear, function } => {
                 let mut out = vec![0.0; rows.len() / linear.inputs() * linear.outputs()];
-                let (fused, then): (_, Option<fn(f32) -> f32>) = match function {
+                let (fused, then): (Activation, Option<Scalar>) = match function {
                     HeadFunction::Identity => (Activation::Identity, None),
                     HeadFunction::Relu => (Activation::Relu, None),
                     HeadFunction::Gelu(form) => (Activation::Gelu(*form), None),
@@ -126,7 +129,9 @@ impl LoadedStep {
                 };
                 linear.forward(team, &rows, &mut out, fused)?;
                 if let Some(then) = then {
-                    out.iter_mut().for_each(|x| *x = then(*x));
+                    for x in &mut out {
+                        *x = then(*x);
+                    }
                 }
                 Ok(out)
             }
@@ -142,7 +147,9 @@ fn norm(row: &mut [f32], weight: &[f32], bias: Option<&[f32]>, spec: NormSpec) {
     let count = row.len() as f32;
     if let NormKind::Layer { .. } = spec.kind {
         let mean = row.iter().sum::<f32>() / count;
-        row.iter_mut().for_each(|x| *x -= mean);
+        for x in &mut *row {
+            *x -= mean;
+        }
     }
     let scale = (row.iter().map(|x| x * x).sum::<f32>() / count + spec.eps).sqrt().recip();
     row.iter_mut().zip(weight).for_each(|(x, weight)| *x *= scale * weight);

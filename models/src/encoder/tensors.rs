@@ -4,6 +4,8 @@
 //! The tokens of all texts lie end to end in one `[tokens, hidden]` matrix, so there is no padding. Products and norms
 //! take the whole matrix; attention takes one [`Run`] of texts of equal length at a time.
 
+mod positions;
+
 use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
@@ -12,9 +14,10 @@ use candle_nn::rotary_emb::rope;
 use sconce_kernels::Team;
 use sconce_kernels::bias_gelu::{GeluForm, bias_gelu_tensor};
 use sconce_kernels::encoder::{
-    AttentionPositions, AttentionSpec, BlockSpec, EncoderSpec, InnerFunction, Mask, NormKind, NormOrder, NormSpec,
-    RelativeBias, Rotary,
+    AttentionSpec, BlockSpec, EncoderSpec, InnerFunction, NormKind, NormOrder, NormSpec, RelativeBias,
 };
+
+use positions::RunPositions;
 
 use super::head::RowHead;
 use super::{BlockPart, EncoderEngine, EncoderPart, EncoderWeights, Tokens};
@@ -76,14 +79,12 @@ impl TensorEncoder {
         for block in &self.blocks {
             let attention = block.spec.attention;
             let known = positions.iter().position(|(spec, _)| *spec == attention);
-            let known = match known {
-                Some(known) => known,
-                None => {
-                    let of_run =
-                        |run: &Run| RunPositions::new(&attention, *run, self.relative_bias.as_ref(), &self.device);
-                    positions.push((attention, batch.runs.iter().map(of_run).collect::<Result<_>>()?));
-                    positions.len() - 1
-                }
+            let known = if let Some(known) = known {
+                known
+            } else {
+                let of_run = |run: &Run| RunPositions::new(&attention, *run, self.relative_bias.as_ref(), &self.device);
+                positions.push((attention, batch.runs.iter().map(of_run).collect::<Result<_>>()?));
+                positions.len() - 1
             };
             for _ in 0..self.block_runs {
                 x = block.forward(x, &batch.runs, &positions[known].1)?;
@@ -306,12 +307,12 @@ impl Block {
         let (first, second) = (self.attention_norm.as_ref(), self.output_norm.as_ref());
         match self.spec.order {
             NormOrder::Post => {
-                let x = normed((self.attend(&x, runs, positions)? + x)?, first)?;
-                normed((self.feed_forward(&x)? + x)?, second)
+                let x = normed(&(self.attend(&x, runs, positions)? + x)?, first)?;
+                normed(&(self.feed_forward(&x)? + x)?, second)
             }
             NormOrder::Pre => {
-                let x = (self.attend(&normed(x.clone(), first)?, runs, positions)? + x)?;
-                self.feed_forward(&normed(x.clone(), second)?)? + x
+                let x = (self.attend(&normed(&x, first)?, runs, positions)? + x)?;
+                self.feed_forward(&normed(&x, second)?)? + x
             }
         }
     }
@@ -361,38 +362,8 @@ impl Block {
     }
 }
 
-fn normed(x: Tensor, norm: Option<&TensorNorm>) -> Result<Tensor> {
-    norm.map_or(Ok(x.clone()), |norm| norm.forward(&x))
-}
-
-/// The tensors that depend on the positions in a run's texts alone, the same for all blocks with one [`AttentionSpec`].
-struct RunPositions {
-    /// Cosines and sines of rotary positions.
-    rotations: Option<(Tensor, Tensor)>,
-    /// A number to add to each score, `[1 or heads, length, length]`: −∞ where a query does not see a key.
-    bias: Option<Tensor>,
-}
-
-impl RunPositions {
-    fn new(spec: &AttentionSpec, run: Run, relative: Option<&(RelativeBias, Tensor)>, device: &Device) -> Result<Self> {
-        let rotations = match spec.positions {
-            AttentionPositions::Rotary(rotary) => Some(rotations(run.length, spec.head_size, rotary, device)?),
-            AttentionPositions::None | AttentionPositions::Alibi => None,
-        };
-        let parts = [
-            mask_of(spec.mask, run.length, device)?,
-            alibi(spec, run.length, device)?,
-            relative.map(|(bias, table)| of_distances(*bias, table, run.length)).transpose()?,
-        ];
-        let mut bias: Option<Tensor> = None;
-        for part in parts.into_iter().flatten() {
-            bias = Some(match bias {
-                Some(bias) => bias.broadcast_add(&part)?,
-                None => part,
-            });
-        }
-        Ok(Self { rotations, bias })
-    }
+fn normed(x: &Tensor, norm: Option<&TensorNorm>) -> Result<Tensor> {
+    norm.map_or_else(|| Ok(x.clone()), |norm| norm.forward(x))
 }
 
 /// Applies a function to a product of `x`.
@@ -414,51 +385,4 @@ fn shared(x: Tensor, heads: usize) -> Result<Tensor> {
         return Ok(x);
     }
     x.unsqueeze(2)?.expand((texts, own, heads / own, length, size))?.reshape((texts, heads, length, size))
-}
-
-/// Cosines and sines of the angles of rotary positions, `[length, size / 2]`.
-fn rotations(length: usize, size: usize, rotary: Rotary, device: &Device) -> Result<(Tensor, Tensor)> {
-    let angles = (0..length).flat_map(|at| (0..size / 2).map(move |i| rotary.angle(at, i, size)));
-    #[expect(clippy::cast_possible_truncation, reason = "candle computes in f32")]
-    let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
-    let shape = (length, size / 2);
-    Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
-}
-
-/// The biases of ALiBi, `[heads, length, length]`.
-fn alibi(spec: &AttentionSpec, length: usize, device: &Device) -> Result<Option<Tensor>> {
-    if spec.positions != AttentionPositions::Alibi {
-        return Ok(None);
-    }
-    let pairs = (0..length).flat_map(|query| (0..length).map(move |key| query.abs_diff(key) as f32));
-    let distances = Tensor::from_vec(pairs.collect(), (1, length, length), device)?;
-    let slopes: Vec<f32> = (0..spec.heads).map(|head| -spec.alibi_slope(head)).collect();
-    distances.broadcast_mul(&Tensor::from_vec(slopes, (spec.heads, 1, 1), device)?).map(Some)
-}
-
-/// The relative biases `[heads, length, length]` from a table of `[buckets, heads]`.
-fn of_distances(bias: RelativeBias, table: &Tensor, length: usize) -> Result<Tensor> {
-    let distance = |query: usize, key: usize| key.cast_signed() - query.cast_signed();
-    let pairs = (0..length).flat_map(|query| (0..length).map(move |key| bias.bucket(distance(query, key))));
-    let rows: Vec<u32> = pairs.map(|row| u32::try_from(row).unwrap_or(u32::MAX)).collect();
-    let rows = Tensor::from_vec(rows, length * length, table.device())?;
-    table.index_select(&rows, 0)?.reshape((length, length, ()))?.permute((2, 0, 1))?.contiguous()
-}
-
-/// A mask of `[1, length, length]` with −∞ where a query does not see a key, else 0; `None` if each query sees all keys.
-fn mask_of(mask: Mask, length: usize, device: &Device) -> Result<Option<Tensor>> {
-    if mask == Mask::Full {
-        return Ok(None);
-    }
-    let sees = |query: usize, key: usize| match mask {
-        Mask::Full => true,
-        Mask::Causal => key <= query,
-        Mask::Window(most) => query.abs_diff(key) <= most,
-    };
-    let pairs = (0..length).flat_map(|query| (0..length).map(move |key| (query, key)));
-    let mask: Vec<f32> = pairs.map(|(query, key)| if sees(query, key) { 0.0 } else { f32::NEG_INFINITY }).collect();
-    if mask.iter().all(|value| *value >= 0.0) {
-        return Ok(None);
-    }
-    Tensor::from_vec(mask, (1, length, length), device).map(Some)
 }

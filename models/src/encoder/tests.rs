@@ -356,7 +356,8 @@ fn the_cpu_runs_every_spec_in_every_precision_that_it_offers() {
         for whole_blocks in [false, true] {
             if whole_blocks {
                 for block in &mut spec.blocks {
-                    (block.feed_forward.inner, block.attention.head_size) = (64, 16);
+                    block.feed_forward.inner = 64;
+                    block.attention.head_size = 16;
                 }
                 spec.embeddings.projected_from = spec.embeddings.projected_from.map(|_| 32);
             }

@@ -210,14 +210,19 @@ fn settings_that_are_right_change_what_a_model_does() {
 fn the_files_of_sentence_transformers_are_followed() {
     let copy = copy_of("encoder-mini");
     fs::write(copy.path().join("sentence_bert_config.json"), "{\"max_seq_length\": 48}").unwrap();
-    fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Transformer\"}]").unwrap();
+    fs::write(
+        copy.path().join("modules.json"),
+        "[{\"type\": \"sentence_transformers.models.Transformer\", \"path\": \"\"}]",
+    )
+    .unwrap();
     let mut model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
     assert_eq!(model.signature.input.kind, InputKind::Text { max_tokens: 48 });
     // The modules lack Normalize, so embeddings keep their length.
     let output = infer(&mut model, ["a cat".into()]).swap_remove(0);
     assert!(output.embedding().unwrap().iter().map(|x| x * x).sum::<f32>() > 1.5);
 
-    fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Dense\"}]").unwrap();
+    fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Dense\", \"path\": \"\"}]")
+        .unwrap();
     assert_refused(copy.path(), &["modules.json", "'Dense'", "Transformer, Pooling, Dense, Normalize"]);
     fs::remove_file(copy.path().join("modules.json")).unwrap();
     fs::create_dir(copy.path().join("1_Pooling")).unwrap();

@@ -83,7 +83,7 @@ async fn statistics_count_what_was_answered_and_what_was_refused() {
     for _ in 0..2 {
         client.model_infer(texts(SENTIMENT, &["one", "two", "three"])).await.unwrap();
     }
-    client.model_infer(texts(SENTIMENT, &[""])).await.unwrap_err();
+    client.model_infer(texts(SENTIMENT, &[&"x".repeat(2 << 20)])).await.unwrap_err();
     client.model_infer(texts("bert", &["a"])).await.unwrap_err();
 
     let all = client.model_statistics(ModelStatisticsRequest::default()).await.unwrap().into_inner().model_stats;
