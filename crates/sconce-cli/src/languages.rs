@@ -69,7 +69,7 @@ mod tests {
             ("---\nlanguage:\n- name: English\n---\n", &[]),
             ("---\nlicense: mit\n---\nlanguage: en\n", &[]),
             ("# A model\nlanguage: en\n", &[]),
-            ("---\nlanguage: \u{1b}[31men\n---\n", &[]),
+            ("---\nlanguage: \u{1b}en\n---\n", &[]),
             ("", &[]),
         ];
         for (readme, expected) in table {

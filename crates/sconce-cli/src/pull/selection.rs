@@ -136,7 +136,7 @@ pub(super) fn select(shelf: &impl Shelf) -> Result<Selection, SelectError> {
     let mut selector = Selector { shelf, selection: Selection::default() };
     selector.top();
     let modules = selector.modules()?;
-    let encoder = modules.first().map(Module::encoder_folder).transpose()?.unwrap_or_default();
+    let encoder = modules.first().map(ModuleEntry::encoder_folder).transpose()?.unwrap_or_default();
     let is_of_texts = selector.encoder(&encoder)?;
     if selector.has(MODULES) {
         selector.optional(WHOLE, "texts have no prompts")?;
@@ -190,7 +190,7 @@ impl<S: Shelf> Selector<'_, S> {
         }
     }
 
-    fn modules(&self) -> Result<Vec<Module>, SelectError> {
+    fn modules(&self) -> Result<Vec<ModuleEntry>, SelectError> {
         if self.has(MODULES) { Ok(self.json(MODULES)?) } else { Ok(Vec::new()) }
     }
 
@@ -261,7 +261,7 @@ impl<S: Shelf> Selector<'_, S> {
     }
 
     /// Takes the files of a module other than the encoder.
-    fn module(&mut self, module: &Module, encoder: &str) -> Result<(), SelectError> {
+    fn module(&mut self, module: &ModuleEntry, encoder: &str) -> Result<(), SelectError> {
         let folder = module.folder()?;
         if folder == encoder {
             return Ok(());
@@ -308,12 +308,12 @@ impl<S: Shelf> Selector<'_, S> {
 
 /// An entry of `modules.json`.
 #[derive(Deserialize)]
-struct Module {
+struct ModuleEntry {
     r#type: String,
     path: Option<String>,
 }
 
-impl Module {
+impl ModuleEntry {
     /// The class, without the Python modules that it lies in.
     fn kind(&self) -> &str {
         self.r#type.rsplit('.').next().unwrap_or_default()

@@ -120,7 +120,9 @@ impl Scene {
         let absent = snapshot.parent().and_then(Path::parent).expect("it lies in the cache").join(".no_exist");
         let absent = absent.join(snapshot.file_name().expect("it is a commit"));
         fs::create_dir_all(&absent).expect("there is room");
-        files.iter().for_each(|file| fs::write(absent.join(file), b"").expect("there is room"));
+        for file in files {
+            fs::write(absent.join(file), b"").expect("there is room");
+        }
     }
 }
 
@@ -144,7 +146,9 @@ fn only_files_that_are_read_are_fetched() {
         "tokenizer_config.json",
     ];
     let small = ["config_sentence_transformers.json", "special_tokens_map.json", "tokenizer_config.json"];
-    small.iter().for_each(|file| scene.write(file, "{}"));
+    for file in small {
+        scene.write(file, "{}");
+    }
     scene.write("sentence_roberta_config.json", r#"{"max_seq_length": 20}"#);
     scene.write(
         "modules.json",
@@ -170,7 +174,9 @@ fn only_files_that_are_read_are_fetched() {
         "train_script.py",
         "vocab.txt",
     ];
-    others.iter().for_each(|file| scene.write(file, "not read"));
+    for file in others {
+        scene.write(file, "not read");
+    }
     assert_eq!(scene.pull(), read);
 }
 

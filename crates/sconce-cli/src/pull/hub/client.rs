@@ -149,7 +149,7 @@ impl<'a> Hub<'a> {
 pub(super) struct HubFiles<'a> {
     hub: Hub<'a>,
     names: BTreeSet<String>,
-    /// Those of the listed commit that the cache holds.
+    /// The files of the listed commit that the cache holds.
     cached: CachedFiles,
 }
 
