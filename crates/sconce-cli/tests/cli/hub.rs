@@ -11,7 +11,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-/// A fault of the hub in sending the weights, each time that more than their first byte is requested.
+/// A fault of the hub in sending weights, each time that more than their first byte is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HubFault {
     None,
@@ -67,21 +67,27 @@ fn answer(stream: TcpStream, directory: &Path, base: &str, fault: HubFault) -> i
             let siblings: Vec<_> = files.iter().map(|file| json!({"rfilename": file})).collect();
             respond(stream, "200 OK", "", json!({"siblings": siblings, "sha": COMMIT}).to_string().as_bytes())
         }
-        ["org", _, "resolve", "main", "model.safetensors"] if fault == HubFault::Forbidden => {
+        ["org", _, "resolve", "main", file] if fault == HubFault::Forbidden && is_large(file) => {
             respond(stream, "403 Forbidden", "", b"{}")
         }
-        ["org", _, "resolve", "main", file] if file == "model.safetensors" => {
+        ["org", _, "resolve", "main", file] if is_large(file) && directory.join(file).exists() => {
             let etag = sha256(&directory.join(file));
             let headers =
                 format!("x-repo-commit: {COMMIT}\r\nx-linked-etag: \"{etag}\"\r\nlocation: {base}/cdn/{file}\r\n");
             respond(stream, "302 Found", &headers, b"")
         }
-        ["cdn", file, ..] if end > 0 => send(stream, &directory.join(file), start, end, fault),
-        ["org", _, "resolve", "main", file] | ["cdn", file, ..] => {
-            send(stream, &directory.join(file), start, end, HubFault::None)
+        ["cdn", ..] => {
+            let file = path.trim_start_matches("/cdn/");
+            send(stream, &directory.join(file), start, end, if end > 0 { fault } else { HubFault::None })
         }
+        ["org", _, "resolve", "main", file] => send(stream, &directory.join(file), start, end, HubFault::None),
         _ => respond(stream, "404 Not Found", "", b"{}"),
     }
+}
+
+/// True for files that the hub keeps elsewhere, by their digest.
+fn is_large(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|extension| extension == "safetensors" || extension == "bin")
 }
 
 fn send(mut stream: TcpStream, file: &Path, start: usize, end: usize, fault: HubFault) -> io::Result<()> {
@@ -115,7 +121,7 @@ fn respond(mut stream: TcpStream, status: &str, headers: &str, body: &[u8]) -> i
 /// Lays `files` of `model` out below `home` as the hub's clients do: blobs by digest, links by name.
 pub(crate) fn cache(home: &Path, model: &Path, files: &[&str]) {
     let repository = home.join("hub").join(format!("models--org--{}", name(model)));
-    let snapshot = repository.join("snapshots").join(COMMIT);
+    let snapshot = snapshot(home, &name(model));
     for directory in [&repository.join("refs"), &repository.join("blobs"), &snapshot] {
         fs::create_dir_all(directory).expect("the cache can be made");
     }
@@ -141,7 +147,22 @@ fn name(path: &Path) -> String {
     path.file_name().expect("it has a name").to_string_lossy().into_owned()
 }
 
-fn relative_files(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).expect("the directory can be read");
-    entries.map(|entry| name(&entry.expect("the entry can be read").path())).collect()
+/// Names of all files below a directory, relative to it, in alphabetical order.
+pub(crate) fn relative_files(directory: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).expect("the directory can be read") {
+        let path = entry.expect("the entry can be read").path();
+        if path.is_dir() {
+            files.extend(relative_files(&path).into_iter().map(|file| format!("{}/{file}", name(&path))));
+        } else {
+            files.push(name(&path));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The directory in which a cache keeps the files of the served commit.
+pub(crate) fn snapshot(home: &Path, repository: &str) -> PathBuf {
+    home.join("hub").join(format!("models--org--{repository}")).join("snapshots").join(COMMIT)
 }

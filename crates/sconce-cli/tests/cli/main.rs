@@ -12,6 +12,8 @@ mod models;
 mod precision;
 mod precompute;
 mod pull;
+mod pull_names;
+mod pull_rules;
 mod serve;
 #[cfg(target_os = "linux")]
 mod signals;

@@ -33,6 +33,25 @@ fn json_tells_what_each_model_takes_and_gives() {
 }
 
 #[test]
+fn languages_are_those_that_the_readme_states() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = [("two", "---\nlicense: mit\nlanguage:\n- en\n- de\n---\n# A model\n"), ("none", "# A model\n")];
+    for (name, readme) in table {
+        let model = directory.path().join(name);
+        fs::create_dir(&model).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            fs::copy(zoo().join("digits-cnn").join(file), model.join(file)).unwrap();
+        }
+        fs::write(model.join("README.md"), readme).unwrap();
+    }
+    let args = ["models", "--models", path(directory.path())];
+    let shown = ended(&args, b"").succeeded().stdout;
+    assert!(shown.contains("LANGUAGES") && shown.contains("  en, de  ") && shown.contains("  -  "), "{shown}");
+    let objects = ended(&[&args[..], &["--json"]].concat(), b"").succeeded().objects();
+    assert_eq!((objects[0].get("languages"), &objects[1]["languages"]), (None, &json!(["en", "de"])));
+}
+
+#[test]
 fn a_broken_model_is_listed_and_hides_no_other() {
     let directory = tempfile::tempdir().unwrap();
     symlink(zoo().join("digits-cnn"), directory.path().join("works")).unwrap();
