@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce_batch::Priority;
-use sconce_models::{DeviceName, Input, Output, Precision, Truncation};
+use sconce_models::{DeviceName, Input, Output, Precision, Truncation, VectorOptions};
 
 use crate::AnswerSource;
 
@@ -20,6 +20,10 @@ pub struct Request {
     pub truncation: Truncation,
     /// True if the runtime's cache, when it has one, may give the answer and keep it.
     pub cache: bool,
+    /// The name of the prompt that is put before the text, among those of the model's files; `None`: the model's default.
+    pub prompt: Option<String>,
+    /// The elements and the length of vectors.
+    pub vectors: VectorOptions,
 }
 
 impl Request {
@@ -31,6 +35,8 @@ impl Request {
             priority: Priority::default(),
             truncation: Truncation::default(),
             cache: true,
+            prompt: None,
+            vectors: VectorOptions::default(),
         }
     }
 
@@ -57,6 +63,24 @@ impl Request {
     pub fn truncation(self, truncation: Truncation) -> Self {
         Self { truncation, ..self }
     }
+
+    /// Sets the prompt by its name in the model's files, such as `query`.
+    #[must_use]
+    pub fn prompt(self, name: impl Into<String>) -> Self {
+        Self { prompt: Some(name.into()), ..self }
+    }
+
+    /// Cuts vectors to their first elements, and scales them to length 1 again if they are normalised.
+    #[must_use]
+    pub fn dimensions(self, dimensions: usize) -> Self {
+        Self { vectors: VectorOptions { dimensions: Some(dimensions), ..self.vectors }, ..self }
+    }
+
+    /// Sets if vectors are scaled to length 1, whatever the model does.
+    #[must_use]
+    pub fn normalize(self, normalize: bool) -> Self {
+        Self { vectors: VectorOptions { normalize: Some(normalize), ..self.vectors }, ..self }
+    }
 }
 
 impl<I: Into<Input>> From<I> for Request {
@@ -79,6 +103,10 @@ pub struct RequestGroup {
     pub truncation: Truncation,
     /// True if the runtime's cache, when it has one, may give the answers and keep them.
     pub cache: bool,
+    /// The name of the prompt that is put before each text, among those of the model's files; `None`: the model's default.
+    pub prompt: Option<String>,
+    /// The elements and the length of vectors.
+    pub vectors: VectorOptions,
 }
 
 impl RequestGroup {
@@ -90,6 +118,8 @@ impl RequestGroup {
             priority: Priority::default(),
             truncation: Truncation::default(),
             cache: true,
+            prompt: None,
+            vectors: VectorOptions::default(),
         }
     }
 
@@ -115,6 +145,24 @@ impl RequestGroup {
     #[must_use]
     pub fn truncation(self, truncation: Truncation) -> Self {
         Self { truncation, ..self }
+    }
+
+    /// Sets the prompt by its name in the model's files, such as `query`.
+    #[must_use]
+    pub fn prompt(self, name: impl Into<String>) -> Self {
+        Self { prompt: Some(name.into()), ..self }
+    }
+
+    /// Cuts vectors to their first elements, and scales them to length 1 again if they are normalised.
+    #[must_use]
+    pub fn dimensions(self, dimensions: usize) -> Self {
+        Self { vectors: VectorOptions { dimensions: Some(dimensions), ..self.vectors }, ..self }
+    }
+
+    /// Sets if vectors are scaled to length 1, whatever the model does.
+    #[must_use]
+    pub fn normalize(self, normalize: bool) -> Self {
+        Self { vectors: VectorOptions { normalize: Some(normalize), ..self.vectors }, ..self }
     }
 }
 
