@@ -132,6 +132,53 @@ def tokens(made, words):
     return answers
 
 
+def families(made, words):
+    """One file for each family, with a head that guesses words and a classifier of tokens on the same encoder."""
+    from safetensors.torch import save_file
+
+    sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, vocab_size=words)
+    places, labels = dict(max_position_embeddings=24), dict(num_labels=3)
+    of_bert = dict(**sizes, **places, **labels)
+    of_roberta = dict(**of_bert, type_vocab_size=1, pad_token_id=0)
+    of_distil = dict(dim=8, n_layers=2, n_heads=2, hidden_dim=16, vocab_size=words, **places, **labels)
+    of_modern = dict(**of_bert, pad_token_id=0, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3, local_attention=4)
+    made_of = {
+        "bert": ("Bert", t.BertConfig(**of_bert)),
+        "roberta": ("Roberta", t.RobertaConfig(**of_roberta)),
+        "xlm-roberta": ("XLMRoberta", t.XLMRobertaConfig(**of_roberta)),
+        "camembert": ("Camembert", t.CamembertConfig(**of_roberta)),
+        "distilbert": ("DistilBert", t.DistilBertConfig(**of_distil)),
+        "electra": ("Electra", t.ElectraConfig(**of_bert, embedding_size=6)),
+        "albert": ("Albert", t.AlbertConfig(**of_bert, embedding_size=6, hidden_act="gelu_new")),
+        "mpnet": ("MPNet", t.MPNetConfig(**of_bert)),
+        "modernbert": ("ModernBert", t.ModernBertConfig(**of_modern, attn_implementation="eager")),
+    }
+    answers = []
+    for family, (prefix, config) in made_of.items():
+        guesser = random(getattr(t, f"{prefix}ForMaskedLM")(config))
+        classifier = random(getattr(t, f"{prefix}ForTokenClassification")(config))
+        weights = {**classifier.state_dict(), **guesser.state_dict()}
+        classifier.load_state_dict(weights, strict=False)
+        tied = ["decoder.weight", "decoder.bias"] if family != "modernbert" else ["decoder.weight"]
+        tied += ["vocab_projector.weight", "generator_lm_head.weight"]
+        kept = {name: values.clone() for name, values in weights.items() if not name.endswith(tuple(tied))}
+        kept = {name: values for name, values in kept.items() if values.is_floating_point()}
+        folder = f"heads/{family}"
+        os.makedirs(folder, exist_ok=True)
+        guesser.config.save_pretrained(folder)
+        made.save(f"{folder}/tokenizer.json")
+        json.dump({"tokenizer_class": "BertTokenizer"}, open(f"{folder}/tokenizer_config.json", "w"))
+        save_file(kept, f"{folder}/model.safetensors")
+        for text in ["ada lovelace sat", "the red candle of london, ada!"]:
+            ids = {"input_ids": torch.tensor([made.encode(text).ids])}
+            with torch.no_grad():
+                words_of = torch.log1p(torch.relu(guesser(**ids).logits[0])).max(0).values.tolist()
+                tokens_of = classifier(**ids).logits[0].flatten().tolist()
+            answers.append({"family": family, "prefix": prefix, "text": text, "words": words_of, "logits": tokens_of})
+    return answers
+
+
 made, words = tokenizer()
 answers = {"entities": entities(made, words), "sparse": sparse(made, words), "tokens": tokens(made, words)}
+answers["families"] = families(made, words)
 json.dump(answers, open("kinds_of_answers.json", "w"), ensure_ascii=False)
