@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustix::time::{ClockId, clock_gettime};
-use sconce_batch::{Batcher, BatcherConfig, Executor, Layout, Queue, Ran, Step, from_fn};
+use sconce_batch::{BatchLayout, Batcher, BatcherConfig, Executor, Queue, Ran, Step, from_fn};
 
 const CALLERS: [u64; 5] = [1, 8, 32, 128, 10_000];
 
@@ -39,7 +39,7 @@ fn per_request(criterion: &mut Criterion, name: &str, measure: fn(Spent) -> Dura
 fn waiting(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batcher/offer and poll");
     for len in [1_u64, 10, 100, 1000, 10_000] {
-        for layout in [Layout::Packed, Layout::Padded] {
+        for layout in [BatchLayout::Packed, BatchLayout::Padded] {
             group.bench_function(format!("{len} waiting, {layout:?}"), |bench| {
                 let now = Instant::now();
                 let config = BatcherConfig {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustix::time::{ClockId, clock_gettime};
 use sconce_cache::{
-    Cache, Digest, Dtype, Found, Input, Key, KeyFields, MemoryConfig, Parameter, RedisConfig, RedisTier, SqliteConfig,
-    SqliteReader, SqliteTier, Tensor, Tier, Value,
+    Cache, Digest, Dtype, Found, Key, KeyFields, KeyTensor, MemoryConfig, Parameter, RedisConfig, RedisTier,
+    SqliteConfig, SqliteReader, SqliteTier, TensorView, Tier, Value,
 };
 use sconce_test_servers::RedisServer;
 
@@ -20,7 +20,7 @@ fn key(number: u32) -> Key {
 
 fn value(number: u32) -> Value {
     let embedding: Vec<_> = (0..DIMENSIONS).flat_map(|place| (number as f32 + place as f32).to_le_bytes()).collect();
-    let tensor = Tensor { name: "embedding", dtype: Dtype::F32, shape: &[1, DIMENSIONS], bytes: &embedding };
+    let tensor = TensorView { name: "embedding", dtype: Dtype::F32, shape: &[1, DIMENSIONS], bytes: &embedding };
     Value::new("int8", &[tensor]).expect("shape and bytes agree")
 }
 
@@ -29,7 +29,7 @@ fn keys_and_values(criterion: &mut Criterion) {
     let digest = Digest::of(b"weights");
     for bytes in [16, 128, 1024, 65_536] {
         let content = vec![7; bytes];
-        let inputs = [Input { name: "text", dtype: Dtype::Bytes, shape: &[1], bytes: &content }];
+        let inputs = [KeyTensor { name: "text", dtype: Dtype::Bytes, shape: &[1], bytes: &content }];
         let fields = KeyFields {
             model: "minilm",
             weights: digest,
@@ -53,7 +53,7 @@ fn keys_and_values(criterion: &mut Criterion) {
     });
     let bytes = value(1).tensor("embedding").expect("it has one").bytes.to_vec();
     group.bench_function("encode 384 f32", |bench| {
-        let tensor = Tensor { name: "embedding", dtype: Dtype::F32, shape: &[1, DIMENSIONS], bytes: &bytes };
+        let tensor = TensorView { name: "embedding", dtype: Dtype::F32, shape: &[1, DIMENSIONS], bytes: &bytes };
         bench.iter(|| assert_eq!(*Value::new("int8", &[black_box(tensor)]).expect("it is good").encoded(), stored));
     });
     group.finish();

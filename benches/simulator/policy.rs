@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use sconce_batch::{Batcher, BatcherConfig, DeficitRoundRobin, Layout, Ran, Step};
+use sconce_batch::{BatchLayout, Batcher, BatcherConfig, DeficitRoundRobin, Ran, Step};
 
 use crate::MAX_BATCH_SIZE;
 use crate::world::Request;
@@ -113,7 +113,7 @@ pub(crate) struct Sconce {
 impl Sconce {
     pub(crate) fn new(models: usize, now: Instant) -> Self {
         let config = BatcherConfig { max_batch_size: MAX_BATCH_SIZE, ..BatcherConfig::default() };
-        let batcher = || Batcher::new(now, config.clone(), Layout::Packed).expect("valid bounds");
+        let batcher = || Batcher::new(now, config.clone(), BatchLayout::Packed).expect("valid bounds");
         let mut robin = DeficitRoundRobin::default();
         (0..models).for_each(|_| _ = robin.add());
         Self { batchers: std::iter::repeat_with(batcher).take(models).collect(), robin }

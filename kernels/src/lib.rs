@@ -32,7 +32,7 @@
 //! | instruction set | test machines |
 //! |---|---|
 //! | AVX-512 with VNNI, AVX-VNNI, AVX2 with FMA, portable | Intel Emerald Rapids, in every test run (those that the processor has) |
-//! | CUDA, compute capability 7.5, 8.0 and 8.9 | on the simulator (`tests/cudasim`), in every test run; never on a real device, never timed |
+//! | CUDA, compute capability 7.5, 8.0 and 8.9 | on the simulator (`tests/cudasim`), in every test run; on an H200 by hand, 2026-11-27 |
 //! | NEON with dot product | under QEMU (`-cpu max`), by hand, 2026-11-24; never on a real processor, never timed |
 //!
 //! To add a kernel, add a folder: `mod.rs` (formula with its source, checked functions, candle hook), `reference.rs`

@@ -137,3 +137,11 @@ pub(crate) fn buckets(field: &str, buckets: usize, max_distance: usize) -> Resul
     }
     Err(format!("field '{field}' is {buckets}; it must be even and between 4 and {most}"))
 }
+
+/// Refuses the first switch that is on.
+pub(crate) fn off(switches: &[(&str, Option<bool>)]) -> Result<(), String> {
+    match switches.iter().find(|(_, on)| *on == Some(true)) {
+        None => Ok(()),
+        Some((field, _)) => Err(format!("field '{field}' is true; only false is known")),
+    }
+}

@@ -8,13 +8,13 @@ use crate::{LoadError, Weights};
 
 /// A linear layer, `x·Wᵀ + b` over the last dimension.
 #[derive(Debug, Clone)]
-pub(crate) struct Dense {
+pub(crate) struct DenseTensors {
     /// `[outputs, inputs]`
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Dense {
+impl DenseTensors {
     /// Reads `{name}.weight` of shape `[outputs, inputs]` and `{name}.bias`.
     pub(crate) fn load(
         weights: &Weights,
@@ -32,7 +32,7 @@ impl Dense {
     }
 }
 
-/// Reads the same tensors as [`Dense::load`], packed in f32 for the CPU.
+/// Reads the same tensors as [`DenseTensors::load`], packed in f32 for the CPU.
 pub(crate) fn packed_linear(
     weights: &Weights,
     name: &str,

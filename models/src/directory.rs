@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use tokenizers::Tokenizer;
 
 use crate::checkpoint::Checkpoint;
-use crate::files::Record;
+use crate::files::FileRecorder;
 use crate::weights::WeightFile;
 use crate::{LoadError, ModelFiles, Settings, Weights, json, sentence_transformers, stand_in, text, weights};
 
@@ -25,7 +25,7 @@ pub struct ModelDirectory {
     path: PathBuf,
     /// The folder below `path` that names of files are relative to: empty, or ending with `/`.
     folder: String,
-    record: Arc<Record>,
+    record: Arc<FileRecorder>,
 }
 
 impl ModelDirectory {
@@ -33,7 +33,13 @@ impl ModelDirectory {
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { record: Arc::new(Record::of(path.clone())), folder: String::new(), path }
+        Self { record: Arc::new(FileRecorder::of(path.clone())), folder: String::new(), path }
+    }
+
+    /// True if a model is meant to be at `path`: there is a `config.json`, or a `modules.json` that may name its folder.
+    #[must_use]
+    pub fn is_at(path: &Path) -> bool {
+        path.join(CONFIG).is_file() || path.join(sentence_transformers::MODULES).is_file()
     }
 
     /// The directory at `path`, seen from the folder of its encoder, which `modules.json` names if there is one.

@@ -160,6 +160,19 @@ pub enum InputError {
         /// Dimensions of the model's vectors.
         max: usize,
     },
+    /// A text with the token that stands for padding, which the model's positions skip.
+    #[error(
+        "input '{name}' has the token '{}' ({id}), which stands for padding in this model; leave it out",
+        excerpt(token)
+    )]
+    PaddingToken {
+        /// Name of the input.
+        name: &'static str,
+        /// The token.
+        token: String,
+        /// Its number in the tokenizer.
+        id: u32,
+    },
     /// An input with too many bytes.
     #[error("input '{name}' has {bytes} bytes, but at most {max} are accepted")]
     TooManyBytes {
@@ -389,6 +402,7 @@ mod tests {
             InputError::Template { template: text.clone() },
             InputError::NoMeaning { option: "normalize", task: "classification" },
             InputError::Dimensions { got: usize::MAX, max: usize::MAX },
+            InputError::PaddingToken { name, token: text.clone(), id: u32::MAX },
             InputError::Tokenizer { name, message: text },
         ];
         for error in &errors {
@@ -411,6 +425,7 @@ mod tests {
                 | InputError::Template { .. }
                 | InputError::NoMeaning { .. }
                 | InputError::Dimensions { .. }
+                | InputError::PaddingToken { .. }
                 | InputError::Tokenizer { .. } => {}
             }
         }

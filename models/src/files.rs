@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A BLAKE3 digest.
-type Digest = [u8; 32];
+type FileDigest = [u8; 32];
 
 /// Most directories within each other.
 const MAX_DEPTH: usize = 16;
@@ -43,8 +43,8 @@ enum Seen {
     Absent,
     /// The file exists, and was not read.
     Present,
-    Content(Digest),
-    Weights(Digest),
+    Content(FileDigest),
+    Weights(FileDigest),
 }
 
 impl ModelFiles {
@@ -93,7 +93,7 @@ impl Seen {
         }
     }
 
-    fn content(self) -> Option<Digest> {
+    fn content(self) -> Option<FileDigest> {
         match self {
             Self::Absent | Self::Present => None,
             Self::Content(digest) | Self::Weights(digest) => Some(digest),
@@ -103,7 +103,7 @@ impl Seen {
 
 /// Hashes a name, its kind and its content. The name's length comes first, so that no two lists of files hash the same
 /// bytes.
-fn add(hasher: &mut blake3::Hasher, kind: u8, name: &[u8], content: Option<&Digest>) {
+fn add(hasher: &mut blake3::Hasher, kind: u8, name: &[u8], content: Option<&FileDigest>) {
     hasher.update(&[kind]).update(&(name.len() as u64).to_le_bytes()).update(name);
     if let Some(content) = content {
         hasher.update(content);
@@ -112,7 +112,7 @@ fn add(hasher: &mut blake3::Hasher, kind: u8, name: &[u8], content: Option<&Dige
 
 /// All files below a directory with their digests, in order of their paths. Links are followed, except links to a
 /// directory that contains them.
-fn digests_below(directory: &Path) -> io::Result<Vec<(PathBuf, Digest)>> {
+fn digests_below(directory: &Path) -> io::Result<Vec<(PathBuf, FileDigest)>> {
     let mut files = Vec::new();
     list(directory, Path::new(""), &mut vec![directory.canonicalize()?], &mut files)?;
     files.sort();
@@ -152,12 +152,12 @@ fn list(root: &Path, below: &Path, within: &mut Vec<PathBuf>, files: &mut Vec<Pa
 
 /// Records the files that a family reads or looks for while it loads a model.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct FileRecorder {
     files: Mutex<ModelFiles>,
     parameters: AtomicUsize,
 }
 
-impl Record {
+impl FileRecorder {
     pub(crate) fn of(directory: PathBuf) -> Self {
         let files = Mutex::new(ModelFiles { directory, seen: BTreeMap::new(), all: false });
         Self { files, parameters: AtomicUsize::new(0) }
@@ -210,14 +210,14 @@ mod tests {
     use super::*;
 
     fn all_of(directory: &Path) -> io::Result<ModelDigests> {
-        let record = Record::of(directory.to_owned());
+        let record = FileRecorder::of(directory.to_owned());
         record.path_was_given();
         record.files().digests()
     }
 
     #[test]
     fn each_thing_that_a_family_was_told_has_digests_of_its_own() {
-        type Telling = fn(&Record);
+        type Telling = fn(&FileRecorder);
         let told: [Telling; 9] = [
             |_| {},
             |record| record.was_not_there("a"),
@@ -233,7 +233,7 @@ mod tests {
             },
         ];
         let digests = told.map(|tell| {
-            let record = Record::of(PathBuf::new());
+            let record = FileRecorder::of(PathBuf::new());
             tell(&record);
             record.files().digests().unwrap()
         });
@@ -245,9 +245,9 @@ mod tests {
 
     #[test]
     fn a_file_has_changed_if_its_content_has_or_it_came_or_went() {
-        type Telling = fn(&Record);
+        type Telling = fn(&FileRecorder);
         let files = |tell: Telling| {
-            let record = Record::of(PathBuf::from("model"));
+            let record = FileRecorder::of(PathBuf::from("model"));
             tell(&record);
             record.files()
         };

@@ -40,7 +40,7 @@ pub enum Input {
 #[serde(tag = "kind", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum InputKind {
-    /// UTF-8 text, not empty.
+    /// UTF-8 text.
     Text {
         /// Most tokens, special tokens included.
         max_tokens: usize,

@@ -52,6 +52,7 @@ mod error;
 mod excerpt;
 mod features;
 mod files;
+mod gte;
 mod heads;
 mod inferred;
 mod input;
@@ -60,6 +61,7 @@ mod labels;
 mod magika;
 mod modernbert;
 mod mpnet;
+mod nomic_bert;
 mod norm;
 mod output;
 mod pickle;
@@ -85,7 +87,7 @@ use std::sync::Arc;
 pub use sconce_kernels::Isa;
 pub use sconce_kernels::Team;
 pub use sconce_kernels::bias_gelu::GeluForm;
-pub use sconce_kernels::device::{CudaDevice, DeviceError, Version, cuda_devices, cuda_driver};
+pub use sconce_kernels::device::DeviceError;
 /// An encoder described as data, and its parts.
 pub use sconce_kernels::encoder::{
     AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadRows,
@@ -94,7 +96,8 @@ pub use sconce_kernels::encoder::{
 pub use sconce_kernels::pooling::Pooling;
 
 pub use backend::{
-    Backend, Backends, Capability, Compute, CpuBackend, CudaBackend, Device, EncoderOrder, TensorDevice, cpu,
+    Backend, Backends, Capability, Compute, CpuBackend, CudaBackend, Device, DeviceListing, EncoderOrder, ListedDevice,
+    TensorDevice, cpu,
 };
 pub use blueprint::{Blueprint, Family, Halves, Target};
 pub use demand::Demand;

@@ -89,9 +89,9 @@ struct Config {
 }
 
 impl Config {
-    fn window(&self) -> Window {
+    fn window(&self) -> ContentWindow {
         let Self { beg_size: beginning, end_size: end, block_size: block, padding_token: padding, .. } = *self;
-        Window { beginning, end, block, padding }
+        ContentWindow { beginning, end, block, padding }
     }
 
     fn positions(&self) -> usize {
@@ -136,7 +136,7 @@ impl Config {
 
 /// The part of a content that the model reads.
 #[derive(Debug, Clone, Copy)]
-struct Window {
+struct ContentWindow {
     beginning: usize,
     end: usize,
     /// Bytes of the first and of the last block, within which white space is stripped before the window is cut.
@@ -144,7 +144,7 @@ struct Window {
     padding: u16,
 }
 
-impl Window {
+impl ContentWindow {
     /// The beginning, padded after its last byte, then the end, padded before its first. An error if both blocks are
     /// white space.
     fn symbols(&self, content: &[u8]) -> Result<Vec<u16>, InputError> {
@@ -184,7 +184,7 @@ fn is_white_space(byte: u8) -> bool {
 }
 
 struct MagikaProcessor {
-    window: Window,
+    window: ContentWindow,
     labels: Arc<[String]>,
 }
 

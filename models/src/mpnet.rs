@@ -32,7 +32,8 @@ const NAMES: TensorNames = TensorNames {
 
 /// The distance from which on keys share a row of the relative bias; Hugging Face's code has it as a constant.
 const MAX_DISTANCE: usize = 128;
-/// The row of the first position: the padding's, which Hugging Face's code has as a constant too, and one.
+/// The padding's token, which Hugging Face's code has as a constant too.
+const PADDING: u32 = 1;
 const FIRST_POSITION: usize = 2;
 
 #[derive(Deserialize)]
@@ -68,5 +69,5 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
             "lm_head.bias",
         )),
     };
-    TextEncoder::read(directory, spec, &NAMES, heads)
+    Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_padding(PADDING))
 }

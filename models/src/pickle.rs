@@ -175,8 +175,8 @@ impl PickledTensor {
         if shape.contains(&0) {
             return true;
         }
-        let steps = shape.iter().zip(strides).map(|(length, stride)| (length - 1).checked_mul(*stride));
-        let last = steps.fold(Some(*offset), |sum, step| sum?.checked_add(step?));
+        let mut steps = shape.iter().zip(strides).map(|(length, stride)| (length - 1).checked_mul(*stride));
+        let last = steps.try_fold(*offset, |sum, step| sum.checked_add(step?));
         let end = last.and_then(|last| last.checked_add(1)?.checked_mul(dtype.size_in_bytes()));
         end.is_some_and(|end| end <= storage.len())
     }

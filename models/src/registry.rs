@@ -8,8 +8,8 @@ use crate::inferred::ModelType;
 use crate::settings::MODEL_FIELDS;
 use crate::{
     Blueprint, Demand, Device, Family, Halves, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings,
-    Signature, Target, albert, backend, bert, digits_cnn, distilbert, electra, magika, modernbert, mpnet, qwen3,
-    roberta,
+    Signature, Target, albert, backend, bert, digits_cnn, distilbert, electra, gte, magika, modernbert, mpnet,
+    nomic_bert, qwen3, roberta,
 };
 
 /// The device and the precision to load a model for. The default is the CPU with a thread per core, and no precision.
@@ -45,15 +45,18 @@ pub struct Survey {
 }
 
 /// The families of this crate.
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 15] = [
     albert::FAMILY,
     bert::FAMILY,
     digits_cnn::FAMILY,
     distilbert::FAMILY,
     electra::FAMILY,
+    gte::GTE,
+    gte::NEW,
     magika::FAMILY,
     modernbert::FAMILY,
     mpnet::FAMILY,
+    nomic_bert::FAMILY,
     qwen3::FAMILY,
     roberta::CAMEMBERT,
     roberta::ROBERTA,

@@ -56,5 +56,6 @@ fn read(directory: &ModelDirectory, prefix: &'static str) -> Result<TextEncoder,
             "lm_head.bias",
         )),
     };
-    TextEncoder::read(directory, spec, &NAMES, heads)
+    let padding = u32::try_from(padding).unwrap_or(u32::MAX);
+    Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_padding(padding))
 }

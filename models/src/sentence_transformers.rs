@@ -96,7 +96,8 @@ fn function_of_path(path: &str) -> Result<HeadFunction, String> {
     }
 }
 
-const MODULES: &str = "modules.json";
+/// The file that lists the modules.
+pub(crate) const MODULES: &str = "modules.json";
 const POOLING: &str = "1_Pooling";
 const CONFIG: &str = "config.json";
 const WHOLE: &str = "config_sentence_transformers.json";
@@ -141,6 +142,7 @@ impl SentenceTransformer {
             lowercase: self.lowercase,
             prompts: self.prompts.clone(),
             default_prompt: self.default_prompt.clone(),
+            padding: None,
         }
     }
 

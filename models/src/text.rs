@@ -40,6 +40,8 @@ pub struct TextRules {
     pub prompts: BTreeMap<String, String>,
     /// The name of the prompt that is put before a text unless another is asked for.
     pub default_prompt: Option<String>,
+    /// The padding's token, if positions skip it, as in RoBERTa: a text that spells it out is refused.
+    pub padding: Option<u32>,
 }
 
 /// A tokenizer with its limits: the part of a [`Processor`](crate::Processor) that prepares text.
@@ -57,6 +59,7 @@ pub struct TextProcessor {
     rows: Option<usize>,
     /// The token for words that the vocabulary lacks, if there is one.
     unknown: Option<u32>,
+    padding: Option<u32>,
 }
 
 impl TextProcessor {
@@ -95,11 +98,21 @@ impl TextProcessor {
         }
         let beginnings = Beginnings::of(&tokenizer).filter(|_| matches!(direction, TruncationDirection::Right));
         let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
-        let TextRules { prompts, default_prompt, .. } = rules.clone();
+        let TextRules { prompts, default_prompt, padding, .. } = rules.clone();
         let default_prompt = default_prompt.and_then(|name| prompts.get(&name).cloned()).unwrap_or_default();
         let rows = (highest >= vocab_size).then_some(vocab_size);
-        let text =
-            Self { tokenizer, direction, max_tokens, added_tokens, beginnings, prompts, default_prompt, rows, unknown };
+        let text = Self {
+            tokenizer,
+            direction,
+            max_tokens,
+            added_tokens,
+            beginnings,
+            prompts,
+            default_prompt,
+            rows,
+            unknown,
+            padding,
+        };
         // Its tokens are the special ones, which every text has.
         match text.prepare_with_prompt("".into(), Truncation::Truncate, "") {
             Err(error @ InputError::UnknownToken { .. }) => Err(directory.invalid(TOKENIZER, error.to_string())),
@@ -168,6 +181,10 @@ impl TextProcessor {
         {
             let token = self.tokenizer.id_to_token(ids[at]).unwrap_or_default();
             return Err(InputError::UnknownToken { name: TEXT_INPUT, token, id: ids[at], rows });
+        }
+        if let Some(id) = self.padding.filter(|padding| ids.contains(padding)) {
+            let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+            return Err(InputError::PaddingToken { name: TEXT_INPUT, token, id });
         }
         Ok(Features::Tokens { input_ids: ids.to_vec(), token_type_ids: encoding.get_type_ids().to_vec() })
     }

@@ -180,6 +180,13 @@ impl TextEncoder {
         Self { max_tokens, ..self }
     }
 
+    /// Refuses texts with the padding's token, for an encoder whose positions skip it.
+    #[must_use]
+    pub fn with_padding(mut self, padding: u32) -> Self {
+        self.rules.padding = Some(padding);
+        self
+    }
+
     /// A model that gives embeddings. Pooling and normalisation are those of `sconce.toml`, else of the files of
     /// sentence-transformers, else `pooling`, normalised. The head of `spec` is replaced by that pooling.
     ///

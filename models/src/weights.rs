@@ -33,7 +33,7 @@ pub(crate) enum WeightFile {
 }
 
 /// A tensor of a file.
-enum Found<'a> {
+enum StoredTensor<'a> {
     Safetensors(TensorView<'a>),
     Pickle(&'a Pickle, &'a PickledTensor),
 }
@@ -53,10 +53,10 @@ impl WeightFile {
         }
     }
 
-    fn find(&self, name: &str) -> Option<Found<'_>> {
+    fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
         match self {
-            Self::Safetensors(file) => file.get(name).ok().map(Found::Safetensors),
-            Self::Pickle(file) => file.tensors().get(name).map(|tensor| Found::Pickle(file, tensor)),
+            Self::Safetensors(file) => file.get(name).ok().map(StoredTensor::Safetensors),
+            Self::Pickle(file) => file.tensors().get(name).map(|tensor| StoredTensor::Pickle(file, tensor)),
         }
     }
 
@@ -75,7 +75,7 @@ impl WeightFile {
     }
 }
 
-impl Found<'_> {
+impl StoredTensor<'_> {
     fn shape(&self) -> &[usize] {
         match self {
             Self::Safetensors(view) => view.shape(),
@@ -156,7 +156,7 @@ impl Weights {
     }
 
     /// A tensor by its name, or by the name that checkpoints from TensorFlow have for the parts of a norm.
-    fn find(&self, name: &str) -> Option<Found<'_>> {
+    fn find(&self, name: &str) -> Option<StoredTensor<'_>> {
         let by_name = |name: &str| self.files.iter().find_map(|file| file.find(name));
         by_name(name).or_else(|| {
             let old =

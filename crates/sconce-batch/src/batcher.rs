@@ -18,6 +18,7 @@
 
 mod admission;
 mod devices;
+mod excluded_devices;
 mod forming;
 mod waiting;
 
@@ -25,22 +26,23 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use admission::{Pace, Turns};
-pub(crate) use devices::MAX_DEVICES;
-pub use devices::{DeviceFault, DeviceState, ExcludedDevices, Profile, Role};
+pub use devices::{DeviceFault, DeviceState, Profile, Role};
 use devices::{QueueDevice, Share};
+pub use excluded_devices::ExcludedDevices;
+pub(crate) use excluded_devices::MAX_DEVICES;
 use forming::{Forming, Member};
 use waiting::Waiting;
 pub use waiting::{Entry, EntryId};
 
 use crate::linger::Returns;
 use crate::saturate::later;
-use crate::{BatcherConfig, ConfigError, CostModel, Error, Layout, Stats, Terms, Want};
+use crate::{BatchLayout, BatcherConfig, ConfigError, CostModel, Error, Stats, Terms, Want};
 
 /// The queued entries, and the rules by which they become batches.
 #[derive(Debug)]
 pub struct Batcher<T> {
     config: BatcherConfig,
-    layout: Layout,
+    layout: BatchLayout,
     waiting: Waiting<T>,
     /// Count and weight of all items in the admission queue, whose callers wait for room.
     admission_queue: Group,
@@ -72,7 +74,7 @@ pub struct Batcher<T> {
 pub struct Ran {
     /// Number of items that ran; items that were cancelled after leaving the queue did not.
     pub size: usize,
-    /// Their weight, padding included ([`Layout::batch_weight`]).
+    /// Their weight, padding included ([`BatchLayout::batch_weight`]).
     pub weight: usize,
     /// Time that the device took; `None` if the batch failed, because then its time says nothing about its cost.
     pub run: Option<Duration>,
@@ -146,7 +148,7 @@ impl<T> Batcher<T> {
     ///
     /// # Errors
     /// [`ConfigError`] for a value out of bounds.
-    pub fn new(now: Instant, config: BatcherConfig, layout: Layout) -> Result<Self, ConfigError> {
+    pub fn new(now: Instant, config: BatcherConfig, layout: BatchLayout) -> Result<Self, ConfigError> {
         Self::on(now, config, layout, &[Profile::default()])
     }
 
@@ -157,7 +159,12 @@ impl<T> Batcher<T> {
     ///
     /// # Panics
     /// If there is no device, or more than 32.
-    pub fn on(now: Instant, config: BatcherConfig, layout: Layout, devices: &[Profile]) -> Result<Self, ConfigError> {
+    pub fn on(
+        now: Instant,
+        config: BatcherConfig,
+        layout: BatchLayout,
+        devices: &[Profile],
+    ) -> Result<Self, ConfigError> {
         assert!((1..=MAX_DEVICES).contains(&devices.len()), "{} devices; 1 to {MAX_DEVICES} can be", devices.len());
         config.validate()?;
         Ok(Self {
@@ -457,7 +464,7 @@ impl<T> Batcher<T> {
 
     /// The layout of batches.
     #[must_use]
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> BatchLayout {
         self.layout
     }
 

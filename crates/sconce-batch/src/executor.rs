@@ -4,7 +4,7 @@ use crate::ExecutorError;
 
 /// The layout of items of different weight in one batch, which decides the weight of the batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Layout {
+pub enum BatchLayout {
     /// Side by side: a batch weighs as much as its items together.
     #[default]
     Packed,
@@ -13,7 +13,7 @@ pub enum Layout {
     Padded,
 }
 
-impl Layout {
+impl BatchLayout {
     /// Weight of a batch of `size` items whose weights sum to `sum` and of which the heaviest weighs `max`.
     #[must_use]
     pub fn batch_weight(self, size: usize, sum: usize, max: usize) -> usize {
@@ -47,7 +47,7 @@ pub trait Executor: Send + 'static {
     /// The answer to one item.
     type Output: Send + 'static;
     /// The layout of items of different weight in one batch.
-    const LAYOUT: Layout = Layout::Packed;
+    const LAYOUT: BatchLayout = BatchLayout::Packed;
 
     /// Runs a batch, which is never empty. Returns one output per item, in the same order.
     ///

@@ -47,7 +47,7 @@ pub use cost::{CostLine, CostModel};
 pub use deficit_round_robin::{DeficitRoundRobin, QueueTurn, Want};
 pub use device::DeviceThread;
 pub use error::{Error, ExecutorError};
-pub use executor::{Executor, FnExecutor, Layout, Retry, from_fn};
+pub use executor::{BatchLayout, Executor, FnExecutor, Retry, from_fn};
 pub use queue::{Depth, Queue, SpawnError, Ticket};
 pub use reply::Completion;
 pub use stats::{BATCH_SIZE_BUCKETS, Refusals, Stats};

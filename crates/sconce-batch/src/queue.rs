@@ -12,7 +12,7 @@ use crate::batcher::MAX_DEVICES;
 use crate::block_on::block_on_until;
 use crate::queue_state::{QueueState, Wake};
 use crate::queue_worker::QueueWorker;
-use crate::reply::{Answer, Job};
+use crate::reply::{EntryResult, Job};
 use crate::sync::{self, Mutex, WaitGroup, lock};
 use crate::{
     Batcher, BatcherConfig, Completion, ConfigError, CostModel, DeviceState, DeviceThread, EntryId, Error, Executor,
@@ -365,7 +365,7 @@ impl<E: Executor> Queue<E> {
         if batcher.is_due(now) { self.state.whom_to_wake(batcher, now, None) } else { Wake::Nobody }
     }
 
-    fn ticket(&self, answer: oneshot::Receiver<Answer<E>>, id: EntryId) -> Ticket<E> {
+    fn ticket(&self, answer: oneshot::Receiver<EntryResult<E>>, id: EntryId) -> Ticket<E> {
         Ticket { answer, waiting: Some((Arc::downgrade(&self.state), id)) }
     }
 
@@ -420,13 +420,13 @@ impl<E: Executor> Drop for Queue<E> {
 /// A future of an admitted item's answer. Drop it to cancel the item.
 #[must_use = "dropping a ticket cancels the item"]
 pub struct Ticket<E: Executor> {
-    answer: oneshot::Receiver<Answer<E>>,
+    answer: oneshot::Receiver<EntryResult<E>>,
     /// The queue and the entry to cancel; `None` once answered.
     waiting: Option<(Weak<QueueState<E>>, EntryId)>,
 }
 
 impl<E: Executor> Future for Ticket<E> {
-    type Output = Answer<E>;
+    type Output = EntryResult<E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(context));

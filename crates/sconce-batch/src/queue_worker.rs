@@ -8,7 +8,7 @@ use crate::batcher::{Entry, Step};
 use crate::queue_handle::{Outlook, QueueHandle, Taken};
 use crate::queue_state::{QueueState, Wake};
 use crate::reply::{Job, answer, drop_caught};
-use crate::running::{Outcome, Running};
+use crate::running::{BatchOutcome, Running};
 use crate::sync::{self, WaitGroup};
 use crate::{Error, Executor};
 
@@ -99,9 +99,9 @@ impl<E: Executor> QueueHandle for QueueWorker<E> {
         let batch = std::mem::take(&mut self.batch);
         let running = || Running::new(batch, self.device, &self.state).run(&mut self.executor);
         // A user's code may also panic where its errors and items are dropped.
-        let Outcome { ran, back, faults } = catch_unwind(AssertUnwindSafe(running)).unwrap_or_else(|panic| {
+        let BatchOutcome { ran, back, faults } = catch_unwind(AssertUnwindSafe(running)).unwrap_or_else(|panic| {
             drop_caught(panic);
-            Outcome::unknown()
+            BatchOutcome::unknown()
         });
         let has_faults = !faults.is_empty();
         let wake = {

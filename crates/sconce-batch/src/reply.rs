@@ -22,12 +22,12 @@ pub struct Completion<O> {
     pub device: usize,
 }
 
-pub(crate) type Answer<E> = Result<Completion<<E as Executor>::Output>, Error>;
+pub(crate) type EntryResult<E> = Result<Completion<<E as Executor>::Output>, Error>;
 
 /// The payload of an entry: the item and the way to answer its caller.
 pub(crate) struct Job<E: Executor> {
     pub(crate) item: E::Item,
-    pub(crate) reply: oneshot::Sender<Answer<E>>,
+    pub(crate) reply: oneshot::Sender<EntryResult<E>>,
 }
 
 /// Sends an answer to its caller.

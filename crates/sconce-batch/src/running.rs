@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::batcher::{DeviceFault, Entry, EntryId, ExcludedDevices, Ran};
 use crate::queue_state::QueueState;
-use crate::reply::{Answer, Completion, Job, answer, drop_caught};
+use crate::reply::{Completion, EntryResult, Job, answer, drop_caught};
 use crate::{Error, Executor, ExecutorError, Priority, Retry, sync};
 
 pub(crate) struct Running<'a, E: Executor> {
@@ -20,21 +20,21 @@ pub(crate) struct Running<'a, E: Executor> {
     device: usize,
     started: Instant,
     /// Parts of the batch that are still to run, in order.
-    parts: VecDeque<Part<E>>,
+    parts: VecDeque<SubBatch<E>>,
     /// Weight of the heaviest part that ran without an error.
     managed: usize,
-    outcome: Outcome<E>,
+    outcome: BatchOutcome<E>,
 }
 
 /// The outcome of a batch, for the batcher.
-pub(crate) struct Outcome<E: Executor> {
+pub(crate) struct BatchOutcome<E: Executor> {
     pub(crate) ran: Ran,
     /// Entries that this device could not run and another can.
     pub(crate) back: Vec<Entry<Job<E>>>,
     pub(crate) faults: Vec<DeviceFault>,
 }
 
-impl<E: Executor> Outcome<E> {
+impl<E: Executor> BatchOutcome<E> {
     /// The outcome of a batch during which a user's code panicked outside of [`Executor::run`].
     pub(crate) fn unknown() -> Self {
         Self { ran: Ran { size: 0, weight: 0, run: None }, back: Vec::new(), faults: Vec::new() }
@@ -44,7 +44,7 @@ impl<E: Executor> Outcome<E> {
 impl<'a, E: Executor> Running<'a, E> {
     pub(crate) fn new(batch: Vec<Entry<Job<E>>>, device: usize, state: &'a QueueState<E>) -> Self {
         let (items, callers) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        let mut part = Part { items, callers, has_run: false, is_retry: false };
+        let mut part = SubBatch { items, callers, has_run: false, is_retry: false };
         for Entry { id, payload: Job { item, reply }, weight, arrived, deadline, priority, excluded } in batch {
             // A caller may have cancelled between the entry leaving the queue and here.
             if !reply.is_closed() {
@@ -53,11 +53,11 @@ impl<'a, E: Executor> Running<'a, E> {
             }
         }
         let ran = Ran { size: part.items.len(), weight: part.weight(), run: None };
-        let outcome = Outcome { ran, back: Vec::new(), faults: Vec::new() };
+        let outcome = BatchOutcome { ran, back: Vec::new(), faults: Vec::new() };
         Self { state, device, started: sync::now(), parts: VecDeque::from([part]), managed: 0, outcome }
     }
 
-    pub(crate) fn run(mut self, executor: &mut E) -> Outcome<E> {
+    pub(crate) fn run(mut self, executor: &mut E) -> BatchOutcome<E> {
         let mut out_of_memory = false;
         while let Some(mut part) = self.parts.pop_front() {
             if part.has_run {
@@ -85,7 +85,7 @@ impl<'a, E: Executor> Running<'a, E> {
         self.outcome
     }
 
-    fn succeed(&mut self, part: Part<E>, outputs: Vec<E::Output>) {
+    fn succeed(&mut self, part: SubBatch<E>, outputs: Vec<E::Output>) {
         let run = sync::now().duration_since(self.started);
         let batch_size = part.items.len();
         self.managed = self.managed.max(part.weight());
@@ -99,13 +99,13 @@ impl<'a, E: Executor> Running<'a, E> {
         drop_caught(part.items);
     }
 
-    fn fail(&mut self, mut part: Part<E>, error: &ExecutorError, retry: Retry) {
+    fn fail(&mut self, mut part: SubBatch<E>, error: &ExecutorError, retry: Retry) {
         let batch_size = part.items.len();
         part.has_run = true;
         match retry {
             Retry::Whole if !part.is_retry => {
                 tracing::warn!(batch_size, %error, "a batch failed; it runs once more");
-                self.parts.push_front(Part { is_retry: true, ..part });
+                self.parts.push_front(SubBatch { is_retry: true, ..part });
             }
             Retry::ItemByItem if batch_size > 1 => {
                 tracing::warn!(batch_size, %error, "a batch failed; its items run once more, one by one");
@@ -118,7 +118,7 @@ impl<'a, E: Executor> Running<'a, E> {
     }
 
     /// Halves a part for which the device has no memory; gives a single item back.
-    fn halve(&mut self, mut part: Part<E>, error: &ExecutorError) {
+    fn halve(&mut self, mut part: SubBatch<E>, error: &ExecutorError) {
         tracing::warn!(device = self.device, batch_size = part.items.len(), %error, "a batch does not fit");
         part.has_run = true;
         if part.items.len() == 1 {
@@ -141,7 +141,7 @@ impl<'a, E: Executor> Running<'a, E> {
 
     /// Gives back the items that another device can run, and answers the rest with the error. No item is tried twice on
     /// one device: an item that makes devices fail would go round for ever.
-    fn give_back(&mut self, mut part: Part<E>, error: &ExecutorError) {
+    fn give_back(&mut self, mut part: SubBatch<E>, error: &ExecutorError) {
         self.keep_wanted(&mut part);
         for (item, mut caller) in part.items.into_iter().zip(part.callers) {
             caller.excluded = caller.excluded.with(self.device);
@@ -155,7 +155,7 @@ impl<'a, E: Executor> Running<'a, E> {
     }
 
     /// Removes cancelled items, and answers items whose deadline has passed: neither runs again.
-    fn keep_wanted(&self, part: &mut Part<E>) {
+    fn keep_wanted(&self, part: &mut SubBatch<E>) {
         let now = sync::now();
         let (items, callers) = (std::mem::take(&mut part.items), std::mem::take(&mut part.callers));
         for (item, caller) in items.into_iter().zip(callers) {
@@ -174,7 +174,7 @@ impl<'a, E: Executor> Running<'a, E> {
 }
 
 /// Items that run together, and their callers in the same order.
-struct Part<E: Executor> {
+struct SubBatch<E: Executor> {
     items: Vec<E::Item>,
     callers: Vec<Caller<E>>,
     /// True if the items ran before, in this part or in a larger one.
@@ -183,7 +183,7 @@ struct Part<E: Executor> {
     is_retry: bool,
 }
 
-impl<E: Executor> Part<E> {
+impl<E: Executor> SubBatch<E> {
     fn weight(&self) -> usize {
         let weights = || self.callers.iter().map(|caller| caller.weight);
         E::LAYOUT.batch_weight(self.items.len(), weights().sum(), weights().max().unwrap_or_default())
@@ -212,7 +212,7 @@ impl<E: Executor> Part<E> {
 /// The caller of a running item: its entry without the item.
 struct Caller<E: Executor> {
     id: EntryId,
-    reply: oneshot::Sender<Answer<E>>,
+    reply: oneshot::Sender<EntryResult<E>>,
     weight: usize,
     arrived: Instant,
     deadline: Option<Instant>,

@@ -7,7 +7,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, CostModel, Error, Executor, ExecutorError, Group, Layout, Queue, Ran, Standing, Step, Terms,
+    BatchLayout, Batcher, BatcherConfig, CostModel, Error, Executor, ExecutorError, Group, Queue, Ran, Standing, Step,
+    Terms,
 };
 
 fn config() -> BatcherConfig {
@@ -21,7 +22,7 @@ fn config() -> BatcherConfig {
 }
 
 fn batcher(now: Instant) -> Batcher<usize> {
-    Batcher::new(now, config(), Layout::Packed).unwrap()
+    Batcher::new(now, config(), BatchLayout::Packed).unwrap()
 }
 
 /// Items of these weights, each with its index as payload.

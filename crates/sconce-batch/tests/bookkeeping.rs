@@ -6,8 +6,8 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, CostLine, CostModel, DeviceFault, DeviceState, DeviceThread, Error, Layout, Profile, Queue,
-    Ran, Role, SpawnError, Step, from_fn,
+    BatchLayout, Batcher, BatcherConfig, CostLine, CostModel, DeviceFault, DeviceState, DeviceThread, Error, Profile,
+    Queue, Ran, Role, SpawnError, Step, from_fn,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -136,7 +136,7 @@ fn after_a_shutdown_its_device_threads_are_gone_and_after_a_drop_they_go() {
 fn batches_are_counted_by_size_and_by_whether_they_lingered() {
     let mut now = Instant::now();
     let config = BatcherConfig { max_queue_delay: 10 * MS, ..small() };
-    let mut batcher = Batcher::new(now, config, Layout::Packed).unwrap();
+    let mut batcher = Batcher::new(now, config, BatchLayout::Packed).unwrap();
     for size in [1, 2, 2, 4] {
         for item in 0..size {
             batcher.offer(now, item, 1, None).unwrap();
@@ -161,8 +161,8 @@ fn batches_are_counted_by_size_and_by_whether_they_lingered() {
 
 #[test]
 fn a_batcher_tells_what_it_was_made_with_and_whether_it_is_closed() {
-    let mut batcher = Batcher::<()>::new(Instant::now(), small(), Layout::Padded).unwrap();
-    assert_eq!((batcher.config(), batcher.layout()), (&small(), Layout::Padded));
+    let mut batcher = Batcher::<()>::new(Instant::now(), small(), BatchLayout::Padded).unwrap();
+    assert_eq!((batcher.config(), batcher.layout()), (&small(), BatchLayout::Padded));
     batcher.learned(0, costs(3 * MS));
     assert_eq!(batcher.cost().predict(1), Some(3 * MS));
     assert!(!batcher.is_closed());
@@ -173,7 +173,7 @@ fn a_batcher_tells_what_it_was_made_with_and_whether_it_is_closed() {
 #[test]
 fn the_end_of_a_batch_is_expected_by_its_cost_on_its_device_alone() {
     let now = Instant::now();
-    let mut batcher = Batcher::on(now, small(), Layout::Packed, &[Profile::default(); 2]).unwrap();
+    let mut batcher = Batcher::on(now, small(), BatchLayout::Packed, &[Profile::default(); 2]).unwrap();
     batcher.learned(0, costs(8 * MS));
     batcher.offer(now, (), 1, None).unwrap();
     assert_eq!(batcher.expected_end(1), None);
@@ -184,7 +184,7 @@ fn the_end_of_a_batch_is_expected_by_its_cost_on_its_device_alone() {
 #[test]
 fn a_device_that_is_lost_is_back_to_the_moment_and_offers_are_refused_that_cannot_wait_for_it() {
     let now = Instant::now();
-    let mut batcher = Batcher::new(now, small(), Layout::Packed).unwrap();
+    let mut batcher = Batcher::new(now, small(), BatchLayout::Packed).unwrap();
     let back = now + Duration::from_secs(10);
     batcher.report_fault(now, 0, DeviceFault::Lost { retry_after: Some(Duration::from_secs(10)) });
     let just_before = back.checked_sub(MS).unwrap();
@@ -204,7 +204,7 @@ fn a_device_that_is_lost_is_back_to_the_moment_and_offers_are_refused_that_canno
 fn a_device_that_watches_a_busy_one_is_enough_until_it_looks_again() {
     let now = Instant::now();
     let profile = |fixed| Profile { estimate: Some(CostLine { fixed, per_weight: 0.0 }), role: Role::Serves };
-    let mut batcher = Batcher::on(now, small(), Layout::Packed, &[profile(0.1), profile(0.001)]).unwrap();
+    let mut batcher = Batcher::on(now, small(), BatchLayout::Packed, &[profile(0.1), profile(0.001)]).unwrap();
     batcher.offer(now, (), 1, None).unwrap();
     assert!(matches!(batcher.poll_on(now, 1), Step::Run(_)));
     batcher.offer(now, (), 1, None).unwrap();
@@ -219,7 +219,7 @@ fn a_device_that_watches_a_busy_one_is_enough_until_it_looks_again() {
 #[test]
 fn a_device_that_is_busy_or_has_just_looked_is_not_woken() {
     let now = Instant::now();
-    let mut batcher = Batcher::on(now, small(), Layout::Packed, &[Profile::default(); 2]).unwrap();
+    let mut batcher = Batcher::on(now, small(), BatchLayout::Packed, &[Profile::default(); 2]).unwrap();
     batcher.offer(now, (), 1, None).unwrap();
     assert_eq!([None, Some(0), Some(1)].map(|looked| batcher.whom_to_wake(now, looked)), [Some(0), Some(1), Some(0)]);
     batcher.observe_load([Some(now + MS), None]);
@@ -233,7 +233,8 @@ fn an_item_that_would_be_late_on_a_slow_device_is_left_to_a_fast_one_that_can_st
     // 50 ms a batch on the slow device and 5 ms on the fast one, which is busy; an urgent item, and many behind it.
     let slow_takes = |busy: u32, deadline: u32, role: Role, change: fn(&mut Batcher<&'static str>, Instant)| {
         let config = BatcherConfig { max_batch_size: 1, ..BatcherConfig::default() };
-        let mut batcher = Batcher::on(now, config, Layout::Packed, &[profile(Role::Serves), profile(role)]).unwrap();
+        let mut batcher =
+            Batcher::on(now, config, BatchLayout::Packed, &[profile(Role::Serves), profile(role)]).unwrap();
         batcher.learned(0, costs(50 * MS));
         batcher.learned(1, costs(5 * MS));
         batcher.offer(now, "urgent", 1, now + deadline * MS).unwrap();
@@ -264,7 +265,7 @@ fn an_item_that_would_be_late_on_a_slow_device_is_left_to_a_fast_one_that_can_st
 fn what_is_left_to_a_device_that_hangs_is_taken_by_one_that_is_idle() {
     let start = Instant::now();
     let profile = |fixed| Profile { estimate: Some(CostLine { fixed, per_weight: 0.0 }), role: Role::Serves };
-    let mut batcher = Batcher::on(start, small(), Layout::Packed, &[profile(0.005), profile(0.1)]).unwrap();
+    let mut batcher = Batcher::on(start, small(), BatchLayout::Packed, &[profile(0.005), profile(0.1)]).unwrap();
     batcher.learned(0, costs(5 * MS));
     batcher.learned(1, costs(100 * MS));
     batcher.offer(start, "hangs", 1, None).unwrap();

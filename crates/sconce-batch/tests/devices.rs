@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    BatcherConfig, DeviceThread, Error, Executor, ExecutorError, Layout, Priority, Queue, Retry, Terms, from_fn,
+    BatchLayout, BatcherConfig, DeviceThread, Error, Executor, ExecutorError, Priority, Queue, Retry, Terms, from_fn,
 };
 
 fn numbers() -> impl Executor<Item = u64, Output = u64> {
@@ -120,7 +120,7 @@ struct Padding {
 impl Executor for Padding {
     type Item = usize;
     type Output = usize;
-    const LAYOUT: Layout = Layout::Padded;
+    const LAYOUT: BatchLayout = BatchLayout::Padded;
 
     fn run(&mut self, batch: &[usize]) -> Result<Vec<usize>, ExecutorError> {
         let longest = batch.iter().max().expect("a batch is never empty");

@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, CostLine, CostModel, DeviceFault, DeviceState, DeviceThread, Error, Executor,
-    ExecutorError, Layout, Profile, Queue, Ran, Role, Step, from_fn,
+    BatchLayout, Batcher, BatcherConfig, CostLine, CostModel, DeviceFault, DeviceState, DeviceThread, Error, Executor,
+    ExecutorError, Profile, Queue, Ran, Role, Step, from_fn,
 };
 
 /// Longer than any test may take.
@@ -135,7 +135,7 @@ fn a_device_that_two_queues_share_looks_again_when_it_is_worth_a_try() {
 }
 
 fn batcher(now: Instant, devices: usize) -> Batcher<u64> {
-    Batcher::on(now, BatcherConfig::default(), Layout::Packed, &vec![profile(0.01); devices]).unwrap()
+    Batcher::on(now, BatcherConfig::default(), BatchLayout::Packed, &vec![profile(0.01); devices]).unwrap()
 }
 
 #[test]

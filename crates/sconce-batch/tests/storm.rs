@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use sconce_batch::{Batcher, BatcherConfig, Entry, Error, Layout, Ran, Step};
+use sconce_batch::{BatchLayout, Batcher, BatcherConfig, Entry, Error, Ran, Step};
 
 const MS: Duration = Duration::from_millis(1);
 /// Time from an answer to the caller's next request.
@@ -99,7 +99,7 @@ impl World {
             rng: StdRng::seed_from_u64(storm.seed),
             start,
             now: start,
-            batcher: Batcher::new(start, BatcherConfig::default(), Layout::Packed).unwrap(),
+            batcher: Batcher::new(start, BatcherConfig::default(), BatchLayout::Packed).unwrap(),
             running: None,
             events: BinaryHeap::new(),
             scheduled: 0,

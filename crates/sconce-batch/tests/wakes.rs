@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use sconce_batch::{
-    Batcher, BatcherConfig, DeviceFault, DeviceState, DeviceThread, Error, Executor, ExecutorError, Layout, Queue,
+    BatchLayout, Batcher, BatcherConfig, DeviceFault, DeviceState, DeviceThread, Error, Executor, ExecutorError, Queue,
     Retry, Step, from_fn,
 };
 
@@ -95,7 +95,7 @@ fn a_device_that_ran_out_of_memory_gets_full_batches_again_after_a_minute() {
     let config = BatcherConfig { max_batch_size: 8, ..BatcherConfig::default() };
     let began = Instant::now();
     let batch_after = |seconds| {
-        let mut batcher = Batcher::new(began, config.clone(), Layout::Packed).unwrap();
+        let mut batcher = Batcher::new(began, config.clone(), BatchLayout::Packed).unwrap();
         batcher.report_fault(began, 0, DeviceFault::OutOfMemory { managed: 2 });
         let now = began + Duration::from_secs(seconds);
         for number in 0..8 {

@@ -6,7 +6,7 @@ use crate::Value;
 
 /// A value and its source; [`Value::precision`] is the precision that made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct SourcedValue {
     /// The value.
     pub value: Value,
     /// The source.
@@ -48,4 +48,4 @@ impl<E> From<E> for Failure<E> {
 pub struct DeadlineExceeded;
 
 /// The outcome that a flight lands.
-pub(crate) type Outcome<E> = Result<Answer, Arc<E>>;
+pub(crate) type FlightResult<E> = Result<SourcedValue, Arc<E>>;

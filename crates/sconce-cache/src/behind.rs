@@ -19,7 +19,7 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// The queue in front of one tier.
 pub(crate) struct Behind {
-    queue: mpsc::Sender<Job>,
+    queue: mpsc::Sender<WriteBehindJob>,
     load: Arc<Load>,
     max_bytes: usize,
     max_value_bytes: usize,
@@ -36,7 +36,7 @@ struct Load {
     bytes: AtomicUsize,
 }
 
-enum Job {
+enum WriteBehindJob {
     Fill(Fill),
     /// Answered when all entries queued before it are written or lost.
     Flush(oneshot::Sender<()>),
@@ -76,7 +76,7 @@ impl Behind {
         let queued = self.load.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.load.entries.fetch_add(1, Ordering::Relaxed);
         let room = queued + bytes <= self.max_bytes && !self.closed.load(Ordering::Relaxed);
-        if !room || self.queue.try_send(Job::Fill(Fill { key, value, lease })).is_err() {
+        if !room || self.queue.try_send(WriteBehindJob::Fill(Fill { key, value, lease })).is_err() {
             self.load.take(1, bytes);
             self.full.add(1);
         }
@@ -85,7 +85,7 @@ impl Behind {
     /// Waits until all entries queued before are written or lost.
     pub(crate) async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        if self.queue.send(Job::Flush(done)).await.is_ok() {
+        if self.queue.send(WriteBehindJob::Flush(done)).await.is_ok() {
             wait.await.ok();
         }
     }
@@ -113,19 +113,19 @@ impl Load {
 }
 
 /// Writes the queued entries, in batches of what has come so far, until the queue is closed.
-async fn fill(tier: Arc<Guarded>, mut jobs: mpsc::Receiver<Job>, load: Arc<Load>, max_batch_size: usize) {
+async fn fill(tier: Arc<Guarded>, mut jobs: mpsc::Receiver<WriteBehindJob>, load: Arc<Load>, max_batch_size: usize) {
     let mut came = Vec::with_capacity(max_batch_size);
     while jobs.recv_many(&mut came, max_batch_size).await > 0 {
         let mut batch = WriteBatch::default();
         for job in came.drain(..) {
             match job {
-                Job::Fill(fill) => {
+                WriteBehindJob::Fill(fill) => {
                     batch.add(fill);
                     if batch.bytes >= MAX_BATCH_BYTES {
                         std::mem::take(&mut batch).write(&tier, &load).await;
                     }
                 }
-                Job::Flush(done) => {
+                WriteBehindJob::Flush(done) => {
                     std::mem::take(&mut batch).write(&tier, &load).await;
                     // The caller that waited may have gone.
                     done.send(()).ok();

@@ -12,7 +12,7 @@ use crate::flight::Flights;
 use crate::guard::Guarded;
 use crate::memory::{MemoryConfig, MemoryTier};
 use crate::replica::{Leases, ReplicaConfig, Replicas};
-use crate::terms::Terms;
+use crate::terms::FlightTerms;
 use crate::tier::Tier;
 
 /// Builds a [`Cache`] of any tiers, or none.
@@ -36,7 +36,15 @@ pub enum BuildError {
     NoRuntime,
 }
 
-impl<E: Send + Sync + 'static, T: Terms<E>> CacheBuilder<E, T> {
+impl<E: Send + Sync + 'static, T: FlightTerms<E>> Cache<E, T> {
+    /// Starts an empty stack of tiers.
+    #[must_use]
+    pub fn builder() -> CacheBuilder<E, T> {
+        CacheBuilder::new()
+    }
+}
+
+impl<E: Send + Sync + 'static, T: FlightTerms<E>> CacheBuilder<E, T> {
     pub(crate) fn new() -> Self {
         Self { config: CacheConfig::default(), memory: None, lower: Vec::new(), replicas: None, asked: PhantomData }
     }

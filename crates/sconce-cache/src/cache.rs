@@ -5,29 +5,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::answer::{Answer, DeadlineExceeded, Failure, Outcome, Source};
+use crate::answer::{DeadlineExceeded, FlightResult, Source, SourcedValue};
 use crate::behind::Behind;
-use crate::builder::CacheBuilder;
-use crate::claim::{Claim, ClaimOutcome, Leader};
 use crate::flight::Flights;
 use crate::guard::Guarded;
 use crate::memory::MemoryTier;
-use crate::replica::{Lease, LeaseOutcome, Replicas};
+use crate::replica::{Lease, Replicas};
 use crate::stats::{CacheStats, Counter};
-use crate::terms::Terms;
+use crate::terms::FlightTerms;
 use crate::{Key, Value};
 
 /// Tiers of cache in front of a computation that fails with `E`. Share it in an `Arc`.
 ///
 /// A tier that is slow, full, broken or gone costs a miss within its time budget, and soon nothing, because its breaker
-/// opens. It never makes a lookup fail. Callers of one computation may have different [`Terms`] `T`; by default they
+/// opens. It never makes a lookup fail. Callers of one computation may have different [`FlightTerms`] `T`; by default they
 /// have none.
-pub struct Cache<E, T: Terms<E> = ()> {
+pub struct Cache<E, T: FlightTerms<E> = ()> {
     pub(crate) memory: Option<MemoryTier>,
     pub(crate) lower: Vec<Lower>,
     pub(crate) negatives: moka::sync::Cache<Key, Arc<E>>,
     pub(crate) replicas: Option<Replicas>,
-    pub(crate) flights: Flights<Outcome<E>, T>,
+    pub(crate) flights: Flights<FlightResult<E>, T>,
     pub(crate) counts: Counts,
 }
 
@@ -42,36 +40,15 @@ pub(crate) struct Counts {
     pub(crate) computed: Counter,
     pub(crate) failed: Counter,
     pub(crate) shared: Counter,
-    from_replicas: Counter,
+    pub(crate) from_replicas: Counter,
     pub(crate) negative_hits: Counter,
 }
 
-impl<E: Send + Sync + 'static> Cache<E> {
-    /// Looks up or computes a value as [`get_or_compute_on`](Self::get_or_compute_on) does, without terms: an error of
-    /// `compute` goes to all callers that waited for it.
-    ///
-    /// # Errors
-    /// The error of `compute`, or that of an earlier call, if it was a [`Failure::BadInput`].
-    pub async fn get_or_compute<C, F>(&self, key: Key, instead: &[Key], compute: C) -> Result<Answer, Arc<E>>
-    where
-        C: FnOnce() -> F + Send,
-        F: Future<Output = Result<Value, Failure<E>>> + Send,
-    {
-        self.get_or_compute_on((), key, instead, compute).await
-    }
-}
-
-impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
-    /// Starts an empty stack of tiers.
-    #[must_use]
-    pub fn builder() -> CacheBuilder<E, T> {
-        CacheBuilder::new()
-    }
-
+impl<E: Send + Sync + 'static, T: FlightTerms<E>> Cache<E, T> {
     /// Looks up `key`, or one of the keys in `instead` that may answer for it, nearest first: those of higher
     /// precisions that a policy allows ([`CrossPrecision`](crate::CrossPrecision)), or none. A nearer tier goes before
     /// a nearer key. A value that is found is stored in the tiers above.
-    pub async fn get(&self, key: Key, instead: &[Key]) -> Option<Answer> {
+    pub async fn get(&self, key: Key, instead: &[Key]) -> Option<SourcedValue> {
         match self.in_memory(key, instead) {
             Some(answer) => Some(answer),
             None => self.in_lower_tiers(key, instead).await,
@@ -79,7 +56,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
     }
 
     /// Looks up many keys in one operation per tier. Returns one answer or `None` per key, in the same order.
-    pub async fn get_many(&self, keys: &[Key]) -> Vec<Option<Answer>> {
+    pub async fn get_many(&self, keys: &[Key]) -> Vec<Option<SourcedValue>> {
         let mut answers: Vec<_> = keys.iter().map(|key| self.in_memory(*key, &[])).collect();
         for (level, lower) in self.lower.iter().enumerate() {
             let missing: Vec<_> = (0..keys.len()).filter(|index| answers[*index].is_none()).collect();
@@ -98,38 +75,6 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
     /// there, and counted. A caller that must know that it arrived uses the tier itself ([`Tier::put_many`](crate::Tier)).
     pub fn put(&self, key: Key, value: &Value) {
         self.store(key, value, None);
-    }
-
-    /// Looks up a value as [`get`](Self::get) does and computes it on a miss, once for all callers that want it at the
-    /// same time.
-    ///
-    /// If the caller that computes goes away, or its `compute` panics, the waiting caller with the best `terms` takes
-    /// over and runs its own `compute`. An error of `compute` goes at once to all waiting callers whose terms would get
-    /// it too ([`Terms::would_get`]); the best of the others computes next, and the rest wait for it.
-    ///
-    /// # Errors
-    /// The error of `compute`, of this caller or of one that it waited for; or that of an earlier call, if it was a
-    /// [`Failure::BadInput`].
-    pub async fn get_or_compute_on<C, F>(
-        &self,
-        terms: T,
-        key: Key,
-        instead: &[Key],
-        compute: C,
-    ) -> Result<Answer, Arc<E>>
-    where
-        C: FnOnce() -> F + Send,
-        F: Future<Output = Result<Value, Failure<E>>> + Send,
-    {
-        let leader = match self.claim(terms, key, instead) {
-            Claim::Known(outcome) => return outcome,
-            Claim::Leads(leader) => leader,
-            Claim::Waits(follower) => match follower.outcome().await {
-                ClaimOutcome::Landed(outcome) => return outcome,
-                ClaimOutcome::Leads(leader) => leader,
-            },
-        };
-        self.lead(leader, instead, compute).await
     }
 
     /// Waits until all entries stored so far are written or lost, for at most `deadline`.
@@ -177,36 +122,13 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
         }
     }
 
-    /// Looks up the value in the lower tiers, asks the other replicas, and computes it if neither has it.
-    async fn lead<C, F>(&self, leader: Leader<'_, E, T>, instead: &[Key], compute: C) -> Outcome<E>
-    where
-        C: FnOnce() -> F + Send,
-        F: Future<Output = Result<Value, Failure<E>>> + Send,
-    {
-        let key = leader.key();
-        if let Some(answer) = self.in_lower_tiers(key, instead).await {
-            return leader.found(answer);
-        }
-        let lease = match &self.replicas {
-            None => None,
-            Some(replicas) => match replicas.lease_or_wait(key, || self.in_lower_tiers(key, instead)).await {
-                LeaseOutcome::Compute(lease) => lease,
-                LeaseOutcome::Found(answer) => {
-                    self.counts.from_replicas.add(1);
-                    return leader.found(Answer { source: Source::Replica, ..answer });
-                }
-            },
-        };
-        leader.finish_holding(compute().await, lease)
-    }
-
-    pub(crate) fn in_memory(&self, key: Key, instead: &[Key]) -> Option<Answer> {
+    pub(crate) fn in_memory(&self, key: Key, instead: &[Key]) -> Option<SourcedValue> {
         let memory = self.memory.as_ref()?;
         let value = memory.get(&key).or_else(|| instead.iter().find_map(|key| memory.get(key)))?;
-        Some(Answer { value, source: Source::Tier(MemoryTier::NAME) })
+        Some(SourcedValue { value, source: Source::Tier(MemoryTier::NAME) })
     }
 
-    async fn in_lower_tiers(&self, key: Key, instead: &[Key]) -> Option<Answer> {
+    pub(crate) async fn in_lower_tiers(&self, key: Key, instead: &[Key]) -> Option<SourcedValue> {
         let keys: Vec<_> = [&[key], instead].concat();
         for (level, lower) in self.lower.iter().enumerate() {
             let values = lower.tier.get_many(&keys).await;
@@ -218,14 +140,14 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
     }
 
     /// Stores a value that was found in the lower tier `level` in all tiers above it.
-    pub(crate) fn promote(&self, key: Key, value: Value, level: usize) -> Answer {
+    pub(crate) fn promote(&self, key: Key, value: Value, level: usize) -> SourcedValue {
         if let Some(memory) = &self.memory {
             memory.put(key, value.clone());
         }
         for above in &self.lower[..level] {
             above.behind.put(key, value.clone(), None);
         }
-        Answer { value, source: Source::Tier(self.lower[level].tier.name()) }
+        SourcedValue { value, source: Source::Tier(self.lower[level].tier.name()) }
     }
 
     /// Stores a value in all tiers. The lease is held until the nearest tier below memory, which replicas share, has

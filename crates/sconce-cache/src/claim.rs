@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::answer::{Answer, Failure, Outcome, Source};
+use crate::answer::{Failure, FlightResult, Source, SourcedValue};
 use crate::cache::Cache;
-use crate::flight::{Boarded, FollowerOutcome, Lead, Waiting};
+use crate::flight::{Boarded, FlightWaiter, FollowerOutcome, Lead};
 use crate::replica::Lease;
-use crate::terms::Terms;
+use crate::terms::FlightTerms;
 use crate::{Key, Value};
 
 /// A caller's claim on a value.
-pub enum Claim<'a, E, T: Terms<E> = ()> {
+pub enum Claim<'a, E, T: FlightTerms<E> = ()> {
     /// The answer is known: a tier has the value, or its input is remembered as bad.
-    Known(Result<Answer, Arc<E>>),
+    Known(Result<SourcedValue, Arc<E>>),
     /// The caller leads: it must compute the value.
     Leads(Leader<'a, E, T>),
     /// The caller follows another that computes the value.
@@ -21,14 +21,14 @@ pub enum Claim<'a, E, T: Terms<E> = ()> {
 }
 
 /// The end of a follower's wait for a value.
-pub enum ClaimOutcome<'a, E, T: Terms<E> = ()> {
+pub enum ClaimOutcome<'a, E, T: FlightTerms<E> = ()> {
     /// The leader's outcome.
-    Landed(Result<Answer, Arc<E>>),
+    Landed(Result<SourcedValue, Arc<E>>),
     /// The leader had no outcome for this caller, which must compute the value now.
     Leads(Leader<'a, E, T>),
 }
 
-impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
+impl<E: Send + Sync + 'static, T: FlightTerms<E>> Cache<E, T> {
     /// Claims many values, each by its key and the keys that may answer for it: looks up all of them, with one
     /// operation per tier, and becomes the leader of those that nobody computes yet. Returns one claim for each, in the
     /// same order. No key may come twice: the second would wait for the first.
@@ -90,31 +90,31 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Cache<E, T> {
 
 /// The right and the duty to compute a value. Dropped, it passes to the follower with the best terms.
 #[must_use = "the callers that wait for the value get nothing before this is finished or dropped"]
-pub struct Leader<'a, E, T: Terms<E> = ()> {
+pub struct Leader<'a, E, T: FlightTerms<E> = ()> {
     cache: &'a Cache<E, T>,
     terms: T,
     key: Key,
-    lead: Lead<Outcome<E>, T>,
+    lead: Lead<FlightResult<E>, T>,
 }
 
-impl<E: Send + Sync + 'static, T: Terms<E>> Leader<'_, E, T> {
+impl<E: Send + Sync + 'static, T: FlightTerms<E>> Leader<'_, E, T> {
     /// Stores the computed value and gives it to all followers. A [`Failure::BadInput`] also goes to all of them; a
-    /// [`Failure::Passing`] goes to those that would get it too ([`Terms::would_get`]), and the best of the others
+    /// [`Failure::Passing`] goes to those that would get it too ([`FlightTerms::would_get`]), and the best of the others
     /// leads next.
     ///
     /// # Errors
     /// The error in `computed`.
-    pub fn finish(self, computed: Result<Value, Failure<E>>) -> Result<Answer, Arc<E>> {
+    pub fn finish(self, computed: Result<Value, Failure<E>>) -> Result<SourcedValue, Arc<E>> {
         self.finish_holding(computed, None)
     }
 
-    pub(crate) fn finish_holding(self, computed: Result<Value, Failure<E>>, lease: Option<Lease>) -> Outcome<E> {
+    pub(crate) fn finish_holding(self, computed: Result<Value, Failure<E>>, lease: Option<Lease>) -> FlightResult<E> {
         let Self { cache, terms, key, lead } = self;
         match computed {
             Ok(value) => {
                 cache.counts.computed.add(1);
                 cache.store(key, &value, lease);
-                let outcome = Ok(Answer { value, source: Source::Computed });
+                let outcome = Ok(SourcedValue { value, source: Source::Computed });
                 lead.land(&outcome);
                 outcome
             }
@@ -136,7 +136,7 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Leader<'_, E, T> {
     }
 
     /// Gives an answer that a further lookup found to all followers.
-    pub(crate) fn found(self, answer: Answer) -> Outcome<E> {
+    pub(crate) fn found(self, answer: SourcedValue) -> FlightResult<E> {
         let outcome = Ok(answer);
         self.lead.land(&outcome);
         outcome
@@ -149,14 +149,14 @@ impl<E: Send + Sync + 'static, T: Terms<E>> Leader<'_, E, T> {
 
 /// A caller that waits for a value that another computes. Dropped, it waits no longer.
 #[must_use = "dropping it is waiting no longer"]
-pub struct Follower<'a, E, T: Terms<E> = ()> {
+pub struct Follower<'a, E, T: FlightTerms<E> = ()> {
     cache: &'a Cache<E, T>,
     terms: T,
     key: Key,
-    waiting: Waiting<Outcome<E>, T>,
+    waiting: FlightWaiter<FlightResult<E>, T>,
 }
 
-impl<'a, E: Send + Sync + 'static, T: Terms<E>> Follower<'a, E, T> {
+impl<'a, E: Send + Sync + 'static, T: FlightTerms<E>> Follower<'a, E, T> {
     /// Waits for the leader's outcome, or until this caller has to lead.
     pub async fn outcome(self) -> ClaimOutcome<'a, E, T> {
         let Self { cache, terms, key, waiting } = self;
@@ -164,7 +164,7 @@ impl<'a, E: Send + Sync + 'static, T: Terms<E>> Follower<'a, E, T> {
             FollowerOutcome::Leads(lead) => ClaimOutcome::Leads(Leader { cache, terms, key, lead }),
             FollowerOutcome::Landed(outcome) => {
                 cache.counts.shared.add(1);
-                ClaimOutcome::Landed(outcome.map(|answer| Answer { source: Source::Shared, ..answer }))
+                ClaimOutcome::Landed(outcome.map(|answer| SourcedValue { source: Source::Shared, ..answer }))
             }
         }
     }

@@ -28,7 +28,7 @@ pub(crate) enum Boarded<T, R: Ord + Copy> {
     /// The caller leads: there was no flight for the key.
     Leads(Lead<T, R>),
     /// The caller follows another.
-    Waits(Waiting<T, R>),
+    Waits(FlightWaiter<T, R>),
 }
 
 /// The end of a follower's wait.
@@ -58,7 +58,7 @@ impl<T, R: Ord + Copy> Flights<T, R> {
                 let (outcome, received) = oneshot::channel();
                 waiters.get_mut().insert((terms, number), outcome);
                 listed.next_number += 1;
-                Boarded::Waits(Waiting { listed: Arc::clone(&self.listed), key, place: (terms, number), received })
+                Boarded::Waits(FlightWaiter { listed: Arc::clone(&self.listed), key, place: (terms, number), received })
             }
         }
     }
@@ -125,21 +125,21 @@ impl<T, R: Ord + Copy> Drop for Lead<T, R> {
 }
 
 /// A follower's place in a flight. Dropped, it leaves the flight.
-pub(crate) struct Waiting<T, R: Ord + Copy> {
+pub(crate) struct FlightWaiter<T, R: Ord + Copy> {
     listed: Arc<Mutex<Listed<T, R>>>,
     key: Key,
     place: (R, Reverse<u64>),
     received: oneshot::Receiver<FollowerOutcome<T, R>>,
 }
 
-impl<T, R: Ord + Copy> Waiting<T, R> {
+impl<T, R: Ord + Copy> FlightWaiter<T, R> {
     /// Waits for the leader's outcome, or for the lead.
     pub(crate) async fn outcome(mut self) -> FollowerOutcome<T, R> {
         (&mut self.received).await.expect("a flight with a caller that waits lands or passes the lead on")
     }
 }
 
-impl<T, R: Ord + Copy> Drop for Waiting<T, R> {
+impl<T, R: Ord + Copy> Drop for FlightWaiter<T, R> {
     fn drop(&mut self) {
         // A follower that got its outcome is not listed any more, and another flight under the same key has other
         // numbers. A lead that came to it in this moment is dropped with the receiver, and passes on.

@@ -89,7 +89,7 @@ impl fmt::Debug for Key {
 /// the maker of a key must give every field.
 ///
 /// ```
-/// use sconce_cache::{Digest, Dtype, Input, KeyFields, Parameter};
+/// use sconce_cache::{Digest, Dtype, KeyTensor, KeyFields, Parameter};
 ///
 /// let fields = KeyFields {
 ///     model: "minilm",
@@ -99,7 +99,7 @@ impl fmt::Debug for Key {
 ///     processing: Digest::of(b"the bytes of tokenizer.json"),
 ///     parameters: &[("truncate", Parameter::Bool(true))],
 ///     outputs: &["embedding"],
-///     inputs: &[Input { name: "text", dtype: Dtype::Bytes, shape: &[1], bytes: b"a candle" }],
+///     inputs: &[KeyTensor { name: "text", dtype: Dtype::Bytes, shape: &[1], bytes: b"a candle" }],
 /// };
 /// assert_ne!(fields.key(), KeyFields { precision: "f32", ..fields }.key());
 /// ```
@@ -120,7 +120,7 @@ pub struct KeyFields<'a> {
     /// Names of the requested outputs, in the requested order; empty for all.
     pub outputs: &'a [&'a str],
     /// The inputs, in the model's order.
-    pub inputs: &'a [Input<'a>],
+    pub inputs: &'a [KeyTensor<'a>],
 }
 
 /// The value of a request's parameter. Different types are different values: `1`, `1.0` and `"1"` make three keys.
@@ -138,7 +138,7 @@ pub enum Parameter<'a> {
 
 /// One input tensor.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
+pub struct KeyTensor<'a> {
     /// Name of the input.
     pub name: &'a str,
     /// Type of the elements.
@@ -222,7 +222,7 @@ impl Parameter<'_> {
     }
 }
 
-impl Input<'_> {
+impl KeyTensor<'_> {
     fn encode(&self, sink: &mut impl Sink) {
         sink.field(self.name.as_bytes());
         sink.put(&[self.dtype.code()]);

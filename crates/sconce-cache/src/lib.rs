@@ -8,7 +8,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use sconce_cache::{Cache, Dtype, Failure, Key, MemoryConfig, Source, SqliteConfig, SqliteTier, Tensor, TierConfig, Value};
+//! use sconce_cache::{Cache, Dtype, Failure, Key, MemoryConfig, Source, SqliteConfig, SqliteTier, TensorView, TierConfig, Value};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +22,7 @@
 //! let key = Key::from_bytes([7; 32]); // a real one comes from `KeyFields::key`
 //! let compute = || async {
 //!     let embedding: Vec<u8> = [0.6_f32, 0.8].iter().flat_map(|x| x.to_le_bytes()).collect();
-//!     let tensor = Tensor { name: "embedding", dtype: Dtype::F32, shape: &[1, 2], bytes: &embedding };
+//!     let tensor = TensorView { name: "embedding", dtype: Dtype::F32, shape: &[1, 2], bytes: &embedding };
 //!     Value::new("int8", &[tensor]).map_err(|error| Failure::Passing(std::io::Error::other(error)))
 //! };
 //! let first = cache.get_or_compute(key, &[], compute).await?;
@@ -37,7 +37,7 @@
 //!
 //! # The path of one lookup
 //! [`Cache::get_or_compute`] → memory ([`MemoryTier`], on the caller) → remembered bad inputs → single flight: one of
-//! the callers that want the same value leads, the others follow (`claim.rs`, `flight.rs`; [`Terms`] decide which
+//! the callers that want the same value leads, the others follow (`claim.rs`, `flight.rs`; [`FlightTerms`] decide which
 //! followers get a failure) → each tier below, within its budget and if its breaker lets it (`guard.rs`); a value that
 //! is found is stored in the tiers above → where replicas share a lock, take it or wait for the replica that has it
 //! (`replica.rs`) → compute → memory at once, the other tiers behind, through a bounded queue each (`behind.rs`).
@@ -60,6 +60,7 @@ mod config;
 mod dtype;
 mod feature;
 mod flight;
+mod get_or_compute;
 mod guard;
 mod key;
 mod memory;
@@ -79,7 +80,7 @@ mod tier;
 mod value;
 
 pub use access::Access;
-pub use answer::{Answer, DeadlineExceeded, Failure, Source};
+pub use answer::{DeadlineExceeded, Failure, Source, SourcedValue};
 pub use breaker::BreakerState;
 pub use builder::{BuildError, CacheBuilder};
 pub use cache::Cache;
@@ -87,7 +88,7 @@ pub use claim::{Claim, ClaimOutcome, Follower, Leader};
 pub use config::{BreakerConfig, CacheConfig, ConfigError, TierConfig};
 pub use dtype::Dtype;
 pub use feature::{FeatureCache, FeatureStats};
-pub use key::{Digest, Input, Key, KeyFields, Parameter};
+pub use key::{Digest, Key, KeyFields, KeyTensor, Parameter};
 pub use memory::{MemoryConfig, MemoryTier};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresOpenError, PostgresTier};
@@ -99,6 +100,6 @@ pub use replica::{Leases, ReplicaConfig, Token};
 pub use sqlite::{SqliteConfig, SqliteOpenError, SqliteReader, SqliteTier};
 pub use stats::{CacheStats, LATENCY_BUCKETS, Latency, Lost, OperationStats, TierStats};
 pub use stored::{Cursor, Purge, Scanned, StoredTier, Usage};
-pub use terms::Terms;
+pub use terms::FlightTerms;
 pub use tier::{Found, Tier, TierError, TierFuture};
-pub use value::{Corrupt, Tensor, Value, ValueError};
+pub use value::{Corrupt, TensorView, Value, ValueError};

@@ -27,7 +27,7 @@ pub use reader::SqliteReader;
 use writer::{PutJob, WriteJob, Writer};
 
 /// A call that a thread runs on its connection.
-type Call = Box<dyn FnOnce(&Connection) + Send>;
+type ConnectionCall = Box<dyn FnOnce(&Connection) + Send>;
 
 /// Largest number of readers, each of which is a thread with a connection.
 const MAX_READERS: usize = 256;
@@ -209,7 +209,7 @@ impl Tier for SqliteTier {
 fn replying<T: Send + 'static>(
     call: impl FnOnce(&Connection) -> Result<T, TierError> + Send + 'static,
     reply: oneshot::Sender<Result<T, TierError>>,
-) -> Call {
+) -> ConnectionCall {
     Box::new(move |connection| {
         // The caller may have gone.
         reply.send(call(connection)).ok();

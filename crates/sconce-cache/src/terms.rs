@@ -5,7 +5,7 @@
 /// value, the caller with the best terms leads next.
 ///
 /// ```
-/// use sconce_cache::Terms;
+/// use sconce_cache::FlightTerms;
 ///
 /// /// Seconds that a caller waits.
 /// #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +16,7 @@
 ///     Broken,
 /// }
 ///
-/// impl Terms<Fault> for Patience {
+/// impl FlightTerms<Fault> for Patience {
 ///     fn would_get(&self, error: &Fault, leader: &Self) -> bool {
 ///         match error {
 ///             Fault::TooSlow => self <= leader,
@@ -25,13 +25,13 @@
 ///     }
 /// }
 /// ```
-pub trait Terms<E>: Ord + Copy + Send + Sync + 'static {
+pub trait FlightTerms<E>: Ord + Copy + Send + Sync + 'static {
     /// Returns true if a caller on these terms would get the error that a leader got on its terms, `leader`.
     fn would_get(&self, error: &E, leader: &Self) -> bool;
 }
 
 /// No terms: every caller would get the error that one gets.
-impl<E> Terms<E> for () {
+impl<E> FlightTerms<E> for () {
     fn would_get(&self, _: &E, (): &Self) -> bool {
         true
     }

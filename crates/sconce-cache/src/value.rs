@@ -15,16 +15,17 @@ mod codec;
 /// Encoded once, when it is made; every tier stores that encoding, and a decoded value points into the bytes that were
 /// read. Nothing is copied on the way from one tier to the next.
 #[derive(Clone)]
-pub struct Value(Arc<Parts>);
+pub struct Value(Arc<EncodedValue>);
 
-struct Parts {
+/// An encoding, and the spans of its parts.
+struct EncodedValue {
     encoded: Bytes,
     precision: Range<usize>,
-    tensors: Box<[Place]>,
+    tensors: Box<[TensorSpan]>,
 }
 
-/// The place of a tensor in the encoding.
-struct Place {
+/// The span of a tensor in the encoding.
+struct TensorSpan {
     name: Range<usize>,
     dtype: Dtype,
     shape: Box<[usize]>,
@@ -33,7 +34,7 @@ struct Place {
 
 /// A tensor of a value, or one to make a value of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tensor<'a> {
+pub struct TensorView<'a> {
     /// Name, at most 65,535 bytes.
     pub name: &'a str,
     /// Type of the elements.
@@ -49,7 +50,7 @@ impl Value {
     ///
     /// # Errors
     /// [`ValueError`] if a name is too long, a tensor has too many dimensions, or its bytes do not match its shape.
-    pub fn new(precision: &str, tensors: &[Tensor<'_>]) -> Result<Self, ValueError> {
+    pub fn new(precision: &str, tensors: &[TensorView<'_>]) -> Result<Self, ValueError> {
         codec::encode(precision, tensors)
     }
 
@@ -70,26 +71,26 @@ impl Value {
 
     /// The tensors, in the order in which they were given.
     #[must_use]
-    pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
-        self.0.tensors.iter().map(|place| Tensor {
-            name: self.text(&place.name),
-            dtype: place.dtype,
-            shape: &place.shape,
-            bytes: &self.0.encoded[place.bytes.clone()],
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = TensorView<'_>> {
+        self.0.tensors.iter().map(|span| TensorView {
+            name: self.text(&span.name),
+            dtype: span.dtype,
+            shape: &span.shape,
+            bytes: &self.0.encoded[span.bytes.clone()],
         })
     }
 
     /// The tensor of this name.
     #[must_use]
-    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         self.tensors().find(|tensor| tensor.name == name)
     }
 
     /// The elements of the tensor of this name, as bytes that keep the value's memory alive.
     #[must_use]
     pub fn shared_bytes(&self, name: &str) -> Option<Bytes> {
-        let place = self.0.tensors.iter().find(|place| self.text(&place.name) == name)?;
-        Some(self.0.encoded.slice(place.bytes.clone()))
+        let span = self.0.tensors.iter().find(|span| self.text(&span.name) == name)?;
+        Some(self.0.encoded.slice(span.bytes.clone()))
     }
 
     /// The encoding.
@@ -101,8 +102,8 @@ impl Value {
     /// Bytes of memory that the value takes, its bookkeeping included.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let place = |place: &Place| size_of::<Place>() + size_of_val(&*place.shape);
-        self.0.encoded.len() + size_of::<Parts>() + self.0.tensors.iter().map(place).sum::<usize>()
+        let size = |span: &TensorSpan| size_of::<TensorSpan>() + size_of_val(&*span.shape);
+        self.0.encoded.len() + size_of::<EncodedValue>() + self.0.tensors.iter().map(size).sum::<usize>()
     }
 
     fn text(&self, range: &Range<usize>) -> &str {

@@ -5,10 +5,10 @@ use std::ops::Not;
 use sconce::{Answer, Input, Model, Output, Precision, Request, Truncation, VectorOptions};
 use serde::Serialize;
 
-use crate::inputs::{Place, Record};
+use crate::inputs::{InputLocation, Record};
 
 /// The answer to one input: a JSON object and a line end.
-pub(crate) struct Answered {
+pub(crate) struct AnswerLine {
     pub(crate) json: Vec<u8>,
     pub(crate) failed: bool,
     /// Bytes of the source that the input took.
@@ -17,13 +17,13 @@ pub(crate) struct Answered {
 
 /// The terms of all inputs of a command.
 #[derive(Debug, Clone)]
-pub(crate) struct Terms {
+pub(crate) struct LineTerms {
     pub(crate) truncation: Truncation,
     pub(crate) prompt: Option<String>,
     pub(crate) vectors: VectorOptions,
 }
 
-impl Terms {
+impl LineTerms {
     fn request(self, input: Input) -> Request {
         let Self { truncation, prompt, vectors } = self;
         Request { prompt, vectors, ..Request::new(input).truncation(truncation) }
@@ -31,20 +31,20 @@ impl Terms {
 }
 
 /// Runs one input. An error becomes an answer, too.
-pub(crate) async fn answer(model: Model, record: Record, terms: Terms) -> Answered {
+pub(crate) async fn answer(model: Model, record: Record, terms: LineTerms) -> AnswerLine {
     // The `..` leaves the record's share of the read-ahead memory in `record`: freed when this function returns.
-    let Record { place, content, consumed, .. } = record;
+    let Record { location, content, consumed, .. } = record;
     let outcome = match content.map_err(|cause| cause.to_string()).and_then(|content| input(&model, content)) {
         Ok(input) => model.infer(terms.request(input)).await.map_err(|cause| cause.to_string()),
         Err(message) => Err(message),
     };
     let failed = outcome.is_err();
     let mut json = match outcome {
-        Ok(answer) => object(&place, &answer),
-        Err(error) => to_json(&ErrorObject { error, file: place.file.as_deref(), line: place.line }),
+        Ok(answer) => object(&location, &answer),
+        Err(error) => to_json(&ErrorObject { error, file: location.file.as_deref(), line: location.line }),
     };
     json.push(b'\n');
-    Answered { json, failed, consumed }
+    AnswerLine { json, failed, consumed }
 }
 
 /// The input that a model is given for the content of a line, file or field.
@@ -52,10 +52,10 @@ pub(crate) fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
     model.signature().input.kind.parse(content).map_err(|cause| cause.to_string())
 }
 
-fn object(place: &Place, answer: &Answer) -> Vec<u8> {
+fn object(location: &InputLocation, answer: &Answer) -> Vec<u8> {
     let Answer { output, truncated, precision, device, .. } = answer;
     to_json(&OutputObject {
-        file: place.file.as_deref(),
+        file: location.file.as_deref(),
         output,
         precision: *precision,
         device: device.to_string(),

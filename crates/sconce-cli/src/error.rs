@@ -11,7 +11,7 @@ use sconce::cache::SqliteOpenError;
 use sconce::cache::TierError;
 use sconce::{InputError, Precision};
 
-use crate::inputs::{Format, Place, ReadError};
+use crate::inputs::{Format, InputLocation, ReadError};
 use crate::pull::PullError;
 #[cfg(feature = "grpc")]
 use crate::serve::Failed;
@@ -95,9 +95,9 @@ pub(crate) enum Error {
     Format { path: PathBuf },
 
     #[error(
-        "cannot read {place} as {format}: {source}\n  give another file, or say with --format what it holds: text, jsonl, csv, tsv or parquet"
+        "cannot read {location} as {format}: {source}\n  give another file, or say with --format what it holds: text, jsonl, csv, tsv or parquet"
     )]
-    Table { place: Place, format: Format, source: ReadError },
+    Table { location: InputLocation, format: Format, source: ReadError },
 
     #[error("Parquet is not read from standard input, because its index is at its end; give a file")]
     ParquetFromPipe,

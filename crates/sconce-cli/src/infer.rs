@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use sconce::models::Written;
 use sconce::{InputError, Model, Runtime, Truncation, VectorOptions};
 
-use crate::answer::Terms;
+use crate::answer::LineTerms;
 use crate::args::InferArgs;
 use crate::error::Error;
 use crate::inputs::{Inputs, Unit};
@@ -20,13 +20,13 @@ const STOPPING: &str = "stopping: what was begun is answered (signal again to en
 
 /// The kind of answer that the command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum AnswerKind {
     Embedding,
     Classification,
 }
 
 /// Loads the model alone, answers every input and says how many failed.
-pub(crate) async fn run(args: &InferArgs, wanted: Wanted, signals: Signals) -> Result<ExitCode, Error> {
+pub(crate) async fn run(args: &InferArgs, wanted: AnswerKind, signals: Signals) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let (name, source) = args.how.find(&args.model)?;
     let spinner = progress::spinner(format!("loading {name}"));
@@ -52,11 +52,11 @@ pub(crate) async fn run(args: &InferArgs, wanted: Wanted, signals: Signals) -> R
     Ok(report(tally))
 }
 
-fn check_task(model: &Model, name: &str, wanted: Wanted) -> Result<(), Error> {
+fn check_task(model: &Model, name: &str, wanted: AnswerKind) -> Result<(), Error> {
     // A score of a pair is that of a classifier with one label.
     let (fits, command) = match model.signature().task.dimensions() {
-        Some(_) => (Wanted::Embedding, "embed"),
-        None => (Wanted::Classification, "classify"),
+        Some(_) => (AnswerKind::Embedding, "embed"),
+        None => (AnswerKind::Classification, "classify"),
     };
     if fits == wanted {
         return Ok(());
@@ -65,7 +65,7 @@ fn check_task(model: &Model, name: &str, wanted: Wanted) -> Result<(), Error> {
 }
 
 /// The terms of all inputs, checked before the first is read.
-fn terms(model: &Model, args: &InferArgs) -> Result<Terms, Error> {
+fn terms(model: &Model, args: &InferArgs) -> Result<LineTerms, Error> {
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     let vectors = VectorOptions {
         dimensions: args.dimensions.map(NonZeroUsize::get),
@@ -77,7 +77,7 @@ fn terms(model: &Model, args: &InferArgs) -> Result<Terms, Error> {
         let known = model.prompts().keys().cloned().collect();
         return Err(refused(InputError::UnknownPrompt { name: name.clone(), known }));
     }
-    Ok(Terms { truncation, prompt: args.prompt.clone(), vectors })
+    Ok(LineTerms { truncation, prompt: args.prompt.clone(), vectors })
 }
 
 fn report(tally: Tally) -> ExitCode {

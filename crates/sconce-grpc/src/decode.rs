@@ -28,7 +28,7 @@ pub(crate) fn take_items(
     for described in &tensors {
         let Some((tensor, contents)) = take_input(&mut given, described.name) else { continue };
         refuse_shared_memory(described.name, &tensor.parameters)?;
-        let layout = Layout::read(&tensor, described, max_items)?;
+        let layout = TensorLayout::read(&tensor, described, max_items)?;
         let first = *items.get_or_insert(layout.items);
         if first != layout.items {
             return Err(RequestError::UnlikeItems { name: described.name, items: layout.items, first });
@@ -82,14 +82,14 @@ fn take_input(
 }
 
 /// The meaning of a tensor's datatype and shape.
-struct Layout {
+struct TensorLayout {
     datatype: Datatype,
     items: usize,
     /// Elements of the whole tensor.
     elements: usize,
 }
 
-impl Layout {
+impl TensorLayout {
     fn read(tensor: &InferInputTensor, described: &InputTensor, max_items: usize) -> Result<Self, RequestError> {
         let datatype = datatype(tensor, described)?;
         let wrong_shape = || RequestError::WrongShape {

@@ -14,11 +14,11 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 
 use crate::connections::Call;
 use crate::error::RequestError;
+use crate::limits::MAX_MESSAGE_BYTES;
 use crate::measure::decoded_bytes;
 use crate::proto::grpc_inference_service_server::{GrpcInferenceService as _, GrpcInferenceServiceServer};
 use crate::proto::{ModelInferRequest, ModelInferResponse};
 use crate::request_bytes::Charge;
-use crate::server::MAX_MESSAGE_BYTES;
 use crate::service::Service;
 
 type Generated = GrpcInferenceServiceServer<Service>;

@@ -81,7 +81,7 @@
 //! answers into tensors. An error on the way becomes a status in `status`.
 //!
 //! # Bounds on clients
-//! [`Limits`] bounds the connections, the bytes of requests over all connections, and the time for which peers may be
+//! [`ServerLimits`] bounds the connections, the bytes of requests over all connections, and the time for which peers may be
 //! silent. At a bound the least active give way: first connections that never sent a byte, then those that never made a
 //! call, then the longest idle; first requests that have stalled, then those expected to be complete last. `transport`
 //! also bounds headers, calls on one connection, and calls that are reset at once. An error repeats at most an excerpt
@@ -123,5 +123,5 @@ mod transport;
 mod watched_io;
 
 pub use drain::Drain;
-pub use limits::Limits;
-pub use server::{MAX_MESSAGE_BYTES, ServeError, router, router_within, serve, serve_within};
+pub use limits::{MAX_MESSAGE_BYTES, ServerLimits};
+pub use server::{ServeError, router, router_within, serve, serve_within};

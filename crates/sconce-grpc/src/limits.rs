@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use sconce::ConfigError;
 
+/// Bytes at most of a decompressed message. tonic's error names this limit and the size of the message.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
 /// Bounds on what clients can take from the server: connections, memory for requests, and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Connections at a time. `None`, the default, leaves an eighth of the files that the process may open, but at least
     /// [`MIN_SPARE_FILES`](Self::MIN_SPARE_FILES), to everything else, and allows at most
     /// [`MAX_DEFAULT_CONNECTIONS`](Self::MAX_DEFAULT_CONNECTIONS).
@@ -36,7 +39,7 @@ pub struct Limits {
     pub max_request_pause: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             max_connections: None,
@@ -48,7 +51,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl ServerLimits {
     /// Files that are always left to models, caches, logs and the accepting of connections.
     pub const MIN_SPARE_FILES: usize = 32;
     /// Connections at most if [`max_connections`](Self::max_connections) is `None`.
@@ -131,17 +134,17 @@ mod tests {
 
     #[test]
     fn connections_are_derived_from_the_limit_of_open_files_with_some_to_spare() {
-        let derived = |files| Limits::default().connections(files).unwrap();
+        let derived = |files| ServerLimits::default().connections(files).unwrap();
         assert_eq!(derived(Some(1024)), 1024 - 128);
         assert_eq!(derived(Some(64)), 32);
         assert_eq!(derived(Some(16)), 1);
-        assert_eq!(derived(Some(1 << 20)), Limits::MAX_DEFAULT_CONNECTIONS);
-        assert_eq!(derived(None), Limits::MAX_DEFAULT_CONNECTIONS);
+        assert_eq!(derived(Some(1 << 20)), ServerLimits::MAX_DEFAULT_CONNECTIONS);
+        assert_eq!(derived(None), ServerLimits::MAX_DEFAULT_CONNECTIONS);
     }
 
     #[test]
     fn more_connections_than_there_are_files_are_refused_with_what_can_be_had() {
-        let explicit = |connections| Limits { max_connections: Some(connections), ..Limits::default() };
+        let explicit = |connections| ServerLimits { max_connections: Some(connections), ..ServerLimits::default() };
         assert_eq!(explicit(992).connections(Some(1024)), Ok(992));
         assert_eq!(explicit(1_000_000).connections(None), Ok(1_000_000));
         assert_eq!(
@@ -154,23 +157,23 @@ mod tests {
 
     #[test]
     fn a_value_out_of_bounds_is_refused_with_its_field_and_what_is_allowed() {
-        assert_eq!(Limits::default().validate(), Ok(()));
-        let good = Limits::default;
+        assert_eq!(ServerLimits::default().validate(), Ok(()));
+        let good = ServerLimits::default;
         let table = [
             (
-                Limits { max_request_bytes_in_flight: 5, ..good() },
+                ServerLimits { max_request_bytes_in_flight: 5, ..good() },
                 "max_request_bytes_in_flight is 5, but must be at least 1048576",
             ),
             (
-                Limits { max_handshake_time: Duration::ZERO, ..good() },
+                ServerLimits { max_handshake_time: Duration::ZERO, ..good() },
                 "max_handshake_time is 0ns, but must be from 1ms to 31536000s",
             ),
             (
-                Limits { max_idle_time: Limits::MAX_TIME + Duration::from_secs(1), ..good() },
+                ServerLimits { max_idle_time: ServerLimits::MAX_TIME + Duration::from_secs(1), ..good() },
                 "max_idle_time is 31536001s, but must be from 1ms to 31536000s",
             ),
             (
-                Limits { max_request_pause: Duration::from_micros(999), ..good() },
+                ServerLimits { max_request_pause: Duration::from_micros(999), ..good() },
                 "max_request_pause is 999µs, but must be from 1ms to 31536000s",
             ),
         ];

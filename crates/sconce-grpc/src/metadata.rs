@@ -21,7 +21,7 @@ const PLATFORM: &str = "sconce_candle";
 const EXTENSIONS: [&str; 3] = ["classification", "model_configuration", "statistics"];
 
 /// A tensor of one item, without the batch dimension.
-struct Tensor {
+struct ItemTensor {
     name: &'static str,
     datatype: DataType,
     dims: Vec<i64>,
@@ -38,7 +38,7 @@ pub(crate) fn server() -> ServerMetadataResponse {
 
 /// Inputs and outputs of a model.
 pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
-    let metadata = |tensor: Tensor| TensorMetadata {
+    let metadata = |tensor: ItemTensor| TensorMetadata {
         name: tensor.name.into(),
         datatype: name(tensor.datatype).into(),
         shape: [vec![-1], tensor.dims].concat(),
@@ -54,15 +54,18 @@ pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
 
 /// Configuration of a model.
 pub(crate) fn config(model: &Model) -> ModelConfig {
-    let input = |tensor: Tensor| ModelInput {
+    let input = |tensor: ItemTensor| ModelInput {
         name: tensor.name.into(),
         data_type: tensor.datatype.into(),
         // Channels, height and width.
         format: if tensor.dims.len() == 3 { Format::Nchw } else { Format::None }.into(),
         dims: tensor.dims,
     };
-    let output =
-        |tensor: Tensor| ModelOutput { name: tensor.name.into(), data_type: tensor.datatype.into(), dims: tensor.dims };
+    let output = |tensor: ItemTensor| ModelOutput {
+        name: tensor.name.into(),
+        data_type: tensor.datatype.into(),
+        dims: tensor.dims,
+    };
     ModelConfig {
         name: model.name().into(),
         platform: PLATFORM.into(),
@@ -104,8 +107,8 @@ fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
     .collect()
 }
 
-fn inputs(signature: &Signature) -> Vec<Tensor> {
-    let tensor = |InputTensor { name, datatypes, shape, .. }: InputTensor| Tensor {
+fn inputs(signature: &Signature) -> Vec<ItemTensor> {
+    let tensor = |InputTensor { name, datatypes, shape, .. }: InputTensor| ItemTensor {
         name,
         datatype: data_type(datatypes[0]),
         dims: shape.map_or_else(|| vec![1], |shape| shape.into_iter().map(dimension).collect()),
@@ -113,8 +116,8 @@ fn inputs(signature: &Signature) -> Vec<Tensor> {
     signature.input.kind.tensors(signature.input.name).into_iter().map(tensor).collect()
 }
 
-fn outputs(signature: &Signature) -> Vec<Tensor> {
-    let tensor = |OutputTensor { name, datatype, shape }: OutputTensor| Tensor {
+fn outputs(signature: &Signature) -> Vec<ItemTensor> {
+    let tensor = |OutputTensor { name, datatype, shape }: OutputTensor| ItemTensor {
         name,
         datatype: data_type(datatype),
         dims: match shape {

@@ -14,15 +14,18 @@ use crate::proto::{InferParameter, InferTensorContents, ModelInferResponse};
 
 /// An output of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct RequestedOutput {
     tensor: OutputTensor,
     /// By Triton's classification extension: the best of each item as `score:index:label`, so many of them.
     classes: Option<usize>,
 }
 
 /// The outputs that a request asks for, in its order; all outputs of the model if it names none.
-pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> Result<Vec<Wanted>, RequestError> {
-    let given: Vec<_> = task.tensors().into_iter().map(|tensor| Wanted { tensor, classes: None }).collect();
+pub(crate) fn wanted(
+    requested: &[InferRequestedOutputTensor],
+    task: &Task,
+) -> Result<Vec<RequestedOutput>, RequestError> {
+    let given: Vec<_> = task.tensors().into_iter().map(|tensor| RequestedOutput { tensor, classes: None }).collect();
     if requested.is_empty() {
         return Ok(given);
     }
@@ -40,7 +43,7 @@ pub(crate) fn wanted(requested: &[InferRequestedOutputTensor], task: &Task) -> R
         if classes.is_some() && task.scores() != Some(known.tensor.name) {
             return Err(RequestError::NotAClassification { name: known.tensor.name });
         }
-        wanted.push(Wanted { classes, ..*known });
+        wanted.push(RequestedOutput { classes, ..*known });
     }
     Ok(wanted)
 }
@@ -78,9 +81,9 @@ fn source(answers: &[Answer]) -> Option<&'static str> {
 }
 
 /// Adds the wanted outputs of all items to `response`, raw or typed.
-pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[Wanted], answers: &[Answer], raw: bool) {
+pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[RequestedOutput], answers: &[Answer], raw: bool) {
     for wanted in wanted {
-        let Tensor { shape, elements } = wanted.tensor(answers);
+        let ResponseTensor { shape, elements } = wanted.tensor(answers);
         let datatype = elements.datatype().name().into();
         let contents = if raw {
             response.raw_output_contents.push(elements.raw());
@@ -100,14 +103,14 @@ pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[Wanted], answers
 
 /// A tensor of all items.
 #[derive(Debug, PartialEq)]
-struct Tensor {
+struct ResponseTensor {
     /// The number of items, and then the shape of each.
     shape: Vec<usize>,
-    elements: Elements,
+    elements: ResponseElements,
 }
 
 #[derive(Debug, PartialEq)]
-enum Elements {
+enum ResponseElements {
     F32(Vec<f32>),
     I32(Vec<i32>),
     Bytes(Vec<String>),
@@ -116,7 +119,7 @@ enum Elements {
 /// Fills up an item that has fewer words of a sparse vector than another: no word has this number.
 const NO_WORD: i32 = -1;
 
-impl Elements {
+impl ResponseElements {
     fn of(datatype: Datatype) -> Self {
         match datatype {
             Datatype::Fp32 => Self::F32(Vec::new()),
@@ -170,20 +173,20 @@ impl Elements {
     }
 }
 
-impl Wanted {
-    fn tensor(self, answers: &[Answer]) -> Tensor {
+impl RequestedOutput {
+    fn tensor(self, answers: &[Answer]) -> ResponseTensor {
         let outputs: Vec<&Output> = answers.iter().map(|answer| &answer.output).collect();
         if let Some(classes) = self.classes {
             let classifications = outputs.iter().filter_map(|output| output.classification());
-            let elements = Elements::Bytes(classifications.flat_map(|answer| best(answer, classes)).collect());
-            return Tensor { shape: vec![answers.len(), classes], elements };
+            let elements = ResponseElements::Bytes(classifications.flat_map(|answer| best(answer, classes)).collect());
+            return ResponseTensor { shape: vec![answers.len(), classes], elements };
         }
         joined(self.tensor, &outputs)
     }
 }
 
 /// One tensor of the outputs of all items. Items whose number of elements varies are filled up to the largest.
-fn joined(tensor: OutputTensor, outputs: &[&Output]) -> Tensor {
+fn joined(tensor: OutputTensor, outputs: &[&Output]) -> ResponseTensor {
     let items: Vec<OutputElements<'_>> = outputs.iter().filter_map(|output| output.tensor(tensor.name)).collect();
     let longest = items.iter().map(elements_of).max().unwrap_or(0);
     let (shape, width) = match tensor.shape {
@@ -194,11 +197,11 @@ fn joined(tensor: OutputTensor, outputs: &[&Output]) -> Tensor {
             (vec![items.len(), longest / columns.max(1), columns], longest)
         }
     };
-    let mut elements = Elements::of(tensor.datatype);
+    let mut elements = ResponseElements::of(tensor.datatype);
     for item in items {
         elements.push(item, width);
     }
-    Tensor { shape, elements }
+    ResponseTensor { shape, elements }
 }
 
 /// The number of elements of a fixed size: that of the answers, which a request may cut, else the model's.
@@ -334,21 +337,30 @@ mod tests {
         };
         let (long, short) = (sparse(&[2, 7], &[0.5, 1.5]), sparse(&[4], &[2.5]));
         let tensors = Task::SparseEmbedding { words: 9 }.tensors().into_iter();
-        let of_both: Vec<Tensor> = tensors.map(|tensor| joined(tensor, &[&long, &short])).collect();
-        assert_eq!(of_both[0], Tensor { shape: vec![2, 2], elements: Elements::I32(vec![2, 7, 4, -1]) });
-        assert_eq!(of_both[1], Tensor { shape: vec![2, 2], elements: Elements::F32(vec![0.5, 1.5, 2.5, 0.0]) });
+        let of_both: Vec<ResponseTensor> = tensors.map(|tensor| joined(tensor, &[&long, &short])).collect();
+        assert_eq!(
+            of_both[0],
+            ResponseTensor { shape: vec![2, 2], elements: ResponseElements::I32(vec![2, 7, 4, -1]) }
+        );
+        assert_eq!(
+            of_both[1],
+            ResponseTensor { shape: vec![2, 2], elements: ResponseElements::F32(vec![0.5, 1.5, 2.5, 0.0]) }
+        );
         assert_eq!(of_both[0].elements.raw()[12..], [0xff; 4]);
 
         let tokens = |values: &[f32]| Output::TokenVectors(TokenVectors { dimensions: 2, values: values.to_vec() });
         let (long, short) = (tokens(&[1.0, 2.0, 3.0, 4.0]), tokens(&[5.0, 6.0]));
         let tensors = Task::TokenEmbeddings { dimensions: 2 }.tensors().into_iter();
-        let of_both: Vec<Tensor> = tensors.map(|tensor| joined(tensor, &[&long, &short])).collect();
+        let of_both: Vec<ResponseTensor> = tensors.map(|tensor| joined(tensor, &[&long, &short])).collect();
         let values = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0];
-        assert_eq!(of_both[0], Tensor { shape: vec![2, 2, 2], elements: Elements::F32(values) });
-        assert_eq!(of_both[1], Tensor { shape: vec![2, 1], elements: Elements::I32(vec![2, 1]) });
+        assert_eq!(of_both[0], ResponseTensor { shape: vec![2, 2, 2], elements: ResponseElements::F32(values) });
+        assert_eq!(of_both[1], ResponseTensor { shape: vec![2, 1], elements: ResponseElements::I32(vec![2, 1]) });
 
         let nothing = sparse(&[], &[]);
         let tensor = Task::SparseEmbedding { words: 9 }.tensors()[0];
-        assert_eq!(joined(tensor, &[&nothing]), Tensor { shape: vec![1, 0], elements: Elements::I32(Vec::new()) });
+        assert_eq!(
+            joined(tensor, &[&nothing]),
+            ResponseTensor { shape: vec![1, 0], elements: ResponseElements::I32(Vec::new()) }
+        );
     }
 }

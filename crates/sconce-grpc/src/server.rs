@@ -17,15 +17,12 @@ use crate::connections::Connections;
 use crate::deadline::Arrival;
 use crate::drain::Drain;
 use crate::inference::Inference;
-use crate::limits::{Limits, max_open_files};
+use crate::limits::{ServerLimits, max_open_files};
 use crate::metered::{Meter, Metered};
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::request_bytes::RequestBytes;
 use crate::service::Service;
 use crate::transport;
-
-/// Bytes at most of a decompressed message. tonic's error names this limit and the size of the message.
-pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Time after the last answer for half-sent requests, and for streams that do not end by themselves (a health watch,
 /// reflection); then they are cut.
@@ -41,7 +38,7 @@ pub enum ServeError {
 }
 
 /// Serves `runtime` on `listener` until `shutdown` resolves, then drains: clients are told, no connections are accepted
-/// any more, requests in flight are answered, and the runtime is shut down. The [`Limits`] are the default ones.
+/// any more, requests in flight are answered, and the runtime is shut down. The [`ServerLimits`] are the default ones.
 ///
 /// # Errors
 /// [`ServeError`], only before it serves; a later failure of a connection ends that connection alone.
@@ -50,7 +47,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    serve_within(Limits::default(), runtime, listener, shutdown).await
+    serve_within(ServerLimits::default(), runtime, listener, shutdown).await
 }
 
 /// Does what [`serve`] does, within the given limits.
@@ -58,7 +55,7 @@ pub async fn serve(
 /// # Errors
 /// [`ServeError`] if a limit is out of bounds.
 pub async fn serve_within(
-    limits: Limits,
+    limits: ServerLimits,
     runtime: Runtime,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
@@ -89,20 +86,20 @@ pub async fn serve_within(
 }
 
 /// The services of [`serve`] for a tonic server of the caller's own, and the handle to drain it. The services bound the
-/// bytes of requests and the time between their pieces by the default [`Limits`]; the server itself must bound its
+/// bytes of requests and the time between their pieces by the default [`ServerLimits`]; the server itself must bound its
 /// connections.
 ///
 /// To shut down: [`Drain::start`], stop accepting, [`Drain::idle`], [`Runtime::shutdown`].
 #[expect(clippy::missing_panics_doc, reason = "the default limits are valid")]
 pub async fn router(runtime: Runtime) -> (Routes, Drain) {
-    router_within(&Limits::default(), runtime).await.expect("the default limits are valid")
+    router_within(&ServerLimits::default(), runtime).await.expect("the default limits are valid")
 }
 
 /// Does what [`router`] does, within the given limits.
 ///
 /// # Errors
 /// [`ConfigError`] if a limit is out of bounds.
-pub async fn router_within(limits: &Limits, runtime: Runtime) -> Result<(Routes, Drain), ConfigError> {
+pub async fn router_within(limits: &ServerLimits, runtime: Runtime) -> Result<(Routes, Drain), ConfigError> {
     limits.validate()?;
     let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
     Ok(services(&Meter { bytes, max_pause: limits.max_request_pause }, runtime).await)

@@ -17,8 +17,8 @@ use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
 use tonic::service::Routes;
 
-use crate::connections::{Connections, Due, Place};
-use crate::limits::Limits;
+use crate::connections::{ConnectionPermit, Connections, Due};
+use crate::limits::ServerLimits;
 use crate::ration::Ration;
 use crate::watched_io::WatchedIo;
 
@@ -43,7 +43,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn serve(
     routes: Routes,
     listener: TcpListener,
-    limits: &Limits,
+    limits: &ServerLimits,
     connections: Arc<Connections>,
     closed: impl Future<Output = ()>,
 ) {
@@ -55,8 +55,8 @@ pub(crate) async fn serve(
     loop {
         tokio::select! {
             () = &mut closed => break,
-            accepted = acceptor.accept() => if let Some((stream, place)) = accepted {
-                let serving = Serving { place, limits: limits.clone(), told: told.clone() };
+            accepted = acceptor.accept() => if let Some((stream, permit)) = accepted {
+                let serving = Serving { permit, limits: limits.clone(), told: told.clone() };
                 tasks.spawn(serving.run(stream, routes.clone(), builder.clone()));
             }
         }
@@ -81,7 +81,7 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// Accepts connections from the listener, each with a place among the bounded number.
+/// Accepts connections from the listener, each with a permit.
 struct Acceptor {
     listener: TcpListener,
     connections: Arc<Connections>,
@@ -90,8 +90,8 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts the next connection and takes a place for it; `None` if there is no place, or accepting failed.
-    async fn accept(&mut self) -> Option<(TcpStream, Place)> {
+    /// Accepts the next connection and takes a permit for it; `None` if there is none, or accepting failed.
+    async fn accept(&mut self) -> Option<(TcpStream, ConnectionPermit)> {
         let stream = match self.listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -99,8 +99,8 @@ impl Acceptor {
                 return None;
             }
         };
-        let place = self.connections.take_place().await;
-        if place.is_none()
+        let permit = self.connections.acquire().await;
+        if permit.is_none()
             && let Some(count) = self.full.take(Instant::now())
         {
             let max = self.connections.max();
@@ -112,7 +112,7 @@ impl Acceptor {
         }
         // Small messages are sent at once. The first read notices a peer that has gone already.
         let _ = stream.set_nodelay(true);
-        Some((stream, place?))
+        Some((stream, permit?))
     }
 
     async fn failed(&mut self, error: &io::Error) {
@@ -141,17 +141,17 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-/// One connection that is served: its place, its limits, and the server's shutdown.
+/// One connection that is served: its permit, its limits, and the server's shutdown.
 struct Serving {
-    place: Place,
-    limits: Limits,
+    permit: ConnectionPermit,
+    limits: ServerLimits,
     /// Closed when the server shuts down.
     told: watch::Receiver<()>,
 }
 
 impl Serving {
     async fn run(mut self, stream: TcpStream, routes: Routes, builder: Builder<TokioExecutor>) {
-        let connection = &self.place.connection;
+        let connection = &self.permit.connection;
         let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(connection)));
         let service = service_fn(|request: http::Request<Incoming>| {
             let call = connection.begin_call();
@@ -183,7 +183,7 @@ impl Serving {
                 }
                 () = timer.as_mut() => {
                     let now = Instant::now();
-                    match connection.standing().due(now, told_at, &self.limits) {
+                    match connection.activity().due(now, told_at, &self.limits) {
                         Due::Nothing { until } => timer.as_mut().reset(until.into()),
                         Due::End => return,
                         Due::Tell => {

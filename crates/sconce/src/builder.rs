@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
 use sconce_models::{
-    Backend, Backends, DeviceName, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
+    Backend, Backends, DeviceName, ModelDirectory, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
 };
 
 use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
@@ -23,7 +23,7 @@ use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
 /// Builds a [`Runtime`]: the models it runs, their devices, batching and caches.
 #[derive(Default)]
 pub struct RuntimeBuilder {
-    sources: Vec<Source>,
+    sources: Vec<AddedModels>,
     registry: Registry,
     batching: BatcherConfig,
     device: Option<Placement>,
@@ -44,17 +44,26 @@ struct SharedParts {
     features: Option<Arc<PreparedInputs>>,
 }
 
-enum Source {
+/// Models added to the builder, one or many at a time.
+enum AddedModels {
     Model(ModelSource),
     /// A directory that holds model directories.
     Directory(PathBuf),
+}
+
+impl Runtime {
+    /// Starts a builder, which takes the models to run and their settings.
+    #[must_use]
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
 }
 
 impl RuntimeBuilder {
     /// Adds a model: a directory, whose last component becomes the model's name, or a [`ModelSource`] with more settings.
     #[must_use]
     pub fn model(mut self, source: impl Into<ModelSource>) -> Self {
-        self.sources.push(Source::Model(source.into()));
+        self.sources.push(AddedModels::Model(source.into()));
         self
     }
 
@@ -64,10 +73,10 @@ impl RuntimeBuilder {
         self.model(ModelSource::new(directory).name(name))
     }
 
-    /// Adds every model in `directory`: each subdirectory that holds a `config.json`.
+    /// Adds every model in `directory`: each subdirectory that holds a `config.json` or a `modules.json`.
     #[must_use]
     pub fn models_in(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.sources.push(Source::Directory(directory.into()));
+        self.sources.push(AddedModels::Directory(directory.into()));
         self
     }
 
@@ -286,7 +295,7 @@ impl RuntimeBuilder {
         shared: &SharedParts,
     ) -> Result<ModelParts, BuildError> {
         let ModelSource { directory, cached, cross_precision, .. } = source;
-        let PlacedModel { signature, processor, settings, files, places, .. } = placed_model;
+        let PlacedModel { signature, processor, settings, files, instances, .. } = placed_model;
         let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
         let files = if answers.is_some() || shared.features.is_some() {
             let digests = FileDigests::of(files, &settings.model);
@@ -296,8 +305,9 @@ impl RuntimeBuilder {
         };
         let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
         let cache = answers.zip(files).map(|(answers, files)| {
-            let classes = places.iter().map(|place| place.class.clone());
-            let precisions: Vec<Precision> = places.iter().flat_map(|place| place.precisions.clone()).collect();
+            let classes = instances.iter().map(|instance| instance.class.clone());
+            let precisions: Vec<Precision> =
+                instances.iter().flat_map(|instance| instance.precisions.clone()).collect();
             ModelCache::new(answers, AnswerKeys::new(name, files, signature, classes, &precisions, policy))
         });
         let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
@@ -318,8 +328,8 @@ impl RuntimeBuilder {
         };
         for source in &self.sources {
             match source {
-                Source::Model(source) => add(source.clone())?,
-                Source::Directory(path) => {
+                AddedModels::Model(source) => add(source.clone())?,
+                AddedModels::Directory(path) => {
                     model_directories(path)?.into_iter().map(ModelSource::new).try_for_each(&mut add)?;
                 }
             }
@@ -330,7 +340,7 @@ impl RuntimeBuilder {
 
 /// Names of a model's devices, for the log.
 fn names(placed_model: &PlacedModel) -> String {
-    placed_model.places.iter().map(|place| place.device.to_string()).collect::<Vec<_>>().join(", ")
+    placed_model.instances.iter().map(|instance| instance.device.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The policy on answers of higher precisions in a model's `sconce.toml`, if it sets one.
@@ -349,7 +359,7 @@ fn model_directories(path: &Path) -> Result<Vec<PathBuf>, BuildError> {
     let mut directories = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         let directory = entry.map_err(failed)?.path();
-        if directory.join("config.json").is_file() {
+        if ModelDirectory::is_at(&directory) {
             directories.push(directory);
         }
     }

@@ -8,14 +8,14 @@ mod keys;
 
 use std::sync::Arc;
 
-use sconce_cache::{Cache, Dtype, Source, Tensor, Value};
+use sconce_cache::{Cache, Dtype, Source, TensorView, Value};
 use sconce_models::{DeviceName, Precision, Prepared};
 use tokio::runtime::Handle;
 
 pub(crate) use files::FileDigests;
 pub(crate) use keys::{AnswerKeys, FeatureKeys, Keys};
 
-use crate::{InferError, RequestTerms, Timing};
+use crate::{AnswerSource, InferError, RequestTerms, Timing};
 
 /// The cache of the answers of a runtime's models, in one or more tiers. Made by [`Cache::builder`].
 ///
@@ -36,33 +36,6 @@ use crate::{InferError, RequestTerms, Timing};
 /// # }
 /// ```
 pub type AnswerCache = Cache<InferError, RequestTerms>;
-
-/// The source of an [`Answer`](crate::Answer).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AnswerSource {
-    /// The model computed the answer for this request.
-    Computed,
-    /// The cache's tier of this name held the answer.
-    Cached(&'static str),
-    /// An identical request was already computing the answer, and this one waited for it.
-    Shared,
-    /// Another replica of the service computed the answer while this one waited.
-    Replica,
-}
-
-impl AnswerSource {
-    /// The source as one word: `computed`, `shared`, `replica`, or the name of the tier.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Computed => "computed",
-            Self::Cached(tier) => tier,
-            Self::Shared => "shared",
-            Self::Replica => "replica",
-        }
-    }
-}
 
 impl From<Source> for AnswerSource {
     fn from(source: Source) -> Self {
@@ -108,11 +81,11 @@ impl Computed {
         let device = self.device.to_string();
         let tokens = self.extent.tokens.map(|tokens| (tokens as u64).to_le_bytes());
         let tensors = [
-            Tensor { name: "device", dtype: Dtype::U8, shape: &[device.len()], bytes: device.as_bytes() },
-            Tensor { name: "row", dtype: Dtype::F32, shape: &[self.row.len()], bytes: &row },
-            Tensor { name: "truncated", dtype: Dtype::Bool, shape: &[], bytes: &[u8::from(self.extent.truncated)] },
+            TensorView { name: "device", dtype: Dtype::U8, shape: &[device.len()], bytes: device.as_bytes() },
+            TensorView { name: "row", dtype: Dtype::F32, shape: &[self.row.len()], bytes: &row },
+            TensorView { name: "truncated", dtype: Dtype::Bool, shape: &[], bytes: &[u8::from(self.extent.truncated)] },
         ];
-        let tokens = tokens.as_ref().map(|bytes| Tensor { name: "tokens", dtype: Dtype::U64, shape: &[], bytes });
+        let tokens = tokens.as_ref().map(|bytes| TensorView { name: "tokens", dtype: Dtype::U64, shape: &[], bytes });
         let tensors: Vec<_> = tensors.into_iter().chain(tokens).collect();
         Value::new(self.precision.name(), &tensors).expect("shapes are those of the bytes")
     }

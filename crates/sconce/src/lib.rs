@@ -66,13 +66,13 @@ mod statistics;
 mod terms;
 
 pub use builder::RuntimeBuilder;
-pub use cached::{AnswerCache, AnswerSource};
+pub use cached::AnswerCache;
 pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
 pub use ranking::{Ranked, ZeroShot};
-pub use request::{Answer, Request, RequestGroup, Timing};
+pub use request::{Answer, AnswerSource, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
 pub use statistics::{BatchItems, RequestStats, Total};

@@ -80,20 +80,20 @@ impl Model {
             let keys: Vec<Keys> = inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
             (cache, keys)
         });
-        let items = Items { model: self, truncation, terms, vectors };
+        let run = GroupRun { model: self, truncation, terms, vectors };
         let answers = async {
             match keyed {
-                Some((cache, keys)) => items.answer_by(cache, &inputs, &keys).await,
-                None => items.answer(inputs).await,
+                Some((cache, keys)) => run.answer_by(cache, &inputs, &keys).await,
+                None => run.answer(inputs).await,
             }
         };
         within(terms.deadline(), answers).await.unwrap_or_else(|| Err(InferManyError::of_all(self.late())))
     }
 }
 
-/// Answers the items of one call.
+/// The answering of one group: its model and its terms.
 #[derive(Clone, Copy)]
-struct Items<'a> {
+struct GroupRun<'a> {
     model: &'a Model,
     truncation: Truncation,
     terms: RequestTerms,
@@ -115,7 +115,7 @@ struct Admitted {
     prepare: Duration,
 }
 
-impl Items<'_> {
+impl GroupRun<'_> {
     /// Answers without a cache.
     async fn answer(self, inputs: Vec<Input>) -> Result<Vec<Answer>, InferManyError> {
         let mut answers = Vec::with_capacity(inputs.len());
@@ -311,7 +311,7 @@ fn parts(items: Vec<(usize, Input)>) -> Vec<Vec<(usize, Input)>> {
 
 /// The answers known so far, one for each distinct input of a call.
 struct Values<'a> {
-    of: Vec<Option<(sconce_cache::Answer, Timing)>>,
+    of: Vec<Option<(sconce_cache::SourcedValue, Timing)>>,
     /// For each distinct input, the index of its first occurrence.
     firsts: &'a [usize],
 }
@@ -320,7 +320,7 @@ impl Values<'_> {
     fn put(
         &mut self,
         place: usize,
-        answer: Result<sconce_cache::Answer, Arc<InferError>>,
+        answer: Result<sconce_cache::SourcedValue, Arc<InferError>>,
         timing: Timing,
     ) -> Result<(), InferManyError> {
         let answer = answer.map_err(|error| InferManyError::of_item(self.firsts[place], (*error).clone()))?;

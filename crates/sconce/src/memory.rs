@@ -10,12 +10,12 @@ use crate::slot::NetworkSlot;
 
 /// A device's memory and the models that share it.
 pub(crate) struct DeviceMemory {
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
     /// Notified when a model starts or stops running.
     changed: Condvar,
 }
 
-struct State {
+struct MemoryState {
     ledger: Ledger,
     /// The network's slot of each tenant, by the tenant's number.
     slots: Vec<Arc<NetworkSlot>>,
@@ -32,7 +32,7 @@ pub(crate) struct TooLarge {
 impl DeviceMemory {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let ledger = Ledger { max_bytes, tenants: Vec::new(), line: VecDeque::new(), clock: 0 };
-        Self { state: Mutex::new(State { ledger, slots: Vec::new() }), changed: Condvar::new() }
+        Self { state: Mutex::new(MemoryState { ledger, slots: Vec::new() }), changed: Condvar::new() }
     }
 
     /// Adds a model that is not in memory yet, and returns its tenant number.
@@ -71,7 +71,7 @@ impl DeviceMemory {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,7 +14,7 @@ use crate::cached::{AnswerKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
 use crate::network_executor::NetworkExecutor;
 use crate::placement::Decision;
-use crate::placing::{Place, PlacedModel};
+use crate::placing::{ModelInstance, PlacedModel};
 use crate::prepare::Preparation;
 use crate::slot::NetworkSlot;
 use crate::statistics::Requests;
@@ -96,9 +96,9 @@ impl Model {
         devices: &Devices,
     ) -> Result<Self, BuildError> {
         let ModelParts { directory, load_time, preparation, cache } = parts;
-        let PlacedModel { signature, processor, settings, files, batching, decision, places } = model;
+        let PlacedModel { signature, processor, settings, files, batching, decision, instances } = model;
         let (mut on, mut learned, mut queues) = (Vec::new(), Vec::new(), Vec::new());
-        for Place { device: name, class, demand, thread, executor, profile, learned: cost, .. } in places {
+        for ModelInstance { device: name, class, demand, thread, executor, profile, learned: cost, .. } in instances {
             let slot = Arc::clone(&executor.slot);
             on.push(OnDevice { name, class, role: profile.role, demand, estimate: profile.estimate, slot });
             learned.push(cost);

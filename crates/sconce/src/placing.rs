@@ -39,12 +39,12 @@ pub(crate) struct PlacedModel {
     pub(crate) files: ModelFiles,
     pub(crate) batching: BatcherConfig,
     pub(crate) decision: Decision,
-    /// The model's devices: the preferred one first, those on standby last.
-    pub(crate) places: Vec<Place>,
+    /// The model's instances: that on the preferred device first, those on standby last.
+    pub(crate) instances: Vec<ModelInstance>,
 }
 
 /// A model on one device.
-pub(crate) struct Place {
+pub(crate) struct ModelInstance {
     pub(crate) device: DeviceName,
     /// The device's class: devices of one class compute the same bits.
     pub(crate) class: String,
@@ -146,7 +146,7 @@ impl Placer<'_> {
     ) -> Result<PlacedModel, BuildError> {
         let (decision, batching) = self.decide(name, source, devices)?;
         let candidates = devices.candidates(decision.placement)?;
-        let (mut first_loaded, mut places) = (None, Vec::new());
+        let (mut first_loaded, mut instances) = (None, Vec::new());
         let made_of = Arc::new(MadeOf::default());
         for considered in decision.devices() {
             let device = usable(&candidates, considered.capability.device);
@@ -154,51 +154,59 @@ impl Placer<'_> {
             let registry = self.registry.clone();
             let loading =
                 Loading { registry, directory: source.directory.clone(), options, made_of: Arc::clone(&made_of) };
-            let mut place = place(name, considered, devices, loading.clone().reload())?;
-            place.class = device.class();
+            let mut instance = instance(name, considered, devices, loading.clone().reload())?;
+            instance.class = device.class();
             let survey = self.registry.survey(&source.directory, &loading.options);
-            place.precisions = survey.map(|survey| survey.precisions).unwrap_or_default();
+            instance.precisions = survey.map(|survey| survey.precisions).unwrap_or_default();
             // A standby device serves after all if no device before it could load the network.
-            if place.profile.role == Role::Serves || first_loaded.is_none() {
-                place.profile.role = Role::Serves;
-                match load(&place.executor, &loading) {
+            if instance.profile.role == Role::Serves || first_loaded.is_none() {
+                instance.profile.role = Role::Serves;
+                match load(&instance.executor, &loading) {
                     Ok(first) => _ = first_loaded.get_or_insert(first),
-                    Err(error) if decision.placement == Placement::Auto && place.device != DeviceName::CPU => {
-                        tracing::warn!(model = name, device = %place.device, %error, "goes without this device");
+                    Err(error) if decision.placement == Placement::Auto && instance.device != DeviceName::CPU => {
+                        tracing::warn!(model = name, device = %instance.device, %error, "goes without this device");
                         continue;
                     }
                     Err(source) => return Err(BuildError::Load { name: name.to_owned(), source: Box::new(source) }),
                 }
             }
-            places.push(place);
+            instances.push(instance);
         }
         let LoadedFirst { signature, processor, settings } =
             first_loaded.expect("at least one device serves, or loading it failed");
-        self.choose(name, &mut places, &*processor, &signature, decision.max_weight);
+        self.choose(name, &mut instances, &*processor, &signature, decision.max_weight);
         let files = made_of.files().expect("what is loaded is made of files");
-        Ok(PlacedModel { signature, processor, settings, files, batching, decision, places })
+        Ok(PlacedModel { signature, processor, settings, files, batching, decision, instances })
     }
 
     /// Measures the devices if several serve. If one does there is nothing to choose, so estimates are removed.
-    fn choose(&self, name: &str, places: &mut [Place], processor: &dyn Processor, signature: &Signature, max: usize) {
-        if places.iter().filter(|place| place.profile.role == Role::Serves).count() < 2 {
-            for place in places {
-                place.profile.estimate = None;
+    fn choose(
+        &self,
+        name: &str,
+        instances: &mut [ModelInstance],
+        processor: &dyn Processor,
+        signature: &Signature,
+        max: usize,
+    ) {
+        if instances.iter().filter(|instance| instance.profile.role == Role::Serves).count() < 2 {
+            for instance in instances {
+                instance.profile.estimate = None;
             }
             return;
         }
-        for place in places.iter_mut().filter(|place| self.warm_up && place.profile.role == Role::Serves) {
+        for instance in instances.iter_mut().filter(|instance| self.warm_up && instance.profile.role == Role::Serves) {
             let measured =
-                place.executor.with_network(|network| measure(network, processor, signature, max, MAX_WARM_UP));
+                instance.executor.with_network(|network| measure(network, processor, signature, max, MAX_WARM_UP));
             match measured {
-                Some(Ok(cost)) => place.learned = cost,
+                Some(Ok(cost)) => instance.learned = cost,
                 Some(Err(error)) => {
-                    tracing::warn!(model = name, device = %place.device, %error, "could not be measured");
+                    tracing::warn!(model = name, device = %instance.device, %error, "could not be measured");
                 }
                 None => {}
             }
-            let CostLine { fixed, per_weight } = place.learned.line().or(place.profile.estimate).unwrap_or_default();
-            tracing::info!(model = name, device = %place.device, fixed, per_weight, "seconds of a batch");
+            let CostLine { fixed, per_weight } =
+                instance.learned.line().or(instance.profile.estimate).unwrap_or_default();
+            tracing::info!(model = name, device = %instance.device, fixed, per_weight, "seconds of a batch");
         }
     }
 }
@@ -209,7 +217,12 @@ fn usable(candidates: &[DeviceCandidate], name: DeviceName) -> Arc<dyn Device> {
     device.and_then(|candidate| candidate.device.clone().ok()).expect("a device with an estimate is open")
 }
 
-fn place(name: &str, considered: &Considered, devices: &mut Devices, reload: Reload) -> Result<Place, BuildError> {
+fn instance(
+    name: &str,
+    considered: &Considered,
+    devices: &mut Devices,
+    reload: Reload,
+) -> Result<ModelInstance, BuildError> {
     let device = considered.capability.device;
     let (_, demand) = considered.demand.expect("what serves or stands by has been asked for its demand");
     let slot = NetworkSlot::new(name, device);
@@ -224,7 +237,7 @@ fn place(name: &str, considered: &Considered, devices: &mut Devices, reload: Rel
         (memory, tenant.expect("what is decided on fits"))
     });
     let role = if considered.verdict == Verdict::Serves { Role::Serves } else { Role::Standby };
-    Ok(Place {
+    Ok(ModelInstance {
         device,
         class: String::new(),
         precisions: Vec::new(),

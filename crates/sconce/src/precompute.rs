@@ -202,7 +202,7 @@ struct Keyed<T> {
 }
 
 /// A computed answer that is to be stored.
-struct Answered<T> {
+struct ComputedAnswer<T> {
     id: T,
     key: Key,
     value: Value,
@@ -220,7 +220,7 @@ struct InputPipeline<'a, T, D> {
     waiting: VecDeque<Keyed<T>>,
     computing: JoinSet<(T, Key, Result<Value, InferError>)>,
     /// Answers that are not being written yet.
-    computed: Vec<Answered<T>>,
+    computed: Vec<ComputedAnswer<T>>,
     /// Keys of all inputs between read and stored. The same input is not computed again meanwhile.
     pending: HashSet<Key>,
     done: D,
@@ -235,7 +235,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputPipeline<'a, T, D> {
         let mut open = true;
         let mut read = Vec::new();
         let mut lookup: Option<Operation<'a, LookedUp<T>>> = None;
-        let mut store: Option<Operation<'a, Vec<Answered<T>>>> = None;
+        let mut store: Option<Operation<'a, Vec<ComputedAnswer<T>>>> = None;
         loop {
             self.compute_more();
             // Look up a full batch; or, if there is nothing to compute, whatever was read, since the source of inputs
@@ -326,7 +326,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputPipeline<'a, T, D> {
     ) -> Result<(), PrecomputeError> {
         let (id, key, value) = ended.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()));
         match value {
-            Ok(value) => self.computed.push(Answered { id, key, value }),
+            Ok(value) => self.computed.push(ComputedAnswer { id, key, value }),
             // Shutting down is no fault of the input: end the run.
             Err(InferError::Queue(QueueError::ShuttingDown)) => {
                 return Err(PrecomputeError::ShuttingDown { model: self.model.name().to_owned() });
@@ -339,7 +339,7 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputPipeline<'a, T, D> {
         Ok(())
     }
 
-    fn store(&mut self) -> Operation<'a, Vec<Answered<T>>> {
+    fn store(&mut self) -> Operation<'a, Vec<ComputedAnswer<T>>> {
         let (tier, config) = (self.tier, self.config);
         let computed = std::mem::take(&mut self.computed);
         Box::pin(async move {
@@ -349,8 +349,8 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputPipeline<'a, T, D> {
         })
     }
 
-    fn confirm(&mut self, stored: Vec<Answered<T>>) {
-        for Answered { id, key, .. } in stored {
+    fn confirm(&mut self, stored: Vec<ComputedAnswer<T>>) {
+        for ComputedAnswer { id, key, .. } in stored {
             self.pending.remove(&key);
             (self.done)(id, Precomputed::Stored);
         }

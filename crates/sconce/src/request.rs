@@ -5,8 +5,6 @@ use std::time::Duration;
 use sconce_batch::Priority;
 use sconce_models::{DeviceName, Input, Output, Precision, Truncation, VectorOptions};
 
-use crate::AnswerSource;
-
 /// One item to infer, with its terms. Anything that converts into an [`Input`] converts into a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -190,6 +188,33 @@ pub struct Answer {
     pub source: AnswerSource,
     /// The time of each step; all zero if the answer was not computed for this request.
     pub timing: Timing,
+}
+
+/// The source of an [`Answer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AnswerSource {
+    /// The model computed the answer for this request.
+    Computed,
+    /// The cache's tier of this name held the answer.
+    Cached(&'static str),
+    /// An identical request was already computing the answer, and this one waited for it.
+    Shared,
+    /// Another replica of the service computed the answer while this one waited.
+    Replica,
+}
+
+impl AnswerSource {
+    /// The source as one word: `computed`, `shared`, `replica`, or the name of the tier.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Computed => "computed",
+            Self::Cached(tier) => tier,
+            Self::Shared => "shared",
+            Self::Replica => "replica",
+        }
+    }
 }
 
 /// The time of each step of one item.

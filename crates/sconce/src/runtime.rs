@@ -9,7 +9,7 @@ use sconce_cache::FeatureStats;
 
 use crate::draining::{Draining, InFlight};
 use crate::prepare::PreparedInputs;
-use crate::{AnswerCache, Model, RuntimeBuilder, UnknownModel};
+use crate::{AnswerCache, Model, UnknownModel};
 
 /// Time that a shutdown gives the cache's tiers to write the answers that are still pending.
 const CACHE_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,12 +28,6 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts a builder, which takes the models to run and their settings.
-    #[must_use]
-    pub fn builder() -> RuntimeBuilder {
-        RuntimeBuilder::default()
-    }
-
     pub(crate) fn new(
         models: BTreeMap<String, Model>,
         cpu_threads: NonZeroUsize,

@@ -59,7 +59,7 @@ impl RequestTerms {
     }
 }
 
-impl sconce_cache::Terms<InferError> for RequestTerms {
+impl sconce_cache::FlightTerms<InferError> for RequestTerms {
     fn would_get(&self, error: &InferError, leader: &Self) -> bool {
         match error {
             // A request that does not wait for room would find the queue as full.
@@ -76,6 +76,7 @@ impl sconce_cache::Terms<InferError> for RequestTerms {
                 | QueueError::Executor(_),
             )
             | InferError::Input(_)
+            | InferError::Unsuited { .. }
             | InferError::Panicked { .. } => true,
             // An error that this function does not know: only requests on no better terms are sure to get it.
             InferError::Queue(_) => self.when_full <= leader.when_full && self.no_more_time_than(leader),
@@ -94,7 +95,7 @@ pub(crate) fn deadline(started: Instant, timeout: Option<Duration>) -> Option<In
 #[cfg(test)]
 mod tests {
     use sconce_batch::ExecutorError;
-    use sconce_cache::Terms as _;
+    use sconce_cache::FlightTerms as _;
 
     use super::*;
 

@@ -227,6 +227,6 @@ async fn an_input_is_prepared_once_for_all_who_want_it_computed() {
     }
     let stats = runtime.feature_stats().unwrap();
     assert_eq!((stats.hits, stats.misses), (5, 3));
-    let empty = plain.infer("   ").await;
-    assert!(matches!(empty, Err(InferError::Input(InputError::Empty { .. }))), "{empty:?}");
+    let refused = plain.infer(vec![0xff]).await;
+    assert!(matches!(refused, Err(InferError::Input(InputError::NotUtf8 { .. }))), "{refused:?}");
 }

@@ -77,7 +77,9 @@ async fn requests_for_other_dimensions_and_lengths_share_one_row_of_the_cache() 
     }
     let refused = model.infer(Request::new("river").dimensions(whole.len() + 1)).await.unwrap_err();
     let (got, max) = (whole.len() + 1, whole.len());
-    assert!(matches!(refused, InferError::Input(InputError::Dimensions { got: it, max: most }) if (it, most) == (got, max)));
+    assert!(
+        matches!(refused, InferError::Input(InputError::Dimensions { got: it, max: most }) if (it, most) == (got, max))
+    );
 }
 
 #[tokio::test]
@@ -149,7 +151,8 @@ async fn labels_of_a_request_are_scored_by_what_the_text_entails() {
     assert!(close(&each.scores, &expected), "{each:?}");
     let single = model.classify_zero_shot("good news", ZeroShot::new(["river"]).template("hello {} .")).await.unwrap();
     assert!(close(&single.scores, &expected[..1]));
-    let refused = |answer: Result<_, sconce::InferManyError>| answer.map(|_: sconce::Classification| ()).unwrap_err().to_string();
+    let refused =
+        |answer: Result<_, sconce::InferManyError>| answer.map(|_: sconce::Classification| ()).unwrap_err().to_string();
     let none = model.classify_zero_shot("good news", Vec::<String>::new()).await;
     assert_eq!(refused(none), "there are no labels; give at least one");
     let template = model.classify_zero_shot("good news", ZeroShot::new(["river"]).template("hello")).await;

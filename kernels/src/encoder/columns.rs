@@ -156,7 +156,7 @@ impl Batch<'_> {
         &self,
         linear: &Linear,
         activation: Activation,
-        input: crate::linear::Input<'_>,
+        input: crate::linear::LinearInput<'_>,
         weights: &mut crate::aligned::Aligned<f32>,
         out: &SharedRows<'_, f32>,
         part: usize,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::plan::Part;
 use super::scratch::{PartScratch, Scratch};
 use super::{Encoder, EncoderLayer, PackedTokens};
-use crate::linear::{Activation, Input, Linear};
+use crate::linear::{Activation, Linear, LinearInput};
 use crate::rows::{Rows, RowsMut};
 use crate::{Team, attention};
 
@@ -112,14 +112,14 @@ impl Encoder {
         linear: &Linear,
         values: Rows<'a, f32>,
         quantized: &'a mut crate::quantize::Quantized,
-    ) -> Input<'a> {
+    ) -> LinearInput<'a> {
         let (rows, columns) = (values.rows(), values.columns());
         let quantized = linear.wants_quantized().then(|| {
             quantized.resize(rows, columns);
             quantized.quantize(self.isa, values, 0..rows);
             quantized.rows(0..rows, columns)
         });
-        Input { values, quantized }
+        LinearInput { values, quantized }
     }
 }
 

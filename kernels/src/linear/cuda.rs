@@ -67,14 +67,14 @@ impl FloatLinear {
 
 /// Arithmetic by which bytes are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Path {
+pub(crate) enum LinearPath {
     /// `dp4a`: four bytes at a time in each thread.
     Dp4a,
     /// Tensor cores.
     Mma,
 }
 
-impl Path {
+impl LinearPath {
     /// The fastest path that the device has.
     pub(crate) fn best(gpu: &Gpu) -> Self {
         if gpu.functions.linear_mma.is_some() { Self::Mma } else { Self::Dp4a }
@@ -138,15 +138,15 @@ impl Int8Linear {
         x: QuantizedMatrix<'_>,
         y: Matrix<'_>,
         activation: Activation,
-        path: Path,
+        path: LinearPath,
     ) -> Result<(), KernelError> {
         let Self { inputs, outputs, .. } = *self;
         if !x.fits() || x.columns != inputs || (y.rows(), y.columns()) != (x.rows(), outputs) {
             return Err(mismatch(format!("an int8 layer from {inputs} to {outputs}: {x:?} into {y:?}")));
         }
         let (function, block) = match path {
-            Path::Dp4a => (gpu.functions.linear_dp4a, 256),
-            Path::Mma => {
+            LinearPath::Dp4a => (gpu.functions.linear_dp4a, 256),
+            LinearPath::Mma => {
                 let missing = || mismatch("int8 by tensor cores on a device that has none".to_owned());
                 (gpu.functions.linear_mma.ok_or_else(missing)?, 128)
             }
@@ -219,7 +219,7 @@ mod tests {
         each_gpu(|gpu| {
             for Case { inputs, outputs, weight, bias, x } in int8_cases() {
                 let layer = Int8Linear::new(gpu, &weight, &bias, inputs).unwrap();
-                for (x, path) in x.iter().flat_map(|x| [(x, Path::Dp4a), (x, Path::Mma)]) {
+                for (x, path) in x.iter().flat_map(|x| [(x, LinearPath::Dp4a), (x, LinearPath::Mma)]) {
                     let rows = x.len() / inputs;
                     let quantized = QuantizedRoom::new(gpu, rows, inputs);
                     let on_x = gpu.upload(x).unwrap();
@@ -227,7 +227,7 @@ mod tests {
                     let y = gpu.room(rows, outputs, Element::F32);
                     let to = y.matrix(0, rows, outputs, Element::F32);
                     let ran = layer.forward(gpu, quantized.matrix(), to, Activation::Identity, path);
-                    if path == Path::Mma && !gpu.version().has_tensor_cores() {
+                    if path == LinearPath::Mma && !gpu.version().has_tensor_cores() {
                         assert!(ran.is_err());
                         continue;
                     }
@@ -258,7 +258,7 @@ mod tests {
                 let expected: Vec<f64> = plain.iter().map(|y| reference::activate(*y, activation)).collect();
                 let y = gpu.room(rows, outputs, element);
                 let to = y.matrix(0, rows, outputs, element);
-                layer.forward(gpu, quantized.matrix(), to, activation.into(), Path::best(gpu)).unwrap();
+                layer.forward(gpu, quantized.matrix(), to, activation.into(), LinearPath::best(gpu)).unwrap();
                 assert_near(&gpu.download(to, &y), &expected, element, &(gpu, activation));
             }
         });

@@ -117,7 +117,7 @@ enum PackedWeights {
 
 /// Rows of x in the formats that layers take.
 #[derive(Clone, Copy)]
-pub(crate) struct Input<'a> {
+pub(crate) struct LinearInput<'a> {
     pub(crate) values: Rows<'a, f32>,
     /// The same rows quantised; layers in int8 need them.
     pub(crate) quantized: Option<QuantizedRows<'a>>,
@@ -234,7 +234,7 @@ impl Linear {
             quantized.quantize(self.isa, x_rows, 0..rows);
             quantized.rows(0..rows, self.inputs)
         });
-        let input = Input { values: x_rows, quantized };
+        let input = LinearInput { values: x_rows, quantized };
         let useful_threads = 1 + y.len().saturating_mul(self.inputs) / PRODUCTS_PER_HELPER;
         let y = RowsMut::new(y, rows, self.outputs, self.outputs).share();
         let parts = parts(team.threads().get().min(useful_threads), self.panels());
@@ -277,7 +277,7 @@ impl Linear {
     /// Computes the outputs of `panels`; `y` has these columns. `scratch` is room for unpacked weights.
     pub(crate) fn forward_panels(
         &self,
-        x: Input<'_>,
+        x: LinearInput<'_>,
         panels: Range<usize>,
         y: RowsMut<'_, f32>,
         activation: Activation,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use sconce_kernels::device::DeviceError;
 use sconce_kernels::encoder::EncoderSpec;
 use sconce_kernels::{Isa, Team};
+use serde_json::Value;
 
-use super::{Backend, Capability, Compute, Device, EncoderOrder};
+use super::{Backend, Capability, Compute, Device, DeviceListing, EncoderOrder, ListedDevice};
 use crate::encoder::{PackedEncoder, TensorEncoder};
 use crate::{DeviceName, EncoderEngine, LoadError, Precision};
 
@@ -57,6 +58,21 @@ impl Backend for CpuBackend {
 
     fn list(&self) -> Result<Vec<Capability>, DeviceError> {
         Ok(vec![self.device().capability()])
+    }
+
+    fn listing(&self) -> DeviceListing {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (threads, isa) = (self.team.threads().get(), Isa::best().name());
+        let facts = [("cores", cores.into()), ("threads", threads.into()), ("instruction_set", isa.into())];
+        let cpu = ListedDevice {
+            device: DeviceName::CPU,
+            name: format!("{cores} cores, {threads} threads a batch"),
+            architecture: isa.to_owned(),
+            memory: None,
+            free_memory: None,
+            facts: facts.map(|(key, fact): (&str, Value)| (key.to_owned(), fact)).into_iter().collect(),
+        };
+        DeviceListing { devices: vec![cpu], ..DeviceListing::default() }
     }
 
     fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DeviceError> {

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use sconce_kernels::device::{CudaDevice, DeviceError, check_for_candle, cuda_device, cuda_devices, open_cuda};
+use sconce_kernels::device::{
+    CudaDevice, DeviceError, Version, check_for_candle, cuda_device, cuda_devices, cuda_driver, open_cuda,
+};
 #[cfg(feature = "cuda")]
 use sconce_kernels::encoder::EncoderSpec;
+use serde_json::{Map, Value, json};
 
 #[cfg(feature = "cuda")]
 use super::EncoderOrder;
-use super::{Backend, Capability, Compute, Device, TensorDevice};
+use super::{Backend, Capability, Compute, Device, DeviceListing, ListedDevice, TensorDevice};
 use crate::DeviceName;
 #[cfg(feature = "cuda")]
 use crate::encoder::{CudaTextEncoder, TensorEncoder};
@@ -38,6 +41,13 @@ impl Backend for CudaBackend {
 
     fn list(&self) -> Result<Vec<Capability>, DeviceError> {
         Ok(cuda_devices()?.iter().map(capability).collect())
+    }
+
+    fn listing(&self) -> DeviceListing {
+        match cuda_devices().and_then(|devices| Ok((cuda_driver()?, devices))) {
+            Ok((driver, devices)) => listing(driver, &devices),
+            Err(none) => DeviceListing::none("no GPU", &none),
+        }
     }
 
     fn open(&self, ordinal: usize) -> Result<Arc<dyn Device>, DeviceError> {
@@ -86,6 +96,36 @@ impl Device for Cuda {
     }
 }
 
+/// Lists the GPUs that a driver of this version has, and says which of them cannot be used.
+fn listing(driver: Version, gpus: &[CudaDevice]) -> DeviceListing {
+    let mut remarks = vec![format!("CUDA driver {driver}")];
+    remarks.extend(gpus.iter().filter_map(|gpu| match (gpu.check(driver), gpu.check_for_candle()) {
+        (Err(error), _) => Some(format!("NOT USABLE: {error}")),
+        (Ok(()), Err(error)) => Some(format!("BERT MODELS ONLY: for others, {error}")),
+        (Ok(()), Ok(())) => None,
+    }));
+    DeviceListing { devices: gpus.iter().map(|gpu| listed(driver, gpu)).collect(), remarks, error: None }
+}
+
+fn listed(driver: Version, gpu: &CudaDevice) -> ListedDevice {
+    let facts = [
+        ("name", json!(gpu.name)),
+        ("compute_capability", json!(gpu.compute_capability.to_string())),
+        ("total_memory", json!(gpu.total_memory)),
+        ("free_memory", json!(gpu.free_memory)),
+        ("driver", json!(driver.to_string())),
+    ];
+    let error = gpu.check(driver).err().map(|error| ("error", json!(error.to_string())));
+    ListedDevice {
+        device: DeviceName::cuda(gpu.ordinal),
+        name: gpu.name.clone(),
+        architecture: format!("compute capability {}", gpu.compute_capability),
+        memory: Some(gpu.total_memory as u64),
+        free_memory: gpu.free_memory.map(|free| free as u64),
+        facts: facts.into_iter().chain(error).map(|(key, fact)| (key.to_owned(), fact)).collect::<Map<_, Value>>(),
+    }
+}
+
 /// Estimates a GPU: operations are cores per multiprocessor by compute capability ("CUDA C++ Programming Guide",
 /// throughput of native arithmetic instructions) × multiprocessors × 2 × clock; the memory moves data twice per clock
 /// over its bus.
@@ -116,8 +156,6 @@ fn capability(gpu: &CudaDevice) -> Capability {
 
 #[cfg(test)]
 mod tests {
-    use sconce_kernels::device::Version;
-
     use super::*;
 
     fn gpu(major: u32, minor: u32, multiprocessors: u32, mhz: u32, memory_mhz: u32, bus: u32) -> Capability {
@@ -151,6 +189,34 @@ mod tests {
             assert!((0.97..1.03).contains(&ratio), "{name}: {bandwidth:e} B/s");
         }
         assert_eq!(gpu(9, 0, 1, 1, 1, 1).memory, Some(9 << 30), "of what is free, not of what there is");
+    }
+
+    #[test]
+    fn a_gpu_is_listed_with_its_memory_and_one_that_cannot_be_used_with_the_reason() {
+        let device = |ordinal, major, free_memory| CudaDevice {
+            ordinal,
+            name: "NVIDIA Test".to_owned(),
+            compute_capability: Version { major, minor: 0 },
+            total_memory: 3 << 29,
+            free_memory,
+            multiprocessors: 108,
+            clock_khz: 1_410_000,
+            memory_clock_khz: 1_215_000,
+            memory_bus_bits: 5120,
+        };
+        let driver = Version { major: 13, minor: 0 };
+        let DeviceListing { devices, remarks, error } =
+            listing(driver, &[device(0, 9, Some(1 << 30)), device(1, 6, None)]);
+        let reason = "cuda:1 (NVIDIA Test) has compute capability 6.0; 7.5 or higher is needed";
+        assert_eq!(remarks, ["CUDA driver 13.0".to_owned(), format!("NOT USABLE: {reason}")]);
+        assert_eq!(error, None);
+        assert_eq!((devices[0].memory, devices[0].free_memory), (Some(3 << 29), Some(1 << 30)));
+        assert_eq!((devices[1].device, devices[1].free_memory), (DeviceName::cuda(1), None));
+        assert_eq!(devices[0].architecture, "compute capability 9.0");
+        let (usable, other) = (&devices[0].facts, &devices[1].facts);
+        assert_eq!((&usable["free_memory"], &usable["driver"]), (&json!(1_u64 << 30), &json!("13.0")));
+        assert_eq!((usable.get("error"), other.get("error")), (None, Some(&json!(reason))));
+        assert_eq!(other["free_memory"], Value::Null);
     }
 
     #[test]

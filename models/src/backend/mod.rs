@@ -4,6 +4,7 @@
 mod capability;
 mod cpu;
 mod cuda;
+mod listing;
 mod tensors;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use sconce_kernels::encoder::EncoderSpec;
 pub use capability::Capability;
 pub use cpu::CpuBackend;
 pub use cuda::CudaBackend;
+pub use listing::{DeviceListing, ListedDevice};
 pub use tensors::TensorDevice;
 
 use crate::encoder::TensorEncoder;
@@ -31,6 +33,16 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`DeviceError`] says why there is no device.
     fn list(&self) -> Result<Vec<Capability>, DeviceError>;
+
+    /// The devices of this kind, described. By default made of [`list`](Self::list).
+    fn listing(&self) -> DeviceListing {
+        match self.list() {
+            Ok(devices) => {
+                DeviceListing { devices: devices.into_iter().map(Into::into).collect(), ..Default::default() }
+            }
+            Err(none) => DeviceListing::none(&format!("no device of the kind {}", self.kind()), &none),
+        }
+    }
 
     /// Opens the device of this number, from 0. Opened again, it is the same device.
     ///

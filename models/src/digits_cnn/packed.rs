@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sconce_kernels::linear::{Activation, Linear, WeightFormat};
 use sconce_kernels::{KernelError, Team};
 
-use convolution::{Convolution, channels_last};
+use convolution::{PackedConvolution, channels_last};
 
 use super::Config;
 use crate::dense::{fits, packed_linear};
@@ -19,7 +19,7 @@ use crate::{LoadError, Weights};
 /// The network and the buffers that it works in.
 pub(super) struct PackedDigits {
     channels: usize,
-    convolutions: [Convolution; 2],
+    convolutions: [PackedConvolution; 2],
     hidden: Linear,
     output: Linear,
     team: Arc<Team>,
@@ -36,8 +36,8 @@ impl PackedDigits {
         Ok(Self {
             channels: config.num_channels,
             convolutions: [
-                Convolution::load(weights, "conv1", config, image, config.num_channels, first)?,
-                Convolution::load(weights, "conv2", config, half, first, second)?,
+                PackedConvolution::load(weights, "conv1", config, image, config.num_channels, first)?,
+                PackedConvolution::load(weights, "conv2", config, half, first, second)?,
             ],
             hidden: hidden(config, weights, second, quarter)?,
             output: packed_linear(weights, "fc2", config.hidden, config.num_labels)?,

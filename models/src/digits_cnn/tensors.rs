@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::Config;
-use crate::dense::Dense;
+use crate::dense::DenseTensors;
 use crate::{LoadError, TensorDevice, Weights};
 
 pub(super) struct TensorDigits {
@@ -11,8 +11,8 @@ pub(super) struct TensorDigits {
     shape: [usize; 3],
     pool: usize,
     convolutions: [Convolution; 2],
-    hidden: Dense,
-    output: Dense,
+    hidden: DenseTensors,
+    output: DenseTensors,
     device: Device,
 }
 
@@ -32,8 +32,8 @@ impl TensorDigits {
                 Convolution::load(weights, "conv1", config, config.num_channels, first)?,
                 Convolution::load(weights, "conv2", config, first, second)?,
             ],
-            hidden: Dense::load(weights, "fc1", second * side * side, config.hidden)?,
-            output: Dense::load(weights, "fc2", config.hidden, config.num_labels)?,
+            hidden: DenseTensors::load(weights, "fc1", second * side * side, config.hidden)?,
+            output: DenseTensors::load(weights, "fc2", config.hidden, config.num_labels)?,
             device: device.as_candle().clone(),
         })
     }

@@ -15,19 +15,19 @@ use crate::LoadError;
 /// Most rows of a sparse head at a time: a row has a number for each word of the vocabulary.
 const SPARSE_ROWS: usize = 32;
 
-pub(crate) struct Head {
+pub(crate) struct RowHead {
     rows: HeadRows,
-    steps: Vec<Step>,
+    steps: Vec<LoadedStep>,
     hidden: usize,
     team: Arc<Team>,
 }
 
-enum Step {
+enum LoadedStep {
     Product { linear: Linear, function: HeadFunction },
     Norm { weight: Vec<f32>, bias: Option<Vec<f32>>, spec: NormSpec },
 }
 
-impl Head {
+impl RowHead {
     pub(crate) fn load(weights: &EncoderWeights<'_>, team: &Arc<Team>) -> Result<Self, LoadError> {
         let spec = weights.spec();
         let step = |(index, step): (usize, &HeadStep)| {
@@ -36,10 +36,10 @@ impl Head {
                 HeadStep::Product { function, .. } => {
                     let dense = weights.dense(part)?;
                     let linear = weights.fits(dense.pack(weights.inputs(part), WeightFormat::F32))?;
-                    Step::Product { linear, function: *function }
+                    LoadedStep::Product { linear, function: *function }
                 }
                 HeadStep::Norm(spec) => {
-                    Step::Norm { weight: weights.weight(part)?, bias: weights.bias(part)?, spec: *spec }
+                    LoadedStep::Norm { weight: weights.weight(part)?, bias: weights.bias(part)?, spec: *spec }
                 }
             })
         };
@@ -111,7 +111,7 @@ fn texts(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-impl Step {
+impl LoadedStep {
     fn apply(&self, team: &Team, mut rows: Vec<f32>) -> Result<Vec<f32>, KernelError> {
         match self {
             Self::Product { linear, function } => {

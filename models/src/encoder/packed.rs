@@ -8,7 +8,7 @@ use sconce_kernels::encoder::{Encoder, EncoderSpec, FusedBlocks, Scratch};
 use sconce_kernels::linear::{BlockFormat, WeightFormat};
 
 use super::batch::PackedBatch;
-use super::head::Head;
+use super::head::RowHead;
 use super::{EncoderEngine, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, Precision};
 
@@ -18,7 +18,7 @@ const BLOCK: usize = 32;
 /// An encoder, a head, and the buffers that they work in.
 pub(crate) struct PackedEncoder {
     encoder: Encoder,
-    head: Head,
+    head: RowHead,
     team: Arc<Team>,
     scratch: Scratch,
     batch: PackedBatch,
@@ -56,7 +56,7 @@ impl PackedEncoder {
         let blocks = (0..weights.spec().blocks.len()).map(block).collect::<Result<_, LoadError>>()?;
         Ok(Self {
             encoder: weights.fits(Encoder::new(embeddings, blocks, fused.heads))?,
-            head: Head::load(weights, team)?,
+            head: RowHead::load(weights, team)?,
             team: Arc::clone(team),
             scratch: Scratch::default(),
             batch: PackedBatch::default(),

@@ -16,18 +16,18 @@ use sconce_kernels::encoder::{
     RelativeBias, Rotary,
 };
 
-use super::head::Head;
+use super::head::RowHead;
 use super::{BlockPart, EncoderEngine, EncoderPart, EncoderWeights, Tokens};
 use crate::{ForwardError, LoadError, TensorDevice};
 
 /// An encoder and its head as tensors of a device.
 pub(crate) struct TensorEncoder {
-    embeddings: Embeddings,
+    embeddings: TensorEmbeddings,
     blocks: Vec<Block>,
     block_runs: usize,
     relative_bias: Option<(RelativeBias, Tensor)>,
     final_norm: Option<TensorNorm>,
-    head: Head,
+    head: RowHead,
     device: Device,
 }
 
@@ -42,7 +42,7 @@ impl TensorEncoder {
         let parts = TensorParts { weights: *weights, device: &device };
         let spec = weights.spec();
         Ok(Self {
-            embeddings: Embeddings::load(&parts, spec)?,
+            embeddings: TensorEmbeddings::load(&parts, spec)?,
             blocks: (0..spec.blocks.len())
                 .map(|index| Block::load(&parts, index))
                 .collect::<std::result::Result<_, _>>()?,
@@ -52,7 +52,7 @@ impl TensorEncoder {
                 None => None,
             },
             final_norm: parts.norm(EncoderPart::FinalNorm)?,
-            head: Head::load(weights, team)?,
+            head: RowHead::load(weights, team)?,
             device,
         })
     }
@@ -60,7 +60,7 @@ impl TensorEncoder {
     fn rows(&self, items: &[Tokens<'_>]) -> std::result::Result<Vec<Vec<f32>>, ForwardError> {
         let mut by_length: Vec<usize> = (0..items.len()).collect();
         by_length.sort_by_key(|item| items[*item].ids.len());
-        let batch = Batch::pack(by_length.iter().map(|item| items[*item]));
+        let batch = RunBatch::pack(by_length.iter().map(|item| items[*item]));
         let vectors = self.token_vectors(&batch)?.flatten_all()?.to_vec1::<f32>()?;
         let lengths: Vec<usize> = by_length.iter().map(|item| items[*item].ids.len()).collect();
         let mut rows = vec![Vec::new(); items.len()];
@@ -70,7 +70,7 @@ impl TensorEncoder {
         Ok(rows)
     }
 
-    fn token_vectors(&self, batch: &Batch) -> Result<Tensor> {
+    fn token_vectors(&self, batch: &RunBatch) -> Result<Tensor> {
         let mut x = self.embeddings.forward(batch, &self.device)?;
         let mut positions: Vec<(AttentionSpec, Vec<RunPositions>)> = Vec::new();
         for block in &self.blocks {
@@ -116,14 +116,14 @@ impl Run {
 }
 
 /// The tokens of a batch, end to end.
-struct Batch {
+struct RunBatch {
     ids: Vec<u32>,
     segments: Vec<u32>,
     positions: Vec<u32>,
     runs: Vec<Run>,
 }
 
-impl Batch {
+impl RunBatch {
     /// Puts texts end to end; neighbours of equal length become one run.
     fn pack<'a>(texts: impl Iterator<Item = Tokens<'a>>) -> Self {
         let mut packed = Self { ids: Vec::new(), segments: Vec::new(), positions: Vec::new(), runs: Vec::new() };
@@ -228,7 +228,7 @@ impl TensorNorm {
     }
 }
 
-struct Embeddings {
+struct TensorEmbeddings {
     words: Tensor,
     positions: Option<(Tensor, u32)>,
     segments: Option<Tensor>,
@@ -236,7 +236,7 @@ struct Embeddings {
     projection: Option<Product>,
 }
 
-impl Embeddings {
+impl TensorEmbeddings {
     fn load(parts: &TensorParts<'_>, spec: &EncoderSpec) -> std::result::Result<Self, LoadError> {
         let positions = match spec.embeddings.positions {
             Some(table) => Some((parts.table(EncoderPart::Positions)?, u32::try_from(table.first).unwrap_or(u32::MAX))),
@@ -255,7 +255,7 @@ impl Embeddings {
         })
     }
 
-    fn forward(&self, batch: &Batch, device: &Device) -> Result<Tensor> {
+    fn forward(&self, batch: &RunBatch, device: &Device) -> Result<Tensor> {
         let rows = |table: &Tensor, ids: &[u32]| table.index_select(&Tensor::new(ids, device)?, 0);
         let mut x = rows(&self.words, &batch.ids)?;
         if let Some(segments) = &self.segments {

@@ -17,9 +17,9 @@ use crate::{LoadError, Weights};
 
 /// The network and the buffers that it works in.
 pub(super) struct PackedMagika {
-    table: Table,
+    table: SymbolTable,
     position_norm: PositionNorm,
-    convolution: Convolution,
+    convolution: Convolution1d,
     channel_norm: LayerNorm,
     head: Linear,
     team: Arc<Team>,
@@ -36,9 +36,9 @@ impl PackedMagika {
             config.layer_norm_eps,
         );
         // First, because it refuses sizes that do not fit the file before memory is allocated for them.
-        let convolution = Convolution::load(config, weights)?;
+        let convolution = Convolution1d::load(config, weights)?;
         Ok(Self {
-            table: Table::load(config, weights)?,
+            table: SymbolTable::load(config, weights)?,
             position_norm: PositionNorm::new(
                 weights.values("norm0.weight", &[positions])?,
                 weights.values("norm0.bias", &[positions])?,
@@ -73,12 +73,12 @@ impl PackedMagika {
 }
 
 /// A table of gelu(embedding + bias) for every symbol.
-struct Table {
+struct SymbolTable {
     values: Vec<f32>,
     columns: usize,
 }
 
-impl Table {
+impl SymbolTable {
     fn load(config: &Config, weights: &Weights) -> Result<Self, LoadError> {
         let columns = config.embed_dim;
         let mut values = weights.values("embed.weight", &[config.vocab_size, columns])?;
@@ -96,7 +96,7 @@ impl Table {
 }
 
 /// A convolution without padding over positions, followed by the maximum over its windows.
-struct Convolution {
+struct Convolution1d {
     windows: Linear,
     bias: Vec<f32>,
     /// Number of elements in one position.
@@ -107,7 +107,7 @@ struct Convolution {
     lowest: Vec<f32>,
 }
 
-impl Convolution {
+impl Convolution1d {
     fn load(config: &Config, weights: &Weights) -> Result<Self, LoadError> {
         let (channels, taps, outputs) = (config.channels(), config.conv_kernel, config.conv_out);
         let kernel = weights.values("conv.weight", &[outputs, channels, taps])?;

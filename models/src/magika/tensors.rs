@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 use sconce_kernels::bias_gelu::{GeluForm, bias_gelu_tensor};
 
 use super::Config;
-use crate::dense::Dense;
+use crate::dense::DenseTensors;
 use crate::norm::Norm;
 use crate::{LoadError, TensorDevice, Weights};
 
@@ -16,7 +16,7 @@ pub(super) struct TensorMagika {
     convolution: Tensor,
     convolution_bias: Tensor,
     channel_norm: Norm,
-    head: Dense,
+    head: DenseTensors,
     positions: usize,
     kernel: usize,
     device: Device,
@@ -41,7 +41,7 @@ impl TensorMagika {
             convolution: flatten_kernel(&kernel).map_err(failed)?,
             convolution_bias: weights.tensor("conv.bias", &[config.conv_out])?,
             channel_norm: Norm::load(weights, "norm1", config.conv_out, config.layer_norm_eps)?,
-            head: Dense::load(weights, "head", config.conv_out, labels)?,
+            head: DenseTensors::load(weights, "head", config.conv_out, labels)?,
             positions,
             kernel: config.conv_kernel,
             device: device.as_candle().clone(),

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 
-const WINDOW: Window = Window { beginning: 4, end: 4, block: 8, padding: 256 };
+const WINDOW: ContentWindow = ContentWindow { beginning: 4, end: 4, block: 8, padding: 256 };
 
 fn symbols(content: &[u8]) -> Vec<u16> {
     WINDOW.symbols(content).unwrap()

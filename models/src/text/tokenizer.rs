@@ -50,20 +50,20 @@ pub(crate) fn read(directory: &ModelDirectory) -> Result<TokenizerFiles, LoadErr
             return Err(directory.invalid(SETTINGS, message));
         }
     };
-    let unknown = settings.unk_token.as_ref().map_or_else(|| Kind::unknown(kind), Special::content);
+    let unknown = settings.unk_token.as_ref().map_or_else(|| TokenizerClass::unknown(kind), Special::content);
     let unknown = tokenizer.token_to_id(unknown);
     Ok(TokenizerFiles { tokenizer, max_tokens: settings.max_tokens(directory)?, direction, unknown })
 }
 
 /// The classes of transformers that make a tokenizer of their own settings rather than of `tokenizer.json` alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenizerClass {
     Bert,
     MpNet,
     Roberta,
 }
 
-impl Kind {
+impl TokenizerClass {
     fn of_class(class: &str) -> Option<Self> {
         match class.strip_suffix("Fast").unwrap_or(class) {
             "BertTokenizer"
@@ -181,19 +181,19 @@ impl TokenizerSettings {
     }
 
     /// The class that transformers would take: that of `tokenizer_config.json`, of `config.json`, of the family.
-    fn kind(&self, directory: &ModelDirectory) -> Result<Option<Kind>, LoadError> {
+    fn kind(&self, directory: &ModelDirectory) -> Result<Option<TokenizerClass>, LoadError> {
         #[derive(Deserialize)]
         struct Config {
             tokenizer_class: Option<String>,
             model_type: Option<String>,
         }
         if let Some(class) = &self.tokenizer_class {
-            return Ok(Kind::of_class(class));
+            return Ok(TokenizerClass::of_class(class));
         }
         let Config { tokenizer_class, model_type } = directory.config()?;
         Ok(match (tokenizer_class, model_type) {
-            (Some(class), _) => Kind::of_class(&class),
-            (None, model_type) => Kind::of_model_type(model_type.as_deref().unwrap_or("bert")),
+            (Some(class), _) => TokenizerClass::of_class(&class),
+            (None, model_type) => TokenizerClass::of_model_type(model_type.as_deref().unwrap_or("bert")),
         })
     }
 
@@ -212,20 +212,20 @@ impl TokenizerSettings {
     }
 
     /// Gives the steps of a `tokenizer.json` the settings of its class, which count where the two differ.
-    fn override_steps(&self, tokenizer: &mut Tokenizer, kind: Option<Kind>) -> Result<(), tokenizers::Error> {
+    fn override_steps(&self, tokenizer: &mut Tokenizer, kind: Option<TokenizerClass>) -> Result<(), tokenizers::Error> {
         match kind {
-            Some(Kind::Bert | Kind::MpNet) => {
+            Some(TokenizerClass::Bert | TokenizerClass::MpNet) => {
                 let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer() else {
                     return Ok(());
                 };
-                let mut normalizer = normalizer.clone();
+                let mut normalizer = *normalizer;
                 (normalizer.lowercase, normalizer.strip_accents) = (self.lowercase(), self.strip_accents);
-                if kind == Some(Kind::Bert) {
+                if kind == Some(TokenizerClass::Bert) {
                     normalizer.handle_chinese_chars = self.chinese_apart();
                 }
                 tokenizer.with_normalizer(Some(normalizer))?;
             }
-            Some(Kind::Roberta) => {
+            Some(TokenizerClass::Roberta) => {
                 let add = self.add_prefix_space();
                 if let Some(PreTokenizerWrapper::ByteLevel(step)) = tokenizer.get_pre_tokenizer() {
                     let step = step.add_prefix_space(add);

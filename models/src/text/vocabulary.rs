@@ -1,19 +1,19 @@
 //! Tokenizers made of a vocabulary's own files, as the classes of transformers make them: `vocab.txt` for BERT and
-//! MPNet, `vocab.json` with `merges.txt` for RoBERTa.
+//! `MPNet`, `vocab.json` with `merges.txt` for RoBERTa.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
-use super::tokenizer::{Kind, Special, TokenizerSettings};
+use super::tokenizer::{Special, TokenizerClass, TokenizerSettings};
 use crate::{LoadError, ModelDirectory};
 
 const WORDS: &str = "vocab.txt";
 const PIECES: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 const ADDED: &str = "added_tokens.json";
-/// Vocabularies of SentencePiece, which are not read.
+/// Vocabularies of `SentencePiece`, which are not read.
 const SENTENCE_PIECE: [&str; 4] = ["sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "spm.model"];
 
 /// Makes the tokenizer of a directory without `tokenizer.json`.
@@ -23,12 +23,12 @@ const SENTENCE_PIECE: [&str; 4] = ["sentencepiece.bpe.model", "spiece.model", "t
 pub(super) fn tokenizer(
     directory: &ModelDirectory,
     settings: &TokenizerSettings,
-    kind: Option<Kind>,
+    kind: Option<TokenizerClass>,
 ) -> Result<Tokenizer, LoadError> {
     let words = directory.contains(WORDS);
     let (file, steps) = match kind {
-        Some(Kind::Bert | Kind::MpNet) if words => (WORDS, word_pieces(directory, settings, kind)?),
-        Some(Kind::Roberta) if directory.contains(PIECES) && directory.contains(MERGES) => {
+        Some(TokenizerClass::Bert | TokenizerClass::MpNet) if words => (WORDS, word_pieces(directory, settings, kind)?),
+        Some(TokenizerClass::Roberta) if directory.contains(PIECES) && directory.contains(MERGES) => {
             (PIECES, byte_pairs(directory, settings)?)
         }
         _ => return Err(no_vocabulary(directory)),
@@ -56,7 +56,7 @@ fn no_vocabulary(directory: &ModelDirectory) -> LoadError {
 fn word_pieces(
     directory: &ModelDirectory,
     settings: &TokenizerSettings,
-    kind: Option<Kind>,
+    kind: Option<TokenizerClass>,
 ) -> Result<Value, LoadError> {
     let text = utf8(directory, WORDS)?;
     // A word that comes twice has the number of its last line.
@@ -112,22 +112,21 @@ struct Specials {
 }
 
 impl Specials {
-    fn of(settings: &TokenizerSettings, kind: Option<Kind>) -> Self {
+    fn of(settings: &TokenizerSettings, kind: Option<TokenizerClass>) -> Self {
         let (first, last, unknown, padding, mask) = match kind {
-            Some(Kind::Roberta) => ("<s>", "</s>", "<unk>", "<pad>", "<mask>"),
-            Some(Kind::MpNet) => ("<s>", "</s>", "[UNK]", "<pad>", "<mask>"),
-            Some(Kind::Bert) | None => ("[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"),
+            Some(TokenizerClass::Roberta) => ("<s>", "</s>", "<unk>", "<pad>", "<mask>"),
+            Some(TokenizerClass::MpNet) => ("<s>", "</s>", "[UNK]", "<pad>", "<mask>"),
+            Some(TokenizerClass::Bert) | None => ("[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"),
         };
         let or = |set: &Option<Special>, class: &str| set.clone().unwrap_or_else(|| Special::Content(class.to_owned()));
-        // The mask takes the space before it where words begin with their space.
-        let takes_space = kind != Some(Kind::Bert);
+        let takes_space = kind == Some(TokenizerClass::MpNet);
         let mask = settings.mask_token.clone().unwrap_or_else(|| Special::mask(mask, takes_space));
         let (bos, eos) = (or(&settings.bos_token, first), or(&settings.eos_token, last));
         let mut others = vec![or(&settings.pad_token, padding), mask];
-        if kind != Some(Kind::Bert) || settings.bos_token.is_some() {
+        if kind != Some(TokenizerClass::Bert) || settings.bos_token.is_some() {
             others.push(bos);
         }
-        if kind != Some(Kind::Bert) || settings.eos_token.is_some() {
+        if kind != Some(TokenizerClass::Bert) || settings.eos_token.is_some() {
             others.push(eos);
         }
         Self {
@@ -165,12 +164,12 @@ impl Specials {
         &self,
         tokenizer: &Tokenizer,
         settings: &TokenizerSettings,
-        kind: Option<Kind>,
+        kind: Option<TokenizerClass>,
     ) -> Result<PostProcessorWrapper, String> {
         let (first, last) = (self.first.content(), self.last.content());
         let number = |token: &str| tokenizer.token_to_id(token).ok_or_else(|| format!("token '{token}' is missing"));
         let (first_number, last_number) = (number(first)?, number(last)?);
-        let template = if kind == Some(Kind::Bert) {
+        let template = if kind == Some(TokenizerClass::Bert) {
             let special = |token: &str, segment: u8| json!({ "SpecialToken": { "id": token, "type_id": segment } });
             let text = |name: &str, segment: u8| json!({ "Sequence": { "id": name, "type_id": segment } });
             let entry = |token: &str, number: u32| json!({ "id": token, "ids": [number], "tokens": [token] });

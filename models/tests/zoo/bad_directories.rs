@@ -24,7 +24,10 @@ fn assert_refused(copy: &Path, parts: &[&str]) {
 fn an_unknown_model_type_lists_what_is_known() {
     let copy = copy_of("digits-cnn");
     edit_config(copy.path(), |config| config["model_type"] = json!("gpt-17"));
-    assert_refused(copy.path(), &["config.json", "'gpt-17'", "known are: bert, digits-cnn, distilbert, magika"]);
+    assert_refused(
+        copy.path(),
+        &["config.json", "'gpt-17'", "known are: albert, bert, camembert, digits-cnn, distilbert"],
+    );
     assert!(matches!(refusal(copy.path()), LoadError::UnknownModelType { .. }));
 }
 
@@ -44,20 +47,20 @@ fn a_config_that_is_missing_or_no_json_or_has_no_model_type_is_named() {
 #[test]
 fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
     let cases: [(&str, &str, Value, &[&str]); 20] = [
-        ("encoder-mini", "hidden_size", Value::Null, &["field 'hidden_size'", "expected usize"]),
+        ("encoder-mini", "hidden_size", Value::Null, &["model.safetensors", "has shape", "768]"]),
         ("encoder-mini", "hidden_size", json!("big"), &["field 'hidden_size'", "\"big\""]),
         ("encoder-mini", "num_attention_heads", json!(7), &["'num_attention_heads' is 7", "divide hidden_size 384"]),
         ("encoder-mini", "num_attention_heads", json!(0), &["'num_attention_heads' is 0", "between 1"]),
-        ("encoder-mini", "hidden_act", json!("swish"), &["'swish'", "gelu, gelu_new, gelu_pytorch_tanh, relu"]),
+        ("encoder-mini", "hidden_act", json!("mish"), &["'mish'", "gelu, gelu_new, gelu_pytorch_tanh, relu, silu"]),
         ("encoder-mini", "position_embedding_type", json!("relative_key"), &["'relative_key'", "'absolute'"]),
         ("encoder-mini", "layer_norm_eps", json!(-1.0), &["'layer_norm_eps' is -1", "not negative"]),
-        ("encoder-mini", "architectures", json!(["BertForMaskedLM"]), &["'BertForMaskedLM'", "BertModel"]),
+        ("encoder-mini", "architectures", json!(["BertForNothing"]), &["'BertForNothing'", "BertModel"]),
         ("encoder-mini", "is_decoder", json!(true), &["'is_decoder' is true"]),
-        ("encoder-mini", "vocab_size", json!(9000), &["tokenizer.json", "beyond vocab_size 9000"]),
+        ("encoder-mini", "vocab_size", json!(9000), &["'embeddings.word_embeddings.weight'", "needs [9000, 384]"]),
         ("tiny-bert-sentiment", "id2label", json!({"0": "no", "2": "yes"}), &["'id2label' has 2 labels", "none for 1"]),
         ("tiny-bert-sentiment", "id2label", json!({}), &["'id2label' is empty"]),
         ("tiny-bert-sentiment", "id2label", json!({"0": "x", "1": "x"}), &["'id2label' names 'x' more than once"]),
-        ("tiny-bert-sentiment", "problem_type", json!("regression"), &["'regression'", "single_label"]),
+        ("tiny-bert-sentiment", "problem_type", json!("guess"), &["'guess'", "single_label"]),
         ("digits-cnn", "layout", json!("NHWC"), &["'layout' is 'NHWC'", "'NCHW'"]),
         ("digits-cnn", "pool", json!(0), &["'pool' is 0", "between 1"]),
         ("digits-cnn", "pool", json!(16), &["'image_size' is 8", "leaves nothing"]),
@@ -70,9 +73,9 @@ fn a_field_that_is_missing_or_out_of_range_is_named_with_what_is_allowed() {
         edit_config(copy.path(), |config| config[field] = value);
         assert_refused(copy.path(), parts);
     }
-    let copy = copy_of("encoder-mini");
-    edit_config(copy.path(), |config| drop(config.as_object_mut().unwrap().remove("hidden_size")));
-    assert_refused(copy.path(), &["config.json", "missing field `hidden_size`"]);
+    let copy = copy_of("digits-cnn");
+    edit_config(copy.path(), |config| drop(config.as_object_mut().unwrap().remove("hidden")));
+    assert_refused(copy.path(), &["config.json", "missing field `hidden`"]);
 }
 
 /// Copies of a configuration with each number replaced, one at a time and then all together, each with the name of its
@@ -139,7 +142,7 @@ fn weights_that_are_cut_short_at_any_point_are_refused() {
     let copy = copy_of("digits-cnn");
     let path = copy.path().join("model.safetensors");
     let whole = fs::read(&path).unwrap();
-    for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+    for length in [7, 8, 100, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..length]).unwrap();
         assert!(matches!(refusal(copy.path()), LoadError::Weights { .. }), "{length} bytes");
         assert_refused(copy.path(), &["model.safetensors does not fit the model"]);
@@ -164,7 +167,7 @@ fn a_tokenizer_that_is_missing_or_broken_is_named() {
     fs::write(copy.path().join("tokenizer.json"), "{}").unwrap();
     assert_refused(copy.path(), &["tokenizer.json is not valid"]);
     fs::remove_file(copy.path().join("tokenizer.json")).unwrap();
-    assert_refused(copy.path(), &["cannot read", "tokenizer.json"]);
+    assert_refused(copy.path(), &["tokenizer.json", "missing", "save_pretrained"]);
 }
 
 #[test]
@@ -176,7 +179,7 @@ fn settings_that_are_unknown_out_of_range_or_without_meaning_are_named() {
         ("encoder-mini", "[batching]\nmax_queue_size = -1", &["'batching.max_queue_size'", "-1"]),
         ("encoder-mini", "[model]\nmax_tokens = 129", &["'model.max_tokens' is 129", "128 positions"]),
         ("encoder-mini", "[model]\nmax_tokens = 2", &["no room beside the 2 special ones"]),
-        ("encoder-mini", "[model]\npooling = \"max\"", &["'model.pooling'", "unknown variant `max`", "mean"]),
+        ("encoder-mini", "[model]\npooling = \"sum\"", &["'model.pooling'", "unknown variant `sum`", "mean"]),
         ("tiny-bert-sentiment", "[model]\npooling = \"cls\"", &["'model.pooling' has no meaning"]),
         ("digits-cnn", "[model]\nmax_tokens = 9", &["'model.max_tokens' has no meaning"]),
         ("magika", "[model]\ncuda_graphs = true", &["'model.cuda_graphs' has no meaning"]),
@@ -215,11 +218,11 @@ fn the_files_of_sentence_transformers_are_followed() {
     assert!(output.embedding().unwrap().iter().map(|x| x * x).sum::<f32>() > 1.5);
 
     fs::write(copy.path().join("modules.json"), "[{\"type\": \"sentence_transformers.models.Dense\"}]").unwrap();
-    assert_refused(copy.path(), &["modules.json", "'Dense'", "Transformer, Pooling, Normalize"]);
+    assert_refused(copy.path(), &["modules.json", "'Dense'", "Transformer, Pooling, Dense, Normalize"]);
     fs::remove_file(copy.path().join("modules.json")).unwrap();
     fs::create_dir(copy.path().join("1_Pooling")).unwrap();
-    fs::write(copy.path().join("1_Pooling/config.json"), "{\"pooling_mode_max_tokens\": true}").unwrap();
-    assert_refused(copy.path(), &["1_Pooling/config.json", "max_tokens", "mean_tokens and cls_token"]);
+    fs::write(copy.path().join("1_Pooling/config.json"), "{\"pooling_mode\": \"sum\"}").unwrap();
+    assert_refused(copy.path(), &["'pooling_mode' is 'sum'", "mean"]);
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn a_family_from_outside_is_loaded_by_its_name() {
     let mut registry = Registry::default();
     registry.register(Family { model_type: "mine", summary: "digits under another name", read: digits });
     let known: Vec<&str> = registry.known().map(|family| family.model_type).collect();
-    assert_eq!(known, ["bert", "digits-cnn", "distilbert", "magika", "mine"]);
+    assert!(known.contains(&"mine") && known.contains(&"bert") && known.is_sorted(), "{known:?}");
     let model = registry.load(copy.path(), &LoadOptions::default()).unwrap();
     assert!(matches!(model.signature.task, Task::Classification { .. }));
 }

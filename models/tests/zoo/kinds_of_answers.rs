@@ -122,6 +122,31 @@ fn vectors_of_tokens_are_scaled_one_by_one() {
 }
 
 #[test]
+fn every_familys_head_for_words_and_for_tokens_gives_the_numbers_of_transformers() {
+    for case in expected("families").as_array().unwrap() {
+        let [family, prefix, text] = ["family", "prefix", "text"].map(|field| case[field].as_str().unwrap());
+        let copy = copy_of(&format!("heads/{family}"));
+        let row = |architecture: &str| {
+            edit_config(copy.path(), |config| config["architectures"] = json!([format!("{prefix}{architecture}")]));
+            let mut model = load(copy.path());
+            let features = prepare(&model, text.into());
+            model.network.forward(&[features]).unwrap().remove(0)
+        };
+        let gap = largest_gap(&row("ForTokenClassification"), &numbers(&case["logits"]));
+        assert!(gap < 1e-5, "{family}: {gap:e}");
+        set(&copy, "task = \"sparse_embedding\"");
+        let mut words = vec![0.0; case["words"].as_array().unwrap().len()];
+        for pair in row("ForMaskedLM").chunks_exact(2) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is the number of a word")]
+            let index = pair[0] as usize;
+            words[index] = pair[1];
+        }
+        let gap = largest_gap(&words, &numbers(&case["words"]));
+        assert!(gap < 1e-5, "{family}: {gap:e}");
+    }
+}
+
+#[test]
 fn a_masked_language_model_is_an_embedder_unless_the_operator_asks_for_sparse_vectors_or_vectors_of_tokens() {
     let copy = copy_of("splade");
     for file in ["modules.json", "config_sentence_transformers.json", "1_SpladePooling/config.json"] {

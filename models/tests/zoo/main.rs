@@ -6,6 +6,7 @@ mod bad_directories;
 mod bad_inputs;
 mod batched_equals_alone;
 mod demand;
+mod directories;
 mod families;
 mod kinds_of_answers;
 mod precisions;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Batcher;
+use super::excluded_devices::ExcludedDevices;
 use super::waiting::Entry;
 use crate::choice::{Candidate, Choice, choose, whom_to_wake};
 use crate::saturate::{later, seconds};
@@ -16,9 +17,6 @@ const REMEMBERS_OUT_OF_MEMORY: Duration = Duration::from_mins(1);
 const MAX_LOOKS: usize = 64;
 /// The shortest time after which a device that left everything to others looks again.
 const MIN_LOOK: Duration = Duration::from_millis(1);
-
-/// Largest number of devices that can drain one queue: an entry's excluded devices are the bits of a word.
-pub(crate) const MAX_DEVICES: usize = 32;
 
 /// Properties of a device that are known before it runs a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -418,24 +416,4 @@ impl<T> Batcher<T> {
 /// The instant at which a device is expected to be free. A device that is overdue is expected to need as long again.
 fn free_at(now: Instant, busy_until: Option<Instant>) -> Instant {
     busy_until.map_or(now, |until| later(until.max(now), now.saturating_duration_since(until)))
-}
-
-/// A set of devices that must not run an entry again: it did not fit their memory, or they were lost while they ran it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ExcludedDevices(u32);
-
-impl ExcludedDevices {
-    /// Adds a device to the set.
-    #[must_use]
-    pub fn with(self, device: usize) -> Self {
-        Self(self.0 | 1 << device)
-    }
-
-    fn has(self, device: usize) -> bool {
-        self.0 & (1 << device) != 0
-    }
-
-    pub(super) fn any(self) -> bool {
-        self.0 != 0
-    }
 }

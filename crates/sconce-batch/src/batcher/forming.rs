@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Batcher;
 use super::waiting::{Entry, EntryId};
-use crate::{Layout, Priority};
+use crate::{BatchLayout, Priority};
 
 /// The verdict on the next entry in the order of the queue: whether it joins the batch that is being formed.
 pub(super) enum JoinVerdict {
@@ -75,7 +75,7 @@ impl BatchShape {
     }
 
     /// Weight that the executor has to run, padding included.
-    pub(super) fn weight(self, layout: Layout) -> usize {
+    pub(super) fn weight(self, layout: BatchLayout) -> usize {
         layout.batch_weight(self.size, self.sum, self.max)
     }
 }
@@ -120,7 +120,7 @@ impl<T> Batcher<T> {
                 }
                 JoinVerdict::Drops(_) => forming.dropped.push(candidate.id),
             }
-            if forming.members.is_empty() && self.layout == Layout::Padded {
+            if forming.members.is_empty() && self.layout == BatchLayout::Padded {
                 // The length of a padded batch is that of its head, so the dropped entries must leave before a head is
                 // chosen.
                 return;

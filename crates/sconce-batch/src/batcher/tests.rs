@@ -17,7 +17,7 @@ fn small() -> BatcherConfig {
 }
 
 fn batcher(config: BatcherConfig) -> Batcher<&'static str> {
-    Batcher::new(Instant::now(), config, Layout::Packed).unwrap()
+    Batcher::new(Instant::now(), config, BatchLayout::Packed).unwrap()
 }
 
 fn ran<'a>(step: &'a Step<&'static str>) -> Vec<&'a str> {
@@ -399,7 +399,7 @@ fn an_item_of_high_priority_is_let_in_where_those_of_lower_ones_would_be_late() 
 /// each unit.
 fn padded(now: Instant, fixed_ms: Option<u32>) -> Batcher<&'static str> {
     let config = BatcherConfig { max_batch_size: 8, max_batch_weight: 1000, max_queue_weight: 1000, ..small() };
-    let mut batcher = Batcher::new(now, config, Layout::Padded).unwrap();
+    let mut batcher = Batcher::new(now, config, BatchLayout::Padded).unwrap();
     for weight in 1..=fixed_ms.map_or(0, |_| 20) {
         let run = (fixed_ms.unwrap_or(0) + weight) * MS;
         batcher.completed(now, Ran { size: 1, weight: weight as usize, run: Some(run) });
@@ -440,7 +440,7 @@ fn shorter_items_join_a_padded_batch_where_that_is_cheaper_than_a_batch_of_their
 fn the_weight_of_a_padded_batch_counts_its_padding() {
     let now = Instant::now();
     let config = BatcherConfig { max_batch_size: 8, max_batch_weight: 33, max_queue_weight: 100, ..small() };
-    let mut batcher = Batcher::new(now, config, Layout::Padded).unwrap();
+    let mut batcher = Batcher::new(now, config, BatchLayout::Padded).unwrap();
     for (name, weight) in [("9", 9), ("10", 10), ("11", 11), ("8", 8)] {
         batcher.offer(now, name, weight, None).unwrap();
     }
@@ -493,7 +493,7 @@ fn the_largest_bounds_and_costs_are_borne() {
         max_queue_delay: BatcherConfig::MAX_QUEUE_DELAY,
         priority_ageing: BatcherConfig::MAX_PRIORITY_AGEING,
     };
-    for layout in [Layout::Packed, Layout::Padded] {
+    for layout in [BatchLayout::Packed, BatchLayout::Padded] {
         for run in [Duration::MAX, Duration::from_secs(1 << 40), Duration::ZERO] {
             let estimate = Some(CostLine { fixed: run.as_secs_f64(), per_weight: f64::MAX });
             let profile = Profile { estimate, role: Role::Serves };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use super::devices::ExcludedDevices;
-use crate::{Layout, Priority};
+use super::excluded_devices::ExcludedDevices;
+use crate::{BatchLayout, Priority};
 
 /// An admitted item, with the figures that the rules need.
 #[derive(Debug)]
@@ -61,22 +61,22 @@ pub(super) struct Waiting<T> {
     weights: [usize; Priority::ALL.len()],
     began: Instant,
     next_number: u64,
-    layout: Layout,
+    layout: BatchLayout,
     ageing: Duration,
     /// Number of restricted entries: those that exclude some device.
     restricted: usize,
 }
 
 impl<T> Waiting<T> {
-    pub(super) fn new(began: Instant, layout: Layout, ageing: Duration) -> Self {
+    pub(super) fn new(began: Instant, layout: BatchLayout, ageing: Duration) -> Self {
         Self { entries: BTreeMap::new(), weights: [0; 3], began, next_number: 0, layout, ageing, restricted: 0 }
     }
 
     /// Makes the identifier of an entry that arrives now.
     pub(super) fn name(&mut self, now: Instant, weight: usize, priority: Priority) -> EntryId {
         let bucket = match self.layout {
-            Layout::Packed => 0,
-            Layout::Padded => bucket(weight),
+            BatchLayout::Packed => 0,
+            BatchLayout::Padded => bucket(weight),
         };
         let steps = u32::try_from(priority.level()).expect("few levels");
         let rank = now.saturating_duration_since(self.began).saturating_add(self.ageing.saturating_mul(steps));
@@ -131,7 +131,7 @@ impl<T> Waiting<T> {
             std::iter::successors(self.entries.iter().next(), |(id, _)| first_in(id.bucket.checked_add(1)?));
         let mut head = heads.next()?;
         // A packed layout has one bucket only, and its head is found already.
-        if self.layout == Layout::Padded {
+        if self.layout == BatchLayout::Padded {
             head =
                 heads.fold(
                     head,
@@ -169,7 +169,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn waiting(layout: Layout, entries: &[(&'static str, u32, usize, Priority)]) -> Waiting<&'static str> {
+    fn waiting(layout: BatchLayout, entries: &[(&'static str, u32, usize, Priority)]) -> Waiting<&'static str> {
         let began = Instant::now();
         let mut waiting = Waiting::new(began, layout, 100 * MS);
         for &(payload, at_ms, weight, priority) in entries {
@@ -193,7 +193,7 @@ mod tests {
     fn entries_of_one_priority_run_in_order_of_arrival() {
         let normal = Priority::Normal;
         assert_eq!(
-            order(waiting(Layout::Packed, &[("a", 0, 9, normal), ("b", 0, 1, normal), ("c", 5, 1, normal)])),
+            order(waiting(BatchLayout::Packed, &[("a", 0, 9, normal), ("b", 0, 1, normal), ("c", 5, 1, normal)])),
             ["a", "b", "c"]
         );
     }
@@ -206,13 +206,13 @@ mod tests {
             ("high", 149, 1, Priority::High),
             ("late high", 201, 1, Priority::High),
         ];
-        assert_eq!(order(waiting(Layout::Packed, &entries)), ["high", "normal", "low", "late high"]);
+        assert_eq!(order(waiting(BatchLayout::Packed, &entries)), ["high", "normal", "low", "late high"]);
     }
 
     #[test]
     fn weight_ahead_is_that_of_the_same_and_higher_priorities() {
         let waiting = waiting(
-            Layout::Packed,
+            BatchLayout::Packed,
             &[("h", 0, 1, Priority::High), ("n", 0, 20, Priority::Normal), ("l", 0, 300, Priority::Low)],
         );
         assert_eq!(Priority::ALL.map(|priority| waiting.weight_ahead(priority)), [1, 21, 321]);
@@ -229,7 +229,7 @@ mod tests {
             ("98", 3, 98, normal),
             ("500", 4, 500, normal),
         ];
-        let waiting = waiting(Layout::Padded, &entries);
+        let waiting = waiting(BatchLayout::Padded, &entries);
         let mut at = waiting.head().unwrap();
         assert_eq!(at.payload, "8", "the first to come is the first to run");
         at = waiting.entries.values().find(|entry| entry.payload == "100").unwrap();

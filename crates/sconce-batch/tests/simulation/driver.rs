@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use sconce_batch::{Batcher, DeficitRoundRobin, DeviceFault, Entry, Layout, Ran, Step, Want};
+use sconce_batch::{BatchLayout, Batcher, DeficitRoundRobin, DeviceFault, Entry, Ran, Step, Want};
 
 use crate::scenario::{Device, Lost};
 use crate::world::{Event, Outcome, World};
@@ -168,7 +168,7 @@ impl World {
 
     fn weight(&self, queue: usize, batch: &[Entry<usize>]) -> usize {
         let weights = || batch.iter().map(|entry| entry.weight);
-        let layout: Layout = self.scenario.queues[queue];
+        let layout: BatchLayout = self.scenario.queues[queue];
         layout.batch_weight(batch.len(), weights().sum(), weights().max().unwrap_or_default())
     }
 

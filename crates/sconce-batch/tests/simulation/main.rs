@@ -10,11 +10,11 @@ mod world;
 use std::time::Duration;
 
 use scenario::{AGEING, Bounds, CPU, Device, GPU, Lost, Pace, Scenario};
-use sconce_batch::{Layout, Role};
+use sconce_batch::{BatchLayout, Role};
 use world::{Outcome, World};
 
-const PACKED: &[Layout] = &[Layout::Packed];
-const MIXED: &[Layout] = &[Layout::Packed, Layout::Padded, Layout::Packed];
+const PACKED: &[BatchLayout] = &[BatchLayout::Packed];
+const MIXED: &[BatchLayout] = &[BatchLayout::Packed, BatchLayout::Padded, BatchLayout::Packed];
 const MS: Duration = Duration::from_millis(1);
 
 fn scenario(seed: u64, load: f64) -> Scenario {
@@ -82,8 +82,8 @@ fn so_it_is_below_and_above_capacity_with_fixed_delays_and_any_number_of_devices
         Scenario { devices: &[GPU; 3], ..scenario(4, 1.2) },
         delay(3, scenario(5, 0.6)),
         delay(3, Scenario { devices: &[GPU; 2], ..scenario(6, 1.5) }),
-        Scenario { queues: &[Layout::Padded], ..scenario(7, 1.2) },
-        Scenario { queues: &[Layout::Packed; 16], ..scenario(8, 1.2) },
+        Scenario { queues: &[BatchLayout::Padded], ..scenario(7, 1.2) },
+        Scenario { queues: &[BatchLayout::Packed; 16], ..scenario(8, 1.2) },
         Scenario { queues: MIXED, devices: &[GPU; 4], closes_at: Some(25_000), ..scenario(9, 2.0) },
     ] {
         check_all_outcomes(scenario);
@@ -102,7 +102,7 @@ const FAULTY: &[Device] = &[
 fn so_it_is_whatever_happens_to_unlike_devices() {
     for seed in 0..6 {
         for (queues, chooses, load) in
-            [(PACKED, true, 0.5), (MIXED, true, 1.2), (MIXED, false, 0.9), (&[Layout::Padded][..], true, 1.2)]
+            [(PACKED, true, 0.5), (MIXED, true, 1.2), (MIXED, false, 0.9), (&[BatchLayout::Padded][..], true, 1.2)]
         {
             let scenario = Scenario {
                 arrivals: 20_000,
@@ -168,7 +168,7 @@ fn learning_what_a_batch_costs_answers_more_in_time_under_overload() {
 
 #[test]
 fn higher_priorities_are_answered_sooner_and_the_lowest_are_not_starved() {
-    let ran = World::new(Scenario { queues: &[Layout::Packed], ..scenario(20, 0.95) }).run();
+    let ran = World::new(Scenario { queues: &[BatchLayout::Packed], ..scenario(20, 0.95) }).run();
     let [high, normal, low] = ran.mean_waits();
     println!("mean waits by priority: {high:?}, {normal:?}, {low:?}");
     assert!(high < normal && normal < low, "{high:?}, {normal:?}, {low:?}");

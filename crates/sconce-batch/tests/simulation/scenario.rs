@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use sconce_batch::{BatcherConfig, CostLine, Layout, Role};
+use sconce_batch::{BatchLayout, BatcherConfig, CostLine, Role};
 
 /// Time by which an item counts as later for each step of lower priority.
 pub(crate) const AGEING: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ pub(crate) struct Scenario {
     /// True if queues have an estimate of each device's cost, and so choose among devices.
     pub(crate) chooses: bool,
     /// The queues, each by the layout of its batches.
-    pub(crate) queues: &'static [Layout],
+    pub(crate) queues: &'static [BatchLayout],
     /// The arrival at which the first queue closes.
     pub(crate) closes_at: Option<usize>,
     /// True if the queues are told the time that batches took.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sconce_batch::{Batcher, EntryId, Error, Layout, Priority, Profile, Terms};
+use sconce_batch::{BatchLayout, Batcher, EntryId, Error, Priority, Profile, Terms};
 
 use crate::driver::{Driver, Running};
 use crate::scenario::{Bounds, Pace, Scenario};
@@ -82,7 +82,7 @@ impl World {
             .iter()
             .map(|device| Profile { estimate: scenario.chooses.then_some(device.line), role: device.role })
             .collect();
-        let queue = |layout: &Layout| Batcher::on(start, scenario.config(), *layout, &profiles);
+        let queue = |layout: &BatchLayout| Batcher::on(start, scenario.config(), *layout, &profiles);
         Self {
             rng: StdRng::seed_from_u64(scenario.seed),
             start,
@@ -237,8 +237,8 @@ impl World {
             let Item { arrived, deadline, priority, weight, outcome, .. } = self.items[entry.payload];
             if self.scenario.keeps_order() {
                 let alike = match self.scenario.queues[queue] {
-                    Layout::Packed => 0,
-                    Layout::Padded => weight,
+                    BatchLayout::Packed => 0,
+                    BatchLayout::Padded => weight,
                 };
                 let before = self.latest_run.insert((queue, priority, alike), entry.payload);
                 assert!(before.is_none_or(|before| before < entry.payload), "first in, first out among those alike");

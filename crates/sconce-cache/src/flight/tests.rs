@@ -16,7 +16,7 @@ fn lead(flights: &TestFlights) -> Lead<u32, u8> {
     }
 }
 
-fn waiting(flights: &TestFlights, terms: u8) -> Waiting<u32, u8> {
+fn waiting(flights: &TestFlights, terms: u8) -> FlightWaiter<u32, u8> {
     match flights.board(key(), terms) {
         Boarded::Leads(_) => panic!("nobody leads"),
         Boarded::Waits(waiting) => waiting,
@@ -24,11 +24,11 @@ fn waiting(flights: &TestFlights, terms: u8) -> Waiting<u32, u8> {
 }
 
 /// The outcome that a follower has got, if any.
-fn received(waiting: &mut Waiting<u32, u8>) -> Option<FollowerOutcome<u32, u8>> {
+fn received(waiting: &mut FlightWaiter<u32, u8>) -> Option<FollowerOutcome<u32, u8>> {
     waiting.received.try_recv().ok()
 }
 
-fn leads(waiting: &mut Waiting<u32, u8>) -> Lead<u32, u8> {
+fn leads(waiting: &mut FlightWaiter<u32, u8>) -> Lead<u32, u8> {
     match received(waiting) {
         Some(FollowerOutcome::Leads(lead)) => lead,
         Some(FollowerOutcome::Landed(outcome)) => panic!("{outcome} landed"),
@@ -36,7 +36,7 @@ fn leads(waiting: &mut Waiting<u32, u8>) -> Lead<u32, u8> {
     }
 }
 
-fn landed(waiting: &mut Waiting<u32, u8>) -> Option<u32> {
+fn landed(waiting: &mut FlightWaiter<u32, u8>) -> Option<u32> {
     match received(waiting) {
         Some(FollowerOutcome::Landed(outcome)) => Some(outcome),
         Some(FollowerOutcome::Leads(_)) => panic!("it leads"),

@@ -48,7 +48,7 @@ impl Owned {
         let inputs: Vec<_> = self
             .inputs
             .iter()
-            .map(|input| Input { name: &input.name, dtype: input.dtype, shape: &input.shape, bytes: &input.bytes })
+            .map(|input| KeyTensor { name: &input.name, dtype: input.dtype, shape: &input.shape, bytes: &input.bytes })
             .collect();
         job(KeyFields {
             model: &self.model,

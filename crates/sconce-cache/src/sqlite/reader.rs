@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::oneshot;
 
 use super::store::{now_ms, open_to_read};
-use super::{Call, SqliteConfig, SqliteOpenError, tier_error};
+use super::{ConnectionCall, SqliteConfig, SqliteOpenError, tier_error};
 use crate::Key;
 use crate::tier::{Found, TierError};
 
@@ -15,7 +15,7 @@ const SELECT: &str = "SELECT key, expires_ms, value FROM entries WHERE id = ?1";
 /// A job for a reader's thread.
 pub(super) enum ReadJob {
     Get { keys: Vec<Key>, reply: oneshot::Sender<Result<Vec<Found>, TierError>> },
-    Call(Call),
+    Call(ConnectionCall),
 }
 
 /// Reads the file on the caller's thread, for tools that are not async. [`SqliteTier`](super::SqliteTier) runs readers

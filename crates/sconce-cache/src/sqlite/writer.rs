@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::store::{now_ms, open_to_write};
-use super::{Call, SqliteConfig, SqliteOpenError, tier_error};
+use super::{ConnectionCall, SqliteConfig, SqliteOpenError, tier_error};
 use crate::tier::TierError;
 use crate::{Key, Value};
 
@@ -24,7 +24,7 @@ const SWEEP: &str =
 /// A job for the writer's thread.
 pub(super) enum WriteJob {
     Put(PutJob),
-    Call(Call),
+    Call(ConnectionCall),
 }
 
 /// Entries to write.
@@ -58,7 +58,7 @@ impl Writer {
     }
 
     /// Writes `first` and the waiting jobs behind it in one transaction, up to a call, which it leaves in `call`.
-    fn put(&mut self, first: PutJob, jobs: &Receiver<WriteJob>, call: &mut Option<Call>) {
+    fn put(&mut self, first: PutJob, jobs: &Receiver<WriteJob>, call: &mut Option<ConnectionCall>) {
         let mut bytes = weight(&first);
         let mut batch = vec![first];
         while batch.len() < MAX_JOBS && bytes < MAX_BYTES {

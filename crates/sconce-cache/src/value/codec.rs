@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Corrupt, Parts, Place, Tensor, Value, ValueError};
+use super::{Corrupt, EncodedValue, TensorSpan, TensorView, Value, ValueError};
 use crate::Dtype;
 
 const MAGIC: [u8; 4] = *b"SCNV";
@@ -22,8 +22,8 @@ const CHECKSUM: Range<usize> = 5..21;
 /// Bytes of the smallest tensor. A count of tensors is checked against it before memory is reserved for them.
 const MIN_TENSOR: usize = 2 + 1 + 1 + 8;
 
-pub(super) fn encode(precision: &str, tensors: &[Tensor<'_>]) -> Result<Value, ValueError> {
-    let mut out = Writer { bytes: Vec::with_capacity(encoded_len(precision, tensors)) };
+pub(super) fn encode(precision: &str, tensors: &[TensorView<'_>]) -> Result<Value, ValueError> {
+    let mut out = ByteWriter { bytes: Vec::with_capacity(encoded_len(precision, tensors)) };
     out.put(&MAGIC);
     out.put(&[VERSION]);
     out.put(&[0; CHECKSUM.end - CHECKSUM.start]);
@@ -33,11 +33,11 @@ pub(super) fn encode(precision: &str, tensors: &[Tensor<'_>]) -> Result<Value, V
     let precision = out.text(&length, precision);
     // Four billion tensors do not fit into memory.
     out.put(&u32::try_from(tensors.len()).expect("a count of tensors").to_le_bytes());
-    let places = tensors.iter().map(|tensor| out.tensor(tensor)).collect::<Result<_, _>>()?;
+    let spans = tensors.iter().map(|tensor| out.tensor(tensor)).collect::<Result<_, _>>()?;
     let mut encoded = out.bytes;
     let checksum = checksum(&encoded[CHECKSUM.end..]);
     encoded[CHECKSUM].copy_from_slice(&checksum);
-    Ok(Value(Arc::new(Parts { encoded: encoded.into(), precision, tensors: places })))
+    Ok(Value(Arc::new(EncodedValue { encoded: encoded.into(), precision, tensors: spans })))
 }
 
 pub(super) fn decode(encoded: Bytes) -> Result<Value, Corrupt> {
@@ -55,15 +55,15 @@ pub(super) fn decode(encoded: Bytes) -> Result<Value, Corrupt> {
     if !reader.rest().is_empty() {
         return Err(Corrupt);
     }
-    Ok(Value(Arc::new(Parts { encoded, precision, tensors })))
+    Ok(Value(Arc::new(EncodedValue { encoded, precision, tensors })))
 }
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM.end - CHECKSUM.start] {
     *blake3::hash(body).as_bytes().first_chunk().expect("a digest is longer than a checksum")
 }
 
-fn encoded_len(precision: &str, tensors: &[Tensor<'_>]) -> usize {
-    let each = |tensor: &Tensor<'_>| MIN_TENSOR + tensor.name.len() + 8 * tensor.shape.len() + tensor.bytes.len();
+fn encoded_len(precision: &str, tensors: &[TensorView<'_>]) -> usize {
+    let each = |tensor: &TensorView<'_>| MIN_TENSOR + tensor.name.len() + 8 * tensor.shape.len() + tensor.bytes.len();
     CHECKSUM.end + 1 + precision.len() + 4 + tensors.iter().map(each).sum::<usize>()
 }
 
@@ -79,11 +79,11 @@ fn fits(dtype: Dtype, shape: &[usize], bytes: usize) -> bool {
     if shape.contains(&0) { bytes == 0 } else { expected == Some(bytes) }
 }
 
-struct Writer {
+struct ByteWriter {
     bytes: Vec<u8>,
 }
 
-impl Writer {
+impl ByteWriter {
     fn put(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
@@ -95,8 +95,8 @@ impl Writer {
         self.put(text.as_bytes())
     }
 
-    fn tensor(&mut self, tensor: &Tensor<'_>) -> Result<Place, ValueError> {
-        let Tensor { name, dtype, shape, bytes } = *tensor;
+    fn tensor(&mut self, tensor: &TensorView<'_>) -> Result<TensorSpan, ValueError> {
+        let TensorView { name, dtype, shape, bytes } = *tensor;
         let length = u16::try_from(name.len())
             .map_err(|_| too_long("a tensor's name", name, usize::from(u16::MAX)))?
             .to_le_bytes();
@@ -112,7 +112,7 @@ impl Writer {
             self.put(&(*dimension as u64).to_le_bytes());
         }
         self.put(&(bytes.len() as u64).to_le_bytes());
-        Ok(Place { name, dtype, shape: shape.into(), bytes: self.put(bytes) })
+        Ok(TensorSpan { name, dtype, shape: shape.into(), bytes: self.put(bytes) })
     }
 }
 
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
         Ok(range)
     }
 
-    fn tensor(&mut self) -> Result<Place, Corrupt> {
+    fn tensor(&mut self) -> Result<TensorSpan, Corrupt> {
         let length = self.number::<2>()?;
         let name = self.text(length)?;
         let [dtype, rank] = self.array()?;
@@ -158,7 +158,7 @@ impl<'a> Reader<'a> {
         let shape = (0..rank).map(|_| self.number::<8>()).collect::<Result<Box<[_]>, _>>()?;
         let length = self.number::<8>()?;
         let bytes = self.skip(length)?;
-        if fits(dtype, &shape, bytes.len()) { Ok(Place { name, dtype, shape, bytes }) } else { Err(Corrupt) }
+        if fits(dtype, &shape, bytes.len()) { Ok(TensorSpan { name, dtype, shape, bytes }) } else { Err(Corrupt) }
     }
 }
 
@@ -170,8 +170,8 @@ mod tests {
 
     fn embedding() -> Value {
         let bytes: Vec<u8> = (0..16).collect();
-        let embedding = Tensor { name: "embedding", dtype: Dtype::F32, shape: &[1, 4], bytes: &bytes };
-        let label = Tensor { name: "label", dtype: Dtype::Bytes, shape: &[1], bytes: b"\x03\0\0\0cat" };
+        let embedding = TensorView { name: "embedding", dtype: Dtype::F32, shape: &[1, 4], bytes: &bytes };
+        let label = TensorView { name: "label", dtype: Dtype::Bytes, shape: &[1], bytes: b"\x03\0\0\0cat" };
         Value::new("int8", &[embedding, label]).unwrap()
     }
 
@@ -198,7 +198,7 @@ mod tests {
     /// Compares with a golden value: old stores must stay readable until `VERSION` is raised.
     #[test]
     fn the_layout_is_the_documented_one() {
-        let tensor = Tensor { name: "y", dtype: Dtype::U8, shape: &[2], bytes: &[7, 9] };
+        let tensor = TensorView { name: "y", dtype: Dtype::U8, shape: &[2], bytes: &[7, 9] };
         let value = Value::new("f32", &[tensor]).unwrap();
         let body = b"\x03f32\x01\0\0\0\x01\0y\x02\x01\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x07\x09";
         assert_eq!(value.encoded()[..5], *b"SCNV\x01");
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_shape_that_contradicts_the_bytes_is_refused_when_a_value_is_made() {
-        let tensor = |dtype, shape, bytes| Tensor { name: "x", dtype, shape, bytes };
+        let tensor = |dtype, shape, bytes| TensorView { name: "x", dtype, shape, bytes };
         let table = [
             (tensor(Dtype::F32, &[2][..], &[0; 8][..]), true),
             (tensor(Dtype::F32, &[2], &[0; 7]), false),

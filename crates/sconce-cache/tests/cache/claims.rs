@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sconce_cache::{
-    Cache, CacheBuilder, Claim, ClaimOutcome, Failure, Follower, Key, Leader, MemoryConfig, Source, SqliteConfig,
-    SqliteTier, Terms, TierConfig,
+    Cache, CacheBuilder, Claim, ClaimOutcome, Failure, FlightTerms, Follower, Key, Leader, MemoryConfig, Source,
+    SqliteConfig, SqliteTier, TierConfig,
 };
 use tokio::sync::Semaphore;
 
@@ -22,7 +22,7 @@ enum Fault {
     Broken,
 }
 
-impl Terms<Fault> for Patience {
+impl FlightTerms<Fault> for Patience {
     fn would_get(&self, error: &Fault, leader: &Self) -> bool {
         *error == Fault::Broken || self <= leader
     }

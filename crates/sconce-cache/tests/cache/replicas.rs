@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sconce_cache::{Answer, Cache, Failure, Key, Leases, MemoryConfig, ReplicaConfig, Source, TierConfig, Value};
+use sconce_cache::{Cache, Failure, Key, Leases, MemoryConfig, ReplicaConfig, Source, SourcedValue, TierConfig, Value};
 
 use crate::support::redis::{Clients as _, RedisServer};
 use crate::support::{eventually, key, value};
@@ -64,7 +64,7 @@ async fn of_two_replicas_one_computes_and_the_other_gets_its_value() {
         };
         let (first, second) = tokio::join!(ask(&replicas[0]), ask(&replicas[1]));
         let sources = [first, second].map(|answer| {
-            let Answer { value: got, source } = answer.unwrap();
+            let SourcedValue { value: got, source } = answer.unwrap();
             assert_eq!(got, value("computed"));
             source
         });

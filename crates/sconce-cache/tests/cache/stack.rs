@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use sconce_cache::{
-    Answer, Cache, CacheBuilder, CacheConfig, CrossPrecision, Digest, Dtype, Failure, Found, Input, KeyFields,
-    MemoryConfig, Source, SqliteConfig, SqliteTier, Tensor, Tier, TierConfig, Value,
+    Cache, CacheBuilder, CacheConfig, CrossPrecision, Digest, Dtype, Failure, Found, KeyFields, KeyTensor,
+    MemoryConfig, Source, SourcedValue, SqliteConfig, SqliteTier, TensorView, Tier, TierConfig, Value,
 };
 use tokio::sync::Notify;
 
@@ -59,9 +59,9 @@ async fn any_subset_of_tiers_is_a_cache_and_none_is_one_that_finds_nothing() {
         let cache = stack.build().unwrap();
         let key = key(&format!("subset {subset}"));
         let computed = cache.get_or_compute(key, &[], || async { Ok(value("new")) }).await.unwrap();
-        assert_eq!(computed, Answer { value: value("new"), source: Source::Computed });
+        assert_eq!(computed, SourcedValue { value: value("new"), source: Source::Computed });
         cache.flush(MINUTE).await.unwrap();
-        let expected = nearest.map(|tier| Answer { value: value("new"), source: Source::Tier(tier) });
+        let expected = nearest.map(|tier| SourcedValue { value: value("new"), source: Source::Tier(tier) });
         assert_eq!(cache.get(key, &[]).await, expected);
         assert_eq!(cache.get_many(&[key]).await, [expected]);
         assert_eq!(cache.stats().tiers.len(), usize::count_ones(subset) as usize);
@@ -78,7 +78,7 @@ async fn what_a_lower_tier_has_is_promoted_to_all_above_it() {
     for key in &keys[..2] {
         sqlite.put_many(&[(*key, value("precomputed"))]).await.unwrap();
     }
-    let source = |answer: Option<Answer>| answer.map(|answer| answer.source);
+    let source = |answer: Option<SourcedValue>| answer.map(|answer| answer.source);
     assert_eq!(source(cache.get(keys[0], &[]).await), Some(Source::Tier("sqlite")));
     assert_eq!(source(cache.get(keys[0], &[]).await), Some(Source::Tier("memory")));
     let many: Vec<_> = cache.get_many(&keys).await.into_iter().map(source).collect();
@@ -101,7 +101,7 @@ async fn a_higher_precision_answers_for_a_lower_one_only_where_the_policy_says_s
     let cache = in_memory();
     let precisions = ["f32", "int8", "q4k"];
     let key_of = |precision| {
-        let inputs = [Input { name: "x", dtype: Dtype::U8, shape: &[1], bytes: &[1] }];
+        let inputs = [KeyTensor { name: "x", dtype: Dtype::U8, shape: &[1], bytes: &[1] }];
         let (model, digest) = ("m", Digest::of(b""));
         KeyFields {
             model,
@@ -115,7 +115,7 @@ async fn a_higher_precision_answers_for_a_lower_one_only_where_the_policy_says_s
         }
         .key()
     };
-    let tensor = Tensor { name: "y", dtype: Dtype::U8, shape: &[1], bytes: &[2] };
+    let tensor = TensorView { name: "y", dtype: Dtype::U8, shape: &[1], bytes: &[2] };
     cache.put(key_of("int8"), &Value::new("int8", &[tensor]).unwrap());
     let made_by = async |asked, policy: CrossPrecision| {
         let instead: Vec<_> = policy.instead_of(asked, &precisions).map(key_of).collect();
@@ -240,7 +240,7 @@ async fn a_leader_that_goes_away_hands_over_to_one_who_waits() {
     }
     drop(leader);
     let answer = waiting.await.unwrap();
-    assert_eq!(answer, Answer { value: value("by the second"), source: Source::Computed });
+    assert_eq!(answer, SourcedValue { value: value("by the second"), source: Source::Computed });
 }
 
 #[tokio::test]

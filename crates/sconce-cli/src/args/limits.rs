@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use sconce_grpc::Limits;
+use sconce_grpc::ServerLimits;
 
 /// Bounds of what clients can take from a server.
 #[expect(clippy::struct_field_names, reason = "limits start with max_, and fields name the flags")]
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Limits of clients")]
+#[command(next_help_heading = "ServerLimits of clients")]
 pub(crate) struct LimitsArgs {
     /// Connections at a time; beyond them a new connection replaces the least active one, but never one with a call that is
     /// being computed [default: seven eighths of the files that the process may open (ulimit -n), at most 16384]
@@ -15,25 +15,25 @@ pub(crate) struct LimitsArgs {
     max_connections: Option<usize>,
 
     /// Bytes of all requests that are being read or answered; above this, unfinished requests are refused
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_request_bytes_in_flight)]
+    #[arg(long, value_name = "BYTES", default_value_t = ServerLimits::default().max_request_bytes_in_flight)]
     max_request_bytes_in_flight: usize,
 
     /// Milliseconds for a new connection to send the beginning of HTTP/2
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_handshake_time))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(ServerLimits::default().max_handshake_time))]
     max_handshake_time_ms: u64,
 
     /// Milliseconds after which a connection without calls is closed
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_idle_time))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(ServerLimits::default().max_idle_time))]
     max_idle_time_ms: u64,
 
     /// Milliseconds between two pieces of one request, after which it is refused
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(Limits::default().max_request_pause))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(ServerLimits::default().max_request_pause))]
     max_request_pause_ms: u64,
 }
 
 impl LimitsArgs {
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
+    pub(crate) fn limits(&self) -> ServerLimits {
+        ServerLimits {
             max_connections: self.max_connections,
             max_request_bytes_in_flight: self.max_request_bytes_in_flight,
             max_handshake_time: Duration::from_millis(self.max_handshake_time_ms),

@@ -8,7 +8,7 @@ use sconce::{ModelSource, Placement, Precision, RuntimeBuilder};
 use super::numbers::positive;
 use crate::device_memory::DeviceMemoryArg;
 use crate::error::Error;
-use crate::models_path::{Found, ModelsPath};
+use crate::models_path::{FoundModel, ModelsPath};
 
 /// The way one model is found and computed.
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,7 @@ pub(crate) struct ComputeArgs {
 impl OneModelArgs {
     /// The name and source of the model that `model` names: a name on the models path, or a directory.
     pub(crate) fn find(&self, model: &str) -> Result<(String, ModelSource), Error> {
-        let Found { name, directory } = ModelsPath::new(&self.models).find(model)?;
+        let FoundModel { name, directory } = ModelsPath::new(&self.models).find(model)?;
         let source = ModelSource::new(directory).name(name.clone());
         Ok((name, ModelSource { precision: self.precision, device: self.compute.device, ..source }))
     }

@@ -58,7 +58,7 @@ impl fmt::Display for Bound {
 }
 
 /// A cell whose answers are too far from the expected ones.
-pub(crate) struct Failure {
+pub(crate) struct InaccurateCell {
     device: DeviceName,
     precision: Precision,
     shape: BenchShape,
@@ -66,7 +66,7 @@ pub(crate) struct Failure {
     bound: Bound,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for InaccurateCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, precision, shape, distance, bound } = self;
         write!(f, "{shape} in {precision} on {device} is at {distance:e} from the CPU in f32; {bound} is allowed")
@@ -74,7 +74,7 @@ impl fmt::Display for Failure {
 }
 
 /// Compares the answers of every cell, and returns the failures.
-pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
+pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<InaccurateCell>, Error> {
     let mut failures = Vec::new();
     for cell in cells {
         let expected = cell.reference.borrow_mut().forward(&cell.batch);
@@ -93,7 +93,7 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<Failure>, Error> {
         (cell.distance, cell.right) = (Some(distance), bound.allows(distance));
         if !cell.right {
             let Cell { device, precision, shape, .. } = *cell;
-            failures.push(Failure { device, precision, shape, distance, bound });
+            failures.push(InaccurateCell { device, precision, shape, distance, bound });
         }
     }
     Ok(failures)

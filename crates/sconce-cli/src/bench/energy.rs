@@ -9,7 +9,7 @@ use sconce::DeviceName;
 
 /// An energy counter of a device.
 #[derive(Debug)]
-pub(crate) enum Meter {
+pub(crate) enum EnergyMeter {
     /// The packages of the CPU.
     Rapl(Vec<Package>),
     #[cfg(feature = "cuda")]
@@ -26,7 +26,7 @@ pub(crate) struct Package {
 
 const POWERCAP: &str = "/sys/class/powercap";
 
-impl Meter {
+impl EnergyMeter {
     pub(crate) fn of(device: DeviceName) -> Self {
         if device == DeviceName::CPU {
             return Self::rapl(Path::new(POWERCAP));
@@ -146,7 +146,7 @@ mod tests {
             fs::write(package.join("energy_uj"), energy).unwrap();
             fs::write(package.join("max_energy_range_uj"), "10000000").unwrap();
         }
-        let meter = Meter::rapl(powercap.path());
+        let meter = EnergyMeter::rapl(powercap.path());
         let before = meter.joules().unwrap();
         assert_eq!(before.len(), 2, "parts of a package are not counted twice");
         fs::write(powercap.path().join("intel-rapl:0/energy_uj"), "1000000").unwrap();
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn where_nothing_can_be_read_nothing_is_said() {
         let empty = tempfile::tempdir().unwrap();
-        assert_eq!(Meter::rapl(empty.path()).joules(), None);
-        assert_eq!(Meter::rapl(Path::new("/nonexistent")).joules(), None);
+        assert_eq!(EnergyMeter::rapl(empty.path()).joules(), None);
+        assert_eq!(EnergyMeter::rapl(Path::new("/nonexistent")).joules(), None);
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sconce::DeviceName;
-use sconce::models::{Isa, cuda_devices};
+use sconce::models::{Backends, Isa, ListedDevice};
 
 use super::subject::Cell;
 use super::timing::Summary;
@@ -41,9 +41,10 @@ impl Heading {
         let isa = Isa::best().name();
         let mut machine =
             format!("{}, {cores} cores, {threads} threads, {isa}", cpu_name().unwrap_or("CPU".to_owned()));
-        for gpu in cuda_devices().unwrap_or_default() {
-            if devices.contains(&DeviceName::cuda(gpu.ordinal)) {
-                let _ = write!(machine, "; cuda:{} {}", gpu.ordinal, gpu.name);
+        let listed = Backends::default().iter().flat_map(|backend| backend.listing().devices).collect::<Vec<_>>();
+        for ListedDevice { device, name, .. } in listed.iter().filter(|listed| listed.device != DeviceName::CPU) {
+            if devices.contains(device) {
+                let _ = write!(machine, "; {device} {name}");
             }
         }
         let command = std::env::args().collect::<Vec<_>>().join(" ");

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use sconce::models::{Backends, Features, LoadOptions, LoadedModel, Network, Processor, Team, cpu};
 use sconce::{BuildError, DeviceName, LoadError, Precision, Registry};
 
-use super::energy::Meter;
+use super::energy::EnergyMeter;
 use super::shape::BenchShape;
 use super::timing::Timings;
 use crate::error::Error;
-use crate::models_path::Found;
+use crate::models_path::FoundModel;
 
 /// Loads the cells that are compared.
 pub(crate) struct Subjects<'a> {
@@ -34,7 +34,7 @@ pub(crate) struct Cell {
     pub(crate) reference: SharedNetwork,
     /// Turns rows into answers.
     pub(crate) processor: Arc<dyn Processor>,
-    pub(crate) meter: Rc<Meter>,
+    pub(crate) meter: Rc<EnergyMeter>,
     /// Distance of the answers from those of `reference`, if they were compared.
     pub(crate) distance: Option<f64>,
     /// Set if that distance is small enough for the cell to be timed.
@@ -52,7 +52,7 @@ pub(crate) struct Loaded {
 impl Subjects<'_> {
     /// Loads all cells of a model. A precision that it does not have on a device is left out, and so is a batch of
     /// longer texts than it takes.
-    pub(crate) fn load(&self, found: &Found, shapes: &[BenchShape]) -> Result<Loaded, Error> {
+    pub(crate) fn load(&self, found: &FoundModel, shapes: &[BenchShape]) -> Result<Loaded, Error> {
         let registry = Registry::default();
         let failed = |source| BuildError::Load { name: found.name.clone(), source: Box::new(source) };
         let options = |device, precision| LoadOptions { device, precision: Some(precision) };
@@ -71,7 +71,7 @@ impl Subjects<'_> {
         let mut cells = Vec::new();
         for name in self.devices {
             let device = backends.open(*name).map_err(|source| BuildError::OpenDevice { device: *name, source })?;
-            let meter = Rc::new(Meter::of(*name));
+            let meter = Rc::new(EnergyMeter::of(*name));
             for precision in self.precisions {
                 let network = if (*name, *precision) == (DeviceName::CPU, Precision::F32) {
                     Rc::clone(&reference)

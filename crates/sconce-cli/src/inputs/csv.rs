@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::quotes::Quotes;
-use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError, source};
+use super::{Closed, InputLocation, MAX_LINE_BYTES, Outlet, ReadError, source};
 
 /// Bytes of one row at most, so that a quote that is never closed does not read a whole file into memory.
 const MAX_ROW_BYTES: usize = 4 * MAX_LINE_BYTES;
@@ -19,10 +19,10 @@ pub(super) fn send(
     column: &str,
     delimiter: u8,
 ) -> Result<(), Closed> {
-    let place = |line| Place { file: file.cloned(), line: Some(line) };
+    let location = |line| InputLocation { file: file.cloned(), line: Some(line) };
     let CsvRows { mut reader, watch, index } = match open(path, column, delimiter) {
         Ok(rows) => rows,
-        Err((line, error)) => return outlet.send(place(line), Err(error), 0),
+        Err((line, error)) => return outlet.send(location(line), Err(error), 0),
     };
     let mut row = csv::ByteRecord::new();
     let mut consumed = 0;
@@ -36,13 +36,13 @@ pub(super) fn send(
             Err(cause) if matches!(cause.kind(), csv::ErrorKind::UnequalLengths { .. }) => {
                 Err(ReadError::Table(cause.to_string()))
             }
-            Err(cause) => return outlet.send(place(line), Err(ReadError::Table(cause.to_string())), 0),
+            Err(cause) => return outlet.send(location(line), Err(ReadError::Table(cause.to_string())), 0),
         };
         let end = reader.position().byte();
         if let Some(line) = watch.borrow().unclosed_quote(end) {
-            return outlet.send(place(line), Err(ReadError::UnclosedQuote), end - consumed);
+            return outlet.send(location(line), Err(ReadError::UnclosedQuote), end - consumed);
         }
-        outlet.send(place(line), content, end - consumed)?;
+        outlet.send(location(line), content, end - consumed)?;
         consumed = end;
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sconce::models::excerpt;
 use serde_json::Value;
 
-use super::{CellKind, Closed, Outlet, Place, ReadError, lines};
+use super::{CellKind, Closed, InputLocation, Outlet, ReadError, lines};
 
 /// Sends the input in each line. Blank lines are errors, except at the end of the source.
 pub(super) fn send(
@@ -18,8 +18,8 @@ pub(super) fn send(
 ) -> Result<(), Closed> {
     // The first of the blank lines since the last line that was not, and their bytes.
     let mut blank: Option<(u64, u64)> = None;
-    lines::for_each(path, file, outlet, |place, line| {
-        let number = place.line.expect("lines have numbers");
+    lines::for_each(path, file, outlet, |location, line| {
+        let number = location.line.expect("lines have numbers");
         if line.content.as_ref().is_ok_and(|content| content.trim_ascii().is_empty()) {
             let (_, bytes) = blank.get_or_insert((number, 0));
             *bytes += line.consumed;
@@ -27,11 +27,11 @@ pub(super) fn send(
         }
         if let Some((first, mut bytes)) = blank.take() {
             for number in first..number {
-                let place = Place { line: Some(number), ..place.clone() };
-                outlet.send(place, Err(ReadError::Blank), std::mem::take(&mut bytes))?;
+                let location = InputLocation { line: Some(number), ..location.clone() };
+                outlet.send(location, Err(ReadError::Blank), std::mem::take(&mut bytes))?;
             }
         }
-        outlet.send(place, line.content.and_then(|content| cell(&content, column, kind)), line.consumed)
+        outlet.send(location, line.content.and_then(|content| cell(&content, column, kind)), line.consumed)
     })
 }
 

@@ -4,30 +4,30 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Closed, MAX_LINE_BYTES, Outlet, Place, ReadError, source};
+use super::{Closed, InputLocation, MAX_LINE_BYTES, Outlet, ReadError, source};
 
 /// Sends each line of a source.
 pub(super) fn send(path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {
-    for_each(path, file, outlet, |place, line| outlet.send(place, line.content, line.consumed))
+    for_each(path, file, outlet, |location, line| outlet.send(location, line.content, line.consumed))
 }
 
-/// Calls `each` with each line of a source and its place. A source that cannot be read sends an error instead.
+/// Calls `each` with each line of a source and its location. A source that cannot be read sends an error instead.
 pub(super) fn for_each(
     path: &Path,
     file: Option<&Arc<str>>,
     outlet: &Outlet,
-    mut each: impl FnMut(Place, InputLine) -> Result<(), Closed>,
+    mut each: impl FnMut(InputLocation, InputLine) -> Result<(), Closed>,
 ) -> Result<(), Closed> {
-    let place = |line| Place { file: file.cloned(), line: Some(line) };
+    let location = |line| InputLocation { file: file.cloned(), line: Some(line) };
     let mut reader = match source(path) {
         Ok(source) => BufReader::with_capacity(1 << 16, source),
-        Err(cause) => return outlet.send(place(1), Err(cause.into()), 0),
+        Err(cause) => return outlet.send(location(1), Err(cause.into()), 0),
     };
     for number in 1.. {
         match read_line(&mut reader, MAX_LINE_BYTES) {
-            Ok(Some(line)) => each(place(number), line)?,
+            Ok(Some(line)) => each(location(number), line)?,
             Ok(None) => break,
-            Err(cause) => return outlet.send(place(number), Err(cause.into()), 0),
+            Err(cause) => return outlet.send(location(number), Err(cause.into()), 0),
         }
     }
     Ok(())

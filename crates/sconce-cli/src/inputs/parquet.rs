@@ -11,7 +11,7 @@ use arrow_array::{Array, ArrayRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::{CellKind, Closed, MAX_LINE_BYTES, Outlet, Place, ReadError};
+use super::{CellKind, Closed, InputLocation, MAX_LINE_BYTES, Outlet, ReadError};
 
 /// Rows that are decoded at a time.
 const ROWS: usize = 1024;
@@ -23,12 +23,12 @@ pub(super) fn send(
     column: &str,
     cells: CellKind,
 ) -> Result<(), Closed> {
-    let place = |row| Place { file: file.cloned(), line: Some(row) };
+    let location = |row| InputLocation { file: file.cloned(), line: Some(row) };
     let ended = match open(path, column) {
-        Ok((batches, spread)) => send_all(batches, &spread, outlet, (column, cells), place)?,
+        Ok((batches, spread)) => send_all(batches, &spread, outlet, (column, cells), location)?,
         Err(error) => Some(Ended { row: 1, error }),
     };
-    ended.map_or(Ok(()), |Ended { row, error }| outlet.send(place(row), Err(error), 0))
+    ended.map_or(Ok(()), |Ended { row, error }| outlet.send(location(row), Err(error), 0))
 }
 
 /// Checks that a file is Parquet and has the column.
@@ -79,7 +79,7 @@ fn send_all(
     spread: &Spread,
     outlet: &Outlet,
     (column, kind): (&str, CellKind),
-    place: impl Fn(u64) -> Place,
+    location: impl Fn(u64) -> InputLocation,
 ) -> Result<Option<Ended>, Closed> {
     let mut row = 0;
     for batch in batches {
@@ -89,7 +89,7 @@ fn send_all(
         };
         for index in 0..cells.len() {
             row += 1;
-            outlet.send(place(row), cell(&cells, index, column, kind), spread.bytes_of(row))?;
+            outlet.send(location(row), cell(&cells, index, column, kind), spread.bytes_of(row))?;
         }
     }
     Ok(None)

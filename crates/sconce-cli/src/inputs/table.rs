@@ -8,12 +8,12 @@ use std::sync::Arc;
 use sconce::InputKind;
 use sconce::models::Written;
 
-use super::{Closed, Outlet, Place, csv, is_stdin, json_lines, lines, parquet, regular_size};
+use super::{Closed, InputLocation, Outlet, csv, is_stdin, json_lines, lines, parquet, regular_size};
 use crate::error::Error;
 
-/// The format of tables, and their column of inputs.
+/// The column of inputs of tables, and the tables' format.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct TableColumn {
     /// Format of every file; `None`: by the file's name.
     pub(crate) format: Option<Format>,
     /// Name of the field or column that holds the inputs.
@@ -77,7 +77,7 @@ impl fmt::Display for Format {
     }
 }
 
-impl Table {
+impl TableColumn {
     /// The wanted format, else the format by the file's name, or JSON lines for standard input.
     pub(crate) fn format_of(&self, path: &Path) -> Result<Format, Error> {
         let by_name = || if is_stdin(path) { Some(Format::Jsonl) } else { by_name(path) };
@@ -102,8 +102,8 @@ impl Table {
             Format::Tsv => csv::check(path, &self.column, b'\t').map_err(lined),
             Format::Parquet => parquet::check(path, &self.column).map_err(|error| (None, error)),
         };
-        let place = |line| Place { file: Some(path.to_string_lossy().into()), line };
-        checked.map_err(|(line, source)| Error::Table { place: place(line), format, source })
+        let location = |line| InputLocation { file: Some(path.to_string_lossy().into()), line };
+        checked.map_err(|(line, source)| Error::Table { location: location(line), format, source })
     }
 
     pub(super) fn send(&self, path: &Path, file: Option<&Arc<str>>, outlet: &Outlet) -> Result<(), Closed> {

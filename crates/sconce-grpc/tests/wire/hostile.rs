@@ -11,7 +11,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{PingPong, SendStream};
 use prost::Message as _;
 use sconce::BatcherConfig;
-use sconce_grpc::Limits;
+use sconce_grpc::ServerLimits;
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
 use sconce_grpc::proto::model_infer_request::InferInputTensor;
 use sconce_grpc::proto::{ModelInferRequest, ServerLiveRequest};
@@ -85,7 +85,7 @@ async fn send(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), h2
     Ok(())
 }
 
-async fn within(limits: Limits) -> Server {
+async fn within(limits: ServerLimits) -> Server {
     Server::within(limits, &[SENTIMENT], BatcherConfig::default()).await
 }
 
@@ -104,7 +104,7 @@ async fn time_to_answer(server: &Server) -> Duration {
 
 #[tokio::test]
 async fn silent_connections_far_beyond_the_bound_leave_good_clients_answered() {
-    let server = within(Limits { max_connections: Some(32), ..Limits::default() }).await;
+    let server = within(ServerLimits { max_connections: Some(32), ..ServerLimits::default() }).await;
     let mut good = server.client().await;
     good.server_live(ServerLiveRequest {}).await.unwrap();
     let mut silent = Vec::new();
@@ -119,7 +119,7 @@ async fn silent_connections_far_beyond_the_bound_leave_good_clients_answered() {
 
 #[tokio::test]
 async fn connections_that_speak_and_never_call_make_room_before_those_that_call() {
-    let server = within(Limits { max_connections: Some(16), ..Limits::default() }).await;
+    let server = within(ServerLimits { max_connections: Some(16), ..ServerLimits::default() }).await;
     let mut good = server.client().await;
     good.server_live(ServerLiveRequest {}).await.unwrap();
     let mut peers = Vec::new();
@@ -132,7 +132,7 @@ async fn connections_that_speak_and_never_call_make_room_before_those_that_call(
 
 #[tokio::test]
 async fn a_connection_that_computes_is_never_replaced_and_newcomers_are_told_at_once() {
-    let limits = Limits { max_connections: Some(1), ..Limits::default() };
+    let limits = ServerLimits { max_connections: Some(1), ..ServerLimits::default() };
     let server = Server::within(limits, &[SENTIMENT], patient(2)).await;
     let mut client = server.client().await;
     let mut other = client.clone();
@@ -148,7 +148,8 @@ async fn a_connection_that_computes_is_never_replaced_and_newcomers_are_told_at_
 
 #[tokio::test]
 async fn a_connection_that_does_not_begin_to_speak_is_closed() {
-    let server = within(Limits { max_handshake_time: Duration::from_millis(100), ..Limits::default() }).await;
+    let server =
+        within(ServerLimits { max_handshake_time: Duration::from_millis(100), ..ServerLimits::default() }).await;
     for beginning in ["", "PRI * HTTP/2.0"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, beginning.as_bytes()).await.unwrap();
@@ -160,7 +161,7 @@ async fn a_connection_that_does_not_begin_to_speak_is_closed() {
 
 #[tokio::test]
 async fn pings_do_not_keep_a_connection_without_calls() {
-    let server = within(Limits { max_idle_time: Duration::from_millis(200), ..Limits::default() }).await;
+    let server = within(ServerLimits { max_idle_time: Duration::from_millis(200), ..ServerLimits::default() }).await;
     let mut peer = Peer::connect(server.address).await;
     let mut ping = peer.ping.take().unwrap();
     // The server sends GOAWAY, and the connection ends without an error.
@@ -170,7 +171,7 @@ async fn pings_do_not_keep_a_connection_without_calls() {
 
 #[tokio::test]
 async fn a_client_whose_idle_connection_was_closed_connects_anew_without_an_error() {
-    let server = within(Limits { max_idle_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let server = within(ServerLimits { max_idle_time: Duration::from_millis(50), ..ServerLimits::default() }).await;
     let mut client = server.client().await;
     for _ in 0..3 {
         client.server_live(ServerLiveRequest {}).await.unwrap();
@@ -180,7 +181,8 @@ async fn a_client_whose_idle_connection_was_closed_connects_anew_without_an_erro
 
 #[tokio::test]
 async fn a_request_that_stops_half_way_is_cut() {
-    let server = within(Limits { max_request_pause: Duration::from_millis(100), ..Limits::default() }).await;
+    let server =
+        within(ServerLimits { max_request_pause: Duration::from_millis(100), ..ServerLimits::default() }).await;
     let mut peer = Peer::connect(server.address).await;
     let (response, mut stream) = peer.begin(1000).await;
     stream.send_data(Bytes::from_static(b"abc"), false).unwrap();
@@ -195,7 +197,7 @@ async fn a_request_that_stops_half_way_is_cut() {
 #[tokio::test]
 async fn half_sent_requests_give_way_when_they_hold_too_much() {
     let max_request_pause = Duration::from_mins(10);
-    let limits = Limits { max_request_bytes_in_flight: 8 * MIB, max_request_pause, ..Limits::default() };
+    let limits = ServerLimits { max_request_bytes_in_flight: 8 * MIB, max_request_pause, ..ServerLimits::default() };
     let server = within(limits).await;
     let part = Bytes::from(vec![b'.'; MIB]);
     let (mut peers, mut half_sent) = (Vec::new(), Vec::new());
@@ -222,7 +224,7 @@ async fn half_sent_requests_give_way_when_they_hold_too_much() {
 
 #[tokio::test]
 async fn a_connection_whose_answers_are_not_read_gives_way() {
-    let limits = Limits { max_request_bytes_in_flight: MIB, ..Limits::default() };
+    let limits = ServerLimits { max_request_bytes_in_flight: MIB, ..ServerLimits::default() };
     let server = Server::within(limits, &[SENTIMENT, EMBEDDER], BatcherConfig::default()).await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     // The client has no room for answers.
@@ -250,7 +252,7 @@ async fn a_connection_whose_answers_are_not_read_gives_way() {
 
 #[tokio::test]
 async fn a_small_message_that_is_large_in_memory_is_refused() {
-    let limits = Limits { max_request_bytes_in_flight: 8 * MIB, ..Limits::default() };
+    let limits = ServerLimits { max_request_bytes_in_flight: 8 * MIB, ..ServerLimits::default() };
     let server = within(limits).await;
     let inputs = vec![InferInputTensor::default(); 100_000];
     let many_inputs = ModelInferRequest { model_name: SENTIMENT.into(), inputs, ..Default::default() };
@@ -269,7 +271,7 @@ async fn a_small_message_that_is_large_in_memory_is_refused() {
 
 #[tokio::test]
 async fn a_flood_of_calls_that_are_reset_at_once_leaves_good_clients_answered() {
-    let server = within(Limits::default()).await;
+    let server = within(ServerLimits::default()).await;
     let peer = Peer::connect(server.address).await;
     let flood = async {
         // Reset before the server can read them.
@@ -287,7 +289,7 @@ async fn a_flood_of_calls_that_are_reset_at_once_leaves_good_clients_answered() 
 
 #[tokio::test]
 async fn an_error_about_a_large_input_arrives_as_it_was_sent() {
-    let server = within(Limits::default()).await;
+    let server = within(ServerLimits::default()).await;
     let mut client = server.client().await;
     let long = "é".repeat(MIB);
     let named = |name: &str| ModelInferRequest { model_name: name.into(), ..texts(SENTIMENT, &["a"]) };

@@ -160,7 +160,6 @@ fn filled() -> Vec<Case> {
             Code::InvalidArgument,
             "item 1: input 'text' is not UTF-8: the first 2 bytes are, the next is not",
         ),
-        (texts(SENTIMENT, &["good", " \n"]), Code::InvalidArgument, "item 1: input 'text' is empty"),
         (texts(MAGIKA, &[""]), Code::InvalidArgument, "item 0: input 'content' is empty"),
         (
             texts(SENTIMENT, &["day ".repeat(300_000)]),

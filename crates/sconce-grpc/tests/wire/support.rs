@@ -12,7 +12,7 @@ use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClien
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
 use sconce_grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use sconce_grpc::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
-use sconce_grpc::{Limits, ServeError};
+use sconce_grpc::{ServeError, ServerLimits};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -43,19 +43,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(models: &[&str], batching: BatcherConfig) -> Self {
-        Self::within(Limits::default(), models, batching).await
+        Self::within(ServerLimits::default(), models, batching).await
     }
 
     pub(crate) async fn of(runtime: Runtime) -> Self {
-        Self::serving(Limits::default(), runtime).await
+        Self::serving(ServerLimits::default(), runtime).await
     }
 
-    pub(crate) async fn within(limits: Limits, models: &[&str], batching: BatcherConfig) -> Self {
+    pub(crate) async fn within(limits: ServerLimits, models: &[&str], batching: BatcherConfig) -> Self {
         let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo().join(model)));
         Self::serving(limits, builder.batching(batching).build().unwrap()).await
     }
 
-    async fn serving(limits: Limits, runtime: Runtime) -> Self {
+    async fn serving(limits: ServerLimits, runtime: Runtime) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use sconce_cache::{CrossPrecision, Digest, Dtype, Input as KeyInput, Key, KeyFields, Parameter};
+use sconce_cache::{CrossPrecision, Digest, Dtype, Key, KeyFields, KeyTensor, Parameter};
 use sconce_models::{Datatype, Input, InputKey, InputKind, Precision, Signature, Truncation};
 
 use super::FileDigests;
@@ -74,7 +74,7 @@ impl AnswerKeys {
                 processing: self.files.processing,
                 parameters: &[("truncate", Parameter::Bool(truncation == Truncation::Truncate))],
                 outputs: &[],
-                inputs: &[key_input(&input, &input.bytes)],
+                inputs: &[key_tensor(&input, &input.bytes)],
             };
             fields.key()
         };
@@ -111,20 +111,20 @@ impl FeatureKeys {
             processing: self.processing,
             parameters: &[("truncate", Parameter::Bool(truncation == Truncation::Truncate))],
             outputs: &[],
-            inputs: &[key_input(&input, &[])],
+            inputs: &[key_tensor(&input, &[])],
         };
         (Digest(*fields.key().as_bytes()), input.bytes)
     }
 }
 
-fn key_input<'a>(input: &'a InputKey<'_>, bytes: &'a [u8]) -> KeyInput<'a> {
+fn key_tensor<'a>(input: &'a InputKey<'_>, bytes: &'a [u8]) -> KeyTensor<'a> {
     let dtype = match input.datatype {
         Datatype::Bytes => Dtype::Bytes,
         Datatype::Uint8 => Dtype::U8,
         Datatype::Int32 => Dtype::I32,
         Datatype::Fp32 => Dtype::F32,
     };
-    KeyInput { name: input.name, dtype, shape: &input.shape, bytes }
+    KeyTensor { name: input.name, dtype, shape: &input.shape, bytes }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::cuda::{Activation, Element, Gpu, mismatch};
 use crate::embedding::Embeddings;
 use crate::embedding::cuda::DeviceEmbeddings;
 use crate::encoder::{Dense, HeadFunction, LayerWeights, PackedTokens};
-use crate::linear::cuda::{FloatLinear, Int8Linear, Path as LinearPath};
+use crate::linear::cuda::{FloatLinear, Int8Linear, LinearPath};
 use crate::pooling::Pooling;
 use crate::pooling::cuda::{Length, pool};
 use crate::quantize::cuda::quantize;

@@ -8,7 +8,7 @@ use crate::dense::fits;
 use crate::{LoadError, Weights};
 
 /// A convolution as one product of rows, one row per window (im2col), and its pool.
-pub(super) struct Convolution {
+pub(super) struct PackedConvolution {
     linear: Linear,
     /// Channels of the image.
     inputs: usize,
@@ -24,7 +24,7 @@ pub(super) struct Convolution {
     pooled: Vec<f32>,
 }
 
-impl Convolution {
+impl PackedConvolution {
     pub(super) fn load(
         weights: &Weights,
         name: &str,

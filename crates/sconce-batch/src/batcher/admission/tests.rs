@@ -1,7 +1,7 @@
 //! Tests of the figures that admission learns: the pace of arrivals, and the wait for a turn.
 
 use super::*;
-use crate::{CostModel, Layout, Profile, Ran};
+use crate::{BatchLayout, CostModel, Profile, Ran};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -60,7 +60,7 @@ fn a_turn_is_expected_after_as_long_as_turns_took_less_what_was_waited_already()
 fn batcher(devices: usize) -> (Batcher<()>, Instant) {
     let now = Instant::now();
     let config = BatcherConfig { max_batch_size: 4, ..BatcherConfig::default() };
-    let mut batcher = Batcher::on(now, config, Layout::Packed, &vec![Profile::default(); devices]).unwrap();
+    let mut batcher = Batcher::on(now, config, BatchLayout::Packed, &vec![Profile::default(); devices]).unwrap();
     let mut cost = CostModel::default();
     (0..20).for_each(|_| cost.observe(4, 10 * MS));
     batcher.learned(0, cost);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sconce_cache::{Digest, Dtype, Key, Tensor, Value};
+use sconce_cache::{Digest, Dtype, Key, TensorView, Value};
 
 pub(crate) mod postgres;
 pub(crate) mod redis;
@@ -17,13 +17,13 @@ pub(crate) fn keys(prefix: &str, count: usize) -> Vec<Key> {
 
 /// A value whose tensor holds this text.
 pub(crate) fn value(text: &str) -> Value {
-    let tensor = Tensor { name: "text", dtype: Dtype::U8, shape: &[text.len()], bytes: text.as_bytes() };
+    let tensor = TensorView { name: "text", dtype: Dtype::U8, shape: &[text.len()], bytes: text.as_bytes() };
     Value::new("f32", &[tensor]).expect("shape and bytes agree")
 }
 
 pub(crate) fn large_value(bytes: usize) -> Value {
     let content: Vec<u8> = (0..=250).cycle().take(bytes).collect();
-    let tensor = Tensor { name: "large", dtype: Dtype::U8, shape: &[bytes], bytes: &content };
+    let tensor = TensorView { name: "large", dtype: Dtype::U8, shape: &[bytes], bytes: &content };
     Value::new("f32", &[tensor]).expect("shape and bytes agree")
 }
 
