@@ -12,7 +12,7 @@ use sconce::cache::{SqliteConfig, SqliteTier, StoredTier as _, TierConfig};
 use sconce::{
     AnswerCache, AnswerSource, BatcherConfig, Input, Output, PrecomputeConfig, Precomputed, Runtime, Truncation,
 };
-use sconce_models::{Features, LoadOptions, LoadedModel, Registry};
+use sconce_models::{Features, Finishing, LoadOptions, LoadedModel, Registry};
 
 /// Computes the same texts with the bare executor and ahead of time into a database, and prints the difference
 #[derive(Debug, Parser)]
@@ -90,7 +90,7 @@ impl Bare {
             rows.extend(self.model.network.forward(batch)?);
         }
         let took = started.elapsed();
-        Ok((took, rows.into_iter().map(|row| self.model.processor.finish(row)).collect()))
+        Ok((took, rows.into_iter().map(|row| self.model.processor.finish(row, Finishing::default())).collect()))
     }
 
     /// Prepares and runs one batch after the other, as a loop without a runtime would.

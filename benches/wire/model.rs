@@ -9,8 +9,9 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use sconce::{Runtime, RuntimeBuilder};
 use sconce_models::{
-    Array, ArrayData, Blueprint, Classification, Family, Features, ForwardError, Halves, Input, InputError, InputKind,
-    InputSpec, LoadError, ModelDirectory, Network, Output, Prepared, Processor, Registry, Target, Task, Truncation,
+    Array, ArrayData, Blueprint, Classification, Family, Features, Finishing, ForwardError, Halves, Input, InputError,
+    InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Prepared, Processor, Registry, Target, Task,
+    Truncation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +78,7 @@ impl Processor for FirstTen {
         }
     }
 
-    fn finish(&self, row: Vec<f32>) -> Output {
+    fn finish(&self, row: Vec<f32>, _: Finishing<'_>) -> Output {
         Output::Classification(Classification::from_logits(Arc::clone(&self.labels), row))
     }
 }

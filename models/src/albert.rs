@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use crate::bert_like::BertConfig;
 use crate::{
-    ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder, bert, config,
+    ClassifierHead, Family, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames, TextEncoder,
+    TokenClassifierHead, bert, bert_like, config,
 };
 
 /// `"model_type": "albert"`.
@@ -79,6 +80,14 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
             classifier: "classifier",
             bias: true,
         }),
+        token_classifier: Some(TokenClassifierHead::product("classifier")),
+        masked_lm: Some(MaskedLmHead::transform(
+            ("predictions.dense", "predictions.LayerNorm"),
+            embedding_size,
+            config::head_function(spec.blocks[0].feed_forward.function),
+            bert_like::norm_eps(&spec),
+            "predictions.bias",
+        )),
     };
     TextEncoder::read(directory, spec, &NAMES, heads)
 }

@@ -4,7 +4,10 @@ use sconce_kernels::encoder::{EncoderSpec, HeadFunction};
 use sconce_kernels::pooling::Pooling;
 
 use crate::bert_like::BertConfig;
-use crate::{ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder};
+use crate::{
+    ClassifierHead, Family, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames, TextEncoder,
+    TokenClassifierHead, bert_like, config,
+};
 
 /// `"model_type": "bert"`.
 pub(crate) const FAMILY: Family = Family {
@@ -50,5 +53,13 @@ fn heads(spec: &EncoderSpec) -> Heads {
             classifier: "classifier",
             bias: true,
         }),
+        token_classifier: Some(TokenClassifierHead::product("classifier")),
+        masked_lm: Some(MaskedLmHead::transform(
+            ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+            spec.hidden,
+            config::head_function(spec.blocks[0].feed_forward.function),
+            bert_like::norm_eps(spec),
+            "cls.predictions.bias",
+        )),
     }
 }

@@ -110,3 +110,9 @@ impl BertConfig {
         })
     }
 }
+
+/// The number that the norms of the blocks add to the variance.
+pub(crate) fn norm_eps(spec: &EncoderSpec) -> f32 {
+    let norm = spec.blocks.first().and_then(|block| block.attention_norm);
+    norm.expect("a family of BERT's kind has blocks with norms").eps
+}

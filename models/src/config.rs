@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use sconce_kernels::bias_gelu::GeluForm;
-use sconce_kernels::encoder::InnerFunction;
+use sconce_kernels::encoder::{HeadFunction, InnerFunction};
 use serde::Deserialize;
 
 use crate::{LabelFunction, excerpt};
@@ -65,6 +65,15 @@ pub(crate) fn function(field: &str, name: &str) -> Result<InnerFunction, String>
             let other = excerpt(&other);
             Err(format!("field '{field}' is '{other}'; known are: gelu, gelu_new, gelu_pytorch_tanh, relu, silu"))
         }
+    }
+}
+
+/// The same function in a step of a head.
+pub(crate) fn head_function(function: InnerFunction) -> HeadFunction {
+    match function {
+        InnerFunction::Gelu(form) => HeadFunction::Gelu(form),
+        InnerFunction::Relu => HeadFunction::Relu,
+        InnerFunction::Silu => HeadFunction::Silu,
     }
 }
 

@@ -14,9 +14,9 @@ use serde::Deserialize;
 use tensors::TensorDigits;
 
 use crate::{
-    Array, ArrayData, Blueprint, Classification, Compute, Demand, Family, Features, ForwardError, Halves, Input,
-    InputError, InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor,
-    Target, Task, Truncation, Weights, config, labels,
+    Array, ArrayData, Blueprint, Classification, Compute, Demand, Family, Features, Finishing, ForwardError, Halves,
+    Input, InputError, InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared,
+    Processor, Target, Task, Truncation, Weights, config, labels,
 };
 
 /// The name of an image in requests.
@@ -169,7 +169,7 @@ impl Processor for DigitsProcessor {
         Ok(Prepared { features: Features::Values(values), truncated: false })
     }
 
-    fn finish(&self, row: Vec<f32>) -> Output {
+    fn finish(&self, row: Vec<f32>, _: Finishing<'_>) -> Output {
         Output::Classification(Classification::from_logits(Arc::clone(&self.labels), row))
     }
 }

@@ -5,7 +5,10 @@ use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::bert_like::BertConfig;
-use crate::{ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder};
+use crate::{
+    ClassifierHead, Family, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames, TextEncoder,
+    TokenClassifierHead, config,
+};
 
 /// `"model_type": "distilbert"`.
 pub(crate) const FAMILY: Family = Family {
@@ -30,6 +33,9 @@ const NAMES: TensorNames = TensorNames {
     output_norm: "output_layer_norm",
     ..TensorNames::NONE
 };
+
+/// What the norm of the head that guesses words adds to the variance, a constant in Hugging Face's code.
+const NORM_EPS: f32 = 1e-12;
 
 const RENAMED: [(&str, &str); 5] = [
     ("hidden_size", "dim"),
@@ -64,6 +70,14 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
             classifier: "classifier",
             bias: true,
         }),
+        token_classifier: Some(TokenClassifierHead::product("classifier")),
+        masked_lm: Some(MaskedLmHead::transform(
+            ("vocab_transform", "vocab_layer_norm"),
+            spec.hidden,
+            config::head_function(spec.blocks[0].feed_forward.function),
+            NORM_EPS,
+            "vocab_projector.bias",
+        )),
     };
     TextEncoder::read(directory, spec, &NAMES, heads)
 }

@@ -6,7 +6,8 @@ use sconce_kernels::pooling::Pooling;
 
 use crate::bert_like::BertConfig;
 use crate::{
-    ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder, bert, config,
+    ClassifierHead, Family, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames, TextEncoder,
+    TokenClassifierHead, bert, bert_like, config,
 };
 
 /// `"model_type": "electra"`.
@@ -38,6 +39,14 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
             classifier: "classifier.out_proj",
             bias: true,
         }),
+        token_classifier: Some(TokenClassifierHead::product("classifier")),
+        masked_lm: Some(MaskedLmHead::transform(
+            ("generator_predictions.dense", "generator_predictions.LayerNorm"),
+            embedding_size,
+            HeadFunction::Gelu(GeluForm::Erf),
+            bert_like::norm_eps(&spec),
+            "generator_lm_head.bias",
+        )),
     };
     TextEncoder::read(directory, spec, &NAMES, heads)
 }

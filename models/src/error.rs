@@ -127,7 +127,39 @@ pub enum InputError {
         /// Rows of the model's table of words.
         rows: usize,
     },
-
+    /// A prompt that the model does not have.
+    #[error("prompt '{}' is not known; known are: {}", excerpt(name), or_none(known))]
+    UnknownPrompt {
+        /// The name that was asked for.
+        name: String,
+        /// The names of the model's prompts.
+        known: Vec<String>,
+    },
+    /// A request without labels, where the request names them.
+    #[error("there are no labels; give at least one")]
+    NoLabels,
+    /// A sentence without a place for a label.
+    #[error("the template '{}' has no {{}} in place of the label", excerpt(template))]
+    Template {
+        /// The sentence.
+        template: String,
+    },
+    /// An option of a request that does nothing for the model.
+    #[error("option '{option}' has no meaning for the task {task}; leave it out")]
+    NoMeaning {
+        /// The option.
+        option: &'static str,
+        /// The model's task.
+        task: &'static str,
+    },
+    /// A number of dimensions that the model's vectors cannot be cut to.
+    #[error("option 'dimensions' is {got}; it must be between 1 and {max}")]
+    Dimensions {
+        /// The number that was asked for.
+        got: usize,
+        /// Dimensions of the model's vectors.
+        max: usize,
+    },
     /// A text with the token that stands for padding, which the model's positions skip.
     #[error(
         "input '{name}' has the token '{}' ({id}), which stands for padding in this model; leave it out",
@@ -159,6 +191,10 @@ pub enum InputError {
         /// The tokenizer's message.
         message: String,
     },
+}
+
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() { "(none)".to_owned() } else { names.join(", ") }
 }
 
 /// A model directory that cannot be loaded. The operator must correct the directory or choose another device.
@@ -361,6 +397,11 @@ mod tests {
             InputError::TooSparse { name, bytes: usize::MAX },
             InputError::TooManyBytes { name, bytes: usize::MAX, max: 1 },
             InputError::UnknownToken { name, token: text.clone(), id: u32::MAX, rows: 1 },
+            InputError::UnknownPrompt { name: text.clone(), known: Vec::new() },
+            InputError::NoLabels,
+            InputError::Template { template: text.clone() },
+            InputError::NoMeaning { option: "normalize", task: "classification" },
+            InputError::Dimensions { got: usize::MAX, max: usize::MAX },
             InputError::PaddingToken { name, token: text.clone(), id: u32::MAX },
             InputError::Tokenizer { name, message: text },
         ];
@@ -379,6 +420,11 @@ mod tests {
                 | InputError::TooSparse { .. }
                 | InputError::TooManyBytes { .. }
                 | InputError::UnknownToken { .. }
+                | InputError::UnknownPrompt { .. }
+                | InputError::NoLabels
+                | InputError::Template { .. }
+                | InputError::NoMeaning { .. }
+                | InputError::Dimensions { .. }
                 | InputError::PaddingToken { .. }
                 | InputError::Tokenizer { .. } => {}
             }

@@ -76,6 +76,8 @@ fn read(
             classifier: "classifier",
             bias: true,
         }),
+        token_classifier: None,
+        masked_lm: None,
     };
     Ok(TextEncoder::read(directory, spec, names, heads)?.with_max_tokens(max_tokens))
 }

@@ -21,6 +21,14 @@ pub enum Input {
     Text(String),
     /// Two texts that are read together, such as a query and a passage.
     Pair(Box<[Input; 2]>),
+    /// A text with another before it, such as an instruction that a model was trained with, instead of the one that the model
+    /// puts there itself.
+    Prompted {
+        /// The text that comes first; empty for none.
+        prompt: String,
+        /// The input.
+        text: Box<Input>,
+    },
     /// The content of a file, or a BYTES element of a request; must be UTF-8 for models that read text.
     Bytes(Vec<u8>),
     /// A dense array without a batch dimension, such as an image of shape `[channels, height, width]`.
@@ -35,6 +43,12 @@ pub enum InputKind {
     /// UTF-8 text.
     Text {
         /// Most tokens, special tokens included.
+        max_tokens: usize,
+    },
+    /// One text, or two texts that are read together; a line of a file is one text.
+    #[serde(rename = "text_or_pair")]
+    TextOrPair {
+        /// Most tokens, of both texts together if there are two, special tokens included.
         max_tokens: usize,
     },
     /// Two texts that are read together, or one text.
@@ -81,11 +95,12 @@ impl InputKind {
     /// The tensors that carry inputs of this kind; the first is named `name`.
     #[must_use]
     pub fn tensors(&self, name: &'static str) -> Vec<InputTensor> {
-        let of = |name, datatypes, shape| InputTensor { name, datatypes, shape };
+        let of = |name, datatypes, shape| InputTensor { name, datatypes, shape, optional: false };
         match self {
             Self::Text { .. } => vec![of(name, &[Datatype::Bytes], None)],
-            Self::Pair { .. } => {
-                vec![of(name, &[Datatype::Bytes], None), of(TEXT_PAIR_INPUT, &[Datatype::Bytes], None)]
+            Self::TextOrPair { .. } | Self::Pair { .. } => {
+                let second = of(TEXT_PAIR_INPUT, &[Datatype::Bytes], None);
+                vec![of(name, &[Datatype::Bytes], None), InputTensor { optional: true, ..second }]
             }
             Self::Content => vec![of(name, &[Datatype::Bytes, Datatype::Uint8], None)],
             Self::Image { shape } => vec![of(name, &[Datatype::Uint8, Datatype::Fp32], Some(shape.to_vec()))],
@@ -93,7 +108,7 @@ impl InputKind {
     }
 
     /// Splits tensors, in the order of [`tensors`](Self::tensors) and each with the elements of `items` items, into
-    /// inputs.
+    /// inputs. An optional tensor may be missing.
     #[must_use]
     pub fn inputs(&self, tensors: Vec<Elements>, items: usize) -> Vec<Input> {
         let mut tensors = tensors.into_iter().map(|elements| self.split(elements, items));
@@ -108,7 +123,7 @@ impl InputKind {
     fn split(&self, elements: Elements, items: usize) -> Vec<Input> {
         let shape = |length: usize| match self {
             Self::Image { shape } => shape.to_vec(),
-            Self::Text { .. } | Self::Pair { .. } | Self::Content => vec![length],
+            Self::Text { .. } | Self::TextOrPair { .. } | Self::Pair { .. } | Self::Content => vec![length],
         };
         let array = |length, data| Input::Array(Array { shape: shape(length), data });
         match elements {
@@ -135,7 +150,7 @@ impl InputKind {
     pub fn parse(&self, written: Vec<u8>) -> Result<Input, ParseError> {
         match self {
             // The model's processor checks that bytes are UTF-8, with an error of its own.
-            Self::Text { .. } | Self::Content => Ok(Input::Bytes(written)),
+            Self::Text { .. } | Self::TextOrPair { .. } | Self::Content => Ok(Input::Bytes(written)),
             Self::Pair { .. } if !is_json_array(&written) => Ok(Input::Bytes(written)),
             Self::Pair { .. } => {
                 let texts: [String; 2] =
@@ -150,7 +165,7 @@ impl InputKind {
     #[must_use]
     pub fn written(&self) -> Written {
         match self {
-            Self::Text { .. } => Written::Line,
+            Self::Text { .. } | Self::TextOrPair { .. } => Written::Line,
             Self::Pair { .. } => Written::Json { what: "an array of two strings" },
             Self::Image { .. } => Written::Json { what: "an array of numbers" },
             Self::Content => Written::File,
@@ -163,7 +178,7 @@ impl InputKind {
         // A common word is one token in most vocabularies; two tokens are special.
         let text = |tokens: usize| Input::from("the ".repeat(tokens.saturating_sub(2).max(1)).trim_end());
         match self {
-            Self::Text { .. } => text(tokens),
+            Self::Text { .. } | Self::TextOrPair { .. } => text(tokens),
             Self::Pair { .. } => Input::Pair(Box::new([text(tokens / 2), text(tokens / 2)])),
             Self::Content => Input::Bytes(b"fn main() { println!(\"a sconce holds candles\"); }\n".repeat(40)),
             Self::Image { shape } => {
@@ -177,7 +192,9 @@ impl InputKind {
     #[must_use]
     pub fn max_tokens(&self) -> Option<usize> {
         match self {
-            Self::Text { max_tokens } | Self::Pair { max_tokens } => Some(*max_tokens),
+            Self::Text { max_tokens } | Self::TextOrPair { max_tokens } | Self::Pair { max_tokens } => {
+                Some(*max_tokens)
+            }
             Self::Content | Self::Image { .. } => None,
         }
     }
@@ -186,7 +203,7 @@ impl InputKind {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Text { .. } | Self::Pair { .. } => TEXT_INPUT,
+            Self::Text { .. } | Self::TextOrPair { .. } | Self::Pair { .. } => TEXT_INPUT,
             Self::Content => CONTENT_INPUT,
             Self::Image { .. } => IMAGE_INPUT,
         }
@@ -201,6 +218,7 @@ impl fmt::Display for InputKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text { max_tokens } => write!(f, "text, to {max_tokens} tokens"),
+            Self::TextOrPair { max_tokens } => write!(f, "text or pair of texts, to {max_tokens} tokens"),
             Self::Pair { max_tokens } => write!(f, "pair of texts or text, to {max_tokens} tokens"),
             Self::Content => f.write_str("content of a file"),
             Self::Image { shape: [channels, height, width] } => write!(f, "image {channels}×{height}×{width}"),
@@ -219,7 +237,7 @@ impl Input {
             Self::Bytes(bytes) => {
                 // A text has one key, whether it came as a string or, over the wire, as bytes.
                 let name = match kind {
-                    InputKind::Text { .. } | InputKind::Pair { .. } => "text",
+                    InputKind::Text { .. } | InputKind::TextOrPair { .. } | InputKind::Pair { .. } => "text",
                     InputKind::Content | InputKind::Image { .. } => "bytes",
                 };
                 key(name, Datatype::Bytes, none.into(), bytes.into())
@@ -227,6 +245,11 @@ impl Input {
             Self::Pair(pair) => {
                 let parts = pair.each_ref().map(|input| input.key(kind).part());
                 key("pair", Datatype::Bytes, none.into(), parts.concat().into())
+            }
+            Self::Prompted { prompt, text } => {
+                let prompt = key("prompt", Datatype::Bytes, none.into(), prompt.as_bytes().into()).part();
+                let parts = [prompt, text.key(kind).part()];
+                key("prompted", Datatype::Bytes, none.into(), parts.concat().into())
             }
             Self::Array(Array { shape, data: ArrayData::U8(bytes) }) => {
                 key("array", Datatype::Uint8, shape.into(), bytes.into())
@@ -244,9 +267,16 @@ impl Input {
         match self {
             Self::Text(text) => text.len(),
             Self::Pair(pair) => pair.iter().map(Self::bytes).sum(),
+            Self::Prompted { prompt, text } => prompt.len() + text.bytes(),
             Self::Bytes(bytes) => bytes.len(),
             Self::Array(array) => array.data.bytes(),
         }
+    }
+
+    /// The same input with a text before it, instead of the one that the model puts there itself.
+    #[must_use]
+    pub fn with_prompt(self, prompt: impl Into<String>) -> Self {
+        Self::Prompted { prompt: prompt.into(), text: Box::new(self) }
     }
 
     /// The kind of this input, worded for error messages.
@@ -255,6 +285,7 @@ impl Input {
         match self {
             Self::Text(_) => "text",
             Self::Pair(_) => "a pair of texts",
+            Self::Prompted { .. } => "a text with a prompt",
             Self::Bytes(_) => "bytes",
             Self::Array(_) => "an array",
         }
@@ -365,8 +396,9 @@ pub enum Truncation {
 mod tests {
     use super::*;
 
-    const KINDS: [InputKind; 4] = [
+    const KINDS: [InputKind; 5] = [
         InputKind::Text { max_tokens: 8 },
+        InputKind::TextOrPair { max_tokens: 8 },
         InputKind::Pair { max_tokens: 8 },
         InputKind::Content,
         InputKind::Image { shape: [1, 2, 2] },
@@ -376,11 +408,13 @@ mod tests {
     fn what_tensors_carry_is_what_was_put_into_them() {
         let bytes = |text: &str| Input::Bytes(text.as_bytes().to_vec());
         let strings = |texts: [&str; 2]| Elements::Bytes(texts.map(|text| text.as_bytes().to_vec()).into());
-        let [text, pair, content, image] = KINDS;
+        let [text, either, pair, content, image] = KINDS;
         assert_eq!(text.inputs(vec![strings(["a", "b"])], 2), [bytes("a"), bytes("b")]);
         let pairs = pair.inputs(vec![strings(["a", "b"]), strings(["c", "d"])], 2);
         let expected = [["a", "c"], ["b", "d"]].map(|pair| Input::Pair(Box::new(pair.map(bytes))));
         assert_eq!(pairs, expected);
+        assert_eq!(either.inputs(vec![strings(["a", "b"]), strings(["c", "d"])], 2), expected);
+        assert_eq!(either.inputs(vec![strings(["a", "b"])], 2), [bytes("a"), bytes("b")]);
         let array = |shape: &[usize], data| Input::Array(Array { shape: shape.to_vec(), data });
         let files = content.inputs(vec![Elements::U8(vec![1, 2, 3, 4])], 2);
         assert_eq!(files, [vec![1, 2], vec![3, 4]].map(|data| array(&[2], ArrayData::U8(data))));
@@ -389,15 +423,16 @@ mod tests {
         for kind in KINDS {
             let names: Vec<_> = kind.tensors(kind.name()).into_iter().map(|tensor| tensor.name).collect();
             assert_eq!(names[0], kind.name());
-            assert_eq!(names.len(), 1 + usize::from(matches!(kind, InputKind::Pair { .. })));
+            let has_two = matches!(kind, InputKind::Pair { .. } | InputKind::TextOrPair { .. });
+            assert_eq!(names.len(), 1 + usize::from(has_two));
         }
     }
 
     #[test]
     fn inputs_that_differ_have_keys_that_differ() {
-        let [text, pair, content, _] = KINDS;
+        let [text, _, pair, content, _] = KINDS;
         let array = |shape: &[usize]| Array { shape: shape.to_vec(), data: ArrayData::U8(b"ab".to_vec()) };
-        let inputs: [(Input, &InputKind); 9] = [
+        let inputs: [(Input, &InputKind); 14] = [
             ("ab".into(), &text),
             (("a", "b").into(), &pair),
             (("ab", "").into(), &pair),
@@ -405,6 +440,11 @@ mod tests {
             // Refused by every model, and never found under the key of another.
             (Input::Pair(Box::new([("a", "b").into(), "".into()])), &pair),
             (Input::Pair(Box::new([array(&[2]).into(), "".into()])), &pair),
+            (Input::from("ab").with_prompt(""), &text),
+            (Input::from("b").with_prompt("a"), &text),
+            (Input::from("").with_prompt("ab"), &text),
+            (Input::from("b").with_prompt("").with_prompt("a"), &text),
+            (Input::from("ab").with_prompt("a"), &text),
             (b"ab".to_vec().into(), &content),
             (array(&[2]).into(), &content),
             (array(&[2, 1]).into(), &content),
@@ -418,9 +458,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_read_as_it_is_written() {
-        let [text, pair, content, image] = KINDS;
+        let [text, either, pair, content, image] = KINDS;
         let parse = |kind: &InputKind, written: &str| kind.parse(written.as_bytes().to_vec());
         assert_eq!(parse(&text, "a text"), Ok(Input::Bytes(b"a text".to_vec())));
+        assert_eq!(parse(&either, "[\"a\", \"b\"]"), Ok(Input::Bytes(b"[\"a\", \"b\"]".to_vec())));
         assert_eq!(parse(&content, "a file"), Ok(Input::Bytes(b"a file".to_vec())));
         assert_eq!(parse(&pair, r#"["a query", "a passage"]"#), Ok(("a query", "a passage").into()));
         let pixels = Array { shape: vec![1, 2, 2], data: ArrayData::F32(vec![0.0, 1.0, 2.0, 3.0]) };
@@ -433,7 +474,8 @@ mod tests {
     fn kinds_are_listed_as_they_were() {
         let json = KINDS.map(|kind| serde_json::to_value(kind).unwrap().to_string());
         assert_eq!(json[0], r#"{"kind":"text","max_tokens":8}"#);
-        assert_eq!(json[2], r#"{"kind":"content"}"#);
-        assert_eq!(json[3], r#"{"kind":"image","shape":[1,2,2]}"#);
+        assert_eq!(json[1], r#"{"kind":"text_or_pair","max_tokens":8}"#);
+        assert_eq!(json[3], r#"{"kind":"content"}"#);
+        assert_eq!(json[4], r#"{"kind":"image","shape":[1,2,2]}"#);
     }
 }

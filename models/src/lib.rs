@@ -2,14 +2,15 @@
 //! prepares and finishes one item on the caller's thread, and a [`Network`] that runs batches on a device thread.
 //!
 //! ```
-//! use sconce_models::{LoadOptions, Registry, Truncation};
+//! use sconce_models::{Finishing, LoadOptions, Registry, Truncation};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/zoo/tiny-bert-sentiment");
 //! let mut model = Registry::default().load(directory.as_ref(), &LoadOptions::default())?;
 //! let prepared = model.processor.prepare("A lovely film.".into(), Truncation::Truncate)?;
 //! let rows = model.network.forward(&[prepared.features])?;
-//! let output = model.processor.finish(rows.into_iter().next().expect("one row per item"));
+//! let row = rows.into_iter().next().expect("one row per item");
+//! let output = model.processor.finish(row, Finishing::default());
 //! assert_eq!(output.classification().expect("a classifier").label(), "positive");
 //! # Ok(()) }
 //! ```
@@ -52,6 +53,7 @@ mod excerpt;
 mod features;
 mod files;
 mod gte;
+mod heads;
 mod inferred;
 mod input;
 mod json;
@@ -79,6 +81,7 @@ mod text_encoder;
 mod text_tasks;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use sconce_kernels::Isa;
@@ -106,18 +109,22 @@ pub use error::{ForwardError, InputError, LoadError};
 pub use excerpt::{Excerpt, MAX_EXCERPT_BYTES, excerpt};
 pub use features::{Features, Prepared};
 pub use files::{ModelDigests, ModelFiles};
+pub use heads::{ClassifierHead, Heads, MaskedLmHead, NamedStep, TokenClassifierHead};
 pub use input::{Array, ArrayData, Input, InputKind, ParseError, TEXT_PAIR_INPUT, Truncation, Written};
 pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
-pub use output::{Classification, LabelFunction, Output, Score, Task};
+pub use output::{
+    Aggregation, Classification, Entities, Entity, LabelFunction, Output, Score, SparseVector, Task, TokenVectors,
+    VectorOptions,
+};
 pub use pixels::PixelsError;
 pub use placement::{Placement, UnknownPlacement};
 pub use precision::{Precision, UnknownPrecision};
 pub use registry::{LoadOptions, Registry, Survey};
-pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Settings};
+pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Settings, VectorTask};
 pub use signature::{InputSpec, Signature};
-pub use tensor::{Datatype, Elements, InputKey, InputTensor, OutputElements, OutputTensor};
+pub use tensor::{Datatype, Elements, InputKey, InputTensor, OutputElements, OutputShape, OutputTensor};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor, TextRules};
-pub use text_encoder::{ClassifierHead, Heads, NamedStep, TextEncoder};
+pub use text_encoder::TextEncoder;
 pub use weights::Weights;
 
 /// The caller's side of a model: runs on any thread, in parallel with the device.
@@ -128,8 +135,31 @@ pub trait Processor: Send + Sync {
     /// [`InputError`] names what is wrong with the input.
     fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError>;
 
+    /// True if [`finish`](Self::finish) needs the input: the answer says where in it something is.
+    fn keeps_input(&self) -> bool {
+        false
+    }
+
+    /// The texts that a request can have put before its own, by name.
+    fn prompts(&self) -> &BTreeMap<String, String> {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        NONE
+    }
+
     /// Turns the network's row for one item into its typed answer.
-    fn finish(&self, row: Vec<f32>) -> Output;
+    ///
+    /// # Panics
+    /// If the row is not one that the network gives for such an item.
+    fn finish(&self, row: Vec<f32>, of: Finishing<'_>) -> Output;
+}
+
+/// The request that an answer is finished for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Finishing<'a> {
+    /// The input that the row was computed of; needed if [`Processor::keeps_input`].
+    pub input: Option<&'a Input>,
+    /// The elements and the length of vectors. They fit the task: [`Task::check`] refuses others.
+    pub vectors: VectorOptions,
 }
 
 /// The device's side of a model: runs on one device thread.

@@ -17,9 +17,9 @@ use serde::Deserialize;
 use tensors::TensorMagika;
 
 use crate::{
-    Array, ArrayData, Blueprint, Classification, Compute, Demand, Family, Features, ForwardError, Halves, Input,
-    InputError, InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor,
-    Target, Task, Truncation, Weights, config, labels,
+    Array, ArrayData, Blueprint, Classification, Compute, Demand, Family, Features, Finishing, ForwardError, Halves,
+    Input, InputError, InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared,
+    Processor, Target, Task, Truncation, Weights, config, labels,
 };
 
 /// The name of a file's content in requests.
@@ -196,7 +196,7 @@ impl Processor for MagikaProcessor {
         Ok(Prepared { features: Features::Symbols(symbols), truncated: false })
     }
 
-    fn finish(&self, row: Vec<f32>) -> Output {
+    fn finish(&self, row: Vec<f32>, _: Finishing<'_>) -> Output {
         Output::Classification(Classification::from_logits(Arc::clone(&self.labels), row))
     }
 }
@@ -218,7 +218,7 @@ fn checked_content(input: Input) -> Result<Vec<u8>, InputError> {
             let got = data.dtype().to_owned();
             return Err(InputError::WrongDtype { name, expected: "UINT8".to_owned(), got });
         }
-        Input::Pair(_) => {
+        Input::Pair(_) | Input::Prompted { .. } => {
             let (expected, got) = ("bytes, text or a UINT8 array".to_owned(), input.kind().to_owned());
             return Err(InputError::WrongKind { name, expected, got });
         }

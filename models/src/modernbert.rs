@@ -2,14 +2,15 @@
 //! within a window in most blocks.
 
 use sconce_kernels::encoder::{
-    AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadSpec,
-    HeadStep, InnerFunction, Mask, NormKind, NormOrder, NormSpec, Rotary,
+    AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadSpec, HeadStep,
+    Mask, NormKind, NormOrder, NormSpec, Rotary,
 };
 use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::{
-    ClassifierHead, Family, HeadTensors, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder, config,
+    ClassifierHead, Family, HeadTensors, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames,
+    TextEncoder, TokenClassifierHead, config,
 };
 
 /// `"model_type": "modernbert"`.
@@ -58,6 +59,7 @@ struct Config {
     classifier_pooling: Option<ClassifierPooling>,
     classifier_bias: Option<bool>,
     classifier_activation: Option<String>,
+    decoder_bias: Option<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -178,11 +180,7 @@ impl Config {
 
     fn heads(&self, hidden: usize) -> Result<Heads, String> {
         let name = self.classifier_activation.as_deref().unwrap_or("gelu");
-        let function = match config::function("classifier_activation", name)? {
-            InnerFunction::Gelu(form) => HeadFunction::Gelu(form),
-            InnerFunction::Relu => HeadFunction::Relu,
-            InnerFunction::Silu => HeadFunction::Silu,
-        };
+        let function = config::head_function(config::function("classifier_activation", name)?);
         let bias = self.classifier_bias.unwrap_or(false);
         let step = |name: &'static str, step| NamedStep { step, tensors: HeadTensors::Named(name.into()) };
         let steps = vec![
@@ -193,7 +191,13 @@ impl Config {
             ClassifierPooling::Cls => Pooling::Cls,
             ClassifierPooling::Mean => Pooling::Mean,
         };
-        let classifier = ClassifierHead { pooling, steps, classifier: "classifier", bias: true };
-        Ok(Heads { prefix: "ModernBert", pooling: Pooling::Mean, classifier: Some(classifier) })
+        let has_bias = self.decoder_bias.unwrap_or(true);
+        Ok(Heads {
+            prefix: "ModernBert",
+            pooling: Pooling::Mean,
+            token_classifier: Some(TokenClassifierHead { steps: steps.clone(), classifier: "classifier" }),
+            masked_lm: Some(MaskedLmHead { steps: steps.clone(), bias: has_bias.then_some("decoder.bias") }),
+            classifier: Some(ClassifierHead { pooling, steps, classifier: "classifier", bias: true }),
+        })
     }
 }

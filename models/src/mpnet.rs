@@ -1,12 +1,14 @@
 //! MPNet (Song et al., arXiv:2004.09297): BERT without segments, with a relative bias of scores beside the positions.
 
+use sconce_kernels::bias_gelu::GeluForm;
 use sconce_kernels::encoder::{HeadFunction, RelativeBias};
 use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::bert_like::BertConfig;
 use crate::{
-    ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder, bert, config,
+    ClassifierHead, Family, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames, TextEncoder,
+    TokenClassifierHead, bert, bert_like, config,
 };
 
 /// `"model_type": "mpnet"`.
@@ -58,6 +60,14 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
             classifier: "classifier.out_proj",
             bias: true,
         }),
+        token_classifier: Some(TokenClassifierHead::product("classifier")),
+        masked_lm: Some(MaskedLmHead::transform(
+            ("lm_head.dense", "lm_head.layer_norm"),
+            spec.hidden,
+            HeadFunction::Gelu(GeluForm::Erf),
+            bert_like::norm_eps(&spec),
+            "lm_head.bias",
+        )),
     };
     Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_padding(PADDING))
 }

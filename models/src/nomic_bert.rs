@@ -60,7 +60,13 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     let config: Config = directory.config()?;
     let max_tokens = config.n_positions.or(config.bert.max_position_embeddings).unwrap_or(2048);
     let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
-    let heads = Heads { prefix: "NomicBert", pooling: Pooling::Mean, classifier: None };
+    let heads = Heads {
+        prefix: "NomicBert",
+        pooling: Pooling::Mean,
+        classifier: None,
+        token_classifier: None,
+        masked_lm: None,
+    };
     Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_max_tokens(max_tokens))
 }
 

@@ -8,7 +8,9 @@ use sconce_kernels::encoder::{
 use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
-use crate::{ClassifierHead, Family, Heads, LoadError, ModelDirectory, TensorNames, TextEncoder, config};
+use crate::{
+    ClassifierHead, Family, Heads, LoadError, ModelDirectory, TensorNames, TextEncoder, TokenClassifierHead, config,
+};
 
 /// `"model_type": "qwen3"`.
 pub(crate) const FAMILY: Family = Family {
@@ -68,6 +70,8 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
             classifier: "score",
             bias: false,
         }),
+        token_classifier: Some(TokenClassifierHead::product("score")),
+        masked_lm: None,
     };
     let max_tokens = config.max_position_embeddings.unwrap_or(32768);
     Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_max_tokens(max_tokens))

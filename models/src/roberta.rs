@@ -1,11 +1,15 @@
 //! RoBERTa (Liu et al., arXiv:1907.11692), XLM-RoBERTa (Conneau et al., arXiv:1911.02116) and `CamemBERT` (Martin et al.,
 //! arXiv:1911.03894): BERT with positions that begin after the padding's, and another classifier.
 
+use sconce_kernels::bias_gelu::GeluForm;
 use sconce_kernels::encoder::HeadFunction;
 use sconce_kernels::pooling::Pooling;
 
 use crate::bert_like::BertConfig;
-use crate::{ClassifierHead, Family, Heads, LoadError, ModelDirectory, NamedStep, TensorNames, TextEncoder, bert};
+use crate::{
+    ClassifierHead, Family, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames, TextEncoder,
+    TokenClassifierHead, bert, bert_like,
+};
 
 /// `"model_type": "roberta"`.
 pub(crate) const ROBERTA: Family = Family {
@@ -43,6 +47,14 @@ fn read(directory: &ModelDirectory, prefix: &'static str) -> Result<TextEncoder,
             classifier: "classifier.out_proj",
             bias: true,
         }),
+        token_classifier: Some(TokenClassifierHead::product("classifier")),
+        masked_lm: Some(MaskedLmHead::transform(
+            ("lm_head.dense", "lm_head.layer_norm"),
+            spec.hidden,
+            HeadFunction::Gelu(GeluForm::Erf),
+            bert_like::norm_eps(&spec),
+            "lm_head.bias",
+        )),
     };
     let padding = u32::try_from(padding).unwrap_or(u32::MAX);
     Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_padding(padding))

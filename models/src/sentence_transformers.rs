@@ -8,7 +8,7 @@ use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{LoadError, ModelDirectory, TextRules, excerpt};
+use crate::{LoadError, ModelDirectory, TextRules, VectorTask, excerpt};
 
 /// The settings in these files; `None` or empty for each that is missing.
 #[derive(Debug, Default, PartialEq)]
@@ -25,6 +25,12 @@ pub(crate) struct SentenceTransformer {
     pub(crate) max_tokens: Option<usize>,
     /// True if texts are put into lower case before they are tokenised.
     pub(crate) lowercase: bool,
+    /// The vectors that the modules give.
+    pub(crate) task: VectorTask,
+    /// Most elements of a sparse vector that are not 0.
+    pub(crate) max_active_dims: Option<usize>,
+    /// Settings of models that give a vector of each token which are not served: the first, by name.
+    pub(crate) unserved: Option<&'static str>,
     /// Texts that a request can have put before its own, by name.
     pub(crate) prompts: BTreeMap<String, String>,
     /// The name of the prompt for requests that name none.
@@ -148,8 +154,36 @@ impl SentenceTransformer {
         if self.leaves_out_prompt && !self.default_prompt_text().is_empty() {
             return Err("the pooling's field 'include_prompt' is false, which is not served with a prompt".to_owned());
         }
+        self.check_type(&["SentenceTransformer"])
+    }
+
+    /// As [`check_served`](Self::check_served), for sparse vectors.
+    pub(crate) fn check_sparse_served(&self) -> Result<(), String> {
+        if self.truncate_dim.is_some() {
+            return Err(format!("field 'truncate_dim' of {WHOLE} is not served for sparse vectors"));
+        }
+        self.check_type(&["SparseEncoder", "SentenceTransformer"])
+    }
+
+    /// As [`check_served`](Self::check_served), for vectors of tokens. If the operator `asks` for these, they are served
+    /// without the steps that the library takes for queries and documents.
+    pub(crate) fn check_tokens_served(&self, asks: bool) -> Result<(), String> {
+        if self.truncate_dim.is_some() {
+            return Err("field 'truncate_dim' is not served for vectors of tokens".to_owned());
+        }
+        if let Some(setting) = self.unserved.filter(|_| !asks) {
+            return Err(format!(
+                "{setting} is not served; set task = \"token_embeddings\" in [model] of sconce.toml for the vectors of all \
+                 tokens without it"
+            ));
+        }
+        self.check_type(&["ColBERT", "MultiVectorEncoder", "SentenceTransformer"])
+    }
+
+    fn check_type(&self, served: &[&str]) -> Result<(), String> {
         match self.model_type.as_deref() {
-            None | Some("SentenceTransformer") => Ok(()),
+            None => Ok(()),
+            Some(named) if served.contains(&named) => Ok(()),
             Some(other) => Err(format!("field 'model_type' of {WHOLE} is '{}', which is not served", excerpt(other))),
         }
     }
@@ -159,9 +193,18 @@ impl SentenceTransformer {
         struct Encoder {
             max_seq_length: Option<usize>,
             do_lower_case: Option<bool>,
+            query_expansion: Option<Value>,
+            query_length: Option<usize>,
+            document_length: Option<usize>,
         }
         if let Some(file) = ENCODER.into_iter().find(|file| directory.contains(file)) {
-            let Encoder { max_seq_length, do_lower_case } = directory.json(file)?;
+            let Encoder { max_seq_length, do_lower_case, query_expansion, query_length, document_length } =
+                directory.json(file)?;
+            if query_expansion.is_some() {
+                self.unserved = Some("the expansion of queries ('query_expansion')");
+            } else if query_length.or(document_length).is_some() {
+                self.unserved = Some("a limit of its own for queries or documents ('query_length', 'document_length')");
+            }
             self.max_tokens = max_seq_length;
             self.lowercase = do_lower_case.unwrap_or(false);
         }
@@ -176,6 +219,11 @@ impl SentenceTransformer {
             truncate_dim: Option<usize>,
             similarity_fn_name: Option<String>,
             model_type: Option<String>,
+            max_active_dims: Option<usize>,
+            query_prefix: Option<String>,
+            document_prefix: Option<String>,
+            do_query_expansion: Option<bool>,
+            skiplist_words: Option<Vec<String>>,
         }
         if !top.contains(WHOLE) {
             return Ok(());
@@ -186,6 +234,10 @@ impl SentenceTransformer {
         // Both are there in every model, empty unless it says otherwise.
         for name in ["query", "document"] {
             self.prompts.entry(name.to_owned()).or_default();
+        }
+        for (name, prefix) in [("query", whole.query_prefix), ("document", whole.document_prefix)] {
+            let prompt = self.prompts.get(name).map_or("", String::as_str);
+            self.prompts.insert(name.to_owned(), format!("{}{prompt}", prefix.unwrap_or_default()));
         }
         if let Some(name) = &whole.default_prompt_name
             && !self.prompts.contains_key(name)
@@ -201,40 +253,91 @@ impl SentenceTransformer {
         self.truncate_dim = whole.truncate_dim;
         self.similarity = whole.similarity_fn_name;
         self.model_type = whole.model_type;
+        self.max_active_dims = whole.max_active_dims;
+        if self.is_pylate() {
+            if whole.do_query_expansion != Some(false) {
+                self.unserved = Some("the expansion of queries ('do_query_expansion')");
+            } else if whole.skiplist_words.is_none_or(|words| !words.is_empty()) {
+                self.unserved = Some("the list of words whose vectors are left out ('skiplist_words')");
+            }
+        }
         Ok(())
+    }
+
+    /// True for a model that `PyLate` saved, which scales vectors of tokens without a module that says so.
+    fn is_pylate(&self) -> bool {
+        self.model_type.as_deref() == Some("ColBERT")
     }
 
     fn read_modules(&mut self, top: &ModelDirectory) -> Result<(), LoadError> {
         let refuse = |message: String| Err(top.invalid(MODULES, message));
         self.normalize = Some(false);
         let mut has_pooling = false;
-        for (index, module) in top.json::<Vec<Module>>(MODULES)?.into_iter().enumerate() {
+        let modules: Vec<Module> = top.json(MODULES)?;
+        let is_multi_vector = matches!(self.model_type.as_deref(), Some("ColBERT" | "MultiVectorEncoder"));
+        if is_multi_vector || modules.get(1).is_some_and(|module| module.kind() == "Dense") {
+            self.task = VectorTask::TokenEmbeddings;
+            self.normalize = Some(self.is_pylate());
+        }
+        for (index, module) in modules.into_iter().enumerate() {
             let kind = module.kind();
             let own = top.within(&module.folder().map_err(|message| top.invalid(MODULES, message))?);
-            let is_normalized = self.normalize == Some(true);
+            let of_tokens = self.task == VectorTask::TokenEmbeddings;
+            let may_follow = has_pooling || of_tokens;
+            let vector = if of_tokens { "token_embeddings" } else { "sentence_embedding" };
+            let is_normalized = self.normalize == Some(true) && !self.is_pylate();
             match kind {
-                "Transformer" if index == 0 => {}
-                "Pooling" if index == 1 => {
+                "Transformer" | "MLMTransformer" if index == 0 => {}
+                "Pooling" if index == 1 && !of_tokens => {
                     has_pooling = true;
                     self.read_pooling(&own)?;
                 }
-                "Dense" if has_pooling && !is_normalized => self.dense.push(DenseModule::read(&own, &module)?),
-                "Normalize" => {
-                    names_sentence(&own)?;
+                "SpladePooling" if index == 1 && !of_tokens => {
+                    self.task = VectorTask::SparseEmbedding;
+                    read_splade_pooling(&own)?;
+                }
+                "Dense" if may_follow && !is_normalized => {
+                    self.dense.push(DenseModule::read(&own, &module, vector)?);
+                }
+                "Normalize" if self.task != VectorTask::SparseEmbedding => {
+                    names_vector(&own, vector)?;
                     self.normalize = Some(true);
                 }
+                "MultiVectorMask" if of_tokens => self.read_mask(&own)?,
                 // It changes nothing outside of training.
                 "Dropout" => {}
-                "Transformer" | "Pooling" | "Dense" => {
-                    let order = "Transformer, Pooling, Dense, Normalize";
+                "Transformer" | "MLMTransformer" | "Pooling" | "SpladePooling" | "Dense" | "Normalize"
+                | "MultiVectorMask" => {
+                    let order = "Transformer, Pooling, Dense, Normalize; MLMTransformer, SpladePooling; or, for vectors of \
+                                 tokens, Transformer, Dense, MultiVectorMask, Normalize";
                     return refuse(format!("module {index} of type '{kind}' is out of order; known is: {order}"));
                 }
                 other => {
-                    let known = "Transformer, Pooling, Dense, Dropout, Normalize";
+                    let known = "Transformer, Pooling, Dense, Dropout, Normalize, MLMTransformer, SpladePooling, \
+                                 MultiVectorMask";
                     let other = excerpt(other);
                     return refuse(format!("a module of type '{other}' is not known; known are: {known}"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn read_mask(&mut self, own: &ModelDirectory) -> Result<(), LoadError> {
+        #[derive(Deserialize)]
+        struct Mask {
+            skiplist_words: Option<Vec<String>>,
+            keep_only_token_ids: Option<Vec<u32>>,
+        }
+        if own.is_top() || !own.contains(CONFIG) {
+            return Ok(());
+        }
+        let Mask { skiplist_words, keep_only_token_ids } = own.json(CONFIG)?;
+        if skiplist_words.is_some_and(|words| !words.is_empty()) {
+            self.unserved = Some("the list of words whose vectors are left out ('skiplist_words')");
+        }
+        if keep_only_token_ids.is_some_and(|ids| !ids.is_empty()) {
+            self.unserved = Some("the list of tokens whose vectors are kept ('keep_only_token_ids')");
         }
         Ok(())
     }
@@ -269,8 +372,30 @@ impl SentenceTransformer {
     }
 }
 
+/// Checks that a pooling over the logits of words is the one that is known.
+fn read_splade_pooling(own: &ModelDirectory) -> Result<(), LoadError> {
+    #[derive(Deserialize)]
+    struct Splade {
+        pooling_strategy: Option<String>,
+        activation_function: Option<String>,
+    }
+    if !own.contains(CONFIG) {
+        return Ok(());
+    }
+    let Splade { pooling_strategy, activation_function } = own.json(CONFIG)?;
+    for (field, value, known) in
+        [("pooling_strategy", pooling_strategy, "max"), ("activation_function", activation_function, "relu")]
+    {
+        if let Some(value) = value.filter(|value| value != known) {
+            let message = format!("field '{field}' is '{}'; only '{known}' is known", excerpt(&value));
+            return Err(own.invalid(CONFIG, message));
+        }
+    }
+    Ok(())
+}
+
 impl DenseModule {
-    fn read(own: &ModelDirectory, module: &Module) -> Result<Self, LoadError> {
+    fn read(own: &ModelDirectory, module: &Module, vector: &str) -> Result<Self, LoadError> {
         #[derive(Deserialize)]
         struct Config {
             in_features: usize,
@@ -279,7 +404,7 @@ impl DenseModule {
             activation_function: Option<String>,
             use_residual: Option<bool>,
         }
-        names_sentence(own)?;
+        names_vector(own, vector)?;
         let config: Config = own.json(CONFIG)?;
         let invalid = |message: String| own.invalid(CONFIG, message);
         let (inputs, outputs) = (config.in_features, config.out_features);
@@ -294,8 +419,8 @@ impl DenseModule {
     }
 }
 
-/// Refuses a module that reads or writes other vectors than the one of the whole text.
-fn names_sentence(own: &ModelDirectory) -> Result<(), LoadError> {
+/// Refuses a module that reads or writes other vectors than `vector`.
+fn names_vector(own: &ModelDirectory, vector: &str) -> Result<(), LoadError> {
     #[derive(Deserialize)]
     struct Names {
         module_input_name: Option<String>,
@@ -306,8 +431,8 @@ fn names_sentence(own: &ModelDirectory) -> Result<(), LoadError> {
     }
     let Names { module_input_name, module_output_name } = own.json(CONFIG)?;
     for (field, name) in [("module_input_name", module_input_name), ("module_output_name", module_output_name)] {
-        if let Some(name) = name.filter(|name| name != "sentence_embedding") {
-            let message = format!("field '{field}' is '{}'; only 'sentence_embedding' is known", excerpt(&name));
+        if let Some(name) = name.filter(|name| name != vector) {
+            let message = format!("field '{field}' is '{}'; only '{vector}' is known", excerpt(&name));
             return Err(own.invalid(CONFIG, message));
         }
     }
@@ -347,6 +472,7 @@ pub(crate) fn encoder_folder(top: &ModelDirectory) -> Result<String, LoadError> 
         return Ok(String::new());
     }
     let modules: Vec<Module> = top.json(MODULES)?;
-    let folder = modules.first().filter(|module| module.kind() == "Transformer").map(Module::folder);
+    let folder =
+        modules.first().filter(|module| ["Transformer", "MLMTransformer"].contains(&module.kind())).map(Module::folder);
     folder.transpose().map(Option::unwrap_or_default).map_err(|message| top.invalid(MODULES, message))
 }

@@ -3,10 +3,10 @@
 use sconce_kernels::pooling::Pooling;
 use serde::{Deserialize, Deserializer};
 
-use crate::{Placement, Precision};
+use crate::{Aggregation, Placement, Precision};
 
 /// The fields of `[model]` that have a meaning for some families only.
-pub(crate) const MODEL_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
+pub(crate) const MODEL_FIELDS: [&str; 6] = ["pooling", "normalize", "max_tokens", "cuda_graphs", "task", "aggregation"];
 
 /// The content of `sconce.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -29,6 +29,8 @@ impl Settings {
             model.normalize.is_some(),
             model.max_tokens.is_some(),
             model.cuda_graphs.is_some(),
+            model.task.is_some(),
+            model.aggregation.is_some(),
         ];
         let mut set = MODEL_FIELDS.iter().zip(set);
         if let Some((field, _)) = set.find(|(field, is_set)| *is_set && !used.contains(field)) {
@@ -67,6 +69,23 @@ pub struct ModelSettings {
     /// padded to the next recorded size, by up to half of their tokens: small batches get faster, large ones slower.
     /// Default: false.
     pub cuda_graphs: Option<bool>,
+    /// The kind of vectors that an encoder gives. Default: as in the model directory, else an embedding.
+    pub task: Option<VectorTask>,
+    /// The way in which labels of tokens make up entities. Default: simple.
+    pub aggregation: Option<Aggregation>,
+}
+
+/// The kinds of vectors that an encoder can give.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VectorTask {
+    /// A vector of the whole text.
+    #[default]
+    Embedding,
+    /// A vector over the words of the vocabulary, by the head that guesses words (SPLADE).
+    SparseEmbedding,
+    /// A vector of each token (`ColBERT`).
+    TokenEmbeddings,
 }
 
 /// Reads a way of pooling: `mean`, `cls`, `max`, `last`, `weighted_mean` or `mean_sqrt_length`.

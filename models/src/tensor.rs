@@ -7,9 +7,11 @@ use std::borrow::Cow;
 pub enum Datatype {
     /// `BYTES`: strings of bytes.
     Bytes,
-    /// `UINT8`: unsigned bytes.: unsigned bytes.
+    /// `UINT8`: unsigned bytes.
     Uint8,
-    /// `FP32`: 32-bit floats.: 32-bit floats.
+    /// `INT32`: 32-bit whole numbers; of outputs alone.
+    Int32,
+    /// `FP32`: 32-bit floats.
     Fp32,
 }
 
@@ -20,6 +22,7 @@ impl Datatype {
         match self {
             Self::Bytes => "BYTES",
             Self::Uint8 => "UINT8",
+            Self::Int32 => "INT32",
             Self::Fp32 => "FP32",
         }
     }
@@ -45,6 +48,8 @@ pub struct InputTensor {
     pub datatypes: &'static [Datatype],
     /// The shape of an item; `None`: one string, or one dimension of any length.
     pub shape: Option<Vec<usize>>,
+    /// True if a request may leave the tensor out.
+    pub optional: bool,
 }
 
 /// A tensor that carries an output, described for one item.
@@ -54,17 +59,31 @@ pub struct OutputTensor {
     pub name: &'static str,
     /// The element type.
     pub datatype: Datatype,
-    /// Number of elements per item.
-    pub width: usize,
+    /// The shape of an item.
+    pub shape: OutputShape,
+}
+
+/// The shape of one item of an output. Items of one response whose number of elements or rows varies are filled up to
+/// the largest of them: numbers with 0, numbers of words with −1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputShape {
+    /// So many elements.
+    Fixed(usize),
+    /// A number of elements that varies with the input.
+    Varying,
+    /// A number of rows that varies with the input, of so many elements each.
+    Rows(usize),
 }
 
 /// The elements of a tensor for one item's output.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum OutputElements<'a> {
     /// One string.
-    Text(&'a str),
-    /// Several numbers.
+    Text(Cow<'a, str>),
+    /// Several floats.
     F32(&'a [f32]),
+    /// Several whole numbers.
+    I32(Vec<i32>),
 }
 
 /// An input's part of a cache key. Inputs with equal fields are the same input.

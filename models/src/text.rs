@@ -1,6 +1,7 @@
 //! Text to tokens, for every family that reads text.
 
 mod beginning;
+mod spans;
 mod tokenizer;
 mod vocabulary;
 
@@ -15,7 +16,7 @@ use tokenizers::{
 
 pub(crate) use tokenizer::{TokenizerFiles, read as read_tokenizer};
 
-use beginning::Beginnings;
+use beginning::{Beginnings, Shortened};
 
 use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, Settings, TEXT_PAIR_INPUT, Truncation};
 
@@ -56,6 +57,8 @@ pub struct TextProcessor {
     default_prompt: String,
     /// Rows of the model's table of words, if the tokenizer has tokens beyond them.
     rows: Option<usize>,
+    /// The token for words that the vocabulary lacks, if there is one.
+    unknown: Option<u32>,
     padding: Option<u32>,
 }
 
@@ -74,7 +77,7 @@ impl TextProcessor {
         max_positions: usize,
         vocab_size: usize,
     ) -> Result<Self, LoadError> {
-        let TokenizerFiles { mut tokenizer, max_tokens: declared, direction } = read_tokenizer(directory)?;
+        let TokenizerFiles { mut tokenizer, max_tokens: declared, direction, unknown } = read_tokenizer(directory)?;
         let invalid = |error: &tokenizers::Error| directory.invalid(TOKENIZER, error.to_string());
         if rules.lowercase {
             put_into_lower_case(&mut tokenizer).map_err(|error| invalid(&error))?;
@@ -98,8 +101,18 @@ impl TextProcessor {
         let TextRules { prompts, default_prompt, padding, .. } = rules.clone();
         let default_prompt = default_prompt.and_then(|name| prompts.get(&name).cloned()).unwrap_or_default();
         let rows = (highest >= vocab_size).then_some(vocab_size);
-        let text =
-            Self { tokenizer, direction, max_tokens, added_tokens, beginnings, prompts, default_prompt, rows, padding };
+        let text = Self {
+            tokenizer,
+            direction,
+            max_tokens,
+            added_tokens,
+            beginnings,
+            prompts,
+            default_prompt,
+            rows,
+            unknown,
+            padding,
+        };
         // Its tokens are the special ones, which every text has.
         match text.prepare_with_prompt("".into(), Truncation::Truncate, "") {
             Err(error @ InputError::UnknownToken { .. }) => Err(directory.invalid(TOKENIZER, error.to_string())),
@@ -119,13 +132,16 @@ impl TextProcessor {
         self.max_tokens
     }
 
-    /// Checks and tokenises one input, with the model's default prompt before it if it has one.
+    /// Checks and tokenises one input, with its own prompt before it, else the model's default prompt if there is one.
     ///
     /// # Errors
     /// [`InputError`] if the input is not text, is too large, has no tokens or tokens that the model lacks, or has too
     /// many tokens and truncation is refused.
     pub fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
-        self.prepare_with_prompt(input, truncation, &self.default_prompt)
+        match input {
+            Input::Prompted { prompt, text } => self.prepare_with_prompt(*text, truncation, &prompt),
+            input => self.prepare_with_prompt(input, truncation, &self.default_prompt),
+        }
     }
 
     /// As [`prepare`](Self::prepare), with another text before the input; empty for none.
@@ -247,6 +263,17 @@ impl TextProcessor {
     /// The tokens of `text`, or of a beginning of it that has more than `room` tokens. Both give the same tokens once
     /// truncated, but the cost of a megabyte is only that of its beginning.
     fn encode_beginning(&self, name: &'static str, text: &str, room: usize) -> Result<Encoding, InputError> {
+        self.beginning(name, text, room, |text| self.encode(name, text)).map(|(encoding, _)| encoding)
+    }
+
+    /// As [`encode_beginning`](Self::encode_beginning), tokenised by `encode`, with the text that was tokenised.
+    fn beginning<'t>(
+        &self,
+        name: &'static str,
+        text: &'t str,
+        room: usize,
+        encode: impl Fn(&str) -> Result<Encoding, InputError>,
+    ) -> Result<(Encoding, Shortened<'t>), InputError> {
         /// More than ordinary text has, so that one try is enough for it.
         const BYTES_PER_TOKEN: usize = 16;
         /// Beginnings longer than this many times the first try are not tokenised: that could take seconds, and no
@@ -255,21 +282,22 @@ impl TextProcessor {
         const MIN_LOOKED_AT: usize = 64 * 1024;
         let mut from = room.saturating_mul(BYTES_PER_TOKEN);
         let Some(beginnings) = self.beginnings.as_ref().filter(|_| text.len() > from) else {
-            return self.encode(name, text);
+            return Ok((encode(text)?, Shortened::none_of(text)));
         };
-        let text = &*beginnings.without_long_runs(text);
+        let shortened = beginnings.without_long_runs(text);
+        let text = &*shortened.text;
         let max = from.saturating_mul(MAX_TIMES_LONGER).max(MIN_LOOKED_AT);
         while let Some(cut) = beginnings.next_cut(text, from).filter(|cut| *cut <= max) {
-            let encoding = self.encode(name, &text[..cut])?;
+            let encoding = encode(&text[..cut])?;
             if encoding.len() > room {
-                return Ok(encoding);
+                return Ok((encoding, shortened));
             }
             from = cut.saturating_mul(2);
         }
         if text.len() > max {
             return Err(InputError::TooSparse { name, bytes: max });
         }
-        self.encode(name, text)
+        Ok((encode(text)?, shortened))
     }
 
     /// Tokenises without special tokens.
@@ -285,7 +313,7 @@ fn checked_text(name: &'static str, input: Input) -> Result<String, InputError> 
         Input::Bytes(bytes) if bytes.len() > MAX_TEXT_BYTES => return Err(too_large(bytes.len())),
         Input::Bytes(bytes) => String::from_utf8(bytes)
             .map_err(|error| InputError::NotUtf8 { name, valid_up_to: error.utf8_error().valid_up_to() })?,
-        Input::Array(_) | Input::Pair(_) => {
+        Input::Array(_) | Input::Pair(_) | Input::Prompted { .. } => {
             let (expected, got) = ("text".to_owned(), input.kind().to_owned());
             return Err(InputError::WrongKind { name, expected, got });
         }

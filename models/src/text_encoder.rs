@@ -5,54 +5,15 @@ use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
 use crate::encoder::{EncoderNetwork, demand};
+use crate::heads::TokenClassifierHead;
 use crate::sentence_transformers::{DenseModule, SentenceTransformer};
+use crate::settings::MODEL_FIELDS;
 use crate::text_tasks::TextTask;
 use crate::{
-    Blueprint, Demand, Device, EncoderOrder, EncoderWeights, Halves, HeadTensors, InputSpec, LoadError, ModelDirectory,
-    Precision, Settings, Target, TensorNames, TextProcessor, TextRules, excerpt,
+    Blueprint, ClassifierHead, Demand, Device, EncoderOrder, EncoderWeights, Halves, HeadTensors, Heads, InputSpec,
+    LoadError, MaskedLmHead, ModelDirectory, NamedStep, Precision, Settings, Target, TensorNames, TextProcessor,
+    TextRules, VectorTask, excerpt,
 };
-
-/// The heads of a family. Architectures are named as Hugging Face names them: `{prefix}Model`,
-/// `{prefix}ForSequenceClassification` and so on.
-#[derive(Debug, Clone)]
-pub struct Heads {
-    /// The beginning of the names of the family's architectures, such as `Bert`.
-    pub prefix: &'static str,
-    /// The pooling of embeddings where no file of the model sets one.
-    pub pooling: Pooling,
-    /// The classifier of texts and of pairs of texts: `{prefix}ForSequenceClassification`.
-    pub classifier: Option<ClassifierHead>,
-}
-
-/// A classifier: steps on the pooled vector, the last of which gives a logit for each label.
-#[derive(Debug, Clone)]
-pub struct ClassifierHead {
-    /// The vector that the first step reads.
-    pub pooling: Pooling,
-    /// The steps before the last one.
-    pub steps: Vec<NamedStep>,
-    /// Name of the last product, without `.weight`.
-    pub classifier: &'static str,
-    /// True if the last product has a bias.
-    pub bias: bool,
-}
-
-/// A step of a head and its tensors.
-#[derive(Debug, Clone)]
-pub struct NamedStep {
-    /// The step.
-    pub step: HeadStep,
-    /// Its tensors.
-    pub tensors: HeadTensors,
-}
-
-impl NamedStep {
-    /// A product with a bias, from any number of elements to `outputs`.
-    #[must_use]
-    pub fn product(name: &'static str, outputs: usize, function: HeadFunction) -> Self {
-        Self { step: HeadStep::Product { outputs, bias: true, function }, tensors: HeadTensors::Named(name.into()) }
-    }
-}
 
 /// The blueprint of every encoder of text: a family gives it a spec, the names of the tensors, and heads.
 pub struct TextEncoder {
@@ -76,18 +37,21 @@ pub struct TextEncoder {
 #[derive(Deserialize)]
 struct HeadConfig {
     architectures: Option<Vec<String>>,
+    tie_word_embeddings: Option<bool>,
 }
 
 /// Architectures that are read as encoders, without their heads: how they were trained does not change what they embed.
 const ENCODERS: [&str; 4] = ["Model", "ForMaskedLM", "ForPreTraining", "ForCausalLM"];
 const CLASSIFIER: &str = "ForSequenceClassification";
+const TOKEN_CLASSIFIER: &str = "ForTokenClassification";
 
 impl TextEncoder {
     /// A model of one of a family's architectures, the one that `config.json` names; it gives embeddings if none is named. The
-    /// head of `spec` is replaced by that architecture's.
+    /// head of `spec` is replaced by that architecture's, for the task that the files of sentence-transformers or
+    /// `sconce.toml` name.
     ///
     /// # Errors
-    /// [`LoadError`] if the architecture is not known, or as [`embedding`](Self::embedding) and
+    /// [`LoadError`] if the architecture is not known or lacks the task, or as [`embedding`](Self::embedding) and
     /// [`classification`](Self::classification).
     pub fn read(
         directory: &ModelDirectory,
@@ -95,22 +59,119 @@ impl TextEncoder {
         names: &'static TensorNames,
         heads: Heads,
     ) -> Result<Self, LoadError> {
-        let HeadConfig { architectures } = directory.config()?;
+        let HeadConfig { architectures, .. } = directory.config()?;
         let Some(architecture) = architectures.iter().flatten().next() else {
             let undeclared = heads.classifier.as_ref().map(|head| head.classifier);
-            return Ok(Self { undeclared, ..Self::embedding(directory, spec, names, heads.pooling)? });
+            return Ok(Self { undeclared, ..Self::vectors(directory, spec, names, heads)? });
         };
-        match (architecture.strip_prefix(heads.prefix), heads.classifier) {
-            (Some(kind), _) if ENCODERS.contains(&kind) => Self::embedding(directory, spec, names, heads.pooling),
-            (Some(CLASSIFIER), Some(head)) => Self::classification(directory, spec, names, head),
-            (_, classifier) => {
-                let classifier = classifier.map(|_| CLASSIFIER);
-                let known = ENCODERS.into_iter().chain(classifier).map(|kind| format!("{}{kind}", heads.prefix));
-                let known = known.collect::<Vec<_>>().join(", ");
+        let Heads { prefix, classifier, token_classifier, .. } = &heads;
+        match (architecture.strip_prefix(prefix), classifier, token_classifier) {
+            (Some(kind), ..) if ENCODERS.contains(&kind) => Self::vectors(directory, spec, names, heads),
+            (Some(CLASSIFIER), Some(head), _) => Self::classification(directory, spec, names, head.clone()),
+            (Some(TOKEN_CLASSIFIER), _, Some(head)) => Self::token_classification(directory, spec, names, head.clone()),
+            (_, classifier, token_classifier) => {
+                let classifiers =
+                    [classifier.as_ref().map(|_| CLASSIFIER), token_classifier.as_ref().map(|_| TOKEN_CLASSIFIER)];
+                let known = ENCODERS.into_iter().chain(classifiers.into_iter().flatten());
+                let known = known.map(|kind| format!("{prefix}{kind}")).collect::<Vec<_>>().join(", ");
                 let message = format!("field 'architectures' names '{}'; known are: {known}", excerpt(architecture));
                 Err(directory.invalid("config.json", message))
             }
         }
+    }
+
+    /// A model that gives vectors: of texts, of tokens, or over the words of its vocabulary.
+    fn vectors(
+        directory: &ModelDirectory,
+        spec: EncoderSpec,
+        names: &'static TensorNames,
+        heads: Heads,
+    ) -> Result<Self, LoadError> {
+        let declared = SentenceTransformer::read(directory)?;
+        let asked = directory.settings(&MODEL_FIELDS)?.model.task;
+        match asked.unwrap_or(declared.task) {
+            VectorTask::Embedding => Self::embedding(directory, spec, names, heads.pooling),
+            VectorTask::TokenEmbeddings => Self::token_embeddings(directory, spec, names, declared, asked),
+            VectorTask::SparseEmbedding => {
+                let Some(head) = heads.masked_lm else {
+                    let message = format!("{}ForMaskedLM, which sparse embeddings need, is not known", heads.prefix);
+                    return Err(directory.invalid("config.json", message));
+                };
+                Self::sparse_embedding(directory, spec, names, head, &declared)
+            }
+        }
+    }
+
+    /// A model that gives the vector of each token, after the products that sentence-transformers declares.
+    fn token_embeddings(
+        directory: &ModelDirectory,
+        spec: EncoderSpec,
+        names: &'static TensorNames,
+        declared: SentenceTransformer,
+        asked: Option<VectorTask>,
+    ) -> Result<Self, LoadError> {
+        let settings = directory.settings(&TOKEN_FIELDS)?;
+        let refused = |message| directory.top().invalid("config_sentence_transformers.json", message);
+        declared.check_tokens_served(asked.is_some()).map_err(refused)?;
+        let steps = dense_steps(directory, &declared, spec.hidden)?;
+        let spec = EncoderSpec { head: HeadSpec { rows: HeadRows::Tokens, steps }, ..spec };
+        let normalize = settings.model.normalize.or(declared.normalize).unwrap_or(false);
+        let task = TextTask::TokenEmbeddings { normalize, dimensions: spec.outputs() };
+        let rules = declared.rules();
+        let dense = declared.dense.into_iter().map(|module| module.folder).collect();
+        Ok(Self { dense, rules, ..Self::new(spec, names, task, settings) })
+    }
+
+    /// A model that gives, for each word, `ln(1 + x)` of its greatest logit over all tokens.
+    fn sparse_embedding(
+        directory: &ModelDirectory,
+        spec: EncoderSpec,
+        names: &'static TensorNames,
+        head: MaskedLmHead,
+        declared: &SentenceTransformer,
+    ) -> Result<Self, LoadError> {
+        let settings = directory.settings(&SPARSE_FIELDS)?;
+        declared.check_sparse_served().map_err(|message| directory.top().invalid("modules.json", message))?;
+        let HeadConfig { tie_word_embeddings, .. } = directory.config()?;
+        if tie_word_embeddings == Some(false) {
+            let message = "field 'tie_word_embeddings' is false; sparse embeddings are known for tied words alone";
+            return Err(directory.invalid("config.json", message));
+        }
+        let words = spec.embeddings.words;
+        let last = HeadStep::Product { outputs: words, bias: head.bias.is_some(), function: HeadFunction::Identity };
+        let last = NamedStep { step: last, tensors: HeadTensors::Words { bias: head.bias.unwrap_or_default() } };
+        let task = TextTask::SparseEmbedding { words, max_active: declared.max_active_dims };
+        let text = Self::with_head(spec, names, HeadRows::Sparse, head.steps, last, task, settings);
+        Ok(Self { rules: declared.rules(), ..text })
+    }
+
+    /// A model that gives a label for each token, and the entities that these make up.
+    fn token_classification(
+        directory: &ModelDirectory,
+        spec: EncoderSpec,
+        names: &'static TensorNames,
+        head: TokenClassifierHead,
+    ) -> Result<Self, LoadError> {
+        let settings = directory.settings(&ENTITY_FIELDS)?;
+        let labels = TextTask::labels_of(directory)?;
+        let last = NamedStep::product(head.classifier, labels.len(), HeadFunction::Identity);
+        let task = TextTask::Entities { labels, aggregation: settings.model.aggregation.unwrap_or_default() };
+        Ok(Self::with_head(spec, names, HeadRows::Tokens, head.steps, last, task, settings))
+    }
+
+    /// A model whose head is `steps` and then `last`.
+    fn with_head(
+        spec: EncoderSpec,
+        names: &'static TensorNames,
+        rows: HeadRows,
+        steps: Vec<NamedStep>,
+        last: NamedStep,
+        task: TextTask,
+        settings: Settings,
+    ) -> Self {
+        let (steps, head) = steps.into_iter().chain([last]).map(|NamedStep { step, tensors }| (step, tensors)).unzip();
+        let spec = EncoderSpec { head: HeadSpec { rows, steps }, ..spec };
+        Self { head, ..Self::new(spec, names, task, settings) }
     }
 
     /// Bounds the tokens of a text, for an encoder without a table of positions.
@@ -145,15 +206,7 @@ impl TextEncoder {
             (None, []) => vec![pooling],
             (None, declared) => declared.to_vec(),
         };
-        let mut width = poolings.len() * spec.hidden;
-        for DenseModule { folder, inputs, outputs, .. } in &declared.dense {
-            if *inputs != width {
-                let message = format!("field 'in_features' is {inputs}, but the vector before it has {width} elements");
-                return Err(directory.top().within(folder).invalid("config.json", message));
-            }
-            width = *outputs;
-        }
-        let steps = declared.dense.iter().map(DenseModule::step).collect();
+        let steps = dense_steps(directory, &declared, poolings.len() * spec.hidden)?;
         let spec = EncoderSpec { head: HeadSpec { rows: HeadRows::Pooled(poolings), steps }, ..spec };
         let normalize = settings.model.normalize.or(declared.normalize).unwrap_or(true);
         let dimensions = declared.truncate_dim.map_or(spec.outputs(), |most| most.min(spec.outputs()));
@@ -181,15 +234,30 @@ impl TextEncoder {
         let outputs = task.labels().len();
         let last = HeadStep::Product { outputs, bias, function: HeadFunction::Identity };
         let last = NamedStep { step: last, tensors: HeadTensors::Named(classifier.into()) };
-        let (steps, head) = steps.into_iter().chain([last]).map(|NamedStep { step, tensors }| (step, tensors)).unzip();
-        let spec = EncoderSpec { head: HeadSpec { rows: HeadRows::Pooled(vec![pooling]), steps }, ..spec };
-        Ok(Self { head, ..Self::new(spec, names, task, settings) })
+        let rows = HeadRows::Pooled(vec![pooling]);
+        Ok(Self::with_head(spec, names, rows, steps, last, task, settings))
     }
 
     fn new(spec: EncoderSpec, names: &'static TensorNames, task: TextTask, settings: Settings) -> Self {
         let (head, dense, rules) = (Vec::new(), Vec::new(), TextRules::default());
         Self { spec, names, head, dense, task, settings, rules, max_tokens: UNBOUNDED_TOKENS, undeclared: None }
     }
+}
+
+/// The steps of the products that sentence-transformers declares, the first of which reads rows of `width`.
+fn dense_steps(
+    directory: &ModelDirectory,
+    declared: &SentenceTransformer,
+    mut width: usize,
+) -> Result<Vec<HeadStep>, LoadError> {
+    for DenseModule { folder, inputs, outputs, .. } in &declared.dense {
+        if *inputs != width {
+            let message = format!("field 'in_features' is {inputs}, but the vector before it has {width} elements");
+            return Err(directory.top().within(folder).invalid("config.json", message));
+        }
+        width = *outputs;
+    }
+    Ok(declared.dense.iter().map(DenseModule::step).collect())
 }
 
 #[cfg(test)]
@@ -203,7 +271,10 @@ impl TextEncoder {
     }
 }
 
-const EMBEDDING_FIELDS: [&str; 4] = ["pooling", "normalize", "max_tokens", "cuda_graphs"];
+const EMBEDDING_FIELDS: [&str; 5] = ["task", "pooling", "normalize", "max_tokens", "cuda_graphs"];
+const TOKEN_FIELDS: [&str; 4] = ["task", "normalize", "max_tokens", "cuda_graphs"];
+const SPARSE_FIELDS: [&str; 3] = ["task", "max_tokens", "cuda_graphs"];
+const ENTITY_FIELDS: [&str; 3] = ["aggregation", "max_tokens", "cuda_graphs"];
 const CLASSIFICATION_FIELDS: [&str; 2] = ["max_tokens", "cuda_graphs"];
 /// Most tokens per text where neither a table of positions nor the family bounds them.
 const UNBOUNDED_TOKENS: usize = 8192;
@@ -212,6 +283,9 @@ impl Blueprint for TextEncoder {
     fn settings(&self) -> &'static [&'static str] {
         match self.task {
             TextTask::Embedding { .. } => &EMBEDDING_FIELDS,
+            TextTask::TokenEmbeddings { .. } => &TOKEN_FIELDS,
+            TextTask::SparseEmbedding { .. } => &SPARSE_FIELDS,
+            TextTask::Entities { .. } => &ENTITY_FIELDS,
             TextTask::Labels { .. } | TextTask::Score { .. } => &CLASSIFICATION_FIELDS,
         }
     }
@@ -244,12 +318,18 @@ impl Blueprint for TextEncoder {
         let text = TextProcessor::load(directory, settings, rules, max_positions, spec.embeddings.words)?;
         let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
         let engine = target.device.encoder(&order)?;
-        if matches!(task, TextTask::Score { .. }) {
-            text.check_pairs(directory, settings, spec.embeddings.segments)?;
-        }
-        let kind = task.input(text.max_tokens());
+        let takes_pairs = match task {
+            TextTask::Score { .. } => text.check_pairs(directory, settings, spec.embeddings.segments).map(|()| true)?,
+            // One that has no room for a pair still classifies single texts.
+            TextTask::Labels { .. } => text.check_pairs(directory, settings, spec.embeddings.segments).is_ok(),
+            TextTask::Embedding { .. }
+            | TextTask::Entities { .. }
+            | TextTask::SparseEmbedding { .. }
+            | TextTask::TokenEmbeddings { .. } => false,
+        };
+        let kind = task.input(text.max_tokens(), takes_pairs);
         let input = InputSpec { name: kind.name(), kind };
         let network = Box::new(EncoderNetwork::new(engine, spec, max_positions));
-        Ok(Halves { input, task: task.output(), processor: task.processor(text), network })
+        Ok(Halves { input, task: task.output(), processor: task.processor(text, takes_pairs), network })
     }
 }

@@ -1,13 +1,16 @@
 //! The tasks of encoders of text: the input that a task takes, and the answer that it makes of the head's row.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::output::{entities, scale_to_length_one};
 use crate::{
-    Classification, Input, InputError, InputKind, LabelFunction, LoadError, ModelDirectory, Output, Prepared,
-    Processor, Score, Task, TextProcessor, Truncation, config, excerpt, labels,
+    Aggregation, Classification, Finishing, Input, InputError, InputKind, LabelFunction, LoadError, ModelDirectory,
+    Output, Prepared, Processor, Score, SparseVector, Task, TextProcessor, TokenVectors, Truncation, VectorOptions,
+    config, excerpt, labels,
 };
 
 /// A task, with what its last step needs.
@@ -19,18 +22,26 @@ pub(crate) enum TextTask {
     Labels { labels: Arc<[String]>, function: LabelFunction },
     /// One score for a text or a pair of texts, as of a reranker.
     Score { labels: Arc<[String]>, function: LabelFunction },
+    /// Entities made up of the labels of tokens.
+    Entities { labels: Arc<[String]>, aggregation: Aggregation },
+    /// A vector over `words`, of which the `max_active` greatest elements are kept.
+    SparseEmbedding { words: usize, max_active: Option<usize> },
+    /// A vector of each token.
+    TokenEmbeddings { normalize: bool, dimensions: usize },
+}
+
+/// The fields of `config.json` about labels.
+#[derive(Deserialize)]
+struct LabelFields {
+    problem_type: Option<String>,
+    id2label: Option<Value>,
+    num_labels: Option<usize>,
 }
 
 impl TextTask {
     /// Reads the labels and the last step of a classifier.
     pub(crate) fn classification(directory: &ModelDirectory) -> Result<Self, LoadError> {
-        #[derive(Deserialize)]
-        struct Fields {
-            problem_type: Option<String>,
-            id2label: Option<Value>,
-            num_labels: Option<usize>,
-        }
-        let Fields { problem_type, id2label, num_labels } = directory.config()?;
+        let LabelFields { problem_type, id2label, num_labels } = directory.config()?;
         let invalid = |message| directory.invalid("config.json", message);
         let labels = labels::in_order(id2label.as_ref(), num_labels).map_err(invalid)?;
         let function = config::label_function(problem_type.as_deref(), labels.len()).map_err(invalid)?;
@@ -40,18 +51,30 @@ impl TextTask {
         Ok(Self::Score { labels, function: declared_function(directory)?.unwrap_or(function) })
     }
 
+    /// Reads the labels of a classifier of tokens.
+    pub(crate) fn labels_of(directory: &ModelDirectory) -> Result<Arc<[String]>, LoadError> {
+        let LabelFields { id2label, num_labels, .. } = directory.config()?;
+        labels::in_order(id2label.as_ref(), num_labels).map_err(|message| directory.invalid("config.json", message))
+    }
+
     /// The labels of a classifier; none of other tasks.
     pub(crate) fn labels(&self) -> &[String] {
         match self {
-            Self::Embedding { .. } => &[],
-            Self::Labels { labels, .. } | Self::Score { labels, .. } => labels,
+            Self::Labels { labels, .. } | Self::Score { labels, .. } | Self::Entities { labels, .. } => labels,
+            Self::Embedding { .. } | Self::SparseEmbedding { .. } | Self::TokenEmbeddings { .. } => &[],
         }
     }
 
-    pub(crate) fn input(&self, max_tokens: usize) -> InputKind {
+    /// The input of a model that takes pairs of texts, or not.
+    pub(crate) fn input(&self, max_tokens: usize, takes_pairs: bool) -> InputKind {
         match self {
-            Self::Embedding { .. } | Self::Labels { .. } => InputKind::Text { max_tokens },
             Self::Score { .. } => InputKind::Pair { max_tokens },
+            Self::Labels { .. } if takes_pairs => InputKind::TextOrPair { max_tokens },
+            Self::Embedding { .. }
+            | Self::Labels { .. }
+            | Self::Entities { .. }
+            | Self::SparseEmbedding { .. }
+            | Self::TokenEmbeddings { .. } => InputKind::Text { max_tokens },
         }
     }
 
@@ -60,11 +83,14 @@ impl TextTask {
             Self::Embedding { dimensions, .. } => Task::Embedding { dimensions: *dimensions },
             Self::Labels { labels, .. } => Task::Classification { labels: Arc::clone(labels) },
             Self::Score { .. } => Task::Score,
+            Self::Entities { labels, .. } => Task::TokenClassification { labels: Arc::clone(labels) },
+            Self::SparseEmbedding { words, .. } => Task::SparseEmbedding { words: *words },
+            Self::TokenEmbeddings { dimensions, .. } => Task::TokenEmbeddings { dimensions: *dimensions },
         }
     }
 
-    pub(crate) fn processor(&self, text: TextProcessor) -> Arc<dyn Processor> {
-        Arc::new(TaskProcessor { text, task: self.clone() })
+    pub(crate) fn processor(&self, text: TextProcessor, takes_pairs: bool) -> Arc<dyn Processor> {
+        Arc::new(TaskProcessor { text, task: self.clone(), takes_pairs })
     }
 }
 
@@ -96,23 +122,33 @@ fn declared_function(directory: &ModelDirectory) -> Result<Option<LabelFunction>
 struct TaskProcessor {
     text: TextProcessor,
     task: TextTask,
+    takes_pairs: bool,
 }
 
 impl Processor for TaskProcessor {
     fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         match (&self.task, input) {
-            (TextTask::Score { .. }, Input::Pair(pair)) => self.text.prepare_pair(Input::Pair(pair), truncation),
+            (_, input @ Input::Pair(_)) if self.takes_pairs => self.text.prepare_pair(input, truncation),
+            // Its answers have places in the input itself.
+            (TextTask::Entities { .. }, input) => self.text.prepare_with_prompt(input, truncation, ""),
             (_, input) => self.text.prepare(input, truncation),
         }
     }
 
-    fn finish(&self, row: Vec<f32>) -> Output {
+    fn keeps_input(&self) -> bool {
+        matches!(self.task, TextTask::Entities { .. })
+    }
+
+    fn prompts(&self) -> &BTreeMap<String, String> {
+        self.text.prompts()
+    }
+
+    fn finish(&self, mut row: Vec<f32>, of: Finishing<'_>) -> Output {
         match &self.task {
             TextTask::Embedding { normalize, dimensions } => {
-                // As in sentence-transformers, the vector of length 1 is cut and not scaled again.
-                let mut vector = if *normalize { of_length_one(row) } else { row };
-                vector.truncate(*dimensions);
-                Output::Embedding(vector)
+                let length = finish_vector(&mut row, *normalize, *dimensions, of.vectors);
+                row.truncate(length);
+                Output::Embedding(row)
             }
             TextTask::Labels { labels, function } => {
                 Output::Classification(Classification::with_function(Arc::clone(labels), row, *function))
@@ -120,16 +156,42 @@ impl Processor for TaskProcessor {
             TextTask::Score { labels, function } => {
                 Output::Score(Score::from_logit(Arc::clone(labels), row[0], *function))
             }
+            TextTask::Entities { labels, aggregation } => {
+                let input = of.input.expect("the caller gives the input, which this processor keeps").clone();
+                let (text, tokens) = self.text.spans(input).expect("the input was prepared before");
+                Output::Entities(entities(&text, &tokens, &row, labels, *aggregation))
+            }
+            TextTask::SparseEmbedding { max_active, .. } => {
+                Output::Sparse(SparseVector::of_row(&row).with_greatest(max_active.unwrap_or(usize::MAX)))
+            }
+            TextTask::TokenEmbeddings { normalize, dimensions } => {
+                let asked = of.vectors.dimensions.unwrap_or(*dimensions).min(*dimensions);
+                let mut values = Vec::with_capacity(row.len() / dimensions * asked);
+                for vector in row.chunks_exact_mut(*dimensions) {
+                    let length = finish_vector(vector, *normalize, *dimensions, of.vectors);
+                    values.extend_from_slice(&vector[..length]);
+                }
+                Output::TokenVectors(TokenVectors { dimensions: asked, values })
+            }
         }
     }
 }
 
-fn of_length_one(mut vector: Vec<f32>) -> Vec<f32> {
-    /// The smallest divisor, as in `torch.nn.functional.normalize`: zeros stay zeros.
-    const MIN_LENGTH: f32 = 1e-12;
-    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(MIN_LENGTH);
-    for x in &mut vector {
-        *x /= length;
+/// Scales a vector as the model and the request say, and returns the number of its elements that are kept.
+fn finish_vector(vector: &mut [f32], normalize: bool, dimensions: usize, asked: VectorOptions) -> usize {
+    let normalize = asked.normalize.unwrap_or(normalize);
+    if normalize {
+        scale_to_length_one(vector);
     }
-    vector
+    // As in sentence-transformers, the vector that the model's files cut is not scaled again; one that a request cuts is.
+    let length = dimensions.min(vector.len());
+    match asked.dimensions {
+        Some(asked) if asked < length => {
+            if normalize {
+                scale_to_length_one(&mut vector[..asked]);
+            }
+            asked
+        }
+        _ => length,
+    }
 }

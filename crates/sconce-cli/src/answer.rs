@@ -2,7 +2,7 @@
 
 use std::ops::Not;
 
-use sconce::{Answer, Input, Model, Output, Precision, Request, Truncation};
+use sconce::{Answer, Input, Model, Output, Precision, Request, Truncation, VectorOptions};
 use serde::Serialize;
 
 use crate::inputs::{InputLocation, Record};
@@ -15,15 +15,27 @@ pub(crate) struct AnswerLine {
     pub(crate) consumed: u64,
 }
 
+/// The terms of all inputs of a command.
+#[derive(Debug, Clone)]
+pub(crate) struct LineTerms {
+    pub(crate) truncation: Truncation,
+    pub(crate) prompt: Option<String>,
+    pub(crate) vectors: VectorOptions,
+}
+
+impl LineTerms {
+    fn request(self, input: Input) -> Request {
+        let Self { truncation, prompt, vectors } = self;
+        Request { prompt, vectors, ..Request::new(input).truncation(truncation) }
+    }
+}
+
 /// Runs one input. An error becomes an answer, too.
-pub(crate) async fn answer(model: Model, record: Record, truncation: Truncation) -> AnswerLine {
+pub(crate) async fn answer(model: Model, record: Record, terms: LineTerms) -> AnswerLine {
     // The `..` leaves the record's share of the read-ahead memory in `record`: freed when this function returns.
     let Record { location, content, consumed, .. } = record;
     let outcome = match content.map_err(|cause| cause.to_string()).and_then(|content| input(&model, content)) {
-        Ok(input) => {
-            let request = Request::new(input).truncation(truncation);
-            model.infer(request).await.map_err(|cause| cause.to_string())
-        }
+        Ok(input) => model.infer(terms.request(input)).await.map_err(|cause| cause.to_string()),
         Err(message) => Err(message),
     };
     let failed = outcome.is_err();

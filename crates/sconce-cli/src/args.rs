@@ -178,8 +178,9 @@ Examples:
   sconce classify --model ./models/zoo/digits-cnn images.jsonl
   echo '[\"what holds a candle?\", \"a sconce\"]' | sconce classify --model ./my-reranker
 
-An embedder answers {\"embedding\": [0.1, …]}, a classifier {\"label\": …, \"score\": …, \"scores\": {…}};
-both add the \"precision\" and the \"device\" that the answer was computed with.")]
+An embedder answers {\"embedding\": [0.1, …]}, a sparse one {\"sparse\": [{\"index\": …, \"value\": …}]}, one of tokens
+{\"token_embeddings\": [[…], …]}; a classifier {\"label\": …, \"score\": …, \"scores\": {…}}, one of tokens {\"entities\": […]};
+all add the \"precision\" and the \"device\" that the answer was computed with.")]
 pub(crate) struct InferArgs {
     /// A name on the models path (see `sconce models`), or a model directory
     #[arg(long, value_name = "NAME")]
@@ -192,6 +193,18 @@ pub(crate) struct InferArgs {
     /// Refuse a text of more tokens than the model takes, rather than cut its end
     #[arg(long)]
     pub(crate) no_truncate: bool,
+
+    /// Keep only the first N elements of each embedding; one of length 1 is scaled to it again
+    #[arg(long, value_name = "N", value_parser = positive::<NonZeroUsize>)]
+    pub(crate) dimensions: Option<NonZeroUsize>,
+
+    /// Put the model's prompt NAME before each text, such as `query` or `document`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt: Option<String>,
+
+    /// Do not scale embeddings to length 1
+    #[arg(long)]
+    pub(crate) no_normalize: bool,
 
     #[command(flatten)]
     pub(crate) how: OneModelArgs,

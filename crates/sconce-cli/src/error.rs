@@ -6,10 +6,10 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sconce::Precision;
 #[cfg(feature = "sqlite")]
 use sconce::cache::SqliteOpenError;
 use sconce::cache::TierError;
+use sconce::{InputError, Precision};
 
 use crate::inputs::{Format, InputLocation, ReadError};
 use crate::pull::PullError;
@@ -44,6 +44,9 @@ pub(crate) enum Error {
 
     #[error("--model '{name}' does {task}; use: sconce {command} --model {name}")]
     WrongTask { name: String, task: &'static str, command: &'static str },
+
+    #[error("--model '{name}': {source}")]
+    Option { name: String, source: InputError },
 
     #[error("--precision {name}={precision}: no model is named '{name}'; those to be served: {}", known.join(", "))]
     PrecisionOfUnknownModel { name: String, precision: Precision, known: Vec<String> },

@@ -1,11 +1,13 @@
 //! `sconce embed` and `sconce classify`: one model over many inputs.
 
 use std::io::{self, BufWriter, IsTerminal as _};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use sconce::models::Written;
-use sconce::{Model, Runtime, Truncation};
+use sconce::{InputError, Model, Runtime, Truncation, VectorOptions};
 
+use crate::answer::LineTerms;
 use crate::args::InferArgs;
 use crate::error::Error;
 use crate::inputs::{Inputs, Unit};
@@ -33,19 +35,19 @@ pub(crate) async fn run(args: &InferArgs, wanted: AnswerKind, signals: Signals) 
     let runtime = built?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
+    let terms = terms(model, args)?;
 
     let unit = match model.signature().input.kind.written() {
         Written::File => Unit::File,
         Written::Line | Written::Json { .. } => Unit::Line,
     };
-    let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
     if args.files.is_empty() && io::stdin().is_terminal() {
         say!("reading standard input; Ctrl-D ends it");
     }
     let stop = signals.first(STOPPING);
     let inputs = Inputs::open(&args.files, unit)?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let tally = lines::run(model, truncation, inputs, stop, &mut out).await?;
+    let tally = lines::run(model, terms, inputs, stop, &mut out).await?;
     runtime.shutdown().await;
     Ok(report(tally))
 }
@@ -60,6 +62,22 @@ fn check_task(model: &Model, name: &str, wanted: AnswerKind) -> Result<(), Error
         return Ok(());
     }
     Err(Error::WrongTask { name: name.to_owned(), task: model.signature().task.name(), command })
+}
+
+/// The terms of all inputs, checked before the first is read.
+fn terms(model: &Model, args: &InferArgs) -> Result<LineTerms, Error> {
+    let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
+    let vectors = VectorOptions {
+        dimensions: args.dimensions.map(NonZeroUsize::get),
+        normalize: args.no_normalize.then_some(false),
+    };
+    let refused = |source| Error::Option { name: model.name().to_owned(), source };
+    model.signature().task.check(vectors).map_err(refused)?;
+    if let Some(name) = args.prompt.as_ref().filter(|name| !model.prompts().contains_key(*name)) {
+        let known = model.prompts().keys().cloned().collect();
+        return Err(refused(InputError::UnknownPrompt { name: name.clone(), known }));
+    }
+    Ok(LineTerms { truncation, prompt: args.prompt.clone(), vectors })
 }
 
 fn report(tally: Tally) -> ExitCode {

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
-use sconce::{Model, Truncation};
+use sconce::Model;
 use tokio::task::JoinHandle;
 
-use crate::answer::{AnswerLine, answer};
+use crate::answer::{AnswerLine, LineTerms, answer};
 use crate::inputs::Inputs;
 use crate::progress::InputProgress;
 use crate::signals::Signal;
@@ -29,7 +29,7 @@ pub(crate) struct Tally {
 /// Errors of `out` alone; an input that fails is answered and counted.
 pub(crate) async fn run(
     model: &Model,
-    truncation: Truncation,
+    terms: LineTerms,
     mut inputs: Inputs,
     stop: impl Future<Output = Signal>,
     out: &mut impl Write,
@@ -56,7 +56,7 @@ pub(crate) async fn run(
             }
             signal = &mut stop, if open => (open, tally.stopped) = (false, Some(signal)),
             record = inputs.records.recv(), if open && in_flight.len() < max_in_flight => match record {
-                Some(record) => in_flight.push_back(tokio::spawn(answer(model.clone(), record, truncation))),
+                Some(record) => in_flight.push_back(tokio::spawn(answer(model.clone(), record, terms.clone()))),
                 None => open = false,
             },
         }

@@ -26,7 +26,7 @@ pub(crate) fn take_items(
     let mut given = take_inputs(request, &tensors)?;
     let (mut items, mut raw, mut all) = (None, false, Vec::with_capacity(tensors.len()));
     for described in &tensors {
-        let (tensor, contents) = take_input(&mut given, described.name)?;
+        let Some((tensor, contents)) = take_input(&mut given, described.name) else { continue };
         refuse_shared_memory(described.name, &tensor.parameters)?;
         let layout = TensorLayout::read(&tensor, described, max_items)?;
         let first = *items.get_or_insert(layout.items);
@@ -48,15 +48,16 @@ fn take_inputs(
         let known = known.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
         return Err(RequestError::UnknownInput { name: tensor.name.clone(), known });
     }
-    for InputTensor { name, .. } in known {
+    for InputTensor { name, optional, .. } in known {
         match request.inputs.iter().filter(|tensor| tensor.name == *name).count() {
+            0 if *optional => {}
             0 => return Err(RequestError::MissingInput { name }),
             1 => {}
             _ => return Err(RequestError::DuplicateInput { name }),
         }
     }
     let raw = std::mem::take(&mut request.raw_input_contents);
-    let (expected, got) = (known.len(), raw.len());
+    let (expected, got) = (request.inputs.len(), raw.len());
     if got > 0 && request.inputs.iter().any(|tensor| tensor.contents.is_some()) {
         return Err(RequestError::MixedContents);
     }
@@ -72,12 +73,12 @@ fn take_inputs(
     Ok(request.inputs.drain(..).map(with_contents).collect())
 }
 
+/// The input of this name; `None` for an optional one that is not there.
 fn take_input(
     given: &mut Vec<(InferInputTensor, Contents)>,
     name: &'static str,
-) -> Result<(InferInputTensor, Contents), RequestError> {
-    let at = given.iter().position(|(tensor, _)| tensor.name == name);
-    at.map(|at| given.swap_remove(at)).ok_or(RequestError::MissingInput { name })
+) -> Option<(InferInputTensor, Contents)> {
+    given.iter().position(|(tensor, _)| tensor.name == name).map(|at| given.swap_remove(at))
 }
 
 /// The meaning of a tensor's datatype and shape.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sconce::{BatcherConfig, Datatype, InputTensor, Model, OutputTensor, Priority, Signature};
+use sconce::{BatcherConfig, Datatype, InputTensor, Model, OutputShape, OutputTensor, Priority, Signature};
 
 use crate::proto::model_config::SchedulingChoice;
 use crate::proto::model_input::Format;
@@ -108,7 +108,7 @@ fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
 }
 
 fn inputs(signature: &Signature) -> Vec<ItemTensor> {
-    let tensor = |InputTensor { name, datatypes, shape }: InputTensor| ItemTensor {
+    let tensor = |InputTensor { name, datatypes, shape, .. }: InputTensor| ItemTensor {
         name,
         datatype: data_type(datatypes[0]),
         dims: shape.map_or_else(|| vec![1], |shape| shape.into_iter().map(dimension).collect()),
@@ -117,10 +117,14 @@ fn inputs(signature: &Signature) -> Vec<ItemTensor> {
 }
 
 fn outputs(signature: &Signature) -> Vec<ItemTensor> {
-    let tensor = |OutputTensor { name, datatype, width }: OutputTensor| ItemTensor {
+    let tensor = |OutputTensor { name, datatype, shape }: OutputTensor| ItemTensor {
         name,
         datatype: data_type(datatype),
-        dims: vec![dimension(width)],
+        dims: match shape {
+            OutputShape::Fixed(width) => vec![dimension(width)],
+            OutputShape::Varying => vec![-1],
+            OutputShape::Rows(width) => vec![-1, dimension(width)],
+        },
     };
     signature.task.tensors().into_iter().map(tensor).collect()
 }
@@ -129,6 +133,7 @@ fn data_type(datatype: Datatype) -> DataType {
     match datatype {
         Datatype::Bytes => DataType::TypeString,
         Datatype::Uint8 => DataType::TypeUint8,
+        Datatype::Int32 => DataType::TypeInt32,
         Datatype::Fp32 => DataType::TypeFp32,
     }
 }
@@ -142,6 +147,7 @@ pub(crate) fn dimension(size: usize) -> i64 {
 fn name(datatype: DataType) -> &'static str {
     match datatype {
         DataType::TypeUint8 => "UINT8",
+        DataType::TypeInt32 => "INT32",
         DataType::TypeFp32 => "FP32",
         _ => "BYTES",
     }

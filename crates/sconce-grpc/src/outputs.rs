@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sconce::{Answer, AnswerSource, Classification, Datatype, OutputElements, OutputTensor, Task};
+use sconce::{Answer, AnswerSource, Classification, Datatype, Output, OutputElements, OutputShape, OutputTensor, Task};
 
 use crate::error::RequestError;
 use crate::metadata::dimension;
@@ -83,69 +83,142 @@ fn source(answers: &[Answer]) -> Option<&'static str> {
 /// Adds the wanted outputs of all items to `response`, raw or typed.
 pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[RequestedOutput], answers: &[Answer], raw: bool) {
     for wanted in wanted {
-        let tensor = wanted.tensor(answers);
-        let (datatype, typed) = match tensor.elements {
-            ResponseElements::F32(values) if raw => {
-                response.raw_output_contents.push(raw_f32(&values));
-                ("FP32", None)
-            }
-            ResponseElements::Bytes(texts) if raw => {
-                response.raw_output_contents.push(raw_bytes(&texts));
-                ("BYTES", None)
-            }
-            ResponseElements::F32(fp32_contents) => {
-                ("FP32", Some(InferTensorContents { fp32_contents, ..Default::default() }))
-            }
-            ResponseElements::Bytes(texts) => {
-                let bytes_contents = texts.into_iter().map(String::into_bytes).collect();
-                ("BYTES", Some(InferTensorContents { bytes_contents, ..Default::default() }))
-            }
+        let ResponseTensor { shape, elements } = wanted.tensor(answers);
+        let datatype = elements.datatype().name().into();
+        let contents = if raw {
+            response.raw_output_contents.push(elements.raw());
+            None
+        } else {
+            Some(elements.typed())
         };
         response.outputs.push(InferOutputTensor {
             name: wanted.tensor.name.into(),
-            datatype: datatype.into(),
-            shape: vec![dimension(answers.len()), dimension(tensor.width)],
-            contents: typed,
+            datatype,
+            shape: shape.into_iter().map(dimension).collect(),
+            contents,
             ..Default::default()
         });
     }
 }
 
-/// A tensor of the response, of shape `[items, width]`.
+/// A tensor of all items.
+#[derive(Debug, PartialEq)]
 struct ResponseTensor {
-    width: usize,
+    /// The number of items, and then the shape of each.
+    shape: Vec<usize>,
     elements: ResponseElements,
 }
 
+#[derive(Debug, PartialEq)]
 enum ResponseElements {
     F32(Vec<f32>),
+    I32(Vec<i32>),
     Bytes(Vec<String>),
+}
+
+/// Fills up an item that has fewer words of a sparse vector than another: no word has this number.
+const NO_WORD: i32 = -1;
+
+impl ResponseElements {
+    fn of(datatype: Datatype) -> Self {
+        match datatype {
+            Datatype::Fp32 => Self::F32(Vec::new()),
+            Datatype::Int32 => Self::I32(Vec::new()),
+            Datatype::Bytes => Self::Bytes(Vec::new()),
+            Datatype::Uint8 => unreachable!("no output is of UINT8"),
+        }
+    }
+
+    fn datatype(&self) -> Datatype {
+        match self {
+            Self::F32(_) => Datatype::Fp32,
+            Self::I32(_) => Datatype::Int32,
+            Self::Bytes(_) => Datatype::Bytes,
+        }
+    }
+
+    /// Adds an item's elements, filled up to `width`.
+    fn push(&mut self, item: OutputElements<'_>, width: usize) {
+        match (self, item) {
+            (Self::F32(all), OutputElements::F32(values)) => {
+                all.extend_from_slice(values);
+                all.resize(all.len() + width.saturating_sub(values.len()), 0.0);
+            }
+            (Self::I32(all), OutputElements::I32(values)) => {
+                all.extend_from_slice(&values);
+                all.resize(all.len() + width.saturating_sub(values.len()), NO_WORD);
+            }
+            (Self::Bytes(all), OutputElements::Text(text)) => all.push(text.into_owned()),
+            _ => unreachable!("an output's elements are of its datatype"),
+        }
+    }
+
+    fn raw(&self) -> Vec<u8> {
+        match self {
+            Self::F32(values) => raw_f32(values),
+            Self::I32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::Bytes(texts) => raw_bytes(texts),
+        }
+    }
+
+    fn typed(self) -> InferTensorContents {
+        match self {
+            Self::F32(fp32_contents) => InferTensorContents { fp32_contents, ..Default::default() },
+            Self::I32(int_contents) => InferTensorContents { int_contents, ..Default::default() },
+            Self::Bytes(texts) => {
+                let bytes_contents = texts.into_iter().map(String::into_bytes).collect();
+                InferTensorContents { bytes_contents, ..Default::default() }
+            }
+        }
+    }
 }
 
 impl RequestedOutput {
     fn tensor(self, answers: &[Answer]) -> ResponseTensor {
-        let outputs = || answers.iter().filter_map(|answer| answer.output.tensor(self.tensor.name));
-        let elements = match (self.classes, self.tensor.datatype) {
-            (Some(classes), _) => {
-                let classifications = answers.iter().filter_map(|answer| answer.output.classification());
-                ResponseElements::Bytes(classifications.flat_map(|answer| best(answer, classes)).collect())
-            }
-            (None, Datatype::Bytes) => {
-                let texts = outputs().filter_map(|elements| match elements {
-                    OutputElements::Text(text) => Some(text.to_owned()),
-                    OutputElements::F32(_) => None,
-                });
-                ResponseElements::Bytes(texts.collect())
-            }
-            (None, Datatype::Fp32 | Datatype::Uint8) => {
-                let numbers = outputs().filter_map(|elements| match elements {
-                    OutputElements::F32(values) => Some(values),
-                    OutputElements::Text(_) => None,
-                });
-                ResponseElements::F32(numbers.collect::<Vec<_>>().concat())
-            }
-        };
-        ResponseTensor { width: self.classes.unwrap_or(self.tensor.width), elements }
+        let outputs: Vec<&Output> = answers.iter().map(|answer| &answer.output).collect();
+        if let Some(classes) = self.classes {
+            let classifications = outputs.iter().filter_map(|output| output.classification());
+            let elements = ResponseElements::Bytes(classifications.flat_map(|answer| best(answer, classes)).collect());
+            return ResponseTensor { shape: vec![answers.len(), classes], elements };
+        }
+        joined(self.tensor, &outputs)
+    }
+}
+
+/// One tensor of the outputs of all items. Items whose number of elements varies are filled up to the largest.
+fn joined(tensor: OutputTensor, outputs: &[&Output]) -> ResponseTensor {
+    let items: Vec<OutputElements<'_>> = outputs.iter().filter_map(|output| output.tensor(tensor.name)).collect();
+    let longest = items.iter().map(elements_of).max().unwrap_or(0);
+    let (shape, width) = match tensor.shape {
+        OutputShape::Fixed(width) => (vec![items.len(), fixed_width(width, longest)], longest),
+        OutputShape::Varying => (vec![items.len(), longest], longest),
+        OutputShape::Rows(columns) => {
+            let columns = columns_of(columns, outputs);
+            (vec![items.len(), longest / columns.max(1), columns], longest)
+        }
+    };
+    let mut elements = ResponseElements::of(tensor.datatype);
+    for item in items {
+        elements.push(item, width);
+    }
+    ResponseTensor { shape, elements }
+}
+
+/// The number of elements of a fixed size: that of the answers, which a request may cut, else the model's.
+fn fixed_width(width: usize, longest: usize) -> usize {
+    if longest == 0 { width } else { longest }
+}
+
+/// The elements of each row: those of the answers, which a request may cut, else the model's.
+fn columns_of(columns: usize, outputs: &[&Output]) -> usize {
+    outputs.iter().find_map(|output| output.token_vectors()).map_or(columns, |vectors| vectors.dimensions)
+}
+
+fn elements_of(elements: &OutputElements<'_>) -> usize {
+    match elements {
+        OutputElements::Text(_) => 1,
+        OutputElements::F32(values) => values.len(),
+        OutputElements::I32(values) => values.len(),
     }
 }
 
@@ -186,6 +259,8 @@ fn raw_bytes(texts: &[String]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use sconce::{SparseVector, TokenVectors};
 
     use super::*;
 
@@ -253,5 +328,39 @@ mod tests {
     #[test]
     fn raw_texts_stand_behind_their_length() {
         assert_eq!(raw_bytes(&["ab".into(), String::new()]), b"\x02\0\0\0ab\0\0\0\0");
+    }
+
+    #[test]
+    fn items_of_several_sizes_are_filled_up_to_the_largest() {
+        let sparse = |indices: &[u32], values: &[f32]| {
+            Output::Sparse(SparseVector { indices: indices.to_vec(), values: values.to_vec() })
+        };
+        let (long, short) = (sparse(&[2, 7], &[0.5, 1.5]), sparse(&[4], &[2.5]));
+        let tensors = Task::SparseEmbedding { words: 9 }.tensors().into_iter();
+        let of_both: Vec<ResponseTensor> = tensors.map(|tensor| joined(tensor, &[&long, &short])).collect();
+        assert_eq!(
+            of_both[0],
+            ResponseTensor { shape: vec![2, 2], elements: ResponseElements::I32(vec![2, 7, 4, -1]) }
+        );
+        assert_eq!(
+            of_both[1],
+            ResponseTensor { shape: vec![2, 2], elements: ResponseElements::F32(vec![0.5, 1.5, 2.5, 0.0]) }
+        );
+        assert_eq!(of_both[0].elements.raw()[12..], [0xff; 4]);
+
+        let tokens = |values: &[f32]| Output::TokenVectors(TokenVectors { dimensions: 2, values: values.to_vec() });
+        let (long, short) = (tokens(&[1.0, 2.0, 3.0, 4.0]), tokens(&[5.0, 6.0]));
+        let tensors = Task::TokenEmbeddings { dimensions: 2 }.tensors().into_iter();
+        let of_both: Vec<ResponseTensor> = tensors.map(|tensor| joined(tensor, &[&long, &short])).collect();
+        let values = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0];
+        assert_eq!(of_both[0], ResponseTensor { shape: vec![2, 2, 2], elements: ResponseElements::F32(values) });
+        assert_eq!(of_both[1], ResponseTensor { shape: vec![2, 1], elements: ResponseElements::I32(vec![2, 1]) });
+
+        let nothing = sparse(&[], &[]);
+        let tensor = Task::SparseEmbedding { words: 9 }.tensors()[0];
+        assert_eq!(
+            joined(tensor, &[&nothing]),
+            ResponseTensor { shape: vec![1, 0], elements: ResponseElements::I32(Vec::new()) }
+        );
     }
 }

@@ -7,21 +7,21 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{Priority, Truncation};
+use sconce::{Priority, Truncation, VectorOptions};
 
 use crate::error::RequestError;
 use crate::proto::InferParameter;
 use crate::proto::infer_parameter::ParameterChoice;
 
 /// Names of the parameters that are read.
-const KNOWN: [&str; 4] = ["cache", "priority", "timeout", "truncate"];
+const KNOWN: [&str; 7] = ["cache", "dimensions", "normalize", "priority", "prompt", "timeout", "truncate"];
 /// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
 const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
 /// Prefix of further names that Triton reserves.
 const RESERVED: &str = "triton_";
 
 /// The parameters of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parameters {
     /// Time from the request's arrival for which the answer is wanted.
     pub(crate) timeout: Option<Duration>,
@@ -29,6 +29,10 @@ pub(crate) struct Parameters {
     pub(crate) truncation: Truncation,
     /// True if a cache may answer.
     pub(crate) cache: bool,
+    /// Name of the prompt of the texts.
+    pub(crate) prompt: Option<String>,
+    /// Elements and length of vectors.
+    pub(crate) vectors: VectorOptions,
 }
 
 impl Parameters {
@@ -45,6 +49,13 @@ impl Parameters {
             priority: priority(parameters)?,
             truncation: truncation(parameters)?,
             cache: flag("cache", parameters)?.unwrap_or(true),
+            prompt: text("prompt", parameters)?,
+            vectors: VectorOptions {
+                dimensions: whole("dimensions", parameters, "a whole number from 0 on", |dimensions| {
+                    usize::try_from(dimensions).ok()
+                })?,
+                normalize: flag("normalize", parameters)?,
+            },
         })
     }
 }
@@ -116,6 +127,14 @@ fn flag(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Res
     }
 }
 
+fn text(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Result<Option<String>, RequestError> {
+    let Some(parameter) = parameters.get(name) else { return Ok(None) };
+    match &parameter.parameter_choice {
+        Some(ParameterChoice::StringParam(text)) => Ok(Some(text.clone())),
+        _ => Err(RequestError::WrongParameter { name, got: shown(parameter), expected: "a text" }),
+    }
+}
+
 fn shown(parameter: &InferParameter) -> String {
     match &parameter.parameter_choice {
         None => "unset".to_owned(),
@@ -148,8 +167,14 @@ mod tests {
 
     #[test]
     fn truncation_is_on_unless_refused() {
-        let unsaid =
-            Parameters { timeout: None, priority: Priority::Normal, truncation: Truncation::Truncate, cache: true };
+        let unsaid = Parameters {
+            timeout: None,
+            priority: Priority::Normal,
+            truncation: Truncation::Truncate,
+            cache: true,
+            prompt: None,
+            vectors: VectorOptions::default(),
+        };
         assert_eq!(read(&[]).unwrap(), unsaid);
         assert_eq!(read(&[("truncate", BoolParam(true))]).unwrap().truncation, Truncation::Truncate);
         assert_eq!(read(&[("truncate", BoolParam(false))]).unwrap().truncation, Truncation::Refuse);
@@ -159,6 +184,18 @@ mod tests {
     fn a_cache_may_answer_unless_it_is_refused() {
         assert!(read(&[("cache", BoolParam(true))]).unwrap().cache);
         assert!(!read(&[("cache", BoolParam(false))]).unwrap().cache);
+    }
+
+    #[test]
+    fn prompts_and_options_of_vectors_are_read_by_their_names() {
+        let asked =
+            [("prompt", StringParam("query".into())), ("dimensions", Int64Param(64)), ("normalize", BoolParam(false))];
+        let Parameters { prompt, vectors, .. } = read(&asked).unwrap();
+        assert_eq!(prompt.as_deref(), Some("query"));
+        assert_eq!(vectors, VectorOptions { dimensions: Some(64), normalize: Some(false) });
+        let refused = read(&[("prompt", BoolParam(true))]).unwrap_err().to_string();
+        assert_eq!(refused, "parameter 'prompt' is the bool true, but must be a text");
+        assert!(read(&[("dimensions", Int64Param(-1))]).unwrap_err().to_string().contains("'dimensions'"));
     }
 
     #[test]
@@ -202,7 +239,7 @@ mod tests {
         let refused = read(&[("top_k", Int64Param(1)), ("precision", StringParam("int8".into()))]).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "parameter 'precision' is not known; known are: cache, priority, timeout, truncate"
+            "parameter 'precision' is not known; known are: cache, dimensions, normalize, priority, prompt, timeout, truncate"
         );
         assert!(read(&[("Timeout", Int64Param(1))]).is_err(), "names are exact");
     }

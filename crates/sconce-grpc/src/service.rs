@@ -51,12 +51,12 @@ impl Service {
         let items = decode::take_items(&mut request, &signature.input, max_items)?;
         let timeout = arrival.time_left(parameters.timeout, Instant::now())?;
 
-        let Parameters { priority, truncation, cache, .. } = parameters;
+        let Parameters { priority, truncation, cache, prompt, vectors, .. } = parameters;
         let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
         let answers = if let Some(source) = refusal {
             Err(RequestError::Refused { source })
         } else {
-            let group = RequestGroup { inputs: items.inputs, timeout, priority, truncation, cache };
+            let group = RequestGroup { inputs: items.inputs, timeout, priority, truncation, cache, prompt, vectors };
             model.try_infer_many(group).await.map_err(RequestError::from)
         };
         let answers = match answers {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sconce_batch::{Completion, Error as QueueError, Terms};
 use sconce_cache::{Failure, Value};
-use sconce_models::{Input, Truncation};
+use sconce_models::{Finishing, Input, InputError, Truncation};
 
 use crate::cached::{Computed, Extent, Keys, ModelCache};
 use crate::model::{Inner, Model};
@@ -16,16 +16,20 @@ use crate::{Answer, AnswerSource, InferError, Request, Timing};
 impl Model {
     pub(crate) async fn answer(&self, request: Request, when_full: WhenFull) -> Result<Answer, InferError> {
         self.check_open()?;
-        let Request { input, timeout, priority, truncation, cache } = request;
+        let Request { input, timeout, priority, truncation, cache, prompt, vectors } = request;
+        let input = self.with_prompt(input, prompt.as_deref())?;
+        self.inner.signature.task.check(vectors)?;
         let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
         within(terms.deadline(), async {
             let cache = self.inner.cache.as_ref().filter(|_| cache);
             let keyed = cache.map(|cache| (cache, cache.keys.of(&input, truncation)));
             if let Some((cache, keys)) = keyed {
-                return self.answer_by(cache, &keys, &input, truncation, terms).await;
+                let of = Finishing { input: Some(&input), vectors };
+                return self.answer_by(cache, &keys, of, &input, truncation, terms).await;
             }
+            let kept = self.kept(&input);
             let computed = self.compute(input, truncation, terms).await?;
-            self.finish(computed, AnswerSource::Computed)
+            self.finish(computed, AnswerSource::Computed, Finishing { input: kept.as_ref(), vectors })
         })
         .await
         .unwrap_or_else(|| Err(self.late()))
@@ -37,13 +41,32 @@ impl Model {
             return handle.block_on(self.answer(request, WhenFull::Wait));
         }
         self.check_open()?;
-        let Request { input, timeout, priority, truncation, .. } = request;
+        let Request { input, timeout, priority, truncation, cache: _, prompt, vectors } = request;
+        let input = self.with_prompt(input, prompt.as_deref())?;
+        self.inner.signature.task.check(vectors)?;
         let started = Instant::now();
+        let kept = self.kept(&input);
         let prepared = preparation.prepare_blocking(input, truncation)?;
         let (extent, features) = (Extent::of(&prepared), prepared.features);
         let prepare = started.elapsed();
         let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
-        self.finish(self.computed(completion, extent, prepare), AnswerSource::Computed)
+        let of = Finishing { input: kept.as_ref(), vectors };
+        self.finish(self.computed(completion, extent, prepare), AnswerSource::Computed, of)
+    }
+
+    /// The input with the prompt of this name before it.
+    pub(crate) fn with_prompt(&self, input: Input, name: Option<&str>) -> Result<Input, InputError> {
+        let Some(name) = name else { return Ok(input) };
+        let prompts = self.inner.processor.prompts();
+        match prompts.get(name) {
+            Some(prompt) => Ok(input.with_prompt(prompt)),
+            None => Err(InputError::UnknownPrompt { name: name.to_owned(), known: prompts.keys().cloned().collect() }),
+        }
+    }
+
+    /// A copy of the input, if the answer cannot be finished without it.
+    pub(crate) fn kept(&self, input: &Input) -> Option<Input> {
+        self.inner.processor.keeps_input().then(|| input.clone())
     }
 
     /// Computes an answer, waiting for room in the queue, and encodes it as caches store it.
@@ -71,6 +94,7 @@ impl Model {
         &self,
         cache: &ModelCache,
         keys: &Keys,
+        of: Finishing<'_>,
         input: &Input,
         truncation: Truncation,
         terms: RequestTerms,
@@ -85,9 +109,9 @@ impl Model {
         let answer = cache.answers.get_or_compute_on(terms, keys.key, &keys.instead, compute).await;
         let answer = answer.map_err(|error| InferError::clone(&error))?;
         match Computed::decode(&answer.value) {
-            Some(computed) => self.finish(Computed { timing, ..computed }, answer.source.into()),
+            Some(computed) => self.finish(Computed { timing, ..computed }, answer.source.into(), of),
             // The value is not one that this crate encodes: compute the answer instead.
-            None => self.finish(self.compute(input.clone(), truncation, terms).await?, AnswerSource::Computed),
+            None => self.finish(self.compute(input.clone(), truncation, terms).await?, AnswerSource::Computed, of),
         }
     }
 
@@ -109,9 +133,14 @@ impl Model {
         Ok(self.computed(completion, extent, prepare))
     }
 
-    pub(crate) fn finish(&self, computed: Computed, source: AnswerSource) -> Result<Answer, InferError> {
+    pub(crate) fn finish(
+        &self,
+        computed: Computed,
+        source: AnswerSource,
+        of: Finishing<'_>,
+    ) -> Result<Answer, InferError> {
         let Computed { row, extent: Extent { truncated, tokens }, precision, device, timing } = computed;
-        let output = caught(|| self.inner.processor.finish(row))?;
+        let output = caught(|| self.inner.processor.finish(row, of))?;
         Ok(Answer { output, tokens, truncated, precision, device, source, timing })
     }
 

@@ -18,6 +18,16 @@ pub enum InferError {
     /// The queue refused the item, its deadline passed, or the device failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The model does something else than the call needs: choose another model.
+    #[error("model '{model}' does {task}, not {wanted}")]
+    Unsuited {
+        /// The model's name.
+        model: String,
+        /// The model's task.
+        task: &'static str,
+        /// The call's task, and the model that it needs.
+        wanted: &'static str,
+    },
     /// The model's code panicked while it prepared the input or finished the output.
     #[error("preparing the input or finishing the output panicked: {message}")]
     Panicked {
@@ -47,7 +57,7 @@ impl InferError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Input(_) => ErrorKind::InvalidInput,
+            Self::Input(_) | Self::Unsuited { .. } => ErrorKind::InvalidInput,
             Self::Queue(error) => match error {
                 QueueError::TooHeavy { .. } | QueueError::GroupTooLarge { .. } => ErrorKind::InvalidInput,
                 QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. } | QueueError::Overloaded { .. } => {
@@ -66,7 +76,7 @@ impl InferError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Queue(error) => error.retry_after(),
-            Self::Input(_) | Self::Panicked { .. } => None,
+            Self::Input(_) | Self::Unsuited { .. } | Self::Panicked { .. } => None,
         }
     }
 

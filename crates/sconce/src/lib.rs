@@ -57,6 +57,7 @@ pub mod placement;
 mod placing;
 mod precompute;
 mod prepare;
+mod ranking;
 mod request;
 mod runtime;
 mod slot;
@@ -70,6 +71,7 @@ pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
+pub use ranking::{Ranked, ZeroShot};
 pub use request::{Answer, AnswerSource, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
@@ -86,7 +88,8 @@ pub use sconce_batch::{
     Refusals, Retry, Role, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Backend, Classification, Datatype, Demand, DeviceError, DeviceName, Elements, Family, Input,
-    InputError, InputKind, InputSpec, InputTensor, LoadError, Output, OutputElements, OutputTensor, Placement,
-    Precision, Registry, Score, Signature, Task, Truncation, UnknownDevice, UnknownPlacement, UnknownPrecision,
+    Array, ArrayData, Backend, Classification, Datatype, Demand, DeviceError, DeviceName, Elements, Entities, Entity,
+    Family, Input, InputError, InputKind, InputSpec, InputTensor, LoadError, Output, OutputElements, OutputShape,
+    OutputTensor, Placement, Precision, Registry, Score, Signature, SparseVector, Task, TokenVectors, Truncation,
+    UnknownDevice, UnknownPlacement, UnknownPrecision, VectorOptions,
 };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sconce_batch::{Error as QueueError, Group, Ticket};
 use sconce_cache::{Claim, ClaimOutcome, Leader, Source};
-use sconce_models::{Input, Prepared, Truncation};
+use sconce_models::{Finishing, Input, Prepared, Truncation, VectorOptions};
 use tokio::task::JoinSet;
 
 use crate::answering::{failure, within};
@@ -60,20 +60,27 @@ impl Model {
     }
 
     async fn answer_many(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
-        let RequestGroup { mut inputs, timeout, priority, truncation, cache } = group;
+        let RequestGroup { mut inputs, timeout, priority, truncation, cache, prompt, vectors } = group;
         if inputs.len() == 1 {
             let input = inputs.remove(0);
-            let answer = self.answer(Request { input, timeout, priority, truncation, cache }, when_full).await;
+            let request = Request { input, timeout, priority, truncation, cache, prompt, vectors };
+            let answer = self.answer(request, when_full).await;
             return answer.map(|answer| vec![answer]).map_err(|source| InferManyError::of_item(0, source));
         }
         self.check_open().map_err(InferManyError::of_all)?;
+        self.inner.signature.task.check(vectors).map_err(|error| InferManyError::of_all(error.into()))?;
+        if prompt.is_some() {
+            let prompted = inputs.into_iter().map(|input| self.with_prompt(input, prompt.as_deref()));
+            let prompted = prompted.collect::<Result<_, _>>();
+            inputs = prompted.map_err(|error| InferManyError::of_all(error.into()))?;
+        }
         let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
         let cache = self.inner.cache.as_ref().filter(|_| cache);
         let keyed = cache.map(|cache| {
             let keys: Vec<Keys> = inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
             (cache, keys)
         });
-        let run = GroupRun { model: self, truncation, terms };
+        let run = GroupRun { model: self, truncation, terms, vectors };
         let answers = async {
             match keyed {
                 Some((cache, keys)) => run.answer_by(cache, &inputs, &keys).await,
@@ -90,6 +97,7 @@ struct GroupRun<'a> {
     model: &'a Model,
     truncation: Truncation,
     terms: RequestTerms,
+    vectors: VectorOptions,
 }
 
 /// A prepared item, with its index in the call.
@@ -111,9 +119,12 @@ impl GroupRun<'_> {
     /// Answers without a cache.
     async fn answer(self, inputs: Vec<Input>) -> Result<Vec<Answer>, InferManyError> {
         let mut answers = Vec::with_capacity(inputs.len());
+        let kept = self.model.inner.processor.keeps_input().then(|| inputs.clone());
         for admitted in self.admit(inputs.into_iter().enumerate().collect()).await? {
             let index = admitted.index;
-            let answer = self.computed(admitted).await.and_then(|it| self.model.finish(it, AnswerSource::Computed));
+            let of = Finishing { input: kept.as_ref().map(|kept| &kept[index]), vectors: self.vectors };
+            let answer = self.computed(admitted).await;
+            let answer = answer.and_then(|computed| self.model.finish(computed, AnswerSource::Computed, of));
             answers.push(answer.map_err(|source| InferManyError::of_item(index, source))?);
         }
         Ok(answers)
@@ -160,12 +171,13 @@ impl GroupRun<'_> {
                 Source::Computed if index != distinct.firsts[*place] => (AnswerSource::Shared, Timing::default()),
                 source => (source.into(), *timing),
             };
+            let of = Finishing { input: Some(&inputs[index]), vectors: self.vectors };
             let answer = if let Some(computed) = Computed::decode(&answer.value) {
-                self.model.finish(Computed { timing, ..computed }, source)
+                self.model.finish(Computed { timing, ..computed }, source, of)
             } else {
                 // The value is not one that this crate encodes: compute the answer instead.
                 let computed = self.compute(inputs[index].clone()).await;
-                computed.and_then(|computed| self.model.finish(computed, AnswerSource::Computed))
+                computed.and_then(|computed| self.model.finish(computed, AnswerSource::Computed, of))
             };
             answers.push(answer.map_err(|source| InferManyError::of_item(index, source))?);
         }

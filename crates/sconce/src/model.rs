@@ -1,5 +1,6 @@
 //! A loaded model: its calls, its statistics, and the state of its devices.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,6 +194,12 @@ impl Model {
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.inner.signature
+    }
+
+    /// The prompts of the model's files: texts that a request can have put before its own, by name.
+    #[must_use]
+    pub fn prompts(&self) -> &BTreeMap<String, String> {
+        self.inner.processor.prompts()
     }
 
     /// The bounds of the model's queue and batches, with the settings of its `sconce.toml` applied.

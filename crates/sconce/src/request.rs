@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce_batch::Priority;
-use sconce_models::{DeviceName, Input, Output, Precision, Truncation};
+use sconce_models::{DeviceName, Input, Output, Precision, Truncation, VectorOptions};
 
 /// One item to infer, with its terms. Anything that converts into an [`Input`] converts into a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,10 @@ pub struct Request {
     pub truncation: Truncation,
     /// True if the runtime's cache, when it has one, may give the answer and keep it.
     pub cache: bool,
+    /// The name of the prompt that is put before the text, among those of the model's files; `None`: the model's default.
+    pub prompt: Option<String>,
+    /// The elements and the length of vectors.
+    pub vectors: VectorOptions,
 }
 
 impl Request {
@@ -29,6 +33,8 @@ impl Request {
             priority: Priority::default(),
             truncation: Truncation::default(),
             cache: true,
+            prompt: None,
+            vectors: VectorOptions::default(),
         }
     }
 
@@ -55,6 +61,24 @@ impl Request {
     pub fn truncation(self, truncation: Truncation) -> Self {
         Self { truncation, ..self }
     }
+
+    /// Sets the prompt by its name in the model's files, such as `query`.
+    #[must_use]
+    pub fn prompt(self, name: impl Into<String>) -> Self {
+        Self { prompt: Some(name.into()), ..self }
+    }
+
+    /// Cuts vectors to their first elements, and scales them to length 1 again if they are normalised.
+    #[must_use]
+    pub fn dimensions(self, dimensions: usize) -> Self {
+        Self { vectors: VectorOptions { dimensions: Some(dimensions), ..self.vectors }, ..self }
+    }
+
+    /// Sets if vectors are scaled to length 1, whatever the model does.
+    #[must_use]
+    pub fn normalize(self, normalize: bool) -> Self {
+        Self { vectors: VectorOptions { normalize: Some(normalize), ..self.vectors }, ..self }
+    }
 }
 
 impl<I: Into<Input>> From<I> for Request {
@@ -77,6 +101,10 @@ pub struct RequestGroup {
     pub truncation: Truncation,
     /// True if the runtime's cache, when it has one, may give the answers and keep them.
     pub cache: bool,
+    /// The name of the prompt that is put before each text, among those of the model's files; `None`: the model's default.
+    pub prompt: Option<String>,
+    /// The elements and the length of vectors.
+    pub vectors: VectorOptions,
 }
 
 impl RequestGroup {
@@ -88,6 +116,8 @@ impl RequestGroup {
             priority: Priority::default(),
             truncation: Truncation::default(),
             cache: true,
+            prompt: None,
+            vectors: VectorOptions::default(),
         }
     }
 
@@ -113,6 +143,24 @@ impl RequestGroup {
     #[must_use]
     pub fn truncation(self, truncation: Truncation) -> Self {
         Self { truncation, ..self }
+    }
+
+    /// Sets the prompt by its name in the model's files, such as `query`.
+    #[must_use]
+    pub fn prompt(self, name: impl Into<String>) -> Self {
+        Self { prompt: Some(name.into()), ..self }
+    }
+
+    /// Cuts vectors to their first elements, and scales them to length 1 again if they are normalised.
+    #[must_use]
+    pub fn dimensions(self, dimensions: usize) -> Self {
+        Self { vectors: VectorOptions { dimensions: Some(dimensions), ..self.vectors }, ..self }
+    }
+
+    /// Sets if vectors are scaled to length 1, whatever the model does.
+    #[must_use]
+    pub fn normalize(self, normalize: bool) -> Self {
+        Self { vectors: VectorOptions { normalize: Some(normalize), ..self.vectors }, ..self }
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use sconce::cache::MemoryConfig;
 use sconce::models::{
-    Blueprint, Classification, Compute, Device, Family, Features, ForwardError, Halves, Input, InputError, InputKind,
-    InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Target, Task,
-    Truncation,
+    Blueprint, Classification, Compute, Device, Family, Features, Finishing, ForwardError, Halves, Input, InputError,
+    InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Target,
+    Task, Truncation,
 };
 use sconce::{AnswerCache, BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
@@ -30,7 +30,7 @@ impl Processor for Parity {
         Ok(Prepared { features: Features::Values(vec![value]), truncated: false })
     }
 
-    fn finish(&self, row: Vec<f32>) -> Output {
+    fn finish(&self, row: Vec<f32>, _: Finishing<'_>) -> Output {
         assert!(row[0].is_finite(), "asked to panic in finish");
         Output::Classification(Classification::from_logits(Arc::clone(&self.labels), row))
     }

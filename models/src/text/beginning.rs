@@ -36,6 +36,29 @@ enum Cut {
     OutsideAddedTokens,
 }
 
+/// A text without the middles of its long runs.
+#[derive(Debug)]
+pub(super) struct Shortened<'a> {
+    pub(super) text: Cow<'a, str>,
+    /// Places in `text` at which bytes were left out, and how many.
+    left_out: Vec<(usize, usize)>,
+}
+
+impl<'a> Shortened<'a> {
+    /// The whole text.
+    pub(super) fn none_of(text: &'a str) -> Self {
+        Self { text: Cow::Borrowed(text), left_out: Vec::new() }
+    }
+
+    /// The place in the whole text of a part of the shortened one.
+    pub(super) fn place(&self, start: usize, end: usize) -> (usize, usize) {
+        let before = |is_before: &dyn Fn(usize) -> bool| -> usize {
+            self.left_out.iter().take_while(|(place, _)| is_before(*place)).map(|(_, bytes)| bytes).sum()
+        };
+        (start + before(&|place| place <= start), end + before(&|place| place < end))
+    }
+}
+
 impl Beginnings {
     /// The rules for a tokenizer; `None` if it has steps other than BERT's, or an added token with white space.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
@@ -91,8 +114,8 @@ impl Beginnings {
 
     /// `text` with long runs shortened: runs of white space, and runs of letters and digits too long to be a word of the
     /// model's vocabulary. Its tokens are the same.
-    pub(super) fn without_long_runs<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let mut kept = String::new();
+    pub(super) fn without_long_runs<'a>(&self, text: &'a str) -> Shortened<'a> {
+        let (mut kept, mut left_out) = (String::new(), Vec::new());
         let (mut copied, mut at) = (0, 0);
         while at < text.len() {
             let (length, max) = self.run(&text.as_bytes()[at..]);
@@ -100,14 +123,15 @@ impl Beginnings {
                 // Keep both ends, since they may belong to a word or an added token with their neighbours.
                 kept.push_str(&text[copied..at + max / 2]);
                 copied = at + length - (max - max / 2);
+                left_out.push((kept.len(), length - max));
             }
             at += length;
         }
         if copied == 0 {
-            return Cow::Borrowed(text);
+            return Shortened { text: Cow::Borrowed(text), left_out };
         }
         kept.push_str(&text[copied..]);
-        Cow::Owned(kept)
+        Shortened { text: Cow::Owned(kept), left_out }
     }
 
     /// The length of the run at the beginning of `bytes`, and the most bytes to keep of it (`None`: all).

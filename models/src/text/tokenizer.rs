@@ -20,6 +20,8 @@ pub(crate) struct TokenizerFiles {
     pub(crate) max_tokens: Option<usize>,
     /// The end that a truncated text loses.
     pub(crate) direction: TruncationDirection,
+    /// The token for words that the vocabulary lacks.
+    pub(crate) unknown: Option<u32>,
 }
 
 /// Reads the tokenizer of a directory.
@@ -48,7 +50,9 @@ pub(crate) fn read(directory: &ModelDirectory) -> Result<TokenizerFiles, LoadErr
             return Err(directory.invalid(SETTINGS, message));
         }
     };
-    Ok(TokenizerFiles { tokenizer, max_tokens: settings.max_tokens(directory)?, direction })
+    let unknown = settings.unk_token.as_ref().map_or_else(|| TokenizerClass::unknown(kind), Special::content);
+    let unknown = tokenizer.token_to_id(unknown);
+    Ok(TokenizerFiles { tokenizer, max_tokens: settings.max_tokens(directory)?, direction, unknown })
 }
 
 /// The classes of transformers that make a tokenizer of their own settings rather than of `tokenizer.json` alone.
@@ -71,6 +75,14 @@ impl TokenizerClass {
             "MPNetTokenizer" => Some(Self::MpNet),
             "RobertaTokenizer" => Some(Self::Roberta),
             _ => None,
+        }
+    }
+
+    /// The token of a class for words that its vocabulary lacks.
+    fn unknown(kind: Option<Self>) -> &'static str {
+        match kind {
+            Some(Self::Bert | Self::MpNet) => "[UNK]",
+            Some(Self::Roberta) | None => "<unk>",
         }
     }
 

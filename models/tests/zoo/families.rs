@@ -87,7 +87,7 @@ fn every_family_is_computed_alike_in_int8() {
         }
         let answers = |precision| infer(&mut load(precision), cases.iter().map(|(input, _)| input.clone()));
         for (got, expected) in answers(Precision::Int8).iter().zip(answers(Precision::F32)) {
-            let gap = largest_gap(got.numbers(), expected.numbers());
+            let gap = largest_gap(&got.numbers(), &expected.numbers());
             assert!(gap < 0.2, "{name}: {gap:e}");
         }
     }

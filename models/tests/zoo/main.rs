@@ -8,6 +8,7 @@ mod batched_equals_alone;
 mod demand;
 mod directories;
 mod families;
+mod kinds_of_answers;
 mod precisions;
 mod references;
 
@@ -16,7 +17,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use sconce_models::{Array, ArrayData, Features, Input, LoadOptions, LoadedModel, Output, Registry, Truncation};
+use sconce_models::{
+    Array, ArrayData, Features, Finishing, Input, LoadOptions, LoadedModel, Output, Registry, Truncation,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -61,9 +64,11 @@ fn prepare(model: &LoadedModel, input: Input) -> Features {
 
 /// Runs inputs as one batch.
 fn infer(model: &mut LoadedModel, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {
-    let features: Vec<Features> = inputs.into_iter().map(|input| prepare(model, input)).collect();
-    let rows = model.network.forward(&features).unwrap();
-    rows.into_iter().map(|row| model.processor.finish(row)).collect()
+    let inputs: Vec<Input> = inputs.into_iter().collect();
+    let features: Vec<Features> = inputs.iter().map(|input| prepare(model, input.clone())).collect();
+    let rows = model.network.forward(&features).unwrap().into_iter().zip(&inputs);
+    let finish = |(row, input)| model.processor.finish(row, Finishing { input: Some(input), ..Finishing::default() });
+    rows.map(finish).collect()
 }
 
 /// `count` inputs of mixed sizes for a model.

@@ -1,6 +1,8 @@
 //! Each model reproduces the figures of its origin.
 
-use sconce_models::{Classification, Features, Input, InputKind, LoadOptions, Precision, Registry, Task, Truncation};
+use sconce_models::{
+    Classification, Features, Finishing, Input, InputKind, LoadOptions, Precision, Registry, Task, Truncation,
+};
 
 use crate::{digits, directory, infer, largest_gap, load, prepare, tensors};
 
@@ -67,7 +69,7 @@ fn encoder_mini_gives_its_reference_embeddings_for_texts_of_unequal_length() {
     let rows = model.network.forward(&items).unwrap();
     let expected = reference["sentence_embedding"].to_vec2::<f32>().unwrap();
     for ((row, expected), exact) in rows.into_iter().zip(expected).zip(EXACT) {
-        let output = model.processor.finish(row);
+        let output = model.processor.finish(row, Finishing::default());
         let embedding = output.embedding().unwrap();
         let some = [embedding[0], embedding[1], embedding[2], embedding[383]];
         let rounding = largest_gap(&some, &exact);
@@ -118,7 +120,7 @@ fn magika_gives_its_reference_probabilities() {
         .collect();
     let rows = model.network.forward(&items).unwrap();
     for (row, expected) in rows.into_iter().zip(reference["probs"].to_vec2::<f32>().unwrap()) {
-        let output = model.processor.finish(row);
+        let output = model.processor.finish(row, Finishing::default());
         let gap = largest_gap(&output.classification().unwrap().scores, &expected);
         assert!(gap < 1e-4, "off by {gap}");
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sconce::models::Finishing;
 use sconce::{DeviceName, Output, Precision};
 
 use super::shape::BenchShape;
@@ -80,8 +81,14 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<InaccurateCell>, Error> {
         let expected =
             expected.map_err(|cause| Error::Forward { what: format!("{} on the CPU", cell.shape), cause })?;
         let bound = Bound::of(cell.precision);
-        let answers =
-            |rows: Vec<Vec<f32>>| rows.into_iter().map(|row| numbers(&cell.processor.finish(row))).collect::<Vec<_>>();
+        let processor = &cell.processor;
+        let answers = |rows: Vec<Vec<f32>>| -> Vec<Vec<f32>> {
+            if processor.keeps_input() {
+                // Its answers need texts, and the batch is of tokens.
+                return rows;
+            }
+            rows.into_iter().map(|row| numbers(&processor.finish(row, Finishing::default()))).collect()
+        };
         let distance = bound.distance(&answers(cell.forward()?), &answers(expected));
         (cell.distance, cell.right) = (Some(distance), bound.allows(distance));
         if !cell.right {
@@ -94,7 +101,11 @@ pub(crate) fn check(cells: &mut [Cell]) -> Result<Vec<InaccurateCell>, Error> {
 
 /// The numbers that a caller gets. For a classifier these are the scores: the direction of logits near zero means nothing.
 fn numbers(output: &Output) -> Vec<f32> {
-    output.numbers().to_vec()
+    let Some(vector) = output.sparse() else { return output.numbers().into_owned() };
+    // Two sparse vectors are compared word by word: they may have different words.
+    let mut numbers = vec![0.0; vector.indices.last().map_or(0, |last| *last as usize + 1)];
+    vector.indices.iter().zip(&vector.values).for_each(|(index, value)| numbers[*index as usize] = *value);
+    numbers
 }
 
 /// Returns the worse of two values, or NaN if either is NaN.

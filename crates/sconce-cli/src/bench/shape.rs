@@ -50,7 +50,7 @@ impl BenchShape {
         let prepare = |input| processor.prepare(input, Truncation::Truncate).ok().map(|prepared| prepared.features);
         match kind {
             // Texts of exactly so many tokens, none like another.
-            InputKind::Text { max_tokens } => {
+            InputKind::Text { max_tokens } | InputKind::TextOrPair { max_tokens } => {
                 let words = prepare(Input::from(WORDS.repeat(20)))?;
                 let lengths = self.lengths(*max_tokens)?;
                 lengths.iter().enumerate().map(|(text, length)| cut(&words, text, *length)).collect()

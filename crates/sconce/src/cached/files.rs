@@ -20,9 +20,19 @@ impl FileDigests {
     /// caching change no answer, and the precision is a field of its own in a key.
     pub(crate) fn of(files: &ModelFiles, settings: &ModelSettings) -> io::Result<Self> {
         // The device changes the bits of an answer, too, but keys have its class as a field of their own.
-        let ModelSettings { precision: _, device: _, pooling, normalize, max_tokens, cuda_graphs } = settings;
+        let ModelSettings {
+            precision: _,
+            device: _,
+            pooling,
+            normalize,
+            max_tokens,
+            cuda_graphs,
+            task,
+            aggregation: _,
+        } = settings;
+        // A row is that of the task's head. Labels of tokens are put together after that.
         // A CUDA graph computes a batch at the size of its bucket, for which a library may choose another kernel.
-        let settings = format!("{pooling:?} {normalize:?} {max_tokens:?} {cuda_graphs:?}");
+        let settings = format!("{pooling:?} {normalize:?} {max_tokens:?} {cuda_graphs:?} {task:?}");
         let ModelDigests { weights, processing } = files.digests()?;
         let processing = Digest::of(&[&processing, settings.as_bytes()].concat());
         Ok(Self { weights: Digest(weights), processing })

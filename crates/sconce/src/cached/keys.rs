@@ -121,6 +121,7 @@ fn key_tensor<'a>(input: &'a InputKey<'_>, bytes: &'a [u8]) -> KeyTensor<'a> {
     let dtype = match input.datatype {
         Datatype::Bytes => Dtype::Bytes,
         Datatype::Uint8 => Dtype::U8,
+        Datatype::Int32 => Dtype::I32,
         Datatype::Fp32 => Dtype::F32,
     };
     KeyTensor { name: input.name, dtype, shape: &input.shape, bytes }

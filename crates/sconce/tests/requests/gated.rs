@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 
 use sconce::models::{
-    Blueprint, Family, Features, ForwardError, Halves, Input, InputError, InputKind, InputSpec, LoadError,
+    Blueprint, Family, Features, Finishing, ForwardError, Halves, Input, InputError, InputKind, InputSpec, LoadError,
     ModelDirectory, Network, Output, Prepared, Processor, Registry, Target, Task, Truncation,
 };
 use sconce::{AnswerCache, BatcherConfig, Model, Runtime};
@@ -55,7 +55,7 @@ impl Processor for Numbers {
         Ok(Prepared { features: Features::Values(vec![f32::from(number)]), truncated: false })
     }
 
-    fn finish(&self, row: Vec<f32>) -> Output {
+    fn finish(&self, row: Vec<f32>, _: Finishing<'_>) -> Output {
         Output::Embedding(row)
     }
 }
