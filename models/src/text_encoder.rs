@@ -97,7 +97,7 @@ impl TextEncoder {
                     let message = format!("{}ForMaskedLM, which sparse embeddings need, is not known", heads.prefix);
                     return Err(directory.invalid("config.json", message));
                 };
-                Self::sparse_embedding(directory, spec, names, head, declared)
+                Self::sparse_embedding(directory, spec, names, head, &declared)
             }
         }
     }
@@ -119,7 +119,7 @@ impl TextEncoder {
         let task = TextTask::TokenEmbeddings { normalize, dimensions: spec.outputs() };
         let rules = declared.rules();
         let dense = declared.dense.into_iter().map(|module| module.folder).collect();
-        Ok(Self { rules, dense, ..Self::new(spec, names, task, settings) })
+        Ok(Self { dense, rules, ..Self::new(spec, names, task, settings) })
     }
 
     /// A model that gives, for each word, `ln(1 + x)` of its greatest logit over all tokens.
@@ -128,7 +128,7 @@ impl TextEncoder {
         spec: EncoderSpec,
         names: &'static TensorNames,
         head: MaskedLmHead,
-        declared: SentenceTransformer,
+        declared: &SentenceTransformer,
     ) -> Result<Self, LoadError> {
         let settings = directory.settings(&SPARSE_FIELDS)?;
         declared.check_sparse_served().map_err(|message| directory.top().invalid("modules.json", message))?;

@@ -22,7 +22,9 @@ impl LabelFunction {
                 let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let mut scores: Vec<f32> = logits.iter().map(|logit| (logit - max).exp()).collect();
                 let sum: f32 = scores.iter().sum();
-                scores.iter_mut().for_each(|score| *score /= sum);
+                for score in &mut scores {
+                    *score /= sum;
+                }
                 scores
             }
             Self::Sigmoid => logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),

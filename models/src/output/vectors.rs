@@ -109,7 +109,9 @@ pub(crate) fn scale_to_length_one(vector: &mut [f32]) {
     /// The smallest divisor, as in `torch.nn.functional.normalize`: zeros stay zeros.
     const MIN_LENGTH: f32 = 1e-12;
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt().max(MIN_LENGTH);
-    vector.iter_mut().for_each(|x| *x /= length);
+    for x in vector {
+        *x /= length;
+    }
 }
 
 #[cfg(test)]
