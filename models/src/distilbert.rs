@@ -34,7 +34,7 @@ const NAMES: TensorNames = TensorNames {
     ..TensorNames::NONE
 };
 
-/// What the norm of the head that guesses words adds to the variance, a constant in Hugging Face's code.
+/// The number that the norm of the head that guesses words adds to the variance, a constant in Hugging Face's code.
 const NORM_EPS: f32 = 1e-12;
 
 const RENAMED: [(&str, &str); 5] = [

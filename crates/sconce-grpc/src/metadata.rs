@@ -25,6 +25,8 @@ struct ItemTensor {
     name: &'static str,
     datatype: DataType,
     dims: Vec<i64>,
+    /// True if a request may leave it out.
+    optional: bool,
 }
 
 /// Name, version and extensions of the server.
@@ -60,6 +62,7 @@ pub(crate) fn config(model: &Model) -> ModelConfig {
         // Channels, height and width.
         format: if tensor.dims.len() == 3 { Format::Nchw } else { Format::None }.into(),
         dims: tensor.dims,
+        optional: tensor.optional,
     };
     let output = |tensor: ItemTensor| ModelOutput {
         name: tensor.name.into(),
@@ -108,10 +111,11 @@ fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
 }
 
 fn inputs(signature: &Signature) -> Vec<ItemTensor> {
-    let tensor = |InputTensor { name, datatypes, shape, .. }: InputTensor| ItemTensor {
+    let tensor = |InputTensor { name, datatypes, shape, optional }: InputTensor| ItemTensor {
         name,
         datatype: data_type(datatypes[0]),
         dims: shape.map_or_else(|| vec![1], |shape| shape.into_iter().map(dimension).collect()),
+        optional,
     };
     signature.input.kind.tensors(signature.input.name).into_iter().map(tensor).collect()
 }
@@ -125,6 +129,7 @@ fn outputs(signature: &Signature) -> Vec<ItemTensor> {
             OutputShape::Varying => vec![-1],
             OutputShape::Rows(width) => vec![-1, dimension(width)],
         },
+        optional: false,
     };
     signature.task.tensors().into_iter().map(tensor).collect()
 }

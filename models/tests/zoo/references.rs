@@ -146,7 +146,7 @@ fn magika_names_the_types_of_this_crates_own_files() {
 #[test]
 fn signatures_say_what_each_model_takes_and_gives() {
     let max_tokens = |name: &str| match load(name).signature.input.kind {
-        InputKind::Text { max_tokens } => max_tokens,
+        kind @ (InputKind::Text { .. } | InputKind::TextOrPair { .. }) => kind.max_tokens().unwrap(),
         other => panic!("{name} takes {other:?}"),
     };
     assert_eq!((max_tokens("tiny-bert-sentiment"), max_tokens("encoder-mini")), (64, 128));

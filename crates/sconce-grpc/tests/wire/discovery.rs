@@ -35,7 +35,10 @@ async fn metadata_names_each_tensor_with_its_datatype_and_shape() {
     let mut client = server.client().await;
     let table = [
         (EMBEDDER, vec!["text BYTES [-1, 1]", "embedding FP32 [-1, 384]"]),
-        (SENTIMENT, vec!["text BYTES [-1, 1]", "scores FP32 [-1, 2]", "label BYTES [-1, 1]"]),
+        (
+            SENTIMENT,
+            vec!["text BYTES [-1, 1]", "text_pair BYTES [-1, 1]", "scores FP32 [-1, 2]", "label BYTES [-1, 1]"],
+        ),
         (MAGIKA, vec!["content BYTES [-1, 1]", "scores FP32 [-1, 214]", "label BYTES [-1, 1]"]),
         (DIGITS, vec!["image UINT8 [-1, 1, 8, 8]", "scores FP32 [-1, 10]", "label BYTES [-1, 1]"]),
     ];
@@ -70,6 +73,8 @@ async fn the_configuration_says_how_a_model_is_batched() {
 
     let sentiment = config(SENTIMENT).await;
     assert_eq!(sentiment.input[0].data_type(), DataType::TypeString);
+    let optional: Vec<_> = sentiment.input.iter().map(|input| (input.name.as_str(), input.optional)).collect();
+    assert_eq!(optional, [("text", false), ("text_pair", true)]);
     assert_eq!(sentiment.parameters["model_type"].string_value, "bert");
     assert_eq!(sentiment.parameters["task"].string_value, "classification");
     assert_eq!(sentiment.parameters["precision"].string_value, "f32");
