@@ -194,7 +194,6 @@ impl fmt::Display for Task {
 impl Output {
     /// The elements of the tensor `name` of [`Task::tensors`]; `None` for any other name.
     #[must_use]
-    #[expect(clippy::missing_panics_doc, reason = "words and tokens are fewer than 2³¹, and entities have a JSON form")]
     pub fn tensor(&self, name: &str) -> Option<OutputElements<'_>> {
         // Words and tokens are fewer than 2³¹.
         let number = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
