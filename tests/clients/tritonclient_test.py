@@ -249,7 +249,7 @@ class Refusals(Client):
         infinite[1, 0, 0, 5] = np.nan
         table = [
             ("item 1: input 'text' is not UTF-8", SENTIMENT, texts("fine", b"\xff\xfe"), {}),
-            ("item 2: input 'text' is empty", SENTIMENT, texts("fine", "fine", " \n"), {}),
+            ("item 2: input 'text' has 2097152 bytes", SENTIMENT, texts("fine", " \n", "x" * (2 << 20)), {}),
             ("item 1: input 'image' has the value NaN at element 5", DIGITS, images(infinite), {}),
             ("item 0: input 'text' has more tokens than the", SENTIMENT, texts("day " * 200), {"parameters": {"truncate": False}}),
         ]
