@@ -1,15 +1,10 @@
 //! MPNet (Song et al., arXiv:2004.09297): BERT without segments, with a relative bias of scores beside the positions.
 
-use sconce_kernels::bias_gelu::GeluForm;
-use sconce_kernels::encoder::{HeadFunction, RelativeBias};
-use sconce_kernels::pooling::Pooling;
+use sconce_kernels::encoder::RelativeBias;
 use serde::Deserialize;
 
 use crate::bert_like::BertConfig;
-use crate::{
-    ClassifierHead, Family, Heads, LoadError, MaskedLmHead, ModelDirectory, NamedStep, TensorNames, TextEncoder,
-    TokenClassifierHead, bert, bert_like, config,
-};
+use crate::{Family, LoadError, ModelDirectory, TensorNames, TextEncoder, bert, config, roberta};
 
 /// `"model_type": "mpnet"`.
 pub(crate) const FAMILY: Family = Family {
@@ -51,23 +46,6 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     config::buckets("relative_attention_num_buckets", buckets, MAX_DISTANCE).map_err(invalid)?;
     spec.embeddings.segments = 0;
     spec.relative_bias = Some(RelativeBias { buckets, max_distance: MAX_DISTANCE });
-    let heads = Heads {
-        prefix: "MPNet",
-        pooling: Pooling::Mean,
-        classifier: Some(ClassifierHead {
-            pooling: Pooling::Cls,
-            steps: vec![NamedStep::product("classifier.dense", spec.hidden, HeadFunction::Tanh)],
-            classifier: "classifier.out_proj",
-            bias: true,
-        }),
-        token_classifier: Some(TokenClassifierHead::product("classifier")),
-        masked_lm: Some(MaskedLmHead::transform(
-            ("lm_head.dense", "lm_head.layer_norm"),
-            spec.hidden,
-            HeadFunction::Gelu(GeluForm::Erf),
-            bert_like::norm_eps(&spec),
-            "lm_head.bias",
-        )),
-    };
+    let heads = roberta::heads("MPNet", &spec);
     Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_padding(PADDING))
 }

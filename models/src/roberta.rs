@@ -2,7 +2,7 @@
 //! arXiv:1911.03894): BERT with positions that begin after the padding's, and another classifier.
 
 use sconce_kernels::bias_gelu::GeluForm;
-use sconce_kernels::encoder::HeadFunction;
+use sconce_kernels::encoder::{EncoderSpec, HeadFunction};
 use sconce_kernels::pooling::Pooling;
 
 use crate::bert_like::BertConfig;
@@ -38,7 +38,14 @@ fn read(directory: &ModelDirectory, prefix: &'static str) -> Result<TextEncoder,
     let config: BertConfig = directory.config()?;
     let padding = config.pad_token_id.unwrap_or(1);
     let spec = config.spec(padding.saturating_add(1)).map_err(|message| directory.invalid("config.json", message))?;
-    let heads = Heads {
+    let heads = heads(prefix, &spec);
+    let padding = u32::try_from(padding).unwrap_or(u32::MAX);
+    Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_padding(padding))
+}
+
+/// The heads of RoBERTa, which MPNet has as well.
+pub(crate) fn heads(prefix: &'static str, spec: &EncoderSpec) -> Heads {
+    Heads {
         prefix,
         pooling: Pooling::Mean,
         classifier: Some(ClassifierHead {
@@ -52,10 +59,8 @@ fn read(directory: &ModelDirectory, prefix: &'static str) -> Result<TextEncoder,
             ("lm_head.dense", "lm_head.layer_norm"),
             spec.hidden,
             HeadFunction::Gelu(GeluForm::Erf),
-            bert_like::norm_eps(&spec),
+            bert_like::norm_eps(spec),
             "lm_head.bias",
         )),
-    };
-    let padding = u32::try_from(padding).unwrap_or(u32::MAX);
-    Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_padding(padding))
+    }
 }
