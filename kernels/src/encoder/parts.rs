@@ -19,7 +19,7 @@ pub(super) struct EncoderParts {
     /// The heads of each block.
     pub(super) heads: Vec<AttentionHeads>,
     pub(super) final_norm: Option<RowNorm>,
-    /// What heads add to scores by distance, and how they are rotated.
+    /// The biases by distance and the rotations of the blocks' heads.
     pub(super) positions: PositionKinds,
 }
 

@@ -71,7 +71,9 @@ struct Greater;
 impl Combine for Greater {
     #[inline(always)]
     fn apply<S: Simd>(self, simd: S, so_far: S::F32, row: S::F32) -> S::F32 {
-        simd.max(so_far, row)
+        // The maximum of a processor may leave out NaN; 0·NaN and 0·∞ are NaN, which the caller refuses.
+        let zero = simd.splat(0.0);
+        simd.mul_add(so_far, zero, simd.mul_add(row, zero, simd.max(so_far, row)))
     }
 }
 

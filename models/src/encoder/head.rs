@@ -94,7 +94,11 @@ impl RowHead {
             greatest.resize(width, 0.0);
             for row in rows.chunks_exact(width) {
                 // Not `f32::max`, which skips NaN.
-                greatest.iter_mut().zip(row).for_each(|(most, x)| *most = if *x <= *most { *most } else { *x });
+                for (most, x) in greatest.iter_mut().zip(row) {
+                    if !most.is_nan() && (*x > *most || x.is_nan()) {
+                        *most = *x;
+                    }
+                }
             }
         }
         let positive = greatest.iter().enumerate().filter(|(_, x)| **x > 0.0 || x.is_nan());
@@ -155,5 +159,24 @@ fn norm(row: &mut [f32], weight: &[f32], bias: Option<&[f32]>, spec: NormSpec) {
     row.iter_mut().zip(weight).for_each(|(x, weight)| *x *= scale * weight);
     if let Some(bias) = bias {
         row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_without_numbers_is_not_hidden_by_those_around_it() {
+        let head = |rows| RowHead { rows, steps: Vec::new(), hidden: 2, team: Arc::new(Team::alone()) };
+        let poolings = Pooling::ALL.into_iter().filter(|pooling| ![Pooling::Cls, Pooling::Last].contains(pooling));
+        let pooled = poolings.map(|pooling| HeadRows::Pooled(vec![pooling]));
+        for rows in pooled.chain([HeadRows::Tokens, HeadRows::Sparse]) {
+            for hidden in [f32::NAN, f32::INFINITY] {
+                let tokens = [1.0, 2.0, hidden, 3.0, 4.0, 5.0];
+                let answer = head(rows.clone()).forward(&tokens, &[3]).unwrap().concat();
+                assert!(answer.iter().any(|x| !x.is_finite()), "{rows:?} of {hidden}: {answer:?}");
+            }
+        }
     }
 }
