@@ -34,7 +34,8 @@ const NAMES: TensorNames = TensorNames {
 
 #[derive(Deserialize)]
 struct Config {
-    #[serde(flatten)]
+    /// Read by itself: serde names no field of what it flattens.
+    #[serde(skip)]
     bert: BertConfig,
     num_hidden_groups: Option<usize>,
     inner_group_num: Option<usize>,
@@ -57,7 +58,7 @@ impl Config {
 }
 
 fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
-    let mut config: Config = directory.config()?;
+    let mut config = Config { bert: directory.config()?, ..directory.config()? };
     let invalid = |message| directory.invalid("config.json", message);
     config.bert.vocab_size.get_or_insert(30000);
     config.bert.hidden_size.get_or_insert(4096);

@@ -23,6 +23,11 @@ pub(crate) fn rows(sizes: &[(&str, usize)]) -> Result<(), String> {
     within(&ROWS, sizes)
 }
 
+/// The most tokens of a text where no table of positions bounds them, if it is one that [`rows`] allows.
+pub(crate) fn max_tokens(field: &str, tokens: usize) -> Result<usize, String> {
+    rows(&[(field, tokens)]).map(|()| tokens)
+}
+
 fn within(allowed: &RangeInclusive<usize>, sizes: &[(&str, usize)]) -> Result<(), String> {
     match sizes.iter().find(|(_, size)| !allowed.contains(size)) {
         None => Ok(()),

@@ -277,6 +277,15 @@ pub enum LoadError {
         /// The fault in the file.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+
+    /// A panic while the model was loaded: a fault of the family's code, or of a library.
+    #[error("{} cannot be loaded: a panic: {message}", path.display())]
+    Panicked {
+        /// The model directory.
+        path: PathBuf,
+        /// The message of the panic.
+        message: String,
+    },
 }
 
 /// A failed forward pass: a fault of the model or the device, not of an input, which the processor has checked.
@@ -337,8 +346,8 @@ impl From<KernelError> for ForwardError {
 impl From<candle_core::Error> for ForwardError {
     fn from(error: candle_core::Error) -> Self {
         match device::failure(&error) {
-            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { message: message(&error) },
-            Some(DeviceFailure::Lost) => Self::DeviceLost { message: message(&error) },
+            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { message: plain_message(&error) },
+            Some(DeviceFailure::Lost) => Self::DeviceLost { message: plain_message(&error) },
             None => Self::Failed(Box::new(error)),
         }
     }
@@ -346,8 +355,8 @@ impl From<candle_core::Error> for ForwardError {
 
 impl LoadError {
     /// The error for a file that is not a weights file.
-    pub(crate) fn weights(path: PathBuf, source: candle_core::Error) -> Self {
-        Self::Weights { path, source: Box::new(source) }
+    pub(crate) fn weights(path: PathBuf, source: &candle_core::Error) -> Self {
+        Self::Weights { path, source: plain_message(source).into() }
     }
 
     /// The error for a failure of kernels with the weights of a file.
@@ -360,19 +369,19 @@ impl LoadError {
     }
 
     /// The error for a failure of candle with the tensors of a weights file.
-    pub(crate) fn of_weights(path: PathBuf, source: candle_core::Error) -> Self {
-        match device::failure(&source) {
-            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { path, message: message(&source) },
-            Some(DeviceFailure::Lost) => Self::DeviceLost { path, message: message(&source) },
-            None => Self::Weights { path, source: Box::new(source) },
+    pub(crate) fn of_weights(path: PathBuf, source: &candle_core::Error) -> Self {
+        match device::failure(source) {
+            Some(DeviceFailure::OutOfMemory) => Self::OutOfMemory { path, message: plain_message(source) },
+            Some(DeviceFailure::Lost) => Self::DeviceLost { path, message: plain_message(source) },
+            None => Self::weights(path, source),
         }
     }
 }
 
 /// Candle's message without the backtrace that it adds if `RUST_BACKTRACE` is set, because messages go to clients.
-fn message(error: &candle_core::Error) -> String {
+pub(crate) fn plain_message(error: &candle_core::Error) -> String {
     match error {
-        candle_core::Error::WithBacktrace { inner, .. } => message(inner),
+        candle_core::Error::WithBacktrace { inner, .. } => plain_message(inner),
         error => error.to_string(),
     }
 }

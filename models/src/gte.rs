@@ -40,7 +40,8 @@ const NAMES: TensorNames = TensorNames { optional_prefix: "gte.", ..NAMES_OF_NEW
 
 #[derive(Deserialize)]
 struct Config {
-    #[serde(flatten)]
+    /// Read by itself: serde names no field of what it flattens.
+    #[serde(skip)]
     bert: BertConfig,
     rope_theta: Option<f32>,
     rope_scaling: Option<Scaling>,
@@ -64,9 +65,11 @@ fn read(
     names: &'static TensorNames,
     pooler: &'static str,
 ) -> Result<TextEncoder, LoadError> {
-    let config: Config = directory.config()?;
+    let config = Config { bert: directory.config()?, ..directory.config()? };
+    let invalid = |message| directory.invalid("config.json", message);
     let max_tokens = config.bert.max_position_embeddings.unwrap_or(8192);
-    let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
+    let max_tokens = config::max_tokens("max_position_embeddings", max_tokens).map_err(invalid)?;
+    let spec = config.spec().map_err(invalid)?;
     let heads = Heads {
         prefix,
         pooling: Pooling::Cls,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::pixels::{self, PixelsError};
 use crate::tensor::{Datatype, Elements, InputKey, InputTensor};
@@ -142,8 +143,8 @@ impl InputKind {
         }
     }
 
-    /// Reads an input from the bytes of a line or a file: text and content as they are, a pair and an image as JSON. A line that
-    /// is not a JSON array is one text where a pair could stand.
+    /// Reads an input from the bytes of a line or a file: text and content as they are, a pair and an image as JSON. Where a
+    /// pair could stand, a line that does not begin with `[` is one text.
     ///
     /// # Errors
     /// [`ParseError`] says what form such an input must have.
@@ -151,11 +152,15 @@ impl InputKind {
         match self {
             // The model's processor checks that bytes are UTF-8, with an error of its own.
             Self::Text { .. } | Self::TextOrPair { .. } | Self::Content => Ok(Input::Bytes(written)),
-            Self::Pair { .. } if !is_json_array(&written) => Ok(Input::Bytes(written)),
+            Self::Pair { .. } if !written.trim_ascii_start().starts_with(b"[") => Ok(Input::Bytes(written)),
             Self::Pair { .. } => {
-                let texts: [String; 2] =
+                let texts: Vec<Value> =
                     serde_json::from_slice(&written).map_err(|cause| ParseError::Pair(cause.to_string()))?;
-                Ok(Input::Pair(Box::new(texts.map(Input::Text))))
+                match &texts[..] {
+                    [Value::String(first), Value::String(second)] => Ok((&**first, &**second).into()),
+                    [_, _] => Err(ParseError::Pair("an array of two values that are not both strings".to_owned())),
+                    other => Err(ParseError::Pair(format!("an array of length {}", other.len()))),
+                }
             }
             Self::Image { shape } => Ok(Input::Array(pixels::parse(&written, shape)?)),
         }
@@ -208,10 +213,6 @@ impl InputKind {
             Self::Image { .. } => IMAGE_INPUT,
         }
     }
-}
-
-fn is_json_array(written: &[u8]) -> bool {
-    written.trim_ascii_start().starts_with(b"[") && serde_json::from_slice::<serde::de::IgnoredAny>(written).is_ok()
 }
 
 impl fmt::Display for InputKind {
@@ -466,6 +467,10 @@ mod tests {
         assert_eq!(parse(&pair, r#"["a query", "a passage"]"#), Ok(("a query", "a passage").into()));
         let pixels = Array { shape: vec![1, 2, 2], data: ArrayData::F32(vec![0.0, 1.0, 2.0, 3.0]) };
         assert_eq!(parse(&image, "[[0, 1], [2, 3]]"), Ok(pixels.into()));
+        assert_eq!(parse(&pair, "one text"), Ok(Input::Bytes(b"one text".to_vec())));
+        for written in [r#"["a", "b""#, r#"["a", 1]"#, r#"["a", "b", "c"]"#, r#" ["a", "b"] x"#] {
+            assert!(matches!(parse(&pair, written), Err(ParseError::Pair(_))), "{written}");
+        }
         let refused = parse(&pair, r#"["one"]"#).unwrap_err().to_string();
         assert!(refused.contains("not a pair of texts") && refused.contains("JSON array of two strings"), "{refused}");
     }

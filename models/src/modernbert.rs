@@ -85,10 +85,11 @@ struct RopeParameters {
 fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     let config: Config = directory.config()?;
     let invalid = |message| directory.invalid("config.json", message);
+    let max_tokens = config.max_position_embeddings.unwrap_or(8192);
+    let max_tokens = config::max_tokens("max_position_embeddings", max_tokens).map_err(invalid)?;
     let spec = config.spec().map_err(invalid)?;
     let heads = config.heads(spec.hidden).map_err(invalid)?;
-    Ok(TextEncoder::read(directory, spec, &NAMES, heads)?
-        .with_max_tokens(config.max_position_embeddings.unwrap_or(8192)))
+    Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_max_tokens(max_tokens))
 }
 
 impl Config {

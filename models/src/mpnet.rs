@@ -33,13 +33,12 @@ const FIRST_POSITION: usize = 2;
 
 #[derive(Deserialize)]
 struct Config {
-    #[serde(flatten)]
-    bert: BertConfig,
     relative_attention_num_buckets: Option<usize>,
 }
 
 fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
-    let Config { bert, relative_attention_num_buckets } = directory.config()?;
+    let bert: BertConfig = directory.config()?;
+    let Config { relative_attention_num_buckets } = directory.config()?;
     let invalid = |message| directory.invalid("config.json", message);
     let mut spec = bert.spec(FIRST_POSITION).map_err(invalid)?;
     let buckets = relative_attention_num_buckets.unwrap_or(32);

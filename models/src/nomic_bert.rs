@@ -32,7 +32,8 @@ const NAMES: TensorNames = TensorNames {
 /// `config.json` as it is on the hub, whose fields are GPT-2's, or of Hugging Face's own class, whose fields are BERT's.
 #[derive(Deserialize)]
 struct Config {
-    #[serde(flatten)]
+    /// Read by itself: serde names no field of what it flattens.
+    #[serde(skip)]
     bert: BertConfig,
     n_embd: Option<usize>,
     n_layer: Option<usize>,
@@ -57,9 +58,11 @@ struct Config {
 }
 
 fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
-    let config: Config = directory.config()?;
+    let config = Config { bert: directory.config()?, ..directory.config()? };
+    let invalid = |message| directory.invalid("config.json", message);
     let max_tokens = config.n_positions.or(config.bert.max_position_embeddings).unwrap_or(2048);
-    let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
+    let max_tokens = config::max_tokens("n_positions", max_tokens).map_err(invalid)?;
+    let spec = config.spec().map_err(invalid)?;
     let heads = Heads {
         prefix: "NomicBert",
         pooling: Pooling::Mean,

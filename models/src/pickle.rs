@@ -1,6 +1,8 @@
 //! The tensors of a `pytorch_model.bin`: a zip archive with a pickle of names, shapes and places, and the numbers as they
 //! are. Candle reads the pickle; it builds a tree of what the pickle names and runs nothing.
 
+mod measure;
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::ops::Range;
@@ -8,6 +10,9 @@ use std::ops::Range;
 use candle_core::pickle::{Object, Stack};
 use candle_core::{DType, Device, Tensor};
 use zip::{CompressionMethod, ZipArchive};
+
+use crate::error::plain_message;
+use crate::excerpt;
 
 /// Most bytes of the pickle itself, which holds names and shapes alone.
 const MAX_PICKLE_BYTES: u64 = 64 << 20;
@@ -54,9 +59,11 @@ impl Pickle {
                 return Err(format!("its numbers are in the byte order '{word}'; only 'little' is read"));
             }
         }
+        measure::check(&written).map_err(|error| format!("its pickle is not read: {error}"))?;
         let mut stack = Stack::empty();
         let parsed = stack.read_loop(&mut Cursor::new(written)).and_then(|()| stack.finalize());
-        let Object::Dict(entries) = parsed.map_err(|error| format!("its pickle is not read: {error}"))? else {
+        let parsed = parsed.map_err(|error| format!("its pickle is not read: {}", excerpt(&plain_message(&error))));
+        let Object::Dict(entries) = parsed? else {
             return Err("its pickle holds more than a table of tensors".to_owned());
         };
         let length = bytes.len() as u64;

@@ -60,7 +60,10 @@ struct Config {
 
 fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     let config: Config = directory.config()?;
-    let spec = config.spec().map_err(|message| directory.invalid("config.json", message))?;
+    let invalid = |message| directory.invalid("config.json", message);
+    let max_tokens = config.max_position_embeddings.unwrap_or(32768);
+    let max_tokens = config::max_tokens("max_position_embeddings", max_tokens).map_err(invalid)?;
+    let spec = config.spec().map_err(invalid)?;
     let heads = Heads {
         prefix: "Qwen3",
         pooling: Pooling::Last,
@@ -73,7 +76,6 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
         token_classifier: Some(TokenClassifierHead::product("score")),
         masked_lm: None,
     };
-    let max_tokens = config.max_position_embeddings.unwrap_or(32768);
     Ok(TextEncoder::read(directory, spec, &NAMES, heads)?.with_max_tokens(max_tokens))
 }
 

@@ -1,6 +1,8 @@
 //! The registry of model families by `model_type`: it chooses a family and a precision, and loads models.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use crate::inferred::ModelType;
 use crate::settings::MODEL_FIELDS;
 use crate::{
     Blueprint, Demand, Device, Family, Halves, LoadError, LoadedModel, ModelDirectory, ModelFiles, Precision, Settings,
-    Signature, Target, albert, backend, bert, digits_cnn, distilbert, electra, gte, magika, modernbert, mpnet,
+    Signature, Target, albert, backend, bert, digits_cnn, distilbert, electra, excerpt, gte, magika, modernbert, mpnet,
     nomic_bert, qwen3, roberta,
 };
 
@@ -80,6 +82,12 @@ impl Default for Registry {
     }
 }
 
+/// The message of a panic, if it has one.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.map_or_else(|| "no message".to_owned(), |text| excerpt(text).to_string())
+}
+
 impl Registry {
     /// Adds a family. It replaces one with the same `model_type`.
     pub fn register(&mut self, family: Family) {
@@ -119,7 +127,12 @@ impl Registry {
         let directory = ModelDirectory::of_encoder(directory)?;
         let LoadPlan { family, blueprint, settings, precision, .. } = self.plan(&directory, options)?;
         let target = Target { device: Arc::clone(&options.device), precision };
-        let Halves { input, task, processor, network } = blueprint.load(&directory, &target)?;
+        // One model that panics leaves the others to be loaded.
+        let load = || blueprint.load(&directory, &target);
+        let loaded = panic::catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
+            Err(LoadError::Panicked { path: directory.location().to_owned(), message: panic_message(&*panic) })
+        });
+        let Halves { input, task, processor, network } = loaded?;
         let signature = Signature {
             model_type: family.model_type.to_owned(),
             input,

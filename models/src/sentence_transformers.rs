@@ -274,6 +274,9 @@ impl SentenceTransformer {
         self.normalize = Some(false);
         let mut has_pooling = false;
         let modules: Vec<Module> = top.json(MODULES)?;
+        if modules.is_empty() {
+            return refuse("it lists no modules; without the file the pooling is the mean".to_owned());
+        }
         let is_multi_vector = matches!(self.model_type.as_deref(), Some("ColBERT" | "MultiVectorEncoder"));
         if is_multi_vector || modules.get(1).is_some_and(|module| module.kind() == "Dense") {
             self.task = VectorTask::TokenEmbeddings;

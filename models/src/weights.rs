@@ -46,9 +46,9 @@ impl WeightFile {
     pub(crate) fn new(path: PathBuf, bytes: Vec<u8>) -> Result<Self, LoadError> {
         let is_safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
         if is_safetensors {
-            BufferedSafetensors::new(bytes).map(Self::Safetensors).map_err(|source| LoadError::weights(path, source))
+            BufferedSafetensors::new(bytes).map(Self::Safetensors).map_err(|source| LoadError::weights(path, &source))
         } else {
-            let refuse = |message| LoadError::weights(path, Error::Msg(format!("{message}; {CONVERT}")));
+            let refuse = |message| LoadError::weights(path, &Error::Msg(format!("{message}; {CONVERT}")));
             Pickle::new(bytes).map(Self::Pickle).map_err(refuse)
         }
     }
@@ -110,7 +110,7 @@ impl Weights {
     pub(crate) fn new(path: PathBuf, bytes: Vec<u8>) -> Result<Self, LoadError> {
         match BufferedSafetensors::new(bytes) {
             Ok(file) => Ok(Self::of_files(path, vec![WeightFile::Safetensors(file)])),
-            Err(source) => Err(LoadError::weights(path, source)),
+            Err(source) => Err(LoadError::weights(path, &source)),
         }
     }
 
@@ -146,8 +146,9 @@ impl Weights {
     }
 
     /// The error for a failure of candle with tensors of these weights.
+    #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
     pub(crate) fn error(&self, source: Error) -> LoadError {
-        LoadError::of_weights(self.path.to_path_buf(), source)
+        LoadError::of_weights(self.path.to_path_buf(), &source)
     }
 
     /// The error for a failure of a kernel with tensors of these weights.

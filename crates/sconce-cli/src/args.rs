@@ -158,7 +158,7 @@ pub(crate) struct ServeArgs {
 /// Run a model over lines or files, one JSON object each, in input order.
 ///
 /// Text models read one text per line; image models read one JSON array of pixels per line (flat or nested); rerankers read one
-/// JSON array of two texts per line, and classify prints their score; models of file content (magika) take each FILE, or all of
+/// JSON array of two texts per line, or one text that does not begin with `[`, and classify prints their score; models of file content (magika) take each FILE, or all of
 /// standard input, as one input.
 ///
 /// A bad input is answered with {"error": …, "line": n} in its place, the others are still answered, and the exit
@@ -227,7 +227,7 @@ pub(crate) struct DevicesArgs {
 
 /// List all models on the models path: family, task, languages, size, precisions, input, directory.
 ///
-/// Each model is loaded, to check that it works. A model that does not load is listed with its error, and the exit
+/// Each model is loaded, to check that its files fit together; nothing is computed. A model that does not load is listed with its error, and the exit
 /// status is 1. Languages are those that the model's README.md states in its front matter.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\

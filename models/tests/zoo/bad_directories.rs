@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use sconce_models::{Family, InputKind, LoadError, LoadOptions, Registry, Task};
+use sconce_models::{
+    Blueprint, Family, Halves, InputKind, LoadError, LoadOptions, ModelDirectory, Registry, Target, Task,
+};
 use serde_json::{Value, json};
 
 use crate::{copy_of, edit_config, infer, load};
@@ -241,4 +243,20 @@ fn a_family_from_outside_is_loaded_by_its_name() {
     assert!(known.contains(&"mine") && known.contains(&"bert") && known.is_sorted(), "{known:?}");
     let model = registry.load(copy.path(), &LoadOptions::default()).unwrap();
     assert!(matches!(model.signature.task, Task::Classification { .. }));
+}
+
+#[test]
+fn a_family_that_panics_while_it_loads_a_model_is_told_as_that() {
+    struct Panics;
+    impl Blueprint for Panics {
+        fn load(&self, _: &ModelDirectory, _: &Target) -> Result<Halves, LoadError> {
+            panic!("no room for {}", 7)
+        }
+    }
+    let copy = copy_of("digits-cnn");
+    edit_config(copy.path(), |config| config["model_type"] = json!("mine"));
+    let mut registry = Registry::default();
+    registry.register(Family { model_type: "mine", summary: "panics", read: |_| Ok(Box::new(Panics)) });
+    let refused = registry.load(copy.path(), &LoadOptions::default()).unwrap_err();
+    assert!(refused.to_string().ends_with("cannot be loaded: a panic: no room for 7"), "{refused}");
 }

@@ -115,6 +115,30 @@ fn a_pair_that_is_too_long_loses_tokens_of_its_longer_text_and_a_reranker_takes_
 }
 
 #[test]
+fn a_number_of_positions_that_no_model_has_is_refused_where_no_table_bounds_it() {
+    for name in ["modernbert", "qwen3", "gte", "nomic-bert"] {
+        for positions in [0_u64, 1 << 32, 1 << 62] {
+            let copy = changed(name, |config| config["max_position_embeddings"] = positions.into());
+            let refused = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap_err().to_string();
+            let field = if name == "nomic-bert" { "n_positions" } else { "max_position_embeddings" };
+            assert!(
+                refused.contains(&format!("field '{field}' is {positions}; it must be between 1 and")),
+                "{refused}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_field_of_the_wrong_type_is_named_in_every_family() {
+    for name in ["albert", "mpnet", "gte", "nomic-bert", "roberta", "electra"] {
+        let copy = changed(name, |config| config["layer_norm_eps"] = "small".into());
+        let refused = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap_err().to_string();
+        assert!(refused.contains("field 'layer_norm_eps'") && refused.contains("small"), "{name}: {refused}");
+    }
+}
+
+#[test]
 fn a_text_that_spells_out_the_padding_is_refused_where_positions_skip_it() {
     for (name, padding) in [("roberta", "<pad>"), ("camembert", "<pad>"), ("mpnet", "<pad>")] {
         let model = Registry::default().load(&families().join(name), &LoadOptions::default()).unwrap();

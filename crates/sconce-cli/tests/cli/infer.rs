@@ -290,8 +290,8 @@ fn the_wrong_command_names_the_right_one() {
 /// The numbers of an embedding of "hello" by a command with these options.
 fn hello(options: &[&str]) -> Vec<f64> {
     let ended = ended(&[&["embed", "--model", "encoder-mini"], options].concat(), b"hello").succeeded();
-    let numbers = ended.objects()[0]["embedding"].as_array().unwrap().clone();
-    numbers.iter().map(|x| x.as_f64().unwrap()).collect()
+    let numbers = ended.objects()[0]["embedding"].as_array().expect("an embedding").clone();
+    numbers.iter().map(|x| x.as_f64().expect("a number")).collect()
 }
 
 #[test]
