@@ -89,7 +89,7 @@ mod tests {
         let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
         let of_numbers = processor.prepare(Input::Tokens(ids.clone()), Truncation::Refuse).unwrap();
         assert_eq!(of_numbers, processor.prepare("the Füße!".into(), Truncation::Refuse).unwrap());
-        assert_eq!(processor.detokenize(&ids, false).unwrap(), "the fuße !");
+        assert_eq!(processor.detokenize(&ids, false).unwrap(), "the fuße!");
         assert!(processor.detokenize(&ids, true).unwrap().starts_with("[CLS] the"));
         let plain = processor.tokenize(Input::from("Füße!").with_prompt("the "), false).unwrap();
         assert_eq!(plain, tokens[1..tokens.len() - 1]);
