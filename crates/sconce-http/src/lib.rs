@@ -55,7 +55,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use sconce::Runtime;
+use sconce::models::excerpt;
 
 /// Most bytes of the body of a request.
 pub const MAX_BODY_BYTES: usize = 64 << 20;
@@ -67,6 +70,24 @@ pub fn router(runtime: Runtime) -> Router {
         .merge(openai::routes())
         .merge(rerank::routes())
         .merge(tei::routes())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(service)
+}
+
+/// Answers a request to a path that has no route.
+async fn no_route(method: Method, uri: Uri) -> Response {
+    let message = format!(
+        "no route for {method} {}; embeddings are at POST /v1/embeddings or /embed, scores at /v1/rerank or /rerank, labels at \
+         /predict",
+        excerpt(&uri.path())
+    );
+    (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({"error": message}))).into_response()
+}
+
+/// Answers a request with a method that its route does not have.
+async fn no_method(method: Method, uri: Uri) -> Response {
+    let message = format!("the route {} does not have the method {method}", excerpt(&uri.path()));
+    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(serde_json::json!({"error": message}))).into_response()
 }
