@@ -13,11 +13,13 @@ import unittest
 from pathlib import Path
 
 import cohere
+import httpx
 import huggingface_hub
 import numpy as np
 import openai
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
+from openapi_spec_validator import validate
 from safetensors.numpy import load_file
 
 EMBEDDER = "encoder-mini"
@@ -117,6 +119,9 @@ class HttpClients(unittest.TestCase):
         self.assert_embeds(embedder.get_text_embedding_batch(TEXTS))
         self.assert_embeds([embedder.get_query_embedding(text) for text in TEXTS])
 
+    def test_the_openapi_document_is_valid(self):
+        validate(httpx.get(f"{self.address}/openapi.json").raise_for_status().json())
+
     def test_a_list_longer_than_the_queue_is_answered_in_order(self):
         texts = [f"text number {number % 10}" for number in range(3000)]
         answer = self.openai().embeddings.create(model=EMBEDDER, input=texts)
@@ -127,8 +132,6 @@ class HttpClients(unittest.TestCase):
 
 def huggingface_ranks(address, query, documents):
     """Ranks by the route of text-embeddings-inference."""
-    import httpx
-
     answer = httpx.post(f"{address}/models/{RERANKER}/rerank", json={"query": query, "texts": documents})
     return [(rank["index"], rank["score"]) for rank in answer.raise_for_status().json()]
 

@@ -5,6 +5,23 @@ use std::fmt;
 use sconce::Input;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use utoipa::ToSchema;
+
+/// The forms of [`InputList`] in JSON.
+#[derive(ToSchema)]
+#[schema(example = "a sconce holds candles")]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only described")]
+pub(crate) enum InputForms {
+    /// A text.
+    Text(String),
+    /// Several texts.
+    Texts(Vec<String>),
+    /// Numbers of tokens of the model's own tokenizer.
+    Tokens(Vec<u32>),
+    /// Several such lists.
+    ListsOfTokens(Vec<Vec<u32>>),
+}
 
 /// One input, or a list.
 #[derive(Debug, Clone, PartialEq)]

@@ -25,6 +25,7 @@
 //! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
 //! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
 //! | `POST /embed`, `/embed_all`, `/embed_sparse`, `/rerank`, `/predict`, `/similarity`, `/tokenize`, `/decode`, `/`; `GET /info` | text-embeddings-inference |
+//! | `GET /openapi.json` | the routes above as an OpenAPI document |
 //!
 //! text-embeddings-inference serves one model. Where the runtime has several, its routes take the one whose task fits;
 //! if several do, put `/models/{model}` before the route: `POST /models/minilm/embed`.
@@ -46,6 +47,7 @@ mod dialect;
 mod error;
 mod inputs;
 mod openai;
+mod openapi;
 mod options;
 mod rerank;
 mod service;
@@ -70,6 +72,7 @@ pub fn router(runtime: Runtime) -> Router {
         .merge(openai::routes())
         .merge(rerank::routes())
         .merge(tei::routes())
+        .merge(openapi::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -13,11 +13,12 @@ use sconce::{Answer, Model, RequestGroup};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::dialect::{ErrorResponse, OpenAi};
 use crate::error::HttpError;
-use crate::inputs::InputList;
+use crate::inputs::{InputForms, InputList};
 use crate::options::{Options, refuse_unknown};
 use crate::service::{ANY, EMBEDS, HttpService, headers, tokens};
 
@@ -32,23 +33,27 @@ pub(crate) fn routes() -> Router<Arc<HttpService>> {
 }
 
 /// The body of `POST /v1/embeddings`.
-#[derive(Deserialize)]
-struct EmbeddingsRequest {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct EmbeddingsRequest {
+    #[schema(value_type = InputForms)]
     input: InputList,
+    /// The model's name; may be left out where only one model embeds.
     model: Option<String>,
     #[serde(default)]
     encoding_format: EncodingFormat,
     /// A name of the end user, of no use here.
     #[serde(rename = "user")]
+    #[schema(value_type = Option<String>)]
     _user: Option<IgnoredAny>,
     #[serde(flatten)]
     options: Options,
     #[serde(flatten)]
+    #[schema(ignore)]
     unknown: Map<String, Value>,
 }
 
 /// The form of vectors.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum EncodingFormat {
     /// A list of numbers.
@@ -58,22 +63,22 @@ enum EncodingFormat {
     Base64,
 }
 
-#[derive(Serialize)]
-struct EmbeddingsResponse<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct EmbeddingsResponse<'a> {
     object: &'static str,
     data: Vec<EmbeddingObject<'a>>,
     model: &'a str,
     usage: TokenUsage,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct EmbeddingObject<'a> {
     object: &'static str,
     index: usize,
     embedding: Vector<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum Vector<'a> {
     Float(&'a [f32]),
@@ -81,7 +86,7 @@ enum Vector<'a> {
 }
 
 /// Tokens that were read; nothing is generated, so both are the same.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct TokenUsage {
     prompt_tokens: usize,
     total_tokens: usize,
@@ -94,7 +99,19 @@ impl TokenUsage {
     }
 }
 
-async fn embeddings(
+#[utoipa::path(
+    post,
+    path = "/v1/embeddings",
+    tag = "OpenAI",
+    request_body = EmbeddingsRequest,
+    responses(
+        (status = 200, body = EmbeddingsResponse),
+        (status = 400, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 404, description = "No model has the name"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn embeddings(
     State(service): State<Arc<HttpService>>,
     JsonBody(request, _): JsonBody<EmbeddingsRequest, OpenAi>,
 ) -> OpenAiResult {
@@ -124,13 +141,20 @@ fn base64_of(values: &[f32]) -> String {
     BASE64_STANDARD.encode(bytes)
 }
 
-#[derive(Serialize)]
-struct ModelObject<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelObject<'a> {
     id: &'a str,
     object: &'static str,
     /// Seconds since 1970.
     created: u64,
     owned_by: &'static str,
+}
+
+/// The models of the server.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelList<'a> {
+    object: &'static str,
+    data: Vec<ModelObject<'a>>,
 }
 
 impl<'a> ModelObject<'a> {
@@ -139,12 +163,20 @@ impl<'a> ModelObject<'a> {
     }
 }
 
-async fn models(State(service): State<Arc<HttpService>>) -> Response {
-    let data: Vec<_> = service.runtime().models().map(|model| ModelObject::of(model, &service)).collect();
-    Json(serde_json::json!({"object": "list", "data": data})).into_response()
+#[utoipa::path(get, path = "/v1/models", tag = "OpenAI", responses((status = 200, body = ModelList)))]
+pub(crate) async fn models(State(service): State<Arc<HttpService>>) -> Response {
+    let data = service.runtime().models().map(|model| ModelObject::of(model, &service)).collect();
+    Json(ModelList { object: "list", data }).into_response()
 }
 
-async fn model(State(service): State<Arc<HttpService>>, Path(name): Path<String>) -> OpenAiResult {
+#[utoipa::path(
+    get,
+    path = "/v1/models/{model}",
+    tag = "OpenAI",
+    params(("model" = String, Path, description = "The model's name")),
+    responses((status = 200, body = ModelObject), (status = 404, description = "No model has the name"))
+)]
+pub(crate) async fn model(State(service): State<Arc<HttpService>>, Path(name): Path<String>) -> OpenAiResult {
     let model = service.model(Some(&name), ANY)?;
     Ok(Json(ModelObject::of(model, &service)).into_response())
 }

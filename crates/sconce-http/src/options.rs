@@ -6,11 +6,12 @@ use sconce::models::excerpt;
 use sconce::{Priority, RequestGroup, Truncation};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::error::{Fault, HttpError};
 
 /// Options of a request. OpenAI's clients send them as `extra_body`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub(crate) struct Options {
     /// False: a text of too many tokens is refused, rather than cut.
     truncate: Option<bool>,

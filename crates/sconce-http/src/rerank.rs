@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use sconce::{Answer, RequestGroup};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::dialect::{Cohere, ErrorResponse};
@@ -22,7 +23,7 @@ pub(crate) fn routes() -> Router<Arc<HttpService>> {
 }
 
 /// The body of `POST /v1/rerank` and `POST /v2/rerank`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CohereRerankRequest {
     model: Option<String>,
     query: String,
@@ -34,11 +35,12 @@ pub(crate) struct CohereRerankRequest {
     #[serde(flatten)]
     options: Options,
     #[serde(flatten)]
+    #[schema(ignore)]
     unknown: Map<String, Value>,
 }
 
 /// A document: its text, or an object with it.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a text, or an object with field 'text'")]
 enum Document {
     Text(String),
@@ -53,15 +55,15 @@ impl Document {
     }
 }
 
-#[derive(Serialize)]
-struct RerankResponse<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RerankResponse<'a> {
     model: &'a str,
     results: Vec<RerankResult<'a>>,
     usage: TokenUsage,
     meta: Meta,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct RerankResult<'a> {
     index: usize,
     relevance_score: f32,
@@ -69,22 +71,34 @@ struct RerankResult<'a> {
     document: Option<TextObject<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TextObject<'a> {
     text: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Meta {
     billed_units: BilledUnits,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct BilledUnits {
     search_units: usize,
 }
 
-async fn rerank(
+#[utoipa::path(
+    post,
+    path = "/v1/rerank",
+    tag = "Cohere and Jina",
+    request_body = CohereRerankRequest,
+    responses(
+        (status = 200, body = RerankResponse),
+        (status = 400, description = "The request is not of this form"),
+        (status = 404, description = "No model has the name, or none reranks"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn rerank(
     State(service): State<Arc<HttpService>>,
     JsonBody(request, _): JsonBody<CohereRerankRequest, Cohere>,
 ) -> Result<Response, ErrorResponse<Cohere>> {

@@ -1,11 +1,11 @@
 //! The routes of text-embeddings-inference. It serves one model; where a runtime has several, `/models/{model}` before a
 //! route names one.
 
-mod classify;
-mod embed;
-mod info;
-mod rerank;
-mod tokens;
+pub(crate) mod classify;
+pub(crate) mod embed;
+pub(crate) mod info;
+pub(crate) mod rerank;
+pub(crate) mod tokens;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +19,7 @@ use axum::routing::{get, post};
 use sconce::{Answer, Task};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::dialect::{ErrorResponse, Tei};
 use crate::error::HttpError;
@@ -48,7 +49,7 @@ pub(crate) fn routes() -> Router<Arc<HttpService>> {
 }
 
 /// Options of a request, at its top or, as `huggingface_hub` sends some, in its field `parameters`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 struct TeiOptions {
     #[serde(flatten)]
     options: Options,
@@ -58,12 +59,14 @@ struct TeiOptions {
     /// True: each rank holds its text.
     return_text: Option<bool>,
     #[serde(default)]
+    #[schema(value_type = Value)]
     parameters: Map<String, Value>,
     #[serde(flatten)]
+    #[schema(ignore)]
     unknown: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 enum TruncationDirection {
     #[serde(alias = "left")]
     Left,

@@ -288,3 +288,43 @@ async fn a_full_queue_says_when_to_come_back() {
     }
     assert!(refused > 0, "32 callers of a queue for one");
 }
+
+#[tokio::test]
+async fn the_document_describes_routes_that_are_there_and_resolves_its_references() {
+    let (router, _) = router(&[zoo("encoder-mini")]);
+    let document = send(&router, Request::get("/openapi.json").body(Body::empty()).unwrap()).await.2;
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() >= 12, "{:?}", paths.keys());
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().unwrap() {
+            let path = path.replace("{model}", "encoder-mini");
+            let request = Request::builder().method(method.to_uppercase().as_str()).uri(&path).body(Body::empty());
+            let (status, _, answer) = send(&router, request.unwrap()).await;
+            assert!(status != 404 && status != 405, "{method} {path}: {answer}");
+            assert!(operation["responses"]["200"]["content"]["application/json"]["schema"].is_object(), "{path}");
+        }
+    }
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 20);
+    for reference in references {
+        let pointer = reference.trim_start_matches('#');
+        assert!(document.pointer(pointer).is_some_and(Value::is_object), "{reference}");
+    }
+    let embeddings = document["components"]["schemas"]["EmbeddingsRequest"].to_string();
+    for field in ["input", "model", "encoding_format", "dimensions", "truncate"] {
+        assert!(document.to_string().contains(&format!("\"{field}\"")), "{field}: {embeddings}");
+    }
+    assert!(!embeddings.contains("unknown"), "{embeddings}");
+}
+
+fn collect_references(value: &Value, references: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            references.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| collect_references(value, references));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_references(value, references)),
+        _ => {}
+    }
+}

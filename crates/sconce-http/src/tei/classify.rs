@@ -10,6 +10,7 @@ use axum::response::IntoResponse as _;
 use sconce::{Input, Output, RequestGroup};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{PathModel, TeiOptions, TeiResult, compute_headers};
 use crate::body::JsonBody;
@@ -17,8 +18,10 @@ use crate::dialect::Tei;
 use crate::error::HttpError;
 use crate::service::{CLASSIFIES, HttpService};
 
-#[derive(Deserialize)]
-pub(super) struct PredictRequest {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct PredictRequest {
+    /// A text, a pair of texts as a list of two, or a list of lists of one or two texts.
+    #[schema(value_type = Value)]
     inputs: Sequences,
     #[serde(flatten)]
     options: TeiOptions,
@@ -75,13 +78,26 @@ impl<'de> Deserialize<'de> for Sequences {
 }
 
 /// A label with its score.
-#[derive(Serialize)]
-struct Prediction<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Prediction<'a> {
     label: &'a str,
     score: f32,
 }
 
-pub(super) async fn predict(
+#[utoipa::path(
+    post,
+    path = "/predict",
+    tag = "text-embeddings-inference",
+    description = "The labels of a text or of a pair of texts, the most likely first; a list of such lists for a list of lists. `/models/{model}/predict` is the same of one model.",
+    request_body = PredictRequest,
+    responses(
+        (status = 200, body = Vec<Prediction>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn predict(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
     JsonBody(request, _): JsonBody<PredictRequest, Tei>,

@@ -8,22 +8,37 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{Answer, Output, RequestGroup, SparseVector};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{PathModel, TeiOptions, TeiResult, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
 use crate::error::HttpError;
-use crate::inputs::InputList;
+use crate::inputs::{InputForms, InputList};
 use crate::service::{EMBEDS, EMBEDS_SPARSELY, EMBEDS_TOKENS, HttpService, Needed};
 
-#[derive(Deserialize)]
-pub(super) struct EmbedRequest {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct EmbedRequest {
+    #[schema(value_type = InputForms)]
     inputs: InputList,
     #[serde(flatten)]
     options: TeiOptions,
 }
 
-pub(super) async fn embed(
+#[utoipa::path(
+    post,
+    path = "/embed",
+    tag = "text-embeddings-inference",
+    description = "An embedding for each input. `/models/{model}/embed` is the same of one model.",
+    request_body = EmbedRequest,
+    responses(
+        (status = 200, body = Vec<Vec<f32>>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn embed(
     service: State<Arc<HttpService>>,
     model: PathModel,
     request: JsonBody<EmbedRequest, Tei>,
@@ -35,7 +50,20 @@ pub(super) async fn embed(
     .await
 }
 
-pub(super) async fn embed_all(
+#[utoipa::path(
+    post,
+    path = "/embed_all",
+    tag = "text-embeddings-inference",
+    description = "An embedding for each token of each input, by models that give them. `/models/{model}/embed_all` is the same of one model.",
+    request_body = EmbedRequest,
+    responses(
+        (status = 200, body = Vec<Vec<Vec<f32>>>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn embed_all(
     service: State<Arc<HttpService>>,
     model: PathModel,
     request: JsonBody<EmbedRequest, Tei>,
@@ -52,16 +80,24 @@ pub(super) async fn embed_all(
     .await
 }
 
-pub(super) async fn embed_sparse(
+#[utoipa::path(
+    post,
+    path = "/embed_sparse",
+    tag = "text-embeddings-inference",
+    description = "The words of the vocabulary that stand for each input, with their weights. `/models/{model}/embed_sparse` is the same of one model.",
+    request_body = EmbedRequest,
+    responses(
+        (status = 200, body = Vec<Vec<SparseValue>>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn embed_sparse(
     service: State<Arc<HttpService>>,
     model: PathModel,
     request: JsonBody<EmbedRequest, Tei>,
 ) -> TeiResult {
-    #[derive(Serialize)]
-    struct SparseValue {
-        index: u32,
-        value: f32,
-    }
     let values = |vector: &SparseVector| -> Vec<SparseValue> {
         vector.indices.iter().zip(&vector.values).map(|(&index, &value)| SparseValue { index, value }).collect()
     };
@@ -70,6 +106,13 @@ pub(super) async fn embed_sparse(
         Json(rows.collect::<Vec<_>>()).into_response()
     })
     .await
+}
+
+/// A word of a vocabulary with its weight.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SparseValue {
+    index: u32,
+    value: f32,
 }
 
 async fn answer(
@@ -90,14 +133,14 @@ async fn answer(
     Ok((compute_headers(&answers, inputs.characters, started), rows(&answers)).into_response())
 }
 
-#[derive(Deserialize)]
-pub(super) struct SimilarityRequest {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct SimilarityRequest {
     inputs: SimilarityInput,
     #[serde(flatten)]
     options: TeiOptions,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 struct SimilarityInput {
     source_sentence: String,
     sentences: Vec<String>,
@@ -113,8 +156,20 @@ pub(super) fn is_similarity(body: &[u8]) -> bool {
     serde_json::from_slice::<Probe>(body).is_ok()
 }
 
-/// The cosine of one text with each of several others.
-pub(super) async fn similarity(
+#[utoipa::path(
+    post,
+    path = "/similarity",
+    tag = "text-embeddings-inference",
+    description = "The cosine of one text with each of several others. `/models/{model}/similarity` is the same of one model.",
+    request_body = SimilarityRequest,
+    responses(
+        (status = 200, body = Vec<f32>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn similarity(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
     JsonBody(request, _): JsonBody<SimilarityRequest, Tei>,

@@ -11,7 +11,14 @@ use serde_json::{Value, json};
 use super::{PathModel, TeiResult};
 use crate::service::{ANY, HttpService};
 
-pub(super) async fn info(State(service): State<Arc<HttpService>>, model: PathModel) -> TeiResult {
+#[utoipa::path(
+    get,
+    path = "/info",
+    tag = "text-embeddings-inference",
+    description = "The model's task and bounds. `/models/{model}/info` is the same of one model.",
+    responses((status = 200, body = Value))
+)]
+pub(crate) async fn info(State(service): State<Arc<HttpService>>, model: PathModel) -> TeiResult {
     let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
     let (signature, batching) = (model.signature(), model.batcher_config());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

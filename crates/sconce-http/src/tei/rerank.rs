@@ -9,6 +9,7 @@ use axum::response::IntoResponse as _;
 use sconce::RequestGroup;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{PathModel, TeiOptions, TeiResult, compute_headers};
 use crate::body::JsonBody;
@@ -17,16 +18,16 @@ use crate::error::HttpError;
 use crate::rerank::{logit, ranked, relevance};
 use crate::service::{HttpService, SCORES};
 
-#[derive(Deserialize)]
-pub(super) struct TeiRerankRequest {
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct TeiRerankRequest {
     query: String,
     texts: Vec<String>,
     #[serde(flatten)]
     options: TeiOptions,
 }
 
-#[derive(Serialize)]
-struct RankedText<'a> {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RankedText<'a> {
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -43,7 +44,20 @@ pub(super) fn is_rerank(body: &[u8]) -> bool {
     serde_json::from_slice::<Probe>(body).is_ok()
 }
 
-pub(super) async fn rerank(
+#[utoipa::path(
+    post,
+    path = "/rerank",
+    tag = "text-embeddings-inference",
+    description = "How well each text matches a query, the best first. `/models/{model}/rerank` is the same of one model.",
+    request_body = TeiRerankRequest,
+    responses(
+        (status = 200, body = Vec<RankedText>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn rerank(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
     JsonBody(request, _): JsonBody<TeiRerankRequest, Tei>,

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{InferError, Model, TextToken};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{PathModel, TeiResult};
 use crate::body::JsonBody;
@@ -14,9 +15,9 @@ use crate::dialect::Tei;
 use crate::error::{Fault, HttpError};
 use crate::service::{ANY, HttpService};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TokenizeRequest {
+pub(crate) struct TokenizeRequest {
     inputs: Texts,
     #[serde(default = "yes")]
     add_special_tokens: bool,
@@ -24,15 +25,15 @@ pub(super) struct TokenizeRequest {
     prompt_name: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a text, or a list of texts")]
 enum Texts {
     One(String),
     Many(Vec<String>),
 }
 
-#[derive(Serialize)]
-struct SimpleToken {
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SimpleToken {
     id: u32,
     text: String,
     special: bool,
@@ -48,15 +49,15 @@ impl From<TextToken> for SimpleToken {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DecodeRequest {
+pub(crate) struct DecodeRequest {
     ids: Ids,
     #[serde(default = "yes")]
     skip_special_tokens: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a list of token numbers, or a list of such lists")]
 enum Ids {
     One(Vec<u32>),
@@ -67,7 +68,20 @@ fn yes() -> bool {
     true
 }
 
-pub(super) async fn tokenize(
+#[utoipa::path(
+    post,
+    path = "/tokenize",
+    tag = "text-embeddings-inference",
+    description = "The tokens of each text. `/models/{model}/tokenize` is the same of one model.",
+    request_body = TokenizeRequest,
+    responses(
+        (status = 200, body = Vec<Vec<SimpleToken>>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn tokenize(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
     JsonBody(request, _): JsonBody<TokenizeRequest, Tei>,
@@ -84,7 +98,20 @@ pub(super) async fn tokenize(
     Ok(Json(tokens.await?).into_response())
 }
 
-pub(super) async fn decode(
+#[utoipa::path(
+    post,
+    path = "/decode",
+    tag = "text-embeddings-inference",
+    description = "The text that each list of tokens stands for. `/models/{model}/decode` is the same of one model.",
+    request_body = DecodeRequest,
+    responses(
+        (status = 200, body = Vec<String>),
+        (status = 400, description = "The list is empty"),
+        (status = 422, description = "The request is not of this form, or the model does not do what it asks for"),
+        (status = 429, description = "The queue is full; the header retry-after-ms says when to come back"),
+    )
+)]
+pub(crate) async fn decode(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
     JsonBody(request, _): JsonBody<DecodeRequest, Tei>,
