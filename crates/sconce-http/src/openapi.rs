@@ -28,9 +28,9 @@ use crate::{openai, rerank, tei};
         tei::info::info,
     )
 )]
-struct Document;
+struct ApiDocument;
 
 pub(crate) fn routes() -> Router<Arc<HttpService>> {
-    let document = Document::openapi();
+    let document = ApiDocument::openapi();
     Router::new().route("/openapi.json", get(async move || Json(document)))
 }

@@ -89,6 +89,7 @@ struct BilledUnits {
 #[utoipa::path(
     post,
     path = "/v1/rerank",
+    operation_id = "rerank_documents",
     tag = "Cohere and Jina",
     request_body = CohereRerankRequest,
     responses(
