@@ -5,13 +5,12 @@
 use std::env;
 use std::error::Error;
 
-use sconce::Runtime;
+use sconce::{Runtime, RuntimeBuilder};
 use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let runtime =
-        env::args().skip(1).fold(Runtime::builder(), |builder, directory| builder.model(directory)).build()?;
+    let runtime = env::args().skip(1).fold(Runtime::builder(), RuntimeBuilder::model).build()?;
     let listener = TcpListener::bind("127.0.0.1:8000").await?;
     println!("http://{}", listener.local_addr()?);
     let stop = async {
