@@ -123,7 +123,7 @@ fn encoder_of(spec: &EncoderSpec, precision: CudaPrecision) -> CudaEncoder {
 
 /// Specs of other families with MiniLM's sizes, each with the numbers of its launches and products in floats, and of its
 /// launches in int8.
-fn families() -> [(&'static str, EncoderSpec, [usize; 3]); 4] {
+fn families() -> [(&'static str, EncoderSpec, [u64; 3]); 4] {
     let with = |change: &dyn Fn(&mut EncoderSpec)| {
         let mut spec = minilm();
         change(&mut spec);

@@ -64,12 +64,12 @@ impl DeviceHeads {
     ///
     /// # Errors
     /// If the device has no room.
-    pub(crate) fn new(gpu: &Gpu, heads: AttentionHeads) -> Result<Self, KernelError> {
-        let norms = match &heads.norms {
-            Some([query, key]) => Some([DeviceNorm::new(gpu, query)?, DeviceNorm::new(gpu, key)?]),
+    pub(crate) fn new(gpu: &Gpu, mut heads: AttentionHeads) -> Result<Self, KernelError> {
+        let norms = match heads.norms.take() {
+            Some([query, key]) => Some([DeviceNorm::new(gpu, &query)?, DeviceNorm::new(gpu, &key)?]),
             None => None,
         };
-        Ok(Self { heads: AttentionHeads { norms: None, ..heads }, norms })
+        Ok(Self { heads, norms })
     }
 
     pub(crate) fn heads(&self) -> &AttentionHeads {
@@ -141,9 +141,8 @@ pub(crate) fn attention(
     let fits = packed.shape() == (tokens, columns, element) && out.columns() == heads.columns();
     let biases_fit = biases.is_none_or(|biases| biases.values.len() == queries * biases.row);
     let shared = keys > 0 && size > 0 && queries.is_multiple_of(keys) && queries > 0;
-    if !(fits && shared && biases_fit && bias.is_none_or(|bias| bias.len() == columns))
-        || !tiles.len().is_multiple_of(TILE)
-    {
+    let bias_fits = bias.is_none_or(|bias| bias.len() == columns);
+    if !(fits && shared && biases_fit && bias_fits && tiles.len().is_multiple_of(TILE)) {
         return Err(mismatch(format!("attention of {heads:?}: {matrices:?}")));
     }
     let functions = match (path, mask != Mask::Full || biases.is_some()) {
@@ -278,7 +277,7 @@ mod tests {
             {
                 let (keys, size) = [(4, 8_usize), (2, 33), (1, 20)][index % 3];
                 let size = if element == Element::F32 { size } else { size.next_multiple_of(2) };
-                let biased = index % 2 == 0;
+                let has_bias = index % 2 == 0;
                 let heads = AttentionHeads { keys, mask: *mask, ..AttentionHeads::full(queries, size) };
                 let columns = heads.packed_columns();
                 let packed = rounded(element, &numbers(7, tokens * columns, 1.5));
@@ -299,7 +298,7 @@ mod tests {
                             Mask::Window(most) => distance.unsigned_abs() <= *most,
                         };
                         let at = head * (2 * longest - 1) + longest - 1;
-                        let bias = if biased { table[at.checked_add_signed(distance).unwrap()] } else { 0.0 };
+                        let bias = if has_bias { table[at.checked_add_signed(distance).unwrap()] } else { 0.0 };
                         sees.then_some(f64::from(bias))
                     };
                     let (query, key) = (column(head), column(queries + shared));
@@ -317,7 +316,7 @@ mod tests {
                         packed: on_packed.matrix(0, tokens, columns, element),
                         bias: None,
                         tiles: tiles.view(0, count),
-                        biases: biased.then_some(biases),
+                        biases: has_bias.then_some(biases),
                         out: to,
                     };
                     attention(gpu, &heads, matrices, path).unwrap();

@@ -202,7 +202,7 @@ mod tests {
                     let (on_x, y) = (gpu.upload_as(element, &x).unwrap(), gpu.room(rows, outputs, element));
                     let (from, to) = (on_x.matrix(0, rows, inputs, element), y.matrix(0, rows, outputs, element));
                     for activation in ACTIVATIONS {
-                        layer.forward(gpu, from, to, activation.try_into().unwrap()).unwrap();
+                        layer.forward(gpu, from, to, activation.into()).unwrap();
                         let expected = reference::linear(&x, &weight, &bias, inputs, activation);
                         let case = (gpu, &layer, rows, activation);
                         // The product is rounded to the element before the bias is added.
@@ -258,9 +258,7 @@ mod tests {
                 let expected: Vec<f64> = plain.iter().map(|y| reference::activate(*y, activation)).collect();
                 let y = gpu.room(rows, outputs, element);
                 let to = y.matrix(0, rows, outputs, element);
-                layer
-                    .forward(gpu, quantized.matrix(), to, activation.try_into().unwrap(), LinearPath::best(gpu))
-                    .unwrap();
+                layer.forward(gpu, quantized.matrix(), to, activation.into(), LinearPath::best(gpu)).unwrap();
                 assert_near(&gpu.download(to, &y), &expected, element, &(gpu, activation));
             }
         });

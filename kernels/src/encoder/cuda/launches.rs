@@ -9,7 +9,7 @@ use crate::encoder::steps::{EncoderStep, StepMatrix};
 
 /// A place in the workspace, one row per token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum DevicePlace {
     /// Rows of the tables, where a product makes vectors of `hidden` from them.
     Embedded,
     /// The tokens' vectors, also in the middle of a block: no step reads them after those are written.
@@ -31,25 +31,25 @@ pub(super) enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Launch {
     /// The sums of the rows of the tables, also quantised if `quantize` is true.
-    Embed { to: Place, quantize: bool },
+    Embed { to: DevicePlace, quantize: bool },
     /// `sums = x + bias + residual`, `to = norm(sums)`, also quantised if `quantize` is true.
     Norm {
-        x: Place,
+        x: DevicePlace,
         bias: Option<usize>,
-        residual: Option<Place>,
-        sums: Option<Place>,
+        residual: Option<DevicePlace>,
+        sums: Option<DevicePlace>,
         norm: Option<usize>,
-        to: Place,
+        to: DevicePlace,
         quantize: bool,
     },
     /// `to = x·Wᵀ`; in int8 `activation(x·Wᵀ + b)` of the quantised rows.
-    Product { x: Place, linear: usize, activation: Activation, to: Place },
+    Product { x: DevicePlace, linear: usize, activation: Activation, to: DevicePlace },
     /// `wide = activation(wide + bias)`
     Activate { linear: usize, activation: Activation },
     /// `gated = activation(gates + bias)·(ups + bias)`
     Gate { linear: usize, activation: Activation },
     /// The quantised rows of x for a layer; with a gate, of `gate(gates)·ups`.
-    Quantize { x: Place, linear: usize, gate: Option<Activation> },
+    Quantize { x: DevicePlace, linear: usize, gate: Option<Activation> },
     /// Norms and rotations of queries and keys.
     Prepare { heads: usize, bias: Option<usize> },
     /// Attention of every sequence.
@@ -68,10 +68,12 @@ pub(super) trait LaunchParts {
 
 /// The launches of these steps, then of the norm after the last block.
 pub(super) fn launches(steps: &[EncoderStep], final_norm: Option<usize>, parts: &impl LaunchParts) -> Vec<Launch> {
-    let mut compiler = Compiler { parts, launches: Vec::new(), bias: None, gate: None, inner: Place::Wide };
-    steps.iter().for_each(|step| compiler.step(*step));
+    let mut compiler = Compiler { parts, launches: Vec::new(), bias: None, gate: None, inner: DevicePlace::Wide };
+    for step in steps {
+        compiler.step(*step);
+    }
     if let Some(norm) = final_norm {
-        compiler.norm(Place::X, None, Some(norm), Place::X);
+        compiler.norm(DevicePlace::X, None, Some(norm), DevicePlace::X);
     }
     compiler.launches
 }
@@ -84,7 +86,7 @@ struct Compiler<'a, P> {
     /// The gate that the next quantisation applies.
     gate: Option<Activation>,
     /// The place of the inner vectors.
-    inner: Place,
+    inner: DevicePlace,
 }
 
 impl<P: LaunchParts> Compiler<'_, P> {
@@ -113,7 +115,7 @@ impl<P: LaunchParts> Compiler<'_, P> {
         }
     }
 
-    fn norm(&mut self, x: Place, residual: Option<Place>, norm: Option<usize>, to: Place) {
+    fn norm(&mut self, x: DevicePlace, residual: Option<DevicePlace>, norm: Option<usize>, to: DevicePlace) {
         // A norm of sums that the launch before has just made.
         if let Some(Launch::Norm { sums: sums @ None, norm: of_sums @ None, to: of_last, .. }) =
             self.launches.last_mut()
@@ -128,15 +130,15 @@ impl<P: LaunchParts> Compiler<'_, P> {
         self.launches.push(Launch::Norm { x, bias, residual, sums: None, norm, to, quantize: false });
     }
 
-    fn float_product(&mut self, x: Place, linear: usize, activation: Activation, to: StepMatrix) {
+    fn float_product(&mut self, x: DevicePlace, linear: usize, activation: Activation, to: StepMatrix) {
         if to != StepMatrix::Inner {
             self.launches.push(Launch::Product { x, linear, activation: Activation::Identity, to: self.place(to) });
             self.bias = Some(linear);
             return;
         }
-        self.launches.push(Launch::Product { x, linear, activation: Activation::Identity, to: Place::Wide });
+        self.launches.push(Launch::Product { x, linear, activation: Activation::Identity, to: DevicePlace::Wide });
         let gated = self.parts.is_gated(linear);
-        self.inner = if gated { Place::Gated } else { Place::Wide };
+        self.inner = if gated { DevicePlace::Gated } else { DevicePlace::Wide };
         self.launches.push(if gated {
             Launch::Gate { linear, activation }
         } else {
@@ -144,7 +146,7 @@ impl<P: LaunchParts> Compiler<'_, P> {
         });
     }
 
-    fn int8_product(&mut self, x: Place, linear: usize, activation: Activation, to: StepMatrix) {
+    fn int8_product(&mut self, x: DevicePlace, linear: usize, activation: Activation, to: StepMatrix) {
         let gate = self.gate.take();
         match self.launches.last_mut() {
             Some(Launch::Embed { to, quantize } | Launch::Norm { to, quantize, .. }) if *to == x => *quantize = true,
@@ -156,15 +158,15 @@ impl<P: LaunchParts> Compiler<'_, P> {
         self.launches.push(Launch::Product { x, linear, activation, to: self.place(to) });
     }
 
-    fn place(&self, matrix: StepMatrix) -> Place {
+    fn place(&self, matrix: StepMatrix) -> DevicePlace {
         match matrix {
-            StepMatrix::Embedded => Place::Embedded,
-            StepMatrix::X | StepMatrix::Middle => Place::X,
-            StepMatrix::Normed => Place::Normed,
-            StepMatrix::QueryKeyValue => Place::Wide,
+            StepMatrix::Embedded => DevicePlace::Embedded,
+            StepMatrix::X | StepMatrix::Middle => DevicePlace::X,
+            StepMatrix::Normed => DevicePlace::Normed,
+            StepMatrix::QueryKeyValue => DevicePlace::Wide,
             StepMatrix::Inner => self.inner,
-            StepMatrix::Attended => Place::Attended,
-            StepMatrix::Projected => Place::Projected,
+            StepMatrix::Attended => DevicePlace::Attended,
+            StepMatrix::Projected => DevicePlace::Projected,
         }
     }
 }
@@ -208,12 +210,12 @@ mod tests {
         launches(&Steps::new(spec, None, &[numbers]).list, final_norm, parts)
     }
 
-    fn norm(bias: usize, sums: Option<Place>, norm: Option<usize>, to: Place, quantize: bool) -> Launch {
-        let (x, residual) = (Place::Projected, Some(Place::X));
+    fn norm(bias: usize, sums: Option<DevicePlace>, norm: Option<usize>, to: DevicePlace, quantize: bool) -> Launch {
+        let (x, residual) = (DevicePlace::Projected, Some(DevicePlace::X));
         Launch::Norm { x, bias: Some(bias), residual, sums, norm, to, quantize }
     }
 
-    fn product(x: Place, linear: usize, to: Place) -> Launch {
+    fn product(x: DevicePlace, linear: usize, to: DevicePlace) -> Launch {
         Launch::Product { x, linear, activation: Activation::Identity, to }
     }
 
@@ -222,15 +224,15 @@ mod tests {
         let spec = bert([8, 16, 2, 10, 10], 1);
         let got = of(&spec, None, &Like { int8: false, gated: false, prepares: false });
         let expected = [
-            Launch::Embed { to: Place::X, quantize: false },
-            product(Place::X, 0, Place::Wide),
+            Launch::Embed { to: DevicePlace::X, quantize: false },
+            product(DevicePlace::X, 0, DevicePlace::Wide),
             Launch::Attend { heads: 0, bias: Some(0) },
-            product(Place::Attended, 1, Place::Projected),
-            norm(1, None, Some(4), Place::X, false),
-            product(Place::X, 2, Place::Wide),
+            product(DevicePlace::Attended, 1, DevicePlace::Projected),
+            norm(1, None, Some(4), DevicePlace::X, false),
+            product(DevicePlace::X, 2, DevicePlace::Wide),
             Launch::Activate { linear: 2, activation: Activation::GeluErf },
-            product(Place::Wide, 3, Place::Projected),
-            norm(3, None, Some(5), Place::X, false),
+            product(DevicePlace::Wide, 3, DevicePlace::Projected),
+            norm(3, None, Some(5), DevicePlace::X, false),
         ];
         assert_eq!(got, expected);
     }
@@ -241,26 +243,26 @@ mod tests {
         spec.blocks[0].order = NormOrder::Pre;
         let got = of(&spec, Some(6), &Like { int8: false, gated: true, prepares: true });
         let first = Launch::Norm {
-            x: Place::X,
+            x: DevicePlace::X,
             bias: None,
             residual: None,
             sums: None,
             norm: Some(4),
-            to: Place::Normed,
+            to: DevicePlace::Normed,
             quantize: false,
         };
         let expected = [
-            Launch::Embed { to: Place::X, quantize: false },
+            Launch::Embed { to: DevicePlace::X, quantize: false },
             first,
-            product(Place::Normed, 0, Place::Wide),
+            product(DevicePlace::Normed, 0, DevicePlace::Wide),
             Launch::Prepare { heads: 0, bias: Some(0) },
             Launch::Attend { heads: 0, bias: None },
-            product(Place::Attended, 1, Place::Projected),
-            norm(1, Some(Place::X), Some(5), Place::Normed, false),
-            product(Place::Normed, 2, Place::Wide),
+            product(DevicePlace::Attended, 1, DevicePlace::Projected),
+            norm(1, Some(DevicePlace::X), Some(5), DevicePlace::Normed, false),
+            product(DevicePlace::Normed, 2, DevicePlace::Wide),
             Launch::Gate { linear: 2, activation: Activation::GeluErf },
-            product(Place::Gated, 3, Place::Projected),
-            norm(3, None, Some(6), Place::X, false),
+            product(DevicePlace::Gated, 3, DevicePlace::Projected),
+            norm(3, None, Some(6), DevicePlace::X, false),
         ];
         assert_eq!(got, expected);
     }
@@ -270,24 +272,24 @@ mod tests {
         let spec = bert([8, 16, 2, 10, 10], 1);
         let got = of(&spec, None, &Like { int8: true, gated: true, prepares: false });
         let norm = |norm, quantize| Launch::Norm {
-            x: Place::Projected,
+            x: DevicePlace::Projected,
             bias: None,
-            residual: Some(Place::X),
+            residual: Some(DevicePlace::X),
             sums: None,
             norm: Some(norm),
-            to: Place::X,
+            to: DevicePlace::X,
             quantize,
         };
         let expected = [
-            Launch::Embed { to: Place::X, quantize: true },
-            product(Place::X, 0, Place::Wide),
+            Launch::Embed { to: DevicePlace::X, quantize: true },
+            product(DevicePlace::X, 0, DevicePlace::Wide),
             Launch::Attend { heads: 0, bias: None },
-            Launch::Quantize { x: Place::Attended, linear: 1, gate: None },
-            product(Place::Attended, 1, Place::Projected),
+            Launch::Quantize { x: DevicePlace::Attended, linear: 1, gate: None },
+            product(DevicePlace::Attended, 1, DevicePlace::Projected),
             norm(4, true),
-            product(Place::X, 2, Place::Wide),
-            Launch::Quantize { x: Place::Wide, linear: 3, gate: Some(Activation::GeluErf) },
-            product(Place::Wide, 3, Place::Projected),
+            product(DevicePlace::X, 2, DevicePlace::Wide),
+            Launch::Quantize { x: DevicePlace::Wide, linear: 3, gate: Some(Activation::GeluErf) },
+            product(DevicePlace::Wide, 3, DevicePlace::Projected),
             norm(5, false),
         ];
         assert_eq!(got, expected);

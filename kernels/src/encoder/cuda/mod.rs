@@ -34,7 +34,7 @@ use crate::residual_norm::cuda::{NormMatrices, norm_of_sums};
 use graphs::{Graphs, Next};
 use head::CudaHead;
 pub use head::HeadWeights;
-use launches::{Launch, Place, launches};
+use launches::{DevicePlace, Launch, launches};
 use parts::{DeviceLinear, DeviceParts, DeviceWeights};
 use shape::Shape;
 use workspace::{Layout, Matrices, Widths, Workspace};
@@ -297,7 +297,7 @@ impl CudaEncoder {
         self.workspace.copy_in(&self.gpu, layout)?;
         let matrices = self.workspace.matrices(&self.widths, layout);
         self.launches.iter().try_for_each(|launch| self.launch(*launch, matrices))?;
-        self.head.queue(&self.gpu, matrices.at(Place::X, self.widths.hidden), matrices)?;
+        self.head.queue(&self.gpu, matrices.at(DevicePlace::X, self.widths.hidden), matrices)?;
         self.workspace.copy_out(&self.gpu, &self.widths, layout)
     }
 
@@ -305,7 +305,7 @@ impl CudaEncoder {
         let (Self { gpu, parts, widths, .. }, hidden) = (self, self.widths.hidden);
         match launch {
             Launch::Embed { to, quantize } => {
-                let y = matrices.at(to, if to == Place::Embedded { widths.embedded } else { hidden });
+                let y = matrices.at(to, if to == DevicePlace::Embedded { widths.embedded } else { hidden });
                 parts.embeddings.forward(gpu, matrices.lookups(), y, quantized_if(quantize, matrices, y.columns()))
             }
             Launch::Norm { x, bias, residual, sums, norm, to, quantize } => {
@@ -326,12 +326,12 @@ impl CudaEncoder {
             }
             Launch::Activate { linear, activation } => {
                 let linear = self.float(linear)?;
-                bias_activate(gpu, matrices.at(Place::Wide, linear.outputs()), linear.bias(), activation)
+                bias_activate(gpu, matrices.at(DevicePlace::Wide, linear.outputs()), linear.bias(), activation)
             }
             Launch::Gate { linear, activation } => {
                 let linear = self.float(linear)?;
-                let (values, y) = (linear.outputs(), matrices.at(Place::Gated, linear.outputs() / 2));
-                gate(gpu, matrices.at(Place::Wide, values), linear.bias(), activation, y)
+                let (values, y) = (linear.outputs(), matrices.at(DevicePlace::Gated, linear.outputs() / 2));
+                gate(gpu, matrices.at(DevicePlace::Wide, values), linear.bias(), activation, y)
             }
             Launch::Quantize { x, linear, gate } => {
                 let inputs = parts.linears[linear].inputs;
@@ -340,18 +340,18 @@ impl CudaEncoder {
             }
             Launch::Prepare { heads, bias } => {
                 let heads = &parts.heads[heads];
-                let packed = matrices.at(Place::Wide, heads.heads().packed_columns());
+                let packed = matrices.at(DevicePlace::Wide, heads.heads().packed_columns());
                 let rotation = heads.heads().rotation.map(|rotation| parts.positions.rotation(rotation));
                 prepare(gpu, heads, packed, self.bias(bias)?, matrices.lookups().positions, rotation)
             }
             Launch::Attend { heads, bias } => {
                 let heads = parts.heads[heads].heads();
                 let attended = AttentionMatrices {
-                    packed: matrices.at(Place::Wide, heads.packed_columns()),
+                    packed: matrices.at(DevicePlace::Wide, heads.packed_columns()),
                     bias: self.bias(bias)?,
                     tiles: matrices.tiles(),
                     biases: heads.bias.map(|bias| parts.positions.bias(bias)),
-                    out: matrices.at(Place::Attended, heads.columns()),
+                    out: matrices.at(DevicePlace::Attended, heads.columns()),
                 };
                 attention(gpu, heads, attended, self.paths.attention)
             }

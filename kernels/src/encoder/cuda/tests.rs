@@ -239,7 +239,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
         let refused = encoder.push(&layer).unwrap_err().to_string();
         assert!(refused.starts_with("layer 0: gate is there"), "{refused}");
 
-        let refused = |spec: &EncoderSpec, weights| made(spec, weights).err().expect("it is refused").to_string();
+        let refused = |spec: &EncoderSpec, weights| made(spec, weights).expect_err("it is refused").to_string();
         let step = HeadWeights::Product(parts.layer(0).down);
         assert!(refused(&spec, parts.outer(vec![step])).contains("weights of 1 steps for a head of 0"));
         let bytes = OuterWeights { embeddings: parts.embeddings(TableFormat::Int8), ..parts.outer(Vec::new()) };
@@ -307,8 +307,8 @@ fn every_choice_of_a_spec_agrees_with_the_formulas_in_every_version_and_precisio
                 encoder.forward(tokens, &mut got).unwrap();
                 let (error, bound) = match precision {
                     CudaPrecision::F32 => (largest_gap(&got, &expected), 2e-5),
-                    CudaPrecision::F16 => (deviation(&got, &expected) / size, 2e-3),
-                    CudaPrecision::Bf16 => (deviation(&got, &expected) / size, 1.6e-2),
+                    CudaPrecision::F16 => (deviation(&got, &expected) / size, 3e-3),
+                    CudaPrecision::Bf16 => (deviation(&got, &expected) / size, 2.4e-2),
                     CudaPrecision::Int8 => (deviation(&got, &expected), 1.25 * deviation(&int8, &expected)),
                 };
                 println!("{name}, {encoder:?}: {error:.1e} of {bound:.1e}");
@@ -363,6 +363,7 @@ fn a_head_of_tokens_or_of_their_greatest_goes_through_products_and_norms() {
     };
     let rows = parts.on_cpu(WeightFormat::F32, tokens);
     let of_row = |row: &[f32]| -> Vec<f32> {
+        #[expect(clippy::cast_possible_truncation, reason = "a reference in f64")]
         let narrow = |row: Vec<f64>| row.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
         let linear = |row: &[f32], dense: &Dense| {
             linear::reference::linear(row, &dense.weight, &dense.bias, row.len(), linear::Activation::Identity)

@@ -1,7 +1,7 @@
 //! The workspace of a batch: one piece of device memory, divided anew for each batch, and pinned memory on the host for
 //! the input numbers and the output rows. Both grow only when a larger batch comes.
 
-use super::launches::Place;
+use super::launches::DevicePlace;
 use super::shape::Shape;
 use crate::KernelError;
 use crate::aligned::Number;
@@ -282,16 +282,16 @@ impl<'a> Matrices<'a> {
     }
 
     /// A matrix of the encoder with so many columns.
-    pub(super) fn at(&self, place: Place, columns: usize) -> Matrix<'a> {
+    pub(super) fn at(&self, place: DevicePlace, columns: usize) -> Matrix<'a> {
         let (Layout { shape, .. }, Widths { hidden, .. }) = (self.layout, *self.widths);
         let (at, width) = match place {
-            Place::Embedded => (self.layout.embedded, self.widths.embedded),
-            Place::X => (self.layout.x, hidden),
-            Place::Normed => (self.layout.normed, self.widths.normed),
-            Place::Wide => (self.layout.wide, self.widths.wide),
-            Place::Gated => (self.layout.gated, self.widths.gated),
-            Place::Attended => (self.layout.attended, self.widths.attended),
-            Place::Projected => (self.layout.projected, hidden),
+            DevicePlace::Embedded => (self.layout.embedded, self.widths.embedded),
+            DevicePlace::X => (self.layout.x, hidden),
+            DevicePlace::Normed => (self.layout.normed, self.widths.normed),
+            DevicePlace::Wide => (self.layout.wide, self.widths.wide),
+            DevicePlace::Gated => (self.layout.gated, self.widths.gated),
+            DevicePlace::Attended => (self.layout.attended, self.widths.attended),
+            DevicePlace::Projected => (self.layout.projected, hidden),
         };
         assert!(columns <= width, "{place:?} is as wide as its widest step");
         self.device.matrix(at, shape.tokens, columns, self.widths.element)
