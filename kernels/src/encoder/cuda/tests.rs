@@ -82,7 +82,7 @@ fn every_version_and_precision_agrees_with_the_cpu() {
     let (ids, segments) = batch(&lengths);
     let tokens = PackedTokens { ids: &ids, segments: &segments, lengths: &lengths };
     let expected = parts.on_cpu(WeightFormat::F32, tokens);
-    for pooling in Pooling::ALL {
+    for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Last] {
         let expected = pooled(&expected, &lengths, pooling);
         let int8 = pooled(&parts.on_cpu(WeightFormat::Int8, tokens), &lengths, pooling);
         let int8_deviation = deviation(&int8, &expected);
@@ -300,7 +300,10 @@ fn every_choice_of_a_spec_agrees_with_the_formulas_in_every_version_and_precisio
         cpu.forward(&Team::alone(), &mut Scratch::default(), tokens, &mut int8).unwrap();
         let size = deviation(&expected, &vec![0.0; expected.len()]);
         each_new_gpu(|open| {
-            for precision in precisions(open) {
+            // Odd heads of 16-bit floats take the plain path, as even ones do in the lowest version.
+            let odd = hidden == 36;
+            let one_is_enough = |precision| odd && matches!(precision, CudaPrecision::F16 | CudaPrecision::Bf16);
+            for precision in precisions(open).filter(|precision| !one_is_enough(*precision)) {
                 let mut encoder = model.on(open(), precision);
                 assert_eq!((encoder.rows(&lengths), encoder.outputs()), (98, hidden));
                 let mut got = vec![f32::NAN; expected.len()];
