@@ -1,4 +1,4 @@
-//! Models on the first CUDA device, BERTs by the kernels of Sconce and the others by candle's backend, give the same
+//! Models on the first CUDA device, encoders by the kernels of Sconce and the others by candle's backend, give the same
 //! answers as on the CPU.
 //!
 //! Without a device each test prints a notice and passes, unless `SCONCE_EXPECT_GPU` is set. `tests/run cuda` runs them

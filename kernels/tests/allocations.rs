@@ -12,7 +12,7 @@ use sconce_kernels::encoder::{
     HeadSpec, InnerFunction, LayerWeights, Mask, NormKind, NormOrder, NormSpec, PackedParts, PackedTokens,
     PositionTable, RelativeBias, Rotary, Scratch,
 };
-use sconce_kernels::linear::{Activation, BlockFormat, WeightFormat};
+use sconce_kernels::linear::{BlockFormat, WeightFormat};
 use sconce_kernels::pooling::Pooling;
 use sconce_kernels::residual_norm::{LayerNorm, RmsNorm, RowNorm};
 
@@ -122,7 +122,6 @@ fn encoder(spec: &EncoderSpec, format: WeightFormat) -> Encoder {
             attention_norm: norm(HIDDEN, block.attention_norm),
             gate: block.feed_forward.gated.then(|| dense(HIDDEN, inner)),
             up: dense(HIDDEN, inner),
-            activation: Activation::Gelu(GeluForm::Erf),
             down: dense(inner, HIDDEN),
             output_norm: norm(HIDDEN, block.output_norm),
         };

@@ -1,7 +1,10 @@
 //! The launch of `attention.cu`.
 
+use super::AttentionHeads;
 use crate::KernelError;
-use crate::cuda::{Element, Gpu, LaunchShape, Matrix, View, int, mismatch};
+use crate::cuda::{Element, Gpu, LaunchShape, Matrix, View, dimension, int, mismatch};
+use crate::encoder::Mask;
+use crate::residual_norm::cuda::{DeviceNorm, norm_arguments};
 
 /// Arithmetic by which scores and sums are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,67 +51,350 @@ pub(crate) fn tiles(lengths: &[usize], queries: usize) -> impl Iterator<Item = [
         .flat_map(move |(start, length)| (0..*length).step_by(queries).map(move |query| [start, *length, query]))
 }
 
-/// Attention within each sequence, from `[tokens, 3, heads, size]` to `[tokens, heads, size]`, with `bias` added to the
-/// former if there is one. `tiles` are the numbers of [`tiles`] for the path, [`TILE`] per block.
+/// The heads of a block, with the norms of queries and keys in a device's memory.
+#[derive(Debug)]
+pub(crate) struct DeviceHeads {
+    /// Without the norms.
+    heads: AttentionHeads,
+    norms: Option<[DeviceNorm; 2]>,
+}
+
+impl DeviceHeads {
+    /// Copies the norms to the device.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub(crate) fn new(gpu: &Gpu, mut heads: AttentionHeads) -> Result<Self, KernelError> {
+        let norms = match heads.norms.take() {
+            Some([query, key]) => Some([DeviceNorm::new(gpu, &query)?, DeviceNorm::new(gpu, &key)?]),
+            None => None,
+        };
+        Ok(Self { heads, norms })
+    }
+
+    pub(crate) fn heads(&self) -> &AttentionHeads {
+        &self.heads
+    }
+
+    /// True if [`prepare`] must change queries and keys before [`attention`].
+    pub(crate) fn prepares(&self) -> bool {
+        self.heads.rotation.is_some() || self.norms.is_some()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.norms.iter().flatten().map(DeviceNorm::bytes).sum()
+    }
+}
+
+/// Biases of scores by distance: `[heads, row]`, the distance 0 in the middle of a row, keys behind the query after it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BiasTable<'a> {
+    pub(crate) values: View<'a, f32>,
+    /// Numbers of a row.
+    pub(crate) row: usize,
+}
+
+/// Inputs and output of [`attention`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttentionMatrices<'a> {
+    /// `[tokens, queries + 2·keys, size]`: the heads of the query, then those of the key, then those of the value.
+    pub(crate) packed: Matrix<'a>,
+    /// Added to each row of `packed`.
+    pub(crate) bias: Option<View<'a, f32>>,
+    /// The numbers of [`tiles`] for the path, [`TILE`] per block.
+    pub(crate) tiles: View<'a, i32>,
+    /// Reaches to the longest sequence.
+    pub(crate) biases: Option<BiasTable<'a>>,
+    /// `[tokens, queries, size]`
+    pub(crate) out: Matrix<'a>,
+}
+
+/// A number of tokens that no sequence has, small enough that a position plus it is a 32-bit number.
+const EVERY: i32 = 1 << 30;
+
+/// Number of keys before and behind itself that a query sees.
+fn seen(mask: Mask) -> (i32, i32) {
+    match mask {
+        Mask::Full => (EVERY, EVERY),
+        Mask::Causal => (EVERY, 0),
+        Mask::Window(most) => {
+            let most = i32::try_from(most).map_or(EVERY, |most| most.min(EVERY));
+            (most, most)
+        }
+    }
+}
+
+/// Attention within each sequence.
 ///
 /// # Errors
 /// If the shapes do not fit together, or the device has no such path for the element.
 pub(crate) fn attention(
     gpu: &Gpu,
-    query_key_value: Matrix<'_>,
-    bias: Option<View<'_, f32>>,
-    tiles: View<'_, i32>,
-    heads: usize,
-    out: Matrix<'_>,
+    heads: &AttentionHeads,
+    matrices: AttentionMatrices<'_>,
     path: Path,
 ) -> Result<(), KernelError> {
-    let (tokens, hidden, element) = out.shape();
-    let fits = query_key_value.shape() == (tokens, 3 * hidden, element) && tiles.len().is_multiple_of(TILE);
-    let bias_fits = bias.is_none_or(|bias| bias.len() == 3 * hidden);
-    if !fits || !bias_fits || heads == 0 || !hidden.is_multiple_of(heads) {
-        let what = format!("attention of {heads} heads from {query_key_value:?} into {out:?}, bias {bias:?}");
-        return Err(mismatch(what));
+    let AttentionMatrices { packed, bias, tiles, biases, out } = matrices;
+    let AttentionHeads { queries, keys, size, mask, .. } = *heads;
+    let (tokens, _, element) = out.shape();
+    let columns = heads.packed_columns();
+    let fits = packed.shape() == (tokens, columns, element) && out.columns() == heads.columns();
+    let biases_fit = biases.is_none_or(|biases| biases.values.len() == queries * biases.row);
+    let shared = keys > 0 && size > 0 && queries.is_multiple_of(keys) && queries > 0;
+    let bias_fits = bias.is_none_or(|bias| bias.len() == columns);
+    if !(fits && shared && biases_fit && bias_fits && tiles.len().is_multiple_of(TILE)) {
+        return Err(mismatch(format!("attention of {heads:?}: {matrices:?}")));
     }
-    let size = hidden / heads;
-    let functions = match path {
-        Path::Plain => Some(gpu.functions.attention_plain),
-        Path::Mma => gpu.functions.attention_mma.filter(|_| element != Element::F32 && size.is_multiple_of(2)),
+    let functions = match (path, mask != Mask::Full || biases.is_some()) {
+        (Path::Plain, false) => Some(gpu.functions.attention_plain),
+        (Path::Plain, true) => Some(gpu.functions.attention_plain_by_distance),
+        (Path::Mma, false) => gpu.functions.attention_mma,
+        (Path::Mma, true) => gpu.functions.attention_mma_by_distance,
     };
-    let Some(functions) = functions.as_ref().and_then(|functions| functions.of(size)) else {
+    let has_path = path == Path::Plain || (element != Element::F32 && size.is_multiple_of(2));
+    let Some(functions) = functions.as_ref().filter(|_| has_path).and_then(|functions| functions.of(size)) else {
         return Err(mismatch(format!("no attention by {path:?} for {element:?} and heads of {size} on this device")));
     };
+    let (before, after) = seen(mask);
     let arguments = [
-        query_key_value.pointer().into(),
+        packed.pointer().into(),
         bias.map_or(0, |bias| bias.pointer()).into(),
         tiles.pointer().into(),
         out.pointer().into(),
-        int(heads)?.into(),
+        int(queries)?.into(),
+        int(keys)?.into(),
+        int(size)?.into(),
+        before.into(),
+        after.into(),
+        biases.map_or(0, |biases| biases.values.pointer()).into(),
+        int(biases.map_or(0, |biases| biases.row))?.into(),
+    ];
+    let shape = LaunchShape { grid: [dimension(tiles.len() / TILE)?, dimension(queries)?], block: 128, shared: 0 };
+    // SAFETY: the parameters of `attention_*`, for heads of at most the width in its name; the caller vouches that the
+    // tiles lie within the matrices and the biases reach to the longest sequence.
+    unsafe { gpu.launch(functions.of(element), shape, arguments) }
+}
+
+/// Heads per block of `attention_prepare_*`.
+const PREPARED_HEADS: usize = 4;
+
+/// Adds `bias` to query, key and value in place; then each head of query and key goes through its norm and is rotated by
+/// its position. `positions` are those of the tokens in their sequences; `rotation` has a row of `size` for each
+/// position: the cosines of half the elements, then the sines.
+///
+/// # Errors
+/// If the shapes do not fit together.
+pub(crate) fn prepare(
+    gpu: &Gpu,
+    heads: &DeviceHeads,
+    packed: Matrix<'_>,
+    bias: Option<View<'_, f32>>,
+    positions: View<'_, i32>,
+    rotation: Option<View<'_, f32>>,
+) -> Result<(), KernelError> {
+    let AttentionHeads { queries, keys, size, .. } = heads.heads;
+    let columns = heads.heads.packed_columns();
+    let fits = packed.columns() == columns && positions.len() == packed.rows();
+    let rotates = rotation.is_none_or(|rotation| size.is_multiple_of(2) && rotation.len().is_multiple_of(size));
+    let norms = heads.norms.as_ref();
+    let norms_fit = norms.is_none_or(|norms| norms.iter().all(|norm| norm.columns() == size));
+    if !(fits && rotates && norms_fit && (1..=MAX_HEAD_SIZE).contains(&size))
+        || bias.is_some_and(|bias| bias.len() != columns)
+    {
+        return Err(mismatch(format!("preparation of {heads:?} in {packed:?}, bias {bias:?}, rotation {rotation:?}")));
+    }
+    let [kind, query_weight, query_bias, query_eps] = norm_arguments(norms.map(|[query, _]| query));
+    let [_, key_weight, key_bias, key_eps] = norm_arguments(norms.map(|[_, key]| key));
+    let arguments = [
+        packed.pointer().into(),
+        bias.map_or(0, |bias| bias.pointer()).into(),
+        positions.pointer().into(),
+        rotation.map_or(0, |rotation| rotation.pointer()).into(),
+        kind,
+        query_weight,
+        query_bias,
+        query_eps,
+        key_weight,
+        key_bias,
+        key_eps,
+        int(queries)?.into(),
+        int(keys)?.into(),
         int(size)?.into(),
     ];
-    let grid = [int(tiles.len() / TILE)?.unsigned_abs(), int(heads)?.unsigned_abs()];
+    // Values change by the bias alone.
+    let changed = queries + if bias.is_some() { 2 * keys } else { keys };
+    let grid = [dimension(packed.rows())?, dimension(changed.div_ceil(PREPARED_HEADS))?];
     let shape = LaunchShape { grid, block: 128, shared: 0 };
-    // SAFETY: the parameters of `attention_*`, for heads of at most the width in its name; the caller vouches that the
-    // tiles lie within the matrices.
-    unsafe { gpu.launch(functions.of(element), shape, arguments) }
+    // SAFETY: the parameters of `attention_prepare_*`; the matrix has a column for each element of each head; the caller
+    // vouches that the rotation has a row for each position.
+    unsafe { gpu.launch(gpu.functions.attention_prepare.of(packed.element()), shape, arguments) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::cases::{Case, TOLERANCE, cases, huge_scores};
-    use crate::cuda::tests::{assert_within, each_gpu, rounded, tolerance};
+    use crate::attention::cases::{Case, TOLERANCE, cases, huge_scores, numbers};
+    use crate::attention::reference::biased_attention;
+    use crate::cuda::Buffer;
+    use crate::cuda::tests::{assert_near, assert_within, each_gpu, rounded, tolerance};
+    use crate::encoder::rows_of;
+    use crate::residual_norm::{LayerNorm, RmsNorm, RowNorm, reference};
+
+    fn on_tiles(gpu: &Gpu, lengths: &[usize], path: Path) -> (Buffer, usize) {
+        let numbers: Vec<i32> = tiles(lengths, path.queries()).flatten().map(|number| int(number).unwrap()).collect();
+        (gpu.upload(&numbers).unwrap(), numbers.len())
+    }
 
     fn run(gpu: &Gpu, case: &Case, packed: &[f32], bias: Option<&[f32]>, element: Element, path: Path) -> Vec<f32> {
         let (tokens, hidden) = (case.tokens(), case.hidden());
-        let numbers: Vec<i32> =
-            tiles(&case.lengths, path.queries()).flatten().map(|number| int(number).unwrap()).collect();
-        let (on_packed, on_tiles) = (gpu.upload_as(element, packed).unwrap(), gpu.upload(&numbers).unwrap());
+        let (on_packed, (tiles, count)) = (gpu.upload_as(element, packed).unwrap(), on_tiles(gpu, &case.lengths, path));
         let on_bias = bias.map(|bias| gpu.upload(bias).unwrap());
-        let bias = on_bias.as_ref().map(|bias| bias.view(0, 3 * hidden));
         let out = gpu.room(tokens, hidden, element);
-        let (from, to) = (on_packed.matrix(0, tokens, 3 * hidden, element), out.matrix(0, tokens, hidden, element));
-        attention(gpu, from, bias, on_tiles.view(0, numbers.len()), case.heads, to, path).unwrap();
+        let to = out.matrix(0, tokens, hidden, element);
+        let matrices = AttentionMatrices {
+            packed: on_packed.matrix(0, tokens, 3 * hidden, element),
+            bias: on_bias.as_ref().map(|bias| bias.view(0, 3 * hidden)),
+            tiles: tiles.view(0, count),
+            biases: None,
+            out: to,
+        };
+        attention(gpu, &AttentionHeads::full(case.heads, case.size), matrices, path).unwrap();
         gpu.download(to, &out)
+    }
+
+    #[test]
+    fn masks_biases_by_distance_and_shared_keys_agree_with_the_reference() {
+        let (lengths, queries, longest) = ([5, 1, 150, 40], 4, 150);
+        let tokens: usize = lengths.iter().sum();
+        let table = numbers(3, queries * (2 * longest - 1), 2.0);
+        let masks =
+            [Mask::Full, Mask::Causal, Mask::Window(0), Mask::Window(7), Mask::Window(70), Mask::Window(usize::MAX)];
+        each_gpu(|gpu| {
+            let on_table = gpu.upload(&table).unwrap();
+            let biases = BiasTable { values: on_table.view(0, table.len()), row: 2 * longest - 1 };
+            for ((index, mask), element) in
+                masks.iter().enumerate().flat_map(|mask| Element::ALL.map(|element| (mask, element)))
+            {
+                let (keys, size) = [(4, 8_usize), (2, 33), (1, 20)][index % 3];
+                let size = if element == Element::F32 { size } else { size.next_multiple_of(2) };
+                let has_bias = index % 2 == 0;
+                let heads = AttentionHeads { keys, mask: *mask, ..AttentionHeads::full(queries, size) };
+                let columns = heads.packed_columns();
+                let packed = rounded(element, &numbers(7, tokens * columns, 1.5));
+                let mut expected = vec![0.0; tokens * heads.columns()];
+                for (rows, head) in
+                    rows_of(&lengths).flat_map(|rows| (0..queries).map(move |head| (rows.clone(), head)))
+                {
+                    let shared = head / (queries / keys);
+                    let column = |head: usize| -> Vec<f32> {
+                        let packed = packed[rows.start * columns..rows.end * columns].chunks_exact(columns);
+                        packed.flat_map(|row| row[head * size..][..size].to_vec()).collect()
+                    };
+                    let bias = |query: usize, key: usize| {
+                        let distance = key.cast_signed() - query.cast_signed();
+                        let sees = match mask {
+                            Mask::Full => true,
+                            Mask::Causal => distance <= 0,
+                            Mask::Window(most) => distance.unsigned_abs() <= *most,
+                        };
+                        let at = head * (2 * longest - 1) + longest - 1;
+                        let bias = if has_bias { table[at.checked_add_signed(distance).unwrap()] } else { 0.0 };
+                        sees.then_some(f64::from(bias))
+                    };
+                    let (query, key) = (column(head), column(queries + shared));
+                    let mixed = biased_attention(&query, &key, &column(queries + keys + shared), size, &bias);
+                    for (row, mixed) in rows.clone().zip(mixed.chunks_exact(size)) {
+                        expected[row * heads.columns() + head * size..][..size].copy_from_slice(mixed);
+                    }
+                }
+                let on_packed = gpu.upload_as(element, &packed).unwrap();
+                let out = gpu.room(tokens, heads.columns(), element);
+                let to = out.matrix(0, tokens, heads.columns(), element);
+                for path in paths(gpu, element, size) {
+                    let (tiles, count) = on_tiles(gpu, &lengths, path);
+                    let matrices = AttentionMatrices {
+                        packed: on_packed.matrix(0, tokens, columns, element),
+                        bias: None,
+                        tiles: tiles.view(0, count),
+                        biases: has_bias.then_some(biases),
+                        out: to,
+                    };
+                    attention(gpu, &heads, matrices, path).unwrap();
+                    let what = (gpu, element, path, mask, keys, size);
+                    assert_within(&gpu.download(to, &out), &expected, TOLERANCE.max(tolerance(element)), &what);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn queries_and_keys_are_normalised_and_rotated_by_head_and_the_bias_reaches_the_values() {
+        let (queries, keys, positions) = (3, 1, [0, 1, 2, 0, 1]);
+        each_gpu(|gpu| {
+            let on_positions = gpu.upload(&positions).unwrap();
+            for (size, element) in
+                [1, 2, 7, 32, 34, 66, 128].into_iter().flat_map(|size| Element::ALL.map(|element| (size, element)))
+            {
+                let weights = [1, 2].map(|seed| numbers(seed, size, 1.0));
+                let layer = weights
+                    .clone()
+                    .map(|weight| RowNorm::from(LayerNorm::new(weight, numbers(9, size, 1.0), 1e-3).unwrap()));
+                let rms = weights.clone().map(|weight| RowNorm::Rms(RmsNorm::new(weight, 1e-3).unwrap()));
+                let all_norms = [None, Some(layer), Some(rms)];
+                let angles = size.is_multiple_of(2).then(|| numbers(5, 3 * size, 1.0));
+                for (norms, rotation) in
+                    all_norms.into_iter().flat_map(|norms| [(norms.clone(), None), (norms, angles.as_ref())])
+                {
+                    let heads = AttentionHeads { keys, norms, ..AttentionHeads::full(queries, size) };
+                    let columns = heads.packed_columns();
+                    let x = rounded(element, &numbers(6, positions.len() * columns, 2.0));
+                    for bias in [None, Some(numbers(8, columns, 1.0))] {
+                        let mut expected = Vec::new();
+                        for (row, position) in x.chunks_exact(columns).zip(positions) {
+                            for (head, row) in row.chunks_exact(size).enumerate() {
+                                let added = |(at, x): (usize, &f32)| {
+                                    x + bias.as_ref().map_or(0.0, |bias| bias[head * size + at])
+                                };
+                                let row: Vec<f32> = row.iter().enumerate().map(added).collect();
+                                let is_value = head >= queries + keys;
+                                let weight = &weights[usize::from(head >= queries)];
+                                let normed = match heads.norms.as_ref().filter(|_| !is_value) {
+                                    None => row.iter().map(|x| f64::from(*x)).collect(),
+                                    Some([RowNorm::Rms(_), _]) => reference::rms_norm(&row, weight, 1e-3),
+                                    Some([RowNorm::Layer(_), _]) => {
+                                        let zeros = vec![0.0; size];
+                                        reference::residual_norm(&row, &zeros, weight, &numbers(9, size, 1.0), 1e-3)
+                                    }
+                                };
+                                let half = size / 2;
+                                let turned = |at: usize| match rotation.filter(|_| !is_value) {
+                                    None => normed[at],
+                                    Some(angles) => {
+                                        let row = &angles[usize::try_from(position).unwrap() * size..][..size];
+                                        let (cosine, sine) =
+                                            (f64::from(row[at % half]), f64::from(row[half + at % half]));
+                                        let (a, b) = (normed[at % half], normed[half + at % half]);
+                                        if at < half { a * cosine - b * sine } else { b * cosine + a * sine }
+                                    }
+                                };
+                                expected.extend((0..size).map(turned));
+                            }
+                        }
+                        let device_heads = DeviceHeads::new(gpu, heads.clone()).unwrap();
+                        let on_x = gpu.upload_as(element, &x).unwrap();
+                        let matrix = on_x.matrix(0, positions.len(), columns, element);
+                        let on_bias = bias.as_ref().map(|bias| gpu.upload(bias).unwrap());
+                        let bias = on_bias.as_ref().map(|bias| bias.view(0, columns));
+                        let on_rotation = rotation.map(|rotation| gpu.upload(rotation).unwrap());
+                        let turns = on_rotation.as_ref().map(|rotation| rotation.view(0, 3 * size));
+                        prepare(gpu, &device_heads, matrix, bias, on_positions.view(0, 5), turns).unwrap();
+                        let what = (gpu, size, &device_heads, rotation.is_some(), bias.is_some());
+                        assert_near(&gpu.download(matrix, &on_x), &expected, element, &what);
+                        assert!(prepare(gpu, &device_heads, matrix, bias, on_positions.view(0, 4), turns).is_err());
+                    }
+                }
+            }
+        });
     }
 
     /// The paths that the device has for this element and head size.
@@ -204,11 +490,18 @@ mod tests {
         each_gpu(|gpu| {
             let (packed, numbers) = (gpu.room(2, 24, Element::F32), gpu.upload(&[0, 2, 0]).unwrap());
             let matrix = |columns| packed.matrix(0, 2, columns, Element::F32);
-            let run = |from, to, heads, path| attention(gpu, from, None, numbers.view(0, 3), heads, to, path);
-            assert!(run(matrix(24), matrix(8), 0, Path::Plain).is_err());
-            assert!(run(matrix(24), matrix(8), 3, Path::Plain).is_err());
-            assert!(run(matrix(23), matrix(8), 2, Path::Plain).is_err());
-            assert!(run(matrix(24), matrix(8), 2, Path::Mma).is_err(), "f32 has no such path");
+            let with = |from, to, heads: &AttentionHeads, path| {
+                let matrices =
+                    AttentionMatrices { packed: from, bias: None, tiles: numbers.view(0, 3), biases: None, out: to };
+                attention(gpu, heads, matrices, path)
+            };
+            let run = |from, to, heads, size, path| with(from, to, &AttentionHeads::full(heads, size), path);
+            assert!(run(matrix(24), matrix(8), 0, 8, Path::Plain).is_err());
+            assert!(run(matrix(24), matrix(8), 3, 2, Path::Plain).is_err());
+            assert!(run(matrix(23), matrix(8), 2, 4, Path::Plain).is_err());
+            assert!(run(matrix(24), matrix(8), 2, 4, Path::Mma).is_err(), "f32 has no such path");
+            let shared = AttentionHeads { keys: 2, ..AttentionHeads::full(3, 2) };
+            assert!(with(matrix(14), matrix(6), &shared, Path::Plain).is_err());
             assert!(Path::best(gpu, Element::F32, 129).is_err() && Path::best(gpu, Element::F16, 0).is_err());
         });
     }

@@ -69,7 +69,7 @@ pub fn attention(
 }
 
 /// The heads of a block, and what their scores depend on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AttentionHeads {
     /// Number of heads of the queries.
     pub(crate) queries: usize,

@@ -79,6 +79,24 @@ impl PositionTables {
         self.rotations = kinds.rotations.iter().map(|rotation| self.rotation(*rotation)).collect();
     }
 
+    /// For each bias `[heads, 2·tokens - 1]`: the distance 0 is in the middle of a row, keys after the query follow.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn biases(&self) -> &[Aligned<f32>] {
+        &self.biases
+    }
+
+    /// For each rotation `[tokens, head size]`: the cosines of half the elements, then the sines.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn rotations(&self) -> &[Aligned<f32>] {
+        &self.rotations
+    }
+
+    /// Number of tokens that the tables reach to.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
     pub(super) fn head_bias(&self, bias: usize, head: usize) -> HeadBias<'_> {
         let row = 2 * self.tokens - 1;
         HeadBias { by_distance: &self.biases[bias][head * row..(head + 1) * row] }

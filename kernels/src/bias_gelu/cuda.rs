@@ -1,7 +1,7 @@
 //! The launch of `bias_gelu.cu`.
 
 use crate::KernelError;
-use crate::cuda::{Activation, Gpu, LaunchShape, Matrix, View, int};
+use crate::cuda::{Activation, Gpu, LaunchShape, Matrix, View, int, mismatch};
 
 /// Columns per block.
 const COLUMNS: usize = 512;
@@ -19,12 +19,44 @@ pub(crate) fn bias_activate(
     if bias.len() != values.columns() {
         return Err(KernelError::RowLength { values: values.rows() * values.columns(), bias: bias.len() });
     }
-    let grid = [int(values.rows())?.unsigned_abs(), int(values.columns().div_ceil(COLUMNS))?.unsigned_abs()];
-    let shape = LaunchShape { grid, block: 128, shared: 0 };
+    let shape = shape_of(values)?;
     let arguments =
         [values.pointer().into(), bias.pointer().into(), int(values.columns())?.into(), (activation as i32).into()];
     // SAFETY: the parameters of `bias_gelu_*`; one bias per column of the matrix.
     unsafe { gpu.launch(gpu.functions.bias_gelu.of(values.element()), shape, arguments) }
+}
+
+/// `y = activation(gates + bias)·(ups + bias)`, where each row of `values` holds gates and ups side by side, and `bias`
+/// those of both.
+///
+/// # Errors
+/// If the shapes do not fit together.
+pub(crate) fn gate(
+    gpu: &Gpu,
+    values: Matrix<'_>,
+    bias: View<'_, f32>,
+    activation: Activation,
+    y: Matrix<'_>,
+) -> Result<(), KernelError> {
+    let (rows, columns, element) = y.shape();
+    if values.shape() != (rows, 2 * columns, element) || bias.len() != 2 * columns {
+        return Err(mismatch(format!("a gate of {values:?} with {} biases into {y:?}", bias.len())));
+    }
+    let arguments = [
+        values.pointer().into(),
+        bias.pointer().into(),
+        y.pointer().into(),
+        int(columns)?.into(),
+        (activation as i32).into(),
+    ];
+    // SAFETY: the parameters of `gate_*`; y has as many rows as the values and half their columns, which have a bias each.
+    unsafe { gpu.launch(gpu.functions.gate.of(element), shape_of(y)?, arguments) }
+}
+
+/// A block for some columns of a row.
+fn shape_of(y: Matrix<'_>) -> Result<LaunchShape, KernelError> {
+    let grid = [int(y.rows())?.unsigned_abs(), int(y.columns().div_ceil(COLUMNS))?.unsigned_abs()];
+    Ok(LaunchShape { grid, block: 128, shared: 0 })
 }
 
 #[cfg(test)]
@@ -59,6 +91,8 @@ mod tests {
                     (Activation::GeluErf, erf),
                     (Activation::GeluTanh, tanh),
                     (Activation::Tanh, each(f64::tanh)),
+                    (Activation::Silu, each(|x| x / (1.0 + (-x).exp()))),
+                    (Activation::Sigmoid, each(|x| 1.0 / (1.0 + (-x).exp()))),
                 ] {
                     let got = run(gpu, element, &values, bias, activation);
                     assert_near(&got, &expected, element, &(gpu, case.rows, case.columns, activation));
@@ -81,6 +115,31 @@ mod tests {
                 }
                 let row = run(gpu, Element::F32, &[f32::NAN; 8], &[0.0; 8], activation);
                 assert!(row.iter().all(|y| y.is_nan()), "{gpu:?} {activation:?} lost a NaN: {row:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_gate_multiplies_what_lies_beside_it() {
+        each_gpu(|gpu| {
+            // Columns that are read four at once, and columns that are not; more than a block takes.
+            for (columns, element) in [1, 7, 8, 516].into_iter().flat_map(|columns| Element::ALL.map(|e| (columns, e)))
+            {
+                let values: Vec<f32> = (0..3 * 2 * columns).map(|at| (at * 37 % 101) as f32 / 25.0 - 2.0).collect();
+                let bias: Vec<f32> = (0..2 * columns).map(|at| (at % 5) as f32 / 4.0 - 0.5).collect();
+                let values = rounded(element, &values);
+                let expected = values.chunks_exact(2 * columns).flat_map(|row| {
+                    let bias = &bias;
+                    let sum = move |at: usize| f64::from(row[at] + bias[at]);
+                    (0..columns).map(move |at| sum(at) / (1.0 + (-sum(at)).exp()) * sum(columns + at))
+                });
+                let (from, on_bias) = (gpu.upload_as(element, &values).unwrap(), gpu.upload(&bias).unwrap());
+                let to = gpu.room(3, columns, element);
+                let (from, y) = (from.matrix(0, 3, 2 * columns, element), to.matrix(0, 3, columns, element));
+                gate(gpu, from, on_bias.view(0, 2 * columns), Activation::Silu, y).unwrap();
+                assert_near(&gpu.download(y, &to), &expected.collect::<Vec<_>>(), element, &(gpu, columns));
+                assert!(gate(gpu, from, on_bias.view(0, columns), Activation::Silu, y).is_err());
+                assert!(gate(gpu, y, on_bias.view(0, 2 * columns), Activation::Silu, y).is_err());
             }
         });
     }

@@ -1,7 +1,7 @@
 // Activation functions applied to a product, numbered as in `cuda/activation.rs`.
 #pragma once
 
-enum Activation { IDENTITY = 0, RELU = 1, GELU_ERF = 2, GELU_TANH = 3, TANH = 4 };
+enum Activation { IDENTITY = 0, RELU = 1, GELU_ERF = 2, GELU_TANH = 3, TANH = 4, SILU = 5, SIGMOID = 6 };
 
 // x/2 * (1 + erf(x/sqrt(2))); below -14 nothing is left of it in f32, and the formula would give -inf * 0.
 __device__ __forceinline__ float gelu_erf(float x) {
@@ -24,6 +24,8 @@ __device__ __noinline__ float activate(float x, int activation) {
     case GELU_ERF: return gelu_erf(x);
     case GELU_TANH: return gelu_tanh(x);
     case TANH: return tanhf(x);
+    case SILU: return x / (1.0f + expf(-x));
+    case SIGMOID: return 1.0f / (1.0f + expf(-x));
     default: return x;
     }
 }

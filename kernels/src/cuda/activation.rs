@@ -1,8 +1,8 @@
 //! Activation functions applied to a product on a GPU, numbered as in `activation.cuh`.
 
-use super::mismatch;
 use crate::bias_gelu::GeluForm;
-use crate::{KernelError, linear};
+use crate::encoder::HeadFunction;
+use crate::linear;
 
 /// The function applied to each output on a GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,20 +12,33 @@ pub(crate) enum DeviceActivation {
     Relu = 1,
     GeluErf = 2,
     GeluTanh = 3,
-    /// Only used by a classifier's pooler.
     Tanh = 4,
+    Silu = 5,
+    Sigmoid = 6,
 }
 
-impl TryFrom<linear::Activation> for DeviceActivation {
-    type Error = KernelError;
-
-    fn try_from(activation: linear::Activation) -> Result<Self, KernelError> {
-        Ok(match activation {
+impl From<linear::Activation> for DeviceActivation {
+    fn from(activation: linear::Activation) -> Self {
+        match activation {
             linear::Activation::Identity => Self::Identity,
             linear::Activation::Relu => Self::Relu,
             linear::Activation::Gelu(GeluForm::Erf) => Self::GeluErf,
             linear::Activation::Gelu(GeluForm::Tanh) => Self::GeluTanh,
-            linear::Activation::Silu => return Err(mismatch("a GPU has no SiLU".to_owned())),
-        })
+            linear::Activation::Silu => Self::Silu,
+        }
+    }
+}
+
+impl From<HeadFunction> for DeviceActivation {
+    fn from(function: HeadFunction) -> Self {
+        match function {
+            HeadFunction::Identity => Self::Identity,
+            HeadFunction::Tanh => Self::Tanh,
+            HeadFunction::Relu => Self::Relu,
+            HeadFunction::Gelu(GeluForm::Erf) => Self::GeluErf,
+            HeadFunction::Gelu(GeluForm::Tanh) => Self::GeluTanh,
+            HeadFunction::Silu => Self::Silu,
+            HeadFunction::Sigmoid => Self::Sigmoid,
+        }
     }
 }

@@ -292,11 +292,17 @@ pub(crate) struct Functions {
     pub(crate) attention_plain: ByWidth,
     /// For f16 and bf16, where the PTX uses tensor cores.
     pub(crate) attention_mma: Option<ByWidth>,
+    /// With masks and biases by distance.
+    pub(crate) attention_plain_by_distance: ByWidth,
+    pub(crate) attention_mma_by_distance: Option<ByWidth>,
+    pub(crate) attention_prepare: ByElement,
     pub(crate) bias_gelu: ByElement,
+    pub(crate) gate: ByElement,
     pub(crate) embedding: ByElement,
     pub(crate) linear_dp4a: ByElement,
     pub(crate) linear_mma: Option<ByElement>,
     pub(crate) pooling: ByElement,
+    pub(crate) pooling_greatest: EntryPoint,
     pub(crate) quantize: ByElement,
     pub(crate) residual_norm: ByElement,
 }
@@ -306,19 +312,25 @@ impl Functions {
         let tensor_cores = gpu.version.has_tensor_cores();
         let attention = gpu.load_module(&ptx::ATTENTION)?;
         let linear = gpu.load_module(&ptx::LINEAR)?;
+        let (bias_gelu, pooling) = (gpu.load_module(&ptx::BIAS_GELU)?, gpu.load_module(&ptx::POOLING)?);
         let mut only = |source: &PtxSource, name: &str| by_element(gpu.load_module(source)?, name, "", &Element::ALL);
+        let mma =
+            |name: &str| tensor_cores.then(|| by_width(attention, name, &[Element::F16, Element::Bf16])).transpose();
         Ok(Self {
-            bias_gelu: only(&ptx::BIAS_GELU, "bias_gelu")?,
+            bias_gelu: by_element(bias_gelu, "bias_gelu", "", &Element::ALL)?,
+            gate: by_element(bias_gelu, "gate", "", &Element::ALL)?,
             embedding: only(&ptx::EMBEDDING, "embedding")?,
-            pooling: only(&ptx::POOLING, "pooling")?,
+            pooling: by_element(pooling, "pooling", "", &Element::ALL)?,
+            pooling_greatest: function(pooling, "pooling_greatest")?,
             quantize: only(&ptx::QUANTIZE, "quantize")?,
             residual_norm: only(&ptx::RESIDUAL_NORM, "residual_norm")?,
             linear_dp4a: by_element(linear, "linear_int8_dp4a", "", &Element::ALL)?,
             linear_mma: tensor_cores.then(|| by_element(linear, "linear_int8_mma", "", &Element::ALL)).transpose()?,
             attention_plain: by_width(attention, "attention_plain", &Element::ALL)?,
-            attention_mma: tensor_cores
-                .then(|| by_width(attention, "attention_mma", &[Element::F16, Element::Bf16]))
-                .transpose()?,
+            attention_mma: mma("attention_mma")?,
+            attention_plain_by_distance: by_width(attention, "attention_plain_by_distance", &Element::ALL)?,
+            attention_mma_by_distance: mma("attention_mma_by_distance")?,
+            attention_prepare: by_element(attention, "attention_prepare", "", &Element::ALL)?,
         })
     }
 }
@@ -335,10 +347,13 @@ fn by_width(module: sys::CUmodule, name: &str, elements: &[Element]) -> Result<B
 fn by_element(module: sys::CUmodule, name: &str, suffix: &str, elements: &[Element]) -> Result<ByElement, KernelError> {
     let mut functions = ByElement::default();
     for element in elements {
-        let name = CString::new(format!("{name}_{}{suffix}", element.name())).expect("no 0 in a name");
-        // SAFETY: the module has been loaded and not yet unloaded.
-        let function = unsafe { result::module::get_function(module, name).named("cuModuleGetFunction")? };
-        functions.0[*element as usize] = EntryPoint(function);
+        functions.0[*element as usize] = function(module, &format!("{name}_{}{suffix}", element.name()))?;
     }
     Ok(functions)
+}
+
+fn function(module: sys::CUmodule, name: &str) -> Result<EntryPoint, KernelError> {
+    let name = CString::new(name).expect("no 0 in a name");
+    // SAFETY: the module has been loaded and not yet unloaded.
+    Ok(EntryPoint(unsafe { result::module::get_function(module, name).named("cuModuleGetFunction")? }))
 }

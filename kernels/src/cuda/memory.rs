@@ -1,7 +1,7 @@
 //! Memory of a device, and views of it that know their shapes.
 
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, result};
@@ -168,6 +168,13 @@ impl<'a> Matrix<'a> {
     /// Rows, columns and element.
     pub(crate) fn shape(&self) -> (usize, usize, Element) {
         (self.rows, self.columns, self.element)
+    }
+
+    /// Some of the rows.
+    pub(crate) fn part(&self, rows: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows, "rows {rows:?} are not within {}", self.rows);
+        let first = rows.start * self.columns * self.element.size();
+        Self { pointer: self.pointer + first as u64, rows: rows.len(), ..*self }
     }
 
     /// The matrix's numbers, if they are f32.

@@ -22,7 +22,7 @@ pub(crate) mod tests;
 
 pub(crate) use activation::DeviceActivation as Activation;
 pub use gpu::Gpu;
-pub(crate) use gpu::{Argument, LaunchShape};
+pub(crate) use gpu::{Argument, LaunchShape, dimension};
 pub(crate) use graph::Graph;
 pub(crate) use memory::{Buffer, Element, Matrix, Pinned, QuantizedMatrix, View};
 

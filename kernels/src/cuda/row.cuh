@@ -1,4 +1,4 @@
-// Operations of all threads of a block on a row of f32 in shared memory: layer norm, and quantisation to bytes.
+// Operations of all threads of a block on a row of f32 in shared memory: norms, and quantisation to bytes.
 //
 // A thread reads and writes the columns threadIdx.x, threadIdx.x + blockDim.x, ... and no others, so that the row
 // itself needs no barrier.
@@ -11,6 +11,16 @@ struct QuantizedRows {
     float* scales;       // [rows]
     int* zeros;          // [rows]
     int stride;
+};
+
+// A norm of rows, numbered as in `residual_norm/cuda.rs`.
+enum NormKind { NO_NORM = 0, LAYER_NORM = 1, RMS_NORM = 2 };
+
+struct Norm {
+    int kind;
+    const float* weight; // [columns]; null without a norm
+    const float* bias;   // [columns]; null but for a layer norm
+    float eps;
 };
 
 // v = (v - mean(v)) / sqrt(var(v) + eps) * weight + bias, with the variance of the population.
@@ -27,6 +37,23 @@ __device__ __forceinline__ void layer_norm(float* v, int columns, const float* w
     for (int column = threadIdx.x; column < columns; column += blockDim.x) {
         v[column] = fmaf((v[column] - mean) / deviation, weight[column], bias[column]);
     }
+}
+
+// v = v / sqrt(mean(v^2) + eps) * weight
+__device__ __forceinline__ void rms_norm(float* v, int columns, const float* weight, float eps) {
+    float squares = 0.0f;
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
+        squares = fmaf(v[column], v[column], squares);
+    }
+    const float root = sqrtf(over_block(squares, Sum(), 0.0f) / columns + eps);
+    for (int column = threadIdx.x; column < columns; column += blockDim.x) {
+        v[column] = v[column] / root * weight[column];
+    }
+}
+
+__device__ __forceinline__ void normalize(float* v, int columns, const Norm& norm) {
+    if (norm.kind == LAYER_NORM) layer_norm(v, columns, norm.weight, norm.bias, norm.eps);
+    if (norm.kind == RMS_NORM) rms_norm(v, columns, norm.weight, norm.eps);
 }
 
 // s = (hi - lo)/255, z = round(-lo/s) - 128, q = round(x/s) + z within -128 and 127, so that x = s*(q - z) nearly.

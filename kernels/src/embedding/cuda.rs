@@ -3,15 +3,16 @@
 use super::{Bounds, Embeddings, Table, TableValues};
 use crate::KernelError;
 use crate::cuda::{Buffer, Element, Gpu, LaunchShape, Matrix, QuantizedMatrix, View, int, mismatch};
-use crate::residual_norm::cuda::{DeviceNorm, quantized_arguments};
+use crate::residual_norm::cuda::{DeviceNorm, norm_arguments, quantized_arguments};
 
 /// An encoder's embedding tables in device memory.
 #[derive(Debug)]
 pub(crate) struct DeviceEmbeddings {
     words: DeviceTable,
-    positions: DeviceTable,
-    segments: DeviceTable,
-    norm: DeviceNorm,
+    positions: Option<DeviceTable>,
+    segments: Option<DeviceTable>,
+    norm: Option<DeviceNorm>,
+    columns: usize,
     bounds: Bounds,
     element: Element,
 }
@@ -34,20 +35,16 @@ impl DeviceEmbeddings {
     /// Copies tables, which must be kept in f32, to the device.
     ///
     /// # Errors
-    /// If a table is kept in int8, a value is too large for the element, or there are no positions or no layer norm.
+    /// If a table is kept in int8, or a value is too large for the element.
     pub(crate) fn new(gpu: &Gpu, embeddings: &Embeddings, element: Element) -> Result<Self, KernelError> {
-        let (Some(positions), Some(norm)) = (&embeddings.positions, &embeddings.norm) else {
-            return Err(mismatch("a GPU takes embeddings with positions and a norm".to_owned()));
-        };
-        let segments = match &embeddings.segments {
-            Some(segments) => DeviceTable::new(gpu, segments, element)?,
-            None => DeviceTable { values: gpu.upload_as(element, &vec![0.0; embeddings.columns()])?, rows: 1 },
-        };
+        let table =
+            |table: &Option<Table>| table.as_ref().map(|table| DeviceTable::new(gpu, table, element)).transpose();
         Ok(Self {
             words: DeviceTable::new(gpu, &embeddings.words, element)?,
-            positions: DeviceTable::new(gpu, positions, element)?,
-            segments,
-            norm: DeviceNorm::new(gpu, norm)?,
+            positions: table(&embeddings.positions)?,
+            segments: table(&embeddings.segments)?,
+            norm: embeddings.norm.as_ref().map(|norm| DeviceNorm::new(gpu, norm)).transpose()?,
+            columns: embeddings.columns(),
             bounds: embeddings.bounds(),
             element,
         })
@@ -58,8 +55,9 @@ impl DeviceEmbeddings {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let tables = [&self.words, &self.positions, &self.segments];
-        tables.iter().map(|table| table.values.bytes()).sum::<usize>() + self.norm.bytes()
+        let tables = [Some(&self.words), self.positions.as_ref(), self.segments.as_ref()];
+        let tables = tables.into_iter().flatten().map(|table| table.values.bytes()).sum::<usize>();
+        tables + self.norm.as_ref().map_or(0, DeviceNorm::bytes)
     }
 
     /// Computes the normalised sums, and the same rows quantised if asked.
@@ -75,21 +73,22 @@ impl DeviceEmbeddings {
         quantized: Option<QuantizedMatrix<'_>>,
     ) -> Result<(), KernelError> {
         let Lookups { ids, segments, positions } = lookups;
-        let columns = self.norm.columns();
+        let columns = self.columns;
         let lengths = [ids.len(), segments.len(), positions.len()];
         if lengths != [y.rows(); 3] || y.columns() != columns || y.element() != self.element {
             return Err(mismatch(format!("embeddings of {lengths:?} numbers in {columns} columns into {y:?}")));
         }
-        let table = |table: &DeviceTable| table.values.matrix(0, table.rows, columns, self.element).pointer().into();
+        let pointer = |table: &DeviceTable| table.values.matrix(0, table.rows, columns, self.element).pointer();
         let [values, scales, zeros, stride] = quantized_arguments(quantized, y)?;
-        let [weight, bias, eps] = self.norm.arguments();
+        let [norm, weight, bias, eps] = norm_arguments(self.norm.as_ref());
         let arguments = [
             ids.pointer().into(),
             segments.pointer().into(),
             positions.pointer().into(),
-            table(&self.words),
-            table(&self.segments),
-            table(&self.positions),
+            pointer(&self.words).into(),
+            self.segments.as_ref().map_or(0, pointer).into(),
+            self.positions.as_ref().map_or(0, pointer).into(),
+            norm,
             weight,
             bias,
             eps,
@@ -152,6 +151,36 @@ mod tests {
                 }
                 let short = Lookups { ids: ids.view(0, tokens - 1), ..lookups };
                 assert!(embeddings.forward(gpu, short, matrix, None).is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn tables_and_norms_that_are_absent_add_and_change_nothing() {
+        each_gpu(|gpu| {
+            let case = cases().find(|case| case.columns == 20).unwrap();
+            let table = |at: usize| Some(Table::new(case.tables[at].clone(), 20, TableFormat::F32).unwrap());
+            let [ids, segments] = [IDS, SEGMENTS].map(|numbers| gpu.upload(&numbers.map(u32::cast_signed)).unwrap());
+            let positions = gpu.upload(&[0, 1, 2, 3]).unwrap();
+            let lookups =
+                Lookups { ids: ids.view(0, 4), segments: segments.view(0, 4), positions: positions.view(0, 4) };
+            for [has_positions, has_segments] in [[false, false], [false, true], [true, false]] {
+                let of = |has: bool, at: usize| if has { table(at) } else { None };
+                let (positions, segments) = (of(has_positions, 1), of(has_segments, 2));
+                let embeddings = Embeddings::new(table(0).unwrap(), positions, segments, None).unwrap();
+                let embeddings = DeviceEmbeddings::new(gpu, &embeddings, Element::F32).unwrap();
+                let y = gpu.room(4, 20, Element::F32);
+                let matrix = y.matrix(0, 4, 20, Element::F32);
+                embeddings.forward(gpu, lookups, matrix, None).unwrap();
+                let expected = (0..4 * 20).map(|at| {
+                    let (token, column) = (at / 20, at % 20);
+                    let row = |table: usize, row: usize| f64::from(case.tables[table][row * 20 + column]);
+                    let position = if has_positions { row(1, token) } else { 0.0 };
+                    let segment = if has_segments { row(2, SEGMENTS[token] as usize) } else { 0.0 };
+                    row(0, IDS[token] as usize) + position + segment
+                });
+                let what = (gpu, has_positions, has_segments);
+                assert_near(&gpu.download(matrix, &y), &expected.collect::<Vec<_>>(), Element::F32, &what);
             }
         });
     }

@@ -118,7 +118,6 @@ impl Parts {
             attention_norm: Some(self.norm()),
             gate: None,
             up,
-            activation: Activation::Gelu(GeluForm::Erf),
             down,
             output_norm: Some(self.norm()),
         }

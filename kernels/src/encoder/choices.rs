@@ -2,7 +2,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "small numbers")]
 
-mod model;
+pub(super) mod model;
 
 use std::num::NonZeroUsize;
 
@@ -18,14 +18,14 @@ use crate::linear::{BlockFormat, WeightFormat};
 use model::Model;
 
 /// Most tokens of a sequence of the tests.
-const LONGEST: usize = 300;
+pub(super) const LONGEST: usize = 300;
 
 const RMS: Option<NormSpec> = Some(NormSpec { kind: NormKind::Rms, eps: 1e-5 });
 const NO_BIAS: Option<NormSpec> = Some(NormSpec { kind: NormKind::Layer { bias: false }, eps: 1e-5 });
 const ROTARY: AttentionPositions = AttentionPositions::Rotary(Rotary { base: 10_000.0, divisor: 1.0 });
 
 /// Specs that together have every choice, each with a name. Hidden, inner and head sizes are not multiples of a vector.
-fn specs() -> Vec<(&'static str, EncoderSpec)> {
+pub(super) fn specs() -> Vec<(&'static str, EncoderSpec)> {
     let with = |name, change: &dyn Fn(&mut EncoderSpec)| {
         let mut spec = bert([36, 50, 4, 60, LONGEST + 2], 2);
         change(&mut spec);
@@ -120,7 +120,7 @@ fn forward(
 }
 
 /// Ids of a batch, and segments that the spec has.
-fn batch_for(spec: &EncoderSpec, lengths: &[usize]) -> (Vec<u32>, Vec<u32>) {
+pub(super) fn batch_for(spec: &EncoderSpec, lengths: &[usize]) -> (Vec<u32>, Vec<u32>) {
     let (ids, mut segments) = batch(lengths);
     if spec.embeddings.segments == 0 {
         segments.fill(0);

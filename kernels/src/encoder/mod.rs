@@ -1,16 +1,16 @@
-//! Transformer encoders: their description as data ([`EncoderSpec`]), and the fused engines: [`Encoder`] on the CPU for
-//! every encoder that can be described, `cuda` on GPUs for those of BERT's kind (Devlin et al., arXiv:1810.04805).
+//! Transformer encoders: their description as data ([`EncoderSpec`]), and the fused engines: [`Encoder`] on the CPU, and
+//! `cuda` on GPUs.
 //!
-//! A fused engine is one operation on packed tokens, without padding. On the CPU it is a list of steps, made from the
-//! spec when the encoder is (`steps.rs`): products, attention, and norms of sums. For a block of BERT, with `x` of
-//! `[tokens, hidden]`:
+//! A fused engine is one operation on packed tokens, without padding. It executes a list of steps, made from the spec when
+//! the encoder is (`steps.rs`): products, attention, and norms of sums. For a block of BERT (Devlin et al.,
+//! arXiv:1810.04805), with `x` of `[tokens, hidden]`:
 //!
 //! ```text
 //! a = layer_norm(x + output(attention(query_key_value(x))))
 //! x = layer_norm(a + down(activation(up(a))))
 //! ```
 //!
-//! Two plans execute the list: threads take whole sequences if there are enough of them (`sequences.rs`), else columns
+//! On a GPU the steps become launches (`cuda/launches.rs`). On the CPU two plans execute the list: threads take whole sequences if there are enough of them (`sequences.rs`), else columns
 //! of each product (`columns.rs`); `plan.rs` decides. The bits of a token's vector depend only on its own sequence, not
 //! on the rest of the batch, the plan or the threads.
 
@@ -38,9 +38,8 @@ pub use scratch::Scratch;
 pub(crate) use sequences::rows_of;
 pub(crate) use spec::alibi_slope;
 pub use spec::{
-    AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, FusedBlocks,
-    HeadFunction, HeadRows, HeadSpec, HeadStep, InnerFunction, Mask, NormKind, NormOrder, NormSpec, PositionTable,
-    RelativeBias, Rotary,
+    AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadFunction, HeadRows,
+    HeadSpec, HeadStep, InnerFunction, Mask, NormKind, NormOrder, NormSpec, PositionTable, RelativeBias, Rotary,
 };
 use steps::Steps;
 pub use weights::{Dense, EncoderLayer, LayerWeights, PackedParts};

@@ -1,6 +1,6 @@
 //! The parts of an encoder in lists, from which its steps take them by number.
 
-use super::spec::{AttentionPositions, AttentionSpec, BlockSpec, EncoderSpec, NormKind, NormSpec};
+use super::spec::{AttentionPositions, AttentionSpec, BlockSpec, EncoderSpec, NormKind, NormSpec, RelativeBias};
 use super::steps::{LayerNumbers, Steps};
 use super::weights::{EncoderLayer, PackedParts};
 use crate::KernelError;
@@ -55,21 +55,7 @@ impl EncoderParts {
                 )));
             }
         };
-        parts.positions.relative = match (relative_bias, spec.relative_bias) {
-            (None, None) => None,
-            (Some(values), Some(bias)) => {
-                let heads = spec.blocks.first().map_or(0, |block| block.attention.heads);
-                if values.len() != bias.buckets * heads {
-                    let (values, buckets) = (values.len(), bias.buckets);
-                    return Err(mismatch(format!("a relative bias of {values} numbers, not {buckets}·{heads}")));
-                }
-                Some((bias, values))
-            }
-            (values, bias) => {
-                let values = values.map(|values| values.len());
-                return Err(mismatch(format!("relative_bias has {values:?} numbers, but the spec says {bias:?}")));
-            }
-        };
+        parts.positions.relative = relative_bias_of(spec, relative_bias)?;
         let numbers = spec.blocks.iter().zip(layers).enumerate().map(|(index, (block, layer))| {
             parts.layer(block, layer).map_err(|error| mismatch(format!("layer {index}: {error}")))
         });
@@ -80,7 +66,7 @@ impl EncoderParts {
 
     fn layer(&mut self, block: &BlockSpec, layer: EncoderLayer) -> Result<LayerNumbers, KernelError> {
         let (hidden, BlockSpec { attention, feed_forward, .. }) = (self.hidden, block);
-        let heads = self.block_heads(attention, layer.head_norms)?;
+        let heads = heads_of(&mut self.positions, attention, layer.head_norms)?;
         let (packed, attended, inner) = (heads.packed_columns(), heads.columns(), feed_forward.inner);
         self.heads.push(heads);
         Ok(LayerNumbers {
@@ -92,29 +78,6 @@ impl EncoderParts {
             down: self.linear("down", layer.down, inner, hidden, false)?,
             output_norm: self.norm("output_norm", layer.output_norm, block.output_norm)?,
         })
-    }
-
-    fn block_heads(
-        &mut self,
-        spec: &AttentionSpec,
-        norms: Option<[RowNorm; 2]>,
-    ) -> Result<AttentionHeads, KernelError> {
-        let AttentionSpec { heads, key_value_heads, head_size, mask, .. } = *spec;
-        for at in 0..2 {
-            let norm = norms.as_ref().map(|norms| &norms[at]);
-            check_norm(["query_norm", "key_norm"][at], norm, spec.head_norm, head_size)?;
-        }
-        let (relative, alibi) = (self.positions.relative.is_some(), spec.positions == AttentionPositions::Alibi);
-        let bias = DistanceBias { heads, relative, alibi };
-        let bias = (relative || alibi).then(|| PositionKinds::index_of(&mut self.positions.biases, bias));
-        let rotation = match spec.positions {
-            AttentionPositions::Rotary(rotary) => {
-                let rotation = HeadRotation { rotary, head_size };
-                Some(PositionKinds::index_of(&mut self.positions.rotations, rotation))
-            }
-            AttentionPositions::None | AttentionPositions::Alibi => None,
-        };
-        Ok(AttentionHeads { queries: heads, keys: key_value_heads, size: head_size, mask, bias, rotation, norms })
     }
 
     fn linear(
@@ -150,7 +113,58 @@ impl EncoderParts {
     }
 }
 
-fn check_norm(name: &str, norm: Option<&RowNorm>, spec: Option<NormSpec>, columns: usize) -> Result<(), KernelError> {
+/// The learned bias of scores, checked against the spec.
+pub(super) fn relative_bias_of(
+    spec: &EncoderSpec,
+    values: Option<Vec<f32>>,
+) -> Result<Option<(RelativeBias, Vec<f32>)>, KernelError> {
+    match (values, spec.relative_bias) {
+        (None, None) => Ok(None),
+        (Some(values), Some(bias)) => {
+            let heads = spec.blocks.first().map_or(0, |block| block.attention.heads);
+            if values.len() != bias.buckets * heads {
+                let (values, buckets) = (values.len(), bias.buckets);
+                return Err(mismatch(format!("a relative bias of {values} numbers, not {buckets}·{heads}")));
+            }
+            Ok(Some((bias, values)))
+        }
+        (values, bias) => {
+            let values = values.map(|values| values.len());
+            Err(mismatch(format!("relative_bias has {values:?} numbers, but the spec says {bias:?}")))
+        }
+    }
+}
+
+/// The heads of a block. Their biases and rotations are added to the kinds that the encoder needs.
+pub(super) fn heads_of(
+    positions: &mut PositionKinds,
+    spec: &AttentionSpec,
+    norms: Option<[RowNorm; 2]>,
+) -> Result<AttentionHeads, KernelError> {
+    let AttentionSpec { heads, key_value_heads, head_size, mask, .. } = *spec;
+    for at in 0..2 {
+        let norm = norms.as_ref().map(|norms| &norms[at]);
+        check_norm(["query_norm", "key_norm"][at], norm, spec.head_norm, head_size)?;
+    }
+    let (relative, alibi) = (positions.relative.is_some(), spec.positions == AttentionPositions::Alibi);
+    let bias = DistanceBias { heads, relative, alibi };
+    let bias = (relative || alibi).then(|| PositionKinds::index_of(&mut positions.biases, bias));
+    let rotation = match spec.positions {
+        AttentionPositions::Rotary(rotary) => {
+            let rotation = HeadRotation { rotary, head_size };
+            Some(PositionKinds::index_of(&mut positions.rotations, rotation))
+        }
+        AttentionPositions::None | AttentionPositions::Alibi => None,
+    };
+    Ok(AttentionHeads { queries: heads, keys: key_value_heads, size: head_size, mask, bias, rotation, norms })
+}
+
+pub(super) fn check_norm(
+    name: &str,
+    norm: Option<&RowNorm>,
+    spec: Option<NormSpec>,
+    columns: usize,
+) -> Result<(), KernelError> {
     let fits = match (norm, spec.map(|spec| spec.kind)) {
         (None, None) => true,
         (Some(RowNorm::Layer(norm)), Some(NormKind::Layer { .. })) => norm.columns() == columns,

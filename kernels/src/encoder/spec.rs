@@ -1,11 +1,10 @@
-//! An encoder described as data. Three engines read the description: the CPU's kernels and the engine of candle's
-//! operations, which run every encoder that can be described, and CUDA's kernels, which run those of BERT's kind.
+//! An encoder described as data. Three engines read the description: the CPU's kernels, CUDA's kernels and candle's
+//! operations. All run every encoder that can be described, CUDA's up to the sizes that its kernels take.
 //!
 //! A description holds sizes, norms, positions, attention and activations, but no weights and no names of tensors.
 
 use crate::KernelError;
 use crate::bias_gelu::GeluForm;
-use crate::linear::Activation;
 use crate::pooling::Pooling;
 
 /// A transformer encoder (Vaswani et al., arXiv:1706.03762) with a head.
@@ -319,18 +318,6 @@ impl HeadSpec {
     }
 }
 
-/// The blocks of an encoder of BERT's kind, as CUDA's kernels need them: all blocks have these sizes and this
-/// activation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FusedBlocks {
-    /// Number of heads of attention.
-    pub heads: usize,
-    /// Number of elements of the inner vector.
-    pub inner: usize,
-    /// The function after `up`.
-    pub activation: Activation,
-}
-
 impl EncoderSpec {
     /// Number of elements of a row of the head.
     #[must_use]
@@ -409,43 +396,6 @@ impl EncoderSpec {
         }
         Ok(())
     }
-
-    /// The blocks as CUDA's kernels run them: all alike, with norms after each half, full attention and one product
-    /// before the activation.
-    ///
-    /// # Errors
-    /// A description of the first part that CUDA's kernels lack. The CPU's kernels have all of them.
-    pub fn fused(&self) -> Result<FusedBlocks, &'static str> {
-        let Some(first) = self.blocks.first() else { return Err("an encoder without blocks") };
-        let BlockSpec { attention, feed_forward, .. } = first;
-        let layer_norm = |norm: &Option<NormSpec>| norm.is_some_and(|norm| matches!(norm.kind, NormKind::Layer { .. }));
-        let needed = [
-            (self.embeddings.positions.is_some(), "positions that are not looked up"),
-            (layer_norm(&self.embeddings.norm), "embeddings without a layer norm"),
-            (self.embeddings.projected_from.is_none(), "embeddings of another size"),
-            (self.relative_bias.is_none(), "a relative bias"),
-            (self.block_runs == 1, "blocks that run more than once"),
-            (self.final_norm.is_none(), "a norm after the last block"),
-            (self.blocks.iter().all(|block| block == first), "blocks that differ"),
-            (first.order == NormOrder::Post, "norms before each half"),
-            (layer_norm(&first.attention_norm) && layer_norm(&first.output_norm), "norms other than layer norms"),
-            (attention.mask == Mask::Full, "masked attention"),
-            (attention.key_value_heads == attention.heads, "queries that share keys"),
-            (attention.heads * attention.head_size == self.hidden, "heads that do not make up the hidden vector"),
-            (attention.positions == AttentionPositions::None, "positions in attention"),
-            (attention.head_norm.is_none(), "norms of heads"),
-            (!feed_forward.gated, "gated activations"),
-        ];
-        if let Some((_, part)) = needed.iter().find(|(has, _)| !has) {
-            return Err(part);
-        }
-        let activation = match feed_forward.function {
-            InnerFunction::Gelu(form) => Activation::Gelu(form),
-            InnerFunction::Relu => Activation::Relu,
-            InnerFunction::Silu => return Err("SiLU"),
-        };
-        Ok(FusedBlocks { heads: attention.heads, inner: feed_forward.inner, activation })
-    }
 }
 
 #[cfg(test)]
@@ -491,48 +441,6 @@ mod tests {
             final_norm: None,
             head: HeadSpec::pooled(Pooling::Mean),
         }
-    }
-
-    #[test]
-    fn the_kernels_of_cuda_have_bert_and_name_what_they_do_not_have() {
-        let expected = FusedBlocks { heads: 2, inner: 16, activation: Activation::Gelu(GeluForm::Erf) };
-        assert_eq!(bert().fused(), Ok(expected));
-        let refused = |change: fn(&mut EncoderSpec)| {
-            let mut spec = bert();
-            change(&mut spec);
-            spec.fused().unwrap_err()
-        };
-        assert_eq!(refused(|spec| spec.blocks.clear()), "an encoder without blocks");
-        assert_eq!(refused(|spec| spec.blocks[1].attention.mask = Mask::Causal), "blocks that differ");
-        for (change, part) in [
-            (|spec: &mut EncoderSpec| spec.embeddings.positions = None) as fn(&mut EncoderSpec),
-            |spec| spec.embeddings.norm = None,
-            |spec| spec.final_norm = spec.embeddings.norm,
-        ]
-        .into_iter()
-        .zip([
-            "positions that are not looked up",
-            "embeddings without a layer norm",
-            "a norm after the last block",
-        ]) {
-            assert_eq!(refused(change), part);
-        }
-        let of_all = |change: fn(&mut BlockSpec)| {
-            let mut spec = bert();
-            spec.blocks.iter_mut().for_each(change);
-            spec.fused().unwrap_err()
-        };
-        assert_eq!(of_all(|block| block.order = NormOrder::Pre), "norms before each half");
-        assert_eq!(
-            of_all(|block| block.output_norm = Some(NormSpec { kind: NormKind::Rms, eps: 1e-6 })),
-            "norms other than layer norms"
-        );
-        assert_eq!(of_all(|block| block.attention.mask = Mask::Window(3)), "masked attention");
-        assert_eq!(of_all(|block| block.attention.key_value_heads = 1), "queries that share keys");
-        assert_eq!(of_all(|block| block.attention.head_size = 2), "heads that do not make up the hidden vector");
-        assert_eq!(of_all(|block| block.attention.positions = AttentionPositions::Alibi), "positions in attention");
-        assert_eq!(of_all(|block| block.feed_forward.gated = true), "gated activations");
-        assert_eq!(of_all(|block| block.feed_forward.function = InnerFunction::Silu), "SiLU");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The steps of an encoder: a list, made once from its spec, that both plans execute.
+//! The steps of an encoder: a list, made once from its spec, that both plans of the CPU execute, and of which CUDA's
+//! kernels make their launches (`cuda/launches.rs`).
 //!
 //! A step reads some matrices of one row per token and writes another. In the plan by columns, threads share the steps
 //! that write a shared matrix ([`StepMatrix::is_shared`]), and each computes the others for itself.

@@ -2,7 +2,7 @@
 
 use crate::KernelError;
 use crate::embedding::Embeddings;
-use crate::linear::{Activation, Linear, WeightFormat};
+use crate::linear::{Linear, WeightFormat};
 use crate::residual_norm::RowNorm;
 
 /// The weights of a linear layer.
@@ -44,8 +44,6 @@ pub struct LayerWeights {
     pub gate: Option<Dense>,
     /// The product from `hidden` to the inner size.
     pub up: Dense,
-    /// The activation after `up`, or of the gate.
-    pub activation: Activation,
     /// The product from the inner size back to `hidden`.
     pub down: Dense,
     /// The norm of the second half.

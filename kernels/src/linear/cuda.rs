@@ -202,7 +202,7 @@ mod tests {
                     let (on_x, y) = (gpu.upload_as(element, &x).unwrap(), gpu.room(rows, outputs, element));
                     let (from, to) = (on_x.matrix(0, rows, inputs, element), y.matrix(0, rows, outputs, element));
                     for activation in ACTIVATIONS {
-                        layer.forward(gpu, from, to, activation.try_into().unwrap()).unwrap();
+                        layer.forward(gpu, from, to, activation.into()).unwrap();
                         let expected = reference::linear(&x, &weight, &bias, inputs, activation);
                         let case = (gpu, &layer, rows, activation);
                         // The product is rounded to the element before the bias is added.
@@ -223,7 +223,7 @@ mod tests {
                     let rows = x.len() / inputs;
                     let quantized = QuantizedRoom::new(gpu, rows, inputs);
                     let on_x = gpu.upload(x).unwrap();
-                    quantize(gpu, on_x.matrix(0, rows, inputs, Element::F32), quantized.matrix()).unwrap();
+                    quantize(gpu, on_x.matrix(0, rows, inputs, Element::F32), None, quantized.matrix()).unwrap();
                     let y = gpu.room(rows, outputs, Element::F32);
                     let to = y.matrix(0, rows, outputs, Element::F32);
                     let ran = layer.forward(gpu, quantized.matrix(), to, Activation::Identity, path);
@@ -252,15 +252,13 @@ mod tests {
             let (layer, x) = (Int8Linear::new(gpu, &weight, &bias, inputs).unwrap(), x.last().unwrap());
             let rows = x.len() / inputs;
             let (on_x, quantized) = (gpu.upload(x).unwrap(), QuantizedRoom::new(gpu, rows, inputs));
-            quantize(gpu, on_x.matrix(0, rows, inputs, Element::F32), quantized.matrix()).unwrap();
+            quantize(gpu, on_x.matrix(0, rows, inputs, Element::F32), None, quantized.matrix()).unwrap();
             let plain = reference::linear_int8(x, &weight, &bias, inputs, 255);
             for (element, activation) in Element::ALL.into_iter().flat_map(|e| ACTIVATIONS.map(|a| (e, a))) {
                 let expected: Vec<f64> = plain.iter().map(|y| reference::activate(*y, activation)).collect();
                 let y = gpu.room(rows, outputs, element);
                 let to = y.matrix(0, rows, outputs, element);
-                layer
-                    .forward(gpu, quantized.matrix(), to, activation.try_into().unwrap(), LinearPath::best(gpu))
-                    .unwrap();
+                layer.forward(gpu, quantized.matrix(), to, activation.into(), LinearPath::best(gpu)).unwrap();
                 assert_near(&gpu.download(to, &y), &expected, element, &(gpu, activation));
             }
         });

@@ -1,7 +1,7 @@
 //! One vector per sequence from the vectors of its tokens.
 //!
 //! The ways of pooling are those of sentence-transformers (Reimers and Gurevych, Sentence-BERT, arXiv:1908.10084); the
-//! vector is optionally divided by its Euclidean length. CUDA's kernel has the first two.
+//! vector is optionally divided by its Euclidean length.
 
 #[cfg(test)]
 pub(crate) mod cases;

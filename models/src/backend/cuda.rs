@@ -1,4 +1,4 @@
-//! CUDA devices: the kernels of `sconce-kernels` for the encoders that they can run, candle's operations for all else.
+//! CUDA devices: the kernels of `sconce-kernels` for encoders of the sizes that they take, candle's operations for all else.
 //! Without the cargo feature `cuda` there are no such devices, and listing or opening one is [`DeviceError::NotBuilt`].
 
 use std::sync::Arc;
@@ -79,20 +79,18 @@ impl Device for Cuda {
 
     #[cfg(feature = "cuda")]
     fn encoder_precisions(&self, spec: &EncoderSpec) -> Vec<Precision> {
-        match CudaTextEncoder::fused(spec) {
-            Some(_) => CudaTextEncoder::PRECISIONS.to_vec(),
-            None => vec![Precision::F32],
-        }
+        let precisions = CudaTextEncoder::precisions(spec);
+        if precisions.is_empty() { vec![Precision::F32] } else { precisions }
     }
 
     #[cfg(feature = "cuda")]
     fn encoder(&self, order: &EncoderOrder<'_>) -> Result<Box<dyn EncoderEngine>, LoadError> {
         let EncoderOrder { weights, precision, settings } = order;
         let graphs = settings.cuda_graphs == Some(true);
-        Ok(match CudaTextEncoder::fused(weights.spec()) {
-            Some(fused) => Box::new(CudaTextEncoder::load(weights, fused, *precision, self.told.ordinal, graphs)?),
-            None => Box::new(TensorEncoder::load(weights, &self.compute()?.tensors(), &Arc::new(Team::alone()))?),
-        })
+        if CudaTextEncoder::precisions(weights.spec()).is_empty() {
+            return Ok(Box::new(TensorEncoder::load(weights, &self.compute()?.tensors(), &Arc::new(Team::alone()))?));
+        }
+        Ok(Box::new(CudaTextEncoder::load(weights, *precision, self.told.ordinal, graphs)?))
     }
 }
 
@@ -101,7 +99,7 @@ fn listing(driver: Version, gpus: &[CudaDevice]) -> DeviceListing {
     let mut remarks = vec![format!("CUDA driver {driver}")];
     remarks.extend(gpus.iter().filter_map(|gpu| match (gpu.check(driver), gpu.check_for_candle()) {
         (Err(error), _) => Some(format!("NOT USABLE: {error}")),
-        (Ok(()), Err(error)) => Some(format!("BERT MODELS ONLY: for others, {error}")),
+        (Ok(()), Err(error)) => Some(format!("ENCODERS ONLY: for other models, {error}")),
         (Ok(()), Ok(())) => None,
     }));
     DeviceListing { devices: gpus.iter().map(|gpu| listed(driver, gpu)).collect(), remarks, error: None }

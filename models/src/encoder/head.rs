@@ -101,8 +101,7 @@ impl RowHead {
                 }
             }
         }
-        let positive = greatest.iter().enumerate().filter(|(_, x)| **x > 0.0 || x.is_nan());
-        Ok(positive.flat_map(|(column, x)| [column as f32, x.ln_1p()]).collect())
+        Ok(positive(&greatest))
     }
 
     fn apply(&self, rows: Vec<f32>) -> Result<Vec<f32>, KernelError> {
@@ -110,8 +109,14 @@ impl RowHead {
     }
 }
 
+/// The columns that are above 0, each as its number and the logarithm of 1 and its value.
+pub(super) fn positive(greatest: &[f32]) -> Vec<f32> {
+    let positive = greatest.iter().enumerate().filter(|(_, x)| **x > 0.0 || x.is_nan());
+    positive.flat_map(|(column, x)| [column as f32, x.ln_1p()]).collect()
+}
+
 /// The tokens of each text.
-fn texts(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn texts(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> {
     lengths.iter().scan(0, |start, length| {
         *start += length;
         Some(*start - length..*start)

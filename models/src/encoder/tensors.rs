@@ -1,5 +1,5 @@
-//! Any encoder as candle's operations: for devices without an engine of their own, and for specs that CUDA's kernels
-//! lack. In tests, the CPU's kernels are compared with it.
+//! Any encoder as candle's operations: for devices without an engine of their own, and for sizes that CUDA's kernels do
+//! not take. In tests, the CPU's kernels are compared with it.
 //!
 //! The tokens of all texts lie end to end in one `[tokens, hidden]` matrix, so there is no padding. Products and norms
 //! take the whole matrix; attention takes one [`Run`] of texts of equal length at a time.

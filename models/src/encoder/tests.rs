@@ -482,18 +482,69 @@ mod cuda {
     }
 
     #[test]
-    fn a_gpu_runs_every_spec_as_the_formulas_say() {
+    fn a_gpu_runs_every_spec_by_its_own_kernels_as_the_formulas_say() {
         let Some(device) = device() else { return };
         for (name, spec) in specs() {
+            assert_eq!(device.encoder_precisions(&spec), PRECISIONS, "{name} is left to candle's operations");
             let (weights, names, head) = random_weights(&spec);
             let weights = EncoderWeights::new(&spec, &weights, names, &head);
             let texts = texts_for(&spec, &[1, 5, 17, 5]);
             let items = items(&texts);
             let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();
             let order = EncoderOrder { weights, precision: Precision::F32, settings: &ModelSettings::default() };
-            let worst = largest_gap(&device.encoder(&order).unwrap().forward(&items).unwrap(), &expected);
+            let mut engine = device.encoder(&order).unwrap();
+            let together = engine.forward(&items).unwrap();
+            let worst = largest_gap(&together, &expected);
             assert!(worst < 2e-5, "{name}: {worst:e}");
+            for (item, together) in items.iter().zip(&together) {
+                let gap = largest_gap(&engine.forward(&[*item]).unwrap(), std::slice::from_ref(together));
+                assert!(gap < 1e-5, "{name}, {} tokens alone: {gap:e}", item.ids.len());
+            }
         }
+    }
+
+    #[test]
+    fn a_gpu_runs_every_pooled_spec_in_every_precision() {
+        let Some(device) = device() else { return };
+        for (name, spec) in specs().into_iter().filter(|(_, spec)| spec.head.steps.is_empty()) {
+            let (weights, names, head) = random_weights(&spec);
+            let weights = EncoderWeights::new(&spec, &weights, names, &head);
+            let texts = texts_for(&spec, &[5, 17]);
+            let items = items(&texts);
+            let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();
+            for precision in PRECISIONS {
+                let order = EncoderOrder { weights, precision, settings: &ModelSettings::default() };
+                let got = device.encoder(&order).unwrap().forward(&items).unwrap();
+                let worst = largest_gap(&got, &expected);
+                let bound = match precision {
+                    Precision::F32 => 2e-5,
+                    Precision::F16 => 1e-2,
+                    Precision::Bf16 => 8e-2,
+                    _ => 0.15,
+                };
+                println!("{name} in {precision}: {worst:.1e} of {bound:.1e}");
+                assert!(worst < bound, "{name} in {precision}: {worst:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_kernel_takes_are_left_to_candles_operations_and_int8_alone_where_only_it_is_concerned() {
+        let Some(device) = device() else { return };
+        let mut wide = small();
+        wide.blocks[2].attention.head_size = 129;
+        assert_eq!(device.encoder_precisions(&wide), [Precision::F32]);
+        let (weights, names, head) = random_weights(&wide);
+        let weights = EncoderWeights::new(&wide, &weights, names, &head);
+        let texts = texts_for(&wide, &[5, 3]);
+        let items = items(&texts);
+        let expected: Vec<Vec<f32>> = items.iter().map(|text| reference(&weights, *text)).collect();
+        let order = EncoderOrder { weights, precision: Precision::F32, settings: &ModelSettings::default() };
+        let worst = largest_gap(&device.encoder(&order).unwrap().forward(&items).unwrap(), &expected);
+        assert!(worst < 2e-5, "{worst:e}");
+        let mut deep = small();
+        deep.blocks[0].feed_forward.inner = 20_000;
+        assert_eq!(device.encoder_precisions(&deep), PRECISIONS[..3]);
     }
 
     #[test]

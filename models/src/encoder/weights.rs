@@ -5,10 +5,8 @@ use std::ops::Range;
 use sconce_kernels::KernelError;
 use sconce_kernels::embedding::{Embeddings, Table, TableFormat};
 use sconce_kernels::encoder::{
-    AttentionSpec, BlockSpec, Dense, EncoderSpec, FeedForwardSpec, HeadSpec, HeadStep, InnerFunction, LayerWeights,
-    NormKind, NormSpec,
+    AttentionSpec, BlockSpec, Dense, EncoderSpec, FeedForwardSpec, HeadSpec, HeadStep, LayerWeights, NormKind, NormSpec,
 };
-use sconce_kernels::linear::Activation;
 use sconce_kernels::residual_norm::{LayerNorm, RmsNorm, RowNorm};
 
 use super::names::TensorRows;
@@ -151,11 +149,6 @@ impl<'a> EncoderWeights<'a> {
             attention_norm: self.row_norm(part(BlockPart::AttentionNorm))?,
             gate: feed_forward.gated.then(|| self.dense(part(BlockPart::Gate))).transpose()?,
             up: self.dense(part(BlockPart::Up))?,
-            activation: match feed_forward.function {
-                InnerFunction::Gelu(form) => Activation::Gelu(form),
-                InnerFunction::Relu => Activation::Relu,
-                InnerFunction::Silu => Activation::Silu,
-            },
             down: self.dense(part(BlockPart::Down))?,
             output_norm: self.row_norm(part(BlockPart::OutputNorm))?,
         })

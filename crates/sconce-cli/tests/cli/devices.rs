@@ -127,7 +127,7 @@ fn an_old_gpu_is_listed_as_such_and_refused_where_its_kernels_are_missing() {
     let text = ["classify", "--model", "tiny-bert-sentiment", "--device", "cuda:0"];
     on("61", &text).failed_with(2, &["device cuda:0", "6.1; 7.5 or higher is needed"]);
     let listed = on("75", &["devices"]).succeeded().stdout;
-    assert!(listed.contains("BERT MODELS ONLY: for others, cuda:0"), "{listed}");
+    assert!(listed.contains("ENCODERS ONLY: for other models, cuda:0"), "{listed}");
     let file = ["classify", "--model", "magika", "--device", "cuda:0"];
     on("75", &file).failed_with(2, &["model 'magika': the model cannot run there", "7.5; 8.0 or higher is needed"]);
 }

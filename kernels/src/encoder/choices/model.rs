@@ -8,6 +8,11 @@ use crate::encoder::{
     AttentionPositions, AttentionSpec, BlockSpec, Dense, Encoder, EncoderSpec, InnerFunction, LayerWeights, Mask,
     NormKind, NormOrder, NormSpec, PackedParts,
 };
+#[cfg(feature = "cuda")]
+use crate::encoder::{
+    HeadRows, HeadSpec,
+    cuda::{CudaEncoder, CudaPrecision, OuterWeights},
+};
 use crate::linear::reference::linear;
 use crate::linear::{Activation, WeightFormat};
 use crate::residual_norm::{LayerNorm, RmsNorm, RowNorm, reference};
@@ -16,8 +21,8 @@ use crate::residual_norm::{LayerNorm, RmsNorm, RowNorm, reference};
 type NormNumbers = (Vec<f32>, Vec<f32>);
 
 /// Random weights of a spec.
-pub(super) struct Model {
-    pub(super) spec: EncoderSpec,
+pub(in crate::encoder) struct Model {
+    pub(in crate::encoder) spec: EncoderSpec,
     words: Vec<f32>,
     positions: Vec<f32>,
     segments: Vec<f32>,
@@ -43,7 +48,7 @@ struct Layer {
 }
 
 impl Model {
-    pub(super) fn new(spec: EncoderSpec) -> Self {
+    pub(in crate::encoder) fn new(spec: EncoderSpec) -> Self {
         let mut random = StdRng::seed_from_u64(11);
         let mut numbers = |count: usize, around: f32| -> Vec<f32> {
             (0..count).map(|_| around + random.random_range(-0.3..0.3)).collect()
@@ -109,19 +114,42 @@ impl Model {
         }
     }
 
-    pub(super) fn encoder(&self, format: WeightFormat, table: TableFormat) -> Encoder {
-        let spec = &self.spec;
-        let narrow = spec.embedding_size();
+    fn embeddings(&self, table: TableFormat) -> Embeddings {
+        let (spec, narrow) = (&self.spec.embeddings, self.spec.embedding_size());
         let rows = |values: &[f32], from: usize| {
             let values = values[from * narrow..].to_vec();
             (!values.is_empty()).then(|| Table::new(values, narrow, table).unwrap())
         };
-        let first = spec.embeddings.positions.map_or(0, |table| table.first);
+        let first = spec.positions.map_or(0, |table| table.first);
         let (positions, segments) = (rows(&self.positions, first), rows(&self.segments, 0));
-        let norm = row_norm(&self.embedding_norm, spec.embeddings.norm);
+        let norm = row_norm(&self.embedding_norm, spec.norm);
+        Embeddings::new(rows(&self.words, 0).unwrap(), positions, segments, norm).unwrap()
+    }
+
+    /// The encoder on a GPU, with a head that gives the vector of each token.
+    #[cfg(feature = "cuda")]
+    pub(in crate::encoder) fn on(&self, gpu: crate::cuda::Gpu, precision: CudaPrecision) -> CudaEncoder {
+        let head = HeadSpec { rows: HeadRows::Tokens, steps: Vec::new() };
+        let spec = EncoderSpec { head, ..self.spec.clone() };
+        let weights = OuterWeights {
+            embeddings: self.embeddings(TableFormat::F32),
+            embedding_projection: spec.embeddings.projected_from.map(|_| self.projection.clone()),
+            relative_bias: spec.relative_bias.map(|_| self.relative.clone()),
+            final_norm: row_norm(&self.final_norm, spec.final_norm),
+            head: Vec::new(),
+        };
+        let mut encoder = CudaEncoder::new(gpu, precision, &spec, weights).unwrap();
+        for (block, layer) in spec.blocks.iter().zip(&self.layers) {
+            encoder.push(&layer.weights(block)).unwrap();
+        }
+        encoder
+    }
+
+    pub(in crate::encoder) fn encoder(&self, format: WeightFormat, table: TableFormat) -> Encoder {
+        let spec = &self.spec;
         let layer = |(block, layer): (&BlockSpec, &Layer)| layer.weights(block).pack(format).unwrap();
         let parts = PackedParts {
-            embeddings: Embeddings::new(rows(&self.words, 0).unwrap(), positions, segments, norm).unwrap(),
+            embeddings: self.embeddings(table),
             embedding_projection: spec
                 .embeddings
                 .projected_from
@@ -134,7 +162,7 @@ impl Model {
     }
 
     /// The formulas of the spec, one sequence, each step in f64 and rounded after it.
-    pub(super) fn reference(&self, ids: &[u32], segments: &[u32]) -> Vec<f32> {
+    pub(in crate::encoder) fn reference(&self, ids: &[u32], segments: &[u32]) -> Vec<f32> {
         let (spec, narrow) = (&self.spec, self.spec.embedding_size());
         let row = |table: &[f32], row: usize| table.get(row * narrow..(row + 1) * narrow).unwrap_or(&[]).to_vec();
         let embed = |(position, (id, segment)): (usize, (&u32, &u32))| {
@@ -245,7 +273,6 @@ impl Layer {
             attention_norm: row_norm(&self.attention_norm, block.attention_norm),
             gate: feed_forward.gated.then(|| self.gate.clone()),
             up: self.up.clone(),
-            activation: Activation::Identity,
             down: self.down.clone(),
             output_norm: row_norm(&self.output_norm, block.output_norm),
         }
