@@ -4,7 +4,7 @@ use std::fmt::Error;
 use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -13,8 +13,8 @@ use sconce::{Count, ModelMetrics, RuntimeMetrics};
 
 /// Upper bounds of the buckets of durations, in µs: 1, 2.5 and 5 of each power of ten from 10 µs to 50 s.
 const BOUNDS_US: [u64; 21] = [
-    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000, 25_000_000, 50_000_000,
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000,
 ];
 
 /// A snapshot that is written when it is collected.
@@ -136,9 +136,8 @@ impl Families {
             results.map(|(result, count)| (vec![("tier", tier.tier), ("result", result)], count))
         });
         let prepared = self.0.prepared_inputs.iter().flat_map(|it| {
-            [("hit", it.hits), ("miss", it.misses)].map(|(result, count)| {
-                (vec![("tier", "prepared_inputs"), ("result", result)], count)
-            })
+            [("hit", it.hits), ("miss", it.misses)]
+                .map(|(result, count)| (vec![("tier", "prepared_inputs"), ("result", result)], count))
         });
         let help = "Lookups in each tier of the cache, by result";
         counters(out, "sconce_cache_lookups", help, None, tiers.chain(prepared))?;
@@ -164,24 +163,28 @@ impl Families {
         let help = "Stages that are worse than they were: the present figure as a multiple of the usual one";
         let ratios = degradations().map(|(labels, it)| (labels, it.ratio));
         gauges(out, "sconce_degradation", help, Some(&Unit::Ratios), ratios)?;
-        let since = degradations().map(|(labels, it)| {
-            (labels, it.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64())
-        });
+        let since = degradations()
+            .map(|(labels, it)| (labels, it.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()));
         let help = "Estimated beginning of each degradation, as Unix time";
         gauges(out, "sconce_degradation_since_timestamp", help, Some(&Unit::Seconds), since)
     }
 
     fn process(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let RuntimeMetrics { uptime, in_flight, preparing, resident_bytes, .. } = &self.0;
-        let none = |value: f64| [(Labels::new(), value)].into_iter();
-        gauges(out, "sconce_in_flight_requests", "Servers' requests that are not answered", None, none(*in_flight as f64))?;
-        let (help, threads) = ("Threads that may prepare long inputs at a time", preparing.threads as f64);
-        gauges(out, "sconce_prepare_threads", help, None, none(threads))?;
+        let in_flight = ConstGauge::new(*in_flight as f64);
+        bare(out, "sconce_in_flight_requests", "Servers' requests that are not answered", None, &in_flight)?;
+        let threads = ConstGauge::new(preparing.threads as f64);
+        bare(out, "sconce_prepare_threads", "Threads that may prepare long inputs at a time", None, &threads)?;
         let help = "Time for which threads prepared long inputs; its rate by sconce_prepare_threads is the utilisation";
-        counters(out, "sconce_prepare_busy", help, Some(&Unit::Seconds), none(preparing.busy.as_secs_f64()))?;
-        gauges(out, "sconce_uptime", "Time since the runtime was built", Some(&Unit::Seconds), none(uptime.as_secs_f64()))?;
-        let resident = resident_bytes.iter().flat_map(|bytes| none(*bytes as f64));
-        gauges(out, "process_resident_memory", "Resident memory of the process", Some(&Unit::Bytes), resident)
+        let busy = ConstCounter::new(preparing.busy.as_secs_f64());
+        bare(out, "sconce_prepare_busy", help, Some(&Unit::Seconds), &busy)?;
+        let uptime = ConstGauge::new(uptime.as_secs_f64());
+        bare(out, "sconce_uptime", "Time since the runtime was built", Some(&Unit::Seconds), &uptime)?;
+        if let Some(bytes) = resident_bytes {
+            let bytes = ConstGauge::new(*bytes as f64);
+            bare(out, "process_resident_memory", "Resident memory of the process", Some(&Unit::Bytes), &bytes)?;
+        }
+        Ok(())
     }
 
     fn each<'a>(&'a self, figure: fn(&ModelMetrics) -> f64) -> impl Iterator<Item = (Labels<'a>, f64)> {
@@ -211,7 +214,7 @@ where
 {
     let mut family = out.encode_descriptor(name, help, unit, MetricType::Counter)?;
     for (labels, count) in counts {
-        labelled(&mut family, &labels, &ConstCounter::new(count))?;
+        ConstCounter::new(count).encode(family.encode_family(&labels.as_slice())?)?;
     }
     Ok(())
 }
@@ -225,14 +228,18 @@ fn gauges<'a>(
 ) -> Result<(), Error> {
     let mut family = out.encode_descriptor(name, help, unit, MetricType::Gauge)?;
     for (labels, figure) in figures {
-        labelled(&mut family, &labels, &ConstGauge::new(figure))?;
+        ConstGauge::new(figure).encode(family.encode_family(&labels.as_slice())?)?;
     }
     Ok(())
 }
 
-fn labelled(family: &mut MetricEncoder<'_>, labels: &Labels<'_>, metric: &impl EncodeMetric) -> Result<(), Error> {
-    if labels.is_empty() {
-        return metric.encode(family.encode_family(&NoLabelSet::default())?);
-    }
-    metric.encode(family.encode_family(&labels.as_slice())?)
+/// A family of one metric without labels.
+fn bare(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    metric: &impl EncodeMetric,
+) -> Result<(), Error> {
+    metric.encode(out.encode_descriptor(name, help, unit, metric.metric_type())?)
 }

@@ -28,7 +28,10 @@ async fn used() -> Runtime {
 /// The values of a text by name and labels.
 fn values(text: &str) -> BTreeMap<&str, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name, value.parse().expect("a number"))).collect()
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(name, value)| (name, value.parse().expect("a number")))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +46,10 @@ async fn known_requests_are_found_in_the_text() {
         ("sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",stage=\"cache\"}", 3.0),
         ("sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",stage=\"run\"}", 2.0),
         ("sconce_request_duration_seconds_sum{model=\"tiny-bert-sentiment\",stage=\"serialise\"}", 30e-6),
-        ("sconce_request_duration_seconds_bucket{le=\"0.00005\",model=\"tiny-bert-sentiment\",stage=\"serialise\"}", 1.0),
+        (
+            "sconce_request_duration_seconds_bucket{le=\"0.00005\",model=\"tiny-bert-sentiment\",stage=\"serialise\"}",
+            1.0,
+        ),
         ("sconce_answers_total{model=\"tiny-bert-sentiment\",source=\"memory\"}", 1.0),
         ("sconce_answers_total{model=\"tiny-bert-sentiment\",source=\"computed\"}", 2.0),
         ("sconce_cache_lookups_total{tier=\"memory\",result=\"hit\"}", 1.0),
@@ -74,7 +80,8 @@ async fn open_metrics_end_with_their_mark_and_name_their_units() {
 /// `promtool` is in Debian's package `prometheus`; `tests/run` installs it, and says so with `SCONCE_PROMTOOL=1`.
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_finds_nothing_to_complain_about() {
-    let promtool = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let promtool =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut promtool = match promtool {
         Err(error) if std::env::var_os("SCONCE_PROMTOOL").is_none() => {
             eprintln!("not checked, as there is no promtool: {error}");

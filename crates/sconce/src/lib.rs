@@ -73,8 +73,8 @@ pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
 pub use latency::LatencyDistribution;
 pub use metrics::{
-    BatchCount, Count, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics, PreparingMetrics, QueueMetrics,
-    RuntimeMetrics, StageLatencies, TierMetrics,
+    BatchCount, Count, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics, PreparingMetrics,
+    QueueMetrics, RuntimeMetrics, StageLatencies, TierMetrics,
 };
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
@@ -94,10 +94,10 @@ pub use sconce_batch::{
     BatcherConfig, ConfigError, CostLine, CostModel, Depth, DeviceState, Error as QueueError, ExecutorError, Priority,
     Refusals, Retry, Role, Stats,
 };
-pub use sconce_watch::{CostPart, Degradation, DegradationEvent, WatchedStage};
 pub use sconce_models::{
     Array, ArrayData, Backend, Classification, Datatype, Demand, DeviceError, DeviceName, Elements, Entities, Entity,
     Family, Input, InputError, InputKind, InputSpec, InputTensor, LoadError, Output, OutputElements, OutputShape,
     OutputTensor, Placement, Precision, Registry, Score, Signature, SparseVector, Task, TokenVectors, Truncation,
     UnknownDevice, UnknownPlacement, UnknownPrecision, VectorOptions,
 };
+pub use sconce_watch::{CostPart, Degradation, DegradationEvent, WatchedStage};

@@ -262,15 +262,7 @@ impl Model {
 impl StageLatencies {
     fn new(stats: &RequestStats, distributions: Distributions) -> Self {
         let Distributions { request, cache, prepare, queue, run, finish, serialise } = distributions;
-        let sums = [
-            stats.succeeded,
-            stats.cache,
-            stats.prepare,
-            stats.queue,
-            stats.run,
-            stats.finish,
-            stats.serialise,
-        ];
+        let sums = [stats.succeeded, stats.cache, stats.prepare, stats.queue, stats.run, stats.finish, stats.serialise];
         let sums = sums.map(|total| total.time.as_secs_f64());
         Self { sums, request, cache, prepare, queue, run, finish, serialise }
     }

@@ -19,7 +19,9 @@ use crate::prepare::Preparation;
 use crate::slot::NetworkSlot;
 use crate::statistics::{Ended, Requests};
 use crate::terms::{WhenFull, deadline};
-use crate::{Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats};
+use crate::{
+    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats,
+};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
 #[derive(Clone)]
@@ -193,7 +195,17 @@ impl Model {
         let part = it.part.map_or("", CostPart::name);
         match event {
             DegradationEvent::Began(_) => {
-                tracing::warn!(model, stage, device, part, ?since, ratio, usual, present, "a stage is worse than it was");
+                tracing::warn!(
+                    model,
+                    stage,
+                    device,
+                    part,
+                    ?since,
+                    ratio,
+                    usual,
+                    present,
+                    "a stage is worse than it was"
+                );
             }
             DegradationEvent::Ended(_) => {
                 tracing::warn!(model, stage, device, part, ?since, "a stage is as it was");

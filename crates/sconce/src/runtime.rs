@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use sconce_cache::FeatureStats;
 
 use crate::draining::{Draining, InFlight};
-use crate::prepare::{PreparePool, PreparedInputs};
 use crate::metrics::{PreparedInputMetrics, PreparingMetrics, TierMetrics, resident_bytes};
+use crate::prepare::{PreparePool, PreparedInputs};
 use crate::{AnswerCache, Degradation, Model, RuntimeMetrics, UnknownModel};
 
 /// Time that a shutdown gives the cache's tiers to write the answers that are still pending.

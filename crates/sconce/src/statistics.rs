@@ -105,6 +105,8 @@ pub(crate) struct Recorded {
     /// Answers by source: the name of a tier, `computed`, `shared` or `replica`.
     pub(crate) sources: Vec<(&'static str, u64)>,
     watch: ModelWatch,
+    /// The end of the last request; turned into a time of day when it is read, since that clock costs a call more.
+    last: Option<Instant>,
 }
 
 /// How often each stage took how long, for the requests that [`RequestStats`] counts.
@@ -127,7 +129,8 @@ impl Requests {
         took: Duration,
         items: impl Iterator<Item = Ended> + Clone,
     ) -> Vec<DegradationEvent> {
-        let mut recorded = self.now();
+        let mut recorded = self.lock();
+        recorded.last = Some(now);
         recorded.count(took, items.clone());
         let mut events = Vec::new();
         for item in items {
@@ -139,7 +142,8 @@ impl Requests {
 
     /// Counts a request that was refused or failed; returns the degradations that begin or end with it.
     pub(crate) fn failed(&self, now: Instant, took: Duration, kind: ErrorKind) -> Vec<DegradationEvent> {
-        let mut recorded = self.now();
+        let mut recorded = self.lock();
+        recorded.last = Some(now);
         recorded.stats.failed.add(took);
         recorded.errors[kind.index()] += 1;
         let at_fault = matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable);
@@ -154,7 +158,9 @@ impl Requests {
     }
 
     pub(crate) fn stats(&self) -> RequestStats {
-        self.lock().stats.clone()
+        let recorded = self.lock();
+        let last = recorded.last.and_then(|last| SystemTime::now().checked_sub(last.elapsed()));
+        RequestStats { last, ..recorded.stats.clone() }
     }
 
     pub(crate) fn recorded(&self) -> Recorded {
@@ -163,12 +169,6 @@ impl Requests {
 
     pub(crate) fn degradations(&self) -> Vec<Degradation> {
         self.lock().watch.degradations()
-    }
-
-    fn now(&self) -> MutexGuard<'_, Recorded> {
-        let mut recorded = self.lock();
-        recorded.stats.last = Some(SystemTime::now());
-        recorded
     }
 
     fn lock(&self) -> MutexGuard<'_, Recorded> {

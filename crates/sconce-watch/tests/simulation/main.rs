@@ -14,7 +14,8 @@ const USUAL: f64 = 900.0;
 /// A small model: half of a batch's cost is fixed at the usual load.
 const SMALL: Costs = Costs { fixed: 3e-3, per_weight: 45e-6, prepare: 1e-3, prepare_per_weight: 40e-6, finish: 400e-6 };
 /// A large model on a CPU.
-const LARGE: Costs = Costs { fixed: 15e-3, per_weight: 0.6e-3, prepare: 60e-6, prepare_per_weight: 2e-6, finish: 40e-6 };
+const LARGE: Costs =
+    Costs { fixed: 15e-3, per_weight: 0.6e-3, prepare: 60e-6, prepare_per_weight: 2e-6, finish: 40e-6 };
 
 fn steady(slower: Slower) -> Moment {
     Moment { rate: 60.0, length: 48.0, hits: 0.3, errors: 0.001, slower }
@@ -30,7 +31,8 @@ fn stepping(at: f64) -> f64 {
 }
 
 fn p99(latencies: &[(f64, f64)], from: f64, to: f64) -> f64 {
-    let mut within: Vec<f64> = latencies.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, took)| *took).collect();
+    let mut within: Vec<f64> =
+        latencies.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, took)| *took).collect();
     within.sort_unstable_by(f64::total_cmp);
     within[within.len() * 99 / 100]
 }

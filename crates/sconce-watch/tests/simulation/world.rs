@@ -104,7 +104,10 @@ impl<F: Fn(f64) -> Moment> World<F> {
             costs,
             moment,
             random: StdRng::seed_from_u64(seed),
-            events: BinaryHeap::from([Reverse((Duration::ZERO, 0, Event::Arrives)), Reverse((Duration::from_mins(1), 1, Event::Burst))]),
+            events: BinaryHeap::from([
+                Reverse((Duration::ZERO, 0, Event::Arrives)),
+                Reverse((Duration::from_mins(1), 1, Event::Burst)),
+            ]),
             next: 2,
             batcher: Batcher::new(began, config, BatchLayout::Packed).expect("a valid configuration"),
             is_busy: false,
@@ -204,8 +207,8 @@ impl<F: Fn(f64) -> Moment> World<F> {
             Step::Run(batch) => {
                 let slower = (self.moment)(at.as_secs_f64()).slower;
                 self.weight = batch.iter().map(|entry| entry.weight).sum();
-                let seconds = self.costs.fixed * slower.fixed
-                    + self.costs.per_weight * slower.per_weight * self.weight as f64;
+                let seconds =
+                    self.costs.fixed * slower.fixed + self.costs.per_weight * slower.per_weight * self.weight as f64;
                 self.run = self.noisy(at, seconds, 0.06);
                 self.running = batch.into_iter().map(|entry| (entry.payload, entry.arrived)).collect();
                 self.is_busy = true;
