@@ -32,6 +32,8 @@ pub enum Input {
     },
     /// The content of a file, or a BYTES element of a request; must be UTF-8 for models that read text.
     Bytes(Vec<u8>),
+    /// Numbers of tokens of the model's own tokenizer, read as they are: no special token and no prompt is added.
+    Tokens(Vec<u32>),
     /// A dense array without a batch dimension, such as an image of shape `[channels, height, width]`.
     Array(Array),
 }
@@ -252,6 +254,10 @@ impl Input {
                 let parts = [prompt, text.key(kind).part()];
                 key("prompted", Datatype::Bytes, none.into(), parts.concat().into())
             }
+            Self::Tokens(ids) => {
+                let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+                key("tokens", Datatype::Int32, none.into(), bytes.into())
+            }
             Self::Array(Array { shape, data: ArrayData::U8(bytes) }) => {
                 key("array", Datatype::Uint8, shape.into(), bytes.into())
             }
@@ -270,6 +276,7 @@ impl Input {
             Self::Pair(pair) => pair.iter().map(Self::bytes).sum(),
             Self::Prompted { prompt, text } => prompt.len() + text.bytes(),
             Self::Bytes(bytes) => bytes.len(),
+            Self::Tokens(ids) => size_of_val(ids.as_slice()),
             Self::Array(array) => array.data.bytes(),
         }
     }
@@ -288,6 +295,7 @@ impl Input {
             Self::Pair(_) => "a pair of texts",
             Self::Prompted { .. } => "a text with a prompt",
             Self::Bytes(_) => "bytes",
+            Self::Tokens(_) => "numbers of tokens",
             Self::Array(_) => "an array",
         }
     }
@@ -433,7 +441,7 @@ mod tests {
     fn inputs_that_differ_have_keys_that_differ() {
         let [text, _, pair, content, _] = KINDS;
         let array = |shape: &[usize]| Array { shape: shape.to_vec(), data: ArrayData::U8(b"ab".to_vec()) };
-        let inputs: [(Input, &InputKind); 14] = [
+        let inputs: [(Input, &InputKind); 16] = [
             ("ab".into(), &text),
             (("a", "b").into(), &pair),
             (("ab", "").into(), &pair),
@@ -446,6 +454,8 @@ mod tests {
             (Input::from("").with_prompt("ab"), &text),
             (Input::from("b").with_prompt("").with_prompt("a"), &text),
             (Input::from("ab").with_prompt("a"), &text),
+            (Input::Tokens(vec![7, 8]), &text),
+            (Input::Tokens(vec![7]), &text),
             (b"ab".to_vec().into(), &content),
             (array(&[2]).into(), &content),
             (array(&[2, 1]).into(), &content),

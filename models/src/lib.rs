@@ -81,7 +81,6 @@ mod text_encoder;
 mod text_tasks;
 mod weights;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use sconce_kernels::Isa;
@@ -123,7 +122,7 @@ pub use registry::{LoadOptions, Registry, Survey};
 pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Settings, VectorTask};
 pub use signature::{InputSpec, Signature};
 pub use tensor::{Datatype, Elements, InputKey, InputTensor, OutputElements, OutputShape, OutputTensor};
-pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor, TextRules};
+pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor, TextRules, TextToken};
 pub use text_encoder::TextEncoder;
 pub use weights::Weights;
 
@@ -140,10 +139,9 @@ pub trait Processor: Send + Sync {
         false
     }
 
-    /// The texts that a request can have put before its own, by name.
-    fn prompts(&self) -> &BTreeMap<String, String> {
-        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
-        NONE
+    /// The tokenizer with its prompts, for models that read text.
+    fn text(&self) -> Option<&TextProcessor> {
+        None
     }
 
     /// Turns the network's row for one item into its typed answer.

@@ -218,7 +218,7 @@ fn checked_content(input: Input) -> Result<Vec<u8>, InputError> {
             let got = data.dtype().to_owned();
             return Err(InputError::WrongDtype { name, expected: "UINT8".to_owned(), got });
         }
-        Input::Pair(_) | Input::Prompted { .. } => {
+        Input::Pair(_) | Input::Prompted { .. } | Input::Tokens(_) => {
             let (expected, got) = ("bytes, text or a UINT8 array".to_owned(), input.kind().to_owned());
             return Err(InputError::WrongKind { name, expected, got });
         }

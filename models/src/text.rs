@@ -3,6 +3,7 @@
 mod beginning;
 mod spans;
 mod tokenizer;
+mod tokens;
 mod vocabulary;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use tokenizers::{
 };
 
 pub(crate) use tokenizer::{TokenizerFiles, read as read_tokenizer};
+pub use tokens::TextToken;
 
 use beginning::{Beginnings, Shortened};
 
@@ -55,8 +57,10 @@ pub struct TextProcessor {
     beginnings: Option<Beginnings>,
     prompts: BTreeMap<String, String>,
     default_prompt: String,
-    /// Rows of the model's table of words, if the tokenizer has tokens beyond them.
-    rows: Option<usize>,
+    /// Rows of the model's table of words.
+    rows: usize,
+    /// True if the tokenizer has tokens beyond the rows.
+    has_more_than_rows: bool,
     /// The token for words that the vocabulary lacks, if there is one.
     unknown: Option<u32>,
     padding: Option<u32>,
@@ -100,7 +104,6 @@ impl TextProcessor {
         let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         let TextRules { prompts, default_prompt, padding, .. } = rules.clone();
         let default_prompt = default_prompt.and_then(|name| prompts.get(&name).cloned()).unwrap_or_default();
-        let rows = (highest >= vocab_size).then_some(vocab_size);
         let text = Self {
             tokenizer,
             direction,
@@ -109,7 +112,8 @@ impl TextProcessor {
             beginnings,
             prompts,
             default_prompt,
-            rows,
+            rows: vocab_size,
+            has_more_than_rows: highest >= vocab_size,
             unknown,
             padding,
         };
@@ -140,6 +144,7 @@ impl TextProcessor {
     pub fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
         match input {
             Input::Prompted { prompt, text } => self.prepare_with_prompt(*text, truncation, &prompt),
+            Input::Tokens(ids) => self.prepare_tokens(ids, truncation),
             input => self.prepare_with_prompt(input, truncation, &self.default_prompt),
         }
     }
@@ -173,20 +178,30 @@ impl TextProcessor {
     /// The features of tokens, special tokens included.
     fn features(&self, encoding: &Encoding) -> Result<Features, InputError> {
         let ids = encoding.get_ids();
+        if self.has_more_than_rows {
+            self.check_rows(ids)?;
+        }
+        self.check_padding(ids)?;
+        Ok(Features::Tokens { input_ids: ids.to_vec(), token_type_ids: encoding.get_type_ids().to_vec() })
+    }
+
+    /// Refuses tokens that the model's table of words lacks.
+    fn check_rows(&self, ids: &[u32]) -> Result<(), InputError> {
+        let Some(id) = ids.iter().copied().find(|id| *id as usize >= self.rows) else { return Ok(()) };
+        let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+        Err(InputError::UnknownToken { name: TEXT_INPUT, token, id, rows: self.rows })
+    }
+
+    /// Refuses no tokens at all, and the padding's token where positions skip it.
+    fn check_padding(&self, ids: &[u32]) -> Result<(), InputError> {
         if ids.is_empty() {
             return Err(InputError::Empty { name: TEXT_INPUT });
-        }
-        if let Some(rows) = self.rows
-            && let Some(at) = ids.iter().position(|id| *id as usize >= rows)
-        {
-            let token = self.tokenizer.id_to_token(ids[at]).unwrap_or_default();
-            return Err(InputError::UnknownToken { name: TEXT_INPUT, token, id: ids[at], rows });
         }
         if let Some(id) = self.padding.filter(|padding| ids.contains(padding)) {
             let token = self.tokenizer.id_to_token(id).unwrap_or_default();
             return Err(InputError::PaddingToken { name: TEXT_INPUT, token, id });
         }
-        Ok(Features::Tokens { input_ids: ids.to_vec(), token_type_ids: encoding.get_type_ids().to_vec() })
+        Ok(())
     }
 
     /// Checks and tokenises two texts that are read together. If they are too long together, tokens of the longer one
@@ -313,7 +328,7 @@ fn checked_text(name: &'static str, input: Input) -> Result<String, InputError> 
         Input::Bytes(bytes) if bytes.len() > MAX_TEXT_BYTES => return Err(too_large(bytes.len())),
         Input::Bytes(bytes) => String::from_utf8(bytes)
             .map_err(|error| InputError::NotUtf8 { name, valid_up_to: error.utf8_error().valid_up_to() })?,
-        Input::Array(_) | Input::Pair(_) | Input::Prompted { .. } => {
+        Input::Array(_) | Input::Pair(_) | Input::Prompted { .. } | Input::Tokens(_) => {
             let (expected, got) = ("text".to_owned(), input.kind().to_owned());
             return Err(InputError::WrongKind { name, expected, got });
         }

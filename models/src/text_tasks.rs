@@ -1,6 +1,5 @@
 //! The tasks of encoders of text: the input that a task takes, and the answer that it makes of the head's row.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -139,8 +138,8 @@ impl Processor for TaskProcessor {
         matches!(self.task, TextTask::Entities { .. })
     }
 
-    fn prompts(&self) -> &BTreeMap<String, String> {
-        self.text.prompts()
+    fn text(&self) -> Option<&TextProcessor> {
+        Some(&self.text)
     }
 
     fn finish(&self, mut row: Vec<f32>, of: Finishing<'_>) -> Output {

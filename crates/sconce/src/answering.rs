@@ -57,7 +57,7 @@ impl Model {
     /// The input with the prompt of this name before it.
     pub(crate) fn with_prompt(&self, input: Input, name: Option<&str>) -> Result<Input, InputError> {
         let Some(name) = name else { return Ok(input) };
-        let prompts = self.inner.processor.prompts();
+        let prompts = self.prompts();
         match prompts.get(name) {
             Some(prompt) => Ok(input.with_prompt(prompt)),
             None => Err(InputError::UnknownPrompt { name: name.to_owned(), known: prompts.keys().cloned().collect() }),

@@ -109,6 +109,11 @@ impl InferManyError {
     pub(crate) fn of_all(source: InferError) -> Self {
         Self { index: None, source }
     }
+
+    /// The same error in a longer list, whose items before this group were `before`.
+    pub(crate) fn after(self, before: usize) -> Self {
+        Self { index: self.index.map(|index| index + before), ..self }
+    }
 }
 
 /// Error of a name that no model of the runtime has.

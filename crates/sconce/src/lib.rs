@@ -49,6 +49,7 @@ mod cached;
 mod devices;
 mod draining;
 mod error;
+mod lists;
 mod many;
 mod memory;
 mod model;
@@ -64,6 +65,7 @@ mod slot;
 mod source;
 mod statistics;
 mod terms;
+mod tokens;
 
 pub use builder::RuntimeBuilder;
 pub use cached::AnswerCache;
@@ -90,6 +92,6 @@ pub use sconce_batch::{
 pub use sconce_models::{
     Array, ArrayData, Backend, Classification, Datatype, Demand, DeviceError, DeviceName, Elements, Entities, Entity,
     Family, Input, InputError, InputKind, InputSpec, InputTensor, LoadError, Output, OutputElements, OutputShape,
-    OutputTensor, Placement, Precision, Registry, Score, Signature, SparseVector, Task, TokenVectors, Truncation,
-    UnknownDevice, UnknownPlacement, UnknownPrecision, VectorOptions,
+    OutputTensor, Placement, Precision, Registry, Score, Signature, SparseVector, Task, TextToken, TokenVectors,
+    Truncation, UnknownDevice, UnknownPlacement, UnknownPrecision, VectorOptions,
 };

@@ -48,7 +48,11 @@ impl Model {
         self.counted_many(group.into(), WhenFull::Refuse).await
     }
 
-    async fn counted_many(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
+    pub(crate) async fn counted_many(
+        &self,
+        group: RequestGroup,
+        when_full: WhenFull,
+    ) -> Result<Vec<Answer>, InferManyError> {
         let started = Instant::now();
         let outcome = self.answer_many(group, when_full).await;
         let requests = &self.inner.requests;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Queue, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
-use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature};
+use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature, TextProcessor};
 
 use crate::cached::{AnswerKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
@@ -199,7 +199,8 @@ impl Model {
     /// The prompts of the model's files: texts that a request can have put before its own, by name.
     #[must_use]
     pub fn prompts(&self) -> &BTreeMap<String, String> {
-        self.inner.processor.prompts()
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        self.inner.processor.text().map_or(NONE, TextProcessor::prompts)
     }
 
     /// The bounds of the model's queue and batches, with the settings of its `sconce.toml` applied.

@@ -225,7 +225,7 @@ fn a_colbert_whose_queries_are_expanded_is_refused_until_the_operator_asks_for_p
     let expected = infer(&mut load(&families().join("colbert")), text());
     assert_eq!(infer(&mut plain, text()), expected);
     assert_eq!(infer(&mut asked, text()), expected);
-    assert_eq!(asked.processor.prompts()["query"], "[Q] ");
+    assert_eq!(asked.processor.text().unwrap().prompts()["query"], "[Q] ");
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! The routes that clients of OpenAI, Cohere, Jina and text-embeddings-inference call, for a Sconce
+//! [`Runtime`](sconce::Runtime).
+//!
+//! ```
+//! use axum::body::{Body, to_bytes};
+//! use axum::http::Request;
+//! use tower::ServiceExt as _;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let zoo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
+//! let runtime = sconce::Runtime::builder().model(zoo.join("tiny-bert-sentiment")).build()?;
+//! let router = sconce_http::router(runtime);
+//!
+//! let request = Request::post("/predict").body(Body::from(r#"{"inputs": "What a wonderful day!"}"#))?;
+//! let answer = to_bytes(router.oneshot(request).await?.into_body(), 1 << 20).await?;
+//! assert!(answer.starts_with(br#"[{"label":"positive","score":0.9"#));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Routes
+//! | route | as |
+//! |---|---|
+//! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
+//! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
+//! | `POST /embed`, `/embed_all`, `/embed_sparse`, `/rerank`, `/predict`, `/similarity`, `/tokenize`, `/decode`, `/`; `GET /info` | text-embeddings-inference |
+//!
+//! text-embeddings-inference serves one model. Where the runtime has several, its routes take the one whose task fits;
+//! if several do, put `/models/{model}` before the route: `POST /models/minilm/embed`.
+//!
+//! # Errors
+//! An error has the status and the form of the API that was called. Refusals of a full queue have status 429 and the
+//! header `Retry-After` with whole seconds, and `retry-after-ms`, which the `openai` client prefers.
+//!
+//! # Answers
+//! The headers `x-sconce-precision`, `x-sconce-device` and `x-sconce-source` say how an answer was computed, and
+//! `x-sconce-truncated: true` says that the end of an input was left out.
+//!
+//! # Where to add things
+//! An API: a module with its requests, answers and a [`Dialect`](dialect::Dialect) for its errors. All of them answer
+//! by `service`.
+
+mod body;
+mod dialect;
+mod error;
+mod inputs;
+mod openai;
+mod options;
+mod rerank;
+mod service;
+mod tei;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use sconce::Runtime;
+
+/// Most bytes of the body of a request.
+pub const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// The routes of a runtime, for a server of your own.
+pub fn router(runtime: Runtime) -> Router {
+    let service = Arc::new(service::HttpService::new(runtime));
+    Router::new()
+        .merge(openai::routes())
+        .merge(rerank::routes())
+        .merge(tei::routes())
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(service)
+}

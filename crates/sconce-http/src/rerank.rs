@@ -1,0 +1,132 @@
+//! Reranking as Cohere's API and Jina's have it: one answer has the fields of both.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use sconce::{Answer, RequestGroup};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::body::JsonBody;
+use crate::dialect::{Cohere, ErrorResponse};
+use crate::error::HttpError;
+use crate::openai::TokenUsage;
+use crate::options::{Options, refuse_unknown};
+use crate::service::{HttpService, SCORES, headers};
+
+pub(crate) fn routes() -> Router<Arc<HttpService>> {
+    Router::new().route("/v1/rerank", post(rerank)).route("/v2/rerank", post(rerank))
+}
+
+/// The body of `POST /v1/rerank` and `POST /v2/rerank`.
+#[derive(Deserialize)]
+pub(crate) struct CohereRerankRequest {
+    model: Option<String>,
+    query: String,
+    documents: Vec<Document>,
+    /// Number of results, the best first.
+    top_n: Option<usize>,
+    /// True: results hold their documents.
+    return_documents: Option<bool>,
+    #[serde(flatten)]
+    options: Options,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+/// A document: its text, or an object with it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a text, or an object with field 'text'")]
+enum Document {
+    Text(String),
+    Object { text: String },
+}
+
+impl Document {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) | Self::Object { text } => text,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RerankResponse<'a> {
+    model: &'a str,
+    results: Vec<RerankResult<'a>>,
+    usage: TokenUsage,
+    meta: Meta,
+}
+
+#[derive(Serialize)]
+struct RerankResult<'a> {
+    index: usize,
+    relevance_score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<TextObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct TextObject<'a> {
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct Meta {
+    billed_units: BilledUnits,
+}
+
+#[derive(Serialize)]
+struct BilledUnits {
+    search_units: usize,
+}
+
+async fn rerank(
+    State(service): State<Arc<HttpService>>,
+    JsonBody(request, _): JsonBody<CohereRerankRequest, Cohere>,
+) -> Result<Response, ErrorResponse<Cohere>> {
+    let CohereRerankRequest { model, query, documents, top_n, return_documents, options, unknown } = request;
+    refuse_unknown(&unknown, &["model", "query", "documents", "top_n", "return_documents"])?;
+    let model = service.model(model.as_deref(), SCORES)?;
+    if documents.is_empty() {
+        return Err(HttpError::empty("documents").into());
+    }
+    if top_n == Some(0) {
+        return Err(HttpError::invalid("top_n", "field 'top_n' is 0, but must be at least 1").into());
+    }
+    let documents: Vec<String> = documents.into_iter().map(Document::into_text).collect();
+    let group = options.apply(RequestGroup::pairs(&query, documents.clone()))?;
+    let answers = service.answers(model, group).await?;
+    let result = |(index, relevance_score): (usize, f32)| {
+        let document = (return_documents == Some(true)).then(|| TextObject { text: documents[index].as_str() });
+        RerankResult { index, relevance_score, document }
+    };
+    let results = ranked(&answers, relevance).into_iter().take(top_n.unwrap_or(usize::MAX)).map(result);
+    let response = RerankResponse {
+        model: model.name(),
+        results: results.collect(),
+        usage: TokenUsage::of(&answers),
+        meta: Meta { billed_units: BilledUnits { search_units: 1 } },
+    };
+    Ok((headers(&answers), Json(response)).into_response())
+}
+
+/// Places and scores of answers, the best first; equal ones stay in their order.
+pub(crate) fn ranked(answers: &[Answer], score: fn(&Answer) -> f32) -> Vec<(usize, f32)> {
+    let mut ranked: Vec<_> = answers.iter().map(score).enumerate().collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked
+}
+
+/// How well a document matches, between 0 and 1: the sigmoid of the logit, whatever the model's files say.
+pub(crate) fn relevance(answer: &Answer) -> f32 {
+    1.0 / (1.0 + (-logit(answer)).exp())
+}
+
+/// The output of the model's last layer.
+pub(crate) fn logit(answer: &Answer) -> f32 {
+    answer.output.score().expect("the model gives scores").logit
+}

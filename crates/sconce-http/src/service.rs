@@ -1,0 +1,117 @@
+//! The runtime behind all routes: which model a request is for, and its answers.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use sconce::{Answer, Model, RequestGroup, Runtime, Task};
+
+use crate::error::{Fault, HttpError};
+
+/// The models of a runtime, as the routes answer by them.
+pub(crate) struct HttpService {
+    runtime: Runtime,
+    /// Seconds since 1970 at which the server started.
+    pub(crate) started: u64,
+}
+
+/// A task that a route needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needed {
+    /// The task in words, after "no model": `gives embeddings`.
+    pub(crate) does: &'static str,
+    /// True for a model of the task.
+    pub(crate) fits: fn(&Task) -> bool,
+}
+
+pub(crate) const EMBEDS: Needed =
+    Needed { does: "gives one embedding for each text", fits: |task| matches!(task, Task::Embedding { .. }) };
+pub(crate) const EMBEDS_TOKENS: Needed =
+    Needed { does: "gives an embedding for each token", fits: |task| matches!(task, Task::TokenEmbeddings { .. }) };
+pub(crate) const EMBEDS_SPARSELY: Needed =
+    Needed { does: "gives sparse embeddings", fits: |task| matches!(task, Task::SparseEmbedding { .. }) };
+pub(crate) const SCORES: Needed =
+    Needed { does: "scores how well a document matches a query", fits: |task| matches!(task, Task::Score) };
+pub(crate) const CLASSIFIES: Needed =
+    Needed { does: "classifies texts", fits: |task| matches!(task, Task::Classification { .. } | Task::Score) };
+pub(crate) const ANY: Needed = Needed { does: "is served", fits: |_| true };
+
+impl HttpService {
+    pub(crate) fn new(runtime: Runtime) -> Self {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { runtime, started }
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// The model of this name, or the one whose task fits.
+    pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<&Model, HttpError> {
+        if let Some(name) = name {
+            let model = self.runtime.model(name)?;
+            if (needed.fits)(&model.signature().task) {
+                return Ok(model);
+            }
+            let task = model.signature().task.name();
+            let message = format!("model '{name}' does {task}; the call needs one that {}", needed.does);
+            return Err(HttpError::invalid("model", message));
+        }
+        let mut fitting = self.runtime.models().filter(|model| (needed.fits)(&model.signature().task));
+        match (fitting.next(), fitting.next()) {
+            (Some(model), None) => Ok(model),
+            (Some(_), Some(_)) => {
+                let names: Vec<&str> = self
+                    .runtime
+                    .models()
+                    .filter(|model| (needed.fits)(&model.signature().task))
+                    .map(Model::name)
+                    .collect();
+                let (does, names) = (needed.does, names.join(", "));
+                let remedy = "name one in field 'model', or by /models/{model} before the route";
+                Err(HttpError::invalid("model", format!("more than one model {does}: {names}; {remedy}")))
+            }
+            (None, _) => {
+                let served: Vec<String> = self
+                    .runtime
+                    .models()
+                    .map(|model| format!("{} ({})", model.name(), model.signature().task.name()))
+                    .collect();
+                let message = format!("no model {}; served are: {}", needed.does, served.join(", "));
+                Err(HttpError::new(Fault::UnknownModel, message))
+            }
+        }
+    }
+
+    /// Answers all inputs of a request, or fails as a whole.
+    pub(crate) async fn answers(&self, model: &Model, group: RequestGroup) -> Result<Vec<Answer>, HttpError> {
+        let _in_flight = self.runtime.enter();
+        Ok(model.try_infer_list(group).await?)
+    }
+}
+
+/// Headers that say how answers were computed. A value that differs between the answers is left out.
+pub(crate) fn headers(answers: &[Answer]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let Some(first) = answers.first() else { return headers };
+    let mut put = |name, value: String| {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put("x-sconce-precision", first.precision.to_string());
+    if answers.iter().all(|answer| answer.device == first.device) {
+        put("x-sconce-device", first.device.to_string());
+    }
+    if answers.iter().all(|answer| answer.source == first.source) {
+        put("x-sconce-source", first.source.name().to_owned());
+    }
+    if answers.iter().any(|answer| answer.truncated) {
+        put("x-sconce-truncated", "true".to_owned());
+    }
+    headers
+}
+
+/// Tokens that the network read for all answers.
+pub(crate) fn tokens(answers: &[Answer]) -> usize {
+    answers.iter().filter_map(|answer| answer.tokens).sum()
+}
