@@ -19,23 +19,17 @@ impl Default for Contents {
     }
 }
 
-/// The field of [`InferTensorContents`] that holds elements of a type, and the type's name.
-fn field(sent: SentDatatype) -> (&'static str, &'static str) {
-    match sent {
-        SentDatatype::Bytes => ("bytes_contents", "BYTES"),
-        SentDatatype::Number(number) => match number {
-            NumberType::Bool => ("bool_contents", "BOOL"),
-            NumberType::Int8 => ("int_contents", "INT8"),
-            NumberType::Int16 => ("int_contents", "INT16"),
-            NumberType::Int32 => ("int_contents", "INT32"),
-            NumberType::Int64 => ("int64_contents", "INT64"),
-            NumberType::Uint8 => ("uint_contents", "UINT8"),
-            NumberType::Uint16 => ("uint_contents", "UINT16"),
-            NumberType::Uint32 => ("uint_contents", "UINT32"),
-            NumberType::Uint64 => ("uint64_contents", "UINT64"),
-            NumberType::Fp32 => ("fp32_contents", "FP32"),
-            NumberType::Fp64 => ("fp64_contents", "FP64"),
-        },
+/// The field of [`InferTensorContents`] that holds elements of a type.
+fn field(sent: SentDatatype) -> &'static str {
+    let SentDatatype::Number(number) = sent else { return "bytes_contents" };
+    match number {
+        NumberType::Bool => "bool_contents",
+        NumberType::Int8 | NumberType::Int16 | NumberType::Int32 => "int_contents",
+        NumberType::Int64 => "int64_contents",
+        NumberType::Uint8 | NumberType::Uint16 | NumberType::Uint32 => "uint_contents",
+        NumberType::Uint64 => "uint64_contents",
+        NumberType::Fp32 => "fp32_contents",
+        NumberType::Fp64 => "fp64_contents",
     }
 }
 
@@ -48,7 +42,7 @@ pub(crate) fn read(layout: TensorLayout, contents: Contents) -> Result<Elements,
 }
 
 fn typed_elements(layout: TensorLayout, typed: InferTensorContents) -> Result<Elements, RequestError> {
-    let (expected, datatype) = field(layout.sent);
+    let (expected, datatype) = (field(layout.sent), layout.sent.name());
     if let Some(got) = fields(&typed).find(|got| *got != expected) {
         return Err(RequestError::WrongContents { name: layout.name, field: got, datatype, expected });
     }

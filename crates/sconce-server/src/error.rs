@@ -98,6 +98,8 @@ pub enum RequestError {
          (max_request_bytes_in_flight); send fewer items at a time"
     )]
     LargerThanAllInFlight { bytes: usize, max: usize },
+    #[error("the request has {bytes} bytes, but the server reads at most {max}; send fewer items at a time")]
+    TooLarge { bytes: u64, max: usize },
     #[error("the request is no {expected}: {}", excerpt(message))]
     Malformed { expected: &'static str, message: String },
 
@@ -167,7 +169,7 @@ impl RequestError {
             Self::TooLate { .. } => RequestFault::Late,
             Self::Stalled { .. } => RequestFault::Stalled,
             Self::TooManyBytesInFlight { .. } => RequestFault::Overloaded,
-            Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
+            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
             Self::Malformed { .. } => RequestFault::Malformed,
             Self::HeldBack { error, .. } => error.fault(),
             Self::Refused { source } | Self::Item { source, .. } => match source.kind() {
@@ -244,6 +246,7 @@ mod tests {
             Stalled { pause: Duration::MAX },
             TooManyBytesInFlight { max },
             LargerThanAllInFlight { bytes: got, max },
+            TooLarge { bytes: u64::MAX, max },
             Malformed { expected: "ModelInferRequest", message: text() },
             Refused { source: failed() },
             HeldBack { by: Duration::MAX, error: Box::new(Refused { source: failed() }) },
@@ -281,6 +284,7 @@ mod tests {
                 | Stalled { .. }
                 | TooManyBytesInFlight { .. }
                 | LargerThanAllInFlight { .. }
+                | TooLarge { .. }
                 | Malformed { .. }
                 | Refused { .. }
                 | HeldBack { .. }

@@ -35,23 +35,42 @@ pub enum Number {
 }
 
 impl NumberType {
+    const ALL: [Self; 11] = [
+        Self::Bool,
+        Self::Int8,
+        Self::Int16,
+        Self::Int32,
+        Self::Int64,
+        Self::Uint8,
+        Self::Uint16,
+        Self::Uint32,
+        Self::Uint64,
+        Self::Fp32,
+        Self::Fp64,
+    ];
+
     /// The type of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "BOOL" => Self::Bool,
-            "INT8" => Self::Int8,
-            "INT16" => Self::Int16,
-            "INT32" => Self::Int32,
-            "INT64" => Self::Int64,
-            "UINT8" => Self::Uint8,
-            "UINT16" => Self::Uint16,
-            "UINT32" => Self::Uint32,
-            "UINT64" => Self::Uint64,
-            "FP32" => Self::Fp32,
-            "FP64" => Self::Fp64,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|number| number.name() == name)
+    }
+
+    /// The protocol's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bool => "BOOL",
+            Self::Int8 => "INT8",
+            Self::Int16 => "INT16",
+            Self::Int32 => "INT32",
+            Self::Int64 => "INT64",
+            Self::Uint8 => "UINT8",
+            Self::Uint16 => "UINT16",
+            Self::Uint32 => "UINT32",
+            Self::Uint64 => "UINT64",
+            Self::Fp32 => "FP32",
+            Self::Fp64 => "FP64",
+        }
     }
 
     /// True for whole numbers.

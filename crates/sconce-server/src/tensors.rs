@@ -29,6 +29,17 @@ pub enum SentDatatype {
     Number(NumberType),
 }
 
+impl SentDatatype {
+    /// The protocol's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "BYTES",
+            Self::Number(number) => number.name(),
+        }
+    }
+}
+
 /// The meaning of a tensor's datatype and shape.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorLayout {
