@@ -16,7 +16,6 @@ import cohere
 import huggingface_hub
 import numpy as np
 import openai
-from langchain_huggingface import HuggingFaceEndpointEmbeddings
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 from safetensors.numpy import load_file
@@ -104,14 +103,12 @@ class HttpClients(unittest.TestCase):
         scores = client.sentence_similarity(TEXTS[0], other_sentences=TEXTS[1:])
         np.testing.assert_allclose(scores, self.expected[1:] @ self.expected[0], atol=1e-3)
 
-    def test_langchain_embeds_by_both_apis(self):
+    def test_langchain_embeds_by_openais_api(self):
         as_openai = OpenAIEmbeddings(
             base_url=f"{self.address}/v1", api_key="none", model=EMBEDDER, check_embedding_ctx_length=False
         )
         self.assert_embeds(as_openai.embed_documents(TEXTS))
         self.assert_embeds(asyncio.run(as_openai.aembed_documents(TEXTS)))
-        as_tei = HuggingFaceEndpointEmbeddings(model=f"{self.address}/models/{EMBEDDER}/embed")
-        self.assert_embeds(as_tei.embed_documents(TEXTS))
 
     def test_llama_index_embeds_by_text_embeddings_inference(self):
         embedder = TextEmbeddingsInference(

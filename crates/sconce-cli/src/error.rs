@@ -171,8 +171,6 @@ impl Error {
             | Self::Tier { source: TierError::Unavailable(_) | TierError::Full | TierError::Busy { .. }, .. } => {
                 ExitCode::FAILURE
             }
-            #[cfg(feature = "grpc")]
-            Self::Server(_) => ExitCode::FAILURE,
             Self::Pull(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
             _ => ExitCode::from(2),
         }

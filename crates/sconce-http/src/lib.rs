@@ -64,7 +64,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use sconce::Runtime;
+use sconce::models::excerpt;
 
 pub use sconce_server::{Listener, ServerBounds, ServerLimits};
 pub use serve::{serve, serve_beside, serve_within};
@@ -81,5 +84,23 @@ pub fn router(runtime: Runtime) -> Router {
         .merge(tei::routes())
         .with_state(service)
         .merge(open_inference::routes(runtime))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+/// Answers a request to a path that has no route.
+async fn no_route(method: Method, uri: Uri) -> Response {
+    let message = format!(
+        "no route for {method} {}; embeddings are at POST /v1/embeddings or /embed, scores at /v1/rerank or /rerank, labels at \
+         /predict, any model at /v2/models/{{model}}/infer",
+        excerpt(&uri.path())
+    );
+    (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({"error": message}))).into_response()
+}
+
+/// Answers a request with a method that its route does not have.
+async fn no_method(method: Method, uri: Uri) -> Response {
+    let message = format!("the route {} does not have the method {method}", excerpt(&uri.path()));
+    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(serde_json::json!({"error": message}))).into_response()
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use sconce::{Model, Runtime};
 use sconce_server::{OpenInference, RequestError, RequestFault};
@@ -58,7 +58,6 @@ pub(crate) fn routes(runtime: Runtime) -> Router {
         .route("/v2/repository/index", post(describe::index))
         .route("/v2/repository/models/{model}/load", post(fixed_models))
         .route("/v2/repository/models/{model}/unload", post(fixed_models))
-        .route("/v2/{*path}", any(not_served))
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())
         .with_state(Arc::new(OpenInference::new(runtime)))
@@ -97,12 +96,6 @@ async fn fixed_models() -> Response {
     let message = "explicit model load / unload is not allowed: the server serves the models that it found when it \
                    started; start it anew to serve others";
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": message}))).into_response()
-}
-
-async fn not_served(Path(path): Path<String>) -> Response {
-    let known = "health, models, repository/index, rerank";
-    let message = format!("/v2/{} is not served; known below /v2 are: {known}", sconce::models::excerpt(&path));
-    (StatusCode::NOT_FOUND, Json(json!({"error": message}))).into_response()
 }
 
 /// The response of an error, in Triton's form.

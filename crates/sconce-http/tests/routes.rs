@@ -255,6 +255,10 @@ async fn errors_have_the_form_of_their_api_and_name_the_field() {
         let message = answer.pointer(pointer).map(ToString::to_string).unwrap_or_default();
         assert!(got.as_u16() == status && message.contains(words), "{path} {body}: {got} {answer}");
     }
+    let (status, _, answer) = post(&router, "/v1/embedding", json!({})).await;
+    assert!(status == 404 && answer["error"].as_str().unwrap().contains("POST /v1/embedding;"), "{answer}");
+    let (status, _, _) = send(&router, Request::get("/embed").body(Body::empty()).unwrap()).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     for (body, words) in [("", "the body is empty"), ("{", "not JSON"), ("[]", "expected"), ("{}x", "")] {
         let request = Request::post("/embed").body(Body::from(body)).unwrap();
         let (status, _, answer) = send(&router, request).await;
