@@ -15,12 +15,7 @@ use crate::serve::Failed;
 const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
 
 /// Prints to standard output, and flushes it: scripts wait for the addresses.
-pub(crate) fn print(
-    runtime: &Runtime,
-    failed: &Failed,
-    grpc: Option<&Bound>,
-    http: Option<&Bound>,
-) -> io::Result<()> {
+pub(crate) fn print(runtime: &Runtime, failed: &Failed, grpc: Option<&Bound>, http: Option<&Bound>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
     for model in runtime.models() {

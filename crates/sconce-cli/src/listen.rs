@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use sconce_grpc::Listener;
+use sconce_grpc::ServerListener;
 use tokio::net::TcpListener;
 
 use crate::error::Error;
@@ -17,7 +17,7 @@ const UNIX: &str = "unix:";
 
 /// A listener, and the address that clients have for it.
 pub(crate) struct Bound {
-    pub(crate) listener: Listener,
+    pub(crate) listener: ServerListener,
     pub(crate) address: Address,
     /// Removes the socket's file when the server ends.
     pub(crate) file: Option<SocketFile>,

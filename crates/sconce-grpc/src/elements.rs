@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sconce::{Datatype, Elements};
-use sconce_server::{Number, NumberType, RequestError, SentDatatype, TensorLayout};
+use sconce_server::{NumberType, RequestError, SentDatatype, SentNumber, TensorLayout};
 
 use crate::proto::InferTensorContents;
 
@@ -57,7 +57,7 @@ fn typed_elements(layout: TensorLayout, typed: InferTensorContents) -> Result<El
                 .chain(typed.int64_contents.into_iter().map(i128::from))
                 .chain(typed.uint_contents.into_iter().map(i128::from))
                 .chain(typed.uint64_contents.into_iter().map(i128::from));
-            layout.numbers(whole.map(Number::Whole).chain(typed.fp64_contents.into_iter().map(Number::Double)))
+            layout.numbers(whole.map(SentNumber::Whole).chain(typed.fp64_contents.into_iter().map(SentNumber::Double)))
         }
     }
 }

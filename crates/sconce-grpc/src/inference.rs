@@ -132,7 +132,9 @@ fn decode(message: Bytes, charge: Option<&Charge>) -> Result<ModelInferRequest, 
     if let Some(charge) = charge {
         charge.grow(decoded_bytes(&message, charge.max()))?;
     }
-    let malformed =
-        |error: prost::DecodeError| RequestError::Malformed { expected: "ModelInferRequest", message: error.to_string() };
+    let malformed = |error: prost::DecodeError| RequestError::Malformed {
+        expected: "ModelInferRequest",
+        message: error.to_string(),
+    };
     ModelInferRequest::decode(message).map_err(malformed)
 }

@@ -112,5 +112,5 @@ mod statistics;
 mod status;
 
 pub use drain::Drain;
-pub use sconce_server::{Listener, MAX_MESSAGE_BYTES, ServerBounds, ServerLimits};
+pub use sconce_server::{MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener};
 pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};

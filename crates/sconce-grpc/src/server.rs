@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use sconce::{ConfigError, Runtime};
-use sconce_server::{HttpVersions, Listener, Meter, ServerBounds, ServerLimits, serve_until};
+use sconce_server::{HttpVersions, Meter, ServerBounds, ServerLimits, ServerListener, serve_until};
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::server::NamedService as _;
@@ -35,7 +35,7 @@ pub enum ServeError {
 /// [`ServeError`], only before it serves; a later failure of a connection ends that connection alone.
 pub async fn serve(
     runtime: Runtime,
-    listener: impl Into<Listener>,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     serve_within(ServerLimits::default(), runtime, listener, shutdown).await
@@ -48,7 +48,7 @@ pub async fn serve(
 pub async fn serve_within(
     limits: ServerLimits,
     runtime: Runtime,
-    listener: impl Into<Listener>,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     serve_beside(&ServerBounds::new(limits)?, runtime.clone(), listener, shutdown).await;
@@ -61,7 +61,7 @@ pub async fn serve_within(
 pub async fn serve_beside(
     bounds: &ServerBounds,
     runtime: Runtime,
-    listener: impl Into<Listener>,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
     let (routes, drain) = services(&bounds.meter(), runtime.clone()).await;

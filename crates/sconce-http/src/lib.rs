@@ -54,8 +54,8 @@ mod inputs;
 mod open_inference;
 mod openai;
 mod options;
-mod rerank;
 mod received;
+mod rerank;
 mod serve;
 mod service;
 mod tei;
@@ -69,7 +69,7 @@ use axum::response::{IntoResponse as _, Response};
 use sconce::Runtime;
 use sconce::models::excerpt;
 
-pub use sconce_server::{Listener, ServerBounds, ServerLimits};
+pub use sconce_server::{ServerBounds, ServerLimits, ServerListener};
 pub use serve::{serve, serve_beside, serve_within};
 
 /// Most bytes of the body of a request.

@@ -23,13 +23,13 @@ type Shared = State<Arc<OpenInference>>;
 
 /// The model that a path names, and its version.
 #[derive(serde::Deserialize)]
-struct Named {
+struct ModelPath {
     model: String,
     #[serde(default)]
     version: String,
 }
 
-impl Named {
+impl ModelPath {
     fn of<'a>(&self, shared: &'a OpenInference) -> Result<&'a Model, RequestError> {
         shared.model(&self.model, &self.version)
     }
@@ -76,7 +76,7 @@ async fn ready(State(shared): Shared) -> Response {
     ready_status(!shared.runtime().is_draining(), json!({"ready": !shared.runtime().is_draining()}))
 }
 
-async fn model_ready(State(shared): Shared, Path(named): Path<Named>) -> Response {
+async fn model_ready(State(shared): Shared, Path(named): Path<ModelPath>) -> Response {
     match named.of(&shared) {
         Ok(model) => {
             let ready = !shared.runtime().is_draining();

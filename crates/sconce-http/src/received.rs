@@ -96,10 +96,8 @@ fn read_all(mut decoder: impl std::io::Read, charge: &Charge) -> Result<Bytes, R
     loop {
         charge.grow(PIECE)?;
         let before = all.len();
-        let malformed = |error: std::io::Error| RequestError::Malformed {
-            expected: "compressed body",
-            message: error.to_string(),
-        };
+        let malformed =
+            |error: std::io::Error| RequestError::Malformed { expected: "compressed body", message: error.to_string() };
         (&mut decoder).take(PIECE as u64).read_to_end(&mut all).map_err(malformed)?;
         check_size(all.len() as u64)?;
         if all.len() == before {

@@ -12,7 +12,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use sconce::{ConfigError, Runtime};
 use sconce_server::{
-    Arrival, Call, Charge, HttpVersions, Listener, MessageLength, Meter, ServerBounds, ServerLimits, serve_until,
+    Arrival, Call, Charge, HttpVersions, MessageLength, Meter, ServerBounds, ServerLimits, ServerListener, serve_until,
 };
 use tower::Service as _;
 
@@ -26,7 +26,7 @@ use crate::received::{ReceiveError, Received, decompressed, whole};
 /// [`ConfigError`], only before it serves; a later failure of a connection ends that connection alone.
 pub async fn serve(
     runtime: Runtime,
-    listener: impl Into<Listener>,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ConfigError> {
     serve_within(ServerLimits::default(), runtime, listener, shutdown).await
@@ -39,7 +39,7 @@ pub async fn serve(
 pub async fn serve_within(
     limits: ServerLimits,
     runtime: Runtime,
-    listener: impl Into<Listener>,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ConfigError> {
     serve_beside(&ServerBounds::new(limits)?, runtime.clone(), listener, shutdown).await;
@@ -52,7 +52,7 @@ pub async fn serve_within(
 pub async fn serve_beside(
     bounds: &ServerBounds,
     runtime: Runtime,
-    listener: impl Into<Listener>,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
     let (router, meter) = (crate::router(runtime.clone()), bounds.meter());

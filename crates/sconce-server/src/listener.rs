@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 /// A listener whose connections a server serves.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Listener {
+pub enum ServerListener {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix socket.
@@ -20,7 +20,7 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-impl Listener {
+impl ServerListener {
     /// Waits for the next connection.
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
         match self {
@@ -36,14 +36,14 @@ impl Listener {
     }
 }
 
-impl From<TcpListener> for Listener {
+impl From<TcpListener> for ServerListener {
     fn from(listener: TcpListener) -> Self {
         Self::Tcp(listener)
     }
 }
 
 #[cfg(unix)]
-impl From<UnixListener> for Listener {
+impl From<UnixListener> for ServerListener {
     fn from(listener: UnixListener) -> Self {
         Self::Unix(listener)
     }

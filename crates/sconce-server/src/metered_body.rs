@@ -35,8 +35,7 @@ impl Meter {
         let charge = Arc::new(self.bytes.begin(header_bytes, length, Instant::now()));
         let call = parts.extensions.get::<Arc<Call>>().cloned();
         parts.extensions.insert(Arc::clone(&charge));
-        let body =
-            MeteredBody { inner: body, charge, call, deadline, max_pause: self.max_pause, pause: None, refuse };
+        let body = MeteredBody { inner: body, charge, call, deadline, max_pause: self.max_pause, pause: None, refuse };
         if body.inner.is_end_stream() {
             body.came_whole();
         }

@@ -25,7 +25,7 @@ pub enum NumberType {
 
 /// A number of any type.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Number {
+pub enum SentNumber {
     /// A whole number.
     Whole(i128),
     /// A float of 32 bits.
@@ -90,23 +90,23 @@ impl NumberType {
     }
 
     /// Reads one element in little-endian order; `raw` has as many bytes.
-    fn read(self, mut raw: &[u8]) -> Number {
+    fn read(self, mut raw: &[u8]) -> SentNumber {
         match self {
-            Self::Bool | Self::Uint8 => Number::Whole(raw.get_u8().into()),
-            Self::Int8 => Number::Whole(raw.get_i8().into()),
-            Self::Int16 => Number::Whole(raw.get_i16_le().into()),
-            Self::Uint16 => Number::Whole(raw.get_u16_le().into()),
-            Self::Int32 => Number::Whole(raw.get_i32_le().into()),
-            Self::Uint32 => Number::Whole(raw.get_u32_le().into()),
-            Self::Int64 => Number::Whole(raw.get_i64_le().into()),
-            Self::Uint64 => Number::Whole(raw.get_u64_le().into()),
-            Self::Fp32 => Number::Single(raw.get_f32_le()),
-            Self::Fp64 => Number::Double(raw.get_f64_le()),
+            Self::Bool | Self::Uint8 => SentNumber::Whole(raw.get_u8().into()),
+            Self::Int8 => SentNumber::Whole(raw.get_i8().into()),
+            Self::Int16 => SentNumber::Whole(raw.get_i16_le().into()),
+            Self::Uint16 => SentNumber::Whole(raw.get_u16_le().into()),
+            Self::Int32 => SentNumber::Whole(raw.get_i32_le().into()),
+            Self::Uint32 => SentNumber::Whole(raw.get_u32_le().into()),
+            Self::Int64 => SentNumber::Whole(raw.get_i64_le().into()),
+            Self::Uint64 => SentNumber::Whole(raw.get_u64_le().into()),
+            Self::Fp32 => SentNumber::Single(raw.get_f32_le()),
+            Self::Fp64 => SentNumber::Double(raw.get_f64_le()),
         }
     }
 }
 
-impl Number {
+impl SentNumber {
     /// The 32-bit float of the same value.
     #[expect(clippy::cast_possible_truncation, reason = "checked by the way back")]
     fn as_f32(self) -> Option<f32> {
@@ -164,9 +164,9 @@ impl TensorLayout {
     ///
     /// # Errors
     /// [`RequestError::NotExact`] names the first that would change.
-    pub fn numbers(&self, numbers: impl Iterator<Item = Number>) -> Result<Elements, RequestError> {
+    pub fn numbers(&self, numbers: impl Iterator<Item = SentNumber>) -> Result<Elements, RequestError> {
         let mut numbers = numbers.enumerate();
-        let refuse = |index, number: Number| RequestError::NotExact {
+        let refuse = |index, number: SentNumber| RequestError::NotExact {
             name: self.name,
             index,
             value: number.shown(),
@@ -174,11 +174,11 @@ impl TensorLayout {
         };
         match self.datatype {
             Datatype::Uint8 => {
-                let byte = |(index, number): (usize, Number)| number.as_u8().ok_or_else(|| refuse(index, number));
+                let byte = |(index, number): (usize, SentNumber)| number.as_u8().ok_or_else(|| refuse(index, number));
                 numbers.try_fold(Vec::with_capacity(self.elements), collected(byte)).map(Elements::U8)
             }
             Datatype::Fp32 => {
-                let float = |(index, number): (usize, Number)| number.as_f32().ok_or_else(|| refuse(index, number));
+                let float = |(index, number): (usize, SentNumber)| number.as_f32().ok_or_else(|| refuse(index, number));
                 numbers.try_fold(Vec::with_capacity(self.elements), collected(float)).map(Elements::F32)
             }
             Datatype::Bytes | Datatype::Int32 => unreachable!("no numbers are read as these"),

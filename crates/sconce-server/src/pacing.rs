@@ -88,11 +88,7 @@ impl Governor {
 
     /// Holds `error` back if it is a refusal. `left` gives the time that the request has left. The time after which the
     /// client is told to come back counts from the return of this function.
-    pub async fn hold_back(
-        &self,
-        error: RequestError,
-        left: impl FnOnce(Instant) -> Option<Duration>,
-    ) -> RequestError {
+    pub async fn hold_back(&self, error: RequestError, left: impl FnOnce(Instant) -> Option<Duration>) -> RequestError {
         if !error.is_refusal() {
             return error;
         }

@@ -358,7 +358,10 @@ impl Unread {
         {
             let mut progress = self.held.progress();
             if progress.held == 0 {
-                *progress = Progress { is_refused: progress.is_refused, ..Progress::new(Kind::Unread, MessageLength::Unknown, now) };
+                *progress = Progress {
+                    is_refused: progress.is_refused,
+                    ..Progress::new(Kind::Unread, MessageLength::Unknown, now)
+                };
             }
             progress.held += bytes;
         }
@@ -418,7 +421,8 @@ mod tests {
     /// `start`.
     fn progress(start: Instant, last: u32, message: u32, received: usize) -> Progress {
         let last = start + last * SECOND;
-        let mut progress = Progress::new(Kind::Unfinished, MessageLength::PREFIXED, last.checked_sub(SECOND / 2).unwrap());
+        let mut progress =
+            Progress::new(Kind::Unfinished, MessageLength::PREFIXED, last.checked_sub(SECOND / 2).unwrap());
         let prefix = [&[0][..], &message.to_be_bytes()].concat();
         progress.receive(&prefix[..received.min(PREFIX_BYTES)], last);
         progress.moved = received;

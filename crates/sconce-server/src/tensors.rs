@@ -6,8 +6,7 @@ use crate::error::RequestError;
 use crate::numbers::NumberType;
 
 /// Names that the helpers of clients make up for an input: kserve's, mlserver's codecs', Triton's of models from `PyTorch`.
-const MADE_UP: [&str; 8] =
-    ["input-0", "input_0", "input__0", "INPUT__0", "INPUT0", "predict", "inputs", "input"];
+const MADE_UP: [&str; 8] = ["input-0", "input_0", "input__0", "INPUT__0", "INPUT0", "predict", "inputs", "input"];
 
 /// The description of a tensor of a request.
 #[derive(Debug, Clone, Copy)]

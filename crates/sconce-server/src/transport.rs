@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::bounds::ServerBounds;
 use crate::connections::{ConnectionPermit, Connections, Due};
 use crate::limits::ServerLimits;
-use crate::listener::{Listener, Socket};
+use crate::listener::{ServerListener, Socket};
 use crate::ration::Ration;
 use crate::watched_io::WatchedIo;
 
@@ -58,7 +58,7 @@ pub enum HttpVersions {
 pub async fn serve_until<A, F, B>(
     answer: A,
     versions: HttpVersions,
-    listener: Listener,
+    listener: ServerListener,
     bounds: &ServerBounds,
     runtime: &Runtime,
     leave: impl Future<Output = ()>,
@@ -90,7 +90,7 @@ pub async fn serve_until<A, F, B>(
 async fn serve<A, F, B>(
     answer: A,
     versions: HttpVersions,
-    listener: Listener,
+    listener: ServerListener,
     bounds: &ServerBounds,
     closed: impl Future<Output = ()>,
 ) where
@@ -142,7 +142,7 @@ fn builder(versions: HttpVersions) -> Builder<TokioExecutor> {
 
 /// Accepts connections from the listener, each with a permit.
 struct Acceptor {
-    listener: Listener,
+    listener: ServerListener,
     connections: Arc<Connections>,
     full: Ration,
     failed: Ration,

@@ -11,7 +11,7 @@ use sconce_server::metadata::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Named, Shared, error_response};
+use super::{ModelPath, Shared, error_response};
 
 /// The extension that gRPC does not need.
 const BINARY_TENSORS: &str = "binary_tensor_data";
@@ -21,11 +21,9 @@ pub(crate) async fn server() -> Response {
     Json(json!({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": extensions})).into_response()
 }
 
-pub(crate) async fn metadata(State(shared): Shared, Path(named): Path<Named>) -> Response {
+pub(crate) async fn metadata(State(shared): Shared, Path(named): Path<ModelPath>) -> Response {
     of_model(&shared, &named, |model| {
-        let tensor = |tensor: ItemTensor| {
-            json!({"name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape()})
-        };
+        let tensor = |tensor: ItemTensor| json!({"name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape()});
         let inputs: Vec<Value> = inputs(model.signature()).into_iter().map(tensor).collect();
         let outputs: Vec<Value> = outputs(model.signature()).into_iter().map(tensor).collect();
         let (name, versions) = (model.name(), [MODEL_VERSION]);
@@ -33,7 +31,7 @@ pub(crate) async fn metadata(State(shared): Shared, Path(named): Path<Named>) ->
     })
 }
 
-pub(crate) async fn config(State(shared): Shared, Path(named): Path<Named>) -> Response {
+pub(crate) async fn config(State(shared): Shared, Path(named): Path<ModelPath>) -> Response {
     of_model(&shared, &named, |model| {
         let input = |tensor: ItemTensor| {
             let format = if tensor.is_image() { "FORMAT_NCHW" } else { "FORMAT_NONE" };
@@ -43,9 +41,7 @@ pub(crate) async fn config(State(shared): Shared, Path(named): Path<Named>) -> R
                 "optional": tensor.optional
             })
         };
-        let output = |tensor: ItemTensor| {
-            json!({"name": tensor.name, "data_type": data_type(tensor.datatype), "dims": tensor.dims})
-        };
+        let output = |tensor: ItemTensor| json!({"name": tensor.name, "data_type": data_type(tensor.datatype), "dims": tensor.dims});
         let parameter = |(name, value): (&str, String)| (name.to_owned(), json!({"string_value": value}));
         let batching = model.batcher_config();
         json!({
@@ -71,7 +67,7 @@ pub(crate) async fn config(State(shared): Shared, Path(named): Path<Named>) -> R
     })
 }
 
-pub(crate) async fn statistics(State(shared): Shared, Path(named): Path<Named>) -> Response {
+pub(crate) async fn statistics(State(shared): Shared, Path(named): Path<ModelPath>) -> Response {
     of_model(&shared, &named, |model| json!({"model_stats": [statistics_of(model)]}))
 }
 
@@ -88,7 +84,7 @@ pub(crate) async fn index(State(shared): Shared) -> Response {
 
 fn of_model(
     shared: &sconce_server::OpenInference,
-    named: &Named,
+    named: &ModelPath,
     describe: impl FnOnce(&Model) -> Value,
 ) -> Response {
     match named.of(shared) {

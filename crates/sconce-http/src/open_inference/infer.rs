@@ -16,11 +16,11 @@ use sconce_server::{
 
 use super::json::{self, InferRequestJson, OutputJson};
 use super::write::{JSON_LENGTH, WantedOutput, response};
-use super::{Named, Shared, error_response};
+use super::{ModelPath, Shared, error_response};
 
 pub(crate) async fn infer(
     State(shared): Shared,
-    Path(named): Path<Named>,
+    Path(named): Path<ModelPath>,
     arrival: Option<Extension<Arrival>>,
     charge: Option<Extension<Arc<Charge>>>,
     headers: HeaderMap,
@@ -71,7 +71,10 @@ fn wanted_outputs(request: &InferRequestJson, task: &Task) -> Result<Vec<WantedO
     let all_binary = flag("binary_data_output", &request.parameters)?.unwrap_or(false);
     let read = |output: &OutputJson| {
         refuse_shared_memory(&output.name, &output.parameters)?;
-        Ok((flag("binary_data", &output.parameters)?.unwrap_or(all_binary), count("classification", &output.parameters)?))
+        Ok((
+            flag("binary_data", &output.parameters)?.unwrap_or(all_binary),
+            count("classification", &output.parameters)?,
+        ))
     };
     let read: Vec<(bool, Option<u64>)> = request.outputs.iter().map(read).collect::<Result<_, RequestError>>()?;
     let named = request.outputs.iter().zip(&read);
@@ -83,11 +86,7 @@ fn wanted_outputs(request: &InferRequestJson, task: &Task) -> Result<Vec<WantedO
 }
 
 /// Takes the items out of the request's tensors, whose elements are in the JSON or, in the order of the tensors, in `binary`.
-fn take_inputs(
-    model: &Model,
-    request: &mut InferRequestJson,
-    binary: Bytes,
-) -> Result<Vec<Input>, RequestError> {
+fn take_inputs(model: &Model, request: &mut InferRequestJson, binary: Bytes) -> Result<Vec<Input>, RequestError> {
     let spec = &model.signature().input;
     let known = spec.kind.tensors(spec.name);
     let matched = match_inputs(request.inputs.iter().map(|input| input.name.as_str()), &known)?;
@@ -132,7 +131,9 @@ fn take_contents(request: &mut InferRequestJson, mut binary: Bytes) -> Result<Ve
             (Some(size), None) => {
                 let size = usize::try_from(size).ok().filter(|size| *size <= binary.len()).ok_or_else(|| {
                     let left = binary.len();
-                    malformed(format!("input '{name}' has binary_data_size {size}, but {left} bytes are left behind the JSON"))
+                    malformed(format!(
+                        "input '{name}' has binary_data_size {size}, but {left} bytes are left behind the JSON"
+                    ))
                 })?;
                 TensorContents::Binary(binary.split_to(size))
             }

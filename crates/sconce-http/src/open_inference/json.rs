@@ -4,7 +4,7 @@ use std::fmt;
 
 use sconce::{Datatype, Elements};
 use sconce_server::{
-    Charge, Number, NumberType, ParameterMap, ParameterValue, RequestError, SentDatatype, TensorLayout,
+    Charge, NumberType, ParameterMap, ParameterValue, RequestError, SentDatatype, SentNumber, TensorLayout,
 };
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -131,13 +131,13 @@ impl JsonElements {
                 Ok(Elements::F32(values.into_iter().map(|value| value as f32).collect()))
             }
             (SentDatatype::Number(NumberType::Fp32 | NumberType::Fp64), Self::Floats(values)) => {
-                layout.numbers(values.into_iter().map(Number::Double))
+                layout.numbers(values.into_iter().map(SentNumber::Double))
             }
             (SentDatatype::Number(_), Self::Whole(values)) => {
-                layout.numbers(values.into_iter().map(|value| Number::Whole(value.into())))
+                layout.numbers(values.into_iter().map(|value| SentNumber::Whole(value.into())))
             }
             (SentDatatype::Number(_), Self::Bools(values)) => {
-                layout.numbers(values.into_iter().map(|value| Number::Whole(value.into())))
+                layout.numbers(values.into_iter().map(|value| SentNumber::Whole(value.into())))
             }
             (sent_as, other) => Err(RequestError::WrongContents {
                 name: layout.name,
