@@ -16,7 +16,7 @@ const NONE: &str = "none";
 const UNIX: &str = "unix:";
 
 /// A listener, and the address that clients have for it.
-pub(crate) struct Bound {
+pub(crate) struct BoundAddress {
     pub(crate) listener: ServerListener,
     pub(crate) address: Address,
     /// Removes the socket's file when the server ends.
@@ -39,7 +39,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl Bound {
+impl BoundAddress {
     /// Listens on the address that `flag` gives; `None` if it is `none`.
     pub(crate) async fn new(flag: &'static str, address: &str) -> Result<Option<Self>, Error> {
         if address == NONE {
@@ -53,14 +53,14 @@ impl Bound {
     }
 }
 
-async fn tcp(address: &str) -> io::Result<Bound> {
+async fn tcp(address: &str) -> io::Result<BoundAddress> {
     let listener = TcpListener::bind(address).await?;
     let address = Address::Tcp(listener.local_addr()?);
-    Ok(Bound { listener: listener.into(), address, file: None })
+    Ok(BoundAddress { listener: listener.into(), address, file: None })
 }
 
 #[cfg(unix)]
-async fn unix(path: &Path) -> io::Result<Bound> {
+async fn unix(path: &Path) -> io::Result<BoundAddress> {
     use tokio::net::{UnixListener, UnixStream};
     let listener = match UnixListener::bind(path) {
         // The file of a server that was killed: nobody answers there.
@@ -74,11 +74,11 @@ async fn unix(path: &Path) -> io::Result<Bound> {
         bound => bound?,
     };
     let file = SocketFile(path.to_owned());
-    Ok(Bound { listener: listener.into(), address: Address::Unix(path.to_owned()), file: Some(file) })
+    Ok(BoundAddress { listener: listener.into(), address: Address::Unix(path.to_owned()), file: Some(file) })
 }
 
 #[cfg(not(unix))]
-async fn unix(_: &Path) -> io::Result<Bound> {
+async fn unix(_: &Path) -> io::Result<BoundAddress> {
     Err(ErrorKind::Unsupported.into())
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::args::ServeArgs;
 use crate::banner;
 use crate::error::Error;
-use crate::listen::Bound;
+use crate::listen::BoundAddress;
 use crate::models_path::ModelsPath;
 use crate::precision::Precisions;
 use crate::progress;
@@ -35,8 +35,8 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     let bounds = ServerBounds::new(args.limits.limits())?;
     let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded, so that a port that is taken is reported at once.
-    let grpc = Bound::new("--grpc", &args.grpc).await?;
-    let http = Bound::new("--http", &args.http).await?;
+    let grpc = BoundAddress::new("--grpc", &args.grpc).await?;
+    let http = BoundAddress::new("--http", &args.http).await?;
     if grpc.is_none() && http.is_none() {
         return Err(Error::NoAddress);
     }
@@ -60,12 +60,12 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
         drop(leave);
     };
     let over_grpc = async {
-        if let Some(Bound { listener, file: _file, .. }) = grpc {
+        if let Some(BoundAddress { listener, file: _file, .. }) = grpc {
             sconce_grpc::serve_beside(&bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
     let over_http = async {
-        if let Some(Bound { listener, file: _file, .. }) = http {
+        if let Some(BoundAddress { listener, file: _file, .. }) = http {
             sconce_http::serve_beside(&bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };

@@ -148,24 +148,24 @@ impl JsonElements {
         }
     }
 
-    fn push<E: Error>(&mut self, element: Element) -> Result<(), E> {
+    fn push<E: Error>(&mut self, element: JsonElement) -> Result<(), E> {
         if let (Self::None, element) = (&*self, &element) {
             *self = match element {
-                Element::Whole(_) => Self::Whole(Vec::new()),
-                Element::Float(_) => Self::Floats(Vec::new()),
-                Element::Text(_) => Self::Texts(Vec::new()),
-                Element::Bool(_) => Self::Bools(Vec::new()),
+                JsonElement::Whole(_) => Self::Whole(Vec::new()),
+                JsonElement::Float(_) => Self::Floats(Vec::new()),
+                JsonElement::Text(_) => Self::Texts(Vec::new()),
+                JsonElement::Bool(_) => Self::Bools(Vec::new()),
             };
         }
-        if let (Self::Whole(values), Element::Float(_)) = (&mut *self, &element) {
+        if let (Self::Whole(values), JsonElement::Float(_)) = (&mut *self, &element) {
             *self = Self::Floats(std::mem::take(values).into_iter().map(|value| value as f64).collect());
         }
         match (self, element) {
-            (Self::Whole(values), Element::Whole(value)) => values.push(value),
-            (Self::Floats(values), Element::Float(value)) => values.push(value),
-            (Self::Floats(values), Element::Whole(value)) => values.push(value as f64),
-            (Self::Texts(texts), Element::Text(text)) => texts.push(text),
-            (Self::Bools(values), Element::Bool(value)) => values.push(value),
+            (Self::Whole(values), JsonElement::Whole(value)) => values.push(value),
+            (Self::Floats(values), JsonElement::Float(value)) => values.push(value),
+            (Self::Floats(values), JsonElement::Whole(value)) => values.push(value as f64),
+            (Self::Texts(texts), JsonElement::Text(text)) => texts.push(text),
+            (Self::Bools(values), JsonElement::Bool(value)) => values.push(value),
             (all, _) => return Err(E::custom(format_args!("another value among {}", all.kind()))),
         }
         Ok(())
@@ -179,7 +179,7 @@ fn nearest(value: f64) -> f32 {
 }
 
 /// One element.
-enum Element {
+enum JsonElement {
     Whole(i64),
     Float(f64),
     Text(Vec<u8>),
@@ -218,24 +218,24 @@ impl<'de> Visitor<'de> for Flat<'_> {
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.0.push(Element::Whole(value))
+        self.0.push(JsonElement::Whole(value))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
         let too_large = |_| E::custom(format_args!("the number {value} is too large"));
-        self.0.push(Element::Whole(i64::try_from(value).map_err(too_large)?))
+        self.0.push(JsonElement::Whole(i64::try_from(value).map_err(too_large)?))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.0.push(Element::Float(value))
+        self.0.push(JsonElement::Float(value))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.0.push(Element::Text(text.as_bytes().to_vec()))
+        self.0.push(JsonElement::Text(text.as_bytes().to_vec()))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.0.push(Element::Bool(value))
+        self.0.push(JsonElement::Bool(value))
     }
 }
 
