@@ -94,15 +94,16 @@ pub(crate) enum Command {
     Pull(PullArgs),
 }
 
-/// Serve models over gRPC until told to stop.
+/// Serve models over gRPC and HTTP until told to stop.
 ///
-/// Speaks the Open Inference Protocol v2, as Triton does, with health checks and reflection, so tritonclient,
-/// `perf_analyzer` and grpcurl work as they are. Serves every model it finds, or those named with --model.
+/// Speaks the Open Inference Protocol v2 over both, as Triton does, with health checks and reflection, so tritonclient,
+/// `perf_analyzer` and grpcurl work as they are; over HTTP also the APIs of OpenAI, Cohere, Jina and
+/// text-embeddings-inference. Serves every model it finds, or those named with --model.
 ///
 /// A model that does not load is reported on standard error and left out. With --strict every model must load, and so must
 /// every model that --model names.
 ///
-/// SIGTERM and Ctrl-C drain: new connections are refused, requests in flight are answered, then the process ends with
+/// SIGTERM and Ctrl-C drain: health says not ready, after --drain-delay new connections are refused, requests in flight are answered, then the process ends with
 /// status 0. A second signal ends it at once, with status 143 for SIGTERM and 130 for Ctrl-C.
 ///
 /// A model's sconce.toml overrides the batching flags; --precision overrides a model's sconce.toml.
@@ -110,7 +111,8 @@ pub(crate) enum Command {
 #[command(after_long_help = "\
 Examples:
   sconce serve
-  sconce serve --models /srv/models --grpc 0.0.0.0:8001
+  sconce serve --models /srv/models --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --drain-delay 5
+  sconce serve --grpc none --http unix:/run/sconce.sock
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
   sconce serve --precision minilm=int8 --cpu-threads 4
   sconce serve --device cuda:0
@@ -129,9 +131,19 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) strict: bool,
 
-    /// Address to listen on; port 0 takes a free port
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8001")]
+    /// Address of gRPC: HOST:PORT (port 0 takes a free port), unix:PATH, or none
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
     pub(crate) grpc: String,
+
+    /// Address of HTTP, with the Open Inference Protocol and the routes of OpenAI, Cohere and text-embeddings-inference;
+    /// as --grpc
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub(crate) http: String,
+
+    /// Seconds after a signal in which health says not ready while requests are still served, so that load balancers
+    /// look elsewhere first
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) drain_delay: u64,
 
     /// Compute every model, or the model NAME, in `f32`, `f16`, `bf16`, `int8`, `q8_0` or `q4k`; repeatable, a NAME wins
     ///

@@ -7,14 +7,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use sconce::models::Written;
 use sconce::{InputTensor, Model, Role, Runtime};
 
+use crate::listen::{Address, BoundAddress};
 use crate::models;
 use crate::serve::Failed;
 
 /// A sample text, and its base64 form, in which grpcurl takes bytes. No `!`: an interactive shell would expand it.
 const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
 
-/// Prints to standard output, and flushes it: scripts wait for the address.
-pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> io::Result<()> {
+/// Prints to standard output, and flushes it: scripts wait for the addresses.
+pub(crate) fn print(
+    runtime: &Runtime,
+    failed: &Failed,
+    grpc: Option<&BoundAddress>,
+    http: Option<&BoundAddress>,
+) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
     for model in runtime.models() {
@@ -38,9 +44,14 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, address: SocketAddr) -> 
         let tiers: Vec<_> = cache.stats().tiers.iter().map(|stats| stats.tier).collect();
         writeln!(out, "Answers are cached: {}", tiers.join(", then "))?;
     }
-    writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
-    if let Some(example) = example(runtime) {
-        writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(address)))?;
+    if let Some(BoundAddress { address, .. }) = http {
+        writeln!(out, "HTTP (Open Inference Protocol v2, OpenAI, Cohere, text-embeddings-inference) on {address}")?;
+    }
+    if let Some(BoundAddress { address, .. }) = grpc {
+        writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
+    }
+    if let (Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) = (grpc, example(runtime)) {
+        writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(*address)))?;
     }
     out.flush()
 }

@@ -127,12 +127,12 @@ pub(crate) enum Error {
     Output(#[from] io::Error),
 
     #[cfg(feature = "grpc")]
-    #[error("--grpc {address}: {source}\n  {remedy}")]
-    Listen { address: String, source: io::Error, remedy: &'static str },
+    #[error("{flag} {address}: {source}\n  {remedy}")]
+    Listen { flag: &'static str, address: String, source: io::Error, remedy: &'static str },
 
     #[cfg(feature = "grpc")]
-    #[error("the gRPC server failed: {0}")]
-    Server(Box<dyn std::error::Error + Send + Sync>),
+    #[error("--grpc and --http are both none: give at least one of them an address")]
+    NoAddress,
 
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -171,8 +171,6 @@ impl Error {
             | Self::Tier { source: TierError::Unavailable(_) | TierError::Full | TierError::Busy { .. }, .. } => {
                 ExitCode::FAILURE
             }
-            #[cfg(feature = "grpc")]
-            Self::Server(_) => ExitCode::FAILURE,
             Self::Pull(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
             _ => ExitCode::from(2),
         }

@@ -27,6 +27,8 @@ mod infer;
 mod inputs;
 mod languages;
 mod lines;
+#[cfg(feature = "grpc")]
+mod listen;
 mod memory_size;
 mod models;
 mod models_path;

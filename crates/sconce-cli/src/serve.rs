@@ -1,15 +1,17 @@
 //! `sconce serve`: loads models, serves them, and drains on a signal.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use sconce::{BuildError, ModelSource, Runtime, RuntimeBuilder};
-use tokio::net::TcpListener;
+use sconce_grpc::ServerBounds;
+use tokio::sync::watch;
 
 use crate::args::ServeArgs;
 use crate::banner;
 use crate::error::Error;
+use crate::listen::BoundAddress;
 use crate::models_path::ModelsPath;
 use crate::precision::Precisions;
 use crate::progress;
@@ -19,6 +21,9 @@ use crate::signals::Signals;
 const DRAINING: &str =
     "draining: new connections are refused, requests in flight are answered (signal again to end at once)";
 
+const LEAVING: &str =
+    "leaving: health says not ready, requests are served until --drain-delay is over (signal again to end at once)";
+
 /// Models that do not load, by name, with the reason.
 pub(crate) type Failed = BTreeMap<String, BuildError>;
 
@@ -27,28 +32,52 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     let path = ModelsPath::new(&args.models);
     let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
     let batching = args.batching.config()?;
-    let limits = args.limits.limits();
-    limits.validate()?;
+    let bounds = ServerBounds::new(args.limits.limits())?;
     let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded, so that a port that is taken is reported at once.
-    let listener = listen(&args.grpc).await?;
-    let address = listener.local_addr().map_err(|source| listen_error(&args.grpc, source))?;
+    let grpc = BoundAddress::new("--grpc", &args.grpc).await?;
+    let http = BoundAddress::new("--http", &args.http).await?;
+    if grpc.is_none() && http.is_none() {
+        return Err(Error::NoAddress);
+    }
 
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
     let sources = precisions.ask(found, &args.compute);
     let every = args.strict || !args.only.is_empty();
     let (runtime, failed) = load(sources, builder, every).await?;
-    // Before the address is printed: a script that waits for it may send the signal at once.
-    let stop = signals.first(DRAINING);
-    let shutdown = async {
+    // Before the addresses are printed: a script that waits for them may send the signal at once.
+    let delay = Duration::from_secs(args.drain_delay);
+    let stop = signals.first(if delay.is_zero() { DRAINING } else { LEAVING });
+    banner::print(&runtime, &failed, grpc.as_ref(), http.as_ref())?;
+    let (leave, left) = watch::channel(());
+    let leaving = async {
         stop.await;
+        if !delay.is_zero() {
+            runtime.start_draining();
+            tokio::time::sleep(delay).await;
+            say!("{DRAINING}");
+        }
+        drop(leave);
     };
-    banner::print(&runtime, &failed, address)?;
-    let served = sconce_grpc::serve_within(limits, runtime.clone(), listener, shutdown).await;
-    // On success the server has done this already; after a failure the device threads must still end.
+    let over_grpc = async {
+        if let Some(BoundAddress { listener, file: _file, .. }) = grpc {
+            sconce_grpc::serve_beside(&bounds, runtime.clone(), listener, closed(left.clone())).await;
+        }
+    };
+    let over_http = async {
+        if let Some(BoundAddress { listener, file: _file, .. }) = http {
+            sconce_http::serve_beside(&bounds, runtime.clone(), listener, closed(left.clone())).await;
+        }
+    };
+    tokio::join!(leaving, over_grpc, over_http);
     runtime.shutdown().await;
-    served.map_err(|cause| Error::Server(cause.into()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves when the sender is dropped.
+async fn closed(mut left: watch::Receiver<()>) {
+    // An error means that the sender was dropped.
+    while left.changed().await.is_ok() {}
 }
 
 /// Loads all models if `every` is set; else at least one, with a warning for each that does not load.
@@ -71,20 +100,4 @@ async fn load(sources: Vec<ModelSource>, builder: RuntimeBuilder, every: bool) -
         say!("  mend or remove it (`sconce models` looks at each), or have --strict refuse to start");
     }
     Ok((runtime, failed))
-}
-
-async fn listen(address: &str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| listen_error(address, source))
-}
-
-fn listen_error(address: &str, source: io::Error) -> Error {
-    let remedy = match source.kind() {
-        ErrorKind::AddrInUse => "another process listens there: stop it, or give another port (0 takes a free one)",
-        ErrorKind::AddrNotAvailable => {
-            "no interface of this machine has that address: 0.0.0.0 takes all, 127.0.0.1 none but its own callers"
-        }
-        ErrorKind::PermissionDenied => "ports below 1024 are reserved: give a higher one, for instance 8001",
-        _ => "give HOST:PORT, for instance 127.0.0.1:8001",
-    };
-    Error::Listen { address: address.to_owned(), source, remedy }
 }

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
+use sconce_server::{Call, Charge, MAX_MESSAGE_BYTES, RequestError};
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder};
 use tonic::codegen::{BoxFuture, Service as HttpService, http};
@@ -12,14 +13,11 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
-use crate::connections::Call;
-use crate::error::RequestError;
-use crate::limits::MAX_MESSAGE_BYTES;
 use crate::measure::decoded_bytes;
 use crate::proto::grpc_inference_service_server::{GrpcInferenceService as _, GrpcInferenceServiceServer};
 use crate::proto::{ModelInferRequest, ModelInferResponse};
-use crate::request_bytes::Charge;
 use crate::service::Service;
+use crate::status::status;
 
 type Generated = GrpcInferenceServiceServer<Service>;
 
@@ -100,7 +98,7 @@ impl Decoder for Encoded {
 
     fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         if let Some(charge) = &self.charge {
-            charge.decompressed(message.remaining())?;
+            charge.decompressed(message.remaining()).map_err(status)?;
         }
         // Taken out of the buffer, not copied.
         Ok(Some(message.copy_to_bytes(message.remaining())))
@@ -120,7 +118,7 @@ impl UnaryService<Bytes> for ModelInfer {
             let charge = request.extensions().get::<Arc<Charge>>().cloned();
             let call = request.extensions().get::<Arc<Call>>().cloned();
             let (metadata, extensions, message) = request.into_parts();
-            let message = decode(message, charge.as_deref())?;
+            let message = decode(message, charge.as_deref()).map_err(status)?;
             let answer = service.model_infer(Request::from_parts(metadata, extensions, message)).await?;
             if let Some(call) = call {
                 call.answered(answer.get_ref().encoded_len());
@@ -134,5 +132,9 @@ fn decode(message: Bytes, charge: Option<&Charge>) -> Result<ModelInferRequest, 
     if let Some(charge) = charge {
         charge.grow(decoded_bytes(&message, charge.max()))?;
     }
-    ModelInferRequest::decode(message).map_err(|error| RequestError::Malformed { message: error.to_string() })
+    let malformed = |error: prost::DecodeError| RequestError::Malformed {
+        expected: "ModelInferRequest",
+        message: error.to_string(),
+    };
+    ModelInferRequest::decode(message).map_err(malformed)
 }

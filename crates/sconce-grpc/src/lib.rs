@@ -49,7 +49,8 @@
 //! | embedding | `embedding` `FP32` `[N, dimensions]` |
 //! | classification | `scores` `FP32` `[N, labels]`, `label` `BYTES` `[N, 1]` |
 //!
-//! `N` is at most the model's `max_queue_size`. Elements come raw or typed, and the answer's elements go the same way.
+//! Numbers of other types are taken where each is exact in one of these. A model of one input also takes it by the names
+//! that clients make up, such as `input-0`. `N` is at most the model's `max_queue_size`. Elements come raw or typed, and the answer's elements go the same way.
 //!
 //! # Parameters
 //! | a request's parameter | says |
@@ -73,55 +74,43 @@
 //! `grpc-retry-pushback-ms`: the milliseconds, never 0, after which the client should come back.
 //!
 //! # The path of one item
-//! `transport` serves the connection → the interceptor `deadline` notes the time of arrival → `metered` counts the
+//! [`sconce_server`] serves the connection → the interceptor `deadline` notes the time of arrival → `metered` counts the
 //! request's bytes as they arrive → `inference` decodes it, after `measure` has counted the memory that takes →
 //! `service` reads `parameters` → `outputs` checks the wanted outputs → `decode` (`elements`) cuts the tensor into
 //! items → [`Model::refusal`](sconce::Model::refusal), before anything is tokenised →
-//! [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits all items or none → `outputs` joins the
-//! answers into tensors. An error on the way becomes a status in `status`.
+//! [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits all items or none → `outputs` writes the
+//! tensors that the answers make. An error on the way becomes a status in `status`.
 //!
 //! # Bounds on clients
 //! [`ServerLimits`] bounds the connections, the bytes of requests over all connections, and the time for which peers may be
-//! silent. At a bound the least active give way: first connections that never sent a byte, then those that never made a
-//! call, then the longest idle; first requests that have stalled, then those expected to be complete last. `transport`
-//! also bounds headers, calls on one connection, and calls that are reset at once. An error repeats at most an excerpt
-//! of the request.
+//! silent; [`sconce_server`] says which give way at a bound. An error repeats at most an excerpt of the request.
 //!
 //! # Refusals
-//! A refusal costs about as much as a small answer. If there are many, `pacing` holds them back, so that together they
+//! A refusal costs about as much as a small answer. If there are many, [`Governor`](sconce_server::Governor) holds them back, so that together they
 //! take at most a tenth of the processors. A refusal is held back at most for the time after which it tells the client
 //! to come back (or 100 ms if that is longer), and at most for most of the time that the request has left;
 //! the time that it tells counts from when it is sent. A client that obeys `grpc-retry-pushback-ms` sees no difference,
 //! and one that retries at once costs no more than one that obeys.
 //!
 //! # Where to add things
-//! A call: `proto/`, then `service`. A kind of input: `decode` and `metadata`. A task: `outputs` and `metadata`.
-//! Another wire protocol is another crate.
+//! A call: `proto/`, then `service`. Anything that another wire format would have, too, belongs to [`sconce_server`].
 
-mod connections;
 mod deadline;
 mod decode;
 mod drain;
 mod elements;
-mod error;
 mod inference;
-mod limits;
 mod measure;
 mod metadata;
 mod metered;
 mod outputs;
-mod pacing;
 mod parameters;
 pub mod proto;
-mod ration;
-mod request_bytes;
 mod server;
 mod service;
 mod statistics;
 mod status;
-mod transport;
-mod watched_io;
 
 pub use drain::Drain;
-pub use limits::{MAX_MESSAGE_BYTES, ServerLimits};
-pub use server::{ServeError, router, router_within, serve, serve_within};
+pub use sconce_server::{MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener};
+pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};

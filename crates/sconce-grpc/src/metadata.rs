@@ -1,8 +1,9 @@
 //! Metadata and configuration of models and of the server, as the protocol has them.
 
-use std::collections::HashMap;
-
-use sconce::{BatcherConfig, Datatype, InputTensor, Model, OutputShape, OutputTensor, Priority, Signature};
+use sconce::{BatcherConfig, Datatype, Model, Priority};
+use sconce_server::metadata::{
+    BACKEND, EXTENSIONS, ItemTensor, MODEL_VERSION, PLATFORM, SERVER_NAME, SERVER_VERSION, facts, inputs, outputs,
+};
 
 use crate::proto::model_config::SchedulingChoice;
 use crate::proto::model_input::Format;
@@ -13,27 +14,11 @@ use crate::proto::{
     ModelQueuePolicy, ServerMetadataResponse,
 };
 
-/// The one version that every model has.
-pub(crate) const VERSION: &str = "1";
-const BACKEND: &str = "sconce";
-const PLATFORM: &str = "sconce_candle";
-/// The protocol extensions that are served, by Triton's names.
-const EXTENSIONS: [&str; 3] = ["classification", "model_configuration", "statistics"];
-
-/// A tensor of one item, without the batch dimension.
-struct ItemTensor {
-    name: &'static str,
-    datatype: DataType,
-    dims: Vec<i64>,
-    /// True if a request may leave it out.
-    optional: bool,
-}
-
 /// Name, version and extensions of the server.
 pub(crate) fn server() -> ServerMetadataResponse {
     ServerMetadataResponse {
-        name: "sconce".into(),
-        version: env!("CARGO_PKG_VERSION").into(),
+        name: SERVER_NAME.into(),
+        version: SERVER_VERSION.into(),
         extensions: EXTENSIONS.map(String::from).into(),
     }
 }
@@ -42,12 +27,12 @@ pub(crate) fn server() -> ServerMetadataResponse {
 pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
     let metadata = |tensor: ItemTensor| TensorMetadata {
         name: tensor.name.into(),
-        datatype: name(tensor.datatype).into(),
-        shape: [vec![-1], tensor.dims].concat(),
+        datatype: tensor.datatype.name().into(),
+        shape: tensor.shape(),
     };
     ModelMetadataResponse {
         name: model.name().into(),
-        versions: vec![VERSION.into()],
+        versions: vec![MODEL_VERSION.into()],
         platform: PLATFORM.into(),
         inputs: inputs(model.signature()).into_iter().map(metadata).collect(),
         outputs: outputs(model.signature()).into_iter().map(metadata).collect(),
@@ -58,15 +43,15 @@ pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
 pub(crate) fn config(model: &Model) -> ModelConfig {
     let input = |tensor: ItemTensor| ModelInput {
         name: tensor.name.into(),
-        data_type: tensor.datatype.into(),
+        data_type: data_type(tensor.datatype).into(),
         // Channels, height and width.
-        format: if tensor.dims.len() == 3 { Format::Nchw } else { Format::None }.into(),
+        format: if tensor.is_image() { Format::Nchw } else { Format::None }.into(),
         dims: tensor.dims,
         optional: tensor.optional,
     };
     let output = |tensor: ItemTensor| ModelOutput {
         name: tensor.name.into(),
-        data_type: tensor.datatype.into(),
+        data_type: data_type(tensor.datatype).into(),
         dims: tensor.dims,
     };
     ModelConfig {
@@ -76,7 +61,7 @@ pub(crate) fn config(model: &Model) -> ModelConfig {
         max_batch_size: i32::try_from(model.batcher_config().max_batch_size).unwrap_or(i32::MAX),
         input: inputs(model.signature()).into_iter().map(input).collect(),
         output: outputs(model.signature()).into_iter().map(output).collect(),
-        parameters: parameters(model.signature()),
+        parameters: facts(model.signature()).into_iter().map(parameter).collect(),
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching(model.batcher_config()))),
     }
 }
@@ -95,43 +80,8 @@ fn batching(config: &BatcherConfig) -> ModelDynamicBatching {
     }
 }
 
-fn parameters(signature: &Signature) -> HashMap<String, ModelParameter> {
-    let max_tokens = signature.input.kind.max_tokens().map(|max_tokens| ("max_tokens", max_tokens.to_string()));
-    [
-        ("model_type", signature.model_type.clone()),
-        ("task", signature.task.name().to_owned()),
-        ("precision", signature.precision.to_string()),
-        ("device", signature.device.to_string()),
-        ("parameters", signature.parameters.to_string()),
-    ]
-    .into_iter()
-    .chain(max_tokens)
-    .map(|(name, string_value)| (name.to_owned(), ModelParameter { string_value }))
-    .collect()
-}
-
-fn inputs(signature: &Signature) -> Vec<ItemTensor> {
-    let tensor = |InputTensor { name, datatypes, shape, optional }: InputTensor| ItemTensor {
-        name,
-        datatype: data_type(datatypes[0]),
-        dims: shape.map_or_else(|| vec![1], |shape| shape.into_iter().map(dimension).collect()),
-        optional,
-    };
-    signature.input.kind.tensors(signature.input.name).into_iter().map(tensor).collect()
-}
-
-fn outputs(signature: &Signature) -> Vec<ItemTensor> {
-    let tensor = |OutputTensor { name, datatype, shape }: OutputTensor| ItemTensor {
-        name,
-        datatype: data_type(datatype),
-        dims: match shape {
-            OutputShape::Fixed(width) => vec![dimension(width)],
-            OutputShape::Varying => vec![-1],
-            OutputShape::Rows(width) => vec![-1, dimension(width)],
-        },
-        optional: false,
-    };
-    signature.task.tensors().into_iter().map(tensor).collect()
+fn parameter((name, string_value): (&'static str, String)) -> (String, ModelParameter) {
+    (name.to_owned(), ModelParameter { string_value })
 }
 
 fn data_type(datatype: Datatype) -> DataType {
@@ -140,20 +90,5 @@ fn data_type(datatype: Datatype) -> DataType {
         Datatype::Uint8 => DataType::TypeUint8,
         Datatype::Int32 => DataType::TypeInt32,
         Datatype::Fp32 => DataType::TypeFp32,
-    }
-}
-
-/// Converts a size to the protocol's integer.
-pub(crate) fn dimension(size: usize) -> i64 {
-    i64::try_from(size).expect("no tensor in memory has more than i64::MAX elements")
-}
-
-/// The name of an element type in requests and metadata.
-fn name(datatype: DataType) -> &'static str {
-    match datatype {
-        DataType::TypeUint8 => "UINT8",
-        DataType::TypeInt32 => "INT32",
-        DataType::TypeFp32 => "FP32",
-        _ => "BYTES",
     }
 }

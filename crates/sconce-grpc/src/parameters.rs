@@ -1,160 +1,56 @@
-//! Reads the parameters of a request, whose names are Triton's.
-//!
-//! Unknown parameters are refused, so that a misspelled one does not go unnoticed. Those that clients send by
-//! themselves are ignored: `perf_analyzer` sends `triton_enable_empty_final_response` with every request.
+//! Parameters as protobuf carries them.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use sconce::models::excerpt;
-use sconce::{Priority, Truncation, VectorOptions};
+use sconce_server::{AnswerFact, ParameterMap, ParameterValue};
 
-use crate::error::RequestError;
 use crate::proto::InferParameter;
 use crate::proto::infer_parameter::ParameterChoice;
 
-/// Names of the parameters that are read.
-const KNOWN: [&str; 7] = ["cache", "dimensions", "normalize", "priority", "prompt", "timeout", "truncate"];
-/// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
-const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
-/// Prefix of further names that Triton reserves.
-const RESERVED: &str = "triton_";
+/// The parameters of a message.
+pub(crate) struct ProtoParameters<'a>(pub(crate) &'a HashMap<String, InferParameter>);
 
-/// The parameters of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Parameters {
-    /// Time from the request's arrival for which the answer is wanted.
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) priority: Priority,
-    pub(crate) truncation: Truncation,
-    /// True if a cache may answer.
-    pub(crate) cache: bool,
-    /// Name of the prompt of the texts.
-    pub(crate) prompt: Option<String>,
-    /// Elements and length of vectors.
-    pub(crate) vectors: VectorOptions,
-}
-
-impl Parameters {
-    pub(crate) fn read(parameters: &HashMap<String, InferParameter>) -> Result<Self, RequestError> {
-        if let Some(name) = parameters.keys().find(|name| name.starts_with("sequence_")) {
-            return Err(RequestError::Sequence { name: name.clone() });
-        }
-        // The first by name, so that the same request always gets the same error.
-        if let Some(name) = parameters.keys().filter(|name| !is_known(name)).min() {
-            return Err(RequestError::UnknownParameter { name: name.clone(), known: KNOWN.join(", ") });
-        }
-        Ok(Self {
-            timeout: timeout(parameters)?,
-            priority: priority(parameters)?,
-            truncation: truncation(parameters)?,
-            cache: flag("cache", parameters)?.unwrap_or(true),
-            prompt: text("prompt", parameters)?,
-            vectors: VectorOptions {
-                dimensions: whole("dimensions", parameters, "a whole number from 0 on", |dimensions| {
-                    usize::try_from(dimensions).ok()
-                })?,
-                normalize: flag("normalize", parameters)?,
-            },
+impl ParameterMap for ProtoParameters<'_> {
+    fn get(&self, name: &str) -> Option<ParameterValue<'_>> {
+        let parameter = self.0.get(name)?;
+        Some(match &parameter.parameter_choice {
+            None => ParameterValue::Unset,
+            Some(ParameterChoice::BoolParam(value)) => ParameterValue::Bool(*value),
+            Some(ParameterChoice::Int64Param(value)) => ParameterValue::Integer((*value).into()),
+            Some(ParameterChoice::Uint64Param(value)) => ParameterValue::Integer((*value).into()),
+            Some(ParameterChoice::DoubleParam(value)) => ParameterValue::Number(*value),
+            Some(ParameterChoice::StringParam(value)) => ParameterValue::Text(value),
         })
     }
-}
 
-fn is_known(name: &str) -> bool {
-    KNOWN.contains(&name) || IGNORED.contains(&name) || name.starts_with(RESERVED)
-}
-
-/// Refuses a tensor whose parameters say that its contents are in shared memory.
-pub(crate) fn refuse_shared_memory(
-    tensor: &str,
-    parameters: &HashMap<String, InferParameter>,
-) -> Result<(), RequestError> {
-    match parameters.keys().find(|name| name.starts_with("shared_memory_")) {
-        Some(name) => Err(RequestError::SharedMemory { tensor: tensor.to_owned(), name: name.clone() }),
-        None => Ok(()),
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 }
 
-/// Reads a whole number from 0 on, in either of the integer types.
-pub(crate) fn count(
-    name: &'static str,
-    parameters: &HashMap<String, InferParameter>,
-) -> Result<Option<u64>, RequestError> {
-    whole(name, parameters, "a whole number from 0 on", Some)
-}
-
-/// Reads a whole number from 0 on that `meaning` accepts.
-fn whole<T>(
-    name: &'static str,
-    parameters: &HashMap<String, InferParameter>,
-    expected: &'static str,
-    meaning: impl Fn(u64) -> Option<T>,
-) -> Result<Option<T>, RequestError> {
-    let Some(parameter) = parameters.get(name) else { return Ok(None) };
-    let value = match parameter.parameter_choice {
-        Some(ParameterChoice::Int64Param(value)) => u64::try_from(value).ok(),
-        Some(ParameterChoice::Uint64Param(value)) => Some(value),
-        _ => None,
-    };
-    let wrong = || RequestError::WrongParameter { name, got: shown(parameter), expected };
-    value.and_then(meaning).map(Some).ok_or_else(wrong)
-}
-
-fn timeout(parameters: &HashMap<String, InferParameter>) -> Result<Option<Duration>, RequestError> {
-    Ok(count("timeout", parameters)?.filter(|timeout_us| *timeout_us > 0).map(Duration::from_micros))
-}
-
-/// Reads a priority by Triton's levels: 1 is the highest, and 0 the default.
-fn priority(parameters: &HashMap<String, InferParameter>) -> Result<Priority, RequestError> {
-    let of_level = |level| match level {
-        0 => Some(Priority::default()),
-        level => Priority::ALL.get(usize::try_from(level - 1).ok()?).copied(),
-    };
-    let expected = "1 (high), 2 (normal), 3 (low) or 0 (the default)";
-    Ok(whole("priority", parameters, expected, of_level)?.unwrap_or_default())
-}
-
-fn truncation(parameters: &HashMap<String, InferParameter>) -> Result<Truncation, RequestError> {
-    let truncates = flag("truncate", parameters)?.unwrap_or(true);
-    Ok(if truncates { Truncation::Truncate } else { Truncation::Refuse })
-}
-
-fn flag(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Result<Option<bool>, RequestError> {
-    let Some(parameter) = parameters.get(name) else { return Ok(None) };
-    match parameter.parameter_choice {
-        Some(ParameterChoice::BoolParam(value)) => Ok(Some(value)),
-        _ => Err(RequestError::WrongParameter { name, got: shown(parameter), expected: "a bool" }),
-    }
-}
-
-fn text(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Result<Option<String>, RequestError> {
-    let Some(parameter) = parameters.get(name) else { return Ok(None) };
-    match &parameter.parameter_choice {
-        Some(ParameterChoice::StringParam(text)) => Ok(Some(text.clone())),
-        _ => Err(RequestError::WrongParameter { name, got: shown(parameter), expected: "a text" }),
-    }
-}
-
-fn shown(parameter: &InferParameter) -> String {
-    match &parameter.parameter_choice {
-        None => "unset".to_owned(),
-        Some(ParameterChoice::BoolParam(value)) => format!("the bool {value}"),
-        Some(ParameterChoice::Int64Param(value)) => format!("the integer {value}"),
-        Some(ParameterChoice::Uint64Param(value)) => format!("the integer {value}"),
-        Some(ParameterChoice::DoubleParam(value)) => format!("the number {value}"),
-        Some(ParameterChoice::StringParam(value)) => format!("the text {}", excerpt(&format_args!("{value:?}"))),
-    }
+/// A parameter of a response.
+pub(crate) fn of_fact(fact: AnswerFact) -> InferParameter {
+    let parameter_choice = Some(match fact {
+        AnswerFact::Bool(value) => ParameterChoice::BoolParam(value),
+        AnswerFact::Text(text) => ParameterChoice::StringParam(text),
+    });
+    InferParameter { parameter_choice }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use sconce::{Priority, Truncation, VectorOptions};
+    use sconce_server::{Parameters, RequestError};
+
     use super::*;
     use ParameterChoice::{BoolParam, DoubleParam, Int64Param, StringParam, Uint64Param};
 
     fn read(parameters: &[(&str, ParameterChoice)]) -> Result<Parameters, RequestError> {
         let parameter = |choice: &ParameterChoice| InferParameter { parameter_choice: Some(choice.clone()) };
         let named = parameters.iter().map(|(name, choice)| ((*name).to_owned(), parameter(choice)));
-        Parameters::read(&named.collect())
+        Parameters::read(&ProtoParameters(&named.collect()))
     }
 
     #[test]

@@ -1,32 +1,23 @@
 //! The server around the service: health, reflection, limits, and an orderly shutdown.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
 
 use sconce::{ConfigError, Runtime};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use sconce_server::{HttpVersions, Meter, ServerBounds, ServerLimits, ServerListener, serve_until};
+use tonic::body::Body;
+use tonic::codegen::Service as _;
 use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use crate::connections::Connections;
-use crate::deadline::Arrival;
+use crate::deadline;
 use crate::drain::Drain;
 use crate::inference::Inference;
-use crate::limits::{ServerLimits, max_open_files};
-use crate::metered::{Meter, Metered};
+use crate::metered::Metered;
 use crate::proto::FILE_DESCRIPTOR_SET;
-use crate::request_bytes::RequestBytes;
 use crate::service::Service;
-use crate::transport;
-
-/// Time after the last answer for half-sent requests, and for streams that do not end by themselves (a health watch,
-/// reflection); then they are cut.
-const MAX_CLOSING_TIME: Duration = Duration::from_secs(2);
 
 /// The reason why a server cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +35,7 @@ pub enum ServeError {
 /// [`ServeError`], only before it serves; a later failure of a connection ends that connection alone.
 pub async fn serve(
     runtime: Runtime,
-    listener: TcpListener,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     serve_within(ServerLimits::default(), runtime, listener, shutdown).await
@@ -57,32 +48,43 @@ pub async fn serve(
 pub async fn serve_within(
     limits: ServerLimits,
     runtime: Runtime,
-    listener: TcpListener,
+    listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    limits.validate()?;
-    let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
-    let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
-    let meter = Meter { bytes, max_pause: limits.max_request_pause };
-    let (routes, drain) = services(&meter, runtime.clone()).await;
-    let (close, closed) = oneshot::channel::<()>();
-    let server = transport::serve(routes, listener, &limits, connections, async {
-        // Dropping the sender closes too.
-        let _ = closed.await;
-    });
+    serve_beside(&ServerBounds::new(limits)?, runtime.clone(), listener, shutdown).await;
+    runtime.shutdown().await;
+    Ok(())
+}
+
+/// Does what [`serve`] does beside other servers, with which it shares the bounds and the runtime; the runtime is not shut
+/// down.
+pub async fn serve_beside(
+    bounds: &ServerBounds,
+    runtime: Runtime,
+    listener: impl Into<ServerListener>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (routes, drain) = services(&bounds.meter(), runtime.clone()).await;
+    let routes = routes.prepare();
+    let answer = move |request: http::Request<_>| {
+        let answer = routes.clone().call(request.map(Body::new));
+        async move { answer.await.unwrap_or_else(|never| match never {}) }
+    };
     let leave = async {
         shutdown.await;
         drain.start().await;
-        drop(close);
-        drain.idle().await;
-        tokio::time::sleep(MAX_CLOSING_TIME).await;
+    };
+    let serving = serve_until(answer, HttpVersions::Http2, listener.into(), bounds, &runtime, leave);
+    let announcing = async {
+        // Health says so as soon as the runtime drains, which may be before `shutdown`.
+        runtime.draining().await;
+        drain.start().await;
+        std::future::pending().await
     };
     tokio::select! {
-        () = server => {}
-        () = leave => {}
+        () = serving => {}
+        () = announcing => {}
     }
-    runtime.shutdown().await;
-    Ok(())
 }
 
 /// The services of [`serve`] for a tonic server of the caller's own, and the handle to drain it. The services bound the
@@ -100,9 +102,7 @@ pub async fn router(runtime: Runtime) -> (Routes, Drain) {
 /// # Errors
 /// [`ConfigError`] if a limit is out of bounds.
 pub async fn router_within(limits: &ServerLimits, runtime: Runtime) -> Result<(Routes, Drain), ConfigError> {
-    limits.validate()?;
-    let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
-    Ok(services(&Meter { bytes, max_pause: limits.max_request_pause }, runtime).await)
+    Ok(services(&ServerBounds::new(limits.clone())?.meter(), runtime).await)
 }
 
 async fn services(meter: &Meter, runtime: Runtime) -> (Routes, Drain) {
@@ -113,7 +113,7 @@ async fn services(meter: &Meter, runtime: Runtime) -> (Routes, Drain) {
     let v1 = reflection().build_v1().expect("the build script made these descriptors");
     // grpcurl before 1.9 uses this version.
     let v1alpha = reflection().build_v1alpha().expect("the build script made these descriptors");
-    let routes = Routes::new(InterceptedService::new(inference, Arrival::stamp))
+    let routes = Routes::new(InterceptedService::new(inference, deadline::stamp))
         .add_service(Metered::new(health, meter))
         .add_service(Metered::new(v1, meter))
         .add_service(Metered::new(v1alpha, meter));

@@ -1,14 +1,11 @@
 //! The protocol's calls, answered by a runtime.
 
-use std::time::{Duration, Instant};
-
-use sconce::{Model, RequestGroup, Runtime};
+use sconce::{Model, Runtime};
+use sconce_server::metadata::MODEL_VERSION;
+use sconce_server::{Arrival, OpenInference, Parameters, RequestError};
 use tonic::{Code, Request, Response, Status};
 
-use crate::deadline::Arrival;
-use crate::error::RequestError;
-use crate::pacing::Governor;
-use crate::parameters::Parameters;
+use crate::parameters::ProtoParameters;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
 use crate::proto::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
@@ -16,25 +13,19 @@ use crate::proto::{
     ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
     ServerReadyResponse,
 };
-use crate::{decode, metadata, outputs, statistics};
+use crate::status::status;
+use crate::{deadline, decode, metadata, outputs, statistics};
 
 /// The service `inference.GRPCInferenceService` of a runtime.
-pub(crate) struct Service {
-    runtime: Runtime,
-    governor: Governor,
-}
+pub(crate) struct Service(OpenInference);
 
 impl Service {
     pub(crate) fn new(runtime: Runtime) -> Self {
-        Self { runtime, governor: Governor::new() }
+        Self(OpenInference::new(runtime))
     }
 
-    fn model(&self, name: &str, version: &str) -> Result<&Model, RequestError> {
-        let model = self.runtime.model(name)?;
-        match version {
-            "" | metadata::VERSION => Ok(model),
-            _ => Err(RequestError::UnknownVersion { model: name.to_owned(), version: version.to_owned() }),
-        }
+    fn model(&self, name: &str, version: &str) -> Result<&Model, Status> {
+        self.0.model(name, version).map_err(status)
     }
 
     /// Answers a request to `model`. All of the request is checked before its first item is submitted.
@@ -44,35 +35,16 @@ impl Service {
         mut request: ModelInferRequest,
         arrival: Arrival,
     ) -> Result<ModelInferResponse, RequestError> {
-        let parameters = Parameters::read(&request.parameters)?;
+        let parameters = Parameters::read(&ProtoParameters(&request.parameters))?;
         let signature = model.signature();
         let wanted = outputs::wanted(&request.outputs, &signature.task)?;
         let max_items = model.batcher_config().max_queue_size;
         let items = decode::take_items(&mut request, &signature.input, max_items)?;
-        let timeout = arrival.time_left(parameters.timeout, Instant::now())?;
-
-        let Parameters { priority, truncation, cache, prompt, vectors, .. } = parameters;
-        let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
-        let answers = if let Some(source) = refusal {
-            Err(RequestError::Refused { source })
-        } else {
-            let group = RequestGroup { inputs: items.inputs, timeout, priority, truncation, cache, prompt, vectors };
-            model.try_infer_many(group).await.map_err(RequestError::from)
-        };
-        let answers = match answers {
-            Ok(answers) => answers,
-            Err(error) => {
-                // An error means that no time is left; `None` would mean that there is no bound.
-                let left = |now| arrival.time_left(parameters.timeout, now).unwrap_or(Some(Duration::ZERO));
-                return Err(self.governor.hold_back(error, left).await);
-            }
-        };
-
+        let answers = self.0.answers(model, items.inputs, parameters, arrival).await?;
         let mut response = ModelInferResponse {
             model_name: model.name().into(),
-            model_version: metadata::VERSION.into(),
+            model_version: MODEL_VERSION.into(),
             id: request.id,
-            parameters: outputs::parameters(&answers),
             ..Default::default()
         };
         outputs::fill(&mut response, &wanted, &answers, items.raw);
@@ -87,12 +59,12 @@ impl GrpcInferenceService for Service {
     }
 
     async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        Ok(Response::new(ServerReadyResponse { ready: !self.runtime.is_draining() }))
+        Ok(Response::new(ServerReadyResponse { ready: !self.0.runtime().is_draining() }))
     }
 
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = self.model(&name, &version).is_ok() && !self.runtime.is_draining();
+        let ready = self.model(&name, &version).is_ok() && !self.0.runtime().is_draining();
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 
@@ -126,21 +98,21 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
         let model_stats = match name.as_str() {
-            "" => self.runtime.models().map(statistics::of).collect(),
+            "" => self.0.runtime().models().map(statistics::of).collect(),
             name => vec![statistics::of(self.model(name, &version)?)],
         };
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        let _in_flight = self.runtime.enter();
-        let arrival = Arrival::of(&request)?;
+        let _in_flight = self.0.runtime().enter();
+        let arrival = deadline::of(&request).map_err(status)?;
         let request = request.into_inner();
         let model = self.model(&request.model_name, &request.model_version)?;
         match self.infer(model, request, arrival).await {
             Ok(response) => Ok(Response::new(response)),
             Err(error) => {
-                let status = Status::from(error);
+                let status = status(error);
                 if status.code() == Code::Internal {
                     tracing::error!(model = model.name(), "{}", status.message());
                 }

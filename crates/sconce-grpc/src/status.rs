@@ -1,55 +1,35 @@
 //! Converts errors to gRPC's status codes.
 
-use sconce::models::excerpt;
-use sconce::{ErrorKind, InferError};
+use sconce_server::{RequestError, RequestFault};
 use tonic::{Code, Status};
-
-use crate::error::RequestError;
 
 /// The trailer with the milliseconds after which the client should retry; gRPC's clients with a retry policy follow it
 /// (gRFC A6).
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// Bytes of an error message at most. Headers escape a byte with three, and gRPC's clients take 8 KiB of headers: above
-/// that they report a `RESOURCE_EXHAUSTED` of their own in place of the error.
-const MAX_MESSAGE_BYTES: usize = 2048;
-
-impl From<RequestError> for Status {
-    fn from(error: RequestError) -> Self {
-        let message = excerpt(&error).of_at_most(MAX_MESSAGE_BYTES).to_string();
-        let mut status = Self::new(code(&error), message);
-        if let Some(retry_after) = error.retry_after() {
-            // Rounded up: a client that comes a millisecond too early would be refused again.
-            let milliseconds = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-            status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds.max(1).into());
-        }
-        status
+/// The status of an error.
+#[expect(clippy::needless_pass_by_value, reason = "a function that makes an error of another")]
+pub(crate) fn status(error: RequestError) -> Status {
+    let mut status = Status::new(code(error.fault()), error.message());
+    if let Some(retry_after) = error.retry_after() {
+        // Rounded up: a client that comes a millisecond too early would be refused again.
+        let milliseconds = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds.max(1).into());
     }
+    status
 }
 
-/// The code of an error: `INVALID_ARGUMENT` unless the request is well formed.
-fn code(error: &RequestError) -> Code {
-    match error {
-        RequestError::UnknownModel(_) | RequestError::UnknownVersion { .. } => Code::NotFound,
-        RequestError::Sequence { .. } | RequestError::SharedMemory { .. } => Code::Unimplemented,
-        RequestError::TooLate { .. } | RequestError::Stalled { .. } => Code::DeadlineExceeded,
-        RequestError::TooManyBytesInFlight { .. } => Code::ResourceExhausted,
+fn code(fault: RequestFault) -> Code {
+    match fault {
+        RequestFault::NotFound => Code::NotFound,
+        RequestFault::NotServed => Code::Unimplemented,
+        RequestFault::Late | RequestFault::Stalled => Code::DeadlineExceeded,
+        RequestFault::Overloaded => Code::ResourceExhausted,
         // The code that tonic gives a message above its limit.
-        RequestError::LargerThanAllInFlight { .. } => Code::OutOfRange,
-        // The code that gRPC specifies for a message that cannot be decoded.
-        RequestError::Malformed { .. } => Code::Internal,
-        RequestError::HeldBack { error, .. } => code(error),
-        RequestError::Refused { source } | RequestError::Item { source, .. } => item_code(source),
-        _ => Code::InvalidArgument,
-    }
-}
-
-fn item_code(error: &InferError) -> Code {
-    match error.kind() {
-        ErrorKind::InvalidInput => Code::InvalidArgument,
-        ErrorKind::Overloaded => Code::ResourceExhausted,
-        ErrorKind::DeadlineExceeded => Code::DeadlineExceeded,
-        ErrorKind::Unavailable => Code::Unavailable,
+        RequestFault::TooLarge => Code::OutOfRange,
+        RequestFault::Unavailable => Code::Unavailable,
+        RequestFault::Invalid => Code::InvalidArgument,
+        // Also the code that gRPC specifies for a message that cannot be decoded.
         _ => Code::Internal,
     }
 }
@@ -58,7 +38,7 @@ fn item_code(error: &InferError) -> Code {
 mod tests {
     use std::time::Duration;
 
-    use sconce::{ExecutorError, InputError, QueueError};
+    use sconce::{ExecutorError, InferError, InputError, QueueError};
 
     use super::*;
 
@@ -83,7 +63,7 @@ mod tests {
         ];
         for (source, code) in table {
             let message = format!("item 3: {source}");
-            let status = Status::from(RequestError::Item { index: 3, source });
+            let status = status(RequestError::Item { index: 3, source });
             assert_eq!((status.code(), status.message()), (code, message.as_str()));
         }
     }
@@ -91,7 +71,7 @@ mod tests {
     #[test]
     fn a_refusal_says_when_to_come_back() {
         let pushback = |refusal: QueueError| {
-            let status = Status::from(RequestError::Item { index: 0, source: refusal.into() });
+            let status = status(RequestError::Item { index: 0, source: refusal.into() });
             Some(status.metadata().get("grpc-retry-pushback-ms")?.to_str().unwrap().to_owned())
         };
         let full = |retry_after| QueueError::QueueFull { max: 8, retry_after };

@@ -111,10 +111,10 @@ impl<D: Dialect> IntoResponse for ErrorResponse<D> {
 const UNKNOWN_RETRY: Duration = Duration::from_secs(1);
 
 /// Whole seconds, rounded up: `Retry-After` has no fractions, and 0 would call for another try at once.
-fn whole_seconds(after: Duration) -> u64 {
+pub(crate) fn whole_seconds(after: Duration) -> u64 {
     after.as_secs() + u64::from(after.subsec_nanos() > 0 || after.is_zero())
 }
 
-fn milliseconds(after: Duration) -> u64 {
+pub(crate) fn milliseconds(after: Duration) -> u64 {
     u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1)
 }

@@ -1,5 +1,5 @@
-//! The routes that clients of OpenAI, Cohere, Jina and text-embeddings-inference call, for a Sconce
-//! [`Runtime`](sconce::Runtime).
+//! The routes that clients of Triton, KServe, OpenAI, Cohere, Jina and text-embeddings-inference call over HTTP, for a
+//! Sconce [`Runtime`](sconce::Runtime).
 //!
 //! ```
 //! use axum::body::{Body, to_bytes};
@@ -22,6 +22,8 @@
 //! # Routes
 //! | route | as |
 //! |---|---|
+//! | `/v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/{model}` and below it `/versions/{version}`, `/ready`, `/infer`, `/config`, `/stats`; `POST /v2/repository/index` | Open Inference Protocol v2, with Triton's binary tensors |
+//! | `GET /health`, `/healthz`, `/livez`, `/readyz`, `/` | health, where Kubernetes, KServe and text-embeddings-inference look for it |
 //! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
 //! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
 //! | `POST /embed`, `/embed_all`, `/embed_sparse`, `/rerank`, `/predict`, `/similarity`, `/tokenize`, `/decode`, `/`; `GET /info` | text-embeddings-inference |
@@ -38,6 +40,10 @@
 //! The headers `x-sconce-precision`, `x-sconce-device` and `x-sconce-source` say how an answer was computed, and
 //! `x-sconce-truncated: true` says that the end of an input was left out.
 //!
+//! # A server
+//! [`serve`] bounds connections, bytes of requests and time as [`sconce_server`] says, takes HTTP/1.1 and HTTP/2 with prior
+//! knowledge, and drains; [`router`] has the routes alone, for a server of your own.
+//!
 //! # Where to add things
 //! An API: a module with its requests, answers and a [`Dialect`](dialect::Dialect) for its errors. All of them answer
 //! by `service`.
@@ -46,10 +52,13 @@ mod body;
 mod dialect;
 mod error;
 mod inputs;
+mod open_inference;
 mod openai;
 mod openapi;
 mod options;
+mod received;
 mod rerank;
+mod serve;
 mod service;
 mod tei;
 
@@ -62,28 +71,32 @@ use axum::response::{IntoResponse as _, Response};
 use sconce::Runtime;
 use sconce::models::excerpt;
 
+pub use sconce_server::{ServerBounds, ServerLimits, ServerListener};
+pub use serve::{serve, serve_beside, serve_within};
+
 /// Most bytes of the body of a request.
-pub const MAX_BODY_BYTES: usize = 64 << 20;
+pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
 
 /// The routes of a runtime, for a server of your own.
 pub fn router(runtime: Runtime) -> Router {
-    let service = Arc::new(service::HttpService::new(runtime));
+    let service = Arc::new(service::HttpService::new(runtime.clone()));
     Router::new()
         .merge(openai::routes())
         .merge(rerank::routes())
         .merge(tei::routes())
         .merge(openapi::routes())
+        .with_state(service)
+        .merge(open_inference::routes(runtime))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(service)
 }
 
 /// Answers a request to a path that has no route.
 async fn no_route(method: Method, uri: Uri) -> Response {
     let message = format!(
         "no route for {method} {}; embeddings are at POST /v1/embeddings or /embed, scores at /v1/rerank or /rerank, labels at \
-         /predict",
+         /predict, any model at /v2/models/{{model}}/infer",
         excerpt(&uri.path())
     );
     (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({"error": message}))).into_response()

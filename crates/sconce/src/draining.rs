@@ -15,6 +15,8 @@ pub(crate) struct Draining {
     in_flight: AtomicUsize,
     /// Notified when the last request is answered.
     idle: Notify,
+    /// Notified when the runtime is about to stop.
+    begins: Notify,
 }
 
 /// Guard of a server's request. The request counts as in flight until the guard is dropped, when it is answered or its
@@ -25,6 +27,16 @@ pub struct InFlight(Arc<Draining>);
 impl Draining {
     pub(crate) fn start(&self) {
         self.started.store(true, Ordering::Release);
+        self.begins.notify_waiters();
+    }
+
+    pub(crate) async fn started(&self) {
+        // Register before reading, as in `idle`.
+        let mut notified = pin!(self.begins.notified());
+        notified.as_mut().enable();
+        if !self.has_started() {
+            notified.await;
+        }
     }
 
     pub(crate) fn has_started(&self) -> bool {

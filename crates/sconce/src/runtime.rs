@@ -133,6 +133,11 @@ impl Runtime {
         self.draining.has_started()
     }
 
+    /// Waits until [`start_draining`](Self::start_draining) is called.
+    pub async fn draining(&self) {
+        self.draining.started().await;
+    }
+
     /// Counts a server's request as in flight until the guard is dropped.
     #[must_use]
     pub fn enter(&self) -> InFlight {

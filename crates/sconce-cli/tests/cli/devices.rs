@@ -58,7 +58,7 @@ fn a_gpu_that_is_not_there_is_refused_with_the_reason_in_every_command() {
         None => ("cuda:99", "there is no device cuda:99".to_owned()),
     };
     let said = ["error: device ", device, &reason];
-    for command in [&["embed", "--model", "encoder-mini"][..], &["serve", "--grpc", "127.0.0.1:0"]] {
+    for command in [&["embed", "--model", "encoder-mini"][..], &["serve", "--grpc", "127.0.0.1:0", "--http", "none"]] {
         ended(&[command, &["--device", device]].concat(), b"").failed_with(2, &said);
     }
     let mut from_environment = sconce(&["classify", "--model", "tiny-bert-sentiment"]);

@@ -11,7 +11,9 @@ use crate::serve::{Server, classify};
 
 /// A command that runs `lines` of bash and then `sconce serve` with one model.
 fn serve_after(lines: &str, args: &[&str]) -> Command {
-    let serve = sconce(&[&["serve", "--grpc", "127.0.0.1:0", "--model", "tiny-bert-sentiment"], args].concat());
+    let serve = sconce(
+        &[&["serve", "--grpc", "127.0.0.1:0", "--http", "none", "--model", "tiny-bert-sentiment"], args].concat(),
+    );
     let mut command = Command::new("bash");
     command.arg("-c").arg(format!("{lines}\nexec \"$@\"")).arg("bash").arg(serve.get_program()).args(serve.get_args());
     for (name, value) in serve.get_envs() {

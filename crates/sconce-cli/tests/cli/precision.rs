@@ -45,7 +45,7 @@ fn a_label_says_which_precision_made_it() {
 fn a_precision_that_a_model_does_not_have_is_refused_with_what_it_has() {
     let said = ["model 'digits-cnn': ", "no precision 'q4k' on device 'cpu'; choose one of: f32"];
     ended(&["classify", "--model", "digits-cnn", "--precision", "q4k"], b"").failed_with(2, &said);
-    let serve = ["serve", "--grpc", "127.0.0.1:0", "--model", "digits-cnn", "--precision"];
+    let serve = ["serve", "--grpc", "127.0.0.1:0", "--http", "none", "--model", "digits-cnn", "--precision"];
     for flag in ["q4k", "digits-cnn=q4k"] {
         ended(&[&serve[..], &[flag]].concat(), b"").failed_with(2, &said);
     }
@@ -119,7 +119,7 @@ async fn a_precision_for_every_model_is_for_those_that_have_it() {
 
 #[test]
 fn a_precision_that_no_model_has_or_that_a_named_one_lacks_is_refused() {
-    let serve = |flags: &[&str]| ended(&[&["serve", "--grpc", "127.0.0.1:0"], flags].concat(), b"");
+    let serve = |flags: &[&str]| ended(&[&["serve", "--grpc", "127.0.0.1:0", "--http", "none"], flags].concat(), b"");
     let both = ["--model", "magika", "--model", "digits-cnn"];
     serve(&[&both[..], &["--precision", "int8"]].concat())
         .failed_with(2, &["no precision 'int8'", "choose one of: f32"]);
@@ -154,7 +154,7 @@ async fn a_server_says_its_precisions_and_threads() {
     let precision = answer.parameters["precision"].parameter_choice.clone();
     assert_eq!(precision, Some(ParameterChoice::StringParam("int8".to_owned())));
 
-    let mut command = sconce(&["serve", "--grpc", "127.0.0.1:0", "--model", "digits-cnn"]);
+    let mut command = sconce(&["serve", "--grpc", "127.0.0.1:0", "--http", "none", "--model", "digits-cnn"]);
     command.env("SCONCE_CPU_THREADS", "5");
     assert!(Server::run(command).banner.contains("CPU threads: 5\n"));
 }

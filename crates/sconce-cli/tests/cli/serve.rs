@@ -23,7 +23,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::run(sconce(&[&["serve", "--grpc", "127.0.0.1:0"], args].concat()))
+        Self::run(sconce(&[&["serve", "--grpc", "127.0.0.1:0", "--http", "none"], args].concat()))
     }
 
     /// Starts `command`, which serves on a free port, and waits until it is ready.
@@ -262,7 +262,10 @@ async fn a_model_that_does_not_load_is_told_and_the_others_are_served() {
 fn every_model_must_load_that_is_named_or_with_strict() {
     let models = mixed();
     let serve = |flags: &[&str]| {
-        ended(&[&["serve", "--grpc", "127.0.0.1:0", "--models", path(models.path())], flags].concat(), b"")
+        ended(
+            &[&["serve", "--grpc", "127.0.0.1:0", "--http", "none", "--models", path(models.path())], flags].concat(),
+            b"",
+        )
     };
     serve(&["--strict"]).failed_with(2, &["error: model 'bad-queue': ", "max_queue_weight"]);
     for (name, reason) in BROKEN {

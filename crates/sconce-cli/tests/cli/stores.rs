@@ -192,7 +192,7 @@ fn what_is_no_database_is_told_with_what_it_is_and_the_remedy() {
             &["cache", "stats"][..],
             &["cache", "purge", "--expired"],
             &["precompute", "--model", "tiny-bert-sentiment", "--format", "text"],
-            &["serve", "--grpc", "127.0.0.1:0", "--model", "tiny-bert-sentiment"],
+            &["serve", "--grpc", "127.0.0.1:0", "--http", "none", "--model", "tiny-bert-sentiment"],
         ] {
             ended(&[command, &["--cache-sqlite", path(file)]].concat(), b"").failed_with(2, &["--cache-sqlite", said]);
         }
@@ -210,8 +210,10 @@ fn an_address_that_is_none_is_told_with_the_form_and_without_the_password() {
         ("--cache-postgres", "host=db pass=secret", "--cache-postgres 'host=db'", "postgres://user:password@"),
     ];
     for (flag, url, shown, form) in table {
-        for command in [&["cache", "stats"][..], &["serve", "--grpc", "127.0.0.1:0", "--model", "tiny-bert-sentiment"]]
-        {
+        for command in [
+            &["cache", "stats"][..],
+            &["serve", "--grpc", "127.0.0.1:0", "--http", "none", "--model", "tiny-bert-sentiment"],
+        ] {
             let ended = ended(&[command, &[flag, url]].concat(), b"").failed_with(2, &[shown, form]);
             assert!(!ended.stderr.contains("secret"), "{}", ended.stderr);
         }

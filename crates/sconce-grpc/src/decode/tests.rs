@@ -3,6 +3,7 @@ use bytes::Bytes;
 use sconce::{Array, ArrayData, InputKind};
 
 use crate::proto::InferTensorContents;
+use crate::proto::model_infer_request::InferInputTensor;
 
 const TEXT: InputSpec = InputSpec { name: "text", kind: InputKind::Text { max_tokens: 64 } };
 const CONTENT: InputSpec = InputSpec { name: "content", kind: InputKind::Content };
@@ -82,7 +83,7 @@ fn a_datatype_that_the_model_does_not_read_is_refused() {
     let table = [
         (&TEXT, "UINT8", "BYTES"),
         (&CONTENT, "FP32", "BYTES or UINT8"),
-        (&IMAGE, "INT64", "UINT8 or FP32"),
+        (&IMAGE, "FP16", "UINT8 or FP32"),
         (&IMAGE, "uint8", "UINT8 or FP32"),
     ];
     for (spec, datatype, expected) in table {

@@ -49,7 +49,7 @@ pub(crate) struct Connection {
 /// Activity of a connection, in the order of replacement: the least active first, and of equals the one idle for longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Activity {
-    /// The peer never sent HTTP/2's preface.
+    /// The peer never sent as many bytes as HTTP/2's preface has, nor a whole request.
     Silent { since: Instant },
     /// The peer never made a call.
     Uncalled { since: Instant },
@@ -191,7 +191,7 @@ impl Connection {
         }
     }
 
-    /// Notes that HTTP/2's preface was received.
+    /// Notes that as many bytes as HTTP/2's preface has were received.
     pub(crate) fn spoke(&self) {
         self.has_spoken.store(true, Ordering::Relaxed);
     }
@@ -222,19 +222,19 @@ impl Connection {
 }
 
 /// A call that is not answered yet.
-pub(crate) struct Call {
+pub struct Call {
     connection: Arc<Connection>,
     came_whole: AtomicBool,
 }
 
 impl Call {
     /// Notes that there is an answer of this many bytes.
-    pub(crate) fn answered(&self, bytes: usize) {
+    pub fn answered(&self, bytes: usize) {
         self.connection.unread.owe(bytes, Instant::now());
     }
 
     /// Notes that the whole request was received: until it is answered, its connection is not replaced.
-    pub(crate) fn came_whole(&self) {
+    pub fn came_whole(&self) {
         if !self.came_whole.swap(true, Ordering::Relaxed) {
             self.connection.computing.fetch_add(1, Ordering::Relaxed);
             self.connection.has_called.store(true, Ordering::Relaxed);

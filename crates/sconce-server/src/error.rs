@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{InferError, InferManyError, UnknownModel};
+use sconce::{ErrorKind, InferError, InferManyError, UnknownModel};
 
 /// The error that answers a request. Its message repeats at most an [`excerpt`] of the request.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RequestError {
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each message says it")]
+pub enum RequestError {
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
     #[error(
         "model '{}' has no version '{}'; it has version '{}', and an empty one means the same",
         excerpt(model),
         excerpt(version),
-        crate::metadata::VERSION
+        crate::metadata::MODEL_VERSION
     )]
     UnknownVersion { model: String, version: String },
 
@@ -54,8 +56,12 @@ pub(crate) enum RequestError {
     TrailingBytes { name: &'static str, extra: usize },
     #[error("input '{name}' has {field}, but datatype {datatype} uses {expected}")]
     WrongContents { name: &'static str, field: &'static str, datatype: &'static str, expected: &'static str },
-    #[error("input '{name}' has the value {value} at element {index}, but UINT8 ends at 255")]
-    NotAByte { name: &'static str, index: usize, value: u32 },
+    #[error(
+        "input '{name}' has the value {} at element {index}, which {datatype}, as the model takes it, cannot hold exactly; \
+         send {datatype}",
+        excerpt(value)
+    )]
+    NotExact { name: &'static str, index: usize, value: String, datatype: &'static str },
 
     #[error("output '{}' is not known; the model gives: {known}", excerpt(name))]
     UnknownOutput { name: String, known: String },
@@ -92,8 +98,10 @@ pub(crate) enum RequestError {
          (max_request_bytes_in_flight); send fewer items at a time"
     )]
     LargerThanAllInFlight { bytes: usize, max: usize },
-    #[error("the request is no ModelInferRequest: {}", excerpt(message))]
-    Malformed { message: String },
+    #[error("the request has {bytes} bytes, but the server reads at most {max}; send fewer items at a time")]
+    TooLarge { bytes: u64, max: usize },
+    #[error("the request is no {expected}: {}", excerpt(message))]
+    Malformed { expected: &'static str, message: String },
 
     #[error("{source}")]
     Refused { source: InferError },
@@ -112,12 +120,72 @@ impl From<InferManyError> for RequestError {
     }
 }
 
+/// Bytes of an error message at most. Headers of gRPC escape a byte with three, and its clients take 8 KiB of headers: above
+/// that they report a `RESOURCE_EXHAUSTED` of their own in place of the error.
+pub const MAX_ERROR_BYTES: usize = 2048;
+
 /// Time after which a request may come back that was refused for lack of room.
 const ROOM_RETRY: Duration = Duration::from_millis(100);
 
+/// The kinds of [`RequestError`], by what the sender can do; each protocol has a status for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestFault {
+    /// The request asks for something that does not exist or is out of bounds.
+    Invalid,
+    /// The message cannot be read.
+    Malformed,
+    /// No model has the name or the version.
+    NotFound,
+    /// The protocol has it, and this server does not.
+    NotServed,
+    /// The message is larger than the server reads.
+    TooLarge,
+    /// Nothing more of the request came.
+    Stalled,
+    /// The answer would be too late.
+    Late,
+    /// There is no room now.
+    Overloaded,
+    /// The server is shutting down, or its devices are lost.
+    Unavailable,
+    /// The model or the device is at fault.
+    Internal,
+}
+
 impl RequestError {
+    /// The message, cut to [`MAX_ERROR_BYTES`].
+    #[must_use]
+    pub fn message(&self) -> String {
+        excerpt(self).of_at_most(MAX_ERROR_BYTES).to_string()
+    }
+
+    /// The kind of error.
+    #[must_use]
+    pub fn fault(&self) -> RequestFault {
+        match self {
+            Self::UnknownModel(_) | Self::UnknownVersion { .. } => RequestFault::NotFound,
+            Self::Sequence { .. } | Self::SharedMemory { .. } => RequestFault::NotServed,
+            Self::TooLate { .. } => RequestFault::Late,
+            Self::Stalled { .. } => RequestFault::Stalled,
+            Self::TooManyBytesInFlight { .. } => RequestFault::Overloaded,
+            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
+            Self::Malformed { .. } => RequestFault::Malformed,
+            Self::HeldBack { error, .. } => error.fault(),
+            Self::Refused { source } | Self::Item { source, .. } => match source.kind() {
+                ErrorKind::InvalidInput => RequestFault::Invalid,
+                ErrorKind::Overloaded => RequestFault::Overloaded,
+                ErrorKind::DeadlineExceeded => RequestFault::Late,
+                ErrorKind::Unavailable => RequestFault::Unavailable,
+                _ => RequestFault::Internal,
+            },
+            _ => RequestFault::Invalid,
+        }
+    }
+
     /// Returns true if the same request may be answered at another time, or by another server.
-    pub(crate) fn is_refusal(&self) -> bool {
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
         match self {
             Self::TooManyBytesInFlight { .. } => true,
             Self::HeldBack { error, .. } => error.is_refusal(),
@@ -127,7 +195,8 @@ impl RequestError {
     }
 
     /// Time from now after which the client should come back, if it is known.
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyBytesInFlight { .. } => Some(ROOM_RETRY),
             Self::HeldBack { by, error } => Some(error.retry_after()?.saturating_sub(*by)),
@@ -164,7 +233,7 @@ mod tests {
             CutShort { name, index: got, expected },
             TrailingBytes { name, extra: got },
             WrongContents { name, field: "fp32_contents", datatype: "BYTES", expected: "bytes_contents" },
-            NotAByte { name, index: got, value: u32::MAX },
+            NotExact { name, index: got, value: text(), datatype: "UINT8" },
             UnknownOutput { name: text(), known: "scores, label".into() },
             DuplicateOutput { name: text() },
             NotAClassification { name },
@@ -177,7 +246,8 @@ mod tests {
             Stalled { pause: Duration::MAX },
             TooManyBytesInFlight { max },
             LargerThanAllInFlight { bytes: got, max },
-            Malformed { message: text() },
+            TooLarge { bytes: u64::MAX, max },
+            Malformed { expected: "ModelInferRequest", message: text() },
             Refused { source: failed() },
             HeldBack { by: Duration::MAX, error: Box::new(Refused { source: failed() }) },
             Item { index: got, source: failed() },
@@ -201,7 +271,7 @@ mod tests {
                 | CutShort { .. }
                 | TrailingBytes { .. }
                 | WrongContents { .. }
-                | NotAByte { .. }
+                | NotExact { .. }
                 | UnknownOutput { .. }
                 | DuplicateOutput { .. }
                 | NotAClassification { .. }
@@ -214,6 +284,7 @@ mod tests {
                 | Stalled { .. }
                 | TooManyBytesInFlight { .. }
                 | LargerThanAllInFlight { .. }
+                | TooLarge { .. }
                 | Malformed { .. }
                 | Refused { .. }
                 | HeldBack { .. }
@@ -226,10 +297,10 @@ mod tests {
     #[test]
     fn no_message_is_longer_than_a_client_reads_whatever_was_sent() {
         for error in of_large_requests() {
-            let status = tonic::Status::from(error);
-            // Headers escape each byte that is not ASCII with three.
-            let escaped: usize = status.message().bytes().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum();
-            assert!(escaped < 7 * 1024, "{escaped} bytes: {}", excerpt(status.message()));
+            // Of a gRPC status, whose bytes that are not ASCII are escaped with three each.
+            let message = error.message();
+            let escaped: usize = message.bytes().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum();
+            assert!(escaped < 7 * 1024, "{escaped} bytes: {}", excerpt(&message));
         }
     }
 }

@@ -1,24 +1,25 @@
 //! Accepts connections within bounds, serves them, and ends those that are idle for too long.
 
+use std::error::Error;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::server::conn::auto::Builder;
+use sconce::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::body::Body;
-use tonic::codegen::{Service as _, http};
-use tonic::service::Routes;
 
+use crate::bounds::ServerBounds;
 use crate::connections::{ConnectionPermit, Connections, Due};
 use crate::limits::ServerLimits;
+use crate::listener::{ServerListener, Socket};
 use crate::ration::Ration;
 use crate::watched_io::WatchedIo;
 
@@ -38,26 +39,78 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Pause before the next try to accept when the process can open no more files, or has no memory for a socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `routes` on `listener` until `closed` resolves; then the listener is closed, peers get GOAWAY, and calls in
-/// flight are answered. Dropping the future ends all connections.
-pub(crate) async fn serve(
-    routes: Routes,
-    listener: TcpListener,
-    limits: &ServerLimits,
-    connections: Arc<Connections>,
+/// Time after the last answer for half-sent requests, and for streams that do not end by themselves (a health watch,
+/// reflection); then they are cut.
+const MAX_CLOSING_TIME: Duration = Duration::from_secs(2);
+
+/// The versions of HTTP that a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpVersions {
+    /// HTTP/2 with prior knowledge, as gRPC needs it.
+    Http2,
+    /// HTTP/1.1, or HTTP/2 with prior knowledge.
+    Both,
+}
+
+/// Serves `answer` on `listener` until `leave` resolves, which first tells clients that the server leaves. Then no
+/// connection is accepted any more, peers are told to connect elsewhere, and the requests in flight of `runtime` are
+/// answered. The runtime is not shut down. Each request has its [`Call`](crate::Call) among its extensions.
+pub async fn serve_until<A, F, B>(
+    answer: A,
+    versions: HttpVersions,
+    listener: ServerListener,
+    bounds: &ServerBounds,
+    runtime: &Runtime,
+    leave: impl Future<Output = ()>,
+) where
+    A: Fn(http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = http::Response<B>> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (close, closed) = tokio::sync::oneshot::channel::<()>();
+    let server = serve(answer, versions, listener, bounds, async {
+        // Dropping the sender closes too.
+        let _ = closed.await;
+    });
+    let leave = async {
+        leave.await;
+        drop(close);
+        runtime.idle().await;
+        tokio::time::sleep(MAX_CLOSING_TIME).await;
+    };
+    tokio::select! {
+        () = server => {}
+        () = leave => {}
+    }
+}
+
+/// Serves until `closed` resolves; then the listener is closed, peers are told, and calls in flight are answered.
+/// Dropping the future ends all connections.
+async fn serve<A, F, B>(
+    answer: A,
+    versions: HttpVersions,
+    listener: ServerListener,
+    bounds: &ServerBounds,
     closed: impl Future<Output = ()>,
-) {
-    let (routes, builder) = (routes.prepare(), builder());
+) where
+    A: Fn(http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = http::Response<B>> + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let builder = builder(versions);
     let (tell, told) = watch::channel(());
     let mut tasks = JoinSet::new();
+    let connections = Arc::clone(&bounds.connections);
     let mut acceptor = Acceptor { listener, connections, full: Ration::default(), failed: Ration::default() };
     let mut closed = pin!(closed);
     loop {
         tokio::select! {
             () = &mut closed => break,
             accepted = acceptor.accept() => if let Some((stream, permit)) = accepted {
-                let serving = Serving { permit, limits: limits.clone(), told: told.clone() };
-                tasks.spawn(serving.run(stream, routes.clone(), builder.clone()));
+                let serving = Serving { permit, limits: bounds.limits.clone(), told: told.clone() };
+                tasks.spawn(serving.run(stream, answer.clone(), builder.clone()));
             }
         }
         // Not an arm of the select: that would drop a connection that is being accepted.
@@ -69,21 +122,27 @@ pub(crate) async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-fn builder() -> Builder<TokioExecutor> {
+fn builder(versions: HttpVersions) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
+        .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_PROTOCOL_ERRORS)
         .keep_alive_interval(KEEPALIVE);
-    builder
+    // Idle connections end by `max_idle_time`; hyper's own time would also end those that wait for their next request.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES as usize);
+    match versions {
+        HttpVersions::Http2 => builder.http2_only(),
+        HttpVersions::Both => builder,
+    }
 }
 
 /// Accepts connections from the listener, each with a permit.
 struct Acceptor {
-    listener: TcpListener,
+    listener: ServerListener,
     connections: Arc<Connections>,
     full: Ration,
     failed: Ration,
@@ -91,9 +150,9 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts the next connection and takes a permit for it; `None` if there is none, or accepting failed.
-    async fn accept(&mut self) -> Option<(TcpStream, ConnectionPermit)> {
+    async fn accept(&mut self) -> Option<(Socket, ConnectionPermit)> {
         let stream = match self.listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 self.failed(&error).await;
                 return None;
@@ -110,8 +169,6 @@ impl Acceptor {
                  of good clients"
             );
         }
-        // Small messages are sent at once. The first read notices a peer that has gone already.
-        let _ = stream.set_nodelay(true);
         Some((stream, permit?))
     }
 
@@ -150,18 +207,23 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run(mut self, stream: TcpStream, routes: Routes, builder: Builder<TokioExecutor>) {
+    async fn run<A, F, B>(mut self, stream: Socket, answer: A, builder: Builder<TokioExecutor>)
+    where
+        A: Fn(http::Request<Incoming>) -> F + Send + Sync + 'static,
+        F: Future<Output = http::Response<B>> + Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let connection = &self.permit.connection;
         let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(connection)));
-        let service = service_fn(|request: http::Request<Incoming>| {
+        let service = service_fn(|mut request: http::Request<Incoming>| {
             let call = connection.begin_call();
-            let mut request = request.map(Body::new);
             request.extensions_mut().insert(Arc::clone(&call));
-            let answer = routes.clone().call(request);
+            let answer = answer(request);
             async move {
                 let answer = answer.await;
                 drop(call);
-                answer
+                Ok::<_, std::convert::Infallible>(answer)
             }
         });
         let mut http = pin!(builder.serve_connection(io, service));

@@ -20,8 +20,8 @@ const STALLED: Duration = Duration::from_secs(1);
 /// One in this many of all bytes is freed at a time, so that few requests search all others.
 const FREED_PART: usize = 16;
 
-/// The bytes that all requests hold, bounded by `max`.
-pub(crate) struct RequestBytes {
+/// The bytes that all requests and unread answers of a server hold, bounded in number.
+pub struct RequestBytes {
     max: usize,
     held: AtomicUsize,
     unfinished: Mutex<Unfinished>,
@@ -47,13 +47,28 @@ struct Progress {
     held: usize,
     /// Bytes that were received, or sent.
     moved: usize,
-    /// The message's flag and length, as far as they were received.
-    prefix: [u8; PREFIX_BYTES],
+    length: MessageLength,
     began: Instant,
     last: Instant,
     kind: Kind,
     /// Set once it gave way to others.
     is_refused: bool,
+}
+
+/// The length of a request's body, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageLength {
+    /// The body begins with a flag and the length of its message, as gRPC's do; the bytes that came of them.
+    Prefixed([u8; PREFIX_BYTES]),
+    /// A header tells the bytes of the body.
+    Known(usize),
+    /// The body tells its end.
+    Unknown,
+}
+
+impl MessageLength {
+    /// A body of gRPC, of which nothing came.
+    pub const PREFIXED: Self = Self::Prefixed([0; PREFIX_BYTES]);
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +91,14 @@ enum Rank {
 }
 
 impl Progress {
-    fn new(kind: Kind, now: Instant) -> Self {
-        Self { held: 0, moved: 0, prefix: [0; PREFIX_BYTES], began: now, last: now, kind, is_refused: false }
+    fn new(kind: Kind, length: MessageLength, now: Instant) -> Self {
+        Self { held: 0, moved: 0, length, began: now, last: now, kind, is_refused: false }
     }
 
     fn receive(&mut self, bytes: &[u8], now: Instant) {
-        if let Some(missing) = self.prefix.get_mut(self.moved..) {
+        if let MessageLength::Prefixed(prefix) = &mut self.length
+            && let Some(missing) = prefix.get_mut(self.moved..)
+        {
             let length = missing.len().min(bytes.len());
             missing[..length].copy_from_slice(&bytes[..length]);
         }
@@ -94,11 +111,7 @@ impl Progress {
         let missing = match self.kind {
             Kind::Whole => 0,
             Kind::Unread => self.held,
-            Kind::Unfinished if self.moved < PREFIX_BYTES => usize::MAX,
-            Kind::Unfinished => {
-                let [_, length @ ..] = self.prefix;
-                (PREFIX_BYTES + u32::from_be_bytes(length) as usize).saturating_sub(self.moved)
-            }
+            Kind::Unfinished => self.missing(),
         };
         if self.kind == Kind::Whole || self.kind == Kind::Unread && missing == 0 {
             return Rank::Arriving(0.0);
@@ -111,6 +124,17 @@ impl Progress {
         }
         let elapsed = now.saturating_duration_since(self.began).as_secs_f64();
         Rank::Arriving(elapsed * missing as f64 / self.moved.max(1) as f64)
+    }
+
+    /// Bytes of a request that have not come; `usize::MAX` if its length is not known.
+    fn missing(&self) -> usize {
+        match self.length {
+            MessageLength::Prefixed([_, length @ ..]) if self.moved >= PREFIX_BYTES => {
+                (PREFIX_BYTES + u32::from_be_bytes(length) as usize).saturating_sub(self.moved)
+            }
+            MessageLength::Known(length) => length.saturating_sub(self.moved),
+            MessageLength::Prefixed(_) | MessageLength::Unknown => usize::MAX,
+        }
     }
 }
 
@@ -133,7 +157,8 @@ fn to_refuse(others: &[Progress], own: Rank, wanted: usize, now: Instant) -> Opt
 }
 
 impl RequestBytes {
-    pub(crate) fn new(max: usize) -> Self {
+    /// No bytes held, of at most `max`.
+    pub fn new(max: usize) -> Self {
         Self { max, held: AtomicUsize::new(0), unfinished: Mutex::default() }
     }
 
@@ -144,8 +169,8 @@ impl RequestBytes {
     }
 
     /// Begins a request with this many bytes of headers. If there is no room for them, the request fails at its first piece.
-    pub(crate) fn begin(self: &Arc<Self>, header_bytes: usize, now: Instant) -> Charge {
-        let held = Held::new(Kind::Unfinished, now);
+    pub fn begin(self: &Arc<Self>, header_bytes: usize, length: MessageLength, now: Instant) -> Charge {
+        let held = Held::new(Kind::Unfinished, length, now);
         let charge = Charge { of: Arc::clone(self), held: Arc::new(held), number: Mutex::default() };
         // Nothing is known about it yet, so it ranks as one that is about to be complete.
         if charge.hold(CALL_BYTES + header_bytes, Some(Rank::Arriving(0.0)), now).is_err() {
@@ -194,8 +219,8 @@ impl RequestBytes {
 }
 
 impl Held {
-    fn new(kind: Kind, now: Instant) -> Self {
-        Self { progress: Mutex::new(Progress::new(kind, now)), waiting: AtomicWaker::new() }
+    fn new(kind: Kind, length: MessageLength, now: Instant) -> Self {
+        Self { progress: Mutex::new(Progress::new(kind, length, now)), waiting: AtomicWaker::new() }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -204,7 +229,7 @@ impl Held {
 }
 
 /// The bytes that one request holds, given back on drop.
-pub(crate) struct Charge {
+pub struct Charge {
     of: Arc<RequestBytes>,
     held: Arc<Held>,
     /// The request's number among the unfinished ones.
@@ -213,47 +238,60 @@ pub(crate) struct Charge {
 
 impl Charge {
     /// Counts a piece of the request that was received.
-    pub(crate) fn receive(&self, piece: &[u8], now: Instant) -> Result<(), RequestError> {
+    ///
+    /// # Errors
+    /// [`RequestError`] if there is no room for them, or the request gave way to others.
+    pub fn receive(&self, piece: &[u8], now: Instant) -> Result<(), RequestError> {
         self.held.progress().receive(piece, now);
         self.hold(piece.len(), None, now)
     }
 
     /// Notes that the whole request was received; it no longer gives way.
-    pub(crate) fn came_whole(&self) {
+    pub fn came_whole(&self) {
         self.held.progress().kind = Kind::Whole;
         self.finish();
     }
 
     /// Counts further bytes that the request takes when it is decoded.
-    pub(crate) fn grow(&self, bytes: usize) -> Result<(), RequestError> {
+    ///
+    /// # Errors
+    /// [`RequestError`] if there is no room for them, or the request gave way to others.
+    pub fn grow(&self, bytes: usize) -> Result<(), RequestError> {
         self.hold(bytes, None, Instant::now())
     }
 
     /// Counts the bytes by which a decompressed message of `length` bytes exceeds the bytes that were received.
-    pub(crate) fn decompressed(&self, length: usize) -> Result<(), RequestError> {
+    ///
+    /// # Errors
+    /// [`RequestError`] if there is no room for them, or the request gave way to others.
+    pub fn decompressed(&self, length: usize) -> Result<(), RequestError> {
         let received = self.held.progress().moved.saturating_sub(PREFIX_BYTES);
         self.grow(length.saturating_sub(received))
     }
 
     /// The bound on the bytes of all requests.
-    pub(crate) fn max(&self) -> usize {
+    #[must_use]
+    pub fn max(&self) -> usize {
         self.of.max
     }
 
     /// Returns an error if the request gave way.
-    pub(crate) fn check(&self) -> Result<(), RequestError> {
+    ///
+    /// # Errors
+    /// [`RequestError`] if there is no room for them, or the request gave way to others.
+    pub fn check(&self) -> Result<(), RequestError> {
         if self.held.progress().is_refused { Err(self.refusal()) } else { Ok(()) }
     }
 
     /// Registers `waker` to be woken when the request gives way.
-    pub(crate) fn wait(&self, waker: &std::task::Waker) {
+    pub fn wait(&self, waker: &std::task::Waker) {
         let mut number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
         number.get_or_insert_with(|| self.of.register(&self.held));
         self.held.waiting.register(waker);
     }
 
     /// The time of the last piece.
-    pub(crate) fn last_piece(&self) -> Instant {
+    pub fn last_piece(&self) -> Instant {
         self.held.progress().last
     }
 
@@ -310,7 +348,7 @@ pub(crate) struct Unread {
 
 impl Unread {
     pub(crate) fn new(of: &Arc<RequestBytes>, now: Instant) -> Self {
-        let held = Arc::new(Held::new(Kind::Unread, now));
+        let held = Arc::new(Held::new(Kind::Unread, MessageLength::Unknown, now));
         let number = of.register(&held);
         Self { of: Arc::clone(of), held, number }
     }
@@ -320,7 +358,10 @@ impl Unread {
         {
             let mut progress = self.held.progress();
             if progress.held == 0 {
-                *progress = Progress { is_refused: progress.is_refused, ..Progress::new(Kind::Unread, now) };
+                *progress = Progress {
+                    is_refused: progress.is_refused,
+                    ..Progress::new(Kind::Unread, MessageLength::Unknown, now)
+                };
             }
             progress.held += bytes;
         }
@@ -380,7 +421,8 @@ mod tests {
     /// `start`.
     fn progress(start: Instant, last: u32, message: u32, received: usize) -> Progress {
         let last = start + last * SECOND;
-        let mut progress = Progress::new(Kind::Unfinished, last.checked_sub(SECOND / 2).unwrap());
+        let mut progress =
+            Progress::new(Kind::Unfinished, MessageLength::PREFIXED, last.checked_sub(SECOND / 2).unwrap());
         let prefix = [&[0][..], &message.to_be_bytes()].concat();
         progress.receive(&prefix[..received.min(PREFIX_BYTES)], last);
         progress.moved = received;
@@ -389,11 +431,15 @@ mod tests {
 
     #[test]
     fn the_length_is_read_from_pieces_of_any_size() {
-        let mut progress = Progress::new(Kind::Unfinished, Instant::now());
+        let mut progress = Progress::new(Kind::Unfinished, MessageLength::PREFIXED, Instant::now());
         for piece in [&[0][..], &[0, 1], &[], &[2, 3, 9, 9]] {
             progress.receive(piece, Instant::now());
         }
-        assert_eq!((progress.prefix, progress.moved), ([0, 0, 1, 2, 3], 7));
+        assert_eq!((progress.length, progress.moved), (MessageLength::Prefixed([0, 0, 1, 2, 3]), 7));
+        assert_eq!(progress.missing(), 0x0001_0203 - 2);
+        let mut known = Progress::new(Kind::Unfinished, MessageLength::Known(10), Instant::now());
+        known.receive(&[0; 7], Instant::now());
+        assert_eq!(known.missing(), 3);
     }
 
     #[test]
@@ -421,10 +467,10 @@ mod tests {
     #[test]
     fn what_is_held_never_passes_the_bound_and_is_given_back() {
         let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
-        let first = all.begin(0, now);
+        let first = all.begin(0, MessageLength::PREFIXED, now);
         first.receive(&vec![0; 60 * KIB], now).unwrap();
         assert_eq!(all.held(), 68 * KIB);
-        let second = all.begin(KIB, now);
+        let second = all.begin(KIB, MessageLength::PREFIXED, now);
         assert_eq!(all.held(), 77 * KIB);
         first.came_whole();
         assert!(matches!(second.receive(&vec![0; 40 * KIB], now), Err(RequestError::TooManyBytesInFlight { .. })));
@@ -439,12 +485,12 @@ mod tests {
     #[test]
     fn a_stalled_request_gives_way_to_a_new_one_and_is_woken() {
         let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
-        let stalled = all.begin(0, now);
+        let stalled = all.begin(0, MessageLength::PREFIXED, now);
         stalled.receive(&vec![0; 80 * KIB], now).unwrap();
         let woken = Arc::new(Woken::default());
         stalled.wait(&Arc::clone(&woken).into());
         let later = now + STALLED;
-        let new = all.begin(0, later);
+        let new = all.begin(0, MessageLength::PREFIXED, later);
         new.receive(&vec![0; 20 * KIB], later).unwrap();
         assert_eq!((woken.0.load(Ordering::Relaxed), all.held()), (1, 28 * KIB));
         assert!(matches!(stalled.check(), Err(RequestError::TooManyBytesInFlight { .. })));
@@ -464,7 +510,7 @@ mod tests {
         unread.sent(KIB, now);
         let later = now + STALLED;
         read.sent(KIB, later);
-        let request = all.begin(0, later);
+        let request = all.begin(0, MessageLength::PREFIXED, later);
         request.receive(&vec![0; 20 * KIB], later).expect("the one that nobody reads gives way");
         let waker = Arc::new(Woken::default()).into();
         let ends = |unread: &Unread| {
@@ -480,11 +526,11 @@ mod tests {
     #[test]
     fn a_request_that_came_whole_never_gives_way() {
         let (now, all) = (Instant::now(), Arc::new(RequestBytes::new(100 * KIB)));
-        let whole = all.begin(0, now);
+        let whole = all.begin(0, MessageLength::PREFIXED, now);
         whole.receive(&vec![0; 90 * KIB], now).unwrap();
         whole.wait(std::task::Waker::noop());
         whole.came_whole();
-        let new = all.begin(0, now + SECOND);
+        let new = all.begin(0, MessageLength::PREFIXED, now + SECOND);
         assert!(new.check().is_err());
         whole.check().unwrap();
     }

@@ -1,4 +1,4 @@
-//! A socket that notes when its peer has sent HTTP/2's preface, and how much it has read.
+//! A socket that notes when its peer has begun to speak, and how much it has read.
 
 use std::io;
 use std::pin::Pin;
@@ -6,23 +6,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::connections::Connection;
+use crate::listener::Socket;
 
-/// Length of HTTP/2's preface, with which a client begins; `h2` ends a connection that begins with other bytes.
+/// Length of HTTP/2's preface, with which its clients begin; few requests of HTTP/1.1 are shorter.
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// A socket that tells its [`Connection`] when the preface was received, and how many bytes were sent.
 pub(crate) struct WatchedIo {
-    stream: TcpStream,
+    stream: Socket,
     connection: Arc<Connection>,
     /// Bytes of the preface that have not been received.
     missing: usize,
 }
 
 impl WatchedIo {
-    pub(crate) fn new(stream: TcpStream, connection: Arc<Connection>) -> Self {
+    pub(crate) fn new(stream: Socket, connection: Arc<Connection>) -> Self {
         Self { stream, connection, missing: PREFACE_BYTES }
     }
 }

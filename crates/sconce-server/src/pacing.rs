@@ -68,24 +68,27 @@ impl Pacing {
     }
 }
 
-/// A [`Pacing`] that all requests share.
+/// The pacing of refusals that all requests of a server share.
 #[derive(Debug)]
-pub(crate) struct Governor(Mutex<Pacing>);
+pub struct Governor(Mutex<Pacing>);
+
+impl Default for Governor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Governor {
     /// Pacing for this machine.
-    pub(crate) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self(Mutex::new(Pacing::new(processors)))
     }
 
     /// Holds `error` back if it is a refusal. `left` gives the time that the request has left. The time after which the
     /// client is told to come back counts from the return of this function.
-    pub(crate) async fn hold_back(
-        &self,
-        error: RequestError,
-        left: impl FnOnce(Instant) -> Option<Duration>,
-    ) -> RequestError {
+    pub async fn hold_back(&self, error: RequestError, left: impl FnOnce(Instant) -> Option<Duration>) -> RequestError {
         if !error.is_refusal() {
             return error;
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sconce::ConfigError;
 
-/// Bytes at most of a decompressed message. tonic's error names this limit and the size of the message.
+/// Bytes at most of a decompressed message.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Bounds on what clients can take from the server: connections, memory for requests, and time.
@@ -23,18 +23,18 @@ pub struct ServerLimits {
     ///
     /// The count includes headers, 8 KiB for each call, bytes as they arrive, and the message decompressed and decoded.
     /// When the bytes are used up, the unfinished request that has stalled, else the one expected to be complete last,
-    /// is refused with `RESOURCE_EXHAUSTED`; by the same rule a connection ends if its answers are not read. Too small:
+    /// is refused (gRPC: `RESOURCE_EXHAUSTED`, HTTP: 429); by the same rule a connection ends if its answers are not read. Too small:
     /// large requests are refused, and several at a time. Too large: the process runs out of memory.
     pub max_request_bytes_in_flight: usize,
-    /// Time for a new connection to send HTTP/2's preface of 24 bytes; 10 s by default. Too short: clients behind slow
+    /// Time for a new connection to send its first 24 bytes, the length of HTTP/2's preface; 10 s by default. Too short: clients behind slow
     /// links cannot connect. Too long: silent connections are held for as long.
     pub max_handshake_time: Duration,
     /// Time after which a connection without calls is closed; 5 minutes by default. HTTP/2's pings do not prolong it.
-    /// The peer gets GOAWAY, so that gRPC's clients connect anew without an error. Too short: clients that seldom call
+    /// The peer of HTTP/2 gets GOAWAY, so that gRPC's clients connect anew without an error. Too short: clients that seldom call
     /// connect for every call. Too long: connections of clients that have gone are held for as long.
     pub max_idle_time: Duration,
     /// Time between two pieces of one request; 10 s by default. A request that stalls for longer is refused with
-    /// `DEADLINE_EXCEEDED`. Too short: clients behind bad links are cut off. Too long: the memory of half-sent requests
+    /// `DEADLINE_EXCEEDED` (HTTP: 408). Too short: clients behind bad links are cut off. Too long: the memory of half-sent requests
     /// is held for as long.
     pub max_request_pause: Duration,
 }

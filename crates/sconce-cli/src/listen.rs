@@ -1,0 +1,106 @@
+//! Addresses that `sconce serve` listens on: HOST:PORT, or `unix:PATH`.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use sconce_grpc::ServerListener;
+use tokio::net::TcpListener;
+
+use crate::error::Error;
+
+/// The value of a flag that turns a server off.
+const NONE: &str = "none";
+/// The beginning of the address of a Unix socket.
+const UNIX: &str = "unix:";
+
+/// A listener, and the address that clients have for it.
+pub(crate) struct BoundAddress {
+    pub(crate) listener: ServerListener,
+    pub(crate) address: Address,
+    /// Removes the socket's file when the server ends.
+    pub(crate) file: Option<SocketFile>,
+}
+
+/// An address as it is printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl BoundAddress {
+    /// Listens on the address that `flag` gives; `None` if it is `none`.
+    pub(crate) async fn new(flag: &'static str, address: &str) -> Result<Option<Self>, Error> {
+        if address == NONE {
+            return Ok(None);
+        }
+        let bound = match address.strip_prefix(UNIX) {
+            Some(path) => unix(Path::new(path)).await,
+            None => tcp(address).await,
+        };
+        bound.map(Some).map_err(|source| listen_error(flag, address, source))
+    }
+}
+
+async fn tcp(address: &str) -> io::Result<BoundAddress> {
+    let listener = TcpListener::bind(address).await?;
+    let address = Address::Tcp(listener.local_addr()?);
+    Ok(BoundAddress { listener: listener.into(), address, file: None })
+}
+
+#[cfg(unix)]
+async fn unix(path: &Path) -> io::Result<BoundAddress> {
+    use tokio::net::{UnixListener, UnixStream};
+    let listener = match UnixListener::bind(path) {
+        // The file of a server that was killed: nobody answers there.
+        Err(error) if error.kind() == ErrorKind::AddrInUse => match UnixStream::connect(path).await {
+            Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)?
+            }
+            _ => return Err(error),
+        },
+        bound => bound?,
+    };
+    let file = SocketFile(path.to_owned());
+    Ok(BoundAddress { listener: listener.into(), address: Address::Unix(path.to_owned()), file: Some(file) })
+}
+
+#[cfg(not(unix))]
+async fn unix(_: &Path) -> io::Result<BoundAddress> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// The file of a Unix socket, removed on drop.
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Fails if someone has removed it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn listen_error(flag: &'static str, address: &str, source: io::Error) -> Error {
+    let remedy = match source.kind() {
+        ErrorKind::AddrInUse => "another process listens there: stop it, or give another port (0 takes a free one)",
+        ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has that address: 0.0.0.0 takes all, 127.0.0.1 none but its own callers"
+        }
+        ErrorKind::PermissionDenied if address.starts_with(UNIX) => "give a path in a directory that may be written",
+        ErrorKind::PermissionDenied => "ports below 1024 are reserved: give a higher one, for instance 8001",
+        _ => "give HOST:PORT, for instance 127.0.0.1:8001, or unix:PATH",
+    };
+    Error::Listen { flag, address: address.to_owned(), source, remedy }
+}

@@ -1,0 +1,128 @@
+//! The Open Inference Protocol v2 over HTTP, as Triton and KServe speak it: JSON and binary tensors, descriptions of models,
+//! health.
+
+mod describe;
+mod infer;
+mod json;
+mod write;
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use sconce::{Model, Runtime};
+use sconce_server::{OpenInference, RequestError, RequestFault};
+use serde_json::json;
+
+use crate::dialect::{milliseconds, whole_seconds};
+
+type Shared = State<Arc<OpenInference>>;
+
+/// The model that a path names, and its version.
+#[derive(serde::Deserialize)]
+struct ModelPath {
+    model: String,
+    #[serde(default)]
+    version: String,
+}
+
+impl ModelPath {
+    fn of<'a>(&self, shared: &'a OpenInference) -> Result<&'a Model, RequestError> {
+        shared.model(&self.model, &self.version)
+    }
+}
+
+pub(crate) fn routes(runtime: Runtime) -> Router {
+    let of_a_model = || {
+        Router::new()
+            .route("/", get(describe::metadata))
+            .route("/ready", get(model_ready))
+            .route("/infer", post(infer::infer))
+            .route("/config", get(describe::config))
+            .route("/stats", get(describe::statistics))
+    };
+    Router::new()
+        .route("/", get(alive))
+        .route("/health", get(ready))
+        .route("/healthz", get(ready))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/v2", get(describe::server))
+        .route("/v2/", get(describe::server))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/stats", get(describe::all_statistics))
+        .route("/v2/repository/index", post(describe::index))
+        .route("/v2/repository/models/{model}/load", post(fixed_models))
+        .route("/v2/repository/models/{model}/unload", post(fixed_models))
+        .nest("/v2/models/{model}", of_a_model())
+        .nest("/v2/models/{model}/versions/{version}", of_a_model())
+        .with_state(Arc::new(OpenInference::new(runtime)))
+}
+
+/// Liveness as KServe's first protocol has it.
+async fn alive() -> Response {
+    Json(json!({"status": "alive"})).into_response()
+}
+
+async fn live() -> Response {
+    Json(json!({"live": true})).into_response()
+}
+
+async fn ready(State(shared): Shared) -> Response {
+    ready_status(!shared.runtime().is_draining(), json!({"ready": !shared.runtime().is_draining()}))
+}
+
+async fn model_ready(State(shared): Shared, Path(named): Path<ModelPath>) -> Response {
+    match named.of(&shared) {
+        Ok(model) => {
+            let ready = !shared.runtime().is_draining();
+            ready_status(ready, json!({"name": model.name(), "ready": ready}))
+        }
+        Err(error) => error_response(&error),
+    }
+}
+
+fn ready_status(ready: bool, body: serde_json::Value) -> Response {
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+/// The answer of a server whose models stay as they are, as Triton's with model control mode `none`.
+async fn fixed_models() -> Response {
+    let message = "explicit model load / unload is not allowed: the server serves the models that it found when it \
+                   started; start it anew to serve others";
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": message}))).into_response()
+}
+
+/// The response of an error, in Triton's form.
+pub(crate) fn error_response(error: &RequestError) -> Response {
+    let status = status(error.fault());
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!("{}", error.message());
+    }
+    let mut response = (status, Json(json!({"error": error.message()}))).into_response();
+    if let Some(after) = error.retry_after() {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(milliseconds(after)));
+    }
+    response
+}
+
+fn status(fault: RequestFault) -> StatusCode {
+    match fault {
+        RequestFault::Invalid | RequestFault::Malformed => StatusCode::BAD_REQUEST,
+        RequestFault::NotFound => StatusCode::NOT_FOUND,
+        RequestFault::NotServed => StatusCode::NOT_IMPLEMENTED,
+        RequestFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        RequestFault::Stalled => StatusCode::REQUEST_TIMEOUT,
+        RequestFault::Late => StatusCode::GATEWAY_TIMEOUT,
+        RequestFault::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+        RequestFault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

@@ -1,0 +1,148 @@
+//! `infer`: reads a request's JSON and the binary tensors behind it, and has the model answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use sconce::{Elements, Input, Model, Task};
+use sconce_server::{
+    Arrival, Charge, OpenInference, OutputRequest, Parameters, RequestError, TensorHead, TensorLayout, count, flag,
+    match_inputs, refuse_shared_memory, take_items, wanted,
+};
+
+use super::json::{self, InferRequestJson, OutputJson};
+use super::write::{JSON_LENGTH, WantedOutput, response};
+use super::{ModelPath, Shared, error_response};
+
+pub(crate) async fn infer(
+    State(shared): Shared,
+    Path(named): Path<ModelPath>,
+    arrival: Option<Extension<Arrival>>,
+    charge: Option<Extension<Arc<Charge>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let _in_flight = shared.runtime().enter();
+    let arrival = arrival.map_or_else(|| Arrival::new(Instant::now(), None), |Extension(arrival)| arrival);
+    let charge = charge.map(|Extension(charge)| charge);
+    let answered = async {
+        let model = named.of(&shared)?;
+        answer(&shared, model, &headers, body, arrival, charge.as_deref()).await
+    };
+    answered.await.unwrap_or_else(|error| error_response(&error))
+}
+
+/// Answers a request to `model`. All of the request is checked before its first item is submitted.
+async fn answer(
+    shared: &OpenInference,
+    model: &Model,
+    headers: &HeaderMap,
+    mut body: Bytes,
+    arrival: Arrival,
+    charge: Option<&Charge>,
+) -> Result<Response, RequestError> {
+    let json = body.split_to(json_length(headers, body.len())?);
+    let mut request = json::read(&json, charge)?;
+    let parameters = Parameters::read(&request.parameters)?;
+    let wanted = wanted_outputs(&request, &model.signature().task)?;
+    let inputs = take_inputs(model, &mut request, body)?;
+    let answers = shared.answers(model, inputs, parameters, arrival).await?;
+    Ok(response(model.name(), &request.id, &wanted, &answers))
+}
+
+/// Bytes of JSON at the beginning of a body of `all` bytes.
+fn json_length(headers: &HeaderMap, all: usize) -> Result<usize, RequestError> {
+    let Some(header) = headers.get(JSON_LENGTH) else { return Ok(all) };
+    let length = header.to_str().ok().and_then(|length| length.parse().ok()).filter(|length| *length <= all);
+    length.ok_or_else(|| RequestError::Malformed {
+        expected: "inference request",
+        message: format!(
+            "header Inference-Header-Content-Length is {}, but the body has {all} bytes",
+            sconce::models::excerpt(&format_args!("{header:?}"))
+        ),
+    })
+}
+
+fn wanted_outputs(request: &InferRequestJson, task: &Task) -> Result<Vec<WantedOutput>, RequestError> {
+    let all_binary = flag("binary_data_output", &request.parameters)?.unwrap_or(false);
+    let read = |output: &OutputJson| {
+        refuse_shared_memory(&output.name, &output.parameters)?;
+        Ok((
+            flag("binary_data", &output.parameters)?.unwrap_or(all_binary),
+            count("classification", &output.parameters)?,
+        ))
+    };
+    let read: Vec<(bool, Option<u64>)> = request.outputs.iter().map(read).collect::<Result<_, RequestError>>()?;
+    let named = request.outputs.iter().zip(&read);
+    let asked: Vec<OutputRequest<'_>> =
+        named.map(|(output, (_, classes))| OutputRequest { name: &output.name, classes: *classes }).collect();
+    let outputs = wanted(&asked, task)?.into_iter().enumerate();
+    let is_binary = |at: usize| read.get(at).map_or(all_binary, |(is_binary, _)| *is_binary);
+    Ok(outputs.map(|(at, output)| WantedOutput { output, is_binary: is_binary(at) }).collect())
+}
+
+/// Takes the items out of the request's tensors, whose elements are in the JSON or, in the order of the tensors, in `binary`.
+fn take_inputs(model: &Model, request: &mut InferRequestJson, binary: Bytes) -> Result<Vec<Input>, RequestError> {
+    let spec = &model.signature().input;
+    let known = spec.kind.tensors(spec.name);
+    let matched = match_inputs(request.inputs.iter().map(|input| input.name.as_str()), &known)?;
+    let mut contents = take_contents(request, binary)?;
+    let head = |at: usize| {
+        let input = &request.inputs[at];
+        TensorHead { name: &input.name, datatype: &input.datatype, shape: &input.shape }
+    };
+    let read = |at: usize, layout: TensorLayout| std::mem::take(&mut contents[at]).read(layout);
+    take_items(spec, &known, &matched, model.batcher_config().max_queue_size, head, read)
+}
+
+/// The elements of an input, undecoded.
+enum TensorContents {
+    Json(json::JsonElements),
+    Binary(Bytes),
+}
+
+impl Default for TensorContents {
+    fn default() -> Self {
+        Self::Binary(Bytes::new())
+    }
+}
+
+impl TensorContents {
+    fn read(self, layout: TensorLayout) -> Result<Elements, RequestError> {
+        match self {
+            Self::Json(elements) => elements.elements(layout),
+            Self::Binary(raw) => layout.raw(raw),
+        }
+    }
+}
+
+fn take_contents(request: &mut InferRequestJson, mut binary: Bytes) -> Result<Vec<TensorContents>, RequestError> {
+    let malformed = |message| RequestError::Malformed { expected: "inference request", message };
+    let mut contents = Vec::with_capacity(request.inputs.len());
+    for input in &mut request.inputs {
+        refuse_shared_memory(&input.name, &input.parameters)?;
+        let name = sconce::models::excerpt(&input.name);
+        contents.push(match (count("binary_data_size", &input.parameters)?, input.data.take()) {
+            (None, Some(elements)) => TensorContents::Json(elements),
+            (Some(size), None) => {
+                let size = usize::try_from(size).ok().filter(|size| *size <= binary.len()).ok_or_else(|| {
+                    let left = binary.len();
+                    malformed(format!(
+                        "input '{name}' has binary_data_size {size}, but {left} bytes are left behind the JSON"
+                    ))
+                })?;
+                TensorContents::Binary(binary.split_to(size))
+            }
+            (None, None) => return Err(malformed(format!("input '{name}' has neither data nor binary_data_size"))),
+            (Some(_), Some(_)) => return Err(malformed(format!("input '{name}' has both data and binary_data_size"))),
+        });
+    }
+    match binary.len() {
+        0 => Ok(contents),
+        extra => Err(malformed(format!("{extra} bytes are left behind the last binary tensor"))),
+    }
+}

@@ -1,0 +1,101 @@
+//! Responses to `infer`: JSON, with binary tensors behind it where they are asked for.
+
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use sconce::Answer;
+use sconce_server::metadata::MODEL_VERSION;
+use sconce_server::{AnswerFact, RequestedOutput, ResponseElements, facts};
+use serde::Serialize;
+use serde::ser::{SerializeMap as _, Serializer};
+
+/// The header with the length of the JSON before binary tensors.
+pub(crate) const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+#[derive(Serialize)]
+struct InferResponseJson<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    id: &'a str,
+    model_name: &'a str,
+    model_version: &'a str,
+    #[serde(serialize_with = "as_map")]
+    parameters: Vec<(&'static str, AnswerFact)>,
+    outputs: Vec<OutputTensorJson>,
+}
+
+#[derive(Serialize)]
+struct OutputTensorJson {
+    name: &'static str,
+    datatype: &'static str,
+    shape: Vec<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<BinarySize>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_array")]
+    data: Option<ResponseElements>,
+}
+
+#[derive(Serialize)]
+struct BinarySize {
+    binary_data_size: usize,
+}
+
+fn as_map<S: Serializer>(facts: &[(&'static str, AnswerFact)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(facts.len()))?;
+    for (name, fact) in facts {
+        match fact {
+            AnswerFact::Bool(value) => map.serialize_entry(name, value)?,
+            AnswerFact::Text(text) => map.serialize_entry(name, text)?,
+        }
+    }
+    map.end()
+}
+
+fn as_array<S: Serializer>(data: &Option<ResponseElements>, serializer: S) -> Result<S::Ok, S::Error> {
+    match data {
+        None => serializer.serialize_none(),
+        Some(ResponseElements::F32(values)) => values.serialize(serializer),
+        Some(ResponseElements::I32(values)) => values.serialize(serializer),
+        Some(ResponseElements::Bytes(texts)) => texts.serialize(serializer),
+    }
+}
+
+/// An output, and the way in which its elements go.
+pub(crate) struct WantedOutput {
+    pub(crate) output: RequestedOutput,
+    pub(crate) is_binary: bool,
+}
+
+/// The response with the wanted outputs of all answers.
+pub(crate) fn response(model: &str, id: &str, wanted: &[WantedOutput], answers: &[Answer]) -> Response {
+    let mut binary = Vec::new();
+    let outputs = wanted.iter().map(|wanted| {
+        let tensor = wanted.output.tensor(answers);
+        let datatype = tensor.elements.datatype().name();
+        let (parameters, data) = if wanted.is_binary {
+            let raw = tensor.elements.raw();
+            let binary_data_size = raw.len();
+            binary.push(raw);
+            (Some(BinarySize { binary_data_size }), None)
+        } else {
+            (None, Some(tensor.elements))
+        };
+        OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data }
+    });
+    let json = InferResponseJson {
+        id,
+        model_name: model,
+        model_version: MODEL_VERSION,
+        outputs: outputs.collect(),
+        parameters: facts(answers),
+    };
+    let mut body = serde_json::to_vec(&json).expect("maps have names, and writing to memory does not fail");
+    let kind = |value| (header::CONTENT_TYPE, HeaderValue::from_static(value));
+    if binary.is_empty() {
+        return ([kind("application/json")], body).into_response();
+    }
+    let json_length = HeaderValue::from(body.len());
+    body.reserve_exact(binary.iter().map(Vec::len).sum());
+    for raw in binary {
+        body.extend_from_slice(&raw);
+    }
+    ([kind("application/octet-stream"), (JSON_LENGTH, json_length)], body).into_response()
+}

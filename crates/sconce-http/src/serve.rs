@@ -1,0 +1,101 @@
+//! The server around the routes: bounds, health while it leaves, an orderly shutdown.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use sconce::{ConfigError, Runtime};
+use sconce_server::{
+    Arrival, Call, Charge, HttpVersions, MessageLength, Meter, ServerBounds, ServerLimits, ServerListener, serve_until,
+};
+use tower::Service as _;
+
+use crate::open_inference::error_response;
+use crate::received::{ReceiveError, Received, decompressed, whole};
+
+/// Serves `runtime` on `listener` until `shutdown` resolves, then drains: clients are told, no connections are accepted
+/// any more, requests in flight are answered, and the runtime is shut down. The [`ServerLimits`] are the default ones.
+///
+/// # Errors
+/// [`ConfigError`], only before it serves; a later failure of a connection ends that connection alone.
+pub async fn serve(
+    runtime: Runtime,
+    listener: impl Into<ServerListener>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ConfigError> {
+    serve_within(ServerLimits::default(), runtime, listener, shutdown).await
+}
+
+/// Does what [`serve`] does, within the given limits.
+///
+/// # Errors
+/// [`ConfigError`] if a limit is out of bounds.
+pub async fn serve_within(
+    limits: ServerLimits,
+    runtime: Runtime,
+    listener: impl Into<ServerListener>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ConfigError> {
+    serve_beside(&ServerBounds::new(limits)?, runtime.clone(), listener, shutdown).await;
+    runtime.shutdown().await;
+    Ok(())
+}
+
+/// Does what [`serve`] does beside other servers, with which it shares the bounds and the runtime; the runtime is not shut
+/// down.
+pub async fn serve_beside(
+    bounds: &ServerBounds,
+    runtime: Runtime,
+    listener: impl Into<ServerListener>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let (router, meter) = (crate::router(runtime.clone()), bounds.meter());
+    let answer = move |request| answer(router.clone(), meter.clone(), request);
+    let leave = async {
+        shutdown.await;
+        runtime.start_draining();
+    };
+    serve_until(answer, HttpVersions::Both, listener.into(), bounds, &runtime, leave).await;
+}
+
+/// Reads a request whole, has the routes answer it, and counts the bytes of both.
+async fn answer(mut router: Router, meter: Meter, request: Request<Incoming>) -> Response {
+    let arrival = Arrival::new(Instant::now(), None);
+    let (mut parts, body) = request.into_parts();
+    let body = Received(body);
+    let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+    let length = length.map_or(MessageLength::Unknown, MessageLength::Known);
+    let body = meter.begin(&mut parts, body, length, None, ReceiveError::Refused);
+    let call = parts.extensions.get::<Arc<Call>>().cloned();
+    // Held until there is an answer.
+    let charge = parts.extensions.get::<Arc<Charge>>().cloned();
+    let received = whole(body).await;
+    let received = received.and_then(|body| match &charge {
+        Some(charge) => Ok(decompressed(&mut parts.headers, body, charge)?),
+        None => Ok(body),
+    });
+    let response = match received {
+        Ok(body) => {
+            parts.extensions.insert(arrival);
+            let request = Request::from_parts(parts, Body::from(body));
+            router.call(request).await.unwrap_or_else(|never| match never {})
+        }
+        Err(ReceiveError::Refused(error)) => {
+            let mut response = error_response(&error);
+            // The rest of the body is not read.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+        Err(ReceiveError::Broken(error)) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    if let (Some(call), Some(bytes)) = (call, response.body().size_hint().exact()) {
+        call.answered(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+    response
+}

@@ -1,0 +1,37 @@
+//! The state behind the limits: open connections and the bytes of requests, of one server or of several together.
+
+use std::sync::Arc;
+
+use sconce::ConfigError;
+
+use crate::connections::Connections;
+use crate::limits::{ServerLimits, max_open_files};
+use crate::metered_body::Meter;
+use crate::request_bytes::RequestBytes;
+
+/// Connections and bytes within [`ServerLimits`]. Servers with clones of one value share its limits.
+#[derive(Clone)]
+pub struct ServerBounds {
+    pub(crate) limits: ServerLimits,
+    pub(crate) connections: Arc<Connections>,
+    bytes: Arc<RequestBytes>,
+}
+
+impl ServerBounds {
+    /// Begins without connections.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if a limit is out of bounds.
+    pub fn new(limits: ServerLimits) -> Result<Self, ConfigError> {
+        limits.validate()?;
+        let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
+        let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
+        Ok(Self { limits, connections, bytes })
+    }
+
+    /// Meters the requests of a service.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        Meter { bytes: Arc::clone(&self.bytes), max_pause: self.limits.max_request_pause }
+    }
+}

@@ -1,0 +1,53 @@
+//! The parts that Sconce's servers share, whatever the wire format.
+//!
+//! # The path of one request
+//! [`serve_until`] accepts its connection within [`ServerBounds`] → a [`Meter`] counts the request's bytes as they arrive, in
+//! a [`Charge`] that lives until the answer → the protocol's crate reads the message, its [`Parameters`], the
+//! [`wanted`] outputs, and by [`match_inputs`] and [`take_items`] its items → [`OpenInference::answers`] → the protocol's
+//! crate writes each [`ResponseTensor`].
+//!
+//! # Bounds on clients
+//! [`ServerLimits`] bounds the connections, the bytes of requests over all connections, and the time for which peers may be
+//! silent. At a bound the least active give way: first connections that never sent a byte, then those that never made a
+//! call, then the longest idle; first requests that have stalled, then those expected to be complete last. The transport
+//! also bounds headers, calls on one connection, and calls that are reset at once. An error repeats at most an excerpt
+//! of the request. Servers that share one [`ServerBounds`] share its limits.
+//!
+//! # Where to add things
+//! A wire format is another crate. A parameter of requests, a rule for inputs or an error of theirs belongs here, so that
+//! every protocol has it.
+
+mod arrival;
+mod bounds;
+mod connections;
+mod error;
+mod limits;
+mod listener;
+pub mod metadata;
+mod metered_body;
+mod numbers;
+mod open_inference;
+mod outputs;
+mod pacing;
+mod parameters;
+mod ration;
+mod request_bytes;
+mod tensors;
+mod transport;
+mod watched_io;
+
+pub use arrival::Arrival;
+pub use bounds::ServerBounds;
+pub use connections::Call;
+pub use error::{MAX_ERROR_BYTES, RequestError, RequestFault};
+pub use limits::{MAX_MESSAGE_BYTES, ServerLimits};
+pub use listener::ServerListener;
+pub use metered_body::{Meter, MeteredBody};
+pub use numbers::{NumberType, SentNumber};
+pub use open_inference::OpenInference;
+pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, ResponseTensor, facts, wanted};
+pub use pacing::Governor;
+pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag, refuse_shared_memory};
+pub use request_bytes::{Charge, MessageLength};
+pub use tensors::{SentDatatype, TensorHead, TensorLayout, match_inputs, take_items};
+pub use transport::{HttpVersions, serve_until};
