@@ -18,7 +18,8 @@ fn field(datatype: Datatype) -> &'static str {
     match datatype {
         Datatype::Bytes => "bytes_contents",
         Datatype::Uint8 => "uint_contents",
-        Datatype::Int32 => "int_contents",
+        Datatype::Int8 | Datatype::Int32 => "int_contents",
+        Datatype::Fp16 => "raw_input_contents",
         Datatype::Fp32 => "fp32_contents",
     }
 }
@@ -35,7 +36,7 @@ pub(crate) fn read(
             Datatype::Bytes => raw_bytes(name, raw, expected).map(Elements::Bytes),
             Datatype::Uint8 => raw_u8(name, &raw, expected).map(Elements::U8),
             Datatype::Fp32 => raw_f32(name, &raw, expected).map(Elements::F32),
-            Datatype::Int32 => unreachable!("no kind of input has INT32"),
+            Datatype::Int8 | Datatype::Int32 | Datatype::Fp16 => unreachable!("of outputs alone"),
         },
         Contents::Typed(typed) => typed_elements(name, datatype, typed, expected),
     }
@@ -98,7 +99,7 @@ fn typed_elements(
     match datatype {
         Datatype::Bytes => Ok(Elements::Bytes(typed.bytes_contents)),
         Datatype::Fp32 => Ok(Elements::F32(typed.fp32_contents)),
-        Datatype::Int32 => unreachable!("no kind of input has INT32"),
+        Datatype::Int8 | Datatype::Int32 | Datatype::Fp16 => unreachable!("of outputs alone"),
         Datatype::Uint8 => {
             let byte = |(index, value)| u8::try_from(value).map_err(|_| RequestError::NotAByte { name, index, value });
             typed.uint_contents.into_iter().enumerate().map(byte).collect::<Result<_, _>>().map(Elements::U8)

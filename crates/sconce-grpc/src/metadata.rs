@@ -138,7 +138,9 @@ fn data_type(datatype: Datatype) -> DataType {
     match datatype {
         Datatype::Bytes => DataType::TypeString,
         Datatype::Uint8 => DataType::TypeUint8,
+        Datatype::Int8 => DataType::TypeInt8,
         Datatype::Int32 => DataType::TypeInt32,
+        Datatype::Fp16 => DataType::TypeFp16,
         Datatype::Fp32 => DataType::TypeFp32,
     }
 }
@@ -152,7 +154,9 @@ pub(crate) fn dimension(size: usize) -> i64 {
 fn name(datatype: DataType) -> &'static str {
     match datatype {
         DataType::TypeUint8 => "UINT8",
+        DataType::TypeInt8 => "INT8",
         DataType::TypeInt32 => "INT32",
+        DataType::TypeFp16 => "FP16",
         DataType::TypeFp32 => "FP32",
         _ => "BYTES",
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sconce::models::f16;
 use sconce::{Answer, AnswerSource, Classification, Datatype, Output, OutputElements, OutputShape, OutputTensor, Task};
 
 use crate::error::RequestError;
@@ -80,10 +81,12 @@ fn source(answers: &[Answer]) -> Option<&'static str> {
     }
 }
 
-/// Adds the wanted outputs of all items to `response`, raw or typed.
+/// Adds the wanted outputs of all items to `response`, raw or typed. 16-bit floats have no typed form, so with them all
+/// outputs are raw.
 pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[RequestedOutput], answers: &[Answer], raw: bool) {
-    for wanted in wanted {
-        let ResponseTensor { shape, elements } = wanted.tensor(answers);
+    let tensors: Vec<_> = wanted.iter().map(|wanted| (wanted, wanted.tensor(answers))).collect();
+    let raw = raw || tensors.iter().any(|(_, tensor)| tensor.elements.datatype() == Datatype::Fp16);
+    for (wanted, ResponseTensor { shape, elements }) in tensors {
         let datatype = elements.datatype().name().into();
         let contents = if raw {
             response.raw_output_contents.push(elements.raw());
@@ -112,6 +115,9 @@ struct ResponseTensor {
 #[derive(Debug, PartialEq)]
 enum ResponseElements {
     F32(Vec<f32>),
+    F16(Vec<f16>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
     I32(Vec<i32>),
     Bytes(Vec<String>),
 }
@@ -123,15 +129,20 @@ impl ResponseElements {
     fn of(datatype: Datatype) -> Self {
         match datatype {
             Datatype::Fp32 => Self::F32(Vec::new()),
+            Datatype::Fp16 => Self::F16(Vec::new()),
+            Datatype::Int8 => Self::I8(Vec::new()),
+            Datatype::Uint8 => Self::U8(Vec::new()),
             Datatype::Int32 => Self::I32(Vec::new()),
             Datatype::Bytes => Self::Bytes(Vec::new()),
-            Datatype::Uint8 => unreachable!("no output is of UINT8"),
         }
     }
 
     fn datatype(&self) -> Datatype {
         match self {
             Self::F32(_) => Datatype::Fp32,
+            Self::F16(_) => Datatype::Fp16,
+            Self::I8(_) => Datatype::Int8,
+            Self::U8(_) => Datatype::Uint8,
             Self::I32(_) => Datatype::Int32,
             Self::Bytes(_) => Datatype::Bytes,
         }
@@ -140,14 +151,11 @@ impl ResponseElements {
     /// Adds an item's elements, filled up to `width`.
     fn push(&mut self, item: OutputElements<'_>, width: usize) {
         match (self, item) {
-            (Self::F32(all), OutputElements::F32(values)) => {
-                all.extend_from_slice(values);
-                all.resize(all.len() + width.saturating_sub(values.len()), 0.0);
-            }
-            (Self::I32(all), OutputElements::I32(values)) => {
-                all.extend_from_slice(&values);
-                all.resize(all.len() + width.saturating_sub(values.len()), NO_WORD);
-            }
+            (Self::F32(all), OutputElements::F32(values)) => extend(all, values, width, 0.0),
+            (Self::F16(all), OutputElements::F16(values)) => extend(all, values, width, f16::ZERO),
+            (Self::I8(all), OutputElements::I8(values)) => extend(all, values, width, 0),
+            (Self::U8(all), OutputElements::U8(values)) => extend(all, values, width, 0),
+            (Self::I32(all), OutputElements::I32(values)) => extend(all, &values, width, NO_WORD),
             (Self::Bytes(all), OutputElements::Text(text)) => all.push(text.into_owned()),
             _ => unreachable!("an output's elements are of its datatype"),
         }
@@ -156,6 +164,9 @@ impl ResponseElements {
     fn raw(&self) -> Vec<u8> {
         match self {
             Self::F32(values) => raw_f32(values),
+            Self::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::I8(values) => values.iter().map(|value| value.cast_unsigned()).collect(),
+            Self::U8(values) => values.clone(),
             Self::I32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Self::Bytes(texts) => raw_bytes(texts),
         }
@@ -164,6 +175,15 @@ impl ResponseElements {
     fn typed(self) -> InferTensorContents {
         match self {
             Self::F32(fp32_contents) => InferTensorContents { fp32_contents, ..Default::default() },
+            Self::F16(_) => unreachable!("16-bit floats are always raw"),
+            Self::I8(values) => {
+                let int_contents = values.into_iter().map(i32::from).collect();
+                InferTensorContents { int_contents, ..Default::default() }
+            }
+            Self::U8(values) => {
+                let uint_contents = values.into_iter().map(u32::from).collect();
+                InferTensorContents { uint_contents, ..Default::default() }
+            }
             Self::I32(int_contents) => InferTensorContents { int_contents, ..Default::default() },
             Self::Bytes(texts) => {
                 let bytes_contents = texts.into_iter().map(String::into_bytes).collect();
@@ -197,7 +217,8 @@ fn joined(tensor: OutputTensor, outputs: &[&Output]) -> ResponseTensor {
             (vec![items.len(), longest / columns.max(1), columns], longest)
         }
     };
-    let mut elements = ResponseElements::of(tensor.datatype);
+    // Of the answers, which a request may ask for in another type, else the model's.
+    let mut elements = ResponseElements::of(items.first().map_or(tensor.datatype, datatype_of));
     for item in items {
         elements.push(item, width);
     }
@@ -211,13 +232,37 @@ fn fixed_width(width: usize, longest: usize) -> usize {
 
 /// The elements of each row: those of the answers, which a request may cut, else the model's.
 fn columns_of(columns: usize, outputs: &[&Output]) -> usize {
-    outputs.iter().find_map(|output| output.token_vectors()).map_or(columns, |vectors| vectors.dimensions)
+    let columns_of = |output: &&Output| {
+        let converted = output.converted_embedding().and_then(|embedding| embedding.token_width);
+        converted.or_else(|| output.token_vectors().map(|vectors| vectors.dimensions))
+    };
+    outputs.iter().find_map(columns_of).unwrap_or(columns)
+}
+
+/// Adds an item's elements, filled up to `width`.
+fn extend<T: Copy>(all: &mut Vec<T>, values: &[T], width: usize, filler: T) {
+    all.extend_from_slice(values);
+    all.resize(all.len() + width.saturating_sub(values.len()), filler);
+}
+
+fn datatype_of(elements: &OutputElements<'_>) -> Datatype {
+    match elements {
+        OutputElements::Text(_) => Datatype::Bytes,
+        OutputElements::F32(_) => Datatype::Fp32,
+        OutputElements::F16(_) => Datatype::Fp16,
+        OutputElements::I8(_) => Datatype::Int8,
+        OutputElements::U8(_) => Datatype::Uint8,
+        OutputElements::I32(_) => Datatype::Int32,
+    }
 }
 
 fn elements_of(elements: &OutputElements<'_>) -> usize {
     match elements {
         OutputElements::Text(_) => 1,
         OutputElements::F32(values) => values.len(),
+        OutputElements::F16(values) => values.len(),
+        OutputElements::I8(values) => values.len(),
+        OutputElements::U8(values) => values.len(),
         OutputElements::I32(values) => values.len(),
     }
 }
@@ -260,7 +305,7 @@ fn raw_bytes(texts: &[String]) -> Vec<u8> {
 mod tests {
     use std::sync::Arc;
 
-    use sconce::{SparseVector, TokenVectors};
+    use sconce::{OutputDtype, SparseVector, TokenVectors};
 
     use super::*;
 
@@ -355,6 +400,13 @@ mod tests {
         let values = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0];
         assert_eq!(of_both[0], ResponseTensor { shape: vec![2, 2, 2], elements: ResponseElements::F32(values) });
         assert_eq!(of_both[1], ResponseTensor { shape: vec![2, 1], elements: ResponseElements::I32(vec![2, 1]) });
+
+        let bits = [&long, &short].map(|output| output.clone().converted(OutputDtype::Ubinary).unwrap());
+        let of_both = joined(Task::TokenEmbeddings { dimensions: 2 }.tensors()[0], &[&bits[0], &bits[1]]);
+        assert_eq!(
+            of_both,
+            ResponseTensor { shape: vec![2, 2, 1], elements: ResponseElements::U8(vec![192, 192, 192, 0]) }
+        );
 
         let nothing = sparse(&[], &[]);
         let tensor = Task::SparseEmbedding { words: 9 }.tensors()[0];

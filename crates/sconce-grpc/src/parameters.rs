@@ -7,14 +7,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{Priority, Truncation, VectorOptions};
+use sconce::{OutputDtype, Priority, Truncation, VectorOptions};
 
 use crate::error::RequestError;
 use crate::proto::InferParameter;
 use crate::proto::infer_parameter::ParameterChoice;
 
 /// Names of the parameters that are read.
-const KNOWN: [&str; 7] = ["cache", "dimensions", "normalize", "priority", "prompt", "timeout", "truncate"];
+const KNOWN: [&str; 8] =
+    ["cache", "dimensions", "normalize", "output_dtype", "priority", "prompt", "timeout", "truncate"];
 /// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
 const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
 /// Prefix of further names that Triton reserves.
@@ -49,12 +50,13 @@ impl Parameters {
             priority: priority(parameters)?,
             truncation: truncation(parameters)?,
             cache: flag("cache", parameters)?.unwrap_or(true),
-            prompt: text("prompt", parameters)?,
+            prompt: text("prompt", parameters, "a text")?,
             vectors: VectorOptions {
                 dimensions: whole("dimensions", parameters, "a whole number from 0 on", |dimensions| {
                     usize::try_from(dimensions).ok()
                 })?,
                 normalize: flag("normalize", parameters)?,
+                output_dtype: output_dtype(parameters)?,
             },
         })
     }
@@ -119,6 +121,14 @@ fn truncation(parameters: &HashMap<String, InferParameter>) -> Result<Truncation
     Ok(if truncates { Truncation::Truncate } else { Truncation::Refuse })
 }
 
+fn output_dtype(parameters: &HashMap<String, InferParameter>) -> Result<OutputDtype, RequestError> {
+    const NAME: &str = "output_dtype";
+    const EXPECTED: &str = "float32, float16, int8, uint8, binary or ubinary";
+    let Some(name) = text(NAME, parameters, EXPECTED)? else { return Ok(OutputDtype::default()) };
+    let wrong = |_| RequestError::WrongParameter { name: NAME, got: shown_text(&name), expected: EXPECTED };
+    name.parse().map_err(wrong)
+}
+
 fn flag(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Result<Option<bool>, RequestError> {
     let Some(parameter) = parameters.get(name) else { return Ok(None) };
     match parameter.parameter_choice {
@@ -127,11 +137,15 @@ fn flag(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Res
     }
 }
 
-fn text(name: &'static str, parameters: &HashMap<String, InferParameter>) -> Result<Option<String>, RequestError> {
+fn text(
+    name: &'static str,
+    parameters: &HashMap<String, InferParameter>,
+    expected: &'static str,
+) -> Result<Option<String>, RequestError> {
     let Some(parameter) = parameters.get(name) else { return Ok(None) };
     match &parameter.parameter_choice {
         Some(ParameterChoice::StringParam(text)) => Ok(Some(text.clone())),
-        _ => Err(RequestError::WrongParameter { name, got: shown(parameter), expected: "a text" }),
+        _ => Err(RequestError::WrongParameter { name, got: shown(parameter), expected }),
     }
 }
 
@@ -142,8 +156,12 @@ fn shown(parameter: &InferParameter) -> String {
         Some(ParameterChoice::Int64Param(value)) => format!("the integer {value}"),
         Some(ParameterChoice::Uint64Param(value)) => format!("the integer {value}"),
         Some(ParameterChoice::DoubleParam(value)) => format!("the number {value}"),
-        Some(ParameterChoice::StringParam(value)) => format!("the text {}", excerpt(&format_args!("{value:?}"))),
+        Some(ParameterChoice::StringParam(value)) => shown_text(value),
     }
+}
+
+fn shown_text(value: &str) -> String {
+    format!("the text {}", excerpt(&format_args!("{value:?}")))
 }
 
 #[cfg(test)]
@@ -188,13 +206,25 @@ mod tests {
 
     #[test]
     fn prompts_and_options_of_vectors_are_read_by_their_names() {
-        let asked =
-            [("prompt", StringParam("query".into())), ("dimensions", Int64Param(64)), ("normalize", BoolParam(false))];
+        let asked = [
+            ("prompt", StringParam("query".into())),
+            ("dimensions", Int64Param(64)),
+            ("normalize", BoolParam(false)),
+            ("output_dtype", StringParam("int8".into())),
+        ];
         let Parameters { prompt, vectors, .. } = read(&asked).unwrap();
         assert_eq!(prompt.as_deref(), Some("query"));
-        assert_eq!(vectors, VectorOptions { dimensions: Some(64), normalize: Some(false) });
+        assert_eq!(
+            vectors,
+            VectorOptions { dimensions: Some(64), normalize: Some(false), output_dtype: OutputDtype::Int8 }
+        );
         let refused = read(&[("prompt", BoolParam(true))]).unwrap_err().to_string();
         assert_eq!(refused, "parameter 'prompt' is the bool true, but must be a text");
+        let expected = "but must be float32, float16, int8, uint8, binary or ubinary";
+        let refused = read(&[("output_dtype", StringParam("int4".into()))]).unwrap_err().to_string();
+        assert_eq!(refused, format!("parameter 'output_dtype' is the text \"int4\", {expected}"));
+        let refused = read(&[("output_dtype", Int64Param(8))]).unwrap_err().to_string();
+        assert_eq!(refused, format!("parameter 'output_dtype' is the integer 8, {expected}"));
         assert!(read(&[("dimensions", Int64Param(-1))]).unwrap_err().to_string().contains("'dimensions'"));
     }
 
@@ -239,7 +269,7 @@ mod tests {
         let refused = read(&[("top_k", Int64Param(1)), ("precision", StringParam("int8".into()))]).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "parameter 'precision' is not known; known are: cache, dimensions, normalize, priority, prompt, timeout, truncate"
+            "parameter 'precision' is not known; known are: cache, dimensions, normalize, output_dtype, priority, prompt, timeout, truncate"
         );
         assert!(read(&[("Timeout", Int64Param(1))]).is_err(), "names are exact");
     }

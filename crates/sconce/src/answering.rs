@@ -140,7 +140,7 @@ impl Model {
         of: Finishing<'_>,
     ) -> Result<Answer, InferError> {
         let Computed { row, extent: Extent { truncated, tokens }, precision, device, timing } = computed;
-        let output = caught(|| self.inner.processor.finish(row, of))?;
+        let output = caught(|| self.inner.processor.finish(row, of))?.converted(of.vectors.output_dtype)?;
         Ok(Answer { output, tokens, truncated, precision, device, source, timing })
     }
 
