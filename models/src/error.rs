@@ -160,6 +160,18 @@ pub enum InputError {
         /// Dimensions of the model's vectors.
         max: usize,
     },
+    /// An embedding with an element that the element type which was asked for does not hold.
+    #[error(
+        "option 'output_dtype' is {dtype}, which does not hold the embedding's element {}; set 'normalize' to true, or ask for \
+         float32",
+        excerpt(value)
+    )]
+    Unrepresentable {
+        /// The element type that was asked for.
+        dtype: &'static str,
+        /// The element, as text.
+        value: String,
+    },
     /// A text with the token that stands for padding, which the model's positions skip.
     #[error(
         "input '{name}' has the token '{}' ({id}), which stands for padding in this model; leave it out",

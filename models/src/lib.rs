@@ -58,6 +58,7 @@ mod inferred;
 mod input;
 mod json;
 mod labels;
+mod logit_score;
 mod magika;
 mod modernbert;
 mod mpnet;
@@ -83,6 +84,7 @@ mod weights;
 
 use std::sync::Arc;
 
+pub use half::f16;
 pub use sconce_kernels::Isa;
 pub use sconce_kernels::Team;
 pub use sconce_kernels::bias_gelu::GeluForm;
@@ -112,8 +114,8 @@ pub use heads::{ClassifierHead, Heads, MaskedLmHead, NamedStep, TokenClassifierH
 pub use input::{Array, ArrayData, Input, InputKind, ParseError, TEXT_PAIR_INPUT, Truncation, Written};
 pub use magika::{CONTENT_INPUT, MAX_CONTENT_BYTES};
 pub use output::{
-    Aggregation, Classification, Entities, Entity, LabelFunction, Output, Score, SparseVector, Task, TokenVectors,
-    VectorOptions,
+    Aggregation, Classification, ConvertedElements, ConvertedEmbedding, Entities, Entity, LabelFunction, Output,
+    OutputDtype, Score, SparseVector, Task, TokenVectors, UnknownOutputDtype, VectorOptions,
 };
 pub use pixels::PixelsError;
 pub use placement::{Placement, UnknownPlacement};
@@ -144,7 +146,8 @@ pub trait Processor: Send + Sync {
         None
     }
 
-    /// Turns the network's row for one item into its typed answer.
+    /// Turns the network's row for one item into its typed answer. Embeddings stay `FP32`: the caller converts them to the
+    /// type that the request asks for ([`Output::converted`]).
     ///
     /// # Panics
     /// If the row is not one that the network gives for such an item.
@@ -156,7 +159,7 @@ pub trait Processor: Send + Sync {
 pub struct Finishing<'a> {
     /// The input that the row was computed of; needed if [`Processor::keeps_input`].
     pub input: Option<&'a Input>,
-    /// The elements and the length of vectors. They fit the task: [`Task::check`] refuses others.
+    /// The elements of vectors and their length. They fit the task: [`Task::check`] refuses others.
     pub vectors: VectorOptions,
 }
 

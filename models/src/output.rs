@@ -2,6 +2,7 @@
 //! kind is an arm of each `match` in this file, and a family that gives it.
 
 mod classification;
+mod converted;
 mod entities;
 mod vectors;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 pub use classification::{Classification, LabelFunction, Score};
+pub use converted::{ConvertedElements, ConvertedEmbedding, OutputDtype, UnknownOutputDtype};
 pub use entities::{Aggregation, Entities, Entity};
 pub(crate) use entities::{TokenSpan, entities};
 pub(crate) use vectors::scale_to_length_one;
@@ -39,6 +41,8 @@ pub enum Output {
     Sparse(SparseVector),
     /// A vector for each token.
     TokenVectors(TokenVectors),
+    /// An embedding or the vectors of tokens, in another element type than `FP32`.
+    Converted(ConvertedEmbedding),
 }
 
 /// The kind of output that a model gives for one item.
@@ -164,7 +168,11 @@ impl Task {
             | Self::Score
             | Self::TokenClassification { .. }
             | Self::SparseEmbedding { .. } => {
-                let set = [("dimensions", options.dimensions.is_some()), ("normalize", options.normalize.is_some())];
+                let set = [
+                    ("dimensions", options.dimensions.is_some()),
+                    ("normalize", options.normalize.is_some()),
+                    ("output_dtype", options.output_dtype != OutputDtype::Float32),
+                ];
                 return match set.into_iter().find(|(_, is_set)| *is_set) {
                     Some((option, _)) => Err(InputError::NoMeaning { option, task: self.name() }),
                     None => Ok(()),
@@ -213,6 +221,12 @@ impl Output {
             (Self::Sparse(vector), VALUES) => Some(OutputElements::F32(&vector.values)),
             (Self::TokenVectors(vectors), TOKEN_EMBEDDINGS) => Some(OutputElements::F32(&vectors.values)),
             (Self::TokenVectors(vectors), TOKENS) => Some(OutputElements::I32(vec![number(vectors.tokens())])),
+            (Self::Converted(embedding), TOKENS) => {
+                embedding.tokens().map(|tokens| OutputElements::I32(vec![number(tokens)]))
+            }
+            (Self::Converted(embedding), name) => {
+                (name == embedding.tensor_name()).then(|| embedding.output_elements())
+            }
             (
                 Self::Embedding(_)
                 | Self::Classification(_)
@@ -235,10 +249,11 @@ impl Output {
             Self::Entities(answer) => answer.entities.iter().map(|entity| entity.score).collect(),
             Self::Sparse(vector) => (&vector.values).into(),
             Self::TokenVectors(vectors) => (&vectors.values).into(),
+            Self::Converted(embedding) => embedding.elements.to_f32().into(),
         }
     }
 
-    /// The embedding, if the output is one.
+    /// The embedding, if the output is one of `FP32`.
     #[must_use]
     pub fn embedding(&self) -> Option<&[f32]> {
         if let Self::Embedding(values) = self { Some(values) } else { None }
@@ -268,10 +283,16 @@ impl Output {
         if let Self::Sparse(vector) = self { Some(vector) } else { None }
     }
 
-    /// The vector of each token, if the output has them.
+    /// The vector of each token, if the output has them in `FP32`.
     #[must_use]
     pub fn token_vectors(&self) -> Option<&TokenVectors> {
         if let Self::TokenVectors(vectors) = self { Some(vectors) } else { None }
+    }
+
+    /// The embedding or the vectors of tokens, if they were asked for in another element type than `FP32`.
+    #[must_use]
+    pub fn converted_embedding(&self) -> Option<&ConvertedEmbedding> {
+        if let Self::Converted(embedding) = self { Some(embedding) } else { None }
     }
 }
 
@@ -330,6 +351,7 @@ mod tests {
             for OutputTensor { name, datatype, shape } in task.tensors() {
                 let (got, elements) = match output.tensor(name).unwrap() {
                     OutputElements::F32(values) => (Datatype::Fp32, values.len()),
+                    OutputElements::F16(_) | OutputElements::I8(_) | OutputElements::U8(_) => unreachable!("unasked"),
                     OutputElements::I32(values) => (Datatype::Int32, values.len()),
                     OutputElements::Text(_) => (Datatype::Bytes, 1),
                 };
@@ -346,7 +368,7 @@ mod tests {
 
     #[test]
     fn options_of_vectors_are_refused_where_they_have_no_meaning_or_are_out_of_bounds() {
-        let of = |dimensions, normalize| VectorOptions { dimensions, normalize };
+        let of = |dimensions, normalize| VectorOptions { dimensions, normalize, ..VectorOptions::default() };
         let embedding = Task::Embedding { dimensions: 8 };
         for fine in [of(None, None), of(Some(1), Some(false)), of(Some(8), Some(true))] {
             assert_eq!(embedding.check(fine), Ok(()));
@@ -360,5 +382,8 @@ mod tests {
         assert_eq!(refused(Task::Score, of(Some(1), None)), message);
         assert!(refused(Task::SparseEmbedding { words: 8 }, of(None, Some(true))).contains("'normalize'"));
         assert_eq!(Task::Score.check(of(None, None)), Ok(()));
+        let bits = VectorOptions { output_dtype: OutputDtype::Binary, ..VectorOptions::default() };
+        assert!(refused(Task::Score, bits).contains("'output_dtype'"));
+        assert_eq!(embedding.check(bits), Ok(()));
     }
 }

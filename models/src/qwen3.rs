@@ -1,5 +1,5 @@
 //! Qwen3 (Yang et al., arXiv:2505.09388), a decoder as an embedder (Qwen3-Embedding, Zhang et al., arXiv:2506.05176) and
-//! as a classifier: causal attention, so that only the last token has seen the whole text.
+//! as a reranker, which is a classifier or a language model that answers yes or no: causal attention, so that only the last token has seen the whole text.
 
 use sconce_kernels::encoder::{
     AttentionPositions, AttentionSpec, BlockSpec, EmbeddingSpec, EncoderSpec, FeedForwardSpec, HeadSpec, Mask,
@@ -8,6 +8,7 @@ use sconce_kernels::encoder::{
 use sconce_kernels::pooling::Pooling;
 use serde::Deserialize;
 
+use crate::text::YesNoTemplate;
 use crate::{
     ClassifierHead, Family, Heads, LoadError, ModelDirectory, TensorNames, TextEncoder, TokenClassifierHead, config,
 };
@@ -15,7 +16,7 @@ use crate::{
 /// `"model_type": "qwen3"`.
 pub(crate) const FAMILY: Family = Family {
     model_type: "qwen3",
-    summary: "text embedding and reranking (Qwen3Model, Qwen3ForCausalLM as an embedder, Qwen3ForSequenceClassification)",
+    summary: "text embedding and reranking (Qwen3Model, Qwen3ForCausalLM, Qwen3ForSequenceClassification)",
     read: |directory| Ok(Box::new(read(directory)?)),
 };
 
@@ -38,9 +39,19 @@ const NAMES: TensorNames = TensorNames {
     ..TensorNames::NONE
 };
 
+/// The question of Qwen3-Reranker, as its model card has it.
+const QUESTION: YesNoTemplate = YesNoTemplate {
+    before: "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. \
+             Note that the answer can only be \"yes\" or \"no\".<|im_end|>\n<|im_start|>user\n",
+    parts: ["<Instruct>: ", "\n<Query>: ", "\n<Document>: "],
+    after: "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    instruction: "Given a web search query, retrieve relevant passages that answer the query",
+};
+
 /// `config.json`, with the defaults of Hugging Face's `Qwen3Config`.
 #[derive(Deserialize)]
 struct Config {
+    architectures: Option<Vec<String>>,
     vocab_size: Option<usize>,
     hidden_size: Option<usize>,
     intermediate_size: Option<usize>,
@@ -64,6 +75,11 @@ fn read(directory: &ModelDirectory) -> Result<TextEncoder, LoadError> {
     let max_tokens = config.max_position_embeddings.unwrap_or(32768);
     let max_tokens = config::max_tokens("max_position_embeddings", max_tokens).map_err(invalid)?;
     let spec = config.spec().map_err(invalid)?;
+    if config.architectures.iter().flatten().next().is_some_and(|name| name == "Qwen3ForCausalLM")
+        && let Some(reranker) = TextEncoder::read_yes_or_no(directory, &spec, &NAMES, &QUESTION, "lm_head.weight")?
+    {
+        return Ok(reranker.with_max_tokens(max_tokens));
+    }
     let heads = Heads {
         prefix: "Qwen3",
         pooling: Pooling::Last,

@@ -130,6 +130,14 @@ impl SentenceTransformer {
         Ok(all)
     }
 
+    /// As [`read`](Self::read), without the modules.
+    pub(crate) fn read_without_modules(directory: &ModelDirectory) -> Result<Self, LoadError> {
+        let mut all = Self::default();
+        all.read_encoder(directory)?;
+        all.read_whole(&directory.top())?;
+        Ok(all)
+    }
+
     /// The prompt for requests that name none.
     pub(crate) fn default_prompt_text(&self) -> &str {
         self.default_prompt.as_ref().and_then(|name| self.prompts.get(name)).map_or("", String::as_str)
@@ -451,12 +459,12 @@ pub(crate) struct Module {
 
 impl Module {
     /// The class, without the Python modules that it lies in.
-    fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.r#type.rsplit('.').next().unwrap_or_default()
     }
 
     /// The folder of its files, below the directory.
-    fn folder(&self) -> Result<String, String> {
+    pub(crate) fn folder(&self) -> Result<String, String> {
         let path = self.path.as_str();
         let is_below = |part: &str| !matches!(part, "..") && !part.contains(['\\', ':']);
         if !path.starts_with('/') && path.split('/').all(is_below) {

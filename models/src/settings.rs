@@ -69,13 +69,14 @@ pub struct ModelSettings {
     /// padded to the next recorded size, by up to half of their tokens: small batches get faster, large ones slower.
     /// Default: false.
     pub cuda_graphs: Option<bool>,
-    /// The kind of vectors that an encoder gives. Default: as in the model directory, else an embedding.
+    /// The kind of vectors that an encoder gives, or the score of a language model. Default: as in the model directory, else
+    /// an embedding.
     pub task: Option<VectorTask>,
     /// The way in which labels of tokens make up entities. Default: simple.
     pub aggregation: Option<Aggregation>,
 }
 
-/// The kinds of vectors that an encoder can give.
+/// The kinds of answers that a model without a classifier can give.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VectorTask {
@@ -86,6 +87,8 @@ pub enum VectorTask {
     SparseEmbedding,
     /// A vector of each token (`ColBERT`).
     TokenEmbeddings,
+    /// The score of a pair of texts, by a language model that answers yes or no.
+    Score,
 }
 
 /// Reads a way of pooling: `mean`, `cls`, `max`, `last`, `weighted_mean` or `mean_sqrt_length`.

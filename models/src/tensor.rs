@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use half::f16;
+
 /// The element types of inputs and outputs, by their names in the Open Inference Protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datatype {
@@ -9,8 +11,12 @@ pub enum Datatype {
     Bytes,
     /// `UINT8`: unsigned bytes.
     Uint8,
+    /// `INT8`: signed bytes; of outputs alone.
+    Int8,
     /// `INT32`: 32-bit whole numbers; of outputs alone.
     Int32,
+    /// `FP16`: 16-bit floats; of outputs alone.
+    Fp16,
     /// `FP32`: 32-bit floats.
     Fp32,
 }
@@ -22,7 +28,9 @@ impl Datatype {
         match self {
             Self::Bytes => "BYTES",
             Self::Uint8 => "UINT8",
+            Self::Int8 => "INT8",
             Self::Int32 => "INT32",
+            Self::Fp16 => "FP16",
             Self::Fp32 => "FP32",
         }
     }
@@ -82,6 +90,12 @@ pub enum OutputElements<'a> {
     Text(Cow<'a, str>),
     /// Several floats.
     F32(&'a [f32]),
+    /// Several 16-bit floats.
+    F16(&'a [f16]),
+    /// Several signed bytes.
+    I8(&'a [i8]),
+    /// Several unsigned bytes.
+    U8(&'a [u8]),
     /// Several whole numbers.
     I32(Vec<i32>),
 }

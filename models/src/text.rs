@@ -1,6 +1,7 @@
 //! Text to tokens, for every family that reads text.
 
 mod beginning;
+mod question;
 mod spans;
 mod tokenizer;
 mod tokens;
@@ -15,6 +16,7 @@ use tokenizers::{
     TruncationStrategy,
 };
 
+pub(crate) use question::{YesNoQuestion, YesNoTemplate};
 pub(crate) use tokenizer::{TokenizerFiles, read as read_tokenizer};
 pub use tokens::TextToken;
 

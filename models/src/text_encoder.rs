@@ -6,8 +6,10 @@ use serde::Deserialize;
 
 use crate::encoder::{EncoderNetwork, demand};
 use crate::heads::TokenClassifierHead;
+use crate::logit_score::{DeclaredReranker, LogitScore};
 use crate::sentence_transformers::{DenseModule, SentenceTransformer};
 use crate::settings::MODEL_FIELDS;
+use crate::text::YesNoTemplate;
 use crate::text_tasks::TextTask;
 use crate::{
     Blueprint, ClassifierHead, Demand, Device, EncoderOrder, EncoderWeights, Halves, HeadTensors, Heads, InputSpec,
@@ -29,8 +31,18 @@ pub struct TextEncoder {
     rules: TextRules,
     /// Most tokens per text where no table of positions bounds them.
     max_tokens: usize,
+    /// The question that a language model answers, where the model is one.
+    yes_or_no: Option<YesOrNo>,
     /// Name of a product that only a classifier has; its presence is an error if `config.json` declares no architecture.
     undeclared: Option<&'static str>,
+}
+
+/// A language model as a reranker: its question, and the tokens of its answers, `yes` and `no` unless they are named.
+struct YesOrNo {
+    template: &'static YesNoTemplate,
+    /// The table of logits; `None`: the table of words.
+    table: Option<&'static str>,
+    tokens: Option<LogitScore>,
 }
 
 /// The fields of `config.json` that choose the head.
@@ -92,6 +104,10 @@ impl TextEncoder {
         match asked.unwrap_or(declared.task) {
             VectorTask::Embedding => Self::embedding(directory, spec, names, heads.pooling),
             VectorTask::TokenEmbeddings => Self::token_embeddings(directory, spec, names, declared, asked),
+            VectorTask::Score => {
+                let message = "field 'model.task' is 'score', which only a language model has (Qwen3ForCausalLM)";
+                Err(directory.invalid("sconce.toml", message))
+            }
             VectorTask::SparseEmbedding => {
                 let Some(head) = heads.masked_lm else {
                     let message = format!("{}ForMaskedLM, which sparse embeddings need, is not known", heads.prefix);
@@ -100,6 +116,36 @@ impl TextEncoder {
                 Self::sparse_embedding(directory, spec, names, head, &declared)
             }
         }
+    }
+
+    /// A language model as a reranker, if the files say that it is one: the score of a pair is the logit of `yes` less that of
+    /// `no` after the question. `lm_head` is the table of logits where `config.json` does not tie it to the words.
+    ///
+    /// # Errors
+    /// [`LoadError`] if a file that says so is not valid.
+    pub(crate) fn read_yes_or_no(
+        directory: &ModelDirectory,
+        spec: &EncoderSpec,
+        names: &'static TensorNames,
+        template: &'static YesNoTemplate,
+        lm_head: &'static str,
+    ) -> Result<Option<Self>, LoadError> {
+        let asked = directory.settings(&MODEL_FIELDS)?.model.task;
+        let tokens = match DeclaredReranker::read(directory, asked, template)? {
+            None => return Ok(None),
+            Some(DeclaredReranker::Named) => None,
+            Some(DeclaredReranker::Module(tokens)) => Some(tokens),
+        };
+        let settings = directory.settings(&SPARSE_FIELDS)?;
+        let HeadConfig { tie_word_embeddings, .. } = directory.config()?;
+        let table = (tie_word_embeddings != Some(true)).then_some(lm_head);
+        let step = HeadStep::Product { outputs: 1, bias: false, function: HeadFunction::Identity };
+        let head = HeadSpec { rows: HeadRows::Pooled(vec![Pooling::Last]), steps: vec![step] };
+        let spec = EncoderSpec { head, ..spec.clone() };
+        let declared = SentenceTransformer::read_without_modules(directory)?;
+        let yes_or_no = Some(YesOrNo { template, table, tokens });
+        let task = TextTask::yes_or_no(directory)?;
+        Ok(Some(Self { rules: declared.rules(), yes_or_no, ..Self::new(spec, names, task, settings) }))
     }
 
     /// A model that gives the vector of each token, after the products that sentence-transformers declares.
@@ -240,7 +286,42 @@ impl TextEncoder {
 
     fn new(spec: EncoderSpec, names: &'static TensorNames, task: TextTask, settings: Settings) -> Self {
         let (head, dense, rules) = (Vec::new(), Vec::new(), TextRules::default());
-        Self { spec, names, head, dense, task, settings, rules, max_tokens: UNBOUNDED_TOKENS, undeclared: None }
+        Self {
+            spec,
+            names,
+            head,
+            dense,
+            task,
+            settings,
+            rules,
+            max_tokens: UNBOUNDED_TOKENS,
+            yes_or_no: None,
+            undeclared: None,
+        }
+    }
+}
+
+impl YesOrNo {
+    /// The rows of the table of logits that the head is made of.
+    fn tensors(
+        &self,
+        directory: &ModelDirectory,
+        text: &TextProcessor,
+        words: usize,
+    ) -> Result<HeadTensors, LoadError> {
+        let of = |token: &str| {
+            let message = || format!("the vocabulary lacks the token '{token}', which a reranker answers with");
+            text.token(token).ok_or_else(|| directory.invalid("tokenizer.json", message()))
+        };
+        let (row, less) = match self.tokens {
+            Some(LogitScore { true_token_id, false_token_id }) => (true_token_id, false_token_id),
+            None => (of("yes")?, Some(of("no")?)),
+        };
+        if let Some(id) = [Some(row), less].into_iter().flatten().find(|id| *id as usize >= words) {
+            let message = format!("field 'vocab_size' is {words}, but the answer's token is {id}");
+            return Err(directory.invalid("config.json", message));
+        }
+        Ok(HeadTensors::Row { table: self.table, row, less })
     }
 }
 
@@ -286,6 +367,7 @@ impl Blueprint for TextEncoder {
             TextTask::TokenEmbeddings { .. } => &TOKEN_FIELDS,
             TextTask::SparseEmbedding { .. } => &SPARSE_FIELDS,
             TextTask::Entities { .. } => &ENTITY_FIELDS,
+            TextTask::Score { .. } if self.yes_or_no.is_some() => &SPARSE_FIELDS,
             TextTask::Labels { .. } | TextTask::Score { .. } => &CLASSIFICATION_FIELDS,
         }
     }
@@ -299,7 +381,7 @@ impl Blueprint for TextEncoder {
     }
 
     fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
-        let Self { spec, names, head, dense, task, settings, rules, max_tokens, undeclared } = self;
+        let Self { spec, names, head, dense, task, settings, rules, max_tokens, yes_or_no, undeclared } = self;
         let weights = directory.weights()?;
         if let Some(classifier) = undeclared
             && weights.contains(&format!("{classifier}.weight"))
@@ -313,12 +395,20 @@ impl Blueprint for TextEncoder {
         for folder in dense {
             head.push(HeadTensors::File(Box::new((directory.top().within(folder).weights()?, "linear"))));
         }
-        let weights = EncoderWeights::new(spec, &weights, names, &head);
         let max_positions = spec.max_tokens().unwrap_or(*max_tokens);
         let text = TextProcessor::load(directory, settings, rules, max_positions, spec.embeddings.words)?;
+        let question = match yes_or_no {
+            Some(yes_or_no) => {
+                head.push(yes_or_no.tensors(directory, &text, spec.embeddings.words)?);
+                Some(text.question(directory, yes_or_no.template)?)
+            }
+            None => None,
+        };
+        let weights = EncoderWeights::new(spec, &weights, names, &head);
         let order = EncoderOrder { weights, precision: target.precision, settings: &settings.model };
         let engine = target.device.encoder(&order)?;
         let takes_pairs = match task {
+            TextTask::Score { .. } if question.is_some() => true,
             TextTask::Score { .. } => text.check_pairs(directory, settings, spec.embeddings.segments).map(|()| true)?,
             // One that has no room for a pair still classifies single texts.
             TextTask::Labels { .. } => text.check_pairs(directory, settings, spec.embeddings.segments).is_ok(),
@@ -330,6 +420,6 @@ impl Blueprint for TextEncoder {
         let kind = task.input(text.max_tokens(), takes_pairs);
         let input = InputSpec { name: kind.name(), kind };
         let network = Box::new(EncoderNetwork::new(engine, spec, max_positions));
-        Ok(Halves { input, task: task.output(), processor: task.processor(text, takes_pairs), network })
+        Ok(Halves { input, task: task.output(), processor: task.processor(text, takes_pairs, question), network })
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::output::{entities, scale_to_length_one};
+use crate::text::YesNoQuestion;
 use crate::{
     Aggregation, Classification, Finishing, Input, InputError, InputKind, LabelFunction, LoadError, ModelDirectory,
     Output, Prepared, Processor, Score, SparseVector, Task, TextProcessor, TokenVectors, Truncation, VectorOptions,
@@ -50,6 +51,12 @@ impl TextTask {
         Ok(Self::Score { labels, function: declared_function(directory)?.unwrap_or(function) })
     }
 
+    /// The score of a language model's answer.
+    pub(crate) fn yes_or_no(directory: &ModelDirectory) -> Result<Self, LoadError> {
+        let function = declared_function(directory)?.unwrap_or(LabelFunction::Sigmoid);
+        Ok(Self::Score { labels: ["yes".to_owned()].into(), function })
+    }
+
     /// Reads the labels of a classifier of tokens.
     pub(crate) fn labels_of(directory: &ModelDirectory) -> Result<Arc<[String]>, LoadError> {
         let LabelFields { id2label, num_labels, .. } = directory.config()?;
@@ -88,8 +95,14 @@ impl TextTask {
         }
     }
 
-    pub(crate) fn processor(&self, text: TextProcessor, takes_pairs: bool) -> Arc<dyn Processor> {
-        Arc::new(TaskProcessor { text, task: self.clone(), takes_pairs })
+    /// The processor of a model that takes pairs of texts, or not, or pairs as a `question` alone.
+    pub(crate) fn processor(
+        &self,
+        text: TextProcessor,
+        takes_pairs: bool,
+        question: Option<YesNoQuestion>,
+    ) -> Arc<dyn Processor> {
+        Arc::new(TaskProcessor { text, task: self.clone(), takes_pairs, question })
     }
 }
 
@@ -122,10 +135,14 @@ struct TaskProcessor {
     text: TextProcessor,
     task: TextTask,
     takes_pairs: bool,
+    question: Option<YesNoQuestion>,
 }
 
 impl Processor for TaskProcessor {
     fn prepare(&self, input: Input, truncation: Truncation) -> Result<Prepared, InputError> {
+        if let Some(question) = &self.question {
+            return self.text.prepare_question(input, truncation, question);
+        }
         match (&self.task, input) {
             (_, input @ Input::Pair(_)) if self.takes_pairs => self.text.prepare_pair(input, truncation),
             // Its answers have places in the input itself.

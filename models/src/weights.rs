@@ -134,6 +134,15 @@ impl Weights {
         values.and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(|source| self.error(source))
     }
 
+    /// As [`values`](Self::values), one row of a table of `shape`.
+    pub(crate) fn row(&self, name: &str, shape: [usize; 2], row: usize) -> Result<Vec<f32>, LoadError> {
+        let values = || {
+            let table = self.checked(name, &shape)?.load()?;
+            table.narrow(0, row, 1)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+        };
+        values().map_err(|source| self.error(source))
+    }
+
     /// The number of weights.
     #[must_use]
     pub fn parameters(&self) -> usize {
@@ -167,6 +176,11 @@ impl Weights {
     }
 
     fn on_device(&self, name: &str, shape: &[usize], device: &Device) -> candle_core::Result<Tensor> {
+        self.checked(name, shape)?.load()?.to_dtype(DType::F32)?.to_device(device)
+    }
+
+    /// A tensor of floats of this shape.
+    fn checked(&self, name: &str, shape: &[usize]) -> candle_core::Result<StoredTensor<'_>> {
         let Some(found) = self.find(name) else {
             return Err(Error::Msg(format!("tensor '{name}' is missing")));
         };
@@ -178,7 +192,7 @@ impl Weights {
         if let Some(dtype) = found.other_than_float() {
             return Err(Error::Msg(format!("tensor '{name}' holds {dtype}, but weights are floats")));
         }
-        found.load()?.to_dtype(DType::F32)?.to_device(device)
+        Ok(found)
     }
 }
 

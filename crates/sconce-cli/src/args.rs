@@ -3,6 +3,7 @@
 mod batching;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
+mod infer;
 #[cfg(feature = "grpc")]
 mod limits;
 mod models;
@@ -21,6 +22,7 @@ pub(crate) use self::batching::BatchingArgs;
 pub(crate) use self::cache::PrecomputeArgs;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
+pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
 #[cfg(feature = "grpc")]
 use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
@@ -81,8 +83,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     #[cfg(feature = "grpc")]
     Serve(ServeArgs),
-    Embed(InferArgs),
-    Classify(InferArgs),
+    Embed(EmbedArgs),
+    Classify(ClassifyArgs),
     #[cfg(any(feature = "postgres", feature = "sqlite"))]
     Precompute(PrecomputeArgs),
     #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
@@ -165,64 +167,6 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,
-}
-
-/// Run a model over lines or files, one JSON object each, in input order.
-///
-/// Text models read one text per line; image models read one JSON array of pixels per line (flat or nested); rerankers read one
-/// JSON array of two texts per line, or one text that does not begin with `[`, and classify prints their score; models of file content (magika) take each FILE, or all of
-/// standard input, as one input.
-///
-/// A bad input is answered with {"error": …, "line": n} in its place, the others are still answered, and the exit
-/// status is 1. A text of more tokens than the model takes is cut, and its answer has "truncated": true, unless
-/// --no-truncate is given.
-///
-/// Ctrl-C (SIGTERM) answers what was begun and ends with status 130 (143); a second one ends at once.
-#[derive(Debug, clap::Args)]
-#[command(after_long_help = "\
-Examples:
-  echo 'what a lovely day' | sconce embed --model encoder-mini
-  sconce embed --model minilm corpus.txt > vectors.jsonl
-  sconce embed --model minilm --max-batch-size 64 --max-batch-weight 16384 corpus.txt
-
-  echo 'what a lovely day' | sconce classify --model tiny-bert-sentiment
-  sconce classify --model magika *
-  sconce classify --model ./models/zoo/digits-cnn images.jsonl
-  echo '[\"what holds a candle?\", \"a sconce\"]' | sconce classify --model ./my-reranker
-
-An embedder answers {\"embedding\": [0.1, …]}, a sparse one {\"sparse\": [{\"index\": …, \"value\": …}]}, one of tokens
-{\"token_embeddings\": [[…], …]}; a classifier {\"label\": …, \"score\": …, \"scores\": {…}}, one of tokens {\"entities\": […]};
-all add the \"precision\" and the \"device\" that the answer was computed with.")]
-pub(crate) struct InferArgs {
-    /// A name on the models path (see `sconce models`), or a model directory
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model: String,
-
-    /// Files to read; `-` or no FILE is standard input
-    #[arg(value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-
-    /// Refuse a text of more tokens than the model takes, rather than cut its end
-    #[arg(long)]
-    pub(crate) no_truncate: bool,
-
-    /// Keep only the first N elements of each embedding; one of length 1 is scaled to it again
-    #[arg(long, value_name = "N", value_parser = positive::<NonZeroUsize>)]
-    pub(crate) dimensions: Option<NonZeroUsize>,
-
-    /// Put the model's prompt NAME before each text, such as `query` or `document`
-    #[arg(long, value_name = "NAME")]
-    pub(crate) prompt: Option<String>,
-
-    /// Do not scale embeddings to length 1
-    #[arg(long)]
-    pub(crate) no_normalize: bool,
-
-    #[command(flatten)]
-    pub(crate) how: OneModelArgs,
-
-    #[command(flatten)]
-    pub(crate) batching: BatchSizeArgs,
 }
 
 /// List the devices that models can run on: the CPU, and each GPU, or the reason why there is none.

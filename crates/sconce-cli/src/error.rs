@@ -162,7 +162,9 @@ impl Error {
     /// Exit status: 2 for a fault in what the user gave, 1 for a failure on the way.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Precompute(sconce::PrecomputeError::NeverCached { .. }) => ExitCode::from(2),
+            Self::Precompute(sconce::PrecomputeError::NeverCached { .. } | sconce::PrecomputeError::Prompt(_)) => {
+                ExitCode::from(2)
+            }
             Self::Forward { .. }
             | Self::Output(_)
             | Self::Signals(_)

@@ -8,7 +8,7 @@ use sconce::models::Written;
 use sconce::{InputError, Model, Runtime, Truncation, VectorOptions};
 
 use crate::answer::LineTerms;
-use crate::args::InferArgs;
+use crate::args::{ClassifyArgs, EmbedArgs, InferArgs};
 use crate::error::Error;
 use crate::inputs::{Inputs, Unit};
 use crate::lines::{self, Tally};
@@ -18,15 +18,35 @@ use crate::signals::Signals;
 
 const STOPPING: &str = "stopping: what was begun is answered (signal again to end at once)";
 
+/// Prints the vectors of every input.
+pub(crate) async fn embed(args: &EmbedArgs, signals: Signals) -> Result<ExitCode, Error> {
+    let vectors = VectorOptions {
+        dimensions: args.dimensions.map(NonZeroUsize::get),
+        normalize: args.no_normalize.then_some(false),
+        output_dtype: args.output_dtype,
+    };
+    run(&args.infer, AnswerKind::Embedding, vectors, signals).await
+}
+
+/// Prints the labels or scores of every input.
+pub(crate) async fn classify(args: &ClassifyArgs, signals: Signals) -> Result<ExitCode, Error> {
+    run(&args.infer, AnswerKind::Classification, VectorOptions::default(), signals).await
+}
+
 /// The kind of answer that the command prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AnswerKind {
+enum AnswerKind {
     Embedding,
     Classification,
 }
 
 /// Loads the model alone, answers every input and says how many failed.
-pub(crate) async fn run(args: &InferArgs, wanted: AnswerKind, signals: Signals) -> Result<ExitCode, Error> {
+async fn run(
+    args: &InferArgs,
+    wanted: AnswerKind,
+    vectors: VectorOptions,
+    signals: Signals,
+) -> Result<ExitCode, Error> {
     let batching = args.batching.config()?;
     let (name, source) = args.how.find(&args.model)?;
     let spinner = progress::spinner(format!("loading {name}"));
@@ -35,7 +55,7 @@ pub(crate) async fn run(args: &InferArgs, wanted: AnswerKind, signals: Signals) 
     let runtime = built?;
     let model = runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
-    let terms = terms(model, args)?;
+    let terms = terms(model, args, vectors)?;
 
     let unit = match model.signature().input.kind.written() {
         Written::File => Unit::File,
@@ -65,12 +85,8 @@ fn check_task(model: &Model, name: &str, wanted: AnswerKind) -> Result<(), Error
 }
 
 /// The terms of all inputs, checked before the first is read.
-fn terms(model: &Model, args: &InferArgs) -> Result<LineTerms, Error> {
+fn terms(model: &Model, args: &InferArgs, vectors: VectorOptions) -> Result<LineTerms, Error> {
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
-    let vectors = VectorOptions {
-        dimensions: args.dimensions.map(NonZeroUsize::get),
-        normalize: args.no_normalize.then_some(false),
-    };
     let refused = |source| Error::Option { name: model.name().to_owned(), source };
     model.signature().task.check(vectors).map_err(refused)?;
     if let Some(name) = args.prompt.as_ref().filter(|name| !model.prompts().contains_key(*name)) {

@@ -52,7 +52,6 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Args, Command};
 use error::Error;
-use infer::AnswerKind;
 use say::say;
 use signals::Signals;
 
@@ -77,8 +76,8 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
     match command {
         #[cfg(feature = "grpc")]
         Command::Serve(args) => runtime.block_on(serve::run(args, signals)),
-        Command::Embed(args) => runtime.block_on(infer::run(args, AnswerKind::Embedding, signals)),
-        Command::Classify(args) => runtime.block_on(infer::run(args, AnswerKind::Classification, signals)),
+        Command::Embed(args) => runtime.block_on(infer::embed(args, signals)),
+        Command::Classify(args) => runtime.block_on(infer::classify(args, signals)),
         #[cfg(any(feature = "postgres", feature = "sqlite"))]
         Command::Precompute(args) => runtime.block_on(precompute::run(args, signals)),
         #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]

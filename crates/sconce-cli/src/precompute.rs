@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     let cells = CellKind::of(&model.signature().input.kind);
     let mut inputs = Inputs::open(&args.files, table(cells))?;
     let truncation = if args.no_truncate { Truncation::Refuse } else { Truncation::Truncate };
-    let config = PrecomputeConfig { truncation, ..PrecomputeConfig::default() };
+    let config = PrecomputeConfig { truncation, prompt: args.prompt.clone(), ..PrecomputeConfig::default() };
     // A run without inputs fails if the model cannot be precomputed at all.
     let nowhere = MemoryTier::new(&MemoryConfig::default()).expect("the default configuration is valid");
     model.precompute(&nowhere, &config, async || None, |(), _| {}).await?;

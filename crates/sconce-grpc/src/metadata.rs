@@ -88,7 +88,9 @@ fn data_type(datatype: Datatype) -> DataType {
     match datatype {
         Datatype::Bytes => DataType::TypeString,
         Datatype::Uint8 => DataType::TypeUint8,
+        Datatype::Int8 => DataType::TypeInt8,
         Datatype::Int32 => DataType::TypeInt32,
+        Datatype::Fp16 => DataType::TypeFp16,
         Datatype::Fp32 => DataType::TypeFp32,
     }
 }

@@ -1,6 +1,6 @@
 //! Outputs as protobuf carries them.
 
-use sconce::{Answer, Task};
+use sconce::{Answer, Datatype, Task};
 use sconce_server::metadata::dimension;
 use sconce_server::{
     OutputRequest, RequestError, RequestedOutput, ResponseElements, ResponseTensor, count, facts, refuse_shared_memory,
@@ -29,8 +29,10 @@ fn output_request(output: &InferRequestedOutputTensor) -> Result<OutputRequest<'
 /// Adds the wanted outputs of all items to `response`, raw or typed, and the parameters that describe them.
 pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[RequestedOutput], answers: &[Answer], raw: bool) {
     response.parameters = facts(answers).into_iter().map(|(name, fact)| (name.to_owned(), of_fact(fact))).collect();
-    for wanted in wanted {
-        let ResponseTensor { shape, elements } = wanted.tensor(answers);
+    let tensors: Vec<_> = wanted.iter().map(|wanted| (wanted, wanted.tensor(answers))).collect();
+    // 16-bit floats have no typed form, so with them all outputs are raw.
+    let raw = raw || tensors.iter().any(|(_, tensor)| tensor.elements.datatype() == Datatype::Fp16);
+    for (wanted, ResponseTensor { shape, elements }) in tensors {
         let datatype = elements.datatype().name().into();
         let contents = if raw {
             response.raw_output_contents.push(elements.raw());
@@ -51,6 +53,15 @@ pub(crate) fn fill(response: &mut ModelInferResponse, wanted: &[RequestedOutput]
 fn typed(elements: ResponseElements) -> InferTensorContents {
     match elements {
         ResponseElements::F32(fp32_contents) => InferTensorContents { fp32_contents, ..Default::default() },
+        ResponseElements::F16(_) => unreachable!("16-bit floats are always raw"),
+        ResponseElements::I8(values) => {
+            let int_contents = values.into_iter().map(i32::from).collect();
+            InferTensorContents { int_contents, ..Default::default() }
+        }
+        ResponseElements::U8(values) => {
+            let uint_contents = values.into_iter().map(u32::from).collect();
+            InferTensorContents { uint_contents, ..Default::default() }
+        }
         ResponseElements::I32(int_contents) => InferTensorContents { int_contents, ..Default::default() },
         ResponseElements::Bytes(texts) => {
             let bytes_contents = texts.into_iter().map(String::into_bytes).collect();

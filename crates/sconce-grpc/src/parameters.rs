@@ -41,7 +41,7 @@ pub(crate) fn of_fact(fact: AnswerFact) -> InferParameter {
 mod tests {
     use std::time::Duration;
 
-    use sconce::{Priority, Truncation, VectorOptions};
+    use sconce::{OutputDtype, Priority, Truncation, VectorOptions};
     use sconce_server::{Parameters, RequestError};
 
     use super::*;
@@ -85,12 +85,22 @@ mod tests {
     #[test]
     fn prompts_and_options_of_vectors_are_read_by_their_names() {
         let asked =
-            [("prompt", StringParam("query".into())), ("dimensions", Int64Param(64)), ("normalize", BoolParam(false))];
+            [
+                ("prompt", StringParam("query".into())),
+                ("dimensions", Int64Param(64)),
+                ("normalize", BoolParam(false)),
+                ("output_dtype", StringParam("int8".into())),
+            ];
         let Parameters { prompt, vectors, .. } = read(&asked).unwrap();
         assert_eq!(prompt.as_deref(), Some("query"));
-        assert_eq!(vectors, VectorOptions { dimensions: Some(64), normalize: Some(false) });
+        assert_eq!(vectors, VectorOptions { dimensions: Some(64), normalize: Some(false), output_dtype: OutputDtype::Int8 });
         let refused = read(&[("prompt", BoolParam(true))]).unwrap_err().to_string();
         assert_eq!(refused, "parameter 'prompt' is the bool true, but must be a text");
+        let expected = "but must be float32, float16, int8, uint8, binary or ubinary";
+        let refused = read(&[("output_dtype", StringParam("int4".into()))]).unwrap_err().to_string();
+        assert_eq!(refused, format!("parameter 'output_dtype' is the text \"int4\", {expected}"));
+        let refused = read(&[("output_dtype", Int64Param(8))]).unwrap_err().to_string();
+        assert_eq!(refused, format!("parameter 'output_dtype' is the integer 8, {expected}"));
         assert!(read(&[("dimensions", Int64Param(-1))]).unwrap_err().to_string().contains("'dimensions'"));
     }
 
@@ -135,7 +145,7 @@ mod tests {
         let refused = read(&[("top_k", Int64Param(1)), ("precision", StringParam("int8".into()))]).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "parameter 'precision' is not known; known are: cache, dimensions, normalize, priority, prompt, timeout, truncate"
+            "parameter 'precision' is not known; known are: cache, dimensions, normalize, output_dtype, priority, prompt, timeout, truncate"
         );
         assert!(read(&[("Timeout", Int64Param(1))]).is_err(), "names are exact");
     }

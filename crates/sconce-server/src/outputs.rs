@@ -1,5 +1,6 @@
 //! Joins answers into the tensors of a response.
 
+use sconce::models::f16;
 use sconce::{Answer, AnswerSource, Classification, Datatype, Output, OutputElements, OutputShape, OutputTensor, Task};
 
 use crate::error::RequestError;
@@ -101,6 +102,12 @@ pub struct ResponseTensor {
 pub enum ResponseElements {
     /// `FP32`.
     F32(Vec<f32>),
+    /// `FP16`, which has no typed form.
+    F16(Vec<f16>),
+    /// `INT8`.
+    I8(Vec<i8>),
+    /// `UINT8`.
+    U8(Vec<u8>),
     /// `INT32`.
     I32(Vec<i32>),
     /// `BYTES`.
@@ -114,9 +121,11 @@ impl ResponseElements {
     fn of(datatype: Datatype) -> Self {
         match datatype {
             Datatype::Fp32 => Self::F32(Vec::new()),
+            Datatype::Fp16 => Self::F16(Vec::new()),
+            Datatype::Int8 => Self::I8(Vec::new()),
+            Datatype::Uint8 => Self::U8(Vec::new()),
             Datatype::Int32 => Self::I32(Vec::new()),
             Datatype::Bytes => Self::Bytes(Vec::new()),
-            Datatype::Uint8 => unreachable!("no output is of UINT8"),
         }
     }
 
@@ -125,6 +134,9 @@ impl ResponseElements {
     pub fn datatype(&self) -> Datatype {
         match self {
             Self::F32(_) => Datatype::Fp32,
+            Self::F16(_) => Datatype::Fp16,
+            Self::I8(_) => Datatype::Int8,
+            Self::U8(_) => Datatype::Uint8,
             Self::I32(_) => Datatype::Int32,
             Self::Bytes(_) => Datatype::Bytes,
         }
@@ -133,14 +145,11 @@ impl ResponseElements {
     /// Adds an item's elements, filled up to `width`.
     fn push(&mut self, item: OutputElements<'_>, width: usize) {
         match (self, item) {
-            (Self::F32(all), OutputElements::F32(values)) => {
-                all.extend_from_slice(values);
-                all.resize(all.len() + width.saturating_sub(values.len()), 0.0);
-            }
-            (Self::I32(all), OutputElements::I32(values)) => {
-                all.extend_from_slice(&values);
-                all.resize(all.len() + width.saturating_sub(values.len()), NO_WORD);
-            }
+            (Self::F32(all), OutputElements::F32(values)) => extend(all, values, width, 0.0),
+            (Self::F16(all), OutputElements::F16(values)) => extend(all, values, width, f16::ZERO),
+            (Self::I8(all), OutputElements::I8(values)) => extend(all, values, width, 0),
+            (Self::U8(all), OutputElements::U8(values)) => extend(all, values, width, 0),
+            (Self::I32(all), OutputElements::I32(values)) => extend(all, &values, width, NO_WORD),
             (Self::Bytes(all), OutputElements::Text(text)) => all.push(text.into_owned()),
             _ => unreachable!("an output's elements are of its datatype"),
         }
@@ -151,6 +160,9 @@ impl ResponseElements {
     pub fn raw(&self) -> Vec<u8> {
         match self {
             Self::F32(values) => raw_f32(values),
+            Self::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::I8(values) => values.iter().map(|value| value.cast_unsigned()).collect(),
+            Self::U8(values) => values.clone(),
             Self::I32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Self::Bytes(texts) => raw_bytes(texts),
         }
@@ -189,7 +201,8 @@ fn joined(tensor: OutputTensor, outputs: &[&Output]) -> ResponseTensor {
             (vec![items.len(), longest / columns.max(1), columns], longest)
         }
     };
-    let mut elements = ResponseElements::of(tensor.datatype);
+    // Of the answers, which a request may ask for in another type, else the model's.
+    let mut elements = ResponseElements::of(items.first().map_or(tensor.datatype, datatype_of));
     for item in items {
         elements.push(item, width);
     }
@@ -203,13 +216,37 @@ fn fixed_width(width: usize, longest: usize) -> usize {
 
 /// The elements of each row: those of the answers, which a request may cut, else the model's.
 fn columns_of(columns: usize, outputs: &[&Output]) -> usize {
-    outputs.iter().find_map(|output| output.token_vectors()).map_or(columns, |vectors| vectors.dimensions)
+    let columns_of = |output: &&Output| {
+        let converted = output.converted_embedding().and_then(|embedding| embedding.token_width);
+        converted.or_else(|| output.token_vectors().map(|vectors| vectors.dimensions))
+    };
+    outputs.iter().find_map(columns_of).unwrap_or(columns)
+}
+
+/// Adds an item's elements, filled up to `width`.
+fn extend<T: Copy>(all: &mut Vec<T>, values: &[T], width: usize, filler: T) {
+    all.extend_from_slice(values);
+    all.resize(all.len() + width.saturating_sub(values.len()), filler);
+}
+
+fn datatype_of(elements: &OutputElements<'_>) -> Datatype {
+    match elements {
+        OutputElements::Text(_) => Datatype::Bytes,
+        OutputElements::F32(_) => Datatype::Fp32,
+        OutputElements::F16(_) => Datatype::Fp16,
+        OutputElements::I8(_) => Datatype::Int8,
+        OutputElements::U8(_) => Datatype::Uint8,
+        OutputElements::I32(_) => Datatype::Int32,
+    }
 }
 
 fn elements_of(elements: &OutputElements<'_>) -> usize {
     match elements {
         OutputElements::Text(_) => 1,
         OutputElements::F32(values) => values.len(),
+        OutputElements::F16(values) => values.len(),
+        OutputElements::I8(values) => values.len(),
+        OutputElements::U8(values) => values.len(),
         OutputElements::I32(values) => values.len(),
     }
 }
@@ -252,7 +289,7 @@ fn raw_bytes(texts: &[String]) -> Vec<u8> {
 mod tests {
     use std::sync::Arc;
 
-    use sconce::{SparseVector, TokenVectors};
+    use sconce::{OutputDtype, SparseVector, TokenVectors};
 
     use super::*;
 
@@ -343,6 +380,13 @@ mod tests {
         let values = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0];
         assert_eq!(of_both[0], ResponseTensor { shape: vec![2, 2, 2], elements: ResponseElements::F32(values) });
         assert_eq!(of_both[1], ResponseTensor { shape: vec![2, 1], elements: ResponseElements::I32(vec![2, 1]) });
+
+        let bits = [&long, &short].map(|output| output.clone().converted(OutputDtype::Ubinary).unwrap());
+        let of_both = joined(Task::TokenEmbeddings { dimensions: 2 }.tensors()[0], &[&bits[0], &bits[1]]);
+        assert_eq!(
+            of_both,
+            ResponseTensor { shape: vec![2, 2, 1], elements: ResponseElements::U8(vec![192, 192, 192, 0]) }
+        );
 
         let nothing = sparse(&[], &[]);
         let tensor = Task::SparseEmbedding { words: 9 }.tensors()[0];

@@ -7,12 +7,13 @@ use std::fmt;
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{Priority, Truncation, VectorOptions};
+use sconce::{OutputDtype, Priority, Truncation, VectorOptions};
 
 use crate::error::RequestError;
 
 /// Names of the parameters that are read.
-const KNOWN: [&str; 7] = ["cache", "dimensions", "normalize", "priority", "prompt", "timeout", "truncate"];
+const KNOWN: [&str; 8] =
+    ["cache", "dimensions", "normalize", "output_dtype", "priority", "prompt", "timeout", "truncate"];
 /// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
 const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
 /// Prefix of further names that Triton reserves.
@@ -77,12 +78,13 @@ impl Parameters {
             priority: priority(parameters)?,
             truncation: truncation(parameters)?,
             cache: flag("cache", parameters)?.unwrap_or(true),
-            prompt: text("prompt", parameters)?,
+            prompt: text("prompt", parameters, "a text")?,
             vectors: VectorOptions {
                 dimensions: whole("dimensions", parameters, "a whole number from 0 on", |dimensions| {
                     usize::try_from(dimensions).ok()
                 })?,
                 normalize: flag("normalize", parameters)?,
+                output_dtype: output_dtype(parameters)?,
             },
         })
     }
@@ -155,11 +157,26 @@ fn truncation(parameters: &impl ParameterMap) -> Result<Truncation, RequestError
     Ok(if truncates { Truncation::Truncate } else { Truncation::Refuse })
 }
 
-fn text(name: &'static str, parameters: &impl ParameterMap) -> Result<Option<String>, RequestError> {
+fn output_dtype(parameters: &impl ParameterMap) -> Result<OutputDtype, RequestError> {
+    const NAME: &str = "output_dtype";
+    const EXPECTED: &str = "float32, float16, int8, uint8, binary or ubinary";
+    let Some(name) = text(NAME, parameters, EXPECTED)? else { return Ok(OutputDtype::default()) };
+    let wrong = |_| {
+        let got = ParameterValue::Text(&name).to_string();
+        RequestError::WrongParameter { name: NAME, got, expected: EXPECTED }
+    };
+    name.parse().map_err(wrong)
+}
+
+fn text(
+    name: &'static str,
+    parameters: &impl ParameterMap,
+    expected: &'static str,
+) -> Result<Option<String>, RequestError> {
     match parameters.get(name) {
         None => Ok(None),
         Some(ParameterValue::Text(text)) => Ok(Some(text.to_owned())),
-        Some(other) => Err(RequestError::WrongParameter { name, got: other.to_string(), expected: "a text" }),
+        Some(other) => Err(RequestError::WrongParameter { name, got: other.to_string(), expected }),
     }
 }
 

@@ -159,7 +159,7 @@ impl Model {
     ) -> Result<Answer, InferError> {
         let Computed { row, extent: Extent { truncated, tokens }, precision, device, timing } = computed;
         let started = Instant::now();
-        let output = caught(|| self.inner.processor.finish(row, of))?;
+        let output = caught(|| self.inner.processor.finish(row, of))?.converted(of.vectors.output_dtype)?;
         let timing = Timing { finish: started.elapsed(), ..timing };
         Ok(Answer { output, tokens, truncated, precision, device, source, timing })
     }

@@ -97,9 +97,10 @@ pub use sconce_batch::{
     Refusals, Retry, Role, Stats,
 };
 pub use sconce_models::{
-    Array, ArrayData, Backend, Classification, Datatype, Demand, DeviceError, DeviceName, Elements, Entities, Entity,
-    Family, Input, InputError, InputKind, InputSpec, InputTensor, LoadError, Output, OutputElements, OutputShape,
-    OutputTensor, Placement, Precision, Registry, Score, Signature, SparseVector, Task, TextToken, TokenVectors,
-    Truncation, UnknownDevice, UnknownPlacement, UnknownPrecision, VectorOptions,
+    Array, ArrayData, Backend, Classification, ConvertedElements, ConvertedEmbedding, Datatype, Demand, DeviceError,
+    DeviceName, Elements, Entities, Entity, Family, Input, InputError, InputKind, InputSpec, InputTensor, LoadError,
+    Output, OutputDtype, OutputElements, OutputShape, OutputTensor, Placement, Precision, Registry, Score, Signature,
+    SparseVector, Task, TextToken, TokenVectors, Truncation, UnknownDevice, UnknownOutputDtype, UnknownPlacement,
+    UnknownPrecision, VectorOptions,
 };
 pub use sconce_watch::{CostPart, Degradation, DegradationEvent, WatchedStage};

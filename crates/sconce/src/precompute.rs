@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sconce_batch::Error as QueueError;
 use sconce_cache::{Found, Key, Tier, TierError, TierFuture, Value};
-use sconce_models::{Input, Truncation};
+use sconce_models::{Input, InputError, Truncation};
 use tokio::task::JoinSet;
 
 use crate::cached::AnswerKeys;
@@ -21,6 +21,9 @@ pub struct PrecomputeConfig {
     /// Truncates or refuses a text with more tokens than the model takes. The choice is part of the key: an answer is
     /// found only by requests with the same choice.
     pub truncation: Truncation,
+    /// The name of the prompt that is put before each text, as in [`Request::prompt`](crate::Request::prompt); `None`: the model's
+    /// default. An answer is found only by requests with the same prompt.
+    pub prompt: Option<String>,
     /// Number of inputs in one lookup and of answers in one write: 1 to 65,536. Too small: more round trips and
     /// transactions. Too large: more answers are lost, and computed again, if the process is killed.
     pub max_batch_size: usize,
@@ -29,16 +32,16 @@ pub struct PrecomputeConfig {
     pub max_attempts: u32,
 }
 
-/// Truncation, batches of 256, five attempts.
+/// Truncation, the model's default prompt, batches of 256, five attempts.
 impl Default for PrecomputeConfig {
     fn default() -> Self {
-        Self { truncation: Truncation::Truncate, max_batch_size: 256, max_attempts: 5 }
+        Self { truncation: Truncation::Truncate, prompt: None, max_batch_size: 256, max_attempts: 5 }
     }
 }
 
 impl PrecomputeConfig {
     fn validate(&self) -> Result<(), PrecomputeError> {
-        let Self { truncation: _, max_batch_size, max_attempts } = *self;
+        let Self { truncation: _, prompt: _, max_batch_size, max_attempts } = *self;
         if !(1..=MAX_BATCH_SIZE).contains(&max_batch_size) {
             let allowed = "between 1 and 65536";
             return Err(PrecomputeError::Config { field: "max_batch_size", value: max_batch_size, allowed });
@@ -81,6 +84,9 @@ pub enum PrecomputeError {
         /// The allowed values.
         allowed: &'static str,
     },
+    /// The model has no prompt of this name.
+    #[error(transparent)]
+    Prompt(InputError),
     /// The runtime is shutting down: start again with another runtime.
     #[error("the runtime of {model} is shutting down")]
     ShuttingDown {
@@ -163,6 +169,8 @@ impl Model {
         done: impl FnMut(T, Precomputed),
     ) -> Result<(), PrecomputeError> {
         config.validate()?;
+        // An input of any kind is refused alike.
+        self.with_prompt(Input::from(""), config.prompt.as_deref()).map_err(PrecomputeError::Prompt)?;
         if self.check_open().is_err() {
             return Err(PrecomputeError::ShuttingDown { model: self.name().to_owned() });
         }
@@ -271,7 +279,10 @@ impl<'a, T: Send + 'static, D: FnMut(T, Precomputed)> InputPipeline<'a, T, D> {
                 }
                 input = next(), if may_read => match input {
                     None => open = false,
-                    Some((id, input)) => read.extend(self.keyed(id, input)),
+                    Some((id, input)) => match self.model.with_prompt(input, self.config.prompt.as_deref()) {
+                        Ok(input) => read.extend(self.keyed(id, input)),
+                        Err(error) => (self.done)(id, Precomputed::Failed(error.into())),
+                    },
                 },
             }
         }

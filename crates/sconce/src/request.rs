@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce_batch::Priority;
-use sconce_models::{DeviceName, Input, Output, Precision, Truncation, VectorOptions};
+use sconce_models::{DeviceName, Input, Output, OutputDtype, Precision, Truncation, VectorOptions};
 
 /// One item to infer, with its terms. Anything that converts into an [`Input`] converts into a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +20,7 @@ pub struct Request {
     pub cache: bool,
     /// The name of the prompt that is put before the text, among those of the model's files; `None`: the model's default.
     pub prompt: Option<String>,
-    /// The elements and the length of vectors.
+    /// The elements of vectors, their length and their type.
     pub vectors: VectorOptions,
 }
 
@@ -79,6 +79,12 @@ impl Request {
     pub fn normalize(self, normalize: bool) -> Self {
         Self { vectors: VectorOptions { normalize: Some(normalize), ..self.vectors }, ..self }
     }
+
+    /// Sets the type of the elements of embeddings.
+    #[must_use]
+    pub fn output_dtype(self, output_dtype: OutputDtype) -> Self {
+        Self { vectors: VectorOptions { output_dtype, ..self.vectors }, ..self }
+    }
 }
 
 impl<I: Into<Input>> From<I> for Request {
@@ -103,7 +109,7 @@ pub struct RequestGroup {
     pub cache: bool,
     /// The name of the prompt that is put before each text, among those of the model's files; `None`: the model's default.
     pub prompt: Option<String>,
-    /// The elements and the length of vectors.
+    /// The elements of vectors, their length and their type.
     pub vectors: VectorOptions,
 }
 
@@ -161,6 +167,12 @@ impl RequestGroup {
     #[must_use]
     pub fn normalize(self, normalize: bool) -> Self {
         Self { vectors: VectorOptions { normalize: Some(normalize), ..self.vectors }, ..self }
+    }
+
+    /// Sets the type of the elements of embeddings.
+    #[must_use]
+    pub fn output_dtype(self, output_dtype: OutputDtype) -> Self {
+        Self { vectors: VectorOptions { output_dtype, ..self.vectors }, ..self }
     }
 }
 

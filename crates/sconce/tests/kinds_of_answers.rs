@@ -1,9 +1,13 @@
 //! Entities, rerankers, zero-shot labels, prompts and options of vectors, with and without a cache.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use sconce::cache::MemoryConfig;
-use sconce::{AnswerCache, AnswerSource, InferError, InputError, Model, Request, RequestGroup, Runtime, ZeroShot};
+use sconce::cache::{MemoryConfig, SqliteConfig, SqliteTier, TierConfig};
+use sconce::{
+    AnswerCache, AnswerSource, InferError, InputError, Model, OutputDtype, PrecomputeConfig, Precomputed, Request,
+    RequestGroup, Runtime, ZeroShot,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -83,6 +87,29 @@ async fn requests_for_other_dimensions_and_lengths_share_one_row_of_the_cache() 
 }
 
 #[tokio::test]
+async fn requests_for_other_element_types_share_one_row_of_the_cache_and_refuse_what_does_not_fit() {
+    let (runtime, model) = build(&family("distilbert"), true);
+    let exact = model.infer("river").await.unwrap().output;
+    for dtype in OutputDtype::ALL {
+        let answer = model.infer(Request::new("river").output_dtype(dtype)).await.unwrap();
+        assert_eq!(answer.source, AnswerSource::Cached("memory"));
+        assert_eq!(answer.output, exact.clone().converted(dtype).unwrap(), "{dtype}");
+    }
+    let group = RequestGroup::new(["river", "stone"]).output_dtype(OutputDtype::Binary).dimensions(16);
+    for answer in model.infer_many(group).await.unwrap() {
+        assert_eq!(answer.output.converted_embedding().unwrap().elements.len(), 2);
+    }
+    assert_eq!(runtime.cache().unwrap().stats().computed, 2);
+    let long = Request::new("river").output_dtype(OutputDtype::Int8).normalize(false);
+    let refused = model.infer(long).await.unwrap_err();
+    assert!(matches!(refused, InferError::Input(InputError::Unrepresentable { dtype: "int8", .. })), "{refused}");
+    let (_runtime, classifier) = build(&family("distilbert-sst2"), false);
+    let refused =
+        classifier.infer(Request::new("river").output_dtype(OutputDtype::Uint8)).await.unwrap_err().to_string();
+    assert_eq!(refused, "option 'output_dtype' has no meaning for the task classification; leave it out");
+}
+
+#[tokio::test]
 async fn a_prompt_by_name_is_part_of_the_key_and_stands_before_the_text() {
     let copy = changed("distilbert", |_| {});
     let prompts = json!({"prompts": {"query": "hello ", "document": ""}, "default_prompt_name": "query"});
@@ -104,6 +131,42 @@ async fn a_prompt_by_name_is_part_of_the_key_and_stands_before_the_text() {
     assert_eq!(model.infer_many(group).await.unwrap_err().to_string(), refused);
     let refused = plain.infer(Request::new("world").prompt("query")).await.unwrap_err().to_string();
     assert_eq!(refused, "prompt 'query' is not known; known are: (none)");
+}
+
+#[tokio::test]
+async fn answers_precomputed_with_a_prompt_are_found_by_requests_with_it_and_by_no_others() {
+    let copy = changed("distilbert", |_| {});
+    let prompts = json!({"prompts": {"query": "hello ", "document": "good "}, "default_prompt_name": "document"});
+    std::fs::write(copy.path().join("config_sentence_transformers.json"), prompts.to_string()).unwrap();
+    let file = copy.path().join("answers.sqlite");
+    let open = || SqliteTier::open(&SqliteConfig::new(&file)).unwrap();
+    let (_plain, plain) = build(copy.path(), false);
+    let precompute = async |prompt: Option<&str>| {
+        let config = PrecomputeConfig { prompt: prompt.map(str::to_owned), ..PrecomputeConfig::default() };
+        let mut texts = ["world", "river"].into_iter();
+        let mut stored = 0;
+        let done = |(), outcome| stored += usize::from(matches!(outcome, Precomputed::Stored));
+        let next = async || texts.next().map(|text| ((), text.into()));
+        plain.precompute(&open(), &config, next, done).await.map(|()| stored)
+    };
+    assert_eq!(precompute(Some("query")).await.unwrap(), 2);
+    let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
+    let cache = AnswerCache::builder().tier(open(), patient).build().unwrap();
+    let runtime = Runtime::builder().named_model("model", copy.path()).cache(cache).build().unwrap();
+    let model = runtime.model("model").unwrap();
+    let source = async |request: Request| model.infer(request).await.unwrap().source;
+    let world = || Request::new("world");
+    assert_eq!(source(world().prompt("query")).await, AnswerSource::Cached("sqlite"));
+    assert_eq!(
+        source(world().prompt("query").dimensions(8).output_dtype(OutputDtype::Int8)).await,
+        AnswerSource::Cached("sqlite")
+    );
+    assert_eq!(source(world().prompt("document")).await, AnswerSource::Computed);
+    assert_eq!(source(world()).await, AnswerSource::Computed);
+    assert_eq!(precompute(None).await.unwrap(), 1, "the tier has one of them since it was asked for");
+    assert_eq!(source(Request::new("river")).await, AnswerSource::Cached("sqlite"));
+    let refused = precompute(Some("title")).await.unwrap_err().to_string();
+    assert_eq!(refused, "prompt 'title' is not known; known are: document, query");
 }
 
 #[tokio::test]

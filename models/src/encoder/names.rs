@@ -198,6 +198,15 @@ pub enum HeadTensors {
         /// The whole name of the bias.
         bias: &'static str,
     },
+    /// One row of a table of words, less another row of it.
+    Row {
+        /// The whole name of the table; `None`: the one that the encoder reads.
+        table: Option<&'static str>,
+        /// The number of the row.
+        row: u32,
+        /// The number of the row that is taken from it.
+        less: Option<u32>,
+    },
     /// As [`Named`](Self::Named), in a file of its own.
     File(Box<(Weights, &'static str)>),
 }

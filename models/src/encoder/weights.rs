@@ -56,6 +56,16 @@ impl<'a> EncoderWeights<'a> {
                 self.weights.values(&format!("{}{}.weight", self.prefix, self.names.words), &shape)
             }
             Tensors::File(file, name) => file.values(&format!("{name}.weight"), &shape),
+            Tensors::Row { table, row, less } => {
+                let words = format!("{}{}.weight", self.prefix, self.names.words);
+                let table = table.unwrap_or(&words);
+                let of = |row: u32| self.weights.row(table, [self.spec.embeddings.words, shape[1]], row as usize);
+                let mut values = of(row)?;
+                if let Some(less) = less {
+                    values.iter_mut().zip(of(less)?).for_each(|(value, less)| *value -= less);
+                }
+                Ok(values)
+            }
         }
     }
 
@@ -72,6 +82,7 @@ impl<'a> EncoderWeights<'a> {
             Tensors::Own(TensorRows { name, rows }) => self.rows_of(&format!("{name}.bias"), rows, shape),
             Tensors::Words { bias } => self.weights.values(bias, shape),
             Tensors::File(file, name) => file.values(&format!("{name}.bias"), shape),
+            Tensors::Row { .. } => Ok(vec![0.0; shape[0]]),
         };
         bias.map(Some)
     }
@@ -98,6 +109,7 @@ impl<'a> EncoderWeights<'a> {
         match &self.head[step] {
             HeadTensors::Named(name) => own(name.clone().into_owned(), None),
             HeadTensors::Words { bias } => Tensors::Words { bias },
+            HeadTensors::Row { table, row, less } => Tensors::Row { table: *table, row: *row, less: *less },
             HeadTensors::File(of_file) => Tensors::File(&of_file.0, of_file.1),
         }
     }
@@ -289,6 +301,8 @@ enum Tensors<'a> {
     Own(TensorRows),
     /// The table of words, and a bias of its own.
     Words { bias: &'static str },
+    /// A row of the table of words or of this one, less another row.
+    Row { table: Option<&'static str>, row: u32, less: Option<u32> },
     /// In another file, under this name.
     File(&'a Weights, &'static str),
 }

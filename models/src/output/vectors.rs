@@ -3,7 +3,9 @@
 use serde::ser::{SerializeMap as _, SerializeSeq as _};
 use serde::{Serialize, Serializer};
 
-/// The elements and the length of vectors, as one request asks for them.
+use super::OutputDtype;
+
+/// The elements of vectors, their length and their type, as one request asks for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VectorOptions {
     /// Elements that are kept, from the first on (Kusupati et al., arXiv:2205.13147); a vector that is scaled to length
@@ -11,6 +13,8 @@ pub struct VectorOptions {
     pub dimensions: Option<usize>,
     /// True to scale vectors to length 1; `None`: as the model does.
     pub normalize: Option<bool>,
+    /// The type of the elements, to which [`Output::converted`](crate::Output::converted) converts them at last.
+    pub output_dtype: OutputDtype,
 }
 
 /// A vector with an element for each word of a vocabulary, most of which are 0. As JSON it is a list of

@@ -169,6 +169,36 @@ def sparse(name, model, tokenizer):
     save(name, model, tokenizer, [{"text": text, "weights": weights(text).tolist()} for text in TEXTS[:3]])
 
 
+def rerank_by_words(name):
+    """A language model as a reranker: the logit of "yes" less that of "no" after the question of Qwen3-Reranker's card."""
+    before = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
+        'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    after = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    instruction = "Given a web search query, retrieve relevant passages that answer the query"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=VOCABULARY - 8,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["yes", "no", before, " ".join(WORDS)] * 20, trainer)
+    config = T.Qwen3Config(**(qwen | {"max_position_embeddings": 512, "tie_word_embeddings": True}))
+    model, expected = randomized(T.Qwen3ForCausalLM(config)), []
+    ids = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    yes, no = tokenizer.token_to_id("yes"), tokenizer.token_to_id("no")
+    for query, document in PAIRS:
+        question = ids(f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}")
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids(before) + question + ids(after)])).logits[0, -1]
+        expected.append({"pair": [query, document], "logit": [(logits[yes] - logits[no]).item()]})
+    save(name, model, tokenizer, expected)
+
+
 def as_on_the_hub(name, copy):
     """Copies a GTE of transformers with the names and fields of the code on the hub."""
     shutil.rmtree(HERE / copy, ignore_errors=True)
@@ -267,6 +297,7 @@ as_on_the_hub("gte-reranker", "new-reranker")
 rerank("qwen3-reranker", T.Qwen3ForSequenceClassification(T.Qwen3Config(**qwen, num_labels=1)), bytes_roberta)
 label_tokens("bert-ner", T.BertForTokenClassification(T.BertConfig(**base, max_position_embeddings=100, num_labels=3, id2label={0: "O", 1: "B-PER", 2: "I-PER"})), words)
 sparse("bert-splade", T.BertForMaskedLM(T.BertConfig(**base, max_position_embeddings=100)), words)
+rerank_by_words("qwen3-word-reranker")
 
 (HERE / "expected.json").write_text(json.dumps(cases) + "\n")
 print(len(cases), "models")

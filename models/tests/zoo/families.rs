@@ -217,3 +217,72 @@ fn a_classifier_whose_config_names_no_architecture_is_refused_not_served_as_an_e
     let embedder = changed("distilbert", |config| drop(config.as_object_mut().unwrap().remove("architectures")));
     assert!(Registry::default().load(embedder.path(), &LoadOptions::default()).is_ok());
 }
+
+/// A copy of the language model that answers yes or no, in a directory whose name does not say so.
+fn word_reranker(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let copy = changed("qwen3-word-reranker", |_| {});
+    for (file, content) in files {
+        let path = copy.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn a_language_model_is_a_reranker_where_its_files_say_so_and_an_embedder_elsewhere() {
+    let modules = r#"[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_LogitScore", "type": "sentence_transformers.cross_encoder.modules.LogitScore"}]"#;
+    let template = "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct \
+        provided. Note that the answer can only be \"yes\" or \"no\".<|im_end|>\n<|im_start|>user\n<Instruct>: {{ i | default('Given \
+        a web search query, retrieve relevant passages that answer the query') }}\n<Query>: {{ q }}\n<Document>: \
+        {{ d }}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
+    let load = |files: &[(&str, &str)]| {
+        Registry::default()
+            .load(word_reranker(files).path(), &LoadOptions::default())
+            .map_err(|error| error.to_string())
+    };
+    let plain = Registry::default().load(&families().join("qwen3-word-reranker"), &LoadOptions::default()).unwrap();
+    let token = |token: &str| {
+        let tokenizer = sconce_models::ModelDirectory::new(families().join("qwen3-word-reranker")).tokenizer().unwrap();
+        tokenizer.token_to_id(token).unwrap()
+    };
+    let tokens = format!(r#"{{"true_token_id": {}, "false_token_id": {}}}"#, token("yes"), token("no"));
+    let module = [("modules.json", modules), ("1_LogitScore/config.json", &*tokens), ("chat_template.jinja", template)];
+    let pair = || Input::from(("hello world", "the cat sat on the mat"));
+    let logit = |model: &mut sconce_models::LoadedModel| infer(model, [pair()])[0].score().unwrap().logit;
+    let expected = logit(&mut { plain });
+    for files in [
+        &module[..],
+        &[("sconce.toml", "[model]\ntask = \"score\"")],
+        &[("README.md", "---\nlicense: mit\npipeline_tag: text-ranking\n---\n# A model")],
+    ] {
+        let got = logit(&mut load(files).unwrap());
+        assert_eq!(got.to_bits(), expected.to_bits(), "{files:?}");
+    }
+    for files in [&[][..], &[("README.md", "# A model\npipeline_tag: text-ranking")]] {
+        assert_eq!(load(files).unwrap().signature.task.name(), "embedding", "{files:?}");
+    }
+    let other = [module[0], module[1], ("chat_template.jinja", "{{ messages }}")];
+    let refused = load(&other).unwrap_err();
+    assert!(refused.contains("chat_template.jinja") && refused.contains("lacks"), "{refused}");
+    let refused = load(&module[..2]).unwrap_err();
+    assert!(refused.contains("no chat template"), "{refused}");
+}
+
+#[test]
+fn a_language_models_question_keeps_its_end_and_refuses_a_text_alone() {
+    let copy = word_reranker(&[("sconce.toml", "[model]\ntask = \"score\"\nmax_tokens = 300")]);
+    let model = Registry::default().load(copy.path(), &LoadOptions::default()).unwrap();
+    let tokens = |input: Input| match prepare(&model, input) {
+        sconce_models::Features::Tokens { input_ids, .. } => input_ids,
+        other => panic!("{other:?}"),
+    };
+    let (short, long) = (tokens(("a", "b").into()), tokens(("a", &*"river ".repeat(400)).into()));
+    assert_eq!((long.len(), &long[long.len() - 8..]), (300, &short[short.len() - 8..]));
+    let instructed = |prompt| tokens(Input::from(("a", "b")).with_prompt(prompt));
+    assert_eq!(instructed(""), short, "the instruction of the card");
+    assert_ne!(instructed("find the river"), short);
+    let refused = model.processor.prepare("a".into(), Truncation::Truncate).unwrap_err().to_string();
+    assert!(refused.contains("a pair of texts"), "{refused}");
+}

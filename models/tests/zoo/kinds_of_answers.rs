@@ -275,7 +275,7 @@ fn a_request_can_cut_vectors_and_leave_them_unscaled() {
     let features = prepare(&model, "ada".into());
     let row = model.network.forward(&[features]).unwrap().remove(0);
     let of = |dimensions, normalize| {
-        let vectors = VectorOptions { dimensions, normalize };
+        let vectors = VectorOptions { dimensions, normalize, ..VectorOptions::default() };
         let output = model.processor.finish(row.clone(), Finishing { vectors, ..Finishing::default() });
         output.token_vectors().unwrap().clone()
     };

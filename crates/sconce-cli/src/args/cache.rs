@@ -19,8 +19,9 @@ use crate::inputs::Format;
 ///
 /// Reads one input per row: JSON lines (a string, or an object with a field), CSV or TSV with a header, Parquet, or
 /// plain lines. Answers that the database holds are not computed again, so the same command resumes a run that was
-/// stopped or killed. An answer belongs to the content of the model's files, to the model's name and to its precision:
-/// give those that will be served.
+/// stopped or killed. An answer belongs to the content of the model's files, to the model's name, to its precision and to the prompt:
+/// give those that will be served. Options that make other vectors of one answer (dimensions, element type, length 1) need no run of
+/// their own.
 ///
 /// A bad input is reported and skipped, the others are still computed, and the exit status is 1. Ctrl-C (SIGTERM) finishes
 /// what was begun, and the exit status is 130 (143).
@@ -28,6 +29,7 @@ use crate::inputs::Format;
 #[command(after_long_help = "\
 Examples:
   sconce precompute --model minilm --cache-sqlite answers.sqlite products.jsonl --column title
+  sconce precompute --model nomic --prompt document --cache-sqlite answers.sqlite texts.parquet
   sconce precompute --model minilm --precision int8 --cache-sqlite answers.sqlite texts.parquet
   psql -c '…' | sconce precompute --model minilm --cache-postgres postgres://cache@db/answers --format csv -
   sconce serve --model minilm --cache-sqlite answers.sqlite")]
@@ -52,6 +54,10 @@ pub(crate) struct PrecomputeArgs {
     /// Refuse a text of more tokens than the model takes, rather than cut its end; for requests that refuse such texts, too
     #[arg(long)]
     pub(crate) no_truncate: bool,
+
+    /// Put the model's prompt NAME before each text, such as `query` or `document`; for requests with the same prompt
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt: Option<String>,
 
     /// Print the summary at the end as one JSON object
     #[arg(long)]

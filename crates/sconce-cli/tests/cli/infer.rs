@@ -305,7 +305,14 @@ fn an_embedding_is_cut_and_scaled_as_the_options_say_and_wrong_options_are_named
     let scale = length(&raw);
     assert!(whole.iter().zip(&raw).all(|(whole, raw)| (whole * scale - raw).abs() < 1e-4));
 
+    let (bytes, bits) =
+        (hello(&["--output-dtype", "int8"]), hello(&["--output-dtype", "ubinary", "--dimensions", "64"]));
+    assert!(whole.iter().zip(&bytes).all(|(x, byte)| (((x + 1.0) * 127.5) - 128.0 - byte).abs() <= 1.0));
+    let first = whole[..8].iter().fold(0, |byte, x| byte * 2 + i32::from(*x > 0.0));
+    assert_eq!((bits.len(), bits[0]), (8, f64::from(first)));
+
     let embed = ["embed", "--model", "encoder-mini"];
+    ended(&[&embed[..], &["--output-dtype", "int4"]].concat(), b"hello").failed_with(2, &["int4", "ubinary"]);
     ended(&[&embed[..], &["--dimensions", "385"]].concat(), b"hello").failed_with(2, &["dimensions", "385", "384"]);
     ended(&[&embed[..], &["--dimensions", "0"]].concat(), b"hello").failed_with(2, &["--dimensions"]);
     ended(&[&embed[..], &["--prompt", "query"]].concat(), b"hello").failed_with(2, &["prompt", "query"]);

@@ -33,6 +33,47 @@ async fn an_embedder_answers_its_reference_for_each_row() {
 }
 
 #[tokio::test]
+async fn embeddings_come_in_the_element_type_that_is_asked_for() {
+    let server = Server::start(&[EMBEDDER], sconce::BatcherConfig::default()).await;
+    let mut client = server.client().await;
+    let plain = client.model_infer(texts(EMBEDDER, &REFERENCE_TEXTS)).await.unwrap().into_inner();
+    let (_, plain) = floats(&plain, "embedding");
+    for (dtype, datatype, width, size) in [
+        ("float16", "FP16", 384, 2),
+        ("int8", "INT8", 384, 1),
+        ("uint8", "UINT8", 384, 1),
+        ("binary", "INT8", 48, 1),
+        ("ubinary", "UINT8", 48, 1),
+    ] {
+        let asked = |request| with(request, "output_dtype", ParameterChoice::StringParam(dtype.into()));
+        let response = client.model_infer(asked(texts(EMBEDDER, &REFERENCE_TEXTS))).await.unwrap().into_inner();
+        let output = &response.outputs[0];
+        assert_eq!((output.datatype.as_str(), &output.shape[..]), (datatype, &[4, width][..]));
+        let raw = &response.raw_output_contents[0];
+        assert_eq!(raw.len(), 4 * usize::try_from(width * size).unwrap());
+        let first = plain[0];
+        match dtype {
+            "uint8" => assert!((f32::from(raw[0]) - (first + 1.0) * 127.5).abs() <= 1.0),
+            "ubinary" => assert_eq!(raw[0] >> 7, u8::from(first > 0.0)),
+            _ => {}
+        }
+        let contents = InferTensorContents { bytes_contents: vec![b"short".to_vec()], ..Default::default() };
+        let request = asked(typed(EMBEDDER, tensor("text", "BYTES", &[1]), contents));
+        let response = client.model_infer(request).await.unwrap().into_inner();
+        let typed = response.outputs[0].contents.clone();
+        let of_last = &raw[raw.len() / 4 * 3..];
+        match typed {
+            None => assert_eq!((datatype, &response.raw_output_contents[0][..]), ("FP16", of_last)),
+            Some(InferTensorContents { int_contents, uint_contents, .. }) => {
+                let ints = int_contents.into_iter().map(|value| i8::try_from(value).unwrap().cast_unsigned());
+                let uints = uint_contents.into_iter().map(|value| u8::try_from(value).unwrap());
+                assert_eq!(ints.chain(uints).collect::<Vec<u8>>(), of_last, "{dtype}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_text_classifier_answers_scores_and_labels() {
     let server = Server::start(&[SENTIMENT], sconce::BatcherConfig::default()).await;
     let mut request = texts(SENTIMENT, &["What a wonderful day!", "The worst film I ever saw."]);

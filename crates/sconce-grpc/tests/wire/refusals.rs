@@ -67,7 +67,7 @@ fn named() -> Vec<Case> {
         (
             with(good(), "precision", StringParam("int8".into())),
             Code::InvalidArgument,
-            "parameter 'precision' is not known; known are: cache, dimensions, normalize, priority, prompt, timeout, truncate",
+            "parameter 'precision' is not known; known are: cache, dimensions, normalize, output_dtype, priority, prompt, timeout, truncate",
         ),
         (with(good(), "timeout", Int64Param(1)), Code::DeadlineExceeded, "the deadline passed"),
     ]

@@ -126,7 +126,9 @@ fn data_type(datatype: Datatype) -> &'static str {
     match datatype {
         Datatype::Bytes => "TYPE_STRING",
         Datatype::Uint8 => "TYPE_UINT8",
+        Datatype::Int8 => "TYPE_INT8",
         Datatype::Int32 => "TYPE_INT32",
+        Datatype::Fp16 => "TYPE_FP16",
         Datatype::Fp32 => "TYPE_FP32",
     }
 }

@@ -53,6 +53,9 @@ fn as_array<S: Serializer>(data: &Option<ResponseElements>, serializer: S) -> Re
     match data {
         None => serializer.serialize_none(),
         Some(ResponseElements::F32(values)) => values.serialize(serializer),
+        Some(ResponseElements::F16(values)) => serializer.collect_seq(values.iter().map(|value| value.to_f32())),
+        Some(ResponseElements::I8(values)) => values.serialize(serializer),
+        Some(ResponseElements::U8(values)) => values.serialize(serializer),
         Some(ResponseElements::I32(values)) => values.serialize(serializer),
         Some(ResponseElements::Bytes(texts)) => texts.serialize(serializer),
     }

@@ -121,7 +121,9 @@ fn key_tensor<'a>(input: &'a InputKey<'_>, bytes: &'a [u8]) -> KeyTensor<'a> {
     let dtype = match input.datatype {
         Datatype::Bytes => Dtype::Bytes,
         Datatype::Uint8 => Dtype::U8,
+        Datatype::Int8 => Dtype::I8,
         Datatype::Int32 => Dtype::I32,
+        Datatype::Fp16 => Dtype::F16,
         Datatype::Fp32 => Dtype::F32,
     };
     KeyTensor { name: input.name, dtype, shape: &input.shape, bytes }
