@@ -37,7 +37,7 @@ impl Server {
             let read = stdout.read_line(&mut line).expect("it prints text");
             assert_ne!(read, 0, "it ended before it was ready: {banner}");
             banner.push_str(&line);
-            if let Some((_, address)) = line.trim().split_once(" on ") {
+            if let (true, Some((_, address))) = (line.starts_with("gRPC"), line.trim().split_once(" on ")) {
                 break address.parse().expect("it prints its address");
             }
         };
@@ -189,6 +189,39 @@ async fn a_second_signal_ends_it_at_once() {
     assert_eq!(server.status(), Some(143));
     assert!(waiting.await.unwrap().is_err());
     server.wait_until_it_says("stopped");
+}
+
+/// The first line of the answer to `GET path` over the Unix socket.
+fn status_over(socket: &str, path: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: sconce\r\nconnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it reads");
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).expect("it answers");
+    line
+}
+
+#[tokio::test]
+async fn http_is_served_on_a_socket_and_says_not_ready_while_a_delay_lasts() {
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("http.sock");
+    let socket = path(&socket);
+    let address = format!("unix:{socket}");
+    let mut command = sconce(&["serve", "--grpc", "127.0.0.1:0", "--http", &address, "--drain-delay", "1"]);
+    command.args(["--model", "tiny-bert-sentiment"]);
+    let mut server = Server::run(command);
+    assert!(server.banner.contains(&address), "{}", server.banner);
+    assert!(status_over(socket, "/v2/health/ready").contains(" 200 "));
+    server.signal("TERM");
+    server.wait_until_it_says("leaving");
+    while !status_over(socket, "/v2/health/ready").contains(" 503 ") {}
+    assert!(status_over(socket, "/v2/health/live").contains(" 200 "));
+    let answer = classify(server.address, "a wonderful day").await.unwrap();
+    assert_eq!(answer.model_name, "tiny-bert-sentiment", "requests are served meanwhile");
+    server.wait_until_it_says("draining");
+    assert_eq!(server.status(), Some(0));
+    assert!(!std::path::Path::new(socket).exists(), "the socket's file is removed");
+    ended(&["serve", "--grpc", "none", "--http", "none"], b"").failed_with(2, &["--grpc and --http are both none"]);
 }
 
 #[test]

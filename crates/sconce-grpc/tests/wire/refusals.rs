@@ -81,9 +81,9 @@ fn shaped() -> Vec<Case> {
             "input 'text' has datatype 'FP32', but the model takes BYTES",
         ),
         (
-            image("INT32", &[1, 1, 8, 8], 256),
+            image("FP16", &[1, 1, 8, 8], 128),
             Code::InvalidArgument,
-            "input 'image' has datatype 'INT32', but the model takes UINT8 or FP32",
+            "input 'image' has datatype 'FP16', but the model takes UINT8 or FP32",
         ),
         (
             image("UINT8", &[1, 8, 8], 64),
@@ -148,7 +148,7 @@ fn filled() -> Vec<Case> {
         (
             typed(DIGITS, image("UINT8"), large),
             Code::InvalidArgument,
-            "input 'image' has the value 256 at element 0, but UINT8 ends at 255",
+            "input 'image' has the value 256 at element 0, which UINT8, as the model takes it, cannot hold exactly",
         ),
         (
             typed(DIGITS, image("FP32"), infinite),
