@@ -84,16 +84,18 @@ mod tests {
 
     #[test]
     fn prompts_and_options_of_vectors_are_read_by_their_names() {
-        let asked =
-            [
-                ("prompt", StringParam("query".into())),
-                ("dimensions", Int64Param(64)),
-                ("normalize", BoolParam(false)),
-                ("output_dtype", StringParam("int8".into())),
-            ];
+        let asked = [
+            ("prompt", StringParam("query".into())),
+            ("dimensions", Int64Param(64)),
+            ("normalize", BoolParam(false)),
+            ("output_dtype", StringParam("int8".into())),
+        ];
         let Parameters { prompt, vectors, .. } = read(&asked).unwrap();
         assert_eq!(prompt.as_deref(), Some("query"));
-        assert_eq!(vectors, VectorOptions { dimensions: Some(64), normalize: Some(false), output_dtype: OutputDtype::Int8 });
+        assert_eq!(
+            vectors,
+            VectorOptions { dimensions: Some(64), normalize: Some(false), output_dtype: OutputDtype::Int8 }
+        );
         let refused = read(&[("prompt", BoolParam(true))]).unwrap_err().to_string();
         assert_eq!(refused, "parameter 'prompt' is the bool true, but must be a text");
         let expected = "but must be float32, float16, int8, uint8, binary or ubinary";

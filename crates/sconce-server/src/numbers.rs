@@ -181,7 +181,9 @@ impl TensorLayout {
                 let float = |(index, number): (usize, SentNumber)| number.as_f32().ok_or_else(|| refuse(index, number));
                 numbers.try_fold(Vec::with_capacity(self.elements), collected(float)).map(Elements::F32)
             }
-            Datatype::Bytes | Datatype::Int8 | Datatype::Int32 | Datatype::Fp16 => unreachable!("no numbers are read as these"),
+            Datatype::Bytes | Datatype::Int8 | Datatype::Int32 | Datatype::Fp16 => {
+                unreachable!("no numbers are read as these")
+            }
         }
     }
 
