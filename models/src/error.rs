@@ -423,6 +423,7 @@ mod tests {
             InputError::Template { template: text.clone() },
             InputError::NoMeaning { option: "normalize", task: "classification" },
             InputError::Dimensions { got: usize::MAX, max: usize::MAX },
+            InputError::Unrepresentable { dtype: "float16", value: text.clone() },
             InputError::PaddingToken { name, token: text.clone(), id: u32::MAX },
             InputError::Tokenizer { name, message: text },
         ];
@@ -446,6 +447,7 @@ mod tests {
                 | InputError::Template { .. }
                 | InputError::NoMeaning { .. }
                 | InputError::Dimensions { .. }
+                | InputError::Unrepresentable { .. }
                 | InputError::PaddingToken { .. }
                 | InputError::Tokenizer { .. } => {}
             }

@@ -22,7 +22,7 @@ pub(crate) fn take_items(
     max_items: usize,
 ) -> Result<Items, RequestError> {
     let known: Vec<InputTensor> = spec.kind.tensors(spec.name);
-    let matched = match_inputs(request.inputs.iter().map(|tensor| tensor.name.as_str()), &known)?;
+    let matched = match_inputs(&request.inputs.iter().map(|tensor| tensor.name.as_str()), &known)?;
     let mut contents = take_contents(request)?;
     for tensor in &request.inputs {
         refuse_shared_memory(&tensor.name, &ProtoParameters(&tensor.parameters))?;

@@ -21,6 +21,9 @@ const BOUNDS_US: [u64; 21] = [
 #[derive(Debug)]
 pub(crate) struct Families(pub(crate) RuntimeMetrics);
 
+/// A figure of a model.
+type Figure = fn(&ModelMetrics) -> f64;
+
 /// The labels of one metric.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
@@ -76,9 +79,7 @@ impl Families {
     }
 
     fn queues(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let of = |figure: fn(&ModelMetrics) -> f64| self.each(figure);
-        #[expect(clippy::cast_precision_loss, reason = "queues are small")]
-        let figures: [(&str, &str, Option<&Unit>, fn(&ModelMetrics) -> f64); 4] = [
+        let figures: [(&str, &str, Option<&Unit>, Figure); 4] = [
             ("sconce_queue_depth", "Queued items", None, |it| it.queue.items as f64),
             ("sconce_queue_weight", "Weight of the queued items", None, |it| it.queue.weight as f64),
             ("sconce_queue_oldest_age", "Time for which the oldest item has been queued", Some(&Unit::Seconds), |it| {
@@ -89,7 +90,7 @@ impl Families {
             }),
         ];
         for (name, help, unit, figure) in figures {
-            gauges(out, name, help, unit, of(figure))?;
+            gauges(out, name, help, unit, self.each(figure))?;
         }
         let left = self.models().flat_map(|(model, metrics)| {
             let left = [("cancelled", metrics.queue.cancelled), ("dropped", metrics.queue.dropped)];
@@ -143,11 +144,11 @@ impl Families {
         counters(out, "sconce_cache_lookups", help, None, tiers.chain(prepared))?;
         let lost = self.0.tiers.iter().map(|tier| (vec![("tier", tier.tier)], tier.lost));
         counters(out, "sconce_cache_lost_entries", "Entries that a tier did not store", None, lost)?;
-        let held = self.0.tiers.iter().filter_map(|tier| Some((vec![("tier", tier.tier)], tier.held_bytes? as f64)));
+        let bytes = self.0.tiers.iter().filter_map(|tier| Some((vec![("tier", tier.tier)], tier.held_bytes? as f64)));
         let inputs = self.0.prepared_inputs.iter();
         let inputs = inputs.map(|it| (vec![("tier", "prepared_inputs")], it.held_bytes as f64));
         let help = "Memory that a tier of the cache holds";
-        gauges(out, "sconce_cache_held", help, Some(&Unit::Bytes), held.chain(inputs))
+        gauges(out, "sconce_cache_held", help, Some(&Unit::Bytes), bytes.chain(inputs))
     }
 
     fn degradations(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -187,7 +188,7 @@ impl Families {
         Ok(())
     }
 
-    fn each<'a>(&'a self, figure: fn(&ModelMetrics) -> f64) -> impl Iterator<Item = (Labels<'a>, f64)> {
+    fn each(&self, figure: Figure) -> impl Iterator<Item = (Labels<'_>, f64)> {
         self.models().map(move |(model, metrics)| (vec![("model", model)], figure(metrics)))
     }
 

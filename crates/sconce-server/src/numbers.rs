@@ -114,7 +114,8 @@ impl SentNumber {
             Self::Single(value) => Some(value),
             Self::Double(value) => {
                 let single = value as f32;
-                (f64::from(single) == value || value.is_nan()).then_some(single)
+                let is_same = f64::from(single).to_bits() == value.to_bits();
+                (is_same || value.is_nan()).then_some(single)
             }
             Self::Whole(value) => {
                 let single = value as f32;
@@ -146,7 +147,7 @@ impl TensorLayout {
             return self.raw_bytes(raw).map(Elements::Bytes);
         };
         // `None` stands for an expected size that does not fit `usize`.
-        let expected = self.elements.checked_mul(sent.width()).unwrap_or(usize::MAX);
+        let expected = self.elements.saturating_mul(sent.width());
         if raw.len() != expected {
             return Err(RequestError::WrongRawSize { name: self.name, got: raw.len(), expected });
         }

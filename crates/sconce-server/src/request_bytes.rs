@@ -21,7 +21,7 @@ const STALLED: Duration = Duration::from_secs(1);
 const FREED_PART: usize = 16;
 
 /// The bytes that all requests and unread answers of a server hold, bounded in number.
-pub struct RequestBytes {
+pub(crate) struct RequestBytes {
     max: usize,
     held: AtomicUsize,
     unfinished: Mutex<Unfinished>,
@@ -158,7 +158,7 @@ fn to_refuse(others: &[Progress], own: Rank, wanted: usize, now: Instant) -> Opt
 
 impl RequestBytes {
     /// No bytes held, of at most `max`.
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { max, held: AtomicUsize::new(0), unfinished: Mutex::default() }
     }
 
@@ -169,7 +169,7 @@ impl RequestBytes {
     }
 
     /// Begins a request with this many bytes of headers. If there is no room for them, the request fails at its first piece.
-    pub fn begin(self: &Arc<Self>, header_bytes: usize, length: MessageLength, now: Instant) -> Charge {
+    pub(crate) fn begin(self: &Arc<Self>, header_bytes: usize, length: MessageLength, now: Instant) -> Charge {
         let held = Held::new(Kind::Unfinished, length, now);
         let charge = Charge { of: Arc::clone(self), held: Arc::new(held), number: Mutex::default() };
         // Nothing is known about it yet, so it ranks as one that is about to be complete.

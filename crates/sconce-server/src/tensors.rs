@@ -60,7 +60,7 @@ pub struct TensorLayout {
 /// # Errors
 /// [`RequestError`] names an input that is unknown, missing or there twice.
 pub fn match_inputs<'a>(
-    given: impl Iterator<Item = &'a str> + Clone,
+    given: &(impl Iterator<Item = &'a str> + Clone),
     known: &[InputTensor],
 ) -> Result<Vec<Option<usize>>, RequestError> {
     let mut required = known.iter().filter(|known| !known.optional);
@@ -193,7 +193,7 @@ mod tests {
     const PAIR: InputKind = InputKind::Pair { max_tokens: 64 };
 
     fn matched(kind: &InputKind, given: &[&str]) -> Result<Vec<Option<usize>>, String> {
-        match_inputs(given.iter().copied(), &kind.tensors("text")).map_err(|error| error.to_string())
+        match_inputs(&given.iter().copied(), &kind.tensors("text")).map_err(|error| error.to_string())
     }
 
     #[test]

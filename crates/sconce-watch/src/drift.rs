@@ -72,7 +72,7 @@ impl Default for DriftRules {
 pub struct DriftWatch {
     rules: DriftRules,
     references: References,
-    block: Option<Block>,
+    block: Option<SampleBlock>,
     /// The CUSUM upwards, and the instant at which it last left zero.
     sum: f64,
     since: Option<Instant>,
@@ -118,7 +118,7 @@ pub struct Observed {
 
 /// Samples that are averaged.
 #[derive(Debug, Clone, Copy)]
-struct Block {
+struct SampleBlock {
     began: Instant,
     samples: u32,
     clipped: f64,
@@ -175,7 +175,7 @@ impl DriftWatch {
 
     fn compare(&mut self, now: Instant, reference: &Reference, x: f64, difference: f64) -> Option<Transition> {
         let rules = &self.rules;
-        let empty = Block { began: now, samples: 0, clipped: 0.0, around_level: 0.0, variance: 0.0, usual: 0.0 };
+        let empty = SampleBlock { began: now, samples: 0, clipped: 0.0, around_level: 0.0, variance: 0.0, usual: 0.0 };
         let block = self.block.get_or_insert(empty);
         let clip = |difference: f64| difference.clamp(-rules.max_sample, rules.max_sample);
         block.samples += 1;
@@ -192,7 +192,7 @@ impl DriftWatch {
         self.complete(now, &block)
     }
 
-    fn complete(&mut self, now: Instant, block: &Block) -> Option<Transition> {
+    fn complete(&mut self, now: Instant, block: &SampleBlock) -> Option<Transition> {
         let samples = f64::from(block.samples);
         let change = (block.clipped / samples).clamp(-self.rules.max_change, self.rules.max_change);
         // A level that has just left the allowance is not to lag behind: before a report it follows faster.

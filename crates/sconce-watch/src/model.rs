@@ -130,19 +130,19 @@ impl ModelWatch {
     /// Takes the time for which an input of this weight was prepared, without waiting for a thread.
     pub fn prepared(&mut self, now: Instant, weight: usize, time: Duration) -> Option<DegradationEvent> {
         let observed = self.prepare.observe(now, Condition::weight(weight), time)?;
-        event(observed.transition?, |drift| timed(WatchedStage::Prepare, drift))
+        event(observed.transition, |drift| timed(WatchedStage::Prepare, drift))
     }
 
     /// Takes the time of a lookup in the cache, compared with others of the same `source`, a number below 96.
     pub fn looked_up(&mut self, now: Instant, source: usize, time: Duration) -> Option<DegradationEvent> {
         let observed = self.cache.observe(now, Condition { group: source, x: 0.0 }, time)?;
-        event(observed.transition?, |drift| timed(WatchedStage::Cache, drift))
+        event(observed.transition, |drift| timed(WatchedStage::Cache, drift))
     }
 
     /// Takes the time for which an output of this weight was finished.
     pub fn finished(&mut self, now: Instant, weight: usize, time: Duration) -> Option<DegradationEvent> {
         let observed = self.finish.observe(now, Condition::weight(weight), time)?;
-        event(observed.transition?, |drift| timed(WatchedStage::Finish, drift))
+        event(observed.transition, |drift| timed(WatchedStage::Finish, drift))
     }
 
     /// Takes a batch that a device ran at the first try. To be called for each batch, as its time makes the utilisation.
@@ -154,7 +154,7 @@ impl ModelWatch {
             self.run.resize_with(device + 1, RunWatch::new);
         }
         let watch = &mut self.run[device];
-        let transition = watch.observe(now, weight, run)?;
+        let transition = watch.observe(now, weight, run);
         event(transition, |drift| watch.degradation(device, drift))
     }
 
@@ -171,7 +171,7 @@ impl ModelWatch {
         let sample = waits.sample(window, self.run.len().max(1));
         self.waits = Some(Waits::new(now));
         let (condition, value) = sample?;
-        event(self.queue.observe(now, condition, value).transition?, queued)
+        event(self.queue.observe(now, condition, value).transition, queued)
     }
 
     /// Counts a request that ended: `hit` says if the cache had the answer, where it was asked.
@@ -196,7 +196,7 @@ impl ModelWatch {
             let group = (rate.log2() + 4.0).clamp(0.0, 40.0) as usize;
             self.misses.observe(now, Condition { group, x: 0.0 }, share(missed, keyed)).transition
         });
-        let began = |transition: Option<Transition>, stage| event(transition?, |drift| shared(stage, drift));
+        let began = |transition: Option<Transition>, stage| event(transition, |drift| shared(stage, drift));
         [began(errors, WatchedStage::Errors), began(misses.flatten(), WatchedStage::Misses)]
     }
 
@@ -367,8 +367,8 @@ fn error_rules() -> DriftRules {
     }
 }
 
-fn event(transition: Transition, degradation: impl FnOnce(Drift) -> Degradation) -> Option<DegradationEvent> {
-    Some(match transition {
+fn event(transition: Option<Transition>, degradation: impl FnOnce(Drift) -> Degradation) -> Option<DegradationEvent> {
+    Some(match transition? {
         Transition::Began(drift) => DegradationEvent::Began(degradation(drift)),
         Transition::Ended(drift) => DegradationEvent::Ended(degradation(drift)),
     })

@@ -40,11 +40,11 @@ impl Condition {
 /// The references of all conditions.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct References {
-    groups: Vec<Group>,
+    groups: Vec<ReferenceGroup>,
 }
 
 #[derive(Debug, Clone, Default)]
-enum Group {
+enum ReferenceGroup {
     #[default]
     Unseen,
     Learning(Learning),
@@ -104,20 +104,21 @@ impl References {
             return Compared::Ignored;
         }
         if self.groups.len() <= group {
-            self.groups.resize_with(group + 1, Group::default);
+            self.groups.resize_with(group + 1, ReferenceGroup::default);
         }
         match &mut self.groups[group] {
-            Group::Frozen(reference) => Compared::With(*reference),
-            Group::Learning(learning) => match learning.take(now, rules, x, y) {
+            ReferenceGroup::Frozen(reference) => Compared::With(*reference),
+            ReferenceGroup::Learning(learning) => match learning.take(now, rules, x, y) {
                 None => Compared::Learned,
                 Some(mut reference) => {
                     reference.y -= level;
-                    self.groups[group] = Group::Frozen(reference);
+                    self.groups[group] = ReferenceGroup::Frozen(reference);
                     Compared::Froze
                 }
             },
-            unseen @ Group::Unseen => {
-                *unseen = Group::Learning(Learning { since: now, samples: vec![narrow(x, y)], stride: 1, skip: 0 });
+            unseen @ ReferenceGroup::Unseen => {
+                *unseen =
+                    ReferenceGroup::Learning(Learning { since: now, samples: vec![narrow(x, y)], stride: 1, skip: 0 });
                 Compared::Learned
             }
         }
@@ -125,7 +126,9 @@ impl References {
 
     /// The frozen references.
     pub(crate) fn frozen(&self) -> impl Iterator<Item = &Reference> + Clone {
-        self.groups.iter().filter_map(|group| if let Group::Frozen(reference) = group { Some(reference) } else { None })
+        self.groups
+            .iter()
+            .filter_map(|group| if let ReferenceGroup::Frozen(reference) = group { Some(reference) } else { None })
     }
 }
 
@@ -203,4 +206,4 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// Time for which a stage is watched before it is compared, unless its rules say otherwise.
-pub(crate) const MIN_REFERENCE_TIME: Duration = Duration::from_secs(60);
+pub(crate) const MIN_REFERENCE_TIME: Duration = Duration::from_mins(1);

@@ -41,8 +41,8 @@ impl LatencyDistribution {
     /// The time within which this part (0 to 1) of the events ended, rounded up by at most 1.6 %; zero if there were none.
     #[must_use]
     pub fn quantile(&self, part: f64) -> Duration {
-        let bucket = self.buckets.quantile_bucket(part.clamp(0.0, 1.0)).expect("the part is in range");
-        bucket.map_or(Duration::ZERO, |bucket| Duration::from_nanos(bucket.end()))
+        let bucket = self.buckets.quantile_bucket(part.clamp(0.0, 1.0));
+        bucket.ok().flatten().map_or(Duration::ZERO, |bucket| Duration::from_nanos(bucket.end()))
     }
 
     /// For each of the `bounds`, which ascend, the number of times that lie below it and not below the one before. A bucket

@@ -17,7 +17,7 @@ use crate::placement::Decision;
 use crate::placing::{ModelInstance, PlacedModel};
 use crate::prepare::Preparation;
 use crate::slot::NetworkSlot;
-use crate::statistics::{Ended, Requests};
+use crate::statistics::{EndedItem, Requests};
 use crate::terms::{WhenFull, deadline};
 use crate::{
     Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats,
@@ -172,7 +172,7 @@ impl Model {
 
     /// Counts a finished request of one item in the statistics.
     fn counted(&self, started: Instant, outcome: Result<Answer, InferError>) -> Result<Answer, InferError> {
-        self.count(started, outcome.as_ref().map(std::slice::from_ref).map_err(|error| error.kind()));
+        self.count(started, outcome.as_ref().map(std::slice::from_ref).map_err(InferError::kind));
         outcome
     }
 
@@ -181,10 +181,12 @@ impl Model {
         let (now, requests) = (Instant::now(), &self.inner.requests);
         let took = now.saturating_duration_since(started);
         let events = match outcome {
-            Ok(answers) => requests.succeeded(now, took, answers.iter().map(Ended::of)),
+            Ok(answers) => requests.succeeded(now, took, answers.iter().map(EndedItem::of)),
             Err(kind) => requests.failed(now, took, kind),
         };
-        events.iter().for_each(|event| self.tell(event));
+        for event in &events {
+            self.tell(event);
+        }
     }
 
     fn tell(&self, event: &DegradationEvent) {

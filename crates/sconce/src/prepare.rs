@@ -92,9 +92,9 @@ impl Preparation {
 
 /// Prepares long inputs on tokio's blocking pool, on at most as many threads as there are cores.
 #[derive(Clone)]
-pub(crate) struct PreparePool(Arc<Pool>);
+pub(crate) struct PreparePool(Arc<PrepareThreads>);
 
-struct Pool {
+struct PrepareThreads {
     permits: Arc<Semaphore>,
     threads: usize,
     /// Nanoseconds for which all threads together prepared inputs.
@@ -105,7 +105,7 @@ impl PreparePool {
     pub(crate) fn new() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let permits = Arc::new(Semaphore::new(threads));
-        Self(Arc::new(Pool { permits, threads, busy: AtomicU64::new(0) }))
+        Self(Arc::new(PrepareThreads { permits, threads, busy: AtomicU64::new(0) }))
     }
 
     /// Number of threads that may prepare at a time, and the number of those that do.

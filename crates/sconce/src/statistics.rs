@@ -77,14 +77,14 @@ impl BatchItems {
 
 /// A request's item that ended with an answer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ended {
+pub(crate) struct EndedItem {
     pub(crate) timing: Timing,
     /// Number of tokens, or 1.
     pub(crate) weight: usize,
     pub(crate) source: AnswerSource,
 }
 
-impl Ended {
+impl EndedItem {
     pub(crate) fn of(answer: &Answer) -> Self {
         Self { timing: answer.timing, weight: answer.tokens.unwrap_or(1), source: answer.source }
     }
@@ -127,7 +127,7 @@ impl Requests {
         &self,
         now: Instant,
         took: Duration,
-        items: impl Iterator<Item = Ended> + Clone,
+        items: impl Iterator<Item = EndedItem> + Clone,
     ) -> Vec<DegradationEvent> {
         let mut recorded = self.lock();
         recorded.last = Some(now);
@@ -177,7 +177,7 @@ impl Requests {
 }
 
 impl Recorded {
-    fn count(&mut self, took: Duration, items: impl Iterator<Item = Ended> + Clone) {
+    fn count(&mut self, took: Duration, items: impl Iterator<Item = EndedItem> + Clone) {
         let Self { stats, distributions, .. } = self;
         stats.succeeded.add(took);
         distributions.request.record(took);
@@ -219,7 +219,12 @@ impl Recorded {
     }
 
     /// Gives an item's figures to the watch.
-    fn watch(&mut self, now: Instant, Ended { timing, weight, source }: Ended, events: &mut Vec<DegradationEvent>) {
+    fn watch(
+        &mut self,
+        now: Instant,
+        EndedItem { timing, weight, source }: EndedItem,
+        events: &mut Vec<DegradationEvent>,
+    ) {
         let Timing { cache, queue_wait, run, finish, batch_size, work, .. } = timing;
         let asked = !cache.is_zero();
         if asked {
@@ -254,8 +259,8 @@ mod tests {
         timing
     }
 
-    fn ended<const N: usize>(timings: [Timing; N]) -> impl Iterator<Item = Ended> + Clone {
-        timings.into_iter().map(|timing| Ended { timing, weight: 1, source: AnswerSource::Computed })
+    fn ended<const N: usize>(timings: [Timing; N]) -> impl Iterator<Item = EndedItem> + Clone {
+        timings.into_iter().map(|timing| EndedItem { timing, weight: 1, source: AnswerSource::Computed })
     }
 
     #[test]

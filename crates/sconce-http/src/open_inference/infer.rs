@@ -89,7 +89,7 @@ fn wanted_outputs(request: &InferRequestJson, task: &Task) -> Result<Vec<WantedO
 fn take_inputs(model: &Model, request: &mut InferRequestJson, binary: Bytes) -> Result<Vec<Input>, RequestError> {
     let spec = &model.signature().input;
     let known = spec.kind.tensors(spec.name);
-    let matched = match_inputs(request.inputs.iter().map(|input| input.name.as_str()), &known)?;
+    let matched = match_inputs(&request.inputs.iter().map(|input| input.name.as_str()), &known)?;
     let mut contents = take_contents(request, binary)?;
     let head = |at: usize| {
         let input = &request.inputs[at];

@@ -13,7 +13,7 @@ use sconce_watch::{DegradationEvent, ModelWatch};
 
 /// The costs of a model, in seconds.
 #[derive(Clone, Copy)]
-pub struct Costs {
+pub(crate) struct Costs {
     pub fixed: f64,
     pub per_weight: f64,
     pub prepare: f64,
@@ -23,7 +23,7 @@ pub struct Costs {
 
 /// The circumstances of one moment.
 #[derive(Clone, Copy)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// Requests per second.
     pub rate: f64,
     /// Mean length of a text.
@@ -37,7 +37,7 @@ pub struct Moment {
 }
 
 #[derive(Clone, Copy)]
-pub struct Slower {
+pub(crate) struct Slower {
     pub fixed: f64,
     pub per_weight: f64,
     pub prepare: f64,
@@ -46,13 +46,13 @@ pub struct Slower {
 }
 
 impl Slower {
-    pub const NOTHING: Self = Self { fixed: 1.0, per_weight: 1.0, prepare: 1.0, lookup: 1.0, finish: 1.0 };
+    pub(crate) const NOTHING: Self = Self { fixed: 1.0, per_weight: 1.0, prepare: 1.0, lookup: 1.0, finish: 1.0 };
 }
 
 /// A report of the watch, and the instant of it in seconds.
-pub type Report = (f64, DegradationEvent);
+pub(crate) type Report = (f64, DegradationEvent);
 
-pub struct World<F> {
+pub(crate) struct World<F> {
     began: Instant,
     costs: Costs,
     moment: F,
@@ -96,7 +96,7 @@ struct Noise {
 }
 
 impl<F: Fn(f64) -> Moment> World<F> {
-    pub fn new(seed: u64, costs: Costs, moment: F) -> Self {
+    pub(crate) fn new(seed: u64, costs: Costs, moment: F) -> Self {
         let began = Instant::now();
         let config = BatcherConfig { max_batch_size: 32, max_queue_size: 100_000, ..BatcherConfig::default() };
         Self {
@@ -122,7 +122,7 @@ impl<F: Fn(f64) -> Moment> World<F> {
     }
 
     /// Runs until `end`, in seconds from the beginning.
-    pub fn run_until(&mut self, end: f64) {
+    pub(crate) fn run_until(&mut self, end: f64) {
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             if at.as_secs_f64() >= end {
                 self.events.push(Reverse((at, 0, event)));
@@ -184,7 +184,7 @@ impl<F: Fn(f64) -> Moment> World<F> {
             let hit = self.random.random_bool(moment.hits);
             let lookup = if hit { 60e-6 } else { 300e-6 } * moment.slower.lookup;
             ready += self.noisy(at, lookup, 0.2);
-            let event = self.watch.looked_up(self.began + ready, usize::from(hit), ready - at);
+            let event = self.watch.looked_up(self.began + ready, usize::from(hit), ready.saturating_sub(at));
             self.report(ready, event);
             if hit {
                 return self.answered(ready, Request { arrived: at, weight, keyed }, Some(true), moment);
@@ -228,7 +228,7 @@ impl<F: Fn(f64) -> Moment> World<F> {
         let event = self.watch.ran(now, 0, self.weight, run);
         self.report(at, event);
         for (request, admitted) in std::mem::take(&mut self.running) {
-            let wait = (now - run).saturating_duration_since(admitted);
+            let wait = now.saturating_duration_since(admitted).saturating_sub(run);
             let event = self.watch.waited(now, wait, run);
             self.report(at, event);
             let moment = (self.moment)(at.as_secs_f64());
@@ -245,7 +245,7 @@ impl<F: Fn(f64) -> Moment> World<F> {
         for event in self.watch.answered(self.began + at, hit, failed) {
             self.report(at, event);
         }
-        self.latencies.push((at.as_secs_f64(), (at - request.arrived).as_secs_f64()));
+        self.latencies.push((at.as_secs_f64(), at.saturating_sub(request.arrived).as_secs_f64()));
     }
 }
 
