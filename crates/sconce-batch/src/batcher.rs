@@ -36,7 +36,7 @@ pub use waiting::{Entry, EntryId};
 
 use crate::linger::Returns;
 use crate::saturate::later;
-use crate::{BatchLayout, BatcherConfig, ConfigError, CostModel, Error, Stats, Terms, Want};
+use crate::{BatchLayout, BatcherConfig, ConfigError, CostModel, Depth, Error, Stats, Terms, Want};
 
 /// The queued entries, and the rules by which they become batches.
 #[derive(Debug)]
@@ -328,7 +328,7 @@ impl<T> Batcher<T> {
         }
         self.stats.batch(batch.shape.size, lingered);
         let run = self.expected_run(device, batch.shape.weight(self.layout));
-        self.begin(device, later(now, run.unwrap_or_default()));
+        self.begin(now, device, later(now, run.unwrap_or_default()));
         self.turns.taken(now, lingered);
         Step::Run(batch.members.drain(..).filter_map(|member| self.waiting.remove(member.id)).collect())
     }
@@ -378,9 +378,7 @@ impl<T> Batcher<T> {
 
     /// Learns from a batch that [`poll_on`](Self::poll_on) handed out. Must be called once for each.
     pub fn completed_on(&mut self, now: Instant, device: usize, batch: Ran) {
-        if let Some(ended) = self.running.iter().position(|(running, _)| *running == device) {
-            self.running.remove(ended);
-        }
+        self.end(now, device);
         let learner = if self.chooses { device } else { 0 };
         match batch.run {
             Some(run) => {
@@ -442,6 +440,18 @@ impl<T> Batcher<T> {
     #[must_use]
     pub fn weight(&self) -> usize {
         self.waiting.weight()
+    }
+
+    /// Number, weight and age of the queued entries. Looks at every one of them.
+    #[must_use]
+    pub fn depth(&self, now: Instant) -> Depth {
+        let oldest = self.waiting.iter().map(|entry| entry.arrived).min();
+        Depth {
+            items: self.waiting.len(),
+            weight: self.waiting.weight(),
+            oldest_age: oldest.map(|arrived| now.saturating_duration_since(arrived)),
+            waiting_for_room: self.admission_queue.items,
+        }
     }
 
     /// Counts since the batcher was made.

@@ -30,13 +30,18 @@ pub struct Queue<E: Executor> {
     own_devices: Mutex<Vec<DeviceThread>>,
 }
 
-/// Number and weight of the queued items, running batches not counted.
+/// Number, weight and age of the queued items, running batches not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Depth {
     /// Number of queued items.
     pub items: usize,
     /// Their weight.
     pub weight: usize,
+    /// Time for which the oldest of them has been queued; `None` if there is none.
+    pub oldest_age: Option<Duration>,
+    /// Number of items whose callers wait for room in the queue.
+    pub waiting_for_room: usize,
 }
 
 /// Reasons for which a queue cannot be made.
@@ -227,11 +232,20 @@ impl<E: Executor> Queue<E> {
         self.state.lock().retry_after(sync::now())
     }
 
-    /// Number and weight of the queued items, running batches not counted.
+    /// Number, weight and age of the queued items, running batches not counted. Looks at every queued item.
     #[must_use]
     pub fn depth(&self) -> Depth {
         let batcher = self.state.lock();
-        Depth { items: batcher.len(), weight: batcher.weight() }
+        batcher.depth(sync::now())
+    }
+
+    /// Time for which one of its devices has run batches of this queue, failed ones and the running one included.
+    ///
+    /// # Panics
+    /// If the queue has no such device.
+    #[must_use]
+    pub fn busy_on(&self, device: usize) -> Duration {
+        self.state.lock().busy_on(sync::now(), device)
     }
 
     /// Counts of the queue since it was made.

@@ -20,6 +20,9 @@ pub struct Completion<O> {
     pub batch_size: usize,
     /// Index of the device that ran it, among the devices of its queue.
     pub device: usize,
+    /// Weight of the batch, padding included, for the first item of a batch that ran at the first try; `None` for all
+    /// other items. So each batch is counted once, and a time with retries in it never.
+    pub batch_weight: Option<usize>,
 }
 
 pub(crate) type EntryResult<E> = Result<Completion<<E as Executor>::Output>, Error>;

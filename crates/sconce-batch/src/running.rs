@@ -92,9 +92,11 @@ impl<'a, E: Executor> Running<'a, E> {
         if !part.has_run {
             self.outcome.ran.run = Some(run);
         }
+        let device = self.device;
+        let mut batch_weight = (!part.has_run).then_some(self.outcome.ran.weight);
         for (caller, output) in part.callers.into_iter().zip(outputs) {
-            let queue_wait = self.started - caller.arrived;
-            answer(caller.reply, Ok(Completion { output, queue_wait, run, batch_size, device: self.device }));
+            let (queue_wait, batch_weight) = (self.started - caller.arrived, batch_weight.take());
+            answer(caller.reply, Ok(Completion { output, queue_wait, run, batch_size, device, batch_weight }));
         }
         drop_caught(part.items);
     }

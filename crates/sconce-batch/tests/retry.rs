@@ -55,6 +55,20 @@ async fn each_choice_runs_what_it_says_and_nothing_more() {
     }
 }
 
+#[tokio::test]
+async fn the_weight_of_a_batch_is_told_with_its_first_answer_and_not_after_a_retry() {
+    for (numbers, expected) in [([2, 4, 6], [Some(3), None, None]), ([2, 3, 4], [None; 3])] {
+        let queue = Queue::spawn("even", one_batch(), [even(&Batches::default(), Retry::ItemByItem)]).unwrap();
+        let tickets = numbers.map(|number| queue.try_submit(number, None).unwrap());
+        let mut weights = Vec::new();
+        for ticket in tickets {
+            weights.push(ticket.await.ok().and_then(|done| done.batch_weight));
+        }
+        assert_eq!(weights, expected, "{numbers:?}");
+        queue.shutdown();
+    }
+}
+
 #[test]
 fn nothing_runs_again_unless_the_executor_says_so() {
     assert_eq!(Retry::default(), Retry::Never);

@@ -78,6 +78,9 @@ pub(super) struct QueueDevice {
     /// Weight of the heaviest batch that fits its memory, and the instant until which that is remembered.
     max_weight: Option<(usize, Instant)>,
     away: Option<Away>,
+    /// Time of all batches that ended, and the beginning of the running one.
+    busy: Duration,
+    running_since: Option<Instant>,
 }
 
 /// An idle device's share of the queued entries.
@@ -277,11 +280,30 @@ impl<T> Batcher<T> {
         self.closed && self.waiting.is_empty() && (self.devices.len() == 1 || self.running.is_empty())
     }
 
+    /// Time for which a device has run batches, failed ones and the running one included.
+    #[must_use]
+    pub fn busy_on(&self, now: Instant, device: usize) -> Duration {
+        let QueueDevice { busy, running_since, .. } = self.devices[device];
+        busy + running_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// Takes note that a device begins to run a batch.
-    pub(super) fn begin(&mut self, device: usize, expected_end: Instant) {
+    pub(super) fn begin(&mut self, now: Instant, device: usize, expected_end: Instant) {
         self.running.push_back((device, expected_end));
+        self.devices[device].running_since = Some(now);
         self.devices[device].busy_until = Some(expected_end);
         self.watched_until = None;
+    }
+
+    /// Takes note that a device has ended its batch.
+    pub(super) fn end(&mut self, now: Instant, device: usize) {
+        if let Some(ended) = self.running.iter().position(|(running, _)| *running == device) {
+            self.running.remove(ended);
+        }
+        let device = &mut self.devices[device];
+        if let Some(since) = device.running_since.take() {
+            device.busy = device.busy.saturating_add(now.saturating_duration_since(since));
+        }
     }
 
     /// Expected time of a batch on a device: learned, else estimated.

@@ -517,3 +517,27 @@ fn the_largest_bounds_and_costs_are_borne() {
         }
     }
 }
+
+#[test]
+fn the_oldest_entry_gives_the_age_of_the_queue_whatever_its_priority() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    assert_eq!(batcher.depth(now).oldest_age, None);
+    batcher.offer(now, "low", 2, Terms { deadline: None, priority: Priority::Low }).unwrap();
+    batcher.offer(now + 5 * MS, "high", 3, Terms { deadline: None, priority: Priority::High }).unwrap();
+    batcher.join_admission_queue(Group { items: 7, weight: 70, heaviest: 10 });
+    let Depth { items, weight, oldest_age, waiting_for_room } = batcher.depth(now + 8 * MS);
+    assert_eq!((items, weight, oldest_age, waiting_for_room), (2, 5, Some(8 * MS), 7));
+}
+
+#[test]
+fn a_device_is_busy_while_it_runs_a_batch_whether_or_not_the_batch_fails() {
+    let (mut batcher, now) = (batcher(small()), Instant::now());
+    for (begin, run, busy) in [(0, Some(4 * MS), 4), (10, None, 7)] {
+        let (begin, end) = (now + begin * MS, now + begin * MS + if run.is_some() { 4 * MS } else { 3 * MS });
+        batcher.offer(begin, "a", 1, None).unwrap();
+        assert_eq!(ran(&batcher.poll(begin)), ["a"]);
+        assert_eq!(batcher.busy_on(begin + MS, 0), batcher.busy_on(begin, 0) + MS, "the running batch counts");
+        batcher.completed(end, Ran { size: 1, weight: 1, run });
+        assert_eq!(batcher.busy_on(end + 9 * MS, 0), busy * MS);
+    }
+}
