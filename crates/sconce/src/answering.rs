@@ -4,14 +4,28 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sconce_batch::{Completion, Error as QueueError, Terms};
-use sconce_cache::{Failure, Value};
+use sconce_cache::{Failure, Source, Value};
 use sconce_models::{Finishing, Input, InputError, Truncation};
 
 use crate::cached::{Computed, Extent, Keys, ModelCache};
 use crate::model::{Inner, Model};
-use crate::prepare::caught;
+use crate::prepare::{PreparedOn, caught};
+use crate::request::Work;
 use crate::terms::{RequestTerms, WhenFull, deadline};
 use crate::{Answer, AnswerSource, InferError, Request, Timing};
+
+/// The time until an item was prepared, and the part of it in which a thread prepared it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PrepareTime {
+    whole: Duration,
+    work: Option<Duration>,
+}
+
+impl PrepareTime {
+    pub(crate) fn new(whole: Duration, on: PreparedOn) -> Self {
+        Self { whole, work: on.work(whole) }
+    }
+}
 
 impl Model {
     pub(crate) async fn answer(&self, request: Request, when_full: WhenFull) -> Result<Answer, InferError> {
@@ -46,9 +60,9 @@ impl Model {
         self.inner.signature.task.check(vectors)?;
         let started = Instant::now();
         let kept = self.kept(&input);
-        let prepared = preparation.prepare_blocking(input, truncation)?;
+        let (prepared, on) = preparation.prepare_blocking(input, truncation)?;
         let (extent, features) = (Extent::of(&prepared), prepared.features);
-        let prepare = started.elapsed();
+        let prepare = PrepareTime::new(started.elapsed(), on);
         let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
         let of = Finishing { input: kept.as_ref(), vectors };
         self.finish(self.computed(completion, extent, prepare), AnswerSource::Computed, of)
@@ -100,14 +114,18 @@ impl Model {
         terms: RequestTerms,
     ) -> Result<Answer, InferError> {
         let mut timing = Timing::default();
-        let own = &mut timing;
+        let (own, started) = (&mut timing, Instant::now());
         let compute = move || async move {
+            let cache = started.elapsed();
             let computed = self.compute(input.clone(), truncation, terms).await.map_err(failure)?;
-            *own = computed.timing;
+            *own = Timing { cache, ..computed.timing };
             Ok(computed.encode())
         };
         let answer = cache.answers.get_or_compute_on(terms, keys.key, &keys.instead, compute).await;
         let answer = answer.map_err(|error| InferError::clone(&error))?;
+        if matches!(answer.source, Source::Tier(_)) {
+            timing.cache = started.elapsed();
+        }
         match Computed::decode(&answer.value) {
             Some(computed) => self.finish(Computed { timing, ..computed }, answer.source.into(), of),
             // The value is not one that this crate encodes: compute the answer instead.
@@ -123,9 +141,9 @@ impl Model {
     ) -> Result<Computed, InferError> {
         let Inner { preparation, queue, .. } = &*self.inner;
         let started = Instant::now();
-        let prepared = preparation.prepare(input, truncation).await?;
+        let (prepared, on) = preparation.prepare(input, truncation).await?;
         let (extent, features) = (Extent::of(&prepared), prepared.features);
-        let prepare = started.elapsed();
+        let prepare = PrepareTime::new(started.elapsed(), on);
         let completion = match terms.when_full {
             WhenFull::Wait => queue.call(features, terms.of_queue()).await?,
             WhenFull::Refuse => queue.try_call(features, terms.of_queue()).await?,
@@ -140,15 +158,19 @@ impl Model {
         of: Finishing<'_>,
     ) -> Result<Answer, InferError> {
         let Computed { row, extent: Extent { truncated, tokens }, precision, device, timing } = computed;
+        let started = Instant::now();
         let output = caught(|| self.inner.processor.finish(row, of))?;
+        let timing = Timing { finish: started.elapsed(), ..timing };
         Ok(Answer { output, tokens, truncated, precision, device, source, timing })
     }
 
-    pub(crate) fn computed(&self, completion: Completion<Vec<f32>>, extent: Extent, prepare: Duration) -> Computed {
-        let Completion { output: row, queue_wait, run, batch_size, device } = completion;
+    pub(crate) fn computed(&self, completion: Completion<Vec<f32>>, extent: Extent, prepare: PrepareTime) -> Computed {
+        let Completion { output: row, queue_wait, run, batch_size, device, batch_weight } = completion;
         let precision = self.inner.signature.precision;
-        let device = self.inner.devices[device].name;
-        Computed { row, extent, precision, device, timing: Timing { prepare, queue_wait, run, batch_size } }
+        let PrepareTime { whole: prepare, work } = prepare;
+        let work = Work { prepare: work, batch_weight, device };
+        let timing = Timing { prepare, queue_wait, run, batch_size, work, ..Timing::default() };
+        Computed { row, extent, precision, device: self.inner.devices[device].name, timing }
     }
 }
 

@@ -216,7 +216,7 @@ impl RuntimeBuilder {
                 Err(error) => on_failure(name, error)?,
             }
         }
-        Ok(Runtime::new(models, cpu_threads, self.cache, shared.features))
+        Ok(Runtime::new(models, cpu_threads, self.cache, shared.features, shared.pool))
     }
 
     /// Loads a model and starts its queue.

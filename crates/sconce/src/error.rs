@@ -52,6 +52,29 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::InvalidInput, Self::Overloaded, Self::DeadlineExceeded, Self::Unavailable, Self::Internal];
+
+    /// The kind in one word, such as `overloaded`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::Overloaded => "overloaded",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+}
+
 impl InferError {
     /// The kind of the error: what a caller can do about it.
     #[must_use]

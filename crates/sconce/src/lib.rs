@@ -49,8 +49,10 @@ mod cached;
 mod devices;
 mod draining;
 mod error;
+mod latency;
 mod many;
 mod memory;
+mod metrics;
 mod model;
 mod network_executor;
 pub mod placement;
@@ -69,6 +71,11 @@ pub use builder::RuntimeBuilder;
 pub use cached::AnswerCache;
 pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
+pub use latency::LatencyDistribution;
+pub use metrics::{
+    BatchCount, Count, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics, PreparingMetrics,
+    QueueMetrics, RuntimeMetrics, StageLatencies, TierMetrics,
+};
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
 pub use ranking::{Ranked, ZeroShot};
@@ -93,3 +100,4 @@ pub use sconce_models::{
     OutputTensor, Placement, Precision, Registry, Score, Signature, SparseVector, Task, TokenVectors, Truncation,
     UnknownDevice, UnknownPlacement, UnknownPrecision, VectorOptions,
 };
+pub use sconce_watch::{CostPart, Degradation, DegradationEvent, WatchedStage};

@@ -10,7 +10,7 @@ use sconce_cache::{Claim, ClaimOutcome, Leader, Source};
 use sconce_models::{Finishing, Input, Prepared, Truncation, VectorOptions};
 use tokio::task::JoinSet;
 
-use crate::answering::{failure, within};
+use crate::answering::{PrepareTime, failure, within};
 use crate::cached::{Computed, Extent, Keys, ModelCache};
 use crate::model::{Inner, Model};
 use crate::network_executor::NetworkExecutor;
@@ -51,11 +51,7 @@ impl Model {
     async fn counted_many(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
         let started = Instant::now();
         let outcome = self.answer_many(group, when_full).await;
-        let requests = &self.inner.requests;
-        match &outcome {
-            Ok(answers) => requests.succeeded(started.elapsed(), answers.iter().map(|answer| &answer.timing)),
-            Err(_) => requests.failed(started.elapsed()),
-        }
+        self.count(started, outcome.as_deref().map_err(|error| error.source.kind()));
         outcome
     }
 
@@ -104,7 +100,7 @@ struct GroupRun<'a> {
 struct Ready {
     index: usize,
     prepared: Prepared,
-    prepare: Duration,
+    prepare: PrepareTime,
 }
 
 /// An item admitted to the queue.
@@ -112,7 +108,7 @@ struct Admitted {
     index: usize,
     ticket: Ticket<NetworkExecutor>,
     extent: Extent,
-    prepare: Duration,
+    prepare: PrepareTime,
 }
 
 impl GroupRun<'_> {
@@ -142,17 +138,19 @@ impl GroupRun<'_> {
         let wanted = distinct.firsts.iter().map(|index| (keys[*index].key, &keys[*index].instead[..]));
         // Once its items are admitted the call is not refused any more: it waits for room for items that other requests
         // fail to compute.
+        let started = Instant::now();
         let claims = cache.answers.claim_many(self.terms.waiting(), &wanted.collect::<Vec<_>>()).await;
+        let looked_up = Timing { cache: started.elapsed(), ..Timing::default() };
         let mut values = Values { of: vec![None; distinct.firsts.len()], firsts: &distinct.firsts };
         let (mut leads, mut waits) = (Vec::new(), Vec::new());
         for (place, claim) in claims.into_iter().enumerate() {
             match claim {
-                Claim::Known(answer) => values.put(place, answer, Timing::default())?,
+                Claim::Known(answer) => values.put(place, answer, looked_up)?,
                 Claim::Leads(leader) => leads.push((place, leader)),
                 Claim::Waits(follower) => waits.push((place, follower)),
             }
         }
-        self.lead(leads, inputs, &mut values).await?;
+        self.lead(leads, inputs, &mut values, looked_up.cache).await?;
         for (place, follower) in waits {
             let answer = match follower.outcome().await {
                 ClaimOutcome::Landed(answer) => answer,
@@ -190,6 +188,7 @@ impl GroupRun<'_> {
         leads: Vec<(usize, Leader<'_, InferError, RequestTerms>)>,
         inputs: &[Input],
         values: &mut Values<'_>,
+        looked_up: Duration,
     ) -> Result<(), InferManyError> {
         let firsts = values.firsts;
         let items = leads.iter().map(|(place, _)| (firsts[*place], inputs[firsts[*place]].clone())).collect();
@@ -208,6 +207,7 @@ impl GroupRun<'_> {
         for ((place, leader), admitted) in leads.into_iter().zip(admitted) {
             let computed = self.computed(admitted).await;
             let timing = computed.as_ref().map_or_else(|_| Timing::default(), |computed| computed.timing);
+            let timing = Timing { cache: looked_up, ..timing };
             let answer = leader.finish(computed.map(|computed| computed.encode()).map_err(failure));
             values.put(place, answer, timing)?;
         }
@@ -286,8 +286,8 @@ async fn prepare_part(
     for (index, input) in part {
         let started = Instant::now();
         let prepared = model.inner.preparation.prepare(input, truncation).await;
-        let prepared = prepared.map_err(|source| InferManyError::of_item(index, source))?;
-        ready.push(Ready { index, prepared, prepare: started.elapsed() });
+        let (prepared, on) = prepared.map_err(|source| InferManyError::of_item(index, source))?;
+        ready.push(Ready { index, prepared, prepare: PrepareTime::new(started.elapsed(), on) });
     }
     Ok(ready)
 }

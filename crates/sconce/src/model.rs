@@ -17,9 +17,11 @@ use crate::placement::Decision;
 use crate::placing::{ModelInstance, PlacedModel};
 use crate::prepare::Preparation;
 use crate::slot::NetworkSlot;
-use crate::statistics::Requests;
+use crate::statistics::{EndedItem, Requests};
 use crate::terms::{WhenFull, deadline};
-use crate::{Answer, BuildError, InferError, Request, RequestStats};
+use crate::{
+    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats,
+};
 
 /// One model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
 #[derive(Clone)]
@@ -170,12 +172,58 @@ impl Model {
 
     /// Counts a finished request of one item in the statistics.
     fn counted(&self, started: Instant, outcome: Result<Answer, InferError>) -> Result<Answer, InferError> {
-        let requests = &self.inner.requests;
-        match &outcome {
-            Ok(answer) => requests.succeeded(started.elapsed(), std::iter::once(&answer.timing)),
-            Err(_) => requests.failed(started.elapsed()),
-        }
+        self.count(started, outcome.as_ref().map(std::slice::from_ref).map_err(InferError::kind));
         outcome
+    }
+
+    /// Counts a finished request in the statistics, and tells of the degradations that begin or end with it.
+    pub(crate) fn count(&self, started: Instant, outcome: Result<&[Answer], ErrorKind>) {
+        let (now, requests) = (Instant::now(), &self.inner.requests);
+        let took = now.saturating_duration_since(started);
+        let events = match outcome {
+            Ok(answers) => requests.succeeded(now, took, answers.iter().map(EndedItem::of)),
+            Err(kind) => requests.failed(now, took, kind),
+        };
+        for event in &events {
+            self.tell(event);
+        }
+    }
+
+    fn tell(&self, event: &DegradationEvent) {
+        let (DegradationEvent::Began(it) | DegradationEvent::Ended(it)) = event;
+        let Degradation { stage, usual, present, .. } = *it;
+        let (model, stage, since, ratio) = (self.name(), stage.name(), it.since.elapsed(), it.ratio());
+        let device = it.device.map(|device| self.inner.devices[device].name.to_string()).unwrap_or_default();
+        let part = it.part.map_or("", CostPart::name);
+        match event {
+            DegradationEvent::Began(_) => {
+                tracing::warn!(
+                    model,
+                    stage,
+                    device,
+                    part,
+                    ?since,
+                    ratio,
+                    usual,
+                    present,
+                    "a stage is worse than it was"
+                );
+            }
+            DegradationEvent::Ended(_) => {
+                tracing::warn!(model, stage, device, part, ?since, "a stage is as it was");
+            }
+        }
+    }
+
+    /// Counts the time that a server took to write an answer of this model in its protocol.
+    pub fn record_serialise(&self, time: Duration) {
+        self.inner.requests.serialised(time);
+    }
+
+    /// The stages that are slower than they were under the same conditions, and the shares that are larger.
+    #[must_use]
+    pub fn degradations(&self) -> Vec<Degradation> {
+        self.inner.requests.degradations()
     }
 
     /// The model's name in its runtime.
@@ -214,7 +262,7 @@ impl Model {
         self.inner.load_time
     }
 
-    /// Number and weight of the entries in the model's queue right now.
+    /// Number, weight and age of the entries in the model's queue right now.
     #[must_use]
     pub fn depth(&self) -> Depth {
         self.inner.queue.depth()
@@ -244,8 +292,8 @@ impl Model {
         let now = Instant::now();
         let terms = Terms { deadline: deadline(now, timeout), priority };
         let refusal = self.inner.queue.refusal(1, terms).map(InferError::from);
-        if refusal.is_some() {
-            self.inner.requests.failed(now.elapsed());
+        if let Some(refusal) = &refusal {
+            self.count(now, Err(refusal.kind()));
         }
         refusal
     }

@@ -186,7 +186,7 @@ pub struct Answer {
     pub device: DeviceName,
     /// The source of the answer: computed for this request, a tier of the cache, or another request.
     pub source: AnswerSource,
-    /// The time of each step; all zero if the answer was not computed for this request.
+    /// The time of each step.
     pub timing: Timing,
 }
 
@@ -217,16 +217,33 @@ impl AnswerSource {
     }
 }
 
-/// The time of each step of one item.
+/// The time of each step of one item; zero for a step that it did not take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timing {
+    /// Looking the answer up in the cache. Zero for an answer that another request or replica computed meanwhile.
+    pub cache: Duration,
     /// Checking and preparing the input, the wait for the preparing pool included.
     pub prepare: Duration,
     /// The time in the queue: from admission until a device took the item.
     pub queue_wait: Duration,
     /// The forward pass of the item's batch.
     pub run: Duration,
+    /// Making the answer of the network's row.
+    pub finish: Duration,
     /// Number of items in the batch; 0 if nothing was computed.
     pub batch_size: usize,
+    /// Figures of the computation for the watch.
+    pub(crate) work: Work,
+}
+
+/// Figures of the computation of one item that the watch for slowdowns compares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Time of preparing alone, without waiting for a thread; `None` if nothing was prepared.
+    pub(crate) prepare: Option<Duration>,
+    /// Weight of the batch, as of [`sconce_batch::Completion::batch_weight`].
+    pub(crate) batch_weight: Option<usize>,
+    /// Index of the device among those of the model.
+    pub(crate) device: usize,
 }

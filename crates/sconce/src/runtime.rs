@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sconce_cache::FeatureStats;
 
 use crate::draining::{Draining, InFlight};
-use crate::prepare::PreparedInputs;
-use crate::{AnswerCache, Model, UnknownModel};
+use crate::metrics::{PreparedInputMetrics, PreparingMetrics, TierMetrics, resident_bytes};
+use crate::prepare::{PreparePool, PreparedInputs};
+use crate::{AnswerCache, Degradation, Model, RuntimeMetrics, UnknownModel};
 
 /// Time that a shutdown gives the cache's tiers to write the answers that are still pending.
 const CACHE_DEADLINE: Duration = Duration::from_secs(5);
@@ -24,6 +25,8 @@ pub struct Runtime {
     cpu_threads: NonZeroUsize,
     cache: Option<Arc<AnswerCache>>,
     features: Option<Arc<PreparedInputs>>,
+    pool: PreparePool,
+    started: Instant,
     draining: Arc<Draining>,
 }
 
@@ -33,8 +36,10 @@ impl Runtime {
         cpu_threads: NonZeroUsize,
         cache: Option<Arc<AnswerCache>>,
         features: Option<Arc<PreparedInputs>>,
+        pool: PreparePool,
     ) -> Self {
-        Self { models: Arc::new(models), cpu_threads, cache, features, draining: Arc::default() }
+        let (models, started) = (Arc::new(models), Instant::now());
+        Self { models, cpu_threads, cache, features, pool, started, draining: Arc::default() }
     }
 
     /// The model named `name`.
@@ -69,6 +74,49 @@ impl Runtime {
     #[must_use]
     pub fn feature_stats(&self) -> Option<FeatureStats> {
         self.features.as_ref().map(|features| features.stats())
+    }
+
+    /// The figures of the runtime, its models and its process right now.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let zoo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
+    /// let runtime = sconce::Runtime::builder().model(zoo.join("tiny-bert-sentiment")).build()?;
+    /// runtime.model("tiny-bert-sentiment")?.infer("What a wonderful day!").await?;
+    ///
+    /// let metrics = runtime.metrics();
+    /// let model = &metrics.models[0];
+    /// assert_eq!((model.succeeded, model.queue.items), (1, 0));
+    /// assert!(model.latency.request.quantile(0.99) >= model.latency.run.quantile(0.99));
+    /// assert!(model.degradations.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> RuntimeMetrics {
+        let (prepare_threads, prepare_threads_busy) = self.pool.threads();
+        RuntimeMetrics {
+            uptime: self.started.elapsed(),
+            in_flight: self.in_flight(),
+            draining: self.is_draining(),
+            models: self.models().map(Model::metrics).collect(),
+            tiers: self.cache.iter().flat_map(|cache| cache.stats().tiers).map(TierMetrics::from).collect(),
+            prepared_inputs: self.feature_stats().map(PreparedInputMetrics::from),
+            preparing: PreparingMetrics {
+                threads: prepare_threads,
+                running: prepare_threads_busy,
+                busy: self.pool.busy(),
+            },
+            resident_bytes: resident_bytes(),
+        }
+    }
+
+    /// The stages of all models that are slower than they were under the same conditions, and the shares that are
+    /// larger, each with its model.
+    #[must_use]
+    pub fn degradations(&self) -> Vec<(&Model, Degradation)> {
+        self.models().flat_map(|model| model.degradations().into_iter().map(move |it| (model, it))).collect()
     }
 
     /// Tells servers that the runtime is about to stop: from now on [`is_draining`](Self::is_draining) is true.

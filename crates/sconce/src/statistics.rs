@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::Timing;
+use sconce_watch::{Degradation, DegradationEvent, ModelWatch};
+
+use crate::latency::LatencyDistribution;
+use crate::{Answer, AnswerSource, ErrorKind, Timing};
 
 /// Statistics of a model's requests since it was loaded. A request is one call, of one item or of several.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,13 +22,19 @@ pub struct RequestStats {
     pub failed: Total,
     /// Answered requests for which nothing was computed, and their whole time.
     pub cached: Total,
+    /// Time of looking answers up in the cache, for the slowest item of each request that asked it.
+    pub cache: Total,
     /// Time of preparing, for the slowest item of each computed request.
     pub prepare: Total,
     /// Time in the queue, for the slowest item of each computed request.
     pub queue: Total,
     /// Time of the batch on a device, for the slowest item of each computed request.
     pub run: Total,
-    /// All other time of each computed request: hand-offs, finishing.
+    /// Time of making answers of the network's rows, for the slowest item of each request.
+    pub finish: Total,
+    /// Time of writing answers, as servers [report](crate::Model::record_serialise) it.
+    pub serialise: Total,
+    /// All other time of each computed request than preparing, queue and run: lookups, hand-offs, finishing.
     pub rest: Total,
     /// The computed items, by the size of their batch.
     pub by_batch_size: BTreeMap<usize, BatchItems>,
@@ -66,24 +75,135 @@ impl BatchItems {
     }
 }
 
-/// [`RequestStats`] behind a lock, which all requests of a model update.
+/// A request's item that ended with an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndedItem {
+    pub(crate) timing: Timing,
+    /// Number of tokens, or 1.
+    pub(crate) weight: usize,
+    pub(crate) source: AnswerSource,
+}
+
+impl EndedItem {
+    pub(crate) fn of(answer: &Answer) -> Self {
+        Self { timing: answer.timing, weight: answer.tokens.unwrap_or(1), source: answer.source }
+    }
+}
+
+/// Everything that is recorded of a model's requests, behind one lock: taking it once costs less than the dozen atomic
+/// counters that a request would add to.
 #[derive(Debug, Default)]
-pub(crate) struct Requests(Mutex<RequestStats>);
+pub(crate) struct Requests(Mutex<Recorded>);
+
+/// The figures of a model's requests.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Recorded {
+    pub(crate) stats: RequestStats,
+    pub(crate) distributions: Distributions,
+    /// Failed requests, by kind.
+    pub(crate) errors: [u64; ErrorKind::ALL.len()],
+    /// Answers by source: the name of a tier, `computed`, `shared` or `replica`.
+    pub(crate) sources: Vec<(&'static str, u64)>,
+    watch: ModelWatch,
+    /// The end of the last request; turned into a time of day when it is read, since that clock costs a call more.
+    last: Option<Instant>,
+}
+
+/// How often each stage took how long, for the requests that [`RequestStats`] counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Distributions {
+    pub(crate) request: LatencyDistribution,
+    pub(crate) cache: LatencyDistribution,
+    pub(crate) prepare: LatencyDistribution,
+    pub(crate) queue: LatencyDistribution,
+    pub(crate) run: LatencyDistribution,
+    pub(crate) finish: LatencyDistribution,
+    pub(crate) serialise: LatencyDistribution,
+}
 
 impl Requests {
-    /// Counts an answered request, with the timings of its items.
-    pub(crate) fn succeeded<'a>(&self, took: Duration, timings: impl Iterator<Item = &'a Timing> + Clone) {
-        let mut stats = self.now();
+    /// Counts an answered request with its items; returns the degradations that begin or end with it.
+    pub(crate) fn succeeded(
+        &self,
+        now: Instant,
+        took: Duration,
+        items: impl Iterator<Item = EndedItem> + Clone,
+    ) -> Vec<DegradationEvent> {
+        let mut recorded = self.lock();
+        recorded.last = Some(now);
+        recorded.count(took, items.clone());
+        let mut events = Vec::new();
+        for item in items {
+            recorded.count_source(item.source.name());
+            recorded.watch(now, item, &mut events);
+        }
+        events
+    }
+
+    /// Counts a request that was refused or failed; returns the degradations that begin or end with it.
+    pub(crate) fn failed(&self, now: Instant, took: Duration, kind: ErrorKind) -> Vec<DegradationEvent> {
+        let mut recorded = self.lock();
+        recorded.last = Some(now);
+        recorded.stats.failed.add(took);
+        recorded.errors[kind.index()] += 1;
+        let at_fault = matches!(kind, ErrorKind::Internal | ErrorKind::Unavailable);
+        recorded.watch.answered(now, None, at_fault).into_iter().flatten().collect()
+    }
+
+    /// Counts the time that a server took to write an answer.
+    pub(crate) fn serialised(&self, time: Duration) {
+        let mut recorded = self.lock();
+        recorded.stats.serialise.add(time);
+        recorded.distributions.serialise.record(time);
+    }
+
+    pub(crate) fn stats(&self) -> RequestStats {
+        let recorded = self.lock();
+        let last = recorded.last.and_then(|last| SystemTime::now().checked_sub(last.elapsed()));
+        RequestStats { last, ..recorded.stats.clone() }
+    }
+
+    pub(crate) fn recorded(&self) -> Recorded {
+        self.lock().clone()
+    }
+
+    pub(crate) fn degradations(&self) -> Vec<Degradation> {
+        self.lock().watch.degradations()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorded {
+    fn count(&mut self, took: Duration, items: impl Iterator<Item = EndedItem> + Clone) {
+        let Self { stats, distributions, .. } = self;
         stats.succeeded.add(took);
-        let computed = timings.filter(|timing| timing.batch_size > 0);
+        distributions.request.record(took);
+        let longest = |stage: fn(&Timing) -> Duration| items.clone().map(|item| stage(&item.timing)).max();
+        if let Some(cache) = longest(|timing| timing.cache).filter(|cache| !cache.is_zero()) {
+            stats.cache.add(cache);
+            distributions.cache.record(cache);
+        }
+        if let Some(finish) = longest(|timing| timing.finish) {
+            stats.finish.add(finish);
+            distributions.finish.record(finish);
+        }
+        let computed = items.map(|item| item.timing).filter(|timing| timing.batch_size > 0);
         let total = |timing: &Timing| timing.prepare + timing.queue_wait + timing.run;
-        let Some(slowest) = computed.clone().max_by_key(|timing| total(timing)) else {
+        let Some(slowest) = computed.clone().max_by_key(total) else {
             return stats.cached.add(took);
         };
-        stats.prepare.add(slowest.prepare);
-        stats.queue.add(slowest.queue_wait);
-        stats.run.add(slowest.run);
-        stats.rest.add(took.saturating_sub(total(slowest)));
+        for (sum, distribution, time) in [
+            (&mut stats.prepare, &mut distributions.prepare, slowest.prepare),
+            (&mut stats.queue, &mut distributions.queue, slowest.queue_wait),
+            (&mut stats.run, &mut distributions.run, slowest.run),
+        ] {
+            sum.add(time);
+            distribution.record(time);
+        }
+        stats.rest.add(took.saturating_sub(total(&slowest)));
         for timing in computed {
             let of_size = stats.by_batch_size.entry(timing.batch_size).or_default();
             of_size.items += 1;
@@ -91,23 +211,38 @@ impl Requests {
         }
     }
 
-    /// Counts a request that was refused or failed.
-    pub(crate) fn failed(&self, took: Duration) {
-        self.now().failed.add(took);
+    fn count_source(&mut self, source: &'static str) {
+        match self.sources.iter_mut().find(|(name, _)| *name == source) {
+            Some((_, count)) => *count += 1,
+            None => self.sources.push((source, 1)),
+        }
     }
 
-    pub(crate) fn stats(&self) -> RequestStats {
-        self.lock().clone()
-    }
-
-    fn now(&self) -> MutexGuard<'_, RequestStats> {
-        let mut stats = self.lock();
-        stats.last = Some(SystemTime::now());
-        stats
-    }
-
-    fn lock(&self) -> MutexGuard<'_, RequestStats> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Gives an item's figures to the watch.
+    fn watch(
+        &mut self,
+        now: Instant,
+        EndedItem { timing, weight, source }: EndedItem,
+        events: &mut Vec<DegradationEvent>,
+    ) {
+        let Timing { cache, queue_wait, run, finish, batch_size, work, .. } = timing;
+        let asked = !cache.is_zero();
+        if asked {
+            let of_source = self.sources.iter().position(|(name, _)| *name == source.name()).unwrap_or_default();
+            events.extend(self.watch.looked_up(now, of_source, cache));
+        }
+        if let Some(prepare) = work.prepare {
+            events.extend(self.watch.prepared(now, weight, prepare));
+        }
+        if let Some(batch_weight) = work.batch_weight {
+            events.extend(self.watch.ran(now, work.device, batch_weight, run));
+        }
+        if batch_size > 0 {
+            events.extend(self.watch.waited(now, queue_wait, run));
+        }
+        events.extend(self.watch.finished(now, weight, finish));
+        let hit = asked.then_some(matches!(source, AnswerSource::Cached(_)));
+        events.extend(self.watch.answered(now, hit, false).into_iter().flatten());
     }
 }
 
@@ -124,12 +259,18 @@ mod tests {
         timing
     }
 
+    fn ended<const N: usize>(timings: [Timing; N]) -> impl Iterator<Item = EndedItem> + Clone {
+        timings.into_iter().map(|timing| EndedItem { timing, weight: 1, source: AnswerSource::Computed })
+    }
+
     #[test]
     fn a_request_counts_by_its_slowest_item_and_its_items_by_their_batches() {
         let requests = Requests::default();
-        requests.succeeded(MS * 20, [timing(1, 2, 3, 4), timing(1, 5, 3, 2), timing(0, 0, 0, 0)].iter());
-        requests.succeeded(MS * 2, [timing(0, 0, 0, 0)].iter());
-        requests.failed(MS * 7);
+        let now = Instant::now();
+        requests.succeeded(now, MS * 20, ended([timing(1, 2, 3, 4), timing(1, 5, 3, 2), timing(0, 0, 0, 0)]));
+        requests.succeeded(now, MS * 2, ended([timing(0, 0, 0, 0)]));
+        requests.failed(now, MS * 7, ErrorKind::Overloaded);
+        requests.serialised(MS);
         let stats = requests.stats();
         let once = |milliseconds: u32| Total { count: 1, time: MS * milliseconds };
         assert_eq!(stats.succeeded, Total { count: 2, time: MS * 22 });
@@ -138,5 +279,9 @@ mod tests {
         assert_eq!(stats.by_batch_size.keys().copied().collect::<Vec<_>>(), [2, 4]);
         assert_eq!(stats.by_batch_size[&4].batches(4), Total { count: 1, time: MS * 3 / 4 });
         assert!(stats.last.is_some());
+        let Recorded { distributions, errors, sources, .. } = requests.recorded();
+        assert_eq!((distributions.request.count(), distributions.run.count(), stats.serialise), (2, 1, once(1)));
+        assert_eq!((errors[ErrorKind::Overloaded.index()], errors.iter().sum()), (1, 1_u64));
+        assert_eq!(sources, [("computed", 4)]);
     }
 }
