@@ -79,7 +79,7 @@ pub async fn serve_beside(
         // Health says so as soon as the runtime drains, which may be before `shutdown`.
         runtime.draining().await;
         drain.start().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = serving => {}

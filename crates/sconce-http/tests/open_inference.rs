@@ -86,7 +86,7 @@ impl Answer {
 
 impl Peer {
     async fn send(&mut self, method: &str, path: &str, headers: &[(&str, String)], body: &[u8], length: usize) {
-        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<Vec<_>>().concat();
         let head = format!("{method} {path} HTTP/1.1\r\nhost: sconce\r\n{headers}content-length: {length}\r\n\r\n");
         self.0.write_all(head.as_bytes()).await.expect("it reads");
         self.0.write_all(body).await.expect("it reads");
@@ -119,7 +119,7 @@ impl Peer {
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("in time")
+    tokio::time::timeout(Duration::from_mins(1), future).await.expect("in time")
 }
 
 fn texts(texts: &[&str]) -> Value {
@@ -310,7 +310,7 @@ fn patient() -> BatcherConfig {
 }
 
 async fn until_queued(server: &Server, items: usize) {
-    let model = server.runtime.model(SENTIMENT).unwrap();
+    let model = server.runtime.model(SENTIMENT).expect("it is served");
     soon(async {
         while model.depth().items != items {
             tokio::task::yield_now().await;
@@ -356,7 +356,7 @@ async fn a_server_that_leaves_says_so_answers_what_it_has_and_closes() {
     server.stop.send(()).unwrap();
     assert_eq!(soon(kept.0.read_u8()).await.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     // A second item fills the batch.
-    server.runtime.model(SENTIMENT).unwrap().infer("two").await.unwrap();
+    server.runtime.model(SENTIMENT).expect("it is served").infer("two").await.unwrap();
     assert_eq!(waiting.answer().await.status, 200);
     drop(waiting);
     soon(server.served).await.unwrap();

@@ -11,7 +11,7 @@ use super::{BatchSizeArgs, OneModelArgs};
 /// Turn lines of text into vectors, one JSON object each, in input order.
 ///
 /// An embedder answers {"embedding": [0.1, …]}, a sparse one {"sparse": [{"index": …, "value": …}]}, one of tokens
-/// {"token_embeddings": [[…], …]}; all add the "precision" and the "device" that the answer was computed with.
+/// `{"token_embeddings": [[…], …]}`; all add the "precision" and the "device" that the answer was computed with.
 ///
 /// A bad input is answered with {"error": …, "line": n} in its place, the others are still answered, and the exit
 /// status is 1. A text of more tokens than the model takes is cut, and its answer has "truncated": true, unless

@@ -54,8 +54,8 @@ fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserial
 /// Reads JSON, whose memory counts among that of the request.
 pub(crate) fn read(json: &[u8], charge: Option<&Charge>) -> Result<InferRequestJson, RequestError> {
     if let Some(charge) = charge {
-        let commas = json.iter().filter(|byte| **byte == b',').count();
-        charge.grow(json.len() + (commas + 1) * VALUE_BYTES)?;
+        let values = json.split(|byte| *byte == b',').count();
+        charge.grow(json.len() + values * VALUE_BYTES)?;
     }
     serde_json::from_slice(json)
         .map_err(|error| RequestError::Malformed { expected: "inference request", message: error.to_string() })

@@ -49,6 +49,7 @@ fn as_map<S: Serializer>(facts: &[(&'static str, AnswerFact)], serializer: S) ->
     map.end()
 }
 
+#[expect(clippy::ref_option, reason = "serde calls it so")]
 fn as_array<S: Serializer>(data: &Option<ResponseElements>, serializer: S) -> Result<S::Ok, S::Error> {
     match data {
         None => serializer.serialize_none(),
