@@ -214,6 +214,12 @@ class Answers(Client):
             config = self.client.get_model_config(model).config
             self.assertEqual(config.parameters["precision"].string_value, "f32", model)
 
+    def test_numbers_of_another_type_are_taken_if_they_are_exact(self):
+        pixels = np.arange(64, dtype=np.float64).reshape(1, 1, 8, 8) / 4
+        scores = self.client.infer(DIGITS, [tensor("image", "FP64", pixels)]).as_numpy("scores")
+        same = self.client.infer(DIGITS, images(pixels.astype(np.float32))).as_numpy("scores")
+        np.testing.assert_array_equal(scores, same)
+
     def test_the_asyncio_client_gets_its_answers(self):
         async def ask():
             async with triton_aio.InferenceServerClient(self.address) as client:
@@ -233,7 +239,9 @@ class Refusals(Client):
             ("INVALID_ARGUMENT", "the model takes BYTES", SENTIMENT, [tensor("text", "UINT8", pixels)], {}),
             ("INVALID_ARGUMENT", "has shape [1, 8, 8]", DIGITS, images(pixels[0]), {}),
             ("INVALID_ARGUMENT", "the model takes UINT8 or FP32", DIGITS,
-             [tensor("image", "FP64", pixels.astype(np.float64))], {}),
+             [tensor("image", "BYTES", np.full(pixels.shape, b"0", dtype=np.object_))], {}),
+            ("INVALID_ARGUMENT", "'image' has the value 0.1", DIGITS,
+             [tensor("image", "FP64", np.full(pixels.shape, 0.1))], {}),
             ("INVALID_ARGUMENT", "the model gives: scores, label", SENTIMENT, texts("a"),
              {"outputs": [triton.InferRequestedOutput("embedding")]}),
             ("INVALID_ARGUMENT", "'text' is there more than once", SENTIMENT, texts("a") * 2, {}),
