@@ -1,5 +1,5 @@
 //! The routes that clients of Triton, KServe, OpenAI, Cohere, Jina and text-embeddings-inference call over HTTP, for a
-//! Sconce [`Runtime`](sconce::Runtime).
+//! Sconce [`Runtime`].
 //!
 //! ```
 //! use axum::body::{Body, to_bytes};
@@ -45,7 +45,7 @@
 //! knowledge, and drains; [`router`] has the routes alone, for a server of your own.
 //!
 //! # Where to add things
-//! An API: a module with its requests, answers and a [`Dialect`](dialect::Dialect) for its errors. All of them answer
+//! An API: a module with its requests, answers and a `Dialect` for its errors. All of them answer
 //! by `service`.
 
 mod body;
