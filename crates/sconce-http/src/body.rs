@@ -1,39 +1,93 @@
 //! Reads the JSON of a request, with errors that name the field.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
+use sconce::{InFlight, Input};
+use sconce_server::{Arrival, Charge, RequestError};
 use serde::de::DeserializeOwned;
 
 use crate::dialect::{Dialect, ErrorResponse};
 use crate::error::{Fault, HttpError};
+use crate::service::HttpService;
 
-/// The JSON of a request, whatever its content type: `curl -d` sends that of a form.
-pub(crate) struct JsonBody<T, D>(pub(crate) T, pub(crate) PhantomData<D>);
+/// Bytes that a value between two commas takes at most when it is read: an input with an allocation of its own, in a vector
+/// that doubles.
+const VALUE_BYTES: usize = 2 * size_of::<Input>() + 32;
 
-impl<S: Send + Sync, T: DeserializeOwned, D: Dialect> FromRequest<S> for JsonBody<T, D> {
+/// Counts the memory that JSON takes when it is read among the bytes of its request.
+pub(crate) fn charge_values(json: &[u8], charge: &Charge) -> Result<(), RequestError> {
+    let values = json.split(|byte| *byte == b',').count();
+    charge.grow(json.len() + values * VALUE_BYTES)
+}
+
+/// A call while it is answered: it counts as in flight until this is dropped.
+pub(crate) struct HttpCall {
+    pub(crate) arrival: Arrival,
+    charge: Option<Arc<Charge>>,
+    _in_flight: InFlight,
+}
+
+impl HttpCall {
+    /// Counts further bytes that the request takes in memory.
+    pub(crate) fn grow(&self, bytes: usize) -> Result<(), HttpError> {
+        Ok(self.charge.as_ref().map_or(Ok(()), |charge| charge.grow(bytes))?)
+    }
+}
+
+/// The body of a request, not parsed yet.
+pub(crate) struct UnparsedBody<D> {
+    pub(crate) bytes: Bytes,
+    call: HttpCall,
+    dialect: PhantomData<D>,
+}
+
+impl<D: Dialect> UnparsedBody<D> {
+    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<JsonBody<T, D>, HttpError> {
+        if let Some(charge) = &self.call.charge {
+            charge_values(&self.bytes, charge)?;
+        }
+        Ok(JsonBody { value: parse(&self.bytes)?, call: self.call, dialect: PhantomData })
+    }
+}
+
+impl<D: Dialect> FromRequest<Arc<HttpService>> for UnparsedBody<D> {
     type Rejection = ErrorResponse<D>;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
-        Ok(Self(parse(&bytes)?, PhantomData))
+    async fn from_request(request: Request, service: &Arc<HttpService>) -> Result<Self, Self::Rejection> {
+        let extensions = request.extensions();
+        let arrival = extensions.get().copied().unwrap_or_else(|| Arrival::new(Instant::now(), None));
+        let call = HttpCall { arrival, charge: extensions.get().cloned(), _in_flight: service.runtime().enter() };
+        let bytes = Bytes::from_request(request, service).await.map_err(|rejection| unreadable(&rejection))?;
+        Ok(Self { bytes, call, dialect: PhantomData })
+    }
+}
+
+/// The JSON of a request, whatever its content type: `curl -d` sends that of a form.
+pub(crate) struct JsonBody<T, D> {
+    pub(crate) value: T,
+    pub(crate) call: HttpCall,
+    dialect: PhantomData<D>,
+}
+
+impl<T: DeserializeOwned, D: Dialect> FromRequest<Arc<HttpService>> for JsonBody<T, D> {
+    type Rejection = ErrorResponse<D>;
+
+    async fn from_request(request: Request, service: &Arc<HttpService>) -> Result<Self, Self::Rejection> {
+        Ok(UnparsedBody::<D>::from_request(request, service).await?.parse()?)
     }
 }
 
 fn unreadable(rejection: &BytesRejection) -> HttpError {
-    let status = rejection.status();
-    if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+    if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
         let message = format!("the body has more than {} bytes; send fewer inputs at a time", crate::MAX_BODY_BYTES);
         return HttpError::new(Fault::TooLarge, message);
     }
     HttpError::new(Fault::Malformed, format!("the body cannot be read: {}", rejection.body_text()))
-}
-
-/// Parses a body that was already read.
-pub(crate) fn read<T: DeserializeOwned, D>(bytes: &[u8]) -> Result<JsonBody<T, D>, HttpError> {
-    Ok(JsonBody(parse(bytes)?, PhantomData))
 }
 
 /// Parses JSON; an error names the place in it.

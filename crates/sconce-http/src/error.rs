@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sconce::{ErrorKind, InferError, InferManyError, UnknownModel};
+use sconce::UnknownModel;
+use sconce_server::{RequestError, RequestFault};
 
 /// The kind of a [`HttpError`]. Each dialect has a status for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,27 +53,27 @@ impl HttpError {
         Self { field: Some(field), ..Self::new(Fault::Invalid, message) }
     }
 
-    fn of(error: &InferError, message: String) -> Self {
-        let fault = match error.kind() {
-            ErrorKind::InvalidInput => Fault::Invalid,
-            ErrorKind::Overloaded => Fault::Overloaded,
-            ErrorKind::DeadlineExceeded => Fault::Late,
-            ErrorKind::Unavailable => Fault::Unavailable,
+    /// The refusal of a list that is longer than the server answers at a time.
+    pub(crate) fn too_many(field: &'static str, items: usize, max: usize) -> Self {
+        let message =
+            format!("field '{field}' has {items} items, but at most {max} are answered at a time; send fewer");
+        Self { field: Some(field), ..Self::new(Fault::TooLarge, message) }
+    }
+}
+
+impl From<RequestError> for HttpError {
+    fn from(error: RequestError) -> Self {
+        let fault = match error.fault() {
+            RequestFault::Invalid | RequestFault::NotServed => Fault::Invalid,
+            RequestFault::Malformed => Fault::Malformed,
+            RequestFault::NotFound => Fault::UnknownModel,
+            RequestFault::TooLarge => Fault::TooLarge,
+            RequestFault::Stalled | RequestFault::Late => Fault::Late,
+            RequestFault::Overloaded => Fault::Overloaded,
+            RequestFault::Unavailable => Fault::Unavailable,
             _ => Fault::Internal,
         };
-        Self { retry_after: error.retry_after(), ..Self::new(fault, message) }
-    }
-}
-
-impl From<InferError> for HttpError {
-    fn from(error: InferError) -> Self {
-        Self::of(&error, error.to_string())
-    }
-}
-
-impl From<InferManyError> for HttpError {
-    fn from(error: InferManyError) -> Self {
-        Self::of(&error.source, error.to_string())
+        Self { retry_after: error.retry_after(), ..Self::new(fault, error.message()) }
     }
 }
 

@@ -52,6 +52,7 @@ mod body;
 mod dialect;
 mod error;
 mod inputs;
+mod numbers;
 mod open_inference;
 mod openai;
 mod openapi;
@@ -71,22 +72,30 @@ use axum::response::{IntoResponse as _, Response};
 use sconce::Runtime;
 use sconce::models::excerpt;
 
+use sconce_server::OpenInference;
 pub use sconce_server::{ServerBounds, ServerLimits, ServerListener};
 pub use serve::{serve, serve_beside, serve_within};
 
 /// Most bytes of the body of a request.
 pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
 
+/// Most items of a list that is answered at a time.
+pub const MAX_ITEMS: usize = 16_384;
+
+/// Most bytes of texts that are cut into tokens at a time, and most numbers of tokens that are put together.
+pub const MAX_TOKENIZED: usize = sconce::models::MAX_TEXT_BYTES;
+
 /// The routes of a runtime, for a server of your own.
 pub fn router(runtime: Runtime) -> Router {
-    let service = Arc::new(service::HttpService::new(runtime.clone()));
+    let shared = Arc::new(OpenInference::new(runtime));
+    let service = Arc::new(service::HttpService::new(Arc::clone(&shared)));
     Router::new()
         .merge(openai::routes())
         .merge(rerank::routes())
         .merge(tei::routes())
         .merge(openapi::routes())
         .with_state(service)
-        .merge(open_inference::routes(runtime))
+        .merge(open_inference::routes(shared))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -13,9 +13,11 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use sconce::{Model, Runtime};
+use sconce::Model;
 use sconce_server::{OpenInference, RequestError, RequestFault};
 use serde_json::json;
+
+pub(crate) use json::JsonParameters;
 
 use crate::dialect::{milliseconds, whole_seconds};
 
@@ -35,7 +37,7 @@ impl ModelPath {
     }
 }
 
-pub(crate) fn routes(runtime: Runtime) -> Router {
+pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
     let of_a_model = || {
         Router::new()
             .route("/", get(describe::metadata))
@@ -60,7 +62,7 @@ pub(crate) fn routes(runtime: Runtime) -> Router {
         .route("/v2/repository/models/{model}/unload", post(fixed_models))
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())
-        .with_state(Arc::new(OpenInference::new(runtime)))
+        .with_state(shared)
 }
 
 /// Liveness as KServe's first protocol has it.

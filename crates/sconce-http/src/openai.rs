@@ -9,17 +9,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use sconce::{Answer, Model, RequestGroup};
+use sconce::{Answer, Model};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::dialect::{ErrorResponse, OpenAi};
-use crate::error::HttpError;
 use crate::inputs::{InputForms, InputList};
-use crate::options::{Options, refuse_unknown};
+use crate::numbers::Numbers;
+use crate::options::{OptionFields, Options};
 use crate::service::{ANY, EMBEDS, HttpService, headers, tokens};
 
 type OpenAiResult = Result<Response, ErrorResponse<OpenAi>>;
@@ -46,10 +45,8 @@ pub(crate) struct EmbeddingsRequest {
     #[schema(value_type = Option<String>)]
     _user: Option<IgnoredAny>,
     #[serde(flatten)]
+    #[schema(value_type = OptionFields)]
     options: Options,
-    #[serde(flatten)]
-    #[schema(ignore)]
-    unknown: Map<String, Value>,
 }
 
 /// The form of vectors.
@@ -75,13 +72,14 @@ pub(crate) struct EmbeddingsResponse<'a> {
 struct EmbeddingObject<'a> {
     object: &'static str,
     index: usize,
-    embedding: Vector<'a>,
+    embedding: EncodedVector<'a>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum Vector<'a> {
-    Float(&'a [f32]),
+enum EncodedVector<'a> {
+    #[schema(value_type = Vec<f32>)]
+    Numbers(Numbers<'a>),
     Base64(String),
 }
 
@@ -113,32 +111,22 @@ impl TokenUsage {
 )]
 pub(crate) async fn embeddings(
     State(service): State<Arc<HttpService>>,
-    JsonBody(request, _): JsonBody<EmbeddingsRequest, OpenAi>,
+    JsonBody { value: request, call, .. }: JsonBody<EmbeddingsRequest, OpenAi>,
 ) -> OpenAiResult {
-    let EmbeddingsRequest { input, model, encoding_format, options, unknown, .. } = request;
-    refuse_unknown(&unknown, &["input", "model", "encoding_format", "user"])?;
+    let EmbeddingsRequest { input, model, encoding_format, options, .. } = request;
     let model = service.model(model.as_deref(), EMBEDS)?;
-    if input.items.is_empty() {
-        return Err(HttpError::empty("input").into());
-    }
-    let group = options.apply(RequestGroup::new(input.items))?;
-    let answers = service.answers(model, group).await?;
+    let answers = service.answers(model, "input", input.items, options.parameters()?, &call).await?;
     let data = answers.iter().enumerate().map(|(index, answer)| {
-        let values = answer.output.embedding().unwrap_or_default();
+        let numbers = Numbers::of(&answer.output);
         let embedding = match encoding_format {
-            EncodingFormat::Float => Vector::Float(values),
-            EncodingFormat::Base64 => Vector::Base64(base64_of(values)),
+            EncodingFormat::Float => EncodedVector::Numbers(numbers),
+            EncodingFormat::Base64 => EncodedVector::Base64(BASE64_STANDARD.encode(numbers.bytes())),
         };
         EmbeddingObject { object: "embedding", index, embedding }
     });
     let (data, usage) = (data.collect(), TokenUsage::of(&answers));
     let response = EmbeddingsResponse { object: "list", data, model: model.name(), usage };
     Ok((headers(&answers), Json(response)).into_response())
-}
-
-fn base64_of(values: &[f32]) -> String {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    BASE64_STANDARD.encode(bytes)
 }
 
 #[derive(Serialize, ToSchema)]

@@ -6,16 +6,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use sconce::{Answer, RequestGroup};
+use sconce::Answer;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::dialect::{Cohere, ErrorResponse};
 use crate::error::HttpError;
 use crate::openai::TokenUsage;
-use crate::options::{Options, refuse_unknown};
+use crate::options::{OptionFields, Options};
 use crate::service::{HttpService, SCORES, headers};
 
 pub(crate) fn routes() -> Router<Arc<HttpService>> {
@@ -33,10 +32,8 @@ pub(crate) struct CohereRerankRequest {
     /// True: results hold their documents.
     return_documents: Option<bool>,
     #[serde(flatten)]
+    #[schema(value_type = OptionFields)]
     options: Options,
-    #[serde(flatten)]
-    #[schema(ignore)]
-    unknown: Map<String, Value>,
 }
 
 /// A document: its text, or an object with it.
@@ -101,20 +98,16 @@ struct BilledUnits {
 )]
 pub(crate) async fn rerank(
     State(service): State<Arc<HttpService>>,
-    JsonBody(request, _): JsonBody<CohereRerankRequest, Cohere>,
+    JsonBody { value: request, call, .. }: JsonBody<CohereRerankRequest, Cohere>,
 ) -> Result<Response, ErrorResponse<Cohere>> {
-    let CohereRerankRequest { model, query, documents, top_n, return_documents, options, unknown } = request;
-    refuse_unknown(&unknown, &["model", "query", "documents", "top_n", "return_documents"])?;
+    let CohereRerankRequest { model, query, documents, top_n, return_documents, options } = request;
     let model = service.model(model.as_deref(), SCORES)?;
-    if documents.is_empty() {
-        return Err(HttpError::empty("documents").into());
-    }
     if top_n == Some(0) {
         return Err(HttpError::invalid("top_n", "field 'top_n' is 0, but must be at least 1").into());
     }
     let documents: Vec<String> = documents.into_iter().map(Document::into_text).collect();
-    let group = options.apply(RequestGroup::pairs(&query, documents.clone()))?;
-    let answers = service.answers(model, group).await?;
+    let pairs = service.pairs(model, "documents", &query, &documents, &call)?;
+    let answers = service.answers(model, "documents", pairs, options.parameters()?, &call).await?;
     let result = |(index, relevance_score): (usize, f32)| {
         let document = (return_documents == Some(true)).then(|| TextObject { text: documents[index].as_str() });
         RerankResult { index, relevance_score, document }

@@ -1,15 +1,18 @@
 //! The runtime behind all routes: which model a request is for, and its answers.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use sconce::{Answer, Model, RequestGroup, Runtime, Task};
+use sconce::{Answer, Input, Model, Runtime, Task};
+use sconce_server::{OpenInference, Parameters};
 
+use crate::body::HttpCall;
 use crate::error::{Fault, HttpError};
 
 /// The models of a runtime, as the routes answer by them.
 pub(crate) struct HttpService {
-    runtime: Runtime,
+    shared: Arc<OpenInference>,
     /// Seconds since 1970 at which the server started.
     pub(crate) started: u64,
 }
@@ -36,19 +39,19 @@ pub(crate) const CLASSIFIES: Needed =
 pub(crate) const ANY: Needed = Needed { does: "is served", fits: |_| true };
 
 impl HttpService {
-    pub(crate) fn new(runtime: Runtime) -> Self {
+    pub(crate) fn new(shared: Arc<OpenInference>) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { runtime, started }
+        Self { shared, started }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
-        &self.runtime
+        self.shared.runtime()
     }
 
     /// The model of this name, or the one whose task fits.
     pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<&Model, HttpError> {
         if let Some(name) = name {
-            let model = self.runtime.model(name)?;
+            let model = self.runtime().model(name)?;
             if (needed.fits)(&model.signature().task) {
                 return Ok(model);
             }
@@ -56,12 +59,12 @@ impl HttpService {
             let message = format!("model '{name}' does {task}; the call needs one that {}", needed.does);
             return Err(HttpError::invalid("model", message));
         }
-        let mut fitting = self.runtime.models().filter(|model| (needed.fits)(&model.signature().task));
+        let mut fitting = self.runtime().models().filter(|model| (needed.fits)(&model.signature().task));
         match (fitting.next(), fitting.next()) {
             (Some(model), None) => Ok(model),
             (Some(_), Some(_)) => {
                 let names: Vec<&str> = self
-                    .runtime
+                    .runtime()
                     .models()
                     .filter(|model| (needed.fits)(&model.signature().task))
                     .map(Model::name)
@@ -72,7 +75,7 @@ impl HttpService {
             }
             (None, _) => {
                 let served: Vec<String> = self
-                    .runtime
+                    .runtime()
                     .models()
                     .map(|model| format!("{} ({})", model.name(), model.signature().task.name()))
                     .collect();
@@ -82,10 +85,53 @@ impl HttpService {
         }
     }
 
-    /// Answers all inputs of a request, or fails as a whole.
-    pub(crate) async fn answers(&self, model: &Model, group: RequestGroup) -> Result<Vec<Answer>, HttpError> {
-        let _in_flight = self.runtime.enter();
-        Ok(model.try_infer_list(group).await?)
+    /// Answers all inputs of a request, which come in `field`, or fails as a whole.
+    pub(crate) async fn answers(
+        &self,
+        model: &Model,
+        field: &'static str,
+        inputs: Vec<Input>,
+        parameters: Parameters,
+        call: &HttpCall,
+    ) -> Result<Vec<Answer>, HttpError> {
+        let max = max_items(model);
+        match inputs.len() {
+            0 => Err(HttpError::empty(field)),
+            items if items > max => Err(HttpError::too_many(field, items, max)),
+            _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival).await?),
+        }
+    }
+
+    /// Pairs of a query with each document, which come in `field`.
+    pub(crate) fn pairs(
+        &self,
+        model: &Model,
+        field: &'static str,
+        query: &str,
+        documents: &[String],
+        call: &HttpCall,
+    ) -> Result<Vec<Input>, HttpError> {
+        let max = max_items(model);
+        if documents.len() > max {
+            return Err(HttpError::too_many(field, documents.len(), max));
+        }
+        // Each pair has a query of its own.
+        let bytes = query.len().saturating_mul(documents.len());
+        if bytes > crate::MAX_BODY_BYTES {
+            let max = crate::MAX_BODY_BYTES / query.len();
+            return Err(HttpError::too_many(field, documents.len(), max));
+        }
+        call.grow(bytes)?;
+        Ok(documents.iter().map(|document| (query.to_owned(), document.clone()).into()).collect())
+    }
+}
+
+/// Items of one request at most, whose answers are in memory together: as many as [`MAX_ITEMS`](crate::MAX_ITEMS), or,
+/// where an answer is large, as the queue holds.
+pub(crate) fn max_items(model: &Model) -> usize {
+    match model.signature().task {
+        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => crate::MAX_ITEMS,
+        _ => model.batcher_config().max_queue_size.min(crate::MAX_ITEMS),
     }
 }
 

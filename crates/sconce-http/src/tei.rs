@@ -11,19 +11,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use axum::routing::{get, post};
 use sconce::{Answer, Task};
+use sconce_server::Parameters;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::body::UnparsedBody;
 use crate::dialect::{ErrorResponse, Tei};
 use crate::error::HttpError;
-use crate::options::{Options, refuse_unknown};
+use crate::options::{OptionFields, Options};
 use crate::service::{ANY, HttpService, headers, tokens};
 
 type TeiResult = Result<Response, ErrorResponse<Tei>>;
@@ -51,19 +52,17 @@ pub(crate) fn routes() -> Router<Arc<HttpService>> {
 /// Options of a request, at its top or, as `huggingface_hub` sends some, in its field `parameters`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 struct TeiOptions {
-    #[serde(flatten)]
-    options: Options,
     truncation_direction: Option<TruncationDirection>,
     /// True: logits instead of probabilities.
     raw_scores: Option<bool>,
     /// True: each rank holds its text.
     return_text: Option<bool>,
-    #[serde(default)]
-    #[schema(value_type = Value)]
-    parameters: Map<String, Value>,
+    /// Further options, which count where both are set.
+    #[schema(value_type = Option<Value>)]
+    parameters: Option<Map<String, Value>>,
     #[serde(flatten)]
-    #[schema(ignore)]
-    unknown: Map<String, Value>,
+    #[schema(value_type = OptionFields)]
+    options: Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
@@ -74,35 +73,27 @@ enum TruncationDirection {
     Right,
 }
 
-/// Fields of the API beside the inputs and the common options.
-const FIELDS: [&str; 8] = [
-    "inputs",
-    "query",
-    "texts",
-    "parameters",
-    "raw_scores",
-    "return_text",
-    "truncation_direction",
-    "add_special_tokens",
-];
+/// [`TeiOptions`], checked.
+struct TeiTerms {
+    parameters: Parameters,
+    raw_scores: bool,
+    return_text: bool,
+}
 
 impl TeiOptions {
-    /// The options as the route takes them: those of `parameters` count where both are set.
-    fn read(self) -> Result<Self, HttpError> {
-        refuse_unknown(&self.unknown, &FIELDS)?;
+    /// The options as the routes take them: those of `parameters` count where both are set.
+    fn read(self) -> Result<TeiTerms, HttpError> {
         let mut options = self;
-        if !options.parameters.is_empty() {
-            let nested = Value::Object(std::mem::take(&mut options.parameters));
-            let nested: Self = serde_path_to_error::deserialize(nested).map_err(|error| {
+        if let Some(nested) = options.parameters.take() {
+            let nested: Self = serde_path_to_error::deserialize(Value::Object(nested)).map_err(|error| {
                 HttpError::invalid("parameters", format!("field 'parameters.{}': {}", error.path(), error.inner()))
             })?;
-            refuse_unknown(&nested.unknown, &FIELDS)?;
             options = Self {
-                options: nested.options.or(options.options),
                 truncation_direction: nested.truncation_direction.or(options.truncation_direction),
                 raw_scores: nested.raw_scores.or(options.raw_scores),
                 return_text: nested.return_text.or(options.return_text),
-                ..Self::default()
+                options: nested.options.or(options.options),
+                parameters: None,
             };
         }
         if options.truncation_direction == Some(TruncationDirection::Left) {
@@ -111,23 +102,27 @@ impl TeiOptions {
                            of a long text is cut; leave the field out, or cut the text yourself";
             return Err(HttpError::invalid(field, message));
         }
-        Ok(options)
+        Ok(TeiTerms {
+            parameters: options.options.parameters()?,
+            raw_scores: options.raw_scores.unwrap_or(false),
+            return_text: options.return_text.unwrap_or(false),
+        })
     }
 }
 
 /// Answers `POST /` as the route of the model's task: clients that are given only an address call it.
-async fn by_task(state: State<Arc<HttpService>>, model: PathModel, body: Bytes) -> TeiResult {
+async fn by_task(state: State<Arc<HttpService>>, model: PathModel, body: UnparsedBody<Tei>) -> TeiResult {
     let named = model.as_ref().map(|Path(name)| name.as_str());
     let task = state.model(named, ANY)?.signature().task.clone();
     match task {
-        Task::Embedding { .. } if embed::is_similarity(&body) => {
-            embed::similarity(state, model, crate::body::read(&body)?).await
+        Task::Embedding { .. } if embed::is_similarity(&body.bytes) => {
+            embed::similarity(state, model, body.parse()?).await
         }
-        Task::Embedding { .. } => embed::embed(state, model, crate::body::read(&body)?).await,
-        Task::SparseEmbedding { .. } => embed::embed_sparse(state, model, crate::body::read(&body)?).await,
-        Task::TokenEmbeddings { .. } => embed::embed_all(state, model, crate::body::read(&body)?).await,
-        Task::Score if rerank::is_rerank(&body) => rerank::rerank(state, model, crate::body::read(&body)?).await,
-        Task::Classification { .. } | Task::Score => classify::predict(state, model, crate::body::read(&body)?).await,
+        Task::Embedding { .. } => embed::embed(state, model, body.parse()?).await,
+        Task::SparseEmbedding { .. } => embed::embed_sparse(state, model, body.parse()?).await,
+        Task::TokenEmbeddings { .. } => embed::embed_all(state, model, body.parse()?).await,
+        Task::Score if rerank::is_rerank(&body.bytes) => rerank::rerank(state, model, body.parse()?).await,
+        Task::Classification { .. } | Task::Score => classify::predict(state, model, body.parse()?).await,
         other => {
             let message =
                 format!("a model for {} has no route of this API; use /v2/models/{{model}}/infer", other.name());

@@ -239,7 +239,7 @@ async fn errors_have_the_form_of_their_api_and_name_the_field() {
             json!({"input": "a", "dimension": 3}),
             400,
             "/error/message",
-            "field 'dimension' is not known",
+            "parameter 'dimension' is not known",
         ),
         ("/v1/embeddings", json!({"input": "a", "dimensions": 999}), 400, "/error/message", "between 1 and 384"),
         ("/embed", json!({"inputs": [1, "a"]}), 422, "/error", "numbers beside texts"),
@@ -327,4 +327,49 @@ fn collect_references(value: &Value, references: &mut Vec<String>) {
         Value::Array(values) => values.iter().for_each(|value| collect_references(value, references)),
         _ => {}
     }
+}
+
+#[tokio::test]
+async fn requests_whose_answers_or_pairs_would_fill_the_memory_are_refused_with_what_is_allowed() {
+    let (router, _) = router(&[zoo("encoder-mini"), family("bert-cross-encoder")]);
+    let many = vec!["a"; sconce_http::MAX_ITEMS + 1];
+    let long = "a ".repeat(sconce_http::MAX_BODY_BYTES / 4);
+    let all = vec!["a "; sconce_http::MAX_TOKENIZED / 2 + 1];
+    let table = [
+        ("/v1/embeddings", json!({"input": many}), "/error/message", "has 16385 items, but at most 16384"),
+        ("/embed", json!({"inputs": many}), "/error", "has 16385 items, but at most 16384"),
+        ("/v1/rerank", json!({"query": "a", "documents": many}), "/message", "field 'documents' has 16385 items"),
+        ("/rerank", json!({"query": long, "texts": ["a", "b", "c"]}), "/error", "but at most 2 are answered"),
+        ("/models/encoder-mini/tokenize", json!({"inputs": all}), "/error", "has 1048578 bytes, but at most 1048576"),
+        ("/models/encoder-mini/decode", json!({"ids": vec![5; sconce_http::MAX_TOKENIZED + 1]}), "/error", "'ids' has"),
+    ];
+    for (path, body, pointer, words) in table {
+        let (status, _, answer) = post(&router, path, body).await;
+        let message = answer.pointer(pointer).map(ToString::to_string).unwrap_or_default();
+        assert!(status == StatusCode::PAYLOAD_TOO_LARGE && message.contains(words), "{path}: {status} {message}");
+    }
+}
+
+#[tokio::test]
+async fn embeddings_come_in_other_element_types_and_null_is_as_if_left_out() {
+    let (router, runtime) = router(&[zoo("encoder-mini")]);
+    let plain = embedded(&runtime, "encoder-mini", "one").await;
+    let asked = json!({"input": "one", "output_dtype": "int8", "dimensions": null, "prompt_name": null});
+    let (status, _, answer) = post(&router, "/v1/embeddings", asked).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let int8: Vec<i8> = serde_json::from_value(answer["data"][0]["embedding"].clone()).unwrap();
+    for (value, plain) in int8.iter().zip(&plain) {
+        assert!((f32::from(*value) + 128.0 - (plain + 1.0) * 127.5).abs() <= 1.0, "{value} {plain}");
+    }
+    let asked = json!({"input": "one", "output_dtype": "int8", "encoding_format": "base64"});
+    let answer = fine(&router, "/v1/embeddings", asked).await;
+    let bytes = BASE64_STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
+    assert_eq!(bytes, int8.iter().map(|value| value.cast_unsigned()).collect::<Vec<_>>());
+    let bits = fine(&router, "/embed", json!({"inputs": "one", "parameters": {"output_dtype": "ubinary"}})).await;
+    assert_eq!(bits[0].as_array().unwrap().len(), 48);
+    let half = floats(&fine(&router, "/embed", json!({"inputs": "one", "output_dtype": "float16"})).await[0]);
+    assert!(half.iter().zip(&plain).all(|(half, plain)| (half - plain).abs() < 1e-3));
+    let asked = json!({"inputs": {"source_sentence": "a", "sentences": ["b"]}, "output_dtype": "int8"});
+    let (status, _, answer) = post(&router, "/similarity", asked).await;
+    assert!(status == 422 && answer["error"].as_str().unwrap().contains("'output_dtype'"), "{answer}");
 }

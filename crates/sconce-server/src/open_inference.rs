@@ -41,7 +41,8 @@ impl OpenInference {
         }
     }
 
-    /// Answers the items of a request to `model`, all or none. A refusal is held back where there are many.
+    /// Answers the items of a request to `model`, or fails as a whole; a list that is longer than its queue goes in parts. A
+    /// refusal is held back where there are many.
     ///
     /// # Errors
     /// [`RequestError`] if no time is left, there is no room, or an item is at fault.
@@ -59,7 +60,7 @@ impl OpenInference {
             Err(RequestError::Refused { source })
         } else {
             let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
-            model.try_infer_many(group).await.map_err(RequestError::from)
+            model.try_infer_list(group).await.map_err(RequestError::from)
         };
         match answers {
             Ok(answers) => Ok(answers),

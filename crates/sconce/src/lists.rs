@@ -26,6 +26,9 @@ impl Model {
     /// As [`infer_many`](Self::infer_many).
     pub async fn try_infer_list(&self, group: impl Into<RequestGroup>) -> Result<Vec<Answer>, InferManyError> {
         let (started, group) = (Instant::now(), group.into());
+        if group.inputs.len() == 1 {
+            return self.try_infer_many(group).await;
+        }
         // Half of the queue, so that the next part can wait while one runs.
         let most = (self.batcher_config().max_queue_size / 2).max(1);
         if group.inputs.len() <= self.batcher_config().max_queue_size {

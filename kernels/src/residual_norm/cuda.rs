@@ -9,7 +9,7 @@ use crate::cuda::{Argument, Buffer, Gpu, LaunchShape, Matrix, QuantizedMatrix, V
 pub(crate) struct DeviceNorm {
     kind: DeviceNormKind,
     weight: Buffer,
-    /// Of a layer norm.
+    /// A bias of a layer norm.
     bias: Option<Buffer>,
     columns: usize,
     eps: f32,

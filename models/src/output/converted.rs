@@ -90,11 +90,11 @@ pub struct ConvertedEmbedding {
 /// The elements of a [`ConvertedEmbedding`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum ConvertedElements {
-    /// Of [`OutputDtype::Float16`].
+    /// Elements of [`OutputDtype::Float16`].
     F16(Vec<f16>),
-    /// Of [`OutputDtype::Int8`] and [`OutputDtype::Binary`].
+    /// Elements of [`OutputDtype::Int8`] and [`OutputDtype::Binary`].
     I8(Vec<i8>),
-    /// Of [`OutputDtype::Uint8`] and [`OutputDtype::Ubinary`].
+    /// Elements of [`OutputDtype::Uint8`] and [`OutputDtype::Ubinary`].
     U8(Vec<u8>),
 }
 

@@ -10,8 +10,7 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-/// Bytes that a value between two commas takes at most when it is read: a text of its own, in a vector that doubles.
-const VALUE_BYTES: usize = 2 * size_of::<Vec<u8>>();
+use crate::body::charge_values;
 
 /// The body of `infer`, or the part of it before binary tensors.
 #[derive(Debug, Deserialize)]
@@ -54,8 +53,7 @@ fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserial
 /// Reads JSON, whose memory counts among that of the request.
 pub(crate) fn read(json: &[u8], charge: Option<&Charge>) -> Result<InferRequestJson, RequestError> {
     if let Some(charge) = charge {
-        let values = json.split(|byte| *byte == b',').count();
-        charge.grow(json.len() + values * VALUE_BYTES)?;
+        charge_values(json, charge)?;
     }
     serde_json::from_slice(json)
         .map_err(|error| RequestError::Malformed { expected: "inference request", message: error.to_string() })
@@ -64,7 +62,7 @@ pub(crate) fn read(json: &[u8], charge: Option<&Charge>) -> Result<InferRequestJ
 /// Parameters as JSON.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct JsonParameters(Map<String, Value>);
+pub(crate) struct JsonParameters(pub(crate) Map<String, Value>);
 
 impl ParameterMap for JsonParameters {
     fn get(&self, name: &str) -> Option<ParameterValue<'_>> {

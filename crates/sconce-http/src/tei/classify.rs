@@ -7,15 +7,14 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
-use sconce::{Input, Output, RequestGroup};
+use sconce::{Input, Output};
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PathModel, TeiOptions, TeiResult, compute_headers};
+use super::{PathModel, TeiOptions, TeiResult, TeiTerms, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
-use crate::error::HttpError;
 use crate::service::{CLASSIFIES, HttpService};
 
 #[derive(Deserialize, ToSchema)]
@@ -100,7 +99,7 @@ pub(crate) struct Prediction<'a> {
 pub(crate) async fn predict(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
-    JsonBody(request, _): JsonBody<PredictRequest, Tei>,
+    JsonBody { value: request, call, .. }: JsonBody<PredictRequest, Tei>,
 ) -> TeiResult {
     let started = Instant::now();
     let PredictRequest { inputs, options } = request;
@@ -109,14 +108,10 @@ pub(crate) async fn predict(
         Sequences::One(sequence) => (vec![sequence], true),
         Sequences::Many(sequences) => (sequences, false),
     };
-    if sequences.is_empty() {
-        return Err(HttpError::empty("inputs").into());
-    }
     let characters = sequences.iter().flatten().map(|text| text.chars().count()).sum();
-    let TeiOptions { options, raw_scores, .. } = options.read()?;
-    let group = options.apply(RequestGroup::new(sequences.into_iter().map(input)))?;
-    let answers = service.answers(model, group).await?;
-    let raw = raw_scores == Some(true);
+    let TeiTerms { parameters, raw_scores: raw, .. } = options.read()?;
+    let inputs = sequences.into_iter().map(input).collect();
+    let answers = service.answers(model, "inputs", inputs, parameters, &call).await?;
     let rows: Vec<Vec<Prediction<'_>>> = answers.iter().map(|answer| predictions(&answer.output, raw)).collect();
     let headers = compute_headers(&answers, characters, started);
     Ok(match (single, rows.first()) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
-use sconce::{Answer, Output, RequestGroup, SparseVector};
+use sconce::{Answer, Input, Output, OutputDtype, SparseVector};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,6 +15,7 @@ use crate::body::JsonBody;
 use crate::dialect::Tei;
 use crate::error::HttpError;
 use crate::inputs::{InputForms, InputList};
+use crate::numbers::Numbers;
 use crate::service::{EMBEDS, EMBEDS_SPARSELY, EMBEDS_TOKENS, HttpService, Needed};
 
 #[derive(Deserialize, ToSchema)]
@@ -43,9 +44,8 @@ pub(crate) async fn embed(
     model: PathModel,
     request: JsonBody<EmbedRequest, Tei>,
 ) -> TeiResult {
-    answer(&service, model, request.0, EMBEDS, |answers| {
-        let rows: Vec<&[f32]> = answers.iter().map(|answer| answer.output.embedding().unwrap_or_default()).collect();
-        Json(rows).into_response()
+    answer(&service, model, request, EMBEDS, |answers| {
+        Json(answers.iter().map(|answer| Numbers::of(&answer.output)).collect::<Vec<_>>()).into_response()
     })
     .await
 }
@@ -68,12 +68,12 @@ pub(crate) async fn embed_all(
     model: PathModel,
     request: JsonBody<EmbedRequest, Tei>,
 ) -> TeiResult {
-    answer(&service, model, request.0, EMBEDS_TOKENS, |answers| {
+    answer(&service, model, request, EMBEDS_TOKENS, |answers| {
         let rows = |answer: &Answer| -> Vec<Vec<f32>> {
-            let vectors = answer.output.token_vectors();
-            vectors.map_or(Vec::new(), |vectors| {
-                vectors.values.chunks_exact(vectors.dimensions.max(1)).map(<[f32]>::to_vec).collect()
-            })
+            let numbers = answer.output.numbers();
+            let converted = answer.output.converted_embedding().and_then(|embedding| embedding.token_width);
+            let width = converted.or_else(|| answer.output.token_vectors().map(|vectors| vectors.dimensions));
+            numbers.chunks_exact(width.unwrap_or(1).max(1)).map(<[f32]>::to_vec).collect()
         };
         Json(answers.iter().map(rows).collect::<Vec<_>>()).into_response()
     })
@@ -101,7 +101,7 @@ pub(crate) async fn embed_sparse(
     let values = |vector: &SparseVector| -> Vec<SparseValue> {
         vector.indices.iter().zip(&vector.values).map(|(&index, &value)| SparseValue { index, value }).collect()
     };
-    answer(&service, model, request.0, EMBEDS_SPARSELY, |answers| {
+    answer(&service, model, request, EMBEDS_SPARSELY, |answers| {
         let rows = answers.iter().map(|answer| answer.output.sparse().map(values).unwrap_or_default());
         Json(rows.collect::<Vec<_>>()).into_response()
     })
@@ -118,18 +118,14 @@ pub(crate) struct SparseValue {
 async fn answer(
     service: &HttpService,
     model: PathModel,
-    request: EmbedRequest,
+    request: JsonBody<EmbedRequest, Tei>,
     needed: Needed,
     rows: impl FnOnce(&[Answer]) -> axum::response::Response,
 ) -> TeiResult {
     let started = Instant::now();
-    let EmbedRequest { inputs, options } = request;
+    let JsonBody { value: EmbedRequest { inputs, options }, call, .. } = request;
     let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), needed)?;
-    if inputs.items.is_empty() {
-        return Err(HttpError::empty("inputs").into());
-    }
-    let group = options.read()?.options.apply(RequestGroup::new(inputs.items))?;
-    let answers = service.answers(model, group).await?;
+    let answers = service.answers(model, "inputs", inputs.items, options.read()?.parameters, &call).await?;
     Ok((compute_headers(&answers, inputs.characters, started), rows(&answers)).into_response())
 }
 
@@ -172,7 +168,7 @@ pub(super) fn is_similarity(body: &[u8]) -> bool {
 pub(crate) async fn similarity(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
-    JsonBody(request, _): JsonBody<SimilarityRequest, Tei>,
+    JsonBody { value: request, call, .. }: JsonBody<SimilarityRequest, Tei>,
 ) -> TeiResult {
     let started = Instant::now();
     let SimilarityRequest { inputs: SimilarityInput { source_sentence, sentences }, options } = request;
@@ -180,11 +176,14 @@ pub(crate) async fn similarity(
     if sentences.is_empty() {
         return Err(HttpError::empty("inputs.sentences").into());
     }
-    let texts = std::iter::once(source_sentence).chain(sentences);
-    let mut characters = 0;
-    let texts = texts.inspect(|text| characters += text.chars().count());
-    let group = options.read()?.options.apply(RequestGroup::new(texts))?;
-    let answers = service.answers(model, group).await?;
+    let characters = source_sentence.chars().count() + sentences.iter().map(|text| text.chars().count()).sum::<usize>();
+    let texts: Vec<Input> = std::iter::once(source_sentence).chain(sentences).map(Input::from).collect();
+    let parameters = options.read()?.parameters;
+    if parameters.vectors.output_dtype != OutputDtype::Float32 {
+        let message = "field 'output_dtype' has no meaning for a similarity; leave it out";
+        return Err(HttpError::invalid("output_dtype", message).into());
+    }
+    let answers = service.answers(model, "inputs.sentences", texts, parameters, &call).await?;
     let (source, others) = answers.split_first().expect("an answer for each text");
     let cosines: Vec<f32> = others.iter().map(|other| cosine(&source.output, &other.output)).collect();
     Ok((compute_headers(&answers, characters, started), Json(cosines)).into_response())

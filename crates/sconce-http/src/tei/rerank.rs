@@ -6,15 +6,13 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
-use sconce::RequestGroup;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PathModel, TeiOptions, TeiResult, compute_headers};
+use super::{PathModel, TeiOptions, TeiResult, TeiTerms, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
-use crate::error::HttpError;
 use crate::rerank::{logit, ranked, relevance};
 use crate::service::{HttpService, SCORES};
 
@@ -60,20 +58,17 @@ pub(super) fn is_rerank(body: &[u8]) -> bool {
 pub(crate) async fn rerank(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
-    JsonBody(request, _): JsonBody<TeiRerankRequest, Tei>,
+    JsonBody { value: request, call, .. }: JsonBody<TeiRerankRequest, Tei>,
 ) -> TeiResult {
     let started = Instant::now();
     let TeiRerankRequest { query, texts, options } = request;
     let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), SCORES)?;
-    if texts.is_empty() {
-        return Err(HttpError::empty("texts").into());
-    }
-    let TeiOptions { options, raw_scores, return_text, .. } = options.read()?;
-    let group = options.apply(RequestGroup::pairs(&query, texts.clone()))?;
-    let answers = service.answers(model, group).await?;
-    let score = if raw_scores == Some(true) { logit } else { relevance };
+    let TeiTerms { parameters, raw_scores, return_text } = options.read()?;
+    let pairs = service.pairs(model, "texts", &query, &texts, &call)?;
+    let answers = service.answers(model, "texts", pairs, parameters, &call).await?;
+    let score = if raw_scores { logit } else { relevance };
     let rank = |(index, score): (usize, f32)| {
-        let text = (return_text == Some(true)).then(|| texts[index].as_str());
+        let text = return_text.then(|| texts[index].as_str());
         RankedText { index, text, score }
     };
     let ranks: Vec<_> = ranked(&answers, score).into_iter().map(rank).collect();

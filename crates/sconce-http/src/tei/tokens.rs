@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{InferError, Model, TextToken};
+use sconce_server::RequestError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -84,18 +85,21 @@ fn yes() -> bool {
 pub(crate) async fn tokenize(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
-    JsonBody(request, _): JsonBody<TokenizeRequest, Tei>,
+    JsonBody { value: request, call, .. }: JsonBody<TokenizeRequest, Tei>,
 ) -> TeiResult {
     let TokenizeRequest { inputs, add_special_tokens: special, prompt_name } = request;
     let texts = match inputs {
         Texts::One(text) => vec![text],
         Texts::Many(texts) => texts,
     };
+    check_size("inputs", "bytes", texts.iter().map(String::len).sum())?;
     let tokens = each(&service, model, "inputs", texts, move |model, text| {
         let tokens = model.tokenize(&text, special, prompt_name.as_deref())?;
         Ok(tokens.into_iter().map(SimpleToken::from).collect::<Vec<_>>())
     });
-    Ok(Json(tokens.await?).into_response())
+    let tokens = tokens.await?;
+    drop(call);
+    Ok(Json(tokens).into_response())
 }
 
 #[utoipa::path(
@@ -114,15 +118,28 @@ pub(crate) async fn tokenize(
 pub(crate) async fn decode(
     State(service): State<Arc<HttpService>>,
     model: PathModel,
-    JsonBody(request, _): JsonBody<DecodeRequest, Tei>,
+    JsonBody { value: request, call, .. }: JsonBody<DecodeRequest, Tei>,
 ) -> TeiResult {
     let DecodeRequest { ids, skip_special_tokens } = request;
     let lists = match ids {
         Ids::One(ids) => vec![ids],
         Ids::Many(lists) => lists,
     };
+    check_size("ids", "tokens", lists.iter().map(Vec::len).sum())?;
     let texts = each(&service, model, "ids", lists, move |model, ids| model.detokenize(&ids, !skip_special_tokens));
-    Ok(Json(texts.await?).into_response())
+    let texts = texts.await?;
+    drop(call);
+    Ok(Json(texts).into_response())
+}
+
+/// Refuses more than is turned into tokens, or back, at a time: each takes a hundred bytes in the answer.
+fn check_size(field: &'static str, unit: &str, size: usize) -> Result<(), HttpError> {
+    let max = crate::MAX_TOKENIZED;
+    if size <= max {
+        return Ok(());
+    }
+    let message = format!("field '{field}' has {size} {unit}, but at most {max} are read at a time; send fewer");
+    Err(HttpError { field: Some(field), ..HttpError::new(Fault::TooLarge, message) })
 }
 
 /// Applies `of` to each item on a thread that may block.
@@ -133,7 +150,6 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     items: Vec<T>,
     of: impl Fn(&Model, T) -> Result<A, InferError> + Send + 'static,
 ) -> Result<Vec<A>, HttpError> {
-    let _in_flight = service.runtime().enter();
     let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?.clone();
     if items.is_empty() {
         return Err(HttpError::empty(field));
@@ -142,5 +158,6 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     let answers = tokio::task::spawn_blocking(all).await;
     let panicked =
         |error: tokio::task::JoinError| HttpError::new(Fault::Internal, format!("tokenising failed: {error}"));
-    Ok(answers.map_err(panicked)??)
+    let failed = |source| HttpError::from(RequestError::Refused { source });
+    answers.map_err(panicked)?.map_err(failed)
 }

@@ -13,9 +13,9 @@ use crate::residual_norm::cuda::{DeviceNorm, NormMatrices, norm_of_sums};
 /// The weights of a step of a head.
 #[derive(Debug)]
 pub enum HeadWeights {
-    /// Of a product.
+    /// The weights of a product.
     Product(Dense),
-    /// Of a norm.
+    /// The weights of a norm.
     Norm(RowNorm),
 }
 
