@@ -39,6 +39,7 @@ impl<'a> Numbers<'a> {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn as_f32<S: serde::Serializer>(elements: &&ConvertedElements, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(elements.to_f32().iter())
 }

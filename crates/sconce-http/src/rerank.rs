@@ -15,7 +15,7 @@ use crate::dialect::{Cohere, ErrorResponse};
 use crate::error::HttpError;
 use crate::openai::TokenUsage;
 use crate::options::{OptionFields, Options};
-use crate::service::{HttpService, SCORES, headers};
+use crate::service::{HttpService, SCORES, headers, pairs};
 
 pub(crate) fn routes() -> Router<Arc<HttpService>> {
     Router::new().route("/v1/rerank", post(rerank)).route("/v2/rerank", post(rerank))
@@ -106,7 +106,7 @@ pub(crate) async fn rerank(
         return Err(HttpError::invalid("top_n", "field 'top_n' is 0, but must be at least 1").into());
     }
     let documents: Vec<String> = documents.into_iter().map(Document::into_text).collect();
-    let pairs = service.pairs(model, "documents", &query, &documents, &call)?;
+    let pairs = pairs(model, "documents", &query, &documents, &call)?;
     let answers = service.answers(model, "documents", pairs, options.parameters()?, &call).await?;
     let result = |(index, relevance_score): (usize, f32)| {
         let document = (return_documents == Some(true)).then(|| TextObject { text: documents[index].as_str() });

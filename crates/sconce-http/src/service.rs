@@ -101,29 +101,28 @@ impl HttpService {
             _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival).await?),
         }
     }
+}
 
-    /// Pairs of a query with each document, which come in `field`.
-    pub(crate) fn pairs(
-        &self,
-        model: &Model,
-        field: &'static str,
-        query: &str,
-        documents: &[String],
-        call: &HttpCall,
-    ) -> Result<Vec<Input>, HttpError> {
-        let max = max_items(model);
-        if documents.len() > max {
-            return Err(HttpError::too_many(field, documents.len(), max));
-        }
-        // Each pair has a query of its own.
-        let bytes = query.len().saturating_mul(documents.len());
-        if bytes > crate::MAX_BODY_BYTES {
-            let max = crate::MAX_BODY_BYTES / query.len();
-            return Err(HttpError::too_many(field, documents.len(), max));
-        }
-        call.grow(bytes)?;
-        Ok(documents.iter().map(|document| (query.to_owned(), document.clone()).into()).collect())
+/// Pairs of a query with each document, which come in `field`.
+pub(crate) fn pairs(
+    model: &Model,
+    field: &'static str,
+    query: &str,
+    documents: &[String],
+    call: &HttpCall,
+) -> Result<Vec<Input>, HttpError> {
+    let max = max_items(model);
+    if documents.len() > max {
+        return Err(HttpError::too_many(field, documents.len(), max));
     }
+    // Each pair has a query of its own.
+    let bytes = query.len().saturating_mul(documents.len());
+    if bytes > crate::MAX_BODY_BYTES {
+        let max = crate::MAX_BODY_BYTES / query.len();
+        return Err(HttpError::too_many(field, documents.len(), max));
+    }
+    call.grow(bytes)?;
+    Ok(documents.iter().map(|document| (query.to_owned(), document.clone()).into()).collect())
 }
 
 /// Items of one request at most, whose answers are in memory together: as many as [`MAX_ITEMS`](crate::MAX_ITEMS), or,

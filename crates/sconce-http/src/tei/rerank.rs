@@ -14,7 +14,7 @@ use super::{PathModel, TeiOptions, TeiResult, TeiTerms, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
 use crate::rerank::{logit, ranked, relevance};
-use crate::service::{HttpService, SCORES};
+use crate::service::{HttpService, SCORES, pairs};
 
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct TeiRerankRequest {
@@ -64,7 +64,7 @@ pub(crate) async fn rerank(
     let TeiRerankRequest { query, texts, options } = request;
     let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), SCORES)?;
     let TeiTerms { parameters, raw_scores, return_text } = options.read()?;
-    let pairs = service.pairs(model, "texts", &query, &texts, &call)?;
+    let pairs = pairs(model, "texts", &query, &texts, &call)?;
     let answers = service.answers(model, "texts", pairs, parameters, &call).await?;
     let score = if raw_scores { logit } else { relevance };
     let rank = |(index, score): (usize, f32)| {
