@@ -166,7 +166,13 @@ impl TextProcessor {
             text.insert_str(0, prompt);
         }
         let room = self.max_tokens - self.added_tokens;
-        let mut encoding = self.encode_beginning(TEXT_INPUT, &text, room)?;
+        let (encoding, truncated) = self.encode_within(&text, room, truncation)?;
+        Ok(Prepared { features: self.features(&encoding)?, truncated })
+    }
+
+    /// The tokens of a text with the special ones, of which at most `room` are its own; true if it had more.
+    fn encode_within(&self, text: &str, room: usize, truncation: Truncation) -> Result<(Encoding, bool), InputError> {
+        let mut encoding = self.encode_beginning(TEXT_INPUT, text, room)?;
         let truncated = encoding.len() > room;
         if truncated && truncation == Truncation::Refuse {
             return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
@@ -174,7 +180,7 @@ impl TextProcessor {
         encoding.truncate(room, 0, self.direction);
         let encoding =
             self.tokenizer.post_process(encoding, None, true).map_err(|error| tokenizer_error(TEXT_INPUT, &error))?;
-        Ok(Prepared { features: self.features(&encoding)?, truncated })
+        Ok((encoding, truncated))
     }
 
     /// The features of tokens, special tokens included.

@@ -1,6 +1,6 @@
 //! Pairs of texts as a question that a language model answers with yes or no.
 
-use super::{TEXT_INPUT, TOKENIZER, TextProcessor, checked_text, tokenizer_error};
+use super::{TEXT_INPUT, TOKENIZER, TextProcessor, checked_text};
 use crate::{Features, Input, InputError, LoadError, ModelDirectory, Prepared, TEXT_PAIR_INPUT, Truncation};
 
 /// The text around an instruction, a query and a document.
@@ -82,14 +82,7 @@ impl TextProcessor {
         let instruction = instruction.as_ref().unwrap_or(&question.instruction);
         let text = [before_instruction, instruction, before_query, &query, before_document, &document].concat();
         let room = self.max_tokens - self.added_tokens - question.before.len() - question.after.len();
-        let mut encoding = self.encode_beginning(TEXT_INPUT, &text, room)?;
-        let truncated = encoding.len() > room;
-        if truncated && truncation == Truncation::Refuse {
-            return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
-        }
-        encoding.truncate(room, 0, self.direction);
-        let encoding =
-            self.tokenizer.post_process(encoding, None, true).map_err(|error| tokenizer_error(TEXT_INPUT, &error))?;
+        let (encoding, truncated) = self.encode_within(&text, room, truncation)?;
         let Features::Tokens { input_ids: asked, .. } = self.features(&encoding)? else {
             unreachable!("the features of a text are tokens")
         };
