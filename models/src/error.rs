@@ -94,6 +94,16 @@ pub enum InputError {
         /// Bytes of the valid beginning.
         valid_up_to: usize,
     },
+    /// Text that leaves no token for the one that is read with it, even if it is truncated.
+    #[error(
+        "input '{name}' leaves no room for the text read with it within the {max} tokens that the model takes; shorten it"
+    )]
+    NoRoom {
+        /// Name of the input.
+        name: &'static str,
+        /// Most tokens of both texts together.
+        max: usize,
+    },
     /// Text with more tokens than the model can take, while truncation is refused.
     #[error("input '{name}' has more tokens than the {max} that the model takes; shorten it or allow truncation")]
     TooLong {
@@ -415,6 +425,7 @@ mod tests {
             InputError::BlankEnds { name, bytes: usize::MAX },
             InputError::NotUtf8 { name, valid_up_to: usize::MAX },
             InputError::TooLong { name, max: 1 },
+            InputError::NoRoom { name, max: 1 },
             InputError::TooSparse { name, bytes: usize::MAX },
             InputError::TooManyBytes { name, bytes: usize::MAX, max: 1 },
             InputError::UnknownToken { name, token: text.clone(), id: u32::MAX, rows: 1 },
@@ -439,6 +450,7 @@ mod tests {
                 | InputError::BlankEnds { .. }
                 | InputError::NotUtf8 { .. }
                 | InputError::TooLong { .. }
+                | InputError::NoRoom { .. }
                 | InputError::TooSparse { .. }
                 | InputError::TooManyBytes { .. }
                 | InputError::UnknownToken { .. }

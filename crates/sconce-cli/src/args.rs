@@ -144,6 +144,9 @@ pub(crate) struct ServeArgs {
 
     /// Seconds after a signal in which health says not ready while requests are still served, so that load balancers
     /// look elsewhere first
+    ///
+    /// Then no connection is accepted, and requests in flight are answered. Once the last answer is made, clients have two
+    /// seconds to read what they have not read of theirs.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) drain_delay: u64,
 

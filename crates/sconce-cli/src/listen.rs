@@ -61,19 +61,28 @@ async fn tcp(address: &str) -> io::Result<BoundAddress> {
 
 #[cfg(unix)]
 async fn unix(path: &Path) -> io::Result<BoundAddress> {
+    use std::os::unix::fs::FileTypeExt as _;
     use tokio::net::{UnixListener, UnixStream};
+    if path.as_os_str().is_empty() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
     let listener = match UnixListener::bind(path) {
-        // The file of a server that was killed: nobody answers there.
-        Err(error) if error.kind() == ErrorKind::AddrInUse => match UnixStream::connect(path).await {
-            Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?;
-                UnixListener::bind(path)?
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            // Only a socket is ever removed. Nobody answers at that of a server that was killed.
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(ErrorKind::AlreadyExists.into());
             }
-            _ => return Err(error),
-        },
+            match UnixStream::connect(path).await {
+                Err(refused) if refused.kind() == ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                    UnixListener::bind(path)?
+                }
+                _ => return Err(error),
+            }
+        }
         bound => bound?,
     };
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
     Ok(BoundAddress { listener: listener.into(), address: Address::Unix(path.to_owned()), file: Some(file) })
 }
 
@@ -82,24 +91,49 @@ async fn unix(_: &Path) -> io::Result<BoundAddress> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// The file of a Unix socket, removed on drop.
-pub(crate) struct SocketFile(PathBuf);
+/// The file of a Unix socket, removed on drop unless another has taken its place.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Fails if someone has removed it.
-        let _ = std::fs::remove_file(&self.0);
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            // Fails if someone removes it at the same time.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+/// The numbers by which the system knows a file, whatever its name.
+#[cfg(unix)]
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Path) -> io::Result<(u64, u64)> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 fn listen_error(flag: &'static str, address: &str, source: io::Error) -> Error {
     let remedy = match source.kind() {
+        ErrorKind::AlreadyExists => "a file that is no socket is there: give another path",
+        ErrorKind::AddrInUse if address.starts_with(UNIX) => {
+            "another server listens there: stop it, or give another path"
+        }
         ErrorKind::AddrInUse => "another process listens there: stop it, or give another port (0 takes a free one)",
         ErrorKind::AddrNotAvailable => {
             "no interface of this machine has that address: 0.0.0.0 takes all, 127.0.0.1 none but its own callers"
         }
         ErrorKind::PermissionDenied if address.starts_with(UNIX) => "give a path in a directory that may be written",
         ErrorKind::PermissionDenied => "ports below 1024 are reserved: give a higher one, for instance 8001",
+        _ if address.starts_with(UNIX) => {
+            "give unix: and the path of a file that does not exist yet, in a directory that does"
+        }
         _ => "give HOST:PORT, for instance 127.0.0.1:8001, or unix:PATH",
     };
     Error::Listen { flag, address: address.to_owned(), source, remedy }

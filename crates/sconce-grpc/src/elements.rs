@@ -149,8 +149,8 @@ mod tests {
         assert_eq!(none, "input 'x' has 0 elements, but its shape needs 3");
         let large = InferTensorContents { uint_contents: vec![7, 256], ..Default::default() };
         let large = typed(UINT8, Datatype::Uint8, large, 2).unwrap_err();
-        let message = "input 'x' has the value 256 at element 1, which UINT8, as the model takes it, cannot hold exactly; \
-                       send UINT8";
+        let message =
+            "input 'x' has the value 256 at element 1, which its datatype UINT8 does not hold; send another datatype";
         assert_eq!(large, message);
     }
 }

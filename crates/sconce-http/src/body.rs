@@ -15,14 +15,33 @@ use crate::dialect::{Dialect, ErrorResponse};
 use crate::error::{Fault, HttpError};
 use crate::service::HttpService;
 
-/// Bytes that a value between two commas takes at most when it is read: an input with an allocation of its own, in a vector
-/// that doubles.
-const VALUE_BYTES: usize = 2 * size_of::<Input>() + 32;
+/// Bytes that an element of a list takes at most when it is read: an input with an allocation of its own, in a vector that
+/// doubles.
+const ELEMENT_BYTES: usize = 2 * size_of::<Input>() + 32;
+/// Bytes of a list or an object beside its elements; an object is a node of a map with room for eleven fields.
+const LIST_BYTES: usize = 160;
+const OBJECT_BYTES: usize = 1024;
 
-/// Counts the memory that JSON takes when it is read among the bytes of its request.
+/// Counts the memory that JSON takes when it is read among the bytes of its request. Texts are not looked into.
 pub(crate) fn charge_values(json: &[u8], charge: &Charge) -> Result<(), RequestError> {
-    let values = json.split(|byte| *byte == b',').count();
-    charge.grow(json.len() + values * VALUE_BYTES)
+    let (mut in_text, mut is_escaped, mut bytes) = (false, false, json.len());
+    for byte in json {
+        if in_text {
+            (in_text, is_escaped) = (is_escaped || *byte != b'"', !is_escaped && *byte == b'\\');
+            continue;
+        }
+        bytes += match byte {
+            b'"' => {
+                in_text = true;
+                0
+            }
+            b',' => ELEMENT_BYTES,
+            b'[' => LIST_BYTES,
+            b'{' => OBJECT_BYTES,
+            _ => 0,
+        };
+    }
+    charge.grow(bytes)
 }
 
 /// A call while it is answered: it counts as in flight until this is dropped.
@@ -47,10 +66,16 @@ pub(crate) struct UnparsedBody<D> {
 }
 
 impl<D: Dialect> UnparsedBody<D> {
-    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<JsonBody<T, D>, HttpError> {
+    /// Counts the memory that the JSON takes. Done before anything of it is read.
+    pub(crate) fn counted(self) -> Result<Self, HttpError> {
         if let Some(charge) = &self.call.charge {
             charge_values(&self.bytes, charge)?;
         }
+        Ok(self)
+    }
+
+    /// Reads the JSON, which was [`counted`](Self::counted).
+    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<JsonBody<T, D>, HttpError> {
         Ok(JsonBody { value: parse(&self.bytes)?, call: self.call, dialect: PhantomData })
     }
 }
@@ -78,7 +103,7 @@ impl<T: DeserializeOwned, D: Dialect> FromRequest<Arc<HttpService>> for JsonBody
     type Rejection = ErrorResponse<D>;
 
     async fn from_request(request: Request, service: &Arc<HttpService>) -> Result<Self, Self::Rejection> {
-        Ok(UnparsedBody::<D>::from_request(request, service).await?.parse()?)
+        Ok(UnparsedBody::<D>::from_request(request, service).await?.counted()?.parse()?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Errors of requests, by what the sender can do about them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use sconce::UnknownModel;
@@ -34,7 +35,7 @@ pub(crate) struct HttpError {
     pub(crate) fault: Fault,
     pub(crate) message: String,
     /// The field at fault, if it is one.
-    pub(crate) field: Option<&'static str>,
+    pub(crate) field: Option<Cow<'static, str>>,
     /// The time after which the same request may be answered.
     pub(crate) retry_after: Option<Duration>,
 }
@@ -46,18 +47,18 @@ impl HttpError {
 
     pub(crate) fn empty(field: &'static str) -> Self {
         let message = format!("field '{field}' is an empty list; give at least one");
-        Self { field: Some(field), ..Self::new(Fault::Empty, message) }
+        Self { field: Some(field.into()), ..Self::new(Fault::Empty, message) }
     }
 
     pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
-        Self { field: Some(field), ..Self::new(Fault::Invalid, message) }
+        Self { field: Some(field.into()), ..Self::new(Fault::Invalid, message) }
     }
 
     /// The refusal of a list that is longer than the server answers at a time.
     pub(crate) fn too_many(field: &'static str, items: usize, max: usize) -> Self {
         let message =
             format!("field '{field}' has {items} items, but at most {max} are answered at a time; send fewer");
-        Self { field: Some(field), ..Self::new(Fault::TooLarge, message) }
+        Self { field: Some(field.into()), ..Self::new(Fault::TooLarge, message) }
     }
 }
 
@@ -79,6 +80,6 @@ impl From<RequestError> for HttpError {
 
 impl From<UnknownModel> for HttpError {
     fn from(error: UnknownModel) -> Self {
-        Self { field: Some("model"), ..Self::new(Fault::UnknownModel, error.to_string()) }
+        Self { field: Some("model".into()), ..Self::new(Fault::UnknownModel, error.to_string()) }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sconce::Input;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use utoipa::ToSchema;
 
 /// The forms of [`InputList`] in JSON.
@@ -17,7 +17,7 @@ pub(crate) enum InputForms {
     Text(String),
     /// Several texts.
     Texts(Vec<String>),
-    /// Numbers of tokens of the model's own tokenizer.
+    /// Numbers of tokens of the model's own tokenizer, special ones included: they are read as they are.
     Tokens(Vec<u32>),
     /// Several such lists.
     ListsOfTokens(Vec<Vec<u32>>),
@@ -74,6 +74,39 @@ impl<'de> Visitor<'de> for InputListVisitor {
             return Ok(InputList { characters: numbers.len(), items: vec![Input::Tokens(numbers)] });
         }
         Err(A::Error::custom(format_args!("numbers beside texts or lists; expected {EXPECTED}")))
+    }
+}
+
+/// True for a JSON object, false for any other value, of which nothing is kept.
+pub(crate) struct IsObject(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for IsObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KindVisitor;
+
+        impl<'de> Visitor<'de> for KindVisitor {
+            type Value = IsObject;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<IsObject, A::Error> {
+                while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(IsObject(true))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<IsObject, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(IsObject(false))
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<IsObject, E> {
+                Ok(IsObject(false))
+            }
+        }
+
+        deserializer.deserialize_any(KindVisitor)
     }
 }
 

@@ -27,7 +27,7 @@
 //! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
 //! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
 //! | `POST /embed`, `/embed_all`, `/embed_sparse`, `/rerank`, `/predict`, `/similarity`, `/tokenize`, `/decode`, `/`; `GET /info` | text-embeddings-inference |
-//! | `GET /openapi.json` | the routes above as an OpenAPI document |
+//! | `GET /openapi.json` | the routes of OpenAI, Cohere, Jina and text-embeddings-inference as an OpenAPI document |
 //!
 //! text-embeddings-inference serves one model. Where the runtime has several, its routes take the one whose task fits;
 //! if several do, put `/models/{model}` before the route: `POST /models/minilm/embed`.

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use sconce::models::excerpt;
 use sconce::{Answer, Model};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::dialect::{ErrorResponse, OpenAi};
+use crate::error::HttpError;
 use crate::inputs::{InputForms, InputList};
 use crate::numbers::Numbers;
 use crate::options::{OptionFields, Options};
@@ -33,13 +35,14 @@ pub(crate) fn routes() -> Router<Arc<HttpService>> {
 
 /// The body of `POST /v1/embeddings`.
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "a JSON object")]
 pub(crate) struct EmbeddingsRequest {
     #[schema(value_type = InputForms)]
     input: InputList,
     /// The model's name; may be left out where only one model embeds.
     model: Option<String>,
-    #[serde(default)]
-    encoding_format: EncodingFormat,
+    /// `float`, the default, or `base64`.
+    encoding_format: Option<String>,
     /// A name of the end user, of no use here.
     #[serde(rename = "user")]
     #[schema(value_type = Option<String>)]
@@ -50,14 +53,25 @@ pub(crate) struct EmbeddingsRequest {
 }
 
 /// The form of vectors.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy)]
 enum EncodingFormat {
     /// A list of numbers.
-    #[default]
     Float,
     /// The little-endian bytes of f32 elements, in base64.
     Base64,
+}
+
+impl EncodingFormat {
+    fn named(name: Option<&str>) -> Result<Self, HttpError> {
+        match name {
+            None | Some("float") => Ok(Self::Float),
+            Some("base64") => Ok(Self::Base64),
+            Some(other) => {
+                let message = format!("field 'encoding_format' is '{}', but must be float or base64", excerpt(&other));
+                Err(HttpError::invalid("encoding_format", message))
+            }
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -114,6 +128,7 @@ pub(crate) async fn embeddings(
     JsonBody { value: request, call, .. }: JsonBody<EmbeddingsRequest, OpenAi>,
 ) -> OpenAiResult {
     let EmbeddingsRequest { input, model, encoding_format, options, .. } = request;
+    let encoding_format = EncodingFormat::named(encoding_format.as_deref())?;
     let model = service.model(model.as_deref(), EMBEDS)?;
     let answers = service.answers(model, "input", input.items, options.parameters()?, &call).await?;
     let data = answers.iter().enumerate().map(|(index, answer)| {

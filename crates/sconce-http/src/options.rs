@@ -1,10 +1,13 @@
 //! Options that every API takes beside its own, by the names that the gRPC server gives them.
 
+use std::borrow::Cow;
+
 use sconce_server::{Parameters, RequestError};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::error::HttpError;
 use crate::open_inference::JsonParameters;
 
 /// The fields of a request that its API does not have itself: [`Parameters`]. `OpenAI`'s clients send them as `extra_body`.
@@ -13,20 +16,38 @@ use crate::open_inference::JsonParameters;
 pub(crate) struct Options(Map<String, Value>);
 
 impl Options {
-    /// Reads the options. A field that is null counts as left out, and `prompt_name` means `prompt`.
-    pub(crate) fn parameters(self) -> Result<Parameters, RequestError> {
-        let Self(mut fields) = self;
-        fields.retain(|_, value| !value.is_null());
-        if let Some(name) = fields.remove("prompt_name") {
-            fields.insert("prompt".to_owned(), name);
-        }
-        Parameters::read(&JsonParameters(fields))
+    /// Reads the options.
+    pub(crate) fn parameters(self) -> Result<Parameters, HttpError> {
+        let error = match Parameters::read(&JsonParameters(self.named()?.0)) {
+            Ok(parameters) => return Ok(parameters),
+            Err(error) => error,
+        };
+        let field = match &error {
+            RequestError::UnknownParameter { name, .. } => Some(name.clone()),
+            RequestError::WrongParameter { name, .. } => Some((*name).to_owned()),
+            _ => None,
+        };
+        Err(HttpError { field: field.map(Cow::Owned), ..error.into() })
     }
 
     /// These options, and others where they are not set.
-    pub(crate) fn or(self, Self(mut others): Self) -> Self {
-        others.extend(self.0);
-        Self(others)
+    pub(crate) fn or(self, others: Self) -> Result<Self, HttpError> {
+        let mut all = others.named()?;
+        all.0.extend(self.named()?.0);
+        Ok(all)
+    }
+
+    /// The options that are set, by their own names. A field that is null counts as left out, and `prompt_name` means `prompt`.
+    fn named(self) -> Result<Self, HttpError> {
+        let Self(mut fields) = self;
+        fields.retain(|_, value| !value.is_null());
+        if let Some(name) = fields.remove("prompt_name")
+            && fields.insert("prompt".to_owned(), name).is_some()
+        {
+            let message = "fields 'prompt' and 'prompt_name' mean the same; send one of them";
+            return Err(HttpError::invalid("prompt", message));
+        }
+        Ok(Self(fields))
     }
 }
 

@@ -79,7 +79,7 @@ fn check_size(bytes: u64) -> Result<(), RequestError> {
 /// Decompresses a body as its headers say, and takes out the header. The bytes count among those of the request.
 pub(crate) fn decompressed(headers: &mut HeaderMap, body: Bytes, charge: &Charge) -> Result<Bytes, RequestError> {
     let Some(encoding) = headers.remove(header::CONTENT_ENCODING) else { return Ok(body) };
-    match encoding.as_bytes() {
+    match &*encoding.as_bytes().to_ascii_lowercase() {
         b"identity" => Ok(body),
         b"gzip" => read_all(flate2::read::MultiGzDecoder::new(&*body), charge),
         b"deflate" => read_all(flate2::read::ZlibDecoder::new(&*body), charge),

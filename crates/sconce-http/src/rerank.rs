@@ -23,6 +23,7 @@ pub(crate) fn routes() -> Router<Arc<HttpService>> {
 
 /// The body of `POST /v1/rerank` and `POST /v2/rerank`.
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "a JSON object")]
 pub(crate) struct CohereRerankRequest {
     model: Option<String>,
     query: String,

@@ -85,6 +85,10 @@ impl TeiOptions {
     fn read(self) -> Result<TeiTerms, HttpError> {
         let mut options = self;
         if let Some(nested) = options.parameters.take() {
+            if nested.contains_key("parameters") {
+                let message = "field 'parameters.parameters' is not known; put its fields into 'parameters'";
+                return Err(HttpError::invalid("parameters", message));
+            }
             let nested: Self = serde_path_to_error::deserialize(Value::Object(nested)).map_err(|error| {
                 HttpError::invalid("parameters", format!("field 'parameters.{}': {}", error.path(), error.inner()))
             })?;
@@ -92,7 +96,7 @@ impl TeiOptions {
                 truncation_direction: nested.truncation_direction.or(options.truncation_direction),
                 raw_scores: nested.raw_scores.or(options.raw_scores),
                 return_text: nested.return_text.or(options.return_text),
-                options: nested.options.or(options.options),
+                options: nested.options.or(options.options)?,
                 parameters: None,
             };
         }
@@ -114,6 +118,7 @@ impl TeiOptions {
 async fn by_task(state: State<Arc<HttpService>>, model: PathModel, body: UnparsedBody<Tei>) -> TeiResult {
     let named = model.as_ref().map(|Path(name)| name.as_str());
     let task = state.model(named, ANY)?.signature().task.clone();
+    let body = body.counted()?;
     match task {
         Task::Embedding { .. } if embed::is_similarity(&body.bytes) => {
             embed::similarity(state, model, body.parse()?).await

@@ -362,3 +362,46 @@ async fn a_server_that_leaves_says_so_answers_what_it_has_and_closes() {
     soon(server.served).await.unwrap();
     server.runtime.shutdown().await;
 }
+
+#[tokio::test]
+async fn json_counts_by_what_it_takes_in_memory_and_texts_by_their_length() {
+    let limits = ServerLimits { max_request_bytes_in_flight: 8 << 20, ..ServerLimits::default() };
+    let server = Server::start(limits, BatcherConfig::default()).await;
+    let post = async |path: &str, body: &str| server.connect().await.request("POST", path, &[], body.as_bytes()).await;
+    let objects = format!("{}0{}", r#"{"":"#.repeat(100), "}".repeat(100));
+    let deep = format!(r#"{{"input":"a","x":[{}]}}"#, vec![objects; 200].join(","));
+    let lists = format!(r#"{{"input":[{}]}}"#, vec!["[]"; 200_000].join(","));
+    let numbers = format!(r#"{{"input":[{}]}}"#, vec!["1"; 200_000].join(","));
+    for body in [deep, lists, numbers] {
+        for path in ["/v1/embeddings", "/embed", "/models/encoder-mini"] {
+            let answer =
+                post(path, &body.replace("input", if path == "/v1/embeddings" { "input" } else { "inputs" })).await;
+            assert_eq!(answer.status, 413, "{path} {}: {answer:?}", &body[..40]);
+        }
+    }
+    let tensor = format!(r#"{{"inputs":[],"parameters":{{"x":[{}]}}}}"#, vec!["{}"; 20_000].join(","));
+    assert_eq!(post("/v2/models/encoder-mini/infer", &tensor).await.status, 413);
+    // Brackets and commas within a text are only text, also behind an escaped quotation mark.
+    let text = "{[,".repeat(50_000);
+    let answer = post("/v1/embeddings", &json!({"model": EMBEDDER, "input": format!("\"\\{text}")}).to_string()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[tokio::test]
+async fn compressed_bodies_are_read_and_bombs_are_refused() {
+    use std::io::Write as _;
+    let limits = ServerLimits { max_request_bytes_in_flight: 8 << 20, ..ServerLimits::default() };
+    let server = Server::start(limits, BatcherConfig::default()).await;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let headers = [("content-encoding", "GZIP".to_owned())];
+    let asked = gzip(json!({"model": EMBEDDER, "input": "one"}).to_string().as_bytes());
+    let answer = server.connect().await.request("POST", "/v1/embeddings", &headers, &asked).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let bomb = gzip(&vec![b' '; 32 << 20]);
+    let answer = server.connect().await.request("POST", "/v1/embeddings", &headers, &bomb).await;
+    assert!(answer.status == 413 && bomb.len() < 1 << 18, "{answer:?}");
+}

@@ -373,3 +373,85 @@ async fn embeddings_come_in_other_element_types_and_null_is_as_if_left_out() {
     let (status, _, answer) = post(&router, "/similarity", asked).await;
     assert!(status == 422 && answer["error"].as_str().unwrap().contains("'output_dtype'"), "{answer}");
 }
+
+#[tokio::test]
+async fn options_in_parameters_count_before_those_at_the_top_and_null_before_none() {
+    let (router, _) = router(&[zoo("encoder-mini")]);
+    let width = async |asked: Value| {
+        let answer = fine(&router, "/embed", asked).await;
+        answer[0].as_array().map(Vec::len)
+    };
+    assert_eq!(width(json!({"inputs": "a", "dimensions": 4, "parameters": {"dimensions": null}})).await, Some(4));
+    assert_eq!(width(json!({"inputs": "a", "dimensions": 4, "parameters": {"dimensions": 8}})).await, Some(8));
+    for (body, words) in [
+        (json!({"inputs": "a", "prompt": "a", "prompt_name": "b"}), "mean the same"),
+        (json!({"inputs": "a", "prompt": "a", "parameters": {"prompt_name": "none"}}), "prompt 'none' is not known"),
+        (json!({"inputs": "a", "parameters": {"parameters": {}}}), "'parameters.parameters' is not known"),
+    ] {
+        let (status, _, answer) = post(&router, "/embed", body.clone()).await;
+        let message = answer["error"].as_str().unwrap_or_default();
+        assert!(status == StatusCode::UNPROCESSABLE_ENTITY && message.contains(words), "{body}: {answer}");
+    }
+    let (_, _, answer) = post(&router, "/v1/embeddings", json!({"input": "a", "dimensions": "x"})).await;
+    assert_eq!(answer["error"]["param"], json!("dimensions"), "{answer}");
+    fine(&router, "/v1/embeddings", json!({"input": "a", "encoding_format": null})).await;
+    let (status, _, answer) = post(&router, "/", json!({"inputs": ["a", ["b"]]})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "a list is no similarity: {answer}");
+}
+
+#[tokio::test]
+async fn tokens_and_scores_come_as_they_are_asked_for() {
+    let (router, runtime) = router(&[zoo("encoder-mini"), family("bert-cross-encoder"), family("colbert")]);
+    let plain = json!({"inputs": ["one", "two"], "add_special_tokens": false});
+    let plain = fine(&router, "/models/encoder-mini/tokenize", plain).await;
+    assert!(
+        plain
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|text| text.as_array().unwrap())
+            .all(|token| token["special"] == json!(false))
+    );
+    let whole = fine(&router, "/models/encoder-mini/tokenize", json!({"inputs": "one"})).await;
+    let ids: Vec<u64> = whole[0].as_array().unwrap().iter().map(|token| token["id"].as_u64().unwrap()).collect();
+    let kept = json!({"ids": ids, "skip_special_tokens": false});
+    let kept = fine(&router, "/models/encoder-mini/decode", kept).await;
+    assert!(kept[0].as_str().unwrap().contains("[CLS]"), "{kept}");
+    let (status, _, _) = post(&router, "/models/encoder-mini/decode", json!({"ids": []})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let empty = json!({"inputs": vec![""; sconce_http::MAX_ITEMS + 1]});
+    assert_eq!(post(&router, "/models/encoder-mini/tokenize", empty).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+
+    let expected = runtime.model("bert-cross-encoder").unwrap().rerank("one", ["two"]).await.unwrap();
+    let logit = expected[0].answer.output.score().unwrap().logit;
+    let raw = fine(&router, "/rerank", json!({"query": "one", "texts": ["two"], "raw_scores": true})).await;
+    assert_eq!(floats(&json!([raw[0]["score"]])), [logit]);
+    assert!(raw[0].get("text").is_none());
+    let documents = json!({"query": "one", "documents": ["two"]});
+    assert!(fine(&router, "/v1/rerank", documents).await["results"][0].get("document").is_none());
+
+    let vectors = runtime.model("colbert").unwrap().infer("one two").await.unwrap();
+    let vectors = vectors.output.token_vectors().unwrap();
+    let rows = fine(&router, "/embed_all", json!({"inputs": "one two"})).await;
+    let rows: Vec<Vec<f32>> = serde_json::from_value(rows[0].clone()).unwrap();
+    assert_eq!(rows.concat(), vectors.values);
+    assert!(rows.iter().all(|row| row.len() == vectors.dimensions));
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_heavy_for_the_queue_is_answered_in_order() {
+    let batching =
+        sconce::BatcherConfig { max_batch_weight: 128, max_queue_weight: 128, ..sconce::BatcherConfig::default() };
+    let runtime = Runtime::builder().batching(batching).model(zoo("encoder-mini")).build().unwrap();
+    let texts: Vec<String> = (0..13).map(|at| format!("{at} {}", "candle ".repeat(20 + at))).collect();
+    let model = runtime.model("encoder-mini").unwrap();
+    model.try_infer_many(texts.clone()).await.expect_err("too heavy as a whole");
+    let answers = model.try_infer_list(texts.clone()).await.unwrap();
+    for (answer, text) in answers.iter().zip(&texts) {
+        assert_eq!(answer.output, model.infer(text.as_str()).await.unwrap().output, "{text}");
+    }
+    let mut wrong = texts;
+    wrong[11] = "a".repeat(2 << 20);
+    let error = model.try_infer_list(wrong).await.unwrap_err();
+    assert_eq!(error.index, Some(11), "{error}");
+}

@@ -63,6 +63,12 @@ pub enum RequestError {
     )]
     NotExact { name: &'static str, index: usize, value: String, datatype: &'static str },
 
+    #[error(
+        "input '{name}' has the value {} at element {index}, which its datatype {datatype} does not hold; send another datatype",
+        excerpt(value)
+    )]
+    OutOfRange { name: &'static str, index: usize, value: String, datatype: &'static str },
+
     #[error("output '{}' is not known; the model gives: {known}", excerpt(name))]
     UnknownOutput { name: String, known: String },
     #[error("output '{}' is asked for more than once", excerpt(name))]
@@ -234,6 +240,7 @@ mod tests {
             TrailingBytes { name, extra: got },
             WrongContents { name, field: "fp32_contents", datatype: "BYTES", expected: "bytes_contents" },
             NotExact { name, index: got, value: text(), datatype: "UINT8" },
+            OutOfRange { name, index: got, value: text(), datatype: "UINT8" },
             UnknownOutput { name: text(), known: "scores, label".into() },
             DuplicateOutput { name: text() },
             NotAClassification { name },
@@ -272,6 +279,7 @@ mod tests {
                 | TrailingBytes { .. }
                 | WrongContents { .. }
                 | NotExact { .. }
+                | OutOfRange { .. }
                 | UnknownOutput { .. }
                 | DuplicateOutput { .. }
                 | NotAClassification { .. }

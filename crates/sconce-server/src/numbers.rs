@@ -79,6 +79,19 @@ impl NumberType {
         !matches!(self, Self::Fp32 | Self::Fp64)
     }
 
+    /// True if the type holds a whole number.
+    fn holds(self, whole: i128) -> bool {
+        let bits = 8 * self.width();
+        match self {
+            Self::Bool => (0..=1).contains(&whole),
+            Self::Uint8 | Self::Uint16 | Self::Uint32 | Self::Uint64 => (0..1 << bits).contains(&whole),
+            Self::Int8 | Self::Int16 | Self::Int32 | Self::Int64 => {
+                (-(1 << (bits - 1))..1 << (bits - 1)).contains(&whole)
+            }
+            Self::Fp32 | Self::Fp64 => true,
+        }
+    }
+
     /// Bytes of an element.
     fn width(self) -> usize {
         match self {
@@ -164,9 +177,16 @@ impl TensorLayout {
     /// Converts numbers, as many as the tensor has elements, to the type that the model reads.
     ///
     /// # Errors
-    /// [`RequestError::NotExact`] names the first that would change.
+    /// [`RequestError::OutOfRange`] names the first that is none of the type it was sent as, [`RequestError::NotExact`] the
+    /// first that would change.
     pub fn numbers(&self, numbers: impl Iterator<Item = SentNumber>) -> Result<Elements, RequestError> {
-        let mut numbers = numbers.enumerate();
+        let mut numbers = numbers.enumerate().map(|(index, number)| match (self.sent, number) {
+            (SentDatatype::Number(sent), SentNumber::Whole(whole)) if !sent.holds(whole) => {
+                let (name, datatype) = (self.name, sent.name());
+                Err(RequestError::OutOfRange { name, index, value: number.shown(), datatype })
+            }
+            _ => Ok((index, number)),
+        });
         let refuse = |index, number: SentNumber| RequestError::NotExact {
             name: self.name,
             index,
@@ -175,11 +195,13 @@ impl TensorLayout {
         };
         match self.datatype {
             Datatype::Uint8 => {
-                let byte = |(index, number): (usize, SentNumber)| number.as_u8().ok_or_else(|| refuse(index, number));
+                let byte =
+                    |item: Numbered| item.and_then(|(at, number)| number.as_u8().ok_or_else(|| refuse(at, number)));
                 numbers.try_fold(Vec::with_capacity(self.elements), collected(byte)).map(Elements::U8)
             }
             Datatype::Fp32 => {
-                let float = |(index, number): (usize, SentNumber)| number.as_f32().ok_or_else(|| refuse(index, number));
+                let float =
+                    |item: Numbered| item.and_then(|(at, number)| number.as_f32().ok_or_else(|| refuse(at, number)));
                 numbers.try_fold(Vec::with_capacity(self.elements), collected(float)).map(Elements::F32)
             }
             Datatype::Bytes | Datatype::Int8 | Datatype::Int32 | Datatype::Fp16 => {
@@ -206,6 +228,9 @@ impl TensorLayout {
         }
     }
 }
+
+/// A number with its place, or the refusal of one that its type does not hold.
+type Numbered = Result<(usize, SentNumber), RequestError>;
 
 /// A step of a fold that collects what `convert` makes.
 fn collected<I, T>(
@@ -296,5 +321,30 @@ mod tests {
         let largest = raw(Uint64, Datatype::Fp32, &u64::MAX.to_le_bytes(), 1);
         assert_eq!(largest, message("18446744073709551615", 0, "FP32"));
         assert_eq!(raw(Int64, Datatype::Uint8, &256_i64.to_le_bytes(), 1), message("256", 0, "UINT8"));
+    }
+
+    #[test]
+    fn whole_numbers_are_held_to_the_type_that_they_are_sent_as() {
+        use NumberType::{Bool, Int8, Int64, Uint8, Uint32};
+        let numbers = |sent, whole: i128| {
+            let layout = layout(SentDatatype::Number(sent), Datatype::Fp32, 1);
+            layout.numbers([SentNumber::Whole(whole)].into_iter()).map_err(|error| error.to_string())
+        };
+        for (sent, least, most) in [
+            (Bool, 0, 1),
+            (Int8, -128, 127),
+            (Uint8, 0, 255),
+            (Uint32, 0, i128::from(u32::MAX)),
+            (Int64, i128::from(i64::MIN), i128::from(i64::MAX)),
+        ] {
+            for outside in [least - 1, most + 1] {
+                let refused = numbers(sent, outside).unwrap_err();
+                assert!(
+                    refused.contains(&format!("{outside} at element 0, which its datatype {}", sent.name())),
+                    "{refused}"
+                );
+            }
+            assert!(numbers(sent, least).is_ok());
+        }
     }
 }

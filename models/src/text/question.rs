@@ -61,7 +61,7 @@ impl TextProcessor {
     ///
     /// # Errors
     /// [`InputError`] if the input is not a pair, one of its texts is too large, they have tokens that the model lacks, or
-    /// they have too many tokens and truncation is refused.
+    /// they have too many tokens and truncation is refused, or the query alone has.
     pub(crate) fn prepare_question(
         &self,
         input: Input,
@@ -83,6 +83,13 @@ impl TextProcessor {
         let text = [before_instruction, instruction, before_query, &query, before_document, &document].concat();
         let room = self.max_tokens - self.added_tokens - question.before.len() - question.after.len();
         let (encoding, truncated) = self.encode_within(&text, room, truncation)?;
+        if truncated {
+            // Without a part of the document there is nothing to judge.
+            let head = text.len() - document.len();
+            if self.encode_beginning(TEXT_INPUT, &text[..head], room)?.len() >= room {
+                return Err(InputError::NoRoom { name: TEXT_INPUT, max: self.max_tokens });
+            }
+        }
         let Features::Tokens { input_ids: asked, .. } = self.features(&encoding)? else {
             unreachable!("the features of a text are tokens")
         };

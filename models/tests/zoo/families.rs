@@ -280,6 +280,9 @@ fn a_language_models_question_keeps_its_end_and_refuses_a_text_alone() {
     };
     let (short, long) = (tokens(("a", "b").into()), tokens(("a", &*"river ".repeat(400)).into()));
     assert_eq!((long.len(), &long[long.len() - 8..]), (300, &short[short.len() - 8..]));
+    let query = Input::from((&*"river ".repeat(400), "b"));
+    let refused = model.processor.prepare(query, Truncation::Truncate).unwrap_err().to_string();
+    assert!(refused.contains("leaves no room for the text read with it"), "{refused}");
     let instructed = |prompt| tokens(Input::from(("a", "b")).with_prompt(prompt));
     assert_eq!(instructed(""), short, "the instruction of the card");
     assert_ne!(instructed("find the river"), short);

@@ -30,18 +30,18 @@ pub(crate) struct EmbedArgs {
     pub(crate) infer: InferArgs,
 
     /// Keep only the first N elements of each embedding; one of length 1 is scaled to it again
-    #[arg(long, value_name = "N", value_parser = positive::<NonZeroUsize>)]
+    #[arg(long, value_name = "N", value_parser = positive::<NonZeroUsize>, help_heading = "Options")]
     pub(crate) dimensions: Option<NonZeroUsize>,
 
     /// Print the elements of embeddings as `float32`, `float16`, `int8`, `uint8`, `binary` or `ubinary`
     ///
     /// The numbers are those of `quantize_embeddings` of sentence-transformers. `int8` and `uint8` cut the range −1…1 into
     /// 255 steps; a bit is 1 where an element is above 0, and eight bits are one number.
-    #[arg(long, value_name = "TYPE", default_value = "float32", hide_default_value = true)]
+    #[arg(long, value_name = "TYPE", default_value = "float32", hide_default_value = true, help_heading = "Options")]
     pub(crate) output_dtype: OutputDtype,
 
     /// Do not scale embeddings to length 1
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     pub(crate) no_normalize: bool,
 }
 

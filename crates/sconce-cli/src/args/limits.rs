@@ -7,7 +7,7 @@ use sconce_grpc::ServerLimits;
 /// Bounds of what clients can take from a server.
 #[expect(clippy::struct_field_names, reason = "limits start with max_, and fields name the flags")]
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "ServerLimits of clients")]
+#[command(next_help_heading = "Limits of clients")]
 pub(crate) struct LimitsArgs {
     /// Connections at a time; beyond them a new connection replaces the least active one, but never one with a call that is
     /// being computed [default: seven eighths of the files that the process may open (ulimit -n), at most 16384]

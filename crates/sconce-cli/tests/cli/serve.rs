@@ -225,6 +225,42 @@ async fn http_is_served_on_a_socket_and_says_not_ready_while_a_delay_lasts() {
 }
 
 #[test]
+fn a_file_that_is_no_socket_is_never_replaced_and_one_of_another_server_never_removed() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("notes.txt");
+    std::fs::write(&file, "mine").unwrap();
+    let link = directory.path().join("link");
+    symlink(&file, &link).unwrap();
+    for taken in [&file, &link] {
+        let address = format!("unix:{}", path(taken));
+        let refused = ended(&["serve", "--grpc", "none", "--http", &address], b"");
+        refused.failed_with(2, &["--http", &address, "no socket", "another path"]);
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    assert!(link.is_symlink());
+    ended(&["serve", "--grpc", "none", "--http", "unix:"], b"").failed_with(2, &["--http unix:", "the path of a file"]);
+    let missing = format!("unix:{}/no/such", path(directory.path()));
+    ended(&["serve", "--grpc", "none", "--http", &missing], b"")
+        .failed_with(2, &[&missing, "in a directory that does"]);
+
+    let socket = directory.path().join("http.sock");
+    let address = format!("unix:{}", path(&socket));
+    let start = || {
+        let mut command = sconce(&["serve", "--grpc", "127.0.0.1:0", "--http", &address]);
+        command.args(["--model", "digits-cnn"]);
+        Server::run(command)
+    };
+    let first = start();
+    ended(&["serve", "--grpc", "none", "--http", &address], b"").failed_with(2, &["another server listens there"]);
+    std::fs::remove_file(&socket).unwrap();
+    let second = start();
+    first.signal("TERM");
+    assert_eq!({ first }.status(), Some(0));
+    assert!(status_over(path(&socket), "/livez").contains(" 200 "), "the second is still reached");
+    drop(second);
+}
+
+#[test]
 fn a_port_that_is_taken_is_told_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -148,7 +148,7 @@ fn filled() -> Vec<Case> {
         (
             typed(DIGITS, image("UINT8"), large),
             Code::InvalidArgument,
-            "input 'image' has the value 256 at element 0, which UINT8, as the model takes it, cannot hold exactly",
+            "input 'image' has the value 256 at element 0, which its datatype UINT8 does not hold",
         ),
         (
             typed(DIGITS, image("FP32"), infinite),

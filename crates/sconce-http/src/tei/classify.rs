@@ -18,6 +18,7 @@ use crate::dialect::Tei;
 use crate::service::{CLASSIFIES, HttpService};
 
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "a JSON object")]
 pub(crate) struct PredictRequest {
     /// A text, a pair of texts as a list of two, or a list of lists of one or two texts.
     #[schema(value_type = Value)]

@@ -14,11 +14,12 @@ use super::{PathModel, TeiOptions, TeiResult, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
 use crate::error::HttpError;
-use crate::inputs::{InputForms, InputList};
+use crate::inputs::{InputForms, InputList, IsObject};
 use crate::numbers::Numbers;
 use crate::service::{EMBEDS, EMBEDS_SPARSELY, EMBEDS_TOKENS, HttpService, Needed};
 
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "a JSON object")]
 pub(crate) struct EmbedRequest {
     #[schema(value_type = InputForms)]
     inputs: InputList,
@@ -130,6 +131,7 @@ async fn answer(
 }
 
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "a JSON object")]
 pub(crate) struct SimilarityRequest {
     inputs: SimilarityInput,
     #[serde(flatten)]
@@ -146,10 +148,9 @@ struct SimilarityInput {
 pub(super) fn is_similarity(body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Probe {
-        #[serde(rename = "inputs")]
-        _inputs: SimilarityInput,
+        inputs: IsObject,
     }
-    serde_json::from_slice::<Probe>(body).is_ok()
+    serde_json::from_slice::<Probe>(body).is_ok_and(|Probe { inputs: IsObject(is_object) }| is_object)
 }
 
 #[utoipa::path(

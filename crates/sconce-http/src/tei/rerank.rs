@@ -17,6 +17,7 @@ use crate::rerank::{logit, ranked, relevance};
 use crate::service::{HttpService, SCORES, pairs};
 
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "a JSON object")]
 pub(crate) struct TeiRerankRequest {
     query: String,
     texts: Vec<String>,

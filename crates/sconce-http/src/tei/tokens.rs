@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{PathModel, TeiResult};
-use crate::body::JsonBody;
+use crate::body::{HttpCall, JsonBody};
 use crate::dialect::Tei;
 use crate::error::{Fault, HttpError};
 use crate::service::{ANY, HttpService};
@@ -93,13 +93,11 @@ pub(crate) async fn tokenize(
         Texts::Many(texts) => texts,
     };
     check_size("inputs", "bytes", texts.iter().map(String::len).sum())?;
-    let tokens = each(&service, model, "inputs", texts, move |model, text| {
+    let tokens = each(&service, model, "inputs", texts, call, move |model, text| {
         let tokens = model.tokenize(&text, special, prompt_name.as_deref())?;
         Ok(tokens.into_iter().map(SimpleToken::from).collect::<Vec<_>>())
     });
-    let tokens = tokens.await?;
-    drop(call);
-    Ok(Json(tokens).into_response())
+    Ok(Json(tokens.await?).into_response())
 }
 
 #[utoipa::path(
@@ -122,14 +120,14 @@ pub(crate) async fn decode(
 ) -> TeiResult {
     let DecodeRequest { ids, skip_special_tokens } = request;
     let lists = match ids {
+        Ids::One(ids) if ids.is_empty() => Vec::new(),
         Ids::One(ids) => vec![ids],
         Ids::Many(lists) => lists,
     };
     check_size("ids", "tokens", lists.iter().map(Vec::len).sum())?;
-    let texts = each(&service, model, "ids", lists, move |model, ids| model.detokenize(&ids, !skip_special_tokens));
-    let texts = texts.await?;
-    drop(call);
-    Ok(Json(texts).into_response())
+    let texts =
+        each(&service, model, "ids", lists, call, move |model, ids| model.detokenize(&ids, !skip_special_tokens));
+    Ok(Json(texts.await?).into_response())
 }
 
 /// Refuses more than is turned into tokens, or back, at a time: each takes a hundred bytes in the answer.
@@ -139,7 +137,7 @@ fn check_size(field: &'static str, unit: &str, size: usize) -> Result<(), HttpEr
         return Ok(());
     }
     let message = format!("field '{field}' has {size} {unit}, but at most {max} are read at a time; send fewer");
-    Err(HttpError { field: Some(field), ..HttpError::new(Fault::TooLarge, message) })
+    Err(HttpError { field: Some(field.into()), ..HttpError::new(Fault::TooLarge, message) })
 }
 
 /// Applies `of` to each item on a thread that may block.
@@ -148,13 +146,21 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     model: PathModel,
     field: &'static str,
     items: Vec<T>,
+    call: HttpCall,
     of: impl Fn(&Model, T) -> Result<A, InferError> + Send + 'static,
 ) -> Result<Vec<A>, HttpError> {
     let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?.clone();
     if items.is_empty() {
         return Err(HttpError::empty(field));
     }
-    let all = move || items.into_iter().map(|item| of(&model, item)).collect::<Result<Vec<A>, InferError>>();
+    if items.len() > crate::MAX_ITEMS {
+        return Err(HttpError::too_many(field, items.len(), crate::MAX_ITEMS));
+    }
+    let all = move || {
+        // The thread goes on if the client leaves, and what it holds counts until it ends.
+        let _call = call;
+        items.into_iter().map(|item| of(&model, item)).collect::<Result<Vec<A>, InferError>>()
+    };
     let answers = tokio::task::spawn_blocking(all).await;
     let panicked =
         |error: tokio::task::JoinError| HttpError::new(Fault::Internal, format!("tokenising failed: {error}"));
