@@ -106,11 +106,15 @@ mod metered;
 mod outputs;
 mod parameters;
 pub mod proto;
+mod repository;
 mod server;
 mod service;
+mod settings;
+mod shared_memory;
 mod statistics;
 mod status;
+mod stream;
 
 pub use drain::Drain;
-pub use sconce_server::{MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener};
+pub use sconce_server::{MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener, SharedMemory};
 pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};

@@ -7,6 +7,7 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 
+use crate::inference::MODEL_STREAM_INFER;
 use crate::status::status;
 
 /// A service whose requests are metered. Each request has its [`Charge`](sconce_server::Charge) among its extensions.
@@ -38,7 +39,10 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Metered<S
     fn call(&mut self, request: http::Request<Body>) -> S::Future {
         let (mut parts, body) = request.into_parts();
         let deadline = parts.extensions.get::<Arrival>().and_then(|arrival| arrival.deadline);
-        let body = self.meter.begin(&mut parts, body, MessageLength::PREFIXED, deadline, status);
+        let body = match parts.uri.path() {
+            MODEL_STREAM_INFER => self.meter.begin_stream(&mut parts, body, deadline, status),
+            _ => self.meter.begin(&mut parts, body, MessageLength::PREFIXED, deadline, status),
+        };
         self.inner.call(http::Request::from_parts(parts, Body::new(body)))
     }
 }

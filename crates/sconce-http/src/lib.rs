@@ -72,22 +72,24 @@ use axum::response::{IntoResponse as _, Response};
 use sconce::Runtime;
 use sconce::models::excerpt;
 
-use sconce_server::OpenInference;
-pub use sconce_server::{ServerBounds, ServerLimits, ServerListener};
+pub use sconce_server::{MAX_ITEMS, ServerBounds, ServerLimits, ServerListener};
+use sconce_server::{OpenInference, SharedMemory};
 pub use serve::{serve, serve_beside, serve_within};
 
 /// Most bytes of the body of a request.
 pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
-
-/// Most items of a list that is answered at a time.
-pub const MAX_ITEMS: usize = 16_384;
 
 /// Most bytes of texts that are cut into tokens at a time, and most numbers of tokens that are put together.
 pub const MAX_TOKENIZED: usize = sconce::models::MAX_TEXT_BYTES;
 
 /// The routes of a runtime, for a server of your own.
 pub fn router(runtime: Runtime) -> Router {
-    let shared = Arc::new(OpenInference::new(runtime));
+    router_with(runtime, SharedMemory::default())
+}
+
+/// The routes of a runtime, with tensors in shared memory where it is allowed.
+fn router_with(runtime: Runtime, shared_memory: SharedMemory) -> Router {
+    let shared = Arc::new(OpenInference::new(runtime, shared_memory));
     let service = Arc::new(service::HttpService::new(Arc::clone(&shared)));
     Router::new()
         .merge(openai::routes())

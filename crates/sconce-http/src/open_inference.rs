@@ -119,6 +119,7 @@ fn status(fault: RequestFault) -> StatusCode {
     match fault {
         RequestFault::Invalid | RequestFault::Malformed => StatusCode::BAD_REQUEST,
         RequestFault::NotFound => StatusCode::NOT_FOUND,
+        RequestFault::Exists => StatusCode::CONFLICT,
         RequestFault::NotServed => StatusCode::NOT_IMPLEMENTED,
         RequestFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         RequestFault::Stalled => StatusCode::REQUEST_TIMEOUT,

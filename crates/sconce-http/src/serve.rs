@@ -55,7 +55,7 @@ pub async fn serve_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (router, meter) = (crate::router(runtime.clone()), bounds.meter());
+    let (router, meter) = (crate::router_with(runtime.clone(), bounds.shared_memory().clone()), bounds.meter());
     let answer = move |request| answer(router.clone(), meter.clone(), request);
     let leave = async {
         shutdown.await;

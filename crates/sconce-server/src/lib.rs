@@ -32,6 +32,7 @@ mod pacing;
 mod parameters;
 mod ration;
 mod request_bytes;
+mod shared_memory;
 mod tensors;
 mod transport;
 mod watched_io;
@@ -44,10 +45,13 @@ pub use limits::{MAX_MESSAGE_BYTES, ServerLimits};
 pub use listener::ServerListener;
 pub use metered_body::{Meter, MeteredBody};
 pub use numbers::{NumberType, SentNumber};
-pub use open_inference::OpenInference;
+pub use open_inference::{MAX_ITEMS, OpenInference, max_items};
 pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, ResponseTensor, facts, wanted};
 pub use pacing::Governor;
-pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag, refuse_shared_memory};
+pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag};
 pub use request_bytes::{Charge, MessageLength};
+pub use shared_memory::{
+    MAX_SHARED_MEMORY_REGIONS, SharedMemory, SharedMemoryError, SharedParameter, SharedRegion, SharedTensor,
+};
 pub use tensors::{SentDatatype, TensorHead, TensorLayout, match_inputs, take_items};
 pub use transport::{HttpVersions, serve_until};

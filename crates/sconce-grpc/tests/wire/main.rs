@@ -9,4 +9,5 @@ mod hostile;
 mod leaving;
 mod overload;
 mod refusals;
+mod stream;
 mod support;
