@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sconce::{BuildError, ModelSource, Runtime, RuntimeBuilder};
-use sconce_grpc::ServerBounds;
+use sconce_grpc::{ServerBounds, SharedMemory};
 use tokio::sync::watch;
 
-use crate::args::ServeArgs;
+use crate::args::{ServeArgs, SharedMemoryArg};
 use crate::banner;
 use crate::error::Error;
-use crate::listen::BoundAddress;
+use crate::listen::{Address, BoundAddress};
 use crate::models_path::ModelsPath;
 use crate::precision::Precisions;
 use crate::progress;
@@ -40,6 +40,8 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     if grpc.is_none() && http.is_none() {
         return Err(Error::NoAddress);
     }
+    let mut addresses = grpc.iter().chain(&http).map(|bound| &bound.address);
+    let bounds = bounds.with_shared_memory(shared_memory(args.shared_memory, &mut addresses));
 
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
     let sources = precisions.ask(found, &args.compute);
@@ -72,6 +74,16 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     tokio::join!(leaving, over_grpc, over_http);
     runtime.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The shared memory that clients of the addresses may use.
+fn shared_memory<'a>(when: SharedMemoryArg, addresses: &mut impl Iterator<Item = &'a Address>) -> SharedMemory {
+    let is_allowed = match when {
+        SharedMemoryArg::Local => addresses.all(Address::is_local),
+        SharedMemoryArg::Always => true,
+        SharedMemoryArg::Never => false,
+    };
+    if is_allowed { SharedMemory::allowed() } else { SharedMemory::default() }
 }
 
 /// Resolves when the sender is dropped.

@@ -43,6 +43,11 @@ impl Drain {
         self.runtime.in_flight()
     }
 
+    /// The services whose health is reported.
+    pub(crate) fn services(&self) -> &[String] {
+        &self.services
+    }
+
     async fn report(&self, status: ServingStatus) {
         for service in &*self.services {
             self.health.set_service_status(service, status).await;

@@ -99,6 +99,7 @@ mod deadline;
 mod decode;
 mod drain;
 mod elements;
+mod health;
 mod inference;
 mod measure;
 mod metadata;
@@ -114,6 +115,7 @@ mod shared_memory;
 mod statistics;
 mod status;
 mod stream;
+mod unserved;
 
 pub use drain::Drain;
 pub use sconce_server::{MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener, SharedMemory};

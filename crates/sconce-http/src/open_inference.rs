@@ -4,6 +4,7 @@
 mod describe;
 mod infer;
 mod json;
+mod shared_memory;
 mod write;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
         .route("/v2/repository/index", post(describe::index))
         .route("/v2/repository/models/{model}/load", post(fixed_models))
         .route("/v2/repository/models/{model}/unload", post(fixed_models))
+        .merge(shared_memory::routes())
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())
         .with_state(shared)
