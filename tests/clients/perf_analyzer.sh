@@ -53,4 +53,8 @@ PYTHON
 measure text -m tiny-bert-sentiment --concurrency-range 4 --string-data 'Quite a good film, all in all.'
 measure random-text -m encoder-mini --concurrency-range 2 --string-length 40
 measure digits -m digits-cnn --concurrency-range 4
+measure streaming -m tiny-bert-sentiment --concurrency-range 8 --streaming --string-data 'Quite a good film, all in all.'
+measure shared-memory -m digits-cnn --concurrency-range 4 --shared-memory system --output-shared-memory-size 4096
+measure streaming-shared-memory -m digits-cnn --concurrency-range 4 --streaming --shared-memory system \
+    --output-shared-memory-size 4096
 measure digits-in-batches -m digits-cnn --concurrency-range 2 -b 8 --async

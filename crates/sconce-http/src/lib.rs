@@ -72,8 +72,8 @@ use axum::response::{IntoResponse as _, Response};
 use sconce::Runtime;
 use sconce::models::excerpt;
 
-pub use sconce_server::{MAX_ITEMS, ServerBounds, ServerLimits, ServerListener};
-use sconce_server::{OpenInference, SharedMemory};
+use sconce_server::OpenInference;
+pub use sconce_server::{MAX_ITEMS, ServerBounds, ServerLimits, ServerListener, SharedMemory};
 pub use serve::{serve, serve_beside, serve_within};
 
 /// Most bytes of the body of a request.

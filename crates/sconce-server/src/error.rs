@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{ErrorKind, InferError, InferManyError, UnknownModel};
+use sconce::{ErrorKind, InferError, InferManyError, Precision, UnknownModel};
 
 use crate::shared_memory::SharedMemoryError;
 
@@ -80,6 +80,11 @@ pub enum RequestError {
     UnknownParameter { name: String, known: String },
     #[error("parameter '{name}' is {}, but must be {expected}", excerpt(got))]
     WrongParameter { name: &'static str, got: String, expected: &'static str },
+    #[error(
+        "model '{model}' computes in {computes}, not in {asked}; leave out parameter 'precision', or have the server load the \
+         model in {asked}"
+    )]
+    OtherPrecision { model: String, asked: Precision, computes: Precision },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
     Sequence { name: String },
     #[error(transparent)]
@@ -246,6 +251,7 @@ mod tests {
             NotAClassification { name },
             UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
+            OtherPrecision { model: "minilm".into(), asked: Precision::Int8, computes: Precision::F32 },
             Sequence { name: text() },
             SharedMemory(SharedMemoryError::BeyondRegion {
                 tensor: text(),
@@ -292,6 +298,7 @@ mod tests {
                 | NotAClassification { .. }
                 | UnknownParameter { .. }
                 | WrongParameter { .. }
+                | OtherPrecision { .. }
                 | Sequence { .. }
                 | SharedMemory(..)
                 | WrongTimeout { .. }

@@ -74,7 +74,8 @@ impl OpenInference {
         parameters: Parameters,
         arrival: Arrival,
     ) -> Result<Vec<Answer>, RequestError> {
-        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors } = parameters;
+        parameters.check(model)?;
+        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, precision: _ } = parameters;
         let timeout = arrival.time_left(allowed, Instant::now())?;
         let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
         let answers = if let Some(source) = refusal {

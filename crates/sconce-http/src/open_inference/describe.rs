@@ -7,7 +7,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use sconce::{Datatype, Model, Priority, Total};
 use sconce_server::metadata::{
-    BACKEND, EXTENSIONS, ItemTensor, MODEL_VERSION, PLATFORM, SERVER_NAME, SERVER_VERSION, facts, inputs, outputs,
+    BACKEND, EXTENSIONS, ItemTensor, MODEL_VERSION, PLATFORM, SERVER_NAME, SERVER_VERSION, SHARED_MEMORY_EXTENSION,
+    facts, inputs, outputs,
 };
 use serde_json::{Map, Value, json};
 
@@ -16,8 +17,9 @@ use super::{ModelPath, Shared, error_response};
 /// The extension that gRPC does not need.
 const BINARY_TENSORS: &str = "binary_tensor_data";
 
-pub(crate) async fn server() -> Response {
-    let extensions: Vec<&str> = EXTENSIONS.into_iter().chain([BINARY_TENSORS]).collect();
+pub(crate) async fn server(State(shared): Shared) -> Response {
+    let shared_memory = shared.shared_memory().is_allowed().then_some(SHARED_MEMORY_EXTENSION);
+    let extensions: Vec<&str> = EXTENSIONS.into_iter().chain([BINARY_TENSORS]).chain(shared_memory).collect();
     Json(json!({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": extensions})).into_response()
 }
 
