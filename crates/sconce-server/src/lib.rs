@@ -50,8 +50,6 @@ pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, 
 pub use pacing::Governor;
 pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag};
 pub use request_bytes::{Charge, MessageLength};
-pub use shared_memory::{
-    MAX_SHARED_MEMORY_REGIONS, SharedMemory, SharedMemoryError, SharedParameter, SharedRegion, SharedTensor,
-};
+pub use shared_memory::{MAX_SHARED_MEMORY_REGIONS, SharedMemory, SharedMemoryError, SharedRegion, SharedTensor};
 pub use tensors::{SentDatatype, TensorHead, TensorLayout, match_inputs, take_items};
 pub use transport::{HttpVersions, serve_until};
