@@ -8,6 +8,8 @@ mod infer;
 mod limits;
 mod models;
 mod numbers;
+#[cfg(feature = "grpc")]
+mod repository;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -27,6 +29,8 @@ pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
 use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
+#[cfg(feature = "grpc")]
+use self::repository::RepositoryArgs;
 use crate::bench::BenchShape;
 #[cfg(feature = "grpc")]
 use crate::cache::CacheArgs;
@@ -116,6 +120,8 @@ Examples:
   sconce serve --models /srv/models --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --drain-delay 5
   sconce serve --grpc none --http unix:/run/sconce.sock
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
+  sconce serve --model minilm=/mnt/models
+  sconce serve --models /srv/models --model-control-mode poll
   sconce serve --precision minilm=int8 --cpu-threads 4
   sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
@@ -125,9 +131,12 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
 
-    /// Serve only this model; repeatable. A name on the models path, or a model directory
-    #[arg(long = "model", value_name = "NAME")]
+    /// Serve only this model; repeatable. A name on the models path, a model directory, or NAME=DIR
+    #[arg(long = "model", value_name = "NAME[=DIR]")]
     pub(crate) only: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
 
     /// Do not start unless every model loads
     #[arg(long)]

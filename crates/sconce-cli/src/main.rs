@@ -40,6 +40,8 @@ mod pull;
 mod say;
 #[cfg(feature = "grpc")]
 mod serve;
+#[cfg(feature = "grpc")]
+mod served_models;
 mod signals;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod stores;

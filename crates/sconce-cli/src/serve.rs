@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sconce::{BuildError, ModelSource, Runtime, RuntimeBuilder};
+use sconce::{BuildError, Refreshed, Runtime, RuntimeBuilder};
 use sconce_grpc::ServerBounds;
 use tokio::sync::watch;
 
@@ -12,10 +13,9 @@ use crate::args::ServeArgs;
 use crate::banner;
 use crate::error::Error;
 use crate::listen::BoundAddress;
-use crate::models_path::ModelsPath;
-use crate::precision::Precisions;
 use crate::progress;
 use crate::say::say;
+use crate::served_models::ServedModels;
 use crate::signals::Signals;
 
 const DRAINING: &str =
@@ -29,11 +29,9 @@ pub(crate) type Failed = BTreeMap<String, BuildError>;
 
 /// Serves until SIGTERM or Ctrl-C, then answers the requests in flight.
 pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Error> {
-    let path = ModelsPath::new(&args.models);
-    let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
+    let models = Arc::new(ServedModels::new(args)?);
     let batching = args.batching.config()?;
     let bounds = ServerBounds::new(args.limits.limits())?;
-    let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded, so that a port that is taken is reported at once.
     let grpc = BoundAddress::new("--grpc", &args.grpc).await?;
     let http = BoundAddress::new("--http", &args.http).await?;
@@ -42,9 +40,8 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     }
 
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
-    let sources = precisions.ask(found, &args.compute);
     let every = args.strict || !args.only.is_empty();
-    let (runtime, failed) = load(sources, builder, every).await?;
+    let (runtime, failed) = load(&models, args.repository.apply(builder), every).await?;
     // Before the addresses are printed: a script that waits for them may send the signal at once.
     let delay = Duration::from_secs(args.drain_delay);
     let stop = signals.first(if delay.is_zero() { DRAINING } else { LEAVING });
@@ -69,9 +66,29 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
             sconce_http::serve_beside(&bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
-    tokio::join!(leaving, over_grpc, over_http);
+    let serving = async { tokio::join!(leaving, over_grpc, over_http) };
+    tokio::select! {
+        _ = serving => {}
+        () = poll(&runtime, args.repository.poll_interval()) => {}
+    }
     runtime.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks at the models at each interval, and says what changed. Never ends.
+async fn poll(runtime: &Runtime, interval: Option<Duration>) {
+    let Some(interval) = interval else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(interval).await;
+        match runtime.refresh().await {
+            Ok(Refreshed { loaded, unloaded, failed, .. }) => {
+                loaded.iter().for_each(|name| say!("{name}: loaded anew"));
+                unloaded.iter().for_each(|name| say!("{name}: unloaded, its directory is gone"));
+                failed.values().for_each(|error| say!("warning: not loaded: {error}"));
+            }
+            Err(error) => say!("warning: {error}"),
+        }
+    }
 }
 
 /// Resolves when the sender is dropped.
@@ -81,16 +98,17 @@ async fn closed(mut left: watch::Receiver<()>) {
 }
 
 /// Loads all models if `every` is set; else at least one, with a warning for each that does not load.
-async fn load(sources: Vec<ModelSource>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
-    let spinner = progress::spinner(format!("loading {} models", sources.len()));
-    let builder = sources.into_iter().fold(builder, RuntimeBuilder::model);
+async fn load(models: &Arc<ServedModels>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
+    let spinner = progress::spinner(format!("loading {} models", models.sources()?.len()));
+    let models = Arc::clone(models);
+    let builder = builder.models_listed_by(move || Ok(models.sources()?));
     let load = move || {
         if every { builder.build().map(|runtime| (runtime, Failed::new())) } else { builder.build_what_loads() }
     };
     let built = tokio::task::spawn_blocking(load).await;
     spinner.finish_and_clear();
     let (runtime, failed) = built.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))?;
-    if runtime.models().len() == 0 {
+    if runtime.models().is_empty() {
         return Err(Error::NoneLoads { failed });
     }
     for error in failed.values() {

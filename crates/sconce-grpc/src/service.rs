@@ -1,7 +1,6 @@
 //! The protocol's calls, answered by a runtime.
 
 use sconce::{Model, Runtime};
-use sconce_server::metadata::MODEL_VERSION;
 use sconce_server::{Arrival, OpenInference, Parameters, RequestError};
 use tonic::{Code, Request, Response, Status};
 
@@ -24,7 +23,7 @@ impl Service {
         Self(OpenInference::new(runtime))
     }
 
-    fn model(&self, name: &str, version: &str) -> Result<&Model, Status> {
+    fn model(&self, name: &str, version: &str) -> Result<Model, Status> {
         self.0.model(name, version).map_err(status)
     }
 
@@ -43,7 +42,7 @@ impl Service {
         let answers = self.0.answers(model, items.inputs, parameters, arrival).await?;
         let mut response = ModelInferResponse {
             model_name: model.name().into(),
-            model_version: MODEL_VERSION.into(),
+            model_version: model.version().to_string(),
             id: request.id,
             ..Default::default()
         };
@@ -80,7 +79,9 @@ impl GrpcInferenceService for Service {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        Ok(Response::new(metadata::model(self.model(&name, &version)?)))
+        let model = self.model(&name, &version)?;
+        let versions = self.0.versions(&name).map_err(status)?;
+        Ok(Response::new(metadata::model(&model, &versions)))
     }
 
     async fn model_config(
@@ -88,7 +89,7 @@ impl GrpcInferenceService for Service {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let ModelConfigRequest { name, version } = request.into_inner();
-        let config = metadata::config(self.model(&name, &version)?);
+        let config = metadata::config(&self.model(&name, &version)?);
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
@@ -98,8 +99,8 @@ impl GrpcInferenceService for Service {
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
         let model_stats = match name.as_str() {
-            "" => self.0.runtime().models().map(statistics::of).collect(),
-            name => vec![statistics::of(self.model(name, &version)?)],
+            "" => self.0.runtime().all_versions().iter().map(statistics::of).collect(),
+            name => vec![statistics::of(&self.model(name, &version)?)],
         };
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
@@ -109,7 +110,7 @@ impl GrpcInferenceService for Service {
         let arrival = deadline::of(&request).map_err(status)?;
         let request = request.into_inner();
         let model = self.model(&request.model_name, &request.model_version)?;
-        match self.infer(model, request, arrival).await {
+        match self.infer(&model, request, arrival).await {
             Ok(response) => Ok(Response::new(response)),
             Err(error) => {
                 let status = status(error);

@@ -1,6 +1,7 @@
 //! The Open Inference Protocol v2 over HTTP, as Triton and KServe speak it: JSON and binary tensors, descriptions of models,
 //! health.
 
+mod control;
 mod describe;
 mod infer;
 mod json;
@@ -32,7 +33,7 @@ struct ModelPath {
 }
 
 impl ModelPath {
-    fn of<'a>(&self, shared: &'a OpenInference) -> Result<&'a Model, RequestError> {
+    fn of(&self, shared: &OpenInference) -> Result<Model, RequestError> {
         shared.model(&self.model, &self.version)
     }
 }
@@ -57,9 +58,9 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(describe::all_statistics))
-        .route("/v2/repository/index", post(describe::index))
-        .route("/v2/repository/models/{model}/load", post(fixed_models))
-        .route("/v2/repository/models/{model}/unload", post(fixed_models))
+        .route("/v2/repository/index", post(control::index))
+        .route("/v2/repository/models/{model}/load", post(control::load))
+        .route("/v2/repository/models/{model}/unload", post(control::unload))
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())
         .with_state(shared)
@@ -91,13 +92,6 @@ async fn model_ready(State(shared): Shared, Path(named): Path<ModelPath>) -> Res
 fn ready_status(ready: bool, body: serde_json::Value) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
-}
-
-/// The answer of a server whose models stay as they are, as Triton's with model control mode `none`.
-async fn fixed_models() -> Response {
-    let message = "explicit model load / unload is not allowed: the server serves the models that it found when it \
-                   started; start it anew to serve others";
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": message}))).into_response()
 }
 
 /// The response of an error, in Triton's form.

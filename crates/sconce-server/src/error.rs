@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{ErrorKind, InferError, InferManyError, UnknownModel};
+use sconce::{ErrorKind, InferError, InferManyError, RepositoryError, UnknownModel};
 
 /// The error that answers a request. Its message repeats at most an [`excerpt`] of the request.
 #[derive(Debug, thiserror::Error)]
@@ -13,12 +13,20 @@ pub enum RequestError {
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
     #[error(
-        "model '{}' has no version '{}'; it has version '{}', and an empty one means the same",
+        "model '{}' has no version '{}'; it has: {}; an empty version means the highest",
         excerpt(model),
         excerpt(version),
-        crate::metadata::MODEL_VERSION
+        join(known)
     )]
-    UnknownVersion { model: String, version: String },
+    UnknownVersion { model: String, version: String, known: Vec<u64> },
+    #[error(
+        "explicit model load / unload is not allowed: start the server with model control mode 'explicit' to allow it"
+    )]
+    FixedModels,
+    #[error("{0}")]
+    Repository(RepositoryError),
+    #[error("this server does not take '{name}' in a call that loads models; it loads them as their directories are")]
+    LoadParameter { name: String },
 
     #[error("input '{}' is not known; the model takes: {known}", excerpt(name))]
     UnknownInput { name: String, known: String },
@@ -159,6 +167,10 @@ pub enum RequestFault {
     Internal,
 }
 
+fn join(versions: &[u64]) -> String {
+    versions.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl RequestError {
     /// The message, cut to [`MAX_ERROR_BYTES`].
     #[must_use]
@@ -170,7 +182,10 @@ impl RequestError {
     #[must_use]
     pub fn fault(&self) -> RequestFault {
         match self {
-            Self::UnknownModel(_) | Self::UnknownVersion { .. } => RequestFault::NotFound,
+            Self::UnknownModel(_) | Self::UnknownVersion { .. } | Self::Repository(RepositoryError::Unknown(_)) => {
+                RequestFault::NotFound
+            }
+            Self::FixedModels | Self::Repository(RepositoryError::ShuttingDown) => RequestFault::Unavailable,
             Self::Sequence { .. } | Self::SharedMemory { .. } => RequestFault::NotServed,
             Self::TooLate { .. } => RequestFault::Late,
             Self::Stalled { .. } => RequestFault::Stalled,
@@ -224,7 +239,10 @@ mod tests {
         let failed = || InferError::Panicked { message: text() };
         let errors = vec![
             UnknownModel(sconce::UnknownModel { name: text(), known: vec!["minilm".into()] }),
-            UnknownVersion { model: text(), version: text() },
+            UnknownVersion { model: text(), version: text(), known: vec![1] },
+            FixedModels,
+            Repository(RepositoryError::ShuttingDown),
+            LoadParameter { name: text() },
             UnknownInput { name: text(), known: name.into() },
             UnlikeItems { name, items: got, first: expected },
             MissingInput { name },
@@ -264,6 +282,9 @@ mod tests {
             match error {
                 UnknownModel(..)
                 | UnknownVersion { .. }
+                | FixedModels
+                | Repository(_)
+                | LoadParameter { .. }
                 | UnknownInput { .. }
                 | MissingInput { .. }
                 | UnlikeItems { .. }

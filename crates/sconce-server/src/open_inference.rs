@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use sconce::{Answer, Input, Model, RequestGroup, Runtime};
+use sconce::{Answer, Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime};
 
 use crate::arrival::Arrival;
 use crate::error::RequestError;
-use crate::metadata::MODEL_VERSION;
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
 
@@ -29,15 +28,70 @@ impl OpenInference {
         &self.runtime
     }
 
-    /// The model of this name; an empty version means the only one.
+    /// The model of this name; an empty version means the highest.
     ///
     /// # Errors
     /// [`RequestError`] if there is no such model, or no such version of it.
-    pub fn model(&self, name: &str, version: &str) -> Result<&Model, RequestError> {
-        let model = self.runtime.model(name)?;
-        match version {
-            "" | MODEL_VERSION => Ok(model),
-            _ => Err(RequestError::UnknownVersion { model: name.to_owned(), version: version.to_owned() }),
+    pub fn model(&self, name: &str, version: &str) -> Result<Model, RequestError> {
+        if version.is_empty() {
+            return Ok(self.runtime.model(name)?);
+        }
+        let mut versions = self.runtime.model_versions(name)?;
+        let model = version.parse().ok().and_then(|number: u64| versions.remove(&number));
+        model.ok_or_else(|| {
+            let known = versions.into_keys().collect();
+            RequestError::UnknownVersion { model: name.to_owned(), version: version.to_owned(), known }
+        })
+    }
+
+    /// The versions of the model of this name that are served.
+    ///
+    /// # Errors
+    /// [`RequestError`] if there is no such model.
+    pub fn versions(&self, name: &str) -> Result<Vec<Model>, RequestError> {
+        Ok(self.runtime.model_versions(name)?.into_values().collect())
+    }
+
+    /// The models of the repository, or those that are ready.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the models cannot be listed.
+    pub async fn repository_index(&self, ready: bool) -> Result<Vec<RepositoryEntry>, RequestError> {
+        let index = self.runtime.repository_index().await.map_err(|error| RequestError::Repository(error.into()))?;
+        Ok(index.into_iter().filter(|entry| !ready || entry.state == ModelState::Ready).collect())
+    }
+
+    /// Loads a model anew, by the word of a client. `parameters` are the names of the call's parameters.
+    ///
+    /// # Errors
+    /// [`RequestError`] if clients may not, a parameter is not known, or the model does not load.
+    pub async fn load(&self, name: &str, parameters: impl IntoIterator<Item = &str>) -> Result<(), RequestError> {
+        self.may_control(parameters, &[])?;
+        self.runtime.load(name).await.map_err(RequestError::Repository)?;
+        Ok(())
+    }
+
+    /// Unloads a model, by the word of a client. `parameters` are the names of the call's parameters.
+    ///
+    /// # Errors
+    /// [`RequestError`] if clients may not, a parameter is not known, or no such model is served.
+    pub async fn unload(&self, name: &str, parameters: impl IntoIterator<Item = &str>) -> Result<(), RequestError> {
+        // No model depends on another.
+        self.may_control(parameters, &["unload_dependents"])?;
+        Ok(self.runtime.unload(name).await?)
+    }
+
+    fn may_control<'a>(
+        &self,
+        parameters: impl IntoIterator<Item = &'a str>,
+        known: &[&str],
+    ) -> Result<(), RequestError> {
+        if self.runtime.model_control() != ModelControl::Explicit {
+            return Err(RequestError::FixedModels);
+        }
+        match parameters.into_iter().find(|name| !known.contains(name)) {
+            Some(name) => Err(RequestError::LoadParameter { name: name.to_owned() }),
+            None => Ok(()),
         }
     }
 

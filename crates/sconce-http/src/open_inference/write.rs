@@ -2,8 +2,7 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use sconce::Answer;
-use sconce_server::metadata::MODEL_VERSION;
+use sconce::{Answer, Model};
 use sconce_server::{AnswerFact, RequestedOutput, ResponseElements, facts};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
@@ -69,7 +68,7 @@ pub(crate) struct WantedOutput {
 }
 
 /// The response with the wanted outputs of all answers.
-pub(crate) fn response(model: &str, id: &str, wanted: &[WantedOutput], answers: &[Answer]) -> Response {
+pub(crate) fn response(model: &Model, id: &str, wanted: &[WantedOutput], answers: &[Answer]) -> Response {
     let mut binary = Vec::new();
     let outputs = wanted.iter().map(|wanted| {
         let tensor = wanted.output.tensor(answers);
@@ -84,10 +83,11 @@ pub(crate) fn response(model: &str, id: &str, wanted: &[WantedOutput], answers: 
         };
         OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data }
     });
+    let version = model.version().to_string();
     let json = InferResponseJson {
         id,
-        model_name: model,
-        model_version: MODEL_VERSION,
+        model_name: model.name(),
+        model_version: &version,
         outputs: outputs.collect(),
         parameters: facts(answers),
     };
