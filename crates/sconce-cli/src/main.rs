@@ -32,6 +32,8 @@ mod listen;
 mod memory_size;
 mod models;
 mod models_path;
+#[cfg(feature = "grpc")]
+mod models_to_serve;
 mod precision;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod precompute;
@@ -40,8 +42,6 @@ mod pull;
 mod say;
 #[cfg(feature = "grpc")]
 mod serve;
-#[cfg(feature = "grpc")]
-mod served_models;
 mod signals;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod stores;

@@ -13,9 +13,9 @@ use crate::args::ServeArgs;
 use crate::banner;
 use crate::error::Error;
 use crate::listen::BoundAddress;
+use crate::models_to_serve::ModelsToServe;
 use crate::progress;
 use crate::say::say;
-use crate::served_models::ServedModels;
 use crate::signals::Signals;
 
 const DRAINING: &str =
@@ -29,7 +29,7 @@ pub(crate) type Failed = BTreeMap<String, BuildError>;
 
 /// Serves until SIGTERM or Ctrl-C, then answers the requests in flight.
 pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Error> {
-    let models = Arc::new(ServedModels::new(args)?);
+    let models = Arc::new(ModelsToServe::new(args)?);
     let batching = args.batching.config()?;
     let bounds = ServerBounds::new(args.limits.limits())?;
     // Before the models are loaded, so that a port that is taken is reported at once.
@@ -98,7 +98,7 @@ async fn closed(mut left: watch::Receiver<()>) {
 }
 
 /// Loads all models if `every` is set; else at least one, with a warning for each that does not load.
-async fn load(models: &Arc<ServedModels>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
+async fn load(models: &Arc<ModelsToServe>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
     let spinner = progress::spinner(format!("loading {} models", models.sources()?.len()));
     let models = Arc::clone(models);
     let builder = builder.models_listed_by(move || Ok(models.sources()?));

@@ -12,7 +12,7 @@ use crate::models_path::{FoundModel, ModelsPath};
 use crate::precision::Precisions;
 
 /// Finds the models to serve.
-pub(crate) struct ServedModels {
+pub(crate) struct ModelsToServe {
     path: ModelsPath,
     /// The values of `--model`; none: every model on the path.
     only: Vec<String>,
@@ -22,7 +22,7 @@ pub(crate) struct ServedModels {
     asked: Mutex<BTreeMap<(String, PathBuf), ModelSource>>,
 }
 
-impl ServedModels {
+impl ModelsToServe {
     /// Checks the flags against the models that there are.
     pub(crate) fn new(args: &ServeArgs) -> Result<Self, Error> {
         let (path, only) = (ModelsPath::new(&args.models), args.only.clone());
