@@ -84,7 +84,7 @@ pub use ranking::{Ranked, ZeroShot};
 pub use request::{Answer, AnswerSource, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
-pub use statistics::{BatchItems, RequestStats, Total};
+pub use statistics::{BatchItems, RequestStats, Total, TracedRequest};
 pub use terms::RequestTerms;
 
 /// The cache crate: tiers, keys and values, from which an [`AnswerCache`] is built.
