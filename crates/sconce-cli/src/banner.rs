@@ -14,13 +14,19 @@ use crate::serve::Failed;
 /// A sample text, and its base64 form, in which grpcurl takes bytes. No `!`: an interactive shell would expand it.
 const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
 
+/// The addresses that are listened on.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses<'a> {
+    pub(crate) grpc: Option<&'a BoundAddress>,
+    pub(crate) http: Option<&'a BoundAddress>,
+    pub(crate) monitoring: Option<&'a BoundAddress>,
+    /// True if metrics and dashboard are on the address of HTTP.
+    pub(crate) on_http: bool,
+}
+
 /// Prints to standard output, and flushes it: scripts wait for the addresses.
-pub(crate) fn print(
-    runtime: &Runtime,
-    failed: &Failed,
-    grpc: Option<&BoundAddress>,
-    http: Option<&BoundAddress>,
-) -> io::Result<()> {
+pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_>) -> io::Result<()> {
+    let Addresses { grpc, http, monitoring, on_http } = *addresses;
     let mut out = io::stdout().lock();
     let models = runtime.all_versions();
     let width = models.iter().map(|model| model.name().len()).max().unwrap_or_default();
@@ -47,6 +53,9 @@ pub(crate) fn print(
     }
     if let Some(BoundAddress { address, .. }) = http {
         writeln!(out, "HTTP (Open Inference Protocol v2, OpenAI, Cohere, text-embeddings-inference) on {address}")?;
+    }
+    if let Some(BoundAddress { address, .. }) = monitoring.or(http.filter(|_| on_http)) {
+        writeln!(out, "Metrics (/metrics, /metrics.json) and dashboard (/) on {address}")?;
     }
     if let Some(BoundAddress { address, .. }) = grpc {
         writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;

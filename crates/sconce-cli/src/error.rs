@@ -137,6 +137,10 @@ pub(crate) enum Error {
     #[error("--grpc and --http are both none: give at least one of them an address")]
     NoAddress,
 
+    #[cfg(feature = "grpc")]
+    #[error("--otlp {endpoint}: {reason}")]
+    Collector { endpoint: String, reason: String },
+
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
 

@@ -9,14 +9,15 @@ use sconce::{BuildError, Refreshed, Runtime, RuntimeBuilder};
 use sconce_grpc::ServerBounds;
 use tokio::sync::watch;
 
-use crate::args::ServeArgs;
-use crate::banner;
+use crate::args::{MONITORING_ON_HTTP, ServeArgs};
+use crate::banner::{self, Addresses};
 use crate::error::Error;
 use crate::listen::BoundAddress;
 use crate::models_to_serve::ModelsToServe;
 use crate::progress;
 use crate::say::say;
 use crate::signals::Signals;
+use crate::traces::TraceExport;
 
 const DRAINING: &str =
     "draining: new connections are refused, requests in flight are answered (signal again to end at once)";
@@ -38,14 +39,18 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     if grpc.is_none() && http.is_none() {
         return Err(Error::NoAddress);
     }
+    let on_http = args.metrics == MONITORING_ON_HTTP;
+    let monitoring = if on_http { None } else { BoundAddress::new("--metrics", &args.metrics).await? };
 
+    let traces = TraceExport::start(&args.telemetry)?;
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
     let every = args.strict || !args.only.is_empty();
     let (runtime, failed) = load(&models, args.repository.apply(builder), every).await?;
     // Before the addresses are printed: a script that waits for them may send the signal at once.
     let delay = Duration::from_secs(args.drain_delay);
     let stop = signals.first(if delay.is_zero() { DRAINING } else { LEAVING });
-    banner::print(&runtime, &failed, grpc.as_ref(), http.as_ref())?;
+    let addresses = Addresses { grpc: grpc.as_ref(), http: http.as_ref(), monitoring: monitoring.as_ref(), on_http };
+    banner::print(&runtime, &failed, &addresses)?;
     let (leave, left) = watch::channel(());
     let leaving = async {
         stop.await;
@@ -63,15 +68,24 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     };
     let over_http = async {
         if let Some(BoundAddress { listener, file: _file, .. }) = http {
-            sconce_http::serve_beside(&bounds, runtime.clone(), listener, closed(left.clone())).await;
+            let routes = if on_http { sconce_http::router } else { sconce_http::inference_router };
+            let router = routes(runtime.clone());
+            sconce_http::serve_router_beside(router, &bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
-    let serving = async { tokio::join!(leaving, over_grpc, over_http) };
+    let watched = async {
+        if let Some(BoundAddress { listener, file: _file, .. }) = monitoring {
+            let router = sconce_http::monitoring_router(runtime.clone());
+            sconce_http::serve_router_beside(router, &bounds, runtime.clone(), listener, closed(left.clone())).await;
+        }
+    };
+    let serving = async { tokio::join!(leaving, over_grpc, over_http, watched) };
     tokio::select! {
         _ = serving => {}
         () = poll(&runtime, args.repository.poll_interval()) => {}
     }
     runtime.shutdown().await;
+    traces.end().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,7 +2,7 @@
 
 use sconce::{Model, Runtime};
 use sconce_server::{Arrival, OpenInference, Parameters, RequestError};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::parameters::ProtoParameters;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
@@ -110,15 +110,6 @@ impl GrpcInferenceService for Service {
         let arrival = deadline::of(&request).map_err(status)?;
         let request = request.into_inner();
         let model = self.model(&request.model_name, &request.model_version)?;
-        match self.infer(&model, request, arrival).await {
-            Ok(response) => Ok(Response::new(response)),
-            Err(error) => {
-                let status = status(error);
-                if status.code() == Code::Internal {
-                    tracing::error!(model = model.name(), "{}", status.message());
-                }
-                Err(status)
-            }
-        }
+        self.infer(&model, request, arrival).await.map(Response::new).map_err(status)
     }
 }

@@ -27,6 +27,7 @@
 //! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
 //! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
 //! | `POST /embed`, `/embed_all`, `/embed_sparse`, `/rerank`, `/predict`, `/similarity`, `/tokenize`, `/decode`, `/`; `GET /info` | text-embeddings-inference |
+//! | `GET /metrics`, `/metrics.json`; `/dashboard`, and `/` for browsers | what to watch: for Prometheus and OpenMetrics, as JSON, as a page |
 //! | `GET /openapi.json` | the routes of OpenAI, Cohere, Jina and text-embeddings-inference as an OpenAPI document |
 //!
 //! text-embeddings-inference serves one model. Where the runtime has several, its routes take the one whose task fits;
@@ -52,6 +53,7 @@ mod body;
 mod dialect;
 mod error;
 mod inputs;
+mod monitoring;
 mod numbers;
 mod open_inference;
 mod openai;
@@ -67,14 +69,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use sconce::Runtime;
 use sconce::models::excerpt;
 
 use sconce_server::OpenInference;
 pub use sconce_server::{ServerBounds, ServerLimits, ServerListener};
-pub use serve::{serve, serve_beside, serve_within};
+pub use serve::{serve, serve_beside, serve_router_beside, serve_within};
 
 /// Most bytes of the body of a request.
 pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
@@ -85,8 +88,30 @@ pub const MAX_ITEMS: usize = 16_384;
 /// Most bytes of texts that are cut into tokens at a time, and most numbers of tokens that are put together.
 pub const MAX_TOKENIZED: usize = sconce::models::MAX_TEXT_BYTES;
 
-/// The routes of a runtime, for a server of your own.
+/// The routes of a runtime, for a server of your own: those of [`inference_router`] and of [`monitoring_router`]. `GET /` gives
+/// the dashboard to browsers, and health to all others.
 pub fn router(runtime: Runtime) -> Router {
+    let home = async |headers: HeaderMap| match monitoring::wants_page(&headers) {
+        true => monitoring::page().await,
+        false => open_inference::alive().await,
+    };
+    let routes = inference_routes(runtime.clone()).merge(monitoring::routes(runtime)).route("/", get(home));
+    with_errors(routes)
+}
+
+/// The routes that clients of a runtime's models call, without [`monitoring_router`].
+pub fn inference_router(runtime: Runtime) -> Router {
+    with_errors(inference_routes(runtime).route("/", get(open_inference::alive)))
+}
+
+/// The routes for those who watch a runtime, for an address of their own: `/metrics`, `/metrics.json`, the dashboard at `/`,
+/// and health.
+pub fn monitoring_router(runtime: Runtime) -> Router {
+    let health = open_inference::health_routes(Arc::new(OpenInference::new(runtime.clone())));
+    with_errors(monitoring::routes(runtime).merge(health).route("/", get(monitoring::page)))
+}
+
+fn inference_routes(runtime: Runtime) -> Router {
     let shared = Arc::new(OpenInference::new(runtime));
     let service = Arc::new(service::HttpService::new(Arc::clone(&shared)));
     Router::new()
@@ -95,10 +120,13 @@ pub fn router(runtime: Runtime) -> Router {
         .merge(tei::routes())
         .merge(openapi::routes())
         .with_state(service)
+        .merge(open_inference::health_routes(Arc::clone(&shared)))
         .merge(open_inference::routes(shared))
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+/// Adds the answers to requests that have no route, and the bound on bodies.
+fn with_errors(routes: Router) -> Router {
+    routes.fallback(no_route).method_not_allowed_fallback(no_method).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
 /// Answers a request to a path that has no route.

@@ -48,15 +48,8 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
             .route("/stats", get(describe::statistics))
     };
     Router::new()
-        .route("/", get(alive))
-        .route("/health", get(ready))
-        .route("/healthz", get(ready))
-        .route("/livez", get(live))
-        .route("/readyz", get(ready))
         .route("/v2", get(describe::server))
         .route("/v2/", get(describe::server))
-        .route("/v2/health/live", get(live))
-        .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(describe::all_statistics))
         .route("/v2/repository/index", post(control::index))
         .route("/v2/repository/models/{model}/load", post(control::load))
@@ -66,8 +59,20 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
         .with_state(shared)
 }
 
+/// Health where Kubernetes, KServe and text-embeddings-inference look for it, `/` apart.
+pub(crate) fn health_routes(shared: Arc<OpenInference>) -> Router {
+    Router::new()
+        .route("/health", get(ready))
+        .route("/healthz", get(ready))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
+        .with_state(shared)
+}
+
 /// Liveness as KServe's first protocol has it.
-async fn alive() -> Response {
+pub(crate) async fn alive() -> Response {
     Json(json!({"status": "alive"})).into_response()
 }
 
@@ -97,9 +102,6 @@ fn ready_status(ready: bool, body: serde_json::Value) -> Response {
 /// The response of an error, in Triton's form.
 pub(crate) fn error_response(error: &RequestError) -> Response {
     let status = status(error.fault());
-    if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::error!("{}", error.message());
-    }
     let mut response = (status, Json(json!({"error": error.message()}))).into_response();
     if let Some(after) = error.retry_after() {
         let headers = response.headers_mut();

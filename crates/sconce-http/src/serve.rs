@@ -55,7 +55,19 @@ pub async fn serve_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (router, meter) = (crate::router(runtime.clone()), bounds.meter());
+    serve_router_beside(crate::router(runtime.clone()), bounds, runtime, listener, shutdown).await;
+}
+
+/// Does what [`serve_beside`] does with routes of the caller's choice, such as [`monitoring_router`](crate::monitoring_router) on
+/// an address of its own.
+pub async fn serve_router_beside(
+    router: Router,
+    bounds: &ServerBounds,
+    runtime: Runtime,
+    listener: impl Into<ServerListener>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let meter = bounds.meter();
     let answer = move |request| answer(router.clone(), meter.clone(), request);
     let leave = async {
         shutdown.await;
@@ -66,8 +78,9 @@ pub async fn serve_beside(
 
 /// Reads a request whole, has the routes answer it, and counts the bytes of both.
 async fn answer(mut router: Router, meter: Meter, request: Request<Incoming>) -> Response {
-    let arrival = Arrival::new(Instant::now(), None);
     let (mut parts, body) = request.into_parts();
+    let traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let arrival = Arrival::new(Instant::now(), None).traced(traceparent);
     let body = Received(body);
     let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let length = length.map_or(MessageLength::Unknown, MessageLength::Known);

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{OpenInference, Parameters};
+use sconce_server::{AnswerList, OpenInference, Parameters};
 
 use crate::body::HttpCall;
 use crate::error::{Fault, HttpError};
@@ -78,7 +78,7 @@ impl HttpService {
         }
     }
 
-    /// Answers all inputs of a request, which come in `field`, or fails as a whole.
+    /// AnswerList all inputs of a request, which come in `field`, or fails as a whole.
     pub(crate) async fn answers(
         &self,
         model: &Model,
@@ -86,7 +86,7 @@ impl HttpService {
         inputs: Vec<Input>,
         parameters: Parameters,
         call: &HttpCall,
-    ) -> Result<Vec<Answer>, HttpError> {
+    ) -> Result<AnswerList, HttpError> {
         let max = max_items(model);
         match inputs.len() {
             0 => Err(HttpError::empty(field)),

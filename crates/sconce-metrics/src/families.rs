@@ -12,7 +12,7 @@ use prometheus_client::registry::Unit;
 use sconce::{Count, ModelMetrics, RuntimeMetrics};
 
 /// Upper bounds of the buckets of durations, in µs: 1, 2.5 and 5 of each power of ten from 10 µs to 50 s.
-const BOUNDS_US: [u64; 21] = [
+pub(crate) const BOUNDS_US: [u64; 21] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000,
 ];

@@ -77,6 +77,20 @@ async fn open_metrics_end_with_their_mark_and_name_their_units() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_traced_request_is_the_example_of_its_bucket_in_open_metrics() {
+    let runtime = used().await;
+    runtime.model(MODEL).unwrap().record_exemplar(0xabc, std::time::Duration::from_millis(3));
+    let text = open_metrics(runtime.metrics());
+    let line = text.lines().find(|line| line.contains("# {")).expect("an exemplar");
+    assert!(line.contains("le=\"0.005\""), "{line}");
+    assert!(
+        line.contains("stage=\"request\"") && line.contains(&format!("# {{trace_id=\"{:032x}\"}} 0.003 ", 0xabc)),
+        "{line}"
+    );
+    assert!(!prometheus(runtime.metrics()).contains("trace_id"), "Prometheus' own text has no examples");
+}
+
 /// `promtool` is in Debian's package `prometheus`; `tests/run` installs it, and says so with `SCONCE_PROMTOOL=1`.
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_finds_nothing_to_complain_about() {

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use sconce::{Answer, Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime};
+use sconce::{Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime};
 
+use crate::answer_list::{AnswerList, microseconds};
 use crate::arrival::Arrival;
-use crate::error::RequestError;
+use crate::error::{RequestError, RequestFault};
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
+use crate::traces::EndedRequest;
 
 /// The models of a runtime, and the pacing of refusals.
 pub struct OpenInference {
@@ -16,7 +18,7 @@ pub struct OpenInference {
 }
 
 impl OpenInference {
-    /// Answers by the models of `runtime`.
+    /// AnswerList by the models of `runtime`.
     #[must_use]
     pub fn new(runtime: Runtime) -> Self {
         Self { runtime, governor: Governor::new() }
@@ -95,7 +97,7 @@ impl OpenInference {
         }
     }
 
-    /// Answers the items of a request to `model`, or fails as a whole; a list that is longer than its queue goes in parts. A
+    /// AnswerList the items of a request to `model`, or fails as a whole; a list that is longer than its queue goes in parts. A
     /// refusal is held back where there are many.
     ///
     /// # Errors
@@ -106,9 +108,10 @@ impl OpenInference {
         inputs: Vec<Input>,
         parameters: Parameters,
         arrival: Arrival,
-    ) -> Result<Vec<Answer>, RequestError> {
+    ) -> Result<AnswerList, RequestError> {
+        let submitted = Instant::now();
         let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors } = parameters;
-        let timeout = arrival.time_left(allowed, Instant::now())?;
+        let timeout = arrival.time_left(allowed, submitted)?;
         let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
         let answers = if let Some(source) = refusal {
             Err(RequestError::Refused { source })
@@ -117,12 +120,27 @@ impl OpenInference {
             model.try_infer_list(group).await.map_err(RequestError::from)
         };
         match answers {
-            Ok(answers) => Ok(answers),
+            Ok(answers) => Ok(AnswerList::new(answers, model.clone(), arrival, submitted)),
             Err(error) => {
                 // An error means that no time is left; `None` would mean that there is no bound.
                 let left = |now| arrival.time_left(allowed, now).unwrap_or(Some(Duration::ZERO));
-                Err(self.governor.hold_back(error, left).await)
+                let error = self.governor.hold_back(error, left).await;
+                told(&error, model, arrival, submitted);
+                Err(error)
             }
         }
+    }
+}
+
+/// Tells of a request that failed: in its trace, and in the log, where an error that is not the client's counts as one.
+fn told(error: &RequestError, model: &Model, arrival: Arrival, submitted: Instant) {
+    let message = error.message();
+    EndedRequest { model, arrival, submitted, outcome: Err(&message) }.record();
+    let model = model.name();
+    let trace_id = arrival.trace.map(tracing::field::display);
+    if error.fault() == RequestFault::Internal {
+        tracing::error!(model, trace_id, "{message}");
+    } else {
+        tracing::debug!(model, took_us = microseconds(arrival.at), trace_id, "refused: {message}");
     }
 }

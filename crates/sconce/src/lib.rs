@@ -90,7 +90,7 @@ pub use request::{Answer, AnswerSource, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
 pub use sources::VersionPolicy;
-pub use statistics::{BatchItems, RequestStats, Total};
+pub use statistics::{BatchItems, RequestStats, Total, TracedRequest};
 pub use terms::RequestTerms;
 
 /// The cache crate: tiers, keys and values, from which an [`AnswerCache`] is built.

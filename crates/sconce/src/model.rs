@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Queue, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
@@ -18,7 +18,7 @@ use crate::placement::Decision;
 use crate::placing::{ModelInstance, PlacedModel};
 use crate::prepare::Preparation;
 use crate::slot::NetworkSlot;
-use crate::statistics::{EndedItem, Requests};
+use crate::statistics::{EndedItem, Requests, TracedRequest};
 use crate::terms::{WhenFull, deadline};
 use crate::{
     Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats,
@@ -235,6 +235,11 @@ impl Model {
     /// Counts the time that a server took to write an answer of this model in its protocol.
     pub fn record_serialise(&self, time: Duration) {
         self.inner.requests.serialised(time);
+    }
+
+    /// Keeps a traced request as the example that metrics show: the identifier of its trace, and its whole time.
+    pub fn record_exemplar(&self, trace_id: u128, took: Duration) {
+        self.inner.requests.exemplar(TracedRequest { trace_id, took, ended: SystemTime::now() });
     }
 
     /// The stages that are slower than they were under the same conditions, and the shares that are larger.

@@ -104,9 +104,23 @@ pub(crate) struct Recorded {
     pub(crate) errors: [u64; ErrorKind::ALL.len()],
     /// Answers by source: the name of a tier, `computed`, `shared` or `replica`.
     pub(crate) sources: Vec<(&'static str, u64)>,
+    /// The last traced request.
+    pub(crate) exemplar: Option<TracedRequest>,
     watch: ModelWatch,
     /// The end of the last request; turned into a time of day when it is read, since that clock costs a call more.
     last: Option<Instant>,
+}
+
+/// A request whose trace was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TracedRequest {
+    /// The trace's identifier.
+    pub trace_id: u128,
+    /// The request's whole time.
+    pub took: Duration,
+    /// The time at which it ended.
+    pub ended: SystemTime,
 }
 
 /// How often each stage took how long, for the requests that [`RequestStats`] counts.
@@ -155,6 +169,11 @@ impl Requests {
         let mut recorded = self.lock();
         recorded.stats.serialise.add(time);
         recorded.distributions.serialise.record(time);
+    }
+
+    /// Keeps a traced request in place of the last one.
+    pub(crate) fn exemplar(&self, traced: TracedRequest) {
+        self.lock().exemplar = Some(traced);
     }
 
     pub(crate) fn stats(&self) -> RequestStats {
