@@ -179,6 +179,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", default_value = MONITORING_ON_HTTP)]
     pub(crate) metrics: String,
 
+    /// Let clients put inputs and find outputs in the shared memory of this machine (`local`, `always` or `never`)
+    ///
+    /// Such clients can have the server read and change any shared memory object that its user may. `local` allows it if
+    /// both addresses are of this machine alone: unix:PATH, or a loopback address.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) shared_memory: SharedMemoryArg,
+
     /// Seconds after a signal in which health says not ready while requests are still served, so that load balancers
     /// look elsewhere first
     ///
@@ -210,6 +217,19 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,
+}
+
+/// The servers whose clients may use the shared memory of this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[cfg(feature = "grpc")]
+pub(crate) enum SharedMemoryArg {
+    /// Servers that only clients of this machine reach
+    #[default]
+    Local,
+    /// Every server
+    Always,
+    /// No server
+    Never,
 }
 
 /// List the devices that models can run on: the CPU, and each GPU, or the reason why there is none.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sconce::{BuildError, Refreshed, Runtime, RuntimeBuilder};
-use sconce_grpc::ServerBounds;
+use sconce_grpc::{ServerBounds, SharedMemory};
+use sconce_http::ServedRoutes;
 use tokio::sync::watch;
 
-use crate::args::{MONITORING_ON_HTTP, ServeArgs};
+use crate::args::{MONITORING_ON_HTTP, ServeArgs, SharedMemoryArg};
 use crate::banner::{self, Addresses};
 use crate::error::Error;
-use crate::listen::BoundAddress;
+use crate::listen::{Address, BoundAddress};
 use crate::models_to_serve::ModelsToServe;
 use crate::progress;
 use crate::say::say;
@@ -41,6 +42,8 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     }
     let on_http = args.metrics == MONITORING_ON_HTTP;
     let monitoring = if on_http { None } else { BoundAddress::new("--metrics", &args.metrics).await? };
+    let mut addresses = grpc.iter().chain(&http).map(|bound| &bound.address);
+    let bounds = bounds.with_shared_memory(shared_memory(args.shared_memory, &mut addresses));
 
     let traces = TraceExport::start(&args.telemetry)?;
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
@@ -68,15 +71,14 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     };
     let over_http = async {
         if let Some(BoundAddress { listener, file: _file, .. }) = http {
-            let routes = if on_http { sconce_http::router } else { sconce_http::inference_router };
-            let router = routes(runtime.clone());
-            sconce_http::serve_router_beside(router, &bounds, runtime.clone(), listener, closed(left.clone())).await;
+            let routes = if on_http { ServedRoutes::All } else { ServedRoutes::Inference };
+            sconce_http::serve_routes_beside(routes, &bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
     let watched = async {
         if let Some(BoundAddress { listener, file: _file, .. }) = monitoring {
-            let router = sconce_http::monitoring_router(runtime.clone());
-            sconce_http::serve_router_beside(router, &bounds, runtime.clone(), listener, closed(left.clone())).await;
+            let routes = ServedRoutes::Monitoring;
+            sconce_http::serve_routes_beside(routes, &bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
     let serving = async { tokio::join!(leaving, over_grpc, over_http, watched) };
@@ -103,6 +105,16 @@ async fn poll(runtime: &Runtime, interval: Option<Duration>) {
             Err(error) => say!("warning: {error}"),
         }
     }
+}
+
+/// The shared memory that clients of the addresses may use.
+fn shared_memory<'a>(when: SharedMemoryArg, addresses: &mut impl Iterator<Item = &'a Address>) -> SharedMemory {
+    let is_allowed = match when {
+        SharedMemoryArg::Local => addresses.all(Address::is_local),
+        SharedMemoryArg::Always => true,
+        SharedMemoryArg::Never => false,
+    };
+    if is_allowed { SharedMemory::allowed() } else { SharedMemory::default() }
 }
 
 /// Resolves when the sender is dropped.

@@ -63,6 +63,12 @@ impl Drain {
         self.runtime.in_flight()
     }
 
+    /// The services whose health is reported.
+    pub(crate) async fn services(&self) -> Vec<String> {
+        let models = self.reported.lock().await;
+        ["", self.service].into_iter().chain(models.iter().map(String::as_str)).map(String::from).collect()
+    }
+
     async fn report(&self) {
         let mut reported = self.reported.lock().await;
         let status = if self.runtime.is_draining() { ServingStatus::NotServing } else { ServingStatus::Serving };

@@ -1,8 +1,10 @@
 //! Metadata and configuration of models and of the server, as the protocol has them.
 
 use sconce::{BatcherConfig, Datatype, Model, Priority};
+use sconce_server::SharedMemory;
 use sconce_server::metadata::{
-    BACKEND, EXTENSIONS, ItemTensor, PLATFORM, SERVER_NAME, SERVER_VERSION, facts, inputs, outputs,
+    BACKEND, EXTENSIONS, ItemTensor, PLATFORM, SERVER_NAME, SERVER_VERSION, SHARED_MEMORY_EXTENSION, facts, inputs,
+    outputs,
 };
 
 use crate::proto::model_config::SchedulingChoice;
@@ -15,11 +17,12 @@ use crate::proto::{
 };
 
 /// Name, version and extensions of the server.
-pub(crate) fn server() -> ServerMetadataResponse {
+pub(crate) fn server(shared_memory: &SharedMemory) -> ServerMetadataResponse {
+    let shared_memory = shared_memory.is_allowed().then_some(SHARED_MEMORY_EXTENSION);
     ServerMetadataResponse {
         name: SERVER_NAME.into(),
         version: SERVER_VERSION.into(),
-        extensions: EXTENSIONS.map(String::from).into(),
+        extensions: EXTENSIONS.into_iter().chain(shared_memory).map(String::from).collect(),
     }
 }
 

@@ -5,6 +5,7 @@ mod control;
 mod describe;
 mod infer;
 mod json;
+mod shared_memory;
 mod write;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
         .route("/v2/repository/index", post(control::index))
         .route("/v2/repository/models/{model}/load", post(control::load))
         .route("/v2/repository/models/{model}/unload", post(control::unload))
+        .merge(shared_memory::routes())
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())
         .with_state(shared)
@@ -115,6 +117,7 @@ fn status(fault: RequestFault) -> StatusCode {
     match fault {
         RequestFault::Invalid | RequestFault::Malformed => StatusCode::BAD_REQUEST,
         RequestFault::NotFound => StatusCode::NOT_FOUND,
+        RequestFault::Exists => StatusCode::CONFLICT,
         RequestFault::NotServed => StatusCode::NOT_IMPLEMENTED,
         RequestFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         RequestFault::Stalled => StatusCode::REQUEST_TIMEOUT,

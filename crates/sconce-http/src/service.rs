@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{AnswerList, OpenInference, Parameters};
+use sconce_server::{AnswerList, OpenInference, Parameters, max_items};
 
 use crate::body::HttpCall;
 use crate::error::{Fault, HttpError};
@@ -116,15 +116,6 @@ pub(crate) fn pairs(
     }
     call.grow(bytes)?;
     Ok(documents.iter().map(|document| (query.to_owned(), document.clone()).into()).collect())
-}
-
-/// Items of one request at most, whose answers are in memory together: as many as [`MAX_ITEMS`](crate::MAX_ITEMS), or,
-/// where an answer is large, as the queue holds.
-pub(crate) fn max_items(model: &Model) -> usize {
-    match model.signature().task {
-        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => crate::MAX_ITEMS,
-        _ => model.batcher_config().max_queue_size.min(crate::MAX_ITEMS),
-    }
 }
 
 /// Headers that say how answers were computed. A value that differs between the answers is left out.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use sconce::models::excerpt;
 use sconce::{ErrorKind, InferError, InferManyError, RepositoryError, UnknownModel};
 
+use crate::shared_memory::SharedMemoryError;
+
 /// The error that answers a request. Its message repeats at most an [`excerpt`] of the request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -43,9 +45,7 @@ pub enum RequestError {
         excerpt(&format_args!("{got:?}"))
     )]
     WrongShape { name: &'static str, got: Vec<i64>, expected: String, datatype: &'static str },
-    #[error(
-        "the request has {items} items, but the model's queue holds at most {max} (max_queue_size); send fewer at a time"
-    )]
+    #[error("the request has {items} items, but at most {max} are answered together; send fewer at a time")]
     TooManyItems { items: usize, max: usize },
 
     #[error("the request has both raw_input_contents and contents; use one of them")]
@@ -90,12 +90,8 @@ pub enum RequestError {
     WrongParameter { name: &'static str, got: String, expected: &'static str },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
     Sequence { name: String },
-    #[error(
-        "tensor '{}' is in shared memory ('{}'), which is not served; send its contents",
-        excerpt(tensor),
-        excerpt(name)
-    )]
-    SharedMemory { tensor: String, name: String },
+    #[error(transparent)]
+    SharedMemory(#[from] SharedMemoryError),
     #[error("header grpc-timeout is '{}', but must be 1 to 8 digits and a unit of H, M, S, m, u or n", excerpt(got))]
     WrongTimeout { got: String },
     #[error("the deadline passed {late:?} before the request was read")]
@@ -151,6 +147,8 @@ pub enum RequestFault {
     Malformed,
     /// No model has the name or the version.
     NotFound,
+    /// There is one of the name already.
+    Exists,
     /// The protocol has it, and this server does not.
     NotServed,
     /// The message is larger than the server reads.
@@ -186,7 +184,9 @@ impl RequestError {
                 RequestFault::NotFound
             }
             Self::FixedModels | Self::Repository(RepositoryError::ShuttingDown) => RequestFault::Unavailable,
-            Self::Sequence { .. } | Self::SharedMemory { .. } => RequestFault::NotServed,
+            Self::Sequence { .. } | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
+            Self::SharedMemory(SharedMemoryError::UnknownRegion { .. }) => RequestFault::NotFound,
+            Self::SharedMemory(SharedMemoryError::RegionExists { .. }) => RequestFault::Exists,
             Self::TooLate { .. } => RequestFault::Late,
             Self::Stalled { .. } => RequestFault::Stalled,
             Self::TooManyBytesInFlight { .. } => RequestFault::Overloaded,
@@ -265,7 +265,14 @@ mod tests {
             UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
             Sequence { name: text() },
-            SharedMemory { tensor: text(), name: text() },
+            SharedMemory(SharedMemoryError::BeyondRegion {
+                tensor: text(),
+                name: text(),
+                offset: 1,
+                bytes: 1,
+                region: 1,
+            }),
+            SharedMemory(SharedMemoryError::Incomplete { tensor: text(), parameter: text(), missing: "region" }),
             WrongTimeout { got: text() },
             TooLate { late: Duration::MAX },
             Stalled { pause: Duration::MAX },
@@ -307,7 +314,7 @@ mod tests {
                 | UnknownParameter { .. }
                 | WrongParameter { .. }
                 | Sequence { .. }
-                | SharedMemory { .. }
+                | SharedMemory(..)
                 | WrongTimeout { .. }
                 | TooLate { .. }
                 | Stalled { .. }

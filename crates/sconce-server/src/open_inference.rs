@@ -2,26 +2,47 @@
 
 use std::time::{Duration, Instant};
 
-use sconce::{Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime};
+use sconce::{Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime, Task};
 
 use crate::answer_list::{AnswerList, microseconds};
 use crate::arrival::Arrival;
 use crate::error::{RequestError, RequestFault};
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
+use crate::shared_memory::SharedMemory;
 use crate::traces::EndedRequest;
 
-/// The models of a runtime, and the pacing of refusals.
+/// Items of one request at most.
+pub const MAX_ITEMS: usize = 16_384;
+
+/// Items of one request to a model at most, whose answers are in memory together: as many as [`MAX_ITEMS`], or, where an
+/// answer is large, as the queue holds.
+#[must_use]
+pub fn max_items(model: &Model) -> usize {
+    match model.signature().task {
+        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => MAX_ITEMS,
+        _ => model.batcher_config().max_queue_size.min(MAX_ITEMS),
+    }
+}
+
+/// The models of a runtime, the pacing of refusals, and shared memory.
 pub struct OpenInference {
     runtime: Runtime,
     governor: Governor,
+    shared_memory: SharedMemory,
 }
 
 impl OpenInference {
-    /// AnswerList by the models of `runtime`.
+    /// Answers by the models of `runtime`, with tensors in `shared_memory` where it is allowed.
     #[must_use]
-    pub fn new(runtime: Runtime) -> Self {
-        Self { runtime, governor: Governor::new() }
+    pub fn new(runtime: Runtime, shared_memory: SharedMemory) -> Self {
+        Self { runtime, governor: Governor::new(), shared_memory }
+    }
+
+    /// The regions of shared memory.
+    #[must_use]
+    pub fn shared_memory(&self) -> &SharedMemory {
+        &self.shared_memory
     }
 
     /// The runtime.
@@ -59,7 +80,12 @@ impl OpenInference {
     /// # Errors
     /// [`RequestError`] if the models cannot be listed.
     pub async fn repository_index(&self, ready: bool) -> Result<Vec<RepositoryEntry>, RequestError> {
-        let index = self.runtime.repository_index().await.map_err(|error| RequestError::Repository(error.into()))?;
+        let mut index =
+            self.runtime.repository_index().await.map_err(|error| RequestError::Repository(error.into()))?;
+        if self.runtime.is_draining() {
+            let leaving = ModelState::Unavailable { reason: "the server is leaving".to_owned() };
+            index.iter_mut().for_each(|entry| entry.state = leaving.clone());
+        }
         Ok(index.into_iter().filter(|entry| !ready || entry.state == ModelState::Ready).collect())
     }
 

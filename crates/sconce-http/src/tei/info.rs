@@ -6,10 +6,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{Precision, Task};
+use sconce_server::max_items;
 use serde_json::{Value, json};
 
 use super::{PathModel, TeiResult};
-use crate::service::{ANY, HttpService, max_items};
+use crate::service::{ANY, HttpService};
 
 #[utoipa::path(
     get,
