@@ -8,6 +8,9 @@ mod infer;
 mod limits;
 mod models;
 mod numbers;
+#[cfg(feature = "grpc")]
+mod repository;
+mod telemetry;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -27,6 +30,11 @@ pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
 use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
+#[cfg(feature = "grpc")]
+use self::repository::RepositoryArgs;
+pub(crate) use self::telemetry::LogFormat;
+#[cfg(feature = "grpc")]
+pub(crate) use self::telemetry::TelemetryArgs;
 use crate::bench::BenchShape;
 #[cfg(feature = "grpc")]
 use crate::cache::CacheArgs;
@@ -79,6 +87,9 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// The value of `serve --metrics` by which `--http` has them.
+pub(crate) const MONITORING_ON_HTTP: &str = "http";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[cfg(feature = "grpc")]
@@ -94,6 +105,17 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     Models(ModelsArgs),
     Pull(PullArgs),
+}
+
+impl Command {
+    /// The form of the log; text for every command that is no service.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        match self {
+            #[cfg(feature = "grpc")]
+            Self::Serve(args) => args.telemetry.log_format,
+            _ => LogFormat::Text,
+        }
+    }
 }
 
 /// Serve models over gRPC and HTTP until told to stop.
@@ -114,20 +136,27 @@ pub(crate) enum Command {
 Examples:
   sconce serve
   sconce serve --models /srv/models --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --drain-delay 5
+  sconce serve --http 0.0.0.0:8000 --metrics 127.0.0.1:8002
   sconce serve --grpc none --http unix:/run/sconce.sock
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
+  sconce serve --model minilm=/mnt/models
+  sconce serve --models /srv/models --model-control-mode poll
   sconce serve --precision minilm=int8 --cpu-threads 4
   sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
+  sconce serve --log-format json --otlp http://127.0.0.1:4317
   RUST_LOG=sconce=debug sconce serve")]
 #[cfg(feature = "grpc")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
 
-    /// Serve only this model; repeatable. A name on the models path, or a model directory
-    #[arg(long = "model", value_name = "NAME")]
+    /// Serve only this model; repeatable. A name on the models path, a model directory, or NAME=DIR
+    #[arg(long = "model", value_name = "NAME[=DIR]")]
     pub(crate) only: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
 
     /// Do not start unless every model loads
     #[arg(long)]
@@ -141,6 +170,14 @@ pub(crate) struct ServeArgs {
     /// as --grpc
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub(crate) http: String,
+
+    /// Address of the metrics (/metrics, /metrics.json) and of the dashboard (/): `http` for that of --http, none, or an address
+    /// of their own, as Triton has 127.0.0.1:8002
+    ///
+    /// On an address of their own they are not served on that of --http: then clients cannot reach them, and they are there
+    /// with --http none as well.
+    #[arg(long, value_name = "ADDRESS", default_value = MONITORING_ON_HTTP)]
+    pub(crate) metrics: String,
 
     /// Let clients put inputs and find outputs in the shared memory of this machine (`local`, `always` or `never`)
     ///
@@ -177,6 +214,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,
+
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
 }
 
 /// The servers whose clients may use the shared memory of this machine.

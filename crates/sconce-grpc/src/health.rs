@@ -33,7 +33,7 @@ impl Health for ListedHealth {
     }
 
     async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
-        let services = self.drain.services();
+        let services = self.drain.services().await;
         if services.len() > MAX_LISTED {
             let message = format!("{} services are too many to list: at most {MAX_LISTED}; check each", services.len());
             return Err(Status::resource_exhausted(message));
@@ -41,7 +41,10 @@ impl Health for ListedHealth {
         let mut response = HealthListResponse::default();
         for service in services {
             let check = Request::new(HealthCheckRequest { service: service.clone() });
-            response.statuses.insert(service.clone(), self.checks.check(check).await?.into_inner());
+            // A model that was unloaded meanwhile is left out.
+            if let Ok(status) = self.checks.check(check).await {
+                response.statuses.insert(service, status.into_inner());
+            }
         }
         Ok(Response::new(response))
     }

@@ -93,8 +93,8 @@
 //! an error. Shared memory of CUDA is not served.
 //!
 //! # Calls that change the server
-//! Models are neither loaded nor unloaded, and settings of traces and logs can only be read: such calls are refused with
-//! `UNIMPLEMENTED` and words, as is a call that there is not.
+//! Settings of traces and logs can only be read: a call to change one is refused with `UNIMPLEMENTED` and words, as is a call
+//! that there is not. [`ModelControl`](sconce::ModelControl) decides if clients may load and unload models.
 //!
 //! # The path of one item
 //! [`sconce_server`] serves the connection → the interceptor `deadline` notes the time of arrival → `metered` counts the

@@ -3,8 +3,8 @@
 use sconce::{BatcherConfig, Datatype, Model, Priority};
 use sconce_server::SharedMemory;
 use sconce_server::metadata::{
-    BACKEND, EXTENSIONS, ItemTensor, MODEL_VERSION, PLATFORM, SERVER_NAME, SERVER_VERSION, SHARED_MEMORY_EXTENSION,
-    facts, inputs, outputs,
+    BACKEND, EXTENSIONS, ItemTensor, PLATFORM, SERVER_NAME, SERVER_VERSION, SHARED_MEMORY_EXTENSION, facts, inputs,
+    outputs,
 };
 
 use crate::proto::model_config::SchedulingChoice;
@@ -26,8 +26,8 @@ pub(crate) fn server(shared_memory: &SharedMemory) -> ServerMetadataResponse {
     }
 }
 
-/// Inputs and outputs of a model.
-pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
+/// Inputs and outputs of a model, and its versions that are served.
+pub(crate) fn model(model: &Model, versions: &[Model]) -> ModelMetadataResponse {
     let metadata = |tensor: ItemTensor| TensorMetadata {
         name: tensor.name.into(),
         datatype: tensor.datatype.name().into(),
@@ -35,7 +35,7 @@ pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
     };
     ModelMetadataResponse {
         name: model.name().into(),
-        versions: vec![MODEL_VERSION.into()],
+        versions: versions.iter().map(|version| version.version().to_string()).collect(),
         platform: PLATFORM.into(),
         inputs: inputs(model.signature()).into_iter().map(metadata).collect(),
         outputs: outputs(model.signature()).into_iter().map(metadata).collect(),

@@ -1,30 +1,48 @@
-//! The repository of models: an index of those that are loaded.
+//! The repository of models, as Triton's clients ask for it: its index, loading and unloading.
 
-use sconce::Runtime;
-use sconce_server::metadata::MODEL_VERSION;
+use sconce::{ModelState, RepositoryEntry};
+use sconce_server::OpenInference;
 use tonic::Status;
 
-use crate::proto::RepositoryIndexResponse;
 use crate::proto::repository_index_response::ModelIndex;
+use crate::proto::{
+    RepositoryIndexResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse,
+};
+use crate::status::status;
 
-/// The models that are loaded; `ready` leaves out those that take no new work.
-pub(crate) fn index(runtime: &Runtime, ready: bool) -> RepositoryIndexResponse {
-    let is_draining = runtime.is_draining();
-    let (state, reason) = if is_draining { ("UNAVAILABLE", "the server is leaving") } else { ("READY", "") };
-    let model = |model: &sconce::Model| ModelIndex {
-        name: model.name().to_owned(),
-        version: MODEL_VERSION.into(),
-        state: state.into(),
-        reason: reason.into(),
-    };
-    let models = if ready && is_draining { Vec::new() } else { runtime.models().map(model).collect() };
-    RepositoryIndexResponse { models }
+/// The models of the repository; `ready` leaves out those that take no new work.
+pub(crate) async fn index(shared: &OpenInference, ready: bool) -> Result<RepositoryIndexResponse, Status> {
+    let entries = shared.repository_index(ready).await.map_err(status)?;
+    Ok(RepositoryIndexResponse { models: entries.into_iter().map(entry).collect() })
 }
 
-/// The refusal to load or to unload a model.
-pub(crate) fn fixed_models() -> Status {
-    Status::unimplemented(
-        "models are neither loaded nor unloaded while the server runs: it serves those that it found when it started; start \
-         it anew to serve others",
-    )
+/// Loads a model anew.
+pub(crate) async fn load(
+    shared: &OpenInference,
+    request: &RepositoryModelLoadRequest,
+) -> Result<RepositoryModelLoadResponse, Status> {
+    let parameters = request.parameters.keys().map(String::as_str);
+    shared.load(&request.model_name, parameters).await.map_err(status)?;
+    Ok(RepositoryModelLoadResponse {})
+}
+
+/// Unloads a model.
+pub(crate) async fn unload(
+    shared: &OpenInference,
+    request: &RepositoryModelUnloadRequest,
+) -> Result<RepositoryModelUnloadResponse, Status> {
+    let parameters = request.parameters.keys().map(String::as_str);
+    shared.unload(&request.model_name, parameters).await.map_err(status)?;
+    Ok(RepositoryModelUnloadResponse {})
+}
+
+fn entry(entry: RepositoryEntry) -> ModelIndex {
+    let (state, reason) = match entry.state {
+        ModelState::Ready => ("READY", String::new()),
+        ModelState::Loading => ("LOADING", String::new()),
+        ModelState::Unavailable { reason } => ("UNAVAILABLE", reason),
+        _ => ("UNKNOWN", String::new()),
+    };
+    ModelIndex { name: entry.name, version: entry.version.to_string(), state: state.to_owned(), reason }
 }

@@ -77,15 +77,10 @@ pub async fn serve_beside(
         drain.start().await;
     };
     let serving = serve_until(answer, HttpVersions::Http2, listener.into(), bounds, &runtime, leave);
-    let announcing = async {
-        // Health says so as soon as the runtime drains, which may be before `shutdown`.
-        runtime.draining().await;
-        drain.start().await;
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         () = serving => {}
-        () = announcing => {}
+        // Health says so as soon as the runtime drains, which may be before `shutdown`.
+        () = drain.follow() => {}
     }
 }
 

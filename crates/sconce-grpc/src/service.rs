@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use sconce::{Model, Runtime};
-use sconce_server::metadata::MODEL_VERSION;
-use sconce_server::{Arrival, Charge, OpenInference, Parameters, RequestError, RequestFault, SharedMemory, max_items};
+use sconce_server::{Arrival, Charge, OpenInference, Parameters, RequestError, SharedMemory, max_items};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::parameters::ProtoParameters;
@@ -26,7 +25,7 @@ impl Service {
         self.0.runtime()
     }
 
-    fn model(&self, name: &str, version: &str) -> Result<&Model, Status> {
+    fn model(&self, name: &str, version: &str) -> Result<Model, Status> {
         self.0.model(name, version).map_err(status)
     }
 
@@ -39,13 +38,7 @@ impl Service {
     ) -> Result<ModelInferResponse, RequestError> {
         let _in_flight = self.runtime().enter();
         let model = self.0.model(&request.model_name, &request.model_version)?;
-        let answered = self.infer(model, request, arrival, charge).await;
-        if let Err(error) = &answered
-            && error.fault() == RequestFault::Internal
-        {
-            tracing::error!(model = model.name(), "{}", error.message());
-        }
-        answered
+        self.infer(&model, request, arrival, charge).await
     }
 
     /// Answers a request to `model`. All of the request is checked before its first item is submitted.
@@ -64,7 +57,7 @@ impl Service {
         let answers = self.0.answers(model, items.inputs, parameters, arrival).await?;
         let mut response = ModelInferResponse {
             model_name: model.name().into(),
-            model_version: MODEL_VERSION.into(),
+            model_version: model.version().to_string(),
             id: request.id,
             ..Default::default()
         };
@@ -78,7 +71,7 @@ type Answered<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Service {
-    type ModelStreamInferStream = stream::Answers;
+    type ModelStreamInferStream = stream::StreamedAnswers;
 
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Answered<ServerLiveResponse> {
         Ok(Response::new(ServerLiveResponse { live: true }))
@@ -100,20 +93,22 @@ impl GrpcInferenceService for Service {
 
     async fn model_metadata(&self, request: Request<ModelMetadataRequest>) -> Answered<ModelMetadataResponse> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        Ok(Response::new(metadata::model(self.model(&name, &version)?)))
+        let model = self.model(&name, &version)?;
+        let versions = self.0.versions(&name).map_err(status)?;
+        Ok(Response::new(metadata::model(&model, &versions)))
     }
 
     async fn model_config(&self, request: Request<ModelConfigRequest>) -> Answered<ModelConfigResponse> {
         let ModelConfigRequest { name, version } = request.into_inner();
-        let config = metadata::config(self.model(&name, &version)?);
+        let config = metadata::config(&self.model(&name, &version)?);
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
     async fn model_statistics(&self, request: Request<ModelStatisticsRequest>) -> Answered<ModelStatisticsResponse> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
         let model_stats = match name.as_str() {
-            "" => self.runtime().models().map(statistics::of).collect(),
-            name => vec![statistics::of(self.model(name, &version)?)],
+            "" => self.runtime().all_versions().iter().map(statistics::of).collect(),
+            name => vec![statistics::of(&self.model(name, &version)?)],
         };
         Ok(Response::new(ModelStatisticsResponse { model_stats }))
     }
@@ -123,26 +118,29 @@ impl GrpcInferenceService for Service {
         self.answer(request.into_inner(), arrival, None).await.map(Response::new).map_err(status)
     }
 
-    async fn model_stream_infer(&self, request: Request<Streaming<ModelInferRequest>>) -> Answered<stream::Answers> {
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Answered<stream::StreamedAnswers> {
         stream::answers(self.clone(), request).map(Response::new)
     }
 
     async fn repository_index(&self, request: Request<RepositoryIndexRequest>) -> Answered<RepositoryIndexResponse> {
-        Ok(Response::new(repository::index(self.runtime(), request.get_ref().ready)))
+        repository::index(&self.0, request.get_ref().ready).await.map(Response::new)
     }
 
     async fn repository_model_load(
         &self,
-        _: Request<RepositoryModelLoadRequest>,
+        request: Request<RepositoryModelLoadRequest>,
     ) -> Answered<RepositoryModelLoadResponse> {
-        Err(repository::fixed_models())
+        repository::load(&self.0, request.get_ref()).await.map(Response::new)
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<RepositoryModelUnloadRequest>,
+        request: Request<RepositoryModelUnloadRequest>,
     ) -> Answered<RepositoryModelUnloadResponse> {
-        Err(repository::fixed_models())
+        repository::unload(&self.0, request.get_ref()).await.map(Response::new)
     }
 
     async fn system_shared_memory_status(

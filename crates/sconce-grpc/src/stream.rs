@@ -7,7 +7,6 @@ use std::time::Instant;
 use bytes::Buf as _;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use prost::Message as _;
-use sconce_server::metadata::MODEL_VERSION;
 use sconce_server::{Arrival, Call, Charge, RequestError};
 use tokio::task::JoinSet;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
@@ -32,8 +31,8 @@ const ENDS_AT_ERROR: &str = "triton_grpc_error";
 const FINAL_RESPONSE: &str = "triton_final_response";
 const RETRY_AFTER: &str = "retry_after_ms";
 
-/// Answers of a stream.
-pub(crate) type Answers = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+/// StreamedAnswers of a stream.
+pub(crate) type StreamedAnswers = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
 
 /// A request of a stream, or the reason why it cannot be read.
 pub(crate) struct StreamedRequest {
@@ -88,8 +87,8 @@ pub(crate) struct ModelStreamInfer(pub(crate) Service);
 
 impl StreamingService<StreamedRequest> for ModelStreamInfer {
     type Response = ModelStreamInferResponse;
-    type ResponseStream = Answers;
-    type Future = BoxFuture<Response<Answers>, Status>;
+    type ResponseStream = StreamedAnswers;
+    type Future = BoxFuture<Response<StreamedAnswers>, Status>;
 
     fn call(&mut self, request: Request<Streaming<StreamedRequest>>) -> Self::Future {
         let answers = answers(self.0.clone(), request);
@@ -99,23 +98,23 @@ impl StreamingService<StreamedRequest> for ModelStreamInfer {
 
 /// The terms of a stream, which hold for each of its requests.
 #[derive(Clone)]
-struct Terms {
+struct StreamTerms {
     service: Service,
-    /// Time at which the client stops waiting for the stream.
-    deadline: Option<Instant>,
+    /// The stream's arrival: its deadline and its trace are those of each request.
+    arrival: Arrival,
     ends_at_error: bool,
     call: Option<Arc<Call>>,
 }
 
-/// Answers the requests of a stream. It ends when the client has sent its last request, or the server leaves.
-pub(crate) fn answers<R>(service: Service, request: Request<Streaming<R>>) -> Result<Answers, Status>
+/// StreamedAnswers the requests of a stream. It ends when the client has sent its last request, or the server leaves.
+pub(crate) fn answers<R>(service: Service, request: Request<Streaming<R>>) -> Result<StreamedAnswers, Status>
 where
     R: Into<StreamedRequest> + Send + 'static,
 {
     let call = request.extensions().get::<Arc<Call>>().cloned();
     // Held until the stream ends.
     let charge = request.extensions().get::<Arc<Charge>>().cloned();
-    let Arrival { deadline, .. } = deadline::of(&request).map_err(status)?;
+    let arrival = deadline::of(&request).map_err(status)?;
     let ends_at_error = ends_at_error(request.metadata());
     let leaving: Pin<Box<dyn Future<Output = ()> + Send>> = match &call {
         Some(call) => Box::pin(call.leaving()),
@@ -124,7 +123,7 @@ where
             Box::pin(async move { runtime.draining().await })
         }
     };
-    let terms = Terms { service, deadline, ends_at_error, call };
+    let terms = StreamTerms { service, arrival, ends_at_error, call };
     let answers = requests(request.into_inner(), leaving)
         .map(move |request| {
             let (terms, _charge) = (terms.clone(), charge.clone());
@@ -169,22 +168,25 @@ fn until_error<T: Send>(
     })
 }
 
-/// Answers a request in a task of its own, which ends with this future.
-async fn answer_beside_others(terms: Terms, request: StreamedRequest) -> Result<ModelStreamInferResponse, Status> {
+/// StreamedAnswers a request in a task of its own, which ends with this future.
+async fn answer_beside_others(
+    terms: StreamTerms,
+    request: StreamedRequest,
+) -> Result<ModelStreamInferResponse, Status> {
     let mut task = JoinSet::new();
     task.spawn(answer(terms, request));
     let failed = || Status::internal("the task of the request failed");
     task.join_next().await.ok_or_else(failed)?.map_err(|_| failed())?
 }
 
-async fn answer(terms: Terms, streamed: StreamedRequest) -> Result<ModelStreamInferResponse, Status> {
+async fn answer(terms: StreamTerms, streamed: StreamedRequest) -> Result<ModelStreamInferResponse, Status> {
     let StreamedRequest { request, at, charge } = streamed;
     // Its connection is busy until there is an answer.
     let call = terms.call.as_ref().map(|call| call.of_message());
-    let arrival = Arrival { at, deadline: terms.deadline };
-    let (id, model) = match &request {
-        Ok(request) => (request.id.clone(), request.model_name.clone()),
-        Err(_) => (String::new(), String::new()),
+    let arrival = Arrival { at, ..terms.arrival };
+    let (id, model, version) = match &request {
+        Ok(request) => (request.id.clone(), request.model_name.clone(), request.model_version.clone()),
+        Err(_) => Default::default(),
     };
     let answered = match request {
         Ok(request) => terms.service.answer(request, arrival, charge.as_ref()).await,
@@ -193,7 +195,7 @@ async fn answer(terms: Terms, streamed: StreamedRequest) -> Result<ModelStreamIn
     let mut response = match answered {
         Ok(response) => ModelStreamInferResponse { infer_response: Some(response), error_message: String::new() },
         Err(error) if terms.ends_at_error => return Err(status(error)),
-        Err(error) => of_error(&error, id, model),
+        Err(error) => of_error(&error, id, model, version),
     };
     if let Some(response) = &mut response.infer_response {
         put(response, FINAL_RESPONSE, ParameterChoice::BoolParam(true));
@@ -205,8 +207,8 @@ async fn answer(terms: Terms, streamed: StreamedRequest) -> Result<ModelStreamIn
 }
 
 /// The answer to a request that failed, by whose id the client knows it.
-fn of_error(error: &RequestError, id: String, model_name: String) -> ModelStreamInferResponse {
-    let mut response = ModelInferResponse { id, model_name, model_version: MODEL_VERSION.into(), ..Default::default() };
+fn of_error(error: &RequestError, id: String, model_name: String, model_version: String) -> ModelStreamInferResponse {
+    let mut response = ModelInferResponse { id, model_name, model_version, ..Default::default() };
     if let Some(milliseconds) = retry_after_ms(error) {
         put(&mut response, RETRY_AFTER, ParameterChoice::Int64Param(milliseconds.try_into().unwrap_or(i64::MAX)));
     }
@@ -229,7 +231,7 @@ mod tests {
     fn a_refusal_says_when_to_come_back() {
         let refusal = |retry_after| {
             let source = QueueError::QueueFull { max: 8, retry_after }.into();
-            let response = of_error(&RequestError::Refused { source }, "7".into(), "m".into());
+            let response = of_error(&RequestError::Refused { source }, "7".into(), "m".into(), "1".into());
             assert_eq!(response.error_message, "the queue is full: at most 8 items may wait");
             let mut response = response.infer_response.unwrap();
             assert_eq!((response.id.as_str(), response.model_name.as_str()), ("7", "m"));

@@ -93,9 +93,6 @@ impl<D: Dialect> IntoResponse for ErrorResponse<D> {
     fn into_response(self) -> Response {
         let Self(error, _) = self;
         let status = D::status(error.fault);
-        if error.fault == Fault::Internal {
-            tracing::error!("{}", error.message);
-        }
         let mut response = (status, axum::Json(D::body(&error, status))).into_response();
         let unknown = (error.fault == Fault::Overloaded).then_some(UNKNOWN_RETRY);
         if let Some(after) = error.retry_after.or(unknown) {

@@ -22,11 +22,12 @@
 //! # Routes
 //! | route | as |
 //! |---|---|
-//! | `/v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/{model}` and below it `/versions/{version}`, `/ready`, `/infer`, `/config`, `/stats`; `POST /v2/repository/index` | Open Inference Protocol v2, with Triton's binary tensors |
+//! | `/v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/{model}` and below it `/versions/{version}`, `/ready`, `/infer`, `/config`, `/stats`; `POST /v2/repository/index`; `/v2/systemsharedmemory/…`, where [`ServerBounds::with_shared_memory`] allows it; `/v2/trace/setting`, `/v2/logging`, to be read | Open Inference Protocol v2, with Triton's binary tensors |
 //! | `GET /health`, `/healthz`, `/livez`, `/readyz`, `/` | health, where Kubernetes, KServe and text-embeddings-inference look for it |
 //! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
 //! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
 //! | `POST /embed`, `/embed_all`, `/embed_sparse`, `/rerank`, `/predict`, `/similarity`, `/tokenize`, `/decode`, `/`; `GET /info` | text-embeddings-inference |
+//! | `GET /metrics`, `/metrics.json`; `/dashboard`, and `/` for browsers | what to watch: for Prometheus and OpenMetrics, as JSON, as a page |
 //! | `GET /openapi.json` | the routes of OpenAI, Cohere, Jina and text-embeddings-inference as an OpenAPI document |
 //!
 //! text-embeddings-inference serves one model. Where the runtime has several, its routes take the one whose task fits;
@@ -52,6 +53,7 @@ mod body;
 mod dialect;
 mod error;
 mod inputs;
+mod monitoring;
 mod numbers;
 mod open_inference;
 mod openai;
@@ -67,14 +69,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
 use sconce::Runtime;
 use sconce::models::excerpt;
 
 use sconce_server::OpenInference;
 pub use sconce_server::{MAX_ITEMS, ServerBounds, ServerLimits, ServerListener, SharedMemory};
-pub use serve::{serve, serve_beside, serve_within};
+pub use serve::{serve, serve_beside, serve_routes_beside, serve_within};
 
 /// Most bytes of the body of a request.
 pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
@@ -82,14 +85,55 @@ pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
 /// Most bytes of texts that are cut into tokens at a time, and most numbers of tokens that are put together.
 pub const MAX_TOKENIZED: usize = sconce::models::MAX_TEXT_BYTES;
 
-/// The routes of a runtime, for a server of your own.
+/// The routes of a runtime, for a server of your own: those of [`inference_router`] and of [`monitoring_router`]. `GET /` gives
+/// the dashboard to browsers, and health to all others.
 pub fn router(runtime: Runtime) -> Router {
-    router_with(runtime, SharedMemory::default())
+    ServedRoutes::All.router(runtime, SharedMemory::default())
 }
 
-/// The routes of a runtime, with tensors in shared memory where it is allowed.
-fn router_with(runtime: Runtime, shared_memory: SharedMemory) -> Router {
-    let shared = Arc::new(OpenInference::new(runtime, shared_memory));
+/// The routes that clients of a runtime's models call, without [`monitoring_router`].
+pub fn inference_router(runtime: Runtime) -> Router {
+    ServedRoutes::Inference.router(runtime, SharedMemory::default())
+}
+
+/// The routes for those who watch a runtime, for an address of their own: `/metrics`, `/metrics.json`, the dashboard at `/`,
+/// and health.
+pub fn monitoring_router(runtime: Runtime) -> Router {
+    ServedRoutes::Monitoring.router(runtime, SharedMemory::default())
+}
+
+/// The routes that a server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedRoutes {
+    /// Those of [`router`].
+    All,
+    /// Those of [`inference_router`].
+    Inference,
+    /// Those of [`monitoring_router`].
+    Monitoring,
+}
+
+impl ServedRoutes {
+    /// The routes, with tensors in `shared_memory` where it is allowed.
+    fn router(self, runtime: Runtime, shared_memory: SharedMemory) -> Router {
+        let shared = Arc::new(OpenInference::new(runtime.clone(), shared_memory));
+        let alive_or_page = async |headers: HeaderMap| match monitoring::wants_page(&headers) {
+            true => monitoring::page().await,
+            false => open_inference::alive().await,
+        };
+        let routes = match self {
+            Self::All => inference_routes(shared).merge(monitoring::routes(runtime)).route("/", get(alive_or_page)),
+            Self::Inference => inference_routes(shared).route("/", get(open_inference::alive)),
+            Self::Monitoring => {
+                let health = open_inference::health_routes(shared);
+                monitoring::routes(runtime).merge(health).route("/", get(monitoring::page))
+            }
+        };
+        with_errors(routes)
+    }
+}
+
+fn inference_routes(shared: Arc<OpenInference>) -> Router {
     let service = Arc::new(service::HttpService::new(Arc::clone(&shared)));
     Router::new()
         .merge(openai::routes())
@@ -97,10 +141,13 @@ fn router_with(runtime: Runtime, shared_memory: SharedMemory) -> Router {
         .merge(tei::routes())
         .merge(openapi::routes())
         .with_state(service)
+        .merge(open_inference::health_routes(Arc::clone(&shared)))
         .merge(open_inference::routes(shared))
-        .fallback(no_route)
-        .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+/// Adds the answers to requests that have no route, and the bound on bodies.
+fn with_errors(routes: Router) -> Router {
+    routes.fallback(no_route).method_not_allowed_fallback(no_method).layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
 
 /// Answers a request to a path that has no route.

@@ -16,6 +16,8 @@ use sconce_server::{
 };
 use tower::Service as _;
 
+use crate::ServedRoutes;
+
 use crate::open_inference::error_response;
 use crate::received::{ReceiveError, Received, decompressed, whole};
 
@@ -55,7 +57,19 @@ pub async fn serve_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (router, meter) = (crate::router_with(runtime.clone(), bounds.shared_memory().clone()), bounds.meter());
+    serve_routes_beside(ServedRoutes::All, bounds, runtime, listener, shutdown).await;
+}
+
+/// Does what [`serve_beside`] does with some of the routes, such as [`ServedRoutes::Monitoring`] on an address of their own.
+pub async fn serve_routes_beside(
+    routes: ServedRoutes,
+    bounds: &ServerBounds,
+    runtime: Runtime,
+    listener: impl Into<ServerListener>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let meter = bounds.meter();
+    let router = routes.router(runtime.clone(), bounds.shared_memory().clone());
     let answer = move |request| answer(router.clone(), meter.clone(), request);
     let leave = async {
         shutdown.await;
@@ -66,8 +80,9 @@ pub async fn serve_beside(
 
 /// Reads a request whole, has the routes answer it, and counts the bytes of both.
 async fn answer(mut router: Router, meter: Meter, request: Request<Incoming>) -> Response {
-    let arrival = Arrival::new(Instant::now(), None);
     let (mut parts, body) = request.into_parts();
+    let traceparent = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let arrival = Arrival::new(Instant::now(), None).traced(traceparent);
     let body = Received(body);
     let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let length = length.map_or(MessageLength::Unknown, MessageLength::Known);

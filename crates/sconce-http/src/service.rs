@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{OpenInference, Parameters, max_items};
+use sconce_server::{AnswerList, OpenInference, Parameters, max_items};
 
 use crate::body::HttpCall;
 use crate::error::{Fault, HttpError};
@@ -49,7 +49,7 @@ impl HttpService {
     }
 
     /// The model of this name, or the one whose task fits.
-    pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<&Model, HttpError> {
+    pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<Model, HttpError> {
         if let Some(name) = name {
             let model = self.runtime().model(name)?;
             if (needed.fits)(&model.signature().task) {
@@ -59,33 +59,26 @@ impl HttpService {
             let message = format!("model '{name}' does {task}; the call needs one that {}", needed.does);
             return Err(HttpError::invalid("model", message));
         }
-        let mut fitting = self.runtime().models().filter(|model| (needed.fits)(&model.signature().task));
-        match (fitting.next(), fitting.next()) {
-            (Some(model), None) => Ok(model),
-            (Some(_), Some(_)) => {
-                let names: Vec<&str> = self
-                    .runtime()
-                    .models()
-                    .filter(|model| (needed.fits)(&model.signature().task))
-                    .map(Model::name)
-                    .collect();
-                let (does, names) = (needed.does, names.join(", "));
+        let (mut fitting, others): (Vec<Model>, Vec<Model>) =
+            self.runtime().models().into_iter().partition(|model| (needed.fits)(&model.signature().task));
+        let does = needed.does;
+        match (fitting.pop(), fitting.as_slice()) {
+            (Some(only), []) => Ok(only),
+            (Some(last), first) => {
+                let names: Vec<&str> = first.iter().chain([&last]).map(Model::name).collect();
                 let remedy = "name one in field 'model', or by /models/{model} before the route";
-                Err(HttpError::invalid("model", format!("more than one model {does}: {names}; {remedy}")))
+                Err(HttpError::invalid("model", format!("more than one model {does}: {}; {remedy}", names.join(", "))))
             }
             (None, _) => {
-                let served: Vec<String> = self
-                    .runtime()
-                    .models()
-                    .map(|model| format!("{} ({})", model.name(), model.signature().task.name()))
-                    .collect();
-                let message = format!("no model {}; served are: {}", needed.does, served.join(", "));
+                let served = |model: &Model| format!("{} ({})", model.name(), model.signature().task.name());
+                let served: Vec<String> = others.iter().map(served).collect();
+                let message = format!("no model {does}; served are: {}", served.join(", "));
                 Err(HttpError::new(Fault::UnknownModel, message))
             }
         }
     }
 
-    /// Answers all inputs of a request, which come in `field`, or fails as a whole.
+    /// AnswerList all inputs of a request, which come in `field`, or fails as a whole.
     pub(crate) async fn answers(
         &self,
         model: &Model,
@@ -93,7 +86,7 @@ impl HttpService {
         inputs: Vec<Input>,
         parameters: Parameters,
         call: &HttpCall,
-    ) -> Result<Vec<Answer>, HttpError> {
+    ) -> Result<AnswerList, HttpError> {
         let max = max_items(model);
         match inputs.len() {
             0 => Err(HttpError::empty(field)),

@@ -313,7 +313,7 @@ fn patient() -> BatcherConfig {
 }
 
 async fn until_queued(server: &Server, items: usize) {
-    let model = server.runtime.model(SENTIMENT).expect("it is served");
+    let model = &server.runtime.model(SENTIMENT).expect("it is served");
     soon(async {
         while model.depth().items != items {
             tokio::task::yield_now().await;
@@ -422,6 +422,10 @@ async fn tensors_may_be_in_shared_memory_where_it_is_allowed() {
     };
     let region = "/v2/systemsharedmemory/region/r";
     let body = json!({"key": format!("/{name}"), "offset": 0, "byte_size": 17});
+    let page = [("origin", "https://example.org".to_owned())];
+    let mut peer = server.connect().await;
+    let of_page = peer.request("POST", &format!("{region}/register"), &page, body.to_string().as_bytes()).await;
+    assert_eq!(of_page.status, 501, "a page in a browser may not");
     assert_eq!(post(&format!("{region}/register"), body.clone()).await.status, 200);
     assert_eq!(post(&format!("{region}/register"), body).await.status, 409);
     let described = server.get(&format!("{region}/status")).await.json();
@@ -451,6 +455,22 @@ async fn tensors_may_be_in_shared_memory_where_it_is_allowed() {
     assert_eq!(post("/v2/cudasharedmemory/unregister", json!({})).await.status, 200);
     assert_eq!(post("/v2/cudasharedmemory/region/r/register", json!({})).await.status, 501);
     std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test]
+async fn settings_of_traces_and_logs_are_read_and_a_change_is_refused_with_its_name() {
+    let server = Server::zoo().await;
+    assert_eq!(server.get("/v2/trace/setting").await.json()["trace_level"], json!(["OFF"]));
+    assert_eq!(server.get("/v2/models/digits-cnn/trace/setting").await.json()["trace_rate"], "0");
+    assert_eq!(server.get("/v2/models/bert/trace/setting").await.status, 404);
+    assert!(server.get("/v2/logging").await.json()["log_error"].is_boolean());
+    for (path, name) in [("/v2/trace/setting", "trace_rate"), ("/v2/logging", "log_info")] {
+        let body = json!({name: "1"}).to_string();
+        let refused = server.connect().await.request("POST", path, &[], body.as_bytes()).await;
+        assert_eq!(refused.status, 501);
+        let message = refused.json()["error"].to_string();
+        assert!(message.contains(&format!("setting '{name}' cannot be changed")), "{message}");
+    }
 }
 
 #[tokio::test]

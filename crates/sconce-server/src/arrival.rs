@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::RequestError;
+use crate::trace_context::TraceContext;
 
 /// Part of a client's time that is kept for the answer to travel back.
 ///
@@ -16,6 +17,8 @@ pub struct Arrival {
     pub at: Instant,
     /// The time at which the client stops waiting, less that for the answer's way back.
     pub deadline: Option<Instant>,
+    /// The trace that the request belongs to, if its client said so.
+    pub trace: Option<TraceContext>,
 }
 
 impl Arrival {
@@ -24,7 +27,13 @@ impl Arrival {
     pub fn new(at: Instant, timeout: Option<Duration>) -> Self {
         // A time that an `Instant` cannot hold never ends.
         let left = |timeout: Duration| timeout.saturating_sub(MAX_RETURN_TIME.min(timeout / 10));
-        Self { at, deadline: timeout.and_then(|timeout| at.checked_add(left(timeout))) }
+        Self { at, deadline: timeout.and_then(|timeout| at.checked_add(left(timeout))), trace: None }
+    }
+
+    /// The same arrival, of a request with this header `traceparent`, if it has one.
+    #[must_use]
+    pub fn traced(self, traceparent: Option<&str>) -> Self {
+        Self { trace: traceparent.and_then(TraceContext::parse), ..self }
     }
 
     /// Time left at `now`, bounded by the client's deadline and by the time from arrival that the request's parameters

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{ErrorKind, InferError, InferManyError, Precision, UnknownModel};
+use sconce::{ErrorKind, InferError, InferManyError, Precision, RepositoryError, UnknownModel};
 
 use crate::shared_memory::SharedMemoryError;
 
@@ -15,12 +15,20 @@ pub enum RequestError {
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
     #[error(
-        "model '{}' has no version '{}'; it has version '{}', and an empty one means the same",
+        "model '{}' has no version '{}'; it has: {}; an empty version means the highest",
         excerpt(model),
         excerpt(version),
-        crate::metadata::MODEL_VERSION
+        join(known)
     )]
-    UnknownVersion { model: String, version: String },
+    UnknownVersion { model: String, version: String, known: Vec<u64> },
+    #[error(
+        "explicit model load / unload is not allowed: start the server with model control mode 'explicit' to allow it"
+    )]
+    FixedModels,
+    #[error("{0}")]
+    Repository(RepositoryError),
+    #[error("this server does not take '{name}' in a call that loads models; it loads them as their directories are")]
+    LoadParameter { name: String },
 
     #[error("input '{}' is not known; the model takes: {known}", excerpt(name))]
     UnknownInput { name: String, known: String },
@@ -89,6 +97,8 @@ pub enum RequestError {
     Sequence { name: String },
     #[error(transparent)]
     SharedMemory(#[from] SharedMemoryError),
+    #[error("setting '{}' cannot be changed while the server runs: {remedy}", excerpt(name))]
+    FixedSetting { name: String, remedy: &'static str },
     #[error("header grpc-timeout is '{}', but must be 1 to 8 digits and a unit of H, M, S, m, u or n", excerpt(got))]
     WrongTimeout { got: String },
     #[error("the deadline passed {late:?} before the request was read")]
@@ -162,6 +172,10 @@ pub enum RequestFault {
     Internal,
 }
 
+fn join(versions: &[u64]) -> String {
+    versions.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl RequestError {
     /// The message, cut to [`MAX_ERROR_BYTES`].
     #[must_use]
@@ -173,8 +187,13 @@ impl RequestError {
     #[must_use]
     pub fn fault(&self) -> RequestFault {
         match self {
-            Self::UnknownModel(_) | Self::UnknownVersion { .. } => RequestFault::NotFound,
-            Self::Sequence { .. } | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
+            Self::UnknownModel(_) | Self::UnknownVersion { .. } | Self::Repository(RepositoryError::Unknown(_)) => {
+                RequestFault::NotFound
+            }
+            Self::FixedModels | Self::Repository(RepositoryError::ShuttingDown) => RequestFault::Unavailable,
+            Self::Sequence { .. }
+            | Self::FixedSetting { .. }
+            | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
             Self::SharedMemory(SharedMemoryError::UnknownRegion { .. }) => RequestFault::NotFound,
             Self::SharedMemory(SharedMemoryError::RegionExists { .. }) => RequestFault::Exists,
             Self::TooLate { .. } => RequestFault::Late,
@@ -229,7 +248,10 @@ mod tests {
         let failed = || InferError::Panicked { message: text() };
         let errors = vec![
             UnknownModel(sconce::UnknownModel { name: text(), known: vec!["minilm".into()] }),
-            UnknownVersion { model: text(), version: text() },
+            UnknownVersion { model: text(), version: text(), known: vec![1] },
+            FixedModels,
+            Repository(RepositoryError::ShuttingDown),
+            LoadParameter { name: text() },
             UnknownInput { name: text(), known: name.into() },
             UnlikeItems { name, items: got, first: expected },
             MissingInput { name },
@@ -260,6 +282,7 @@ mod tests {
                 bytes: 1,
                 region: 1,
             }),
+            FixedSetting { name: text(), remedy: "set it before" },
             SharedMemory(SharedMemoryError::Incomplete { tensor: text(), parameter: text(), missing: "region" }),
             WrongTimeout { got: text() },
             TooLate { late: Duration::MAX },
@@ -277,6 +300,9 @@ mod tests {
             match error {
                 UnknownModel(..)
                 | UnknownVersion { .. }
+                | FixedModels
+                | Repository(_)
+                | LoadParameter { .. }
                 | UnknownInput { .. }
                 | MissingInput { .. }
                 | UnlikeItems { .. }
@@ -300,6 +326,7 @@ mod tests {
                 | WrongParameter { .. }
                 | OtherPrecision { .. }
                 | Sequence { .. }
+                | FixedSetting { .. }
                 | SharedMemory(..)
                 | WrongTimeout { .. }
                 | TooLate { .. }

@@ -2,8 +2,6 @@
 
 use sconce::{Datatype, InputTensor, OutputShape, OutputTensor, Signature};
 
-/// The one version that every model has.
-pub const MODEL_VERSION: &str = "1";
 /// The name of the server.
 pub const SERVER_NAME: &str = "sconce";
 /// The version of the server.

@@ -37,7 +37,9 @@ impl Ended {
 }
 
 /// Variables that may be set in the environment of the tests, and are removed.
-const SET_OUTSIDE: [&str; 9] = [
+const SET_OUTSIDE: [&str; 11] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_TRACES_SAMPLER_ARG",
     "RUST_LOG",
     "SCONCE_CACHE_INPUTS",
     "SCONCE_CACHE_MEMORY",

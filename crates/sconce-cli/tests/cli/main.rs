@@ -9,6 +9,7 @@ mod hostile;
 mod hub;
 mod infer;
 mod models;
+mod monitoring;
 mod precision;
 mod precompute;
 mod pull;
@@ -18,3 +19,4 @@ mod serve;
 #[cfg(target_os = "linux")]
 mod signals;
 mod stores;
+mod telemetry;

@@ -25,7 +25,7 @@ fn named() -> Vec<Case> {
             Code::NotFound,
             "no model is named 'bert'; known are: digits-cnn, encoder-mini, magika, tiny-bert-sentiment",
         ),
-        (unknown_version, Code::NotFound, "model 'tiny-bert-sentiment' has no version '2'; it has version '1'"),
+        (unknown_version, Code::NotFound, "model 'tiny-bert-sentiment' has no version '2'; it has: 1;"),
         (
             raw(SENTIMENT, tensor("txt", "BYTES", &[1]), raw_bytes(&["a"])),
             Code::InvalidArgument,

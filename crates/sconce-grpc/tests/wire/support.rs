@@ -100,7 +100,7 @@ impl Server {
     }
 
     pub(crate) async fn until_queued(&self, model: &str, items: usize) {
-        let model = self.runtime.model(model).unwrap().clone();
+        let model = self.runtime.model(model).unwrap();
         until(|| model.depth().items == items).await;
     }
 }

@@ -31,7 +31,7 @@ pub(crate) async fn infer(
     let charge = charge.map(|Extension(charge)| charge);
     let answered = async {
         let model = named.of(&shared)?;
-        answer(&shared, model, &headers, body, arrival, charge.as_deref()).await
+        answer(&shared, &model, &headers, body, arrival, charge.as_deref()).await
     };
     answered.await.unwrap_or_else(|error| error_response(&error))
 }
@@ -51,7 +51,7 @@ async fn answer(
     let wanted = wanted_outputs(&request, &model.signature().task, shared.shared_memory())?;
     let inputs = take_inputs(model, &mut request, body, shared.shared_memory(), charge)?;
     let answers = shared.answers(model, inputs, parameters, arrival).await?;
-    response(model.name(), &request.id, &wanted, &answers)
+    response(model, &request.id, &wanted, &answers)
 }
 
 /// Bytes of JSON at the beginning of a body of `all` bytes.

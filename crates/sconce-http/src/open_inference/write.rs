@@ -2,8 +2,7 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use sconce::Answer;
-use sconce_server::metadata::MODEL_VERSION;
+use sconce::{Answer, Model};
 use sconce_server::{AnswerFact, RequestError, RequestedOutput, ResponseElements, SharedTensor, facts};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
@@ -79,7 +78,7 @@ pub(crate) struct WantedOutput {
 
 /// The response with the wanted outputs of all answers.
 pub(crate) fn response(
-    model: &str,
+    model: &Model,
     id: &str,
     wanted: &[WantedOutput],
     answers: &[Answer],
@@ -104,8 +103,9 @@ pub(crate) fn response(
         };
         outputs.push(OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data });
     }
-    let json =
-        InferResponseJson { id, model_name: model, model_version: MODEL_VERSION, outputs, parameters: facts(answers) };
+    let version = model.version().to_string();
+    let (model_name, parameters) = (model.name(), facts(answers));
+    let json = InferResponseJson { id, model_name, model_version: &version, outputs, parameters };
     let mut body = serde_json::to_vec(&json).expect("maps have names, and writing to memory does not fail");
     let kind = |value| (header::CONTENT_TYPE, HeaderValue::from_static(value));
     if binary.is_empty() {

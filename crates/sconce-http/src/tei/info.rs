@@ -20,7 +20,7 @@ use crate::service::{ANY, HttpService};
     responses((status = 200, body = Value))
 )]
 pub(crate) async fn info(State(service): State<Arc<HttpService>>, model: PathModel) -> TeiResult {
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
     let (signature, batching) = (model.signature(), model.batcher_config());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Json(json!({

@@ -149,7 +149,7 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     call: HttpCall,
     of: impl Fn(&Model, T) -> Result<A, InferError> + Send + 'static,
 ) -> Result<Vec<A>, HttpError> {
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?.clone();
+    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
     if items.is_empty() {
         return Err(HttpError::empty(field));
     }
@@ -162,8 +162,10 @@ async fn each<T: Send + 'static, A: Send + 'static>(
         items.into_iter().map(|item| of(&model, item)).collect::<Result<Vec<A>, InferError>>()
     };
     let answers = tokio::task::spawn_blocking(all).await;
-    let panicked =
-        |error: tokio::task::JoinError| HttpError::new(Fault::Internal, format!("tokenising failed: {error}"));
+    let panicked = |error: tokio::task::JoinError| {
+        tracing::error!("tokenising failed: {error}");
+        HttpError::new(Fault::Internal, format!("tokenising failed: {error}"))
+    };
     let failed = |source| HttpError::from(RequestError::Refused { source });
     answers.map_err(panicked)?.map_err(failed)
 }

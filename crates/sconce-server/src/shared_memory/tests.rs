@@ -48,7 +48,7 @@ fn a_tensor_is_read_from_and_written_to_its_place_even_after_the_object_has_lost
     let (object, key) = Object::new("place", b"0123456789");
     let memory = SharedMemory::allowed();
     memory.register("r", &key, 2, 8).unwrap();
-    let held = std::fs::File::open(&object.0).unwrap();
+    let held = File::open(&object.0).unwrap();
     drop(object);
     let tensor = memory.place("x", &place("r", 1, 3)).unwrap().unwrap();
     assert_eq!(tensor.read(None).unwrap(), &b"345"[..]);
@@ -86,7 +86,7 @@ fn an_object_that_was_cut_short_is_an_error_and_does_not_grow_again() {
     let memory = SharedMemory::allowed();
     memory.register("r", &key, 0, 10).unwrap();
     let tensor = memory.place("x", &place("r", 4, 4)).unwrap().unwrap();
-    std::fs::File::options().write(true).open(&object.0).unwrap().set_len(6).unwrap();
+    File::options().write(true).open(&object.0).unwrap().set_len(6).unwrap();
     assert!(message(tensor.read(None)).starts_with("cannot reach tensor 'x' in the shared memory region 'r'"));
     assert!(message(tensor.write(b"abc")).starts_with("cannot reach tensor 'x'"));
     assert_eq!(std::fs::metadata(&object.0).unwrap().len(), 6);
