@@ -1,5 +1,7 @@
 //! The command line of `sconce` and its help.
 
+#[cfg(feature = "grpc")]
+mod access;
 mod batching;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
@@ -24,7 +26,7 @@ pub(crate) use self::cache::PrecomputeArgs;
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
 pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
 #[cfg(feature = "grpc")]
-use self::limits::LimitsArgs;
+use self::{access::AccessArgs, limits::LimitsArgs};
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
 use crate::bench::BenchShape;
@@ -113,7 +115,8 @@ pub(crate) enum Command {
 #[command(after_long_help = "\
 Examples:
   sconce serve
-  sconce serve --models /srv/models --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --drain-delay 5
+  sconce serve --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --token-file tokens --tls-cert cert.pem --tls-key key.pem
+  sconce serve --http 0.0.0.0:8000 --grpc none --allow-anonymous --drain-delay 5
   sconce serve --grpc none --http unix:/run/sconce.sock
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
   sconce serve --precision minilm=int8 --cpu-threads 4
@@ -167,6 +170,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,

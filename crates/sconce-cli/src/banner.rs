@@ -14,12 +14,20 @@ use crate::serve::Failed;
 /// A sample text, and its base64 form, in which grpcurl takes bytes. No `!`: an interactive shell would expand it.
 const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
 
+/// The means that clients need to be let in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guards {
+    pub(crate) tls: bool,
+    pub(crate) tokens: bool,
+}
+
 /// Prints to standard output, and flushes it: scripts wait for the addresses.
 pub(crate) fn print(
     runtime: &Runtime,
     failed: &Failed,
     grpc: Option<&BoundAddress>,
     http: Option<&BoundAddress>,
+    guards: Guards,
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
@@ -49,6 +57,13 @@ pub(crate) fn print(
     }
     if let Some(BoundAddress { address, .. }) = grpc {
         writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
+    }
+    let Guards { tls, tokens } = guards;
+    if tls || tokens {
+        let asked = [(tls, "TLS"), (tokens, "a token (authorization: Bearer TOKEN)")];
+        let asked: Vec<_> = asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| *name).collect();
+        writeln!(out, "Clients need {}", asked.join(" and "))?;
+        return out.flush();
     }
     if let (Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) = (grpc, example(runtime)) {
         writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(*address)))?;

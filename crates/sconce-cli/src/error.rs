@@ -134,6 +134,25 @@ pub(crate) enum Error {
     #[error("--grpc and --http are both none: give at least one of them an address")]
     NoAddress,
 
+    #[cfg(feature = "grpc")]
+    #[error(
+        "{flag} {address} is reached by other machines, and no token is asked for\n  \
+         name the tokens with --token-file FILE (or SCONCE_TOKEN), or let everyone in with --allow-anonymous"
+    )]
+    Unguarded { flag: &'static str, address: String },
+
+    #[cfg(feature = "grpc")]
+    #[error("--tls-cert, --tls-key or --tls-client-ca: {0}")]
+    Tls(#[from] sconce_grpc::TlsError),
+
+    #[cfg(feature = "grpc")]
+    #[error("--token-file: {0}")]
+    TokenFile(#[from] sconce_grpc::TokenFileError),
+
+    #[cfg(feature = "grpc")]
+    #[error("{variable}: {problem}")]
+    Token { variable: &'static str, problem: &'static str },
+
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
 

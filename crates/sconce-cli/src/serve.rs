@@ -5,16 +5,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sconce::{BuildError, ModelSource, Runtime, RuntimeBuilder};
-use sconce_grpc::ServerBounds;
+use sconce_grpc::{ServerBounds, Tls};
 use tokio::sync::watch;
 
 use crate::args::ServeArgs;
-use crate::banner;
+use crate::banner::{self, Guards};
 use crate::error::Error;
 use crate::listen::BoundAddress;
 use crate::models_path::ModelsPath;
 use crate::precision::Precisions;
 use crate::progress;
+use crate::renewal::renew;
 use crate::say::say;
 use crate::signals::Signals;
 
@@ -32,7 +33,8 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     let path = ModelsPath::new(&args.models);
     let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
     let batching = args.batching.config()?;
-    let bounds = ServerBounds::new(args.limits.limits())?;
+    let (tls, access) = (args.access.tls()?, args.access.access()?);
+    let bounds = ServerBounds::new(args.limits.limits())?.with_access(access.clone());
     let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded, so that a port that is taken is reported at once.
     let grpc = BoundAddress::new("--grpc", &args.grpc).await?;
@@ -40,6 +42,13 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     if grpc.is_none() && http.is_none() {
         return Err(Error::NoAddress);
     }
+    let asks_for_certificates = tls.as_ref().is_some_and(Tls::asks_for_certificates);
+    if !access.asks_for_tokens() && !asks_for_certificates && !args.access.allows_anonymous() {
+        for (flag, bound) in [("--grpc", &grpc), ("--http", &http)] {
+            bound.as_ref().map_or(Ok(()), |bound| bound.check_local(flag))?;
+        }
+    }
+    let (grpc, http) = (grpc.map(|it| it.with_tls(tls.as_ref())), http.map(|it| it.with_tls(tls.as_ref())));
 
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
     let sources = precisions.ask(found, &args.compute);
@@ -48,7 +57,8 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     // Before the addresses are printed: a script that waits for them may send the signal at once.
     let delay = Duration::from_secs(args.drain_delay);
     let stop = signals.first(if delay.is_zero() { DRAINING } else { LEAVING });
-    banner::print(&runtime, &failed, grpc.as_ref(), http.as_ref())?;
+    let guards = Guards { tls: tls.is_some(), tokens: access.asks_for_tokens() };
+    banner::print(&runtime, &failed, grpc.as_ref(), http.as_ref(), guards)?;
     let (leave, left) = watch::channel(());
     let leaving = async {
         stop.await;
@@ -69,7 +79,11 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
             sconce_http::serve_beside(&bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
-    tokio::join!(leaving, over_grpc, over_http);
+    let serving = async { tokio::join!(leaving, over_grpc, over_http) };
+    tokio::select! {
+        _ = serving => {}
+        never = renew(tls, access) => match never? {},
+    }
     runtime.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,10 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{OpenInference, Parameters};
+use sconce_server::{OpenInference, Parameters, RequestFault};
 
 use crate::body::HttpCall;
-use crate::error::{Fault, HttpError};
+use crate::error::HttpError;
 
 /// The models of a runtime, as the routes answer by them.
 pub(crate) struct HttpService {
@@ -80,7 +80,7 @@ impl HttpService {
                     .map(|model| format!("{} ({})", model.name(), model.signature().task.name()))
                     .collect();
                 let message = format!("no model {}; served are: {}", needed.does, served.join(", "));
-                Err(HttpError::new(Fault::UnknownModel, message))
+                Err(HttpError::new(RequestFault::NotFound, message))
             }
         }
     }
@@ -98,7 +98,7 @@ impl HttpService {
         match inputs.len() {
             0 => Err(HttpError::empty(field)),
             items if items > max => Err(HttpError::too_many(field, items, max)),
-            _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival).await?),
+            _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival.clone()).await?),
         }
     }
 }

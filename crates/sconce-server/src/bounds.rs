@@ -1,9 +1,10 @@
-//! The state behind the limits: open connections and the bytes of requests, of one server or of several together.
+//! The state behind the limits: open connections, the bytes of requests and the clients, of one server or of several together.
 
 use std::sync::Arc;
 
 use sconce::ConfigError;
 
+use crate::access::Access;
 use crate::connections::Connections;
 use crate::limits::{ServerLimits, max_open_files};
 use crate::metered_body::Meter;
@@ -15,6 +16,7 @@ pub struct ServerBounds {
     pub(crate) limits: ServerLimits,
     pub(crate) connections: Arc<Connections>,
     bytes: Arc<RequestBytes>,
+    access: Access,
 }
 
 impl ServerBounds {
@@ -26,12 +28,22 @@ impl ServerBounds {
         limits.validate()?;
         let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
         let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
-        Ok(Self { limits, connections, bytes })
+        Ok(Self { limits, connections, bytes, access: Access::default() })
+    }
+
+    /// The bounds with these terms of admission; without them every request is admitted.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// Meters the requests of a service.
     #[must_use]
     pub fn meter(&self) -> Meter {
-        Meter { bytes: Arc::clone(&self.bytes), max_pause: self.limits.max_request_pause }
+        Meter {
+            bytes: Arc::clone(&self.bytes),
+            max_pause: self.limits.max_request_pause,
+            access: self.access.clone(),
+        }
     }
 }

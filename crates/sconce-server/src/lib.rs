@@ -13,12 +13,18 @@
 //! also bounds headers, calls on one connection, and calls that are reset at once. An error repeats at most an excerpt
 //! of the request. Servers that share one [`ServerBounds`] share its limits.
 //!
+//! # Access
+//! [`Access`] admits requests by bearer tokens and at each client's rate, before their bodies are read;
+//! [`ServerListener::with_tls`] adds TLS. Tokens and certificates may be renewed while a server runs.
+//!
 //! # Where to add things
 //! A wire format is another crate. A parameter of requests, a rule for inputs or an error of theirs belongs here, so that
 //! every protocol has it.
 
+mod access;
 mod arrival;
 mod bounds;
+mod client;
 mod connections;
 mod error;
 mod limits;
@@ -30,14 +36,19 @@ mod open_inference;
 mod outputs;
 mod pacing;
 mod parameters;
+mod rate;
 mod ration;
 mod request_bytes;
 mod tensors;
+mod tls;
+mod tokens;
 mod transport;
 mod watched_io;
 
+pub use access::{Access, AccessConfig, PeerAddress};
 pub use arrival::Arrival;
 pub use bounds::ServerBounds;
+pub use client::{Client, ClientName, ClientRates};
 pub use connections::Call;
 pub use error::{MAX_ERROR_BYTES, RequestError, RequestFault};
 pub use limits::{MAX_MESSAGE_BYTES, ServerLimits};
@@ -50,4 +61,6 @@ pub use pacing::Governor;
 pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag, refuse_shared_memory};
 pub use request_bytes::{Charge, MessageLength};
 pub use tensors::{SentDatatype, TensorHead, TensorLayout, match_inputs, take_items};
+pub use tls::{Tls, TlsError, TlsFiles};
+pub use tokens::{BearerToken, TokenFileError};
 pub use transport::{HttpVersions, serve_until};

@@ -55,6 +55,11 @@ impl OpenInference {
     ) -> Result<Vec<Answer>, RequestError> {
         let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors } = parameters;
         let timeout = arrival.time_left(allowed, Instant::now())?;
+        let charge = match arrival.client.as_ref().map(|client| client.begin_answers(&inputs, Instant::now())) {
+            None => None,
+            Some(Ok(charge)) => charge,
+            Some(Err(error)) => return Err(self.held_back(error, allowed, &arrival).await),
+        };
         let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
         let answers = if let Some(source) = refusal {
             Err(RequestError::Refused { source })
@@ -62,13 +67,18 @@ impl OpenInference {
             let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
             model.try_infer_list(group).await.map_err(RequestError::from)
         };
+        if let Some(charge) = charge {
+            charge.settle(answers.as_deref().unwrap_or_default(), Instant::now());
+        }
         match answers {
             Ok(answers) => Ok(answers),
-            Err(error) => {
-                // An error means that no time is left; `None` would mean that there is no bound.
-                let left = |now| arrival.time_left(allowed, now).unwrap_or(Some(Duration::ZERO));
-                Err(self.governor.hold_back(error, left).await)
-            }
+            Err(error) => Err(self.held_back(error, allowed, &arrival).await),
         }
+    }
+
+    async fn held_back(&self, error: RequestError, allowed: Option<Duration>, arrival: &Arrival) -> RequestError {
+        // An error means that no time is left; `None` would mean that there is no bound.
+        let left = |now| arrival.time_left(allowed, now).unwrap_or(Some(Duration::ZERO));
+        self.governor.hold_back(error, left).await
     }
 }
