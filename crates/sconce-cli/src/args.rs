@@ -25,10 +25,10 @@ pub(crate) use self::cache::PrecomputeArgs;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
 pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
-#[cfg(feature = "grpc")]
-use self::{access::AccessArgs, limits::LimitsArgs};
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
+#[cfg(feature = "grpc")]
+use self::{access::AccessArgs, limits::LimitsArgs};
 use crate::bench::BenchShape;
 #[cfg(feature = "grpc")]
 use crate::cache::CacheArgs;

@@ -65,7 +65,7 @@ impl Report {
             Err(error) => {
                 let is_new = self.told.as_ref() != Some(&error);
                 self.told = Some(error.clone());
-                (is_new || is_asked).then(|| format!("warning: {name} stays as before: {error}"))
+                (is_new || is_asked).then(|| format!("warning: not read anew: {name}: {error}"))
             }
         }
     }
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(report.line(Ok(false), true).as_deref(), Some("read anew: the certificate, unchanged"));
         assert_eq!(report.line(Ok(true), false).as_deref(), Some("read anew: the certificate"));
         let failed = |report: &mut Report, is_asked| report.line(Err("no".to_owned()), is_asked);
-        let line = Some("warning: the certificate stays as before: no".to_owned());
+        let line = Some("warning: not read anew: the certificate: no".to_owned());
         assert_eq!((failed(&mut report, false), failed(&mut report, false)), (line.clone(), None));
         assert_eq!(failed(&mut report, true), line);
         assert_eq!(report.line(Ok(false), false), None);

@@ -78,7 +78,9 @@ use sconce::Runtime;
 use sconce::models::excerpt;
 
 use sconce_server::OpenInference;
-pub use sconce_server::{Access, AccessConfig, BearerToken, ClientRates, ServerBounds, ServerLimits, ServerListener, Tls, TlsFiles};
+pub use sconce_server::{
+    Access, AccessConfig, BearerToken, ClientRates, ServerBounds, ServerLimits, ServerListener, Tls, TlsFiles,
+};
 pub use serve::{serve, serve_beside, serve_within};
 
 /// Most bytes of the body of a request.

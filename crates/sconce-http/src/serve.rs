@@ -13,8 +13,8 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use sconce::{ConfigError, Runtime};
 use sconce_server::{
-    Arrival, Call, Charge, HttpVersions, MessageLength, Meter, RequestFault, ServerBounds, ServerLimits, ServerListener,
-    serve_until,
+    Arrival, Call, Charge, HttpVersions, MessageLength, Meter, RequestFault, ServerBounds, ServerLimits,
+    ServerListener, serve_until,
 };
 use tower::Service as _;
 
@@ -68,8 +68,7 @@ pub async fn serve_beside(
 }
 
 /// Routes that are answered without a token: probes of health, which cannot send one. They name no model.
-const OPEN: [&str; 7] =
-    ["/", "/health", "/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"];
+const OPEN: [&str; 7] = ["/", "/health", "/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"];
 
 fn is_open(parts: &Parts) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD) && OPEN.contains(&parts.uri.path())

@@ -126,7 +126,8 @@ impl Access {
         if !tokens.is_empty()
             && let Some(header) = header
         {
-            let token = header.to_str().ok().and_then(bearer).ok_or(RequestError::NotAdmitted { problem: NO_BEARER })?;
+            let token =
+                header.to_str().ok().and_then(bearer).ok_or(RequestError::NotAdmitted { problem: NO_BEARER })?;
             let client = tokens.find(token).ok_or(RequestError::NotAdmitted { problem: UNKNOWN_TOKEN })?;
             return Ok(Some(client));
         }
@@ -221,8 +222,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens");
         std::fs::write(&path, format!("app:{TOKEN}")).unwrap();
-        let access =
-            Access::new(AccessConfig { token_file: Some(path.clone()), ..AccessConfig::default() }).unwrap();
+        let access = Access::new(AccessConfig { token_file: Some(path.clone()), ..AccessConfig::default() }).unwrap();
         let header = format!("Bearer {TOKEN}");
         assert_eq!(admit(&access, Some(&header)).await.as_deref(), Ok("app"));
         std::fs::write(&path, "nonsense").unwrap();

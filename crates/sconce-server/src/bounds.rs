@@ -40,10 +40,6 @@ impl ServerBounds {
     /// Meters the requests of a service.
     #[must_use]
     pub fn meter(&self) -> Meter {
-        Meter {
-            bytes: Arc::clone(&self.bytes),
-            max_pause: self.limits.max_request_pause,
-            access: self.access.clone(),
-        }
+        Meter { bytes: Arc::clone(&self.bytes), max_pause: self.limits.max_request_pause, access: self.access.clone() }
     }
 }

@@ -262,7 +262,12 @@ mod tests {
             WrongTimeout { got: text() },
             TooLate { late: Duration::MAX },
             NotAdmitted { problem: "the token is not known" },
-            TooFast { what: "requests", limit: "max_requests_per_second", max: NonZeroU32::MAX, retry_after: Duration::MAX },
+            TooFast {
+                what: "requests",
+                limit: "max_requests_per_second",
+                max: NonZeroU32::MAX,
+                retry_after: Duration::MAX,
+            },
             Stalled { pause: Duration::MAX },
             TooManyBytesInFlight { max },
             LargerThanAllInFlight { bytes: got, max },

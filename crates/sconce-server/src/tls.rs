@@ -149,7 +149,8 @@ impl Contents {
 
     fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
-        for bytes in [Some(&self.certificate), Some(&self.key), self.client_authorities.as_ref()].into_iter().flatten() {
+        for bytes in [Some(&self.certificate), Some(&self.key), self.client_authorities.as_ref()].into_iter().flatten()
+        {
             hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
         }
         hasher.finalize()
@@ -183,10 +184,8 @@ impl Contents {
 }
 
 fn certificates(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let damaged = |error: rustls::pki_types::pem::Error| TlsError::Damaged {
-        path: path.to_owned(),
-        message: error.to_string(),
-    };
+    let damaged =
+        |error: rustls::pki_types::pem::Error| TlsError::Damaged { path: path.to_owned(), message: error.to_string() };
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(damaged)?;
     if all.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(all) }
 }

@@ -38,7 +38,9 @@ impl BearerToken {
             return Err("the token has characters other than letters, digits and -._~+/=");
         }
         if !(MIN_TOKEN_CHARACTERS..=MAX_TOKEN_CHARACTERS).contains(&token.len()) {
-            return Err("the token has fewer than 16 or more than 1024 characters; make one with: openssl rand -hex 32");
+            return Err(
+                "the token has fewer than 16 or more than 1024 characters; make one with: openssl rand -hex 32",
+            );
         }
         Ok(Self::sent(token))
     }
@@ -235,7 +237,12 @@ mod tests {
             assert!(!error.contains("secret"), "{error}");
         }
         assert!(error("# nothing\n").contains("has no token"));
-        assert!(read_file(&directory.path().join("absent")).unwrap_err().to_string().starts_with("cannot read the tokens in"));
+        assert!(
+            read_file(&directory.path().join("absent"))
+                .unwrap_err()
+                .to_string()
+                .starts_with("cannot read the tokens in")
+        );
         std::fs::write(&path, good).unwrap();
         assert_eq!(format!("{:?}", read_file(&path).unwrap()), r#"[("app", BearerToken(…))]"#);
     }

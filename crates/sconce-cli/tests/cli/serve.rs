@@ -46,7 +46,7 @@ impl Server {
         Self { child, address, banner, stderr }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell is there").success());
     }
