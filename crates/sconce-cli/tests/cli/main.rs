@@ -1,5 +1,6 @@
 //! The real binary on the real models of the zoo.
 
+mod access;
 mod bench;
 mod command;
 mod devices;
