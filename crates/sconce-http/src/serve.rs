@@ -80,10 +80,20 @@ pub async fn serve_routes_beside(
     serve_until(answer, HttpVersions::Both, listener.into(), bounds, &runtime, leave).await;
 }
 
-/// Routes that are answered without a token: probes of health and the dashboard's page, for which none can be sent. They name
-/// no model; the figures of the page come from a route that asks for a token.
-const OPEN: [&str; 8] =
-    ["/", "/dashboard", "/health", "/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"];
+/// Routes that are answered without a token: probes of health and the parts of the dashboard's page, with which none can be
+/// sent. They name no model; the page asks for a token, and with it for the figures.
+const OPEN: [&str; 10] = [
+    "/",
+    "/dashboard",
+    "/dashboard.css",
+    "/dashboard.js",
+    "/health",
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/v2/health/live",
+    "/v2/health/ready",
+];
 
 fn is_open(parts: &Parts) -> bool {
     matches!(parts.method, Method::GET | Method::HEAD) && OPEN.contains(&parts.uri.path())

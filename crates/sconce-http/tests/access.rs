@@ -309,7 +309,12 @@ async fn a_request_without_a_token_is_refused_in_the_form_of_its_route_and_healt
     assert_eq!(openai.json()["error"]["code"], "invalid_api_key");
     let tei = exchange(&mut connect(address).await, ("POST", "/predict"), "authorization: Bearer x\r\n", "").await;
     assert_eq!(tei.json()["error_type"], "Unauthorized");
-    for path in ["/", "/health", "/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"] {
+    for path in ["/metrics", "/metrics.json"] {
+        assert_eq!(exchange(&mut connect(address).await, ("GET", path), "", "").await.status(), 401, "{path}");
+    }
+    let page = ["/", "/dashboard", "/dashboard.css", "/dashboard.js"];
+    let health = ["/health", "/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"];
+    for path in page.into_iter().chain(health) {
         assert_eq!(exchange(&mut connect(address).await, ("GET", path), "", "").await.status(), 200, "{path}");
     }
     let headers = format!("Authorization: Bearer {TOKEN}\r\n");

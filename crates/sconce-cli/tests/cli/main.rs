@@ -16,6 +16,7 @@ mod precompute;
 mod pull;
 mod pull_names;
 mod pull_rules;
+mod repository;
 mod serve;
 #[cfg(target_os = "linux")]
 mod signals;
