@@ -1,5 +1,7 @@
 //! The command line of `sconce` and its help.
 
+#[cfg(feature = "grpc")]
+mod access;
 mod batching;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
@@ -26,8 +28,6 @@ pub(crate) use self::cache::PrecomputeArgs;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
 pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
-#[cfg(feature = "grpc")]
-use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
 #[cfg(feature = "grpc")]
@@ -35,6 +35,8 @@ use self::repository::RepositoryArgs;
 pub(crate) use self::telemetry::LogFormat;
 #[cfg(feature = "grpc")]
 pub(crate) use self::telemetry::TelemetryArgs;
+#[cfg(feature = "grpc")]
+use self::{access::AccessArgs, limits::LimitsArgs};
 use crate::bench::BenchShape;
 #[cfg(feature = "grpc")]
 use crate::cache::CacheArgs;
@@ -135,8 +137,8 @@ impl Command {
 #[command(after_long_help = "\
 Examples:
   sconce serve
-  sconce serve --models /srv/models --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --drain-delay 5
-  sconce serve --http 0.0.0.0:8000 --metrics 127.0.0.1:8002
+  sconce serve --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --token-file tokens --tls-cert cert.pem --tls-key key.pem
+  sconce serve --http 0.0.0.0:8000 --grpc none --allow-anonymous --drain-delay 5 --metrics 127.0.0.1:8002
   sconce serve --grpc none --http unix:/run/sconce.sock
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
   sconce serve --model minilm=/mnt/models
@@ -211,6 +213,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
 
     #[command(flatten)]
     pub(crate) limits: LimitsArgs,

@@ -24,8 +24,15 @@ pub(crate) struct Addresses<'a> {
     pub(crate) on_http: bool,
 }
 
+/// The means that clients need to be let in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guards {
+    pub(crate) tls: bool,
+    pub(crate) tokens: bool,
+}
+
 /// Prints to standard output, and flushes it: scripts wait for the addresses.
-pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_>) -> io::Result<()> {
+pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_>, guards: Guards) -> io::Result<()> {
     let Addresses { grpc, http, monitoring, on_http } = *addresses;
     let mut out = io::stdout().lock();
     let models = runtime.all_versions();
@@ -59,6 +66,13 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_
     }
     if let Some(BoundAddress { address, .. }) = grpc {
         writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
+    }
+    let Guards { tls, tokens } = guards;
+    if tls || tokens {
+        let asked = [(tls, "TLS"), (tokens, "a token (authorization: Bearer TOKEN)")];
+        let asked: Vec<_> = asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| *name).collect();
+        writeln!(out, "Clients need {}", asked.join(" and "))?;
+        return out.flush();
     }
     if let (Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) = (grpc, example(&models)) {
         writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(*address)))?;

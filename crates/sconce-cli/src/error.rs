@@ -141,6 +141,25 @@ pub(crate) enum Error {
     #[error("--otlp {endpoint}: {reason}")]
     Collector { endpoint: String, reason: String },
 
+    #[cfg(feature = "grpc")]
+    #[error(
+        "{flag} {address} is reached by other machines, and no token is asked for\n  \
+         name the tokens with --token-file FILE (or SCONCE_TOKEN), or let everyone in with --allow-anonymous"
+    )]
+    Unguarded { flag: &'static str, address: String },
+
+    #[cfg(feature = "grpc")]
+    #[error("--tls-cert, --tls-key or --tls-client-ca: {0}")]
+    Tls(#[from] sconce_grpc::TlsError),
+
+    #[cfg(feature = "grpc")]
+    #[error("--token-file: {0}")]
+    TokenFile(#[from] sconce_grpc::TokenFileError),
+
+    #[cfg(feature = "grpc")]
+    #[error("{variable}: {problem}")]
+    Token { variable: &'static str, problem: &'static str },
+
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
 

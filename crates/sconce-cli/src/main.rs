@@ -40,6 +40,8 @@ mod precision;
 mod precompute;
 mod progress;
 mod pull;
+#[cfg(feature = "grpc")]
+mod renewal;
 mod say;
 #[cfg(feature = "grpc")]
 mod serve;

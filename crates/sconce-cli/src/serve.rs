@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sconce::{BuildError, Refreshed, Runtime, RuntimeBuilder};
-use sconce_grpc::{ServerBounds, SharedMemory};
+use sconce_grpc::{ServerBounds, SharedMemory, Tls};
 use sconce_http::ServedRoutes;
 use tokio::sync::watch;
 
 use crate::args::{MONITORING_ON_HTTP, ServeArgs, SharedMemoryArg};
-use crate::banner::{self, Addresses};
+use crate::banner::{self, Addresses, Guards};
 use crate::error::Error;
 use crate::listen::{Address, BoundAddress};
 use crate::models_to_serve::ModelsToServe;
 use crate::progress;
+use crate::renewal::renew;
 use crate::say::say;
 use crate::signals::Signals;
 use crate::traces::TraceExport;
@@ -33,7 +34,8 @@ pub(crate) type Failed = BTreeMap<String, BuildError>;
 pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Error> {
     let models = Arc::new(ModelsToServe::new(args)?);
     let batching = args.batching.config()?;
-    let bounds = ServerBounds::new(args.limits.limits())?;
+    let (tls, access) = (args.access.tls()?, args.access.access()?);
+    let bounds = ServerBounds::new(args.limits.limits())?.with_access(access.clone());
     // Before the models are loaded, so that a port that is taken is reported at once.
     let grpc = BoundAddress::new("--grpc", &args.grpc).await?;
     let http = BoundAddress::new("--http", &args.http).await?;
@@ -42,8 +44,16 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     }
     let on_http = args.metrics == MONITORING_ON_HTTP;
     let monitoring = if on_http { None } else { BoundAddress::new("--metrics", &args.metrics).await? };
+    let asks_for_certificates = tls.as_ref().is_some_and(Tls::asks_for_certificates);
+    if !access.asks_for_tokens() && !asks_for_certificates && !args.access.allows_anonymous() {
+        for (flag, bound) in [("--grpc", &grpc), ("--http", &http), ("--metrics", &monitoring)] {
+            bound.as_ref().map_or(Ok(()), |bound| bound.check_local(flag))?;
+        }
+    }
     let mut addresses = grpc.iter().chain(&http).map(|bound| &bound.address);
     let bounds = bounds.with_shared_memory(shared_memory(args.shared_memory, &mut addresses));
+    let with_tls = |bound: Option<BoundAddress>| bound.map(|bound| bound.with_tls(tls.as_ref()));
+    let (grpc, http, monitoring) = (with_tls(grpc), with_tls(http), with_tls(monitoring));
 
     let traces = TraceExport::start(&args.telemetry)?;
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
@@ -53,7 +63,7 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     let delay = Duration::from_secs(args.drain_delay);
     let stop = signals.first(if delay.is_zero() { DRAINING } else { LEAVING });
     let addresses = Addresses { grpc: grpc.as_ref(), http: http.as_ref(), monitoring: monitoring.as_ref(), on_http };
-    banner::print(&runtime, &failed, &addresses)?;
+    banner::print(&runtime, &failed, &addresses, Guards { tls: tls.is_some(), tokens: access.asks_for_tokens() })?;
     let (leave, left) = watch::channel(());
     let leaving = async {
         stop.await;
@@ -85,6 +95,7 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     tokio::select! {
         _ = serving => {}
         () = poll(&runtime, args.repository.poll_interval()) => {}
+        never = renew(tls, access) => match never? {},
     }
     runtime.shutdown().await;
     traces.end().await;

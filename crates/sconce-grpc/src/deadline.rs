@@ -18,7 +18,7 @@ pub(crate) fn stamp(mut request: Request<()>) -> Result<Request<()>, Status> {
 /// The arrival that [`stamp`] noted; now, for a request that did not pass it.
 pub(crate) fn of<T>(request: &Request<T>) -> Result<Arrival, RequestError> {
     match request.extensions().get::<Arrival>() {
-        Some(arrival) => Ok(*arrival),
+        Some(arrival) => Ok(arrival.clone()),
         None => arrival(Instant::now(), request.metadata()),
     }
 }

@@ -97,9 +97,9 @@
 //! that there is not. [`ModelControl`](sconce::ModelControl) decides if clients may load and unload models.
 //!
 //! # The path of one item
-//! [`sconce_server`] serves the connection → the interceptor `deadline` notes the time of arrival → `metered` counts the
-//! request's bytes as they arrive → `inference`, or `stream` for a request of a stream, decodes it, after `measure` has
-//! counted the memory that takes →
+//! [`sconce_server`] serves the connection → the interceptor `deadline` notes the time of arrival → `metered` admits the
+//! request by its token and counts its bytes as they arrive → `inference`, or `stream` for a request of a stream, decodes it,
+//! after `measure` has counted the memory that takes →
 //! `service` reads `parameters` → `outputs` checks the wanted outputs → `decode` (`elements`) cuts the tensor into
 //! items → [`Model::refusal`](sconce::Model::refusal), before anything is tokenised →
 //! [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits all items or none → `outputs` writes the
@@ -108,6 +108,11 @@
 //! # Bounds on clients
 //! [`ServerLimits`] bounds the connections, the bytes of requests over all connections, and the time for which peers may be
 //! silent; [`sconce_server`] says which give way at a bound. An error repeats at most an excerpt of the request.
+//!
+//! # Access
+//! [`ServerBounds::with_access`] asks calls for `authorization: Bearer TOKEN` among their metadata, else they end with
+//! `UNAUTHENTICATED`, and bounds the rate of each client (`RESOURCE_EXHAUSTED`). Health (`Check`, `Watch`), `ServerLive` and
+//! `ServerReady` need no token: probes cannot send one. [`ServerListener::with_tls`] adds TLS.
 //!
 //! # Refusals
 //! A refusal costs about as much as a small answer. If there are many, [`Governor`](sconce_server::Governor) holds them back, so that together they
@@ -142,5 +147,8 @@ mod stream;
 mod unserved;
 
 pub use drain::Drain;
-pub use sconce_server::{MAX_ITEMS, MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener, SharedMemory};
+pub use sconce_server::{
+    Access, AccessConfig, BearerToken, ClientRates, MAX_ITEMS, MAX_MESSAGE_BYTES, ServerBounds, ServerLimits,
+    ServerListener, SharedMemory, Tls, TlsError, TlsFiles, TokenFileError,
+};
 pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};

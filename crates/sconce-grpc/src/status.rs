@@ -1,6 +1,7 @@
 //! Converts errors to gRPC's status codes.
 
 use sconce_server::{RequestError, RequestFault};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 /// The trailer with the milliseconds after which the client should retry; gRPC's clients with a retry policy follow it
@@ -11,6 +12,9 @@ const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[expect(clippy::needless_pass_by_value, reason = "a function that makes an error of another")]
 pub(crate) fn status(error: RequestError) -> Status {
     let mut status = Status::new(code(error.fault()), error.message());
+    if error.fault() == RequestFault::NotAdmitted {
+        status.metadata_mut().insert("www-authenticate", MetadataValue::from_static("Bearer"));
+    }
     if let Some(milliseconds) = retry_after_ms(&error) {
         status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds.into());
     }
@@ -26,6 +30,7 @@ pub(crate) fn retry_after_ms(error: &RequestError) -> Option<u64> {
 
 fn code(fault: RequestFault) -> Code {
     match fault {
+        RequestFault::NotAdmitted => Code::Unauthenticated,
         RequestFault::NotFound => Code::NotFound,
         RequestFault::Exists => Code::AlreadyExists,
         RequestFault::NotServed => Code::Unimplemented,

@@ -100,7 +100,7 @@ impl StreamingService<StreamedRequest> for ModelStreamInfer {
 #[derive(Clone)]
 struct StreamTerms {
     service: Service,
-    /// The stream's arrival: its deadline and its trace are those of each request.
+    /// The stream's arrival: its deadline, its trace and its client are those of each request.
     arrival: Arrival,
     ends_at_error: bool,
     call: Option<Arc<Call>>,
@@ -188,7 +188,12 @@ async fn answer(terms: StreamTerms, streamed: StreamedRequest) -> Result<ModelSt
         Ok(request) => (request.id.clone(), request.model_name.clone(), request.model_version.clone()),
         Err(_) => Default::default(),
     };
-    let answered = match request {
+    // The stream itself has counted as one request.
+    let admitted = request.and_then(|request| match &arrival.client {
+        Some(client) => client.begin_request(at).map(|()| request),
+        None => Ok(request),
+    });
+    let answered = match admitted {
         Ok(request) => terms.service.answer(request, arrival, charge.as_ref()).await,
         Err(error) => Err(error),
     };

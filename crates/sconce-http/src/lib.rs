@@ -37,6 +37,11 @@
 //! An error has the status and the form of the API that was called. Refusals of a full queue have status 429 and the
 //! header `Retry-After` with whole seconds, and `retry-after-ms`, which the `openai` client prefers.
 //!
+//! # Access
+//! A server whose bounds have an [`Access`] asks requests for `Authorization: Bearer TOKEN`, else they have status 401, and
+//! bounds the rate of each client (429). `GET /`, `/health`, `/healthz`, `/livez`, `/readyz`, `/v2/health/live` and
+//! `/v2/health/ready` need no token: probes cannot send one. [`ServerListener::with_tls`] adds TLS.
+//!
 //! # Answers
 //! The headers `x-sconce-precision`, `x-sconce-device` and `x-sconce-source` say how an answer was computed, and
 //! `x-sconce-truncated: true` says that the end of an input was left out.
@@ -76,7 +81,10 @@ use sconce::Runtime;
 use sconce::models::excerpt;
 
 use sconce_server::OpenInference;
-pub use sconce_server::{MAX_ITEMS, ServerBounds, ServerLimits, ServerListener, SharedMemory};
+pub use sconce_server::{
+    Access, AccessConfig, BearerToken, ClientRates, MAX_ITEMS, ServerBounds, ServerLimits, ServerListener,
+    SharedMemory, Tls, TlsFiles,
+};
 pub use serve::{serve, serve_beside, serve_routes_beside, serve_within};
 
 /// Most bytes of the body of a request.

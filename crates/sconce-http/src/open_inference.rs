@@ -12,17 +12,17 @@ mod write;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use sconce::Model;
-use sconce_server::{OpenInference, RequestError, RequestFault};
+use sconce_server::{OpenInference, RequestError};
 use serde_json::json;
 
 pub(crate) use json::JsonParameters;
 
-use crate::dialect::{milliseconds, whole_seconds};
+use crate::dialect::{ErrorResponse, Triton};
 
 type Shared = State<Arc<OpenInference>>;
 
@@ -94,7 +94,7 @@ async fn model_ready(State(shared): Shared, Path(named): Path<ModelPath>) -> Res
             let ready = !shared.runtime().is_draining();
             ready_status(ready, json!({"name": model.name(), "ready": ready}))
         }
-        Err(error) => error_response(&error),
+        Err(error) => error_response(error),
     }
 }
 
@@ -104,28 +104,6 @@ fn ready_status(ready: bool, body: serde_json::Value) -> Response {
 }
 
 /// The response of an error, in Triton's form.
-pub(crate) fn error_response(error: &RequestError) -> Response {
-    let status = status(error.fault());
-    let mut response = (status, Json(json!({"error": error.message()}))).into_response();
-    if let Some(after) = error.retry_after() {
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
-        headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(milliseconds(after)));
-    }
-    response
-}
-
-fn status(fault: RequestFault) -> StatusCode {
-    match fault {
-        RequestFault::Invalid | RequestFault::Malformed => StatusCode::BAD_REQUEST,
-        RequestFault::NotFound => StatusCode::NOT_FOUND,
-        RequestFault::Exists => StatusCode::CONFLICT,
-        RequestFault::NotServed => StatusCode::NOT_IMPLEMENTED,
-        RequestFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        RequestFault::Stalled => StatusCode::REQUEST_TIMEOUT,
-        RequestFault::Late => StatusCode::GATEWAY_TIMEOUT,
-        RequestFault::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        RequestFault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+pub(crate) fn error_response(error: RequestError) -> Response {
+    ErrorResponse::<Triton>::from(error).into_response()
 }

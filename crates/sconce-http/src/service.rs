@@ -5,10 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{AnswerList, OpenInference, Parameters, max_items};
+use sconce_server::{AnswerList, OpenInference, Parameters, RequestFault, max_items};
 
 use crate::body::HttpCall;
-use crate::error::{Fault, HttpError};
+use crate::error::HttpError;
 
 /// The models of a runtime, as the routes answer by them.
 pub(crate) struct HttpService {
@@ -73,7 +73,7 @@ impl HttpService {
                 let served = |model: &Model| format!("{} ({})", model.name(), model.signature().task.name());
                 let served: Vec<String> = others.iter().map(served).collect();
                 let message = format!("no model {does}; served are: {}", served.join(", "));
-                Err(HttpError::new(Fault::UnknownModel, message))
+                Err(HttpError::new(RequestFault::NotFound, message))
             }
         }
     }
@@ -91,7 +91,7 @@ impl HttpService {
         match inputs.len() {
             0 => Err(HttpError::empty(field)),
             items if items > max => Err(HttpError::too_many(field, items, max)),
-            _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival).await?),
+            _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival.clone()).await?),
         }
     }
 }

@@ -36,8 +36,7 @@ impl Drop for AnswerList {
     fn drop(&mut self) {
         let Self { answers, model, arrival, submitted, given } = self;
         model.record_serialise(given.elapsed());
-        let (arrival, submitted) = (*arrival, *submitted);
-        EndedRequest { model, arrival, submitted, outcome: Ok((answers, *given)) }.record();
+        EndedRequest { model, arrival, submitted: *submitted, outcome: Ok((answers, *given)) }.record();
         tracing::debug!(
             model = model.name(),
             items = answers.len(),

@@ -1,7 +1,9 @@
-//! The time of a request's arrival, and the time at which its client stops waiting.
+//! The arrival of a request: its time, its client, and the time at which the client stops waiting.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::client::Client;
 use crate::error::RequestError;
 use crate::trace_context::TraceContext;
 
@@ -10,8 +12,8 @@ use crate::trace_context::TraceContext;
 /// Our deadline thereby also fires before that of tonic's server, which would answer CANCELLED.
 const MAX_RETURN_TIME: Duration = Duration::from_millis(5);
 
-/// The time at which a request arrived, and the time at which its client stops waiting.
-#[derive(Debug, Clone, Copy)]
+/// The time at which a request arrived, its client, and the time at which the client stops waiting.
+#[derive(Debug, Clone)]
 pub struct Arrival {
     /// The time at which the headers had come.
     pub at: Instant,
@@ -19,6 +21,8 @@ pub struct Arrival {
     pub deadline: Option<Instant>,
     /// The trace that the request belongs to, if its client said so.
     pub trace: Option<TraceContext>,
+    /// The client, whose rates the answers count among; `None` if nothing is counted.
+    pub client: Option<Arc<Client>>,
 }
 
 impl Arrival {
@@ -27,7 +31,8 @@ impl Arrival {
     pub fn new(at: Instant, timeout: Option<Duration>) -> Self {
         // A time that an `Instant` cannot hold never ends.
         let left = |timeout: Duration| timeout.saturating_sub(MAX_RETURN_TIME.min(timeout / 10));
-        Self { at, deadline: timeout.and_then(|timeout| at.checked_add(left(timeout))), trace: None }
+        let deadline = timeout.and_then(|timeout| at.checked_add(left(timeout)));
+        Self { at, deadline, trace: None, client: None }
     }
 
     /// The same arrival, of a request with this header `traceparent`, if it has one.

@@ -1,10 +1,11 @@
-//! The state behind the limits: open connections, the bytes of requests and shared memory, of one server or of several
-//! together.
+//! The state behind the limits: open connections, the bytes of requests, the clients and shared memory, of one server or of
+//! several together.
 
 use std::sync::Arc;
 
 use sconce::ConfigError;
 
+use crate::access::Access;
 use crate::connections::Connections;
 use crate::limits::{ServerLimits, max_open_files};
 use crate::metered_body::Meter;
@@ -18,6 +19,7 @@ pub struct ServerBounds {
     pub(crate) connections: Arc<Connections>,
     bytes: Arc<RequestBytes>,
     shared_memory: SharedMemory,
+    access: Access,
 }
 
 impl ServerBounds {
@@ -29,7 +31,7 @@ impl ServerBounds {
         limits.validate()?;
         let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
         let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
-        Ok(Self { limits, connections, bytes, shared_memory: SharedMemory::default() })
+        Ok(Self { limits, connections, bytes, shared_memory: SharedMemory::default(), access: Access::default() })
     }
 
     /// Lets clients put tensors into the shared memory of this machine; by default they may not.
@@ -44,9 +46,15 @@ impl ServerBounds {
         &self.shared_memory
     }
 
+    /// The bounds with these terms of admission; without them every request is admitted.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
     /// Meters the requests of a service.
     #[must_use]
     pub fn meter(&self) -> Meter {
-        Meter { bytes: Arc::clone(&self.bytes), max_pause: self.limits.max_request_pause }
+        Meter { bytes: Arc::clone(&self.bytes), max_pause: self.limits.max_request_pause, access: self.access.clone() }
     }
 }

@@ -1,5 +1,6 @@
 //! Errors of requests, by what the sender can do about them.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use sconce::models::excerpt;
@@ -104,6 +105,10 @@ pub enum RequestError {
     #[error("the deadline passed {late:?} before the request was read")]
     TooLate { late: Duration },
 
+    #[error("{problem}")]
+    NotAdmitted { problem: &'static str },
+    #[error("the client asks for more than {max} {what} a second ({limit}); send fewer, or this one again later")]
+    TooFast { what: &'static str, limit: &'static str, max: NonZeroU32, retry_after: Duration },
     #[error("nothing more of the request came for {pause:?} (max_request_pause)")]
     Stalled { pause: Duration },
     #[error(
@@ -150,8 +155,12 @@ const ROOM_RETRY: Duration = Duration::from_millis(100);
 pub enum RequestFault {
     /// The request asks for something that does not exist or is out of bounds.
     Invalid,
+    /// The list of inputs is empty.
+    Empty,
     /// The message cannot be read.
     Malformed,
+    /// The request has no token that is known.
+    NotAdmitted,
     /// No model has the name or the version.
     NotFound,
     /// There is one of the name already.
@@ -198,7 +207,8 @@ impl RequestError {
             Self::SharedMemory(SharedMemoryError::RegionExists { .. }) => RequestFault::Exists,
             Self::TooLate { .. } => RequestFault::Late,
             Self::Stalled { .. } => RequestFault::Stalled,
-            Self::TooManyBytesInFlight { .. } => RequestFault::Overloaded,
+            Self::NotAdmitted { .. } => RequestFault::NotAdmitted,
+            Self::TooManyBytesInFlight { .. } | Self::TooFast { .. } => RequestFault::Overloaded,
             Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
             Self::Malformed { .. } => RequestFault::Malformed,
             Self::HeldBack { error, .. } => error.fault(),
@@ -217,7 +227,7 @@ impl RequestError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::TooManyBytesInFlight { .. } => true,
+            Self::TooManyBytesInFlight { .. } | Self::TooFast { .. } => true,
             Self::HeldBack { error, .. } => error.is_refusal(),
             Self::Refused { source } | Self::Item { source, .. } => source.is_refusal(),
             _ => false,
@@ -229,6 +239,7 @@ impl RequestError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyBytesInFlight { .. } => Some(ROOM_RETRY),
+            Self::TooFast { retry_after, .. } => Some(*retry_after),
             Self::HeldBack { by, error } => Some(error.retry_after()?.saturating_sub(*by)),
             Self::Refused { source } | Self::Item { source, .. } => source.retry_after(),
             _ => None,
@@ -286,6 +297,13 @@ mod tests {
             SharedMemory(SharedMemoryError::Incomplete { tensor: text(), parameter: text(), missing: "region" }),
             WrongTimeout { got: text() },
             TooLate { late: Duration::MAX },
+            NotAdmitted { problem: "the token is not known" },
+            TooFast {
+                what: "requests",
+                limit: "max_requests_per_second",
+                max: NonZeroU32::MAX,
+                retry_after: Duration::MAX,
+            },
             Stalled { pause: Duration::MAX },
             TooManyBytesInFlight { max },
             LargerThanAllInFlight { bytes: got, max },
@@ -330,6 +348,8 @@ mod tests {
                 | SharedMemory(..)
                 | WrongTimeout { .. }
                 | TooLate { .. }
+                | NotAdmitted { .. }
+                | TooFast { .. }
                 | Stalled { .. }
                 | TooManyBytesInFlight { .. }
                 | LargerThanAllInFlight { .. }

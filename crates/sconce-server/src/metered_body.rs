@@ -9,18 +9,26 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
+use crate::access::Access;
 use crate::connections::Call;
 use crate::error::RequestError;
 use crate::request_bytes::{Charge, MessageLength, RequestBytes};
 
-/// Bounds on the memory and the pauses of requests while they arrive.
+/// Bounds on the memory, the pauses and the clients of requests while they arrive.
 #[derive(Clone)]
 pub struct Meter {
     pub(crate) bytes: Arc<RequestBytes>,
     pub(crate) max_pause: Duration,
+    pub(crate) access: Access,
 }
 
 impl Meter {
+    /// The terms on which requests are admitted.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Begins to count a request whose headers have come. The extensions then hold its [`Charge`], which must live until the
     /// request is answered. `refuse` makes an error of the body; `deadline` is the time at which the client stops waiting.
     pub fn begin<B: http_body::Body>(

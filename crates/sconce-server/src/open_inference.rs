@@ -139,6 +139,11 @@ impl OpenInference {
         parameters.check(model)?;
         let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, precision: _ } = parameters;
         let timeout = arrival.time_left(allowed, submitted)?;
+        let charge = match arrival.client.as_ref().map(|client| client.begin_answers(&inputs, submitted)) {
+            None => None,
+            Some(Ok(charge)) => charge,
+            Some(Err(error)) => return Err(self.held_back(error, model, allowed, &arrival).await),
+        };
         let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
         let answers = if let Some(source) = refusal {
             Err(RequestError::Refused { source })
@@ -146,21 +151,34 @@ impl OpenInference {
             let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
             model.try_infer_list(group).await.map_err(RequestError::from)
         };
+        if let Some(charge) = charge {
+            charge.settle(answers.as_deref().unwrap_or_default(), Instant::now());
+        }
         match answers {
             Ok(answers) => Ok(AnswerList::new(answers, model.clone(), arrival, submitted)),
-            Err(error) => {
-                // An error means that no time is left; `None` would mean that there is no bound.
-                let left = |now| arrival.time_left(allowed, now).unwrap_or(Some(Duration::ZERO));
-                let error = self.governor.hold_back(error, left).await;
-                told(&error, model, arrival, submitted);
-                Err(error)
-            }
+            Err(error) => Err(self.held_back(error, model, allowed, &arrival).await),
         }
+    }
+
+    /// The error, held back where there are many, and told of.
+    async fn held_back(
+        &self,
+        error: RequestError,
+        model: &Model,
+        allowed: Option<Duration>,
+        arrival: &Arrival,
+    ) -> RequestError {
+        let submitted = Instant::now();
+        // An error means that no time is left; `None` would mean that there is no bound.
+        let left = |now| arrival.time_left(allowed, now).unwrap_or(Some(Duration::ZERO));
+        let error = self.governor.hold_back(error, left).await;
+        told(&error, model, arrival, submitted);
+        error
     }
 }
 
 /// Tells of a request that failed: in its trace, and in the log, where an error that is not the client's counts as one.
-fn told(error: &RequestError, model: &Model, arrival: Arrival, submitted: Instant) {
+fn told(error: &RequestError, model: &Model, arrival: &Arrival, submitted: Instant) {
     let message = error.message();
     EndedRequest { model, arrival, submitted, outcome: Err(&message) }.record();
     let model = model.name();

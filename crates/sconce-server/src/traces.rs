@@ -28,7 +28,7 @@ pub fn record_traces(tracer: BoxedTracer) {
 /// A request that has ended.
 pub(crate) struct EndedRequest<'a> {
     pub(crate) model: &'a Model,
-    pub(crate) arrival: Arrival,
+    pub(crate) arrival: &'a Arrival,
     /// The time at which its items were submitted.
     pub(crate) submitted: Instant,
     /// The answers, and the time at which they were given; else the error.

@@ -1,5 +1,6 @@
 //! The real binary on the real models of the zoo.
 
+mod access;
 mod bench;
 mod command;
 mod devices;
@@ -15,6 +16,7 @@ mod precompute;
 mod pull;
 mod pull_names;
 mod pull_rules;
+mod repository;
 mod serve;
 #[cfg(target_os = "linux")]
 mod signals;

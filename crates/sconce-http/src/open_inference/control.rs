@@ -30,7 +30,7 @@ pub(crate) async fn index(State(shared): Shared, body: Bytes) -> Response {
         let entries = shared.repository_index(ready).await?;
         Ok(Json(entries.iter().map(entry).collect::<Vec<_>>()).into_response())
     };
-    answer.await.unwrap_or_else(|error| error_response(&error))
+    answer.await.unwrap_or_else(|error| error_response(error))
 }
 
 pub(crate) async fn load(State(shared): Shared, Path(named): Path<ModelPath>, body: Bytes) -> Response {
@@ -64,7 +64,7 @@ fn read<'a, T: Deserialize<'a> + Default>(body: &'a [u8]) -> Result<T, RequestEr
 fn done(outcome: Result<(), RequestError>) -> Response {
     match outcome {
         Ok(()) => ().into_response(),
-        Err(error) => error_response(&error),
+        Err(error) => error_response(error),
     }
 }
 

@@ -87,7 +87,7 @@ fn of_model(
 ) -> Response {
     match named.of(shared) {
         Ok(model) => Json(describe(&model)).into_response(),
-        Err(error) => error_response(&error),
+        Err(error) => error_response(error),
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn infer(
         let model = named.of(&shared)?;
         answer(&shared, &model, &headers, body, arrival, charge.as_deref()).await
     };
-    answered.await.unwrap_or_else(|error| error_response(&error))
+    answered.await.unwrap_or_else(error_response)
 }
 
 /// Answers a request to `model`. All of the request is checked before its first item is submitted.

@@ -88,6 +88,6 @@ async fn no_cuda() -> Response {
 fn answer(outcome: Result<Value, impl Into<RequestError>>) -> Response {
     match outcome {
         Ok(body) => Json(body).into_response(),
-        Err(error) => error_response(&error.into()),
+        Err(error) => error_response(error.into()),
     }
 }

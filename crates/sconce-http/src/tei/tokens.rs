@@ -7,13 +7,14 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{InferError, Model, TextToken};
 use sconce_server::RequestError;
+use sconce_server::RequestFault;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{PathModel, TeiResult};
 use crate::body::{HttpCall, JsonBody};
 use crate::dialect::Tei;
-use crate::error::{Fault, HttpError};
+use crate::error::HttpError;
 use crate::service::{ANY, HttpService};
 
 #[derive(Deserialize, ToSchema)]
@@ -137,7 +138,7 @@ fn check_size(field: &'static str, unit: &str, size: usize) -> Result<(), HttpEr
         return Ok(());
     }
     let message = format!("field '{field}' has {size} {unit}, but at most {max} are read at a time; send fewer");
-    Err(HttpError { field: Some(field.into()), ..HttpError::new(Fault::TooLarge, message) })
+    Err(HttpError { field: Some(field.into()), ..HttpError::new(RequestFault::TooLarge, message) })
 }
 
 /// Applies `of` to each item on a thread that may block.
@@ -164,7 +165,7 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     let answers = tokio::task::spawn_blocking(all).await;
     let panicked = |error: tokio::task::JoinError| {
         tracing::error!("tokenising failed: {error}");
-        HttpError::new(Fault::Internal, format!("tokenising failed: {error}"))
+        HttpError::new(RequestFault::Internal, format!("tokenising failed: {error}"))
     };
     let failed = |source| HttpError::from(RequestError::Refused { source });
     answers.map_err(panicked)?.map_err(failed)

@@ -7,7 +7,7 @@ const TIMEOUT_MS = 5000;
 const HISTORY = 60;
 
 const byId = (id) => document.getElementById(id);
-const state = { paused: false, previous: null, lostSince: null, history: new Map(), models: new Map() };
+const state = { paused: false, previous: null, lostSince: null, history: new Map(), models: new Map(), token: sessionStorage.getItem("sconce-token") };
 
 // ---- figures as texts
 
@@ -319,7 +319,13 @@ function setState(kind, text) {
 
 async function update() {
   try {
-    const response = await fetch("metrics.json", { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
+    const headers = state.token ? { authorization: `Bearer ${state.token}` } : {};
+    const response = await fetch("metrics.json", { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store", headers });
+    byId("access").hidden = response.status !== 401;
+    if (response.status === 401) {
+      setState("bad", state.token ? "✕ the token is not known" : "✕ a token is needed");
+      return;
+    }
     if (!response.ok) throw new Error(`status ${response.status}`);
     const figures = await response.json();
     state.lostSince = null;
@@ -338,6 +344,14 @@ async function run() {
     await new Promise((resolve) => setTimeout(resolve, Math.max(PERIOD_MS - (performance.now() - started), 100)));
   }
 }
+
+// The token stays in this tab.
+byId("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  state.token = byId("token").value.trim();
+  sessionStorage.setItem("sconce-token", state.token);
+  update();
+});
 
 byId("pause").addEventListener("click", ({ currentTarget: button }) => {
   state.paused = !state.paused;
