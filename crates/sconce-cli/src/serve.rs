@@ -156,3 +156,22 @@ async fn load(models: &Arc<ModelsToServe>, builder: RuntimeBuilder, every: bool)
     }
     Ok((runtime, failed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_is_for_clients_of_this_machine_unless_it_is_said_otherwise() {
+        let tcp = |address: &str| Address::Tcp(address.parse().unwrap());
+        let local = [tcp("127.0.0.1:8001"), tcp("[::1]:8000"), Address::Unix("/run/sconce.sock".into())];
+        let remote = [tcp("127.0.0.1:8001"), tcp("0.0.0.0:8000")];
+        let other = [tcp("[::]:8001")];
+        let table: [(&[Address], bool); 3] = [(&local, true), (&remote, false), (&other, false)];
+        for (addresses, is_local) in table {
+            let allowed = |when| shared_memory(when, &mut addresses.iter()).is_allowed();
+            assert_eq!(allowed(SharedMemoryArg::Local), is_local, "{addresses:?}");
+            assert!(allowed(SharedMemoryArg::Always) && !allowed(SharedMemoryArg::Never));
+        }
+    }
+}

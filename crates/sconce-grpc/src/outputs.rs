@@ -11,7 +11,6 @@ use crate::parameters::{ProtoParameters, of_fact};
 use crate::proto::model_infer_request::InferRequestedOutputTensor;
 use crate::proto::model_infer_response::InferOutputTensor;
 use crate::proto::{InferTensorContents, ModelInferResponse};
-use crate::shared_memory;
 
 /// An output that a request asks for, and its place if that is in shared memory.
 #[derive(Debug)]
@@ -57,7 +56,6 @@ pub(crate) fn fill(
         };
         if let Some(place) = place {
             place.write(&elements.raw())?;
-            tensor.parameters = shared_memory::parameters(place).collect();
         }
         match (place, raw) {
             // Clients find raw contents by the index of the output.

@@ -71,7 +71,7 @@ type Answered<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Service {
-    type ModelStreamInferStream = stream::Answers;
+    type ModelStreamInferStream = stream::StreamedAnswers;
 
     async fn server_live(&self, _: Request<ServerLiveRequest>) -> Answered<ServerLiveResponse> {
         Ok(Response::new(ServerLiveResponse { live: true }))
@@ -118,7 +118,10 @@ impl GrpcInferenceService for Service {
         self.answer(request.into_inner(), arrival, None).await.map(Response::new).map_err(status)
     }
 
-    async fn model_stream_infer(&self, request: Request<Streaming<ModelInferRequest>>) -> Answered<stream::Answers> {
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Answered<stream::StreamedAnswers> {
         stream::answers(self.clone(), request).map(Response::new)
     }
 

@@ -1,13 +1,12 @@
 //! Regions of shared memory as protobuf carries them.
 
-use sconce_server::{RequestError, SharedMemory, SharedParameter, SharedRegion, SharedTensor};
+use sconce_server::{RequestError, SharedMemory, SharedRegion};
 use tonic::Status;
 
-use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::system_shared_memory_status_response::RegionStatus;
 use crate::proto::{
-    CudaSharedMemoryStatusResponse, InferParameter, SystemSharedMemoryRegisterRequest,
-    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterResponse,
+    CudaSharedMemoryStatusResponse, SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse,
+    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterResponse,
 };
 use crate::status::status;
 
@@ -37,17 +36,6 @@ pub(crate) fn register(
 pub(crate) fn unregister(memory: &SharedMemory, name: &str) -> Result<SystemSharedMemoryUnregisterResponse, Status> {
     memory.unregister(name).map_err(refused)?;
     Ok(SystemSharedMemoryUnregisterResponse {})
-}
-
-/// The parameters of an output that is in shared memory.
-pub(crate) fn parameters(place: &SharedTensor) -> impl Iterator<Item = (String, InferParameter)> {
-    place.parameters().into_iter().map(|(name, value)| {
-        let choice = match value {
-            SharedParameter::Text(text) => ParameterChoice::StringParam(text.to_owned()),
-            SharedParameter::Count(count) => ParameterChoice::Int64Param(i64::try_from(count).unwrap_or(i64::MAX)),
-        };
-        (name.to_owned(), InferParameter { parameter_choice: Some(choice) })
-    })
 }
 
 /// The regions of CUDA's shared memory, of which there are none.

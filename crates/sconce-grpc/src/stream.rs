@@ -31,8 +31,8 @@ const ENDS_AT_ERROR: &str = "triton_grpc_error";
 const FINAL_RESPONSE: &str = "triton_final_response";
 const RETRY_AFTER: &str = "retry_after_ms";
 
-/// Answers of a stream.
-pub(crate) type Answers = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+/// StreamedAnswers of a stream.
+pub(crate) type StreamedAnswers = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
 
 /// A request of a stream, or the reason why it cannot be read.
 pub(crate) struct StreamedRequest {
@@ -87,8 +87,8 @@ pub(crate) struct ModelStreamInfer(pub(crate) Service);
 
 impl StreamingService<StreamedRequest> for ModelStreamInfer {
     type Response = ModelStreamInferResponse;
-    type ResponseStream = Answers;
-    type Future = BoxFuture<Response<Answers>, Status>;
+    type ResponseStream = StreamedAnswers;
+    type Future = BoxFuture<Response<StreamedAnswers>, Status>;
 
     fn call(&mut self, request: Request<Streaming<StreamedRequest>>) -> Self::Future {
         let answers = answers(self.0.clone(), request);
@@ -98,7 +98,7 @@ impl StreamingService<StreamedRequest> for ModelStreamInfer {
 
 /// The terms of a stream, which hold for each of its requests.
 #[derive(Clone)]
-struct Terms {
+struct StreamTerms {
     service: Service,
     /// The stream's arrival: its deadline and its trace are those of each request.
     arrival: Arrival,
@@ -106,8 +106,8 @@ struct Terms {
     call: Option<Arc<Call>>,
 }
 
-/// Answers the requests of a stream. It ends when the client has sent its last request, or the server leaves.
-pub(crate) fn answers<R>(service: Service, request: Request<Streaming<R>>) -> Result<Answers, Status>
+/// StreamedAnswers the requests of a stream. It ends when the client has sent its last request, or the server leaves.
+pub(crate) fn answers<R>(service: Service, request: Request<Streaming<R>>) -> Result<StreamedAnswers, Status>
 where
     R: Into<StreamedRequest> + Send + 'static,
 {
@@ -123,7 +123,7 @@ where
             Box::pin(async move { runtime.draining().await })
         }
     };
-    let terms = Terms { service, arrival, ends_at_error, call };
+    let terms = StreamTerms { service, arrival, ends_at_error, call };
     let answers = requests(request.into_inner(), leaving)
         .map(move |request| {
             let (terms, _charge) = (terms.clone(), charge.clone());
@@ -168,15 +168,18 @@ fn until_error<T: Send>(
     })
 }
 
-/// Answers a request in a task of its own, which ends with this future.
-async fn answer_beside_others(terms: Terms, request: StreamedRequest) -> Result<ModelStreamInferResponse, Status> {
+/// StreamedAnswers a request in a task of its own, which ends with this future.
+async fn answer_beside_others(
+    terms: StreamTerms,
+    request: StreamedRequest,
+) -> Result<ModelStreamInferResponse, Status> {
     let mut task = JoinSet::new();
     task.spawn(answer(terms, request));
     let failed = || Status::internal("the task of the request failed");
     task.join_next().await.ok_or_else(failed)?.map_err(|_| failed())?
 }
 
-async fn answer(terms: Terms, streamed: StreamedRequest) -> Result<ModelStreamInferResponse, Status> {
+async fn answer(terms: StreamTerms, streamed: StreamedRequest) -> Result<ModelStreamInferResponse, Status> {
     let StreamedRequest { request, at, charge } = streamed;
     // Its connection is busy until there is an answer.
     let call = terms.call.as_ref().map(|call| call.of_message());

@@ -22,7 +22,7 @@
 //! # Routes
 //! | route | as |
 //! |---|---|
-//! | `/v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/{model}` and below it `/versions/{version}`, `/ready`, `/infer`, `/config`, `/stats`; `POST /v2/repository/index` | Open Inference Protocol v2, with Triton's binary tensors |
+//! | `/v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/{model}` and below it `/versions/{version}`, `/ready`, `/infer`, `/config`, `/stats`; `POST /v2/repository/index`; `/v2/systemsharedmemory/…`, where [`ServerBounds::with_shared_memory`] allows it; `/v2/trace/setting`, `/v2/logging`, to be read | Open Inference Protocol v2, with Triton's binary tensors |
 //! | `GET /health`, `/healthz`, `/livez`, `/readyz`, `/` | health, where Kubernetes, KServe and text-embeddings-inference look for it |
 //! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
 //! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
@@ -80,11 +80,11 @@ use axum::routing::get;
 use sconce::Runtime;
 use sconce::models::excerpt;
 
+use sconce_server::OpenInference;
 pub use sconce_server::{
-    Access, AccessConfig, BearerToken, ClientRates, MAX_ITEMS, ServerBounds, ServerLimits, ServerListener, Tls,
-    TlsFiles,
+    Access, AccessConfig, BearerToken, ClientRates, MAX_ITEMS, ServerBounds, ServerLimits, ServerListener, SharedMemory,
+    Tls, TlsFiles,
 };
-use sconce_server::{OpenInference, SharedMemory};
 pub use serve::{serve, serve_beside, serve_routes_beside, serve_within};
 
 /// Most bytes of the body of a request.

@@ -5,6 +5,7 @@ mod control;
 mod describe;
 mod infer;
 mod json;
+mod settings;
 mod shared_memory;
 mod write;
 
@@ -55,6 +56,7 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
         .route("/v2/repository/index", post(control::index))
         .route("/v2/repository/models/{model}/load", post(control::load))
         .route("/v2/repository/models/{model}/unload", post(control::unload))
+        .merge(settings::routes())
         .merge(shared_memory::routes())
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sconce::{BatcherConfig, Runtime};
-use sconce_http::{ServerBounds, ServerLimits};
+use sconce_http::{ServerBounds, ServerLimits, SharedMemory};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +26,10 @@ struct Server {
 
 impl Server {
     async fn start(limits: ServerLimits, batching: BatcherConfig) -> Self {
+        Self::within(ServerBounds::new(limits).expect("limits"), batching).await
+    }
+
+    async fn within(bounds: ServerBounds, batching: BatcherConfig) -> Self {
         let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
         let models = [SENTIMENT, EMBEDDER, DIGITS];
         let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo.join(model)));
@@ -33,7 +37,6 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let bounds = ServerBounds::new(limits).expect("limits");
         let serving = runtime.clone();
         let served = tokio::spawn(async move {
             sconce_http::serve_beside(&bounds, serving, listener, async { stopped.await.unwrap_or(()) }).await;
@@ -256,7 +259,7 @@ async fn requests_that_are_wrong_are_told_why_in_tritons_form() {
         (
             json!({"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"shared_memory_region": "r"}}]}),
             501,
-            "is in shared memory",
+            "shared memory is not served",
         ),
         (json!({"parameters": {"top_k": 1}, "inputs": []}), 400, "parameter 'top_k' is not known"),
     ];
@@ -404,4 +407,82 @@ async fn compressed_bodies_are_read_and_bombs_are_refused() {
     let bomb = gzip(&vec![b' '; 32 << 20]);
     let answer = server.connect().await.request("POST", "/v1/embeddings", &headers, &bomb).await;
     assert!(answer.status == 413 && bomb.len() < 1 << 18, "{answer:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tensors_may_be_in_shared_memory_where_it_is_allowed() {
+    let bounds = ServerBounds::new(ServerLimits::default()).unwrap();
+    let server = Server::within(bounds.with_shared_memory(SharedMemory::allowed()), BatcherConfig::default()).await;
+    let name = format!("sconce-http-{}", std::process::id());
+    let path = Path::new("/dev/shm").join(&name);
+    std::fs::write(&path, [&b"\x05\0\0\0great"[..], &[0; 8]].concat()).unwrap();
+    let post = async |path: &str, body: Value| {
+        server.connect().await.request("POST", path, &[], body.to_string().as_bytes()).await
+    };
+    let region = "/v2/systemsharedmemory/region/r";
+    let body = json!({"key": format!("/{name}"), "offset": 0, "byte_size": 17});
+    let page = [("origin", "https://example.org".to_owned())];
+    let mut peer = server.connect().await;
+    let of_page = peer.request("POST", &format!("{region}/register"), &page, body.to_string().as_bytes()).await;
+    assert_eq!(of_page.status, 501, "a page in a browser may not");
+    assert_eq!(post(&format!("{region}/register"), body.clone()).await.status, 200);
+    assert_eq!(post(&format!("{region}/register"), body).await.status, 409);
+    let described = server.get(&format!("{region}/status")).await.json();
+    assert_eq!(described, json!([{"name": "r", "key": format!("/{name}"), "offset": 0, "byte_size": 17}]));
+
+    let place = |offset, bytes| {
+        let parameters =
+            json!({"shared_memory_region": "r", "shared_memory_offset": offset, "shared_memory_byte_size": bytes});
+        parameters
+    };
+    let request = json!({
+        "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "parameters": place(0, 9)}],
+        "outputs": [{"name": "scores", "parameters": place(9, 8)}, {"name": "label"}],
+    });
+    let answer = server.infer(SENTIMENT, &request).await.json();
+    let scores = json!({"name": "scores", "datatype": "FP32", "shape": [1, 2]});
+    assert_eq!(answer["outputs"][0], scores, "its elements are in shared memory");
+    assert_eq!(answer["outputs"][1]["data"], json!(["positive"]));
+    let contents = std::fs::read(&path).unwrap();
+    let scores: Vec<f32> =
+        contents[9..].chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    assert!(scores[1] > scores[0] && (scores[0] + scores[1] - 1.0).abs() < 1e-6, "{scores:?}");
+
+    assert_eq!(post(&format!("{region}/unregister"), json!({})).await.status, 200);
+    assert_eq!(server.infer(SENTIMENT, &request).await.status, 404);
+    assert_eq!(post("/v2/systemsharedmemory/unregister", json!({})).await.status, 200);
+    assert_eq!(post("/v2/cudasharedmemory/unregister", json!({})).await.status, 200);
+    assert_eq!(post("/v2/cudasharedmemory/region/r/register", json!({})).await.status, 501);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test]
+async fn settings_of_traces_and_logs_are_read_and_a_change_is_refused_with_its_name() {
+    let server = Server::zoo().await;
+    assert_eq!(server.get("/v2/trace/setting").await.json()["trace_level"], json!(["OFF"]));
+    assert_eq!(server.get("/v2/models/digits-cnn/trace/setting").await.json()["trace_rate"], "0");
+    assert_eq!(server.get("/v2/models/bert/trace/setting").await.status, 404);
+    assert!(server.get("/v2/logging").await.json()["log_error"].is_boolean());
+    for (path, name) in [("/v2/trace/setting", "trace_rate"), ("/v2/logging", "log_info")] {
+        let body = json!({name: "1"}).to_string();
+        let refused = server.connect().await.request("POST", path, &[], body.as_bytes()).await;
+        assert_eq!(refused.status, 501);
+        let message = refused.json()["error"].to_string();
+        assert!(message.contains(&format!("setting '{name}' cannot be changed")), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_longer_than_the_queue_is_answered_in_its_order() {
+    let batching = BatcherConfig { max_queue_size: 64, max_batch_size: 32, ..BatcherConfig::default() };
+    let server = Server::start(ServerLimits::default(), batching).await;
+    let list: Vec<&str> = ["What a wonderful day!", "Terrible."].into_iter().cycle().take(301).collect();
+    let request = json!({"inputs": [{"name": "text", "shape": [301], "datatype": "BYTES", "data": list}]});
+    let answer = server.infer(SENTIMENT, &request).await.json();
+    let labels = answer["outputs"][1]["data"].as_array().unwrap();
+    assert_eq!(labels.len(), 301);
+    for (at, label) in labels.iter().enumerate() {
+        assert_eq!(*label, ["positive", "negative"][at % 2], "item {at}");
+    }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{ErrorKind, InferError, InferManyError, RepositoryError, UnknownModel};
+use sconce::{ErrorKind, InferError, InferManyError, Precision, RepositoryError, UnknownModel};
 
 use crate::shared_memory::SharedMemoryError;
 
@@ -89,10 +89,17 @@ pub enum RequestError {
     UnknownParameter { name: String, known: String },
     #[error("parameter '{name}' is {}, but must be {expected}", excerpt(got))]
     WrongParameter { name: &'static str, got: String, expected: &'static str },
+    #[error(
+        "model '{model}' computes in {computes}, not in {asked}; leave out parameter 'precision', or have the server load the \
+         model in {asked}"
+    )]
+    OtherPrecision { model: String, asked: Precision, computes: Precision },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
     Sequence { name: String },
     #[error(transparent)]
     SharedMemory(#[from] SharedMemoryError),
+    #[error("setting '{}' cannot be changed while the server runs: {remedy}", excerpt(name))]
+    FixedSetting { name: String, remedy: &'static str },
     #[error("header grpc-timeout is '{}', but must be 1 to 8 digits and a unit of H, M, S, m, u or n", excerpt(got))]
     WrongTimeout { got: String },
     #[error("the deadline passed {late:?} before the request was read")]
@@ -193,7 +200,9 @@ impl RequestError {
                 RequestFault::NotFound
             }
             Self::FixedModels | Self::Repository(RepositoryError::ShuttingDown) => RequestFault::Unavailable,
-            Self::Sequence { .. } | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
+            Self::Sequence { .. }
+            | Self::FixedSetting { .. }
+            | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
             Self::SharedMemory(SharedMemoryError::UnknownRegion { .. }) => RequestFault::NotFound,
             Self::SharedMemory(SharedMemoryError::RegionExists { .. }) => RequestFault::Exists,
             Self::TooLate { .. } => RequestFault::Late,
@@ -275,6 +284,7 @@ mod tests {
             NotAClassification { name },
             UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
+            OtherPrecision { model: "minilm".into(), asked: Precision::Int8, computes: Precision::F32 },
             Sequence { name: text() },
             SharedMemory(SharedMemoryError::BeyondRegion {
                 tensor: text(),
@@ -283,6 +293,7 @@ mod tests {
                 bytes: 1,
                 region: 1,
             }),
+            FixedSetting { name: text(), remedy: "set it before" },
             SharedMemory(SharedMemoryError::Incomplete { tensor: text(), parameter: text(), missing: "region" }),
             WrongTimeout { got: text() },
             TooLate { late: Duration::MAX },
@@ -331,7 +342,9 @@ mod tests {
                 | NotAClassification { .. }
                 | UnknownParameter { .. }
                 | WrongParameter { .. }
+                | OtherPrecision { .. }
                 | Sequence { .. }
+                | FixedSetting { .. }
                 | SharedMemory(..)
                 | WrongTimeout { .. }
                 | TooLate { .. }

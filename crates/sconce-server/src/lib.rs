@@ -44,6 +44,7 @@ mod parameters;
 mod rate;
 mod ration;
 mod request_bytes;
+mod settings;
 mod shared_memory;
 mod tensors;
 mod tls;
@@ -69,9 +70,8 @@ pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, 
 pub use pacing::Governor;
 pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag};
 pub use request_bytes::{Charge, MessageLength};
-pub use shared_memory::{
-    MAX_SHARED_MEMORY_REGIONS, SharedMemory, SharedMemoryError, SharedParameter, SharedRegion, SharedTensor,
-};
+pub use settings::{LogSetting, log_settings, trace_settings};
+pub use shared_memory::{MAX_SHARED_MEMORY_REGIONS, SharedMemory, SharedMemoryError, SharedRegion, SharedTensor};
 pub use tensors::{SentDatatype, TensorHead, TensorLayout, match_inputs, take_items};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use tokens::{BearerToken, TokenFileError};

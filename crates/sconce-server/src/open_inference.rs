@@ -123,7 +123,7 @@ impl OpenInference {
         }
     }
 
-    /// AnswerList the items of a request to `model`, or fails as a whole; a list that is longer than its queue goes in parts. A
+    /// Answers the items of a request to `model`, or fails as a whole; a list that is longer than its queue goes in parts. A
     /// refusal is held back where there are many.
     ///
     /// # Errors
@@ -136,7 +136,8 @@ impl OpenInference {
         arrival: Arrival,
     ) -> Result<AnswerList, RequestError> {
         let submitted = Instant::now();
-        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors } = parameters;
+        parameters.check(model)?;
+        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, precision: _ } = parameters;
         let timeout = arrival.time_left(allowed, submitted)?;
         let charge = match arrival.client.as_ref().map(|client| client.begin_answers(&inputs, submitted)) {
             None => None,

@@ -199,16 +199,6 @@ fn locked<T>(regions: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SharedTensor {
-    /// The parameters that say where the tensor is.
-    #[must_use]
-    pub fn parameters(&self) -> [(&'static str, SharedParameter<'_>); 3] {
-        [
-            (REGION, SharedParameter::Text(&self.region.name)),
-            (OFFSET, SharedParameter::Count(self.offset)),
-            (BYTES, SharedParameter::Count(self.bytes as u64)),
-        ]
-    }
-
     /// Copies the tensor's elements out of shared memory. The memory for them and for the items that are made of them counts
     /// among that of the request.
     ///
@@ -247,15 +237,6 @@ impl SharedTensor {
         let (tensor, name) = (self.tensor.clone(), self.region.name.clone());
         SharedMemoryError::Unreachable { tensor, name, source }
     }
-}
-
-/// The value of a parameter that says where a tensor is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SharedParameter<'a> {
-    /// A name.
-    Text(&'a str),
-    /// A number of bytes.
-    Count(u64),
 }
 
 /// The name of the file of an object, which is directly in the directory of shared memory.

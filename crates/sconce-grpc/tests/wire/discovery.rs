@@ -106,6 +106,13 @@ async fn statistics_count_what_was_answered_and_what_was_refused() {
     let parts: Vec<u64> = parts.into_iter().map(|part| part.unwrap().ns).collect();
     assert_eq!(parts.iter().sum::<u64>(), requests.success.unwrap().ns, "the parts add up to the whole");
     assert!(parts[2] > 0, "running took time");
+    let batches: u64 = figures.batch_stats.iter().map(|batch| batch.compute_infer.unwrap().count).sum();
+    assert_eq!(batches, figures.execution_count);
+    for batch in &figures.batch_stats {
+        let parts = [batch.compute_input, batch.compute_infer, batch.compute_output].map(Option::unwrap);
+        assert!(parts.iter().all(|part| part.count == parts[0].count), "{batch:?}");
+        assert!(parts[0].ns > 0 && parts[1].ns > 0, "{batch:?}");
+    }
     assert!(figures.last_inference > 1_700_000_000_000, "in milliseconds since 1970");
 }
 

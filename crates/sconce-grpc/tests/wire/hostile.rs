@@ -233,6 +233,16 @@ async fn a_stream_may_pause_between_its_messages_and_is_cut_within_one() {
 }
 
 #[tokio::test]
+async fn a_stream_without_requests_ends_with_its_connections_time() {
+    let server = within(ServerLimits { max_idle_time: Duration::from_millis(100), ..ServerLimits::default() }).await;
+    let mut client = server.client().await;
+    let mut answers = client.model_stream_infer(tokio_stream::pending()).await.unwrap().into_inner();
+    let status = soon(answers.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("begin a new stream"), "{status}");
+}
+
+#[tokio::test]
 async fn half_sent_requests_give_way_when_they_hold_too_much() {
     let max_request_pause = Duration::from_mins(10);
     let limits = ServerLimits { max_request_bytes_in_flight: 8 * MIB, max_request_pause, ..ServerLimits::default() };

@@ -67,7 +67,12 @@ fn named() -> Vec<Case> {
         (
             with(good(), "precision", StringParam("int8".into())),
             Code::InvalidArgument,
-            "parameter 'precision' is not known; known are: cache, dimensions, normalize, output_dtype, priority, prompt, timeout, truncate",
+            "model 'tiny-bert-sentiment' computes in f32, not in int8; leave out parameter 'precision'",
+        ),
+        (
+            with(good(), "quality", StringParam("high".into())),
+            Code::InvalidArgument,
+            "parameter 'quality' is not known; known are: cache, dimensions, normalize, output_dtype, precision, priority, prompt, timeout, truncate",
         ),
         (with(good(), "timeout", Int64Param(1)), Code::DeadlineExceeded, "the deadline passed"),
     ]

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use sconce_server::{OpenInference, RequestError, SharedRegion};
+use sconce_server::{OpenInference, RequestError, SharedMemoryError, SharedRegion};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -55,7 +55,12 @@ fn regions(State(shared): &Shared, name: &str) -> Response {
     answer(regions.map(|regions| regions.iter().map(|region| described(region)).collect::<Value>()))
 }
 
-async fn register(State(shared): Shared, Path(name): Path<String>, body: Bytes) -> Response {
+async fn register(State(shared): Shared, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+    if headers.contains_key(header::ORIGIN) {
+        // A page from anywhere reaches this machine's servers by its browser, which says so.
+        let reason = "pages in browsers may not use it";
+        return answer(Err(SharedMemoryError::NotServed { reason }));
+    }
     let malformed = |error: serde_json::Error| RequestError::Malformed {
         expected: "registration of a shared memory region",
         message: error.to_string(),

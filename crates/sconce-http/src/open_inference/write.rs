@@ -3,9 +3,7 @@
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use sconce::{Answer, Model};
-use sconce_server::{
-    AnswerFact, RequestError, RequestedOutput, ResponseElements, SharedParameter, SharedTensor, facts,
-};
+use sconce_server::{AnswerFact, RequestError, RequestedOutput, ResponseElements, SharedTensor, facts};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
@@ -20,40 +18,23 @@ struct InferResponseJson<'a> {
     model_version: &'a str,
     #[serde(serialize_with = "as_map")]
     parameters: Vec<(&'static str, AnswerFact)>,
-    outputs: Vec<OutputTensorJson<'a>>,
+    outputs: Vec<OutputTensorJson>,
 }
 
 #[derive(Serialize)]
-struct OutputTensorJson<'a> {
+struct OutputTensorJson {
     name: &'static str,
     datatype: &'static str,
     shape: Vec<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<OutputParameters<'a>>,
+    parameters: Option<BinarySize>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_array")]
     data: Option<ResponseElements>,
 }
 
-/// Parameters that say where an output's elements are.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum OutputParameters<'a> {
-    Binary {
-        binary_data_size: usize,
-    },
-    #[serde(serialize_with = "as_place")]
-    Shared(&'a SharedTensor),
-}
-
-fn as_place<S: Serializer>(place: &SharedTensor, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(None)?;
-    for (name, value) in place.parameters() {
-        match value {
-            SharedParameter::Text(text) => map.serialize_entry(name, text)?,
-            SharedParameter::Count(count) => map.serialize_entry(name, &count)?,
-        }
-    }
-    map.end()
+struct BinarySize {
+    binary_data_size: usize,
 }
 
 fn as_map<S: Serializer>(facts: &[(&'static str, AnswerFact)], serializer: S) -> Result<S::Ok, S::Error> {
@@ -112,11 +93,12 @@ pub(crate) fn response(
                 let raw = tensor.elements.raw();
                 let binary_data_size = raw.len();
                 binary.push(raw);
-                (Some(OutputParameters::Binary { binary_data_size }), None)
+                (Some(BinarySize { binary_data_size }), None)
             }
             OutputPlace::Shared(place) => {
                 place.write(&tensor.elements.raw())?;
-                (Some(OutputParameters::Shared(place)), None)
+                // perf_analyzer takes parameters here for those of a binary tensor.
+                (None, None)
             }
         };
         outputs.push(OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data });
