@@ -17,6 +17,7 @@ import httpx
 import huggingface_hub
 import numpy as np
 import openai
+from langchain_huggingface import HuggingFaceEndpointEmbeddings
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.text_embeddings_inference import TextEmbeddingsInference
 from openapi_spec_validator import validate
@@ -111,6 +112,14 @@ class HttpClients(unittest.TestCase):
         )
         self.assert_embeds(as_openai.embed_documents(TEXTS))
         self.assert_embeds(asyncio.run(as_openai.aembed_documents(TEXTS)))
+
+    def test_langchain_embeds_by_text_embeddings_inference(self):
+        embedder = HuggingFaceEndpointEmbeddings(
+            model=f"{self.address}/models/{EMBEDDER}/embed", huggingfacehub_api_token="none"
+        )
+        self.assert_embeds(embedder.embed_documents(TEXTS))
+        self.assert_embeds([embedder.embed_query(text) for text in TEXTS])
+        self.assert_embeds(asyncio.run(embedder.aembed_documents(TEXTS)))
 
     def test_llama_index_embeds_by_text_embeddings_inference(self):
         embedder = TextEmbeddingsInference(

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# perf_analyzer over gRPC against `sconce serve`: each run must complete with a throughput above zero and with the
-# server's own figures.
+# perf_analyzer over gRPC and HTTP against `sconce serve`: each run must complete with a throughput above zero and with
+# the server's own figures.
 #
-#     perf_analyzer.sh ADDRESS
+#     perf_analyzer.sh GRPC_ADDRESS HTTP_ADDRESS
 #
 # Needs the virtual environment of requirements.txt in PATH, and libb64 (Debian: libb64-0d), which is unpacked into
 # that environment if the system lacks it.
 set -euo pipefail
 
-address=${1:?usage: perf_analyzer.sh ADDRESS}
+usage='usage: perf_analyzer.sh GRPC_ADDRESS HTTP_ADDRESS'
+grpc=${1:?$usage}
+http=${2:?$usage}
 requests=300
 max_seconds=120
 
@@ -33,13 +35,13 @@ if ! ldconfig -p | grep -q 'libb64\.so\.0d'; then
     libraries=$libraries:$libb64
 fi
 
-# measure NAME ARGUMENT…
+# measure NAME PROTOCOL ARGUMENT…, with the protocol grpc or http
 measure() {
-    local name=$1
-    shift
+    local name=$1 protocol=$2
+    shift 2
     echo "== perf_analyzer: $name"
     LD_LIBRARY_PATH=$libraries timeout "$max_seconds" "$perf_analyzer" \
-        -i grpc -u "$address" --request-count "$requests" -f "$scratch/$name.csv" "$@"
+        -i "$protocol" -u "${!protocol}" --request-count "$requests" -f "$scratch/$name.csv" "$@"
     "$python" - "$scratch/$name.csv" <<'PYTHON'
 import csv, sys
 
@@ -50,7 +52,11 @@ assert float(row["Server Compute Infer"]) > 0, row
 PYTHON
 }
 
-measure text -m tiny-bert-sentiment --concurrency-range 4 --string-data 'Quite a good film, all in all.'
-measure random-text -m encoder-mini --concurrency-range 2 --string-length 40
-measure digits -m digits-cnn --concurrency-range 4
-measure digits-in-batches -m digits-cnn --concurrency-range 2 -b 8 --async
+measure text grpc -m tiny-bert-sentiment --concurrency-range 4 --string-data 'Quite a good film, all in all.'
+measure random-text grpc -m encoder-mini --concurrency-range 2 --string-length 40
+measure digits grpc -m digits-cnn --concurrency-range 4
+measure digits-in-batches grpc -m digits-cnn --concurrency-range 2 -b 8 --async
+measure text-over-http http -m tiny-bert-sentiment --concurrency-range 4 --string-data 'Quite a good film, all in all.'
+measure text-as-json http -m encoder-mini --concurrency-range 2 --string-length 40 \
+    --input-tensor-format json --output-tensor-format json
+measure digits-in-batches-over-http http -m digits-cnn --concurrency-range 2 -b 8 --async

@@ -8,6 +8,8 @@ mod infer;
 mod limits;
 mod models;
 mod numbers;
+#[cfg(feature = "grpc")]
+mod repository;
 mod telemetry;
 
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -28,6 +30,8 @@ pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
 use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
+#[cfg(feature = "grpc")]
+use self::repository::RepositoryArgs;
 pub(crate) use self::telemetry::LogFormat;
 #[cfg(feature = "grpc")]
 pub(crate) use self::telemetry::TelemetryArgs;
@@ -135,6 +139,8 @@ Examples:
   sconce serve --http 0.0.0.0:8000 --metrics 127.0.0.1:8002
   sconce serve --grpc none --http unix:/run/sconce.sock
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
+  sconce serve --model minilm=/mnt/models
+  sconce serve --models /srv/models --model-control-mode poll
   sconce serve --precision minilm=int8 --cpu-threads 4
   sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
@@ -145,9 +151,12 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
 
-    /// Serve only this model; repeatable. A name on the models path, or a model directory
-    #[arg(long = "model", value_name = "NAME")]
+    /// Serve only this model; repeatable. A name on the models path, a model directory, or NAME=DIR
+    #[arg(long = "model", value_name = "NAME[=DIR]")]
     pub(crate) only: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
 
     /// Do not start unless every model loads
     #[arg(long)]
@@ -169,6 +178,13 @@ pub(crate) struct ServeArgs {
     /// with --http none as well.
     #[arg(long, value_name = "ADDRESS", default_value = MONITORING_ON_HTTP)]
     pub(crate) metrics: String,
+
+    /// Let clients put inputs and find outputs in the shared memory of this machine (`local`, `always` or `never`)
+    ///
+    /// Such clients can have the server read and change any shared memory object that its user may. `local` allows it if
+    /// both addresses are of this machine alone: unix:PATH, or a loopback address.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) shared_memory: SharedMemoryArg,
 
     /// Seconds after a signal in which health says not ready while requests are still served, so that load balancers
     /// look elsewhere first
@@ -201,6 +217,19 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,
+}
+
+/// The servers whose clients may use the shared memory of this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[cfg(feature = "grpc")]
+pub(crate) enum SharedMemoryArg {
+    /// Servers that only clients of this machine reach
+    #[default]
+    Local,
+    /// Every server
+    Always,
+    /// No server
+    Never,
 }
 
 /// List the devices that models can run on: the CPU, and each GPU, or the reason why there is none.

@@ -28,8 +28,9 @@ pub(crate) struct Addresses<'a> {
 pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_>) -> io::Result<()> {
     let Addresses { grpc, http, monitoring, on_http } = *addresses;
     let mut out = io::stdout().lock();
-    let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
-    for model in runtime.models() {
+    let models = runtime.all_versions();
+    let width = models.iter().map(|model| model.name().len()).max().unwrap_or_default();
+    for model in &models {
         let signature = model.signature();
         let name = model.name();
         let task = signature.task.to_string();
@@ -59,17 +60,17 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_
     if let Some(BoundAddress { address, .. }) = grpc {
         writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
     }
-    if let (Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) = (grpc, example(runtime)) {
+    if let (Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) = (grpc, example(&models)) {
         writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(*address)))?;
     }
     out.flush()
 }
 
 /// The model whose answer reads best: a text classifier, else another text model, else any.
-fn example(runtime: &Runtime) -> Option<&Model> {
+fn example(models: &[Model]) -> Option<&Model> {
     // The lines to try have one input.
     let with_one_input = |model: &&Model| inputs(model).len() == 1;
-    runtime.models().filter(with_one_input).min_by_key(|model| {
+    models.iter().filter(with_one_input).min_by_key(|model| {
         let signature = model.signature();
         match (signature.input.kind.written(), signature.task.labels()) {
             (Written::Line, Some(_)) => 0,

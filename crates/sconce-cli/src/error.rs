@@ -54,6 +54,9 @@ pub(crate) enum Error {
     #[error("--precision is given twice for {name}: {first} and {second}; give one")]
     PrecisionTwice { name: String, first: Precision, second: Precision },
 
+    #[error("--model {name}={}: there is no such directory; give the directory that holds the model's config.json", directory.display())]
+    NoModelDirectory { name: String, directory: PathBuf },
+
     #[error("--model {name} is given twice: {first} and {second}; give it once", first = first.display(), second = second.display())]
     ModelTwice { name: String, first: PathBuf, second: PathBuf },
 

@@ -39,6 +39,16 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// True if only clients of this machine reach the address.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 impl BoundAddress {
     /// Listens on the address that `flag` gives; `None` if it is `none`.
     pub(crate) async fn new(flag: &'static str, address: &str) -> Result<Option<Self>, Error> {

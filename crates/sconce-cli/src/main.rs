@@ -33,6 +33,8 @@ mod log;
 mod memory_size;
 mod models;
 mod models_path;
+#[cfg(feature = "grpc")]
+mod models_to_serve;
 mod precision;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod precompute;

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sconce::{BuildError, ModelSource, Runtime, RuntimeBuilder};
-use sconce_grpc::ServerBounds;
+use sconce::{BuildError, Refreshed, Runtime, RuntimeBuilder};
+use sconce_grpc::{ServerBounds, SharedMemory};
+use sconce_http::ServedRoutes;
 use tokio::sync::watch;
 
-use crate::args::{MONITORING_ON_HTTP, ServeArgs};
+use crate::args::{MONITORING_ON_HTTP, ServeArgs, SharedMemoryArg};
 use crate::banner::{self, Addresses};
 use crate::error::Error;
-use crate::listen::BoundAddress;
-use crate::models_path::ModelsPath;
-use crate::precision::Precisions;
+use crate::listen::{Address, BoundAddress};
+use crate::models_to_serve::ModelsToServe;
 use crate::progress;
 use crate::say::say;
 use crate::signals::Signals;
@@ -30,11 +31,9 @@ pub(crate) type Failed = BTreeMap<String, BuildError>;
 
 /// Serves until SIGTERM or Ctrl-C, then answers the requests in flight.
 pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, Error> {
-    let path = ModelsPath::new(&args.models);
-    let found = if args.only.is_empty() { path.list_some()? } else { path.find_all(&args.only)? };
+    let models = Arc::new(ModelsToServe::new(args)?);
     let batching = args.batching.config()?;
     let bounds = ServerBounds::new(args.limits.limits())?;
-    let precisions = Precisions::new(&args.precision, &found)?;
     // Before the models are loaded, so that a port that is taken is reported at once.
     let grpc = BoundAddress::new("--grpc", &args.grpc).await?;
     let http = BoundAddress::new("--http", &args.http).await?;
@@ -43,12 +42,13 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     }
     let on_http = args.metrics == MONITORING_ON_HTTP;
     let monitoring = if on_http { None } else { BoundAddress::new("--metrics", &args.metrics).await? };
+    let mut addresses = grpc.iter().chain(&http).map(|bound| &bound.address);
+    let bounds = bounds.with_shared_memory(shared_memory(args.shared_memory, &mut addresses));
 
     let traces = TraceExport::start(&args.telemetry)?;
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
-    let sources = precisions.ask(found, &args.compute);
     let every = args.strict || !args.only.is_empty();
-    let (runtime, failed) = load(sources, builder, every).await?;
+    let (runtime, failed) = load(&models, args.repository.apply(builder), every).await?;
     // Before the addresses are printed: a script that waits for them may send the signal at once.
     let delay = Duration::from_secs(args.drain_delay);
     let stop = signals.first(if delay.is_zero() { DRAINING } else { LEAVING });
@@ -71,21 +71,50 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     };
     let over_http = async {
         if let Some(BoundAddress { listener, file: _file, .. }) = http {
-            let routes = if on_http { sconce_http::router } else { sconce_http::inference_router };
-            let router = routes(runtime.clone());
-            sconce_http::serve_router_beside(router, &bounds, runtime.clone(), listener, closed(left.clone())).await;
+            let routes = if on_http { ServedRoutes::All } else { ServedRoutes::Inference };
+            sconce_http::serve_routes_beside(routes, &bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
     let watched = async {
         if let Some(BoundAddress { listener, file: _file, .. }) = monitoring {
-            let router = sconce_http::monitoring_router(runtime.clone());
-            sconce_http::serve_router_beside(router, &bounds, runtime.clone(), listener, closed(left.clone())).await;
+            let routes = ServedRoutes::Monitoring;
+            sconce_http::serve_routes_beside(routes, &bounds, runtime.clone(), listener, closed(left.clone())).await;
         }
     };
-    tokio::join!(leaving, over_grpc, over_http, watched);
+    let serving = async { tokio::join!(leaving, over_grpc, over_http, watched) };
+    tokio::select! {
+        _ = serving => {}
+        () = poll(&runtime, args.repository.poll_interval()) => {}
+    }
     runtime.shutdown().await;
     traces.end().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Looks at the models at each interval, and says what changed. Never ends.
+async fn poll(runtime: &Runtime, interval: Option<Duration>) {
+    let Some(interval) = interval else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(interval).await;
+        match runtime.refresh().await {
+            Ok(Refreshed { loaded, unloaded, failed, .. }) => {
+                loaded.iter().for_each(|name| say!("{name}: loaded anew"));
+                unloaded.iter().for_each(|name| say!("{name}: unloaded, its directory is gone"));
+                failed.values().for_each(|error| say!("warning: not loaded: {error}"));
+            }
+            Err(error) => say!("warning: {error}"),
+        }
+    }
+}
+
+/// The shared memory that clients of the addresses may use.
+fn shared_memory<'a>(when: SharedMemoryArg, addresses: &mut impl Iterator<Item = &'a Address>) -> SharedMemory {
+    let is_allowed = match when {
+        SharedMemoryArg::Local => addresses.all(Address::is_local),
+        SharedMemoryArg::Always => true,
+        SharedMemoryArg::Never => false,
+    };
+    if is_allowed { SharedMemory::allowed() } else { SharedMemory::default() }
 }
 
 /// Resolves when the sender is dropped.
@@ -95,16 +124,17 @@ async fn closed(mut left: watch::Receiver<()>) {
 }
 
 /// Loads all models if `every` is set; else at least one, with a warning for each that does not load.
-async fn load(sources: Vec<ModelSource>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
-    let spinner = progress::spinner(format!("loading {} models", sources.len()));
-    let builder = sources.into_iter().fold(builder, RuntimeBuilder::model);
+async fn load(models: &Arc<ModelsToServe>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
+    let spinner = progress::spinner(format!("loading {} models", models.sources()?.len()));
+    let models = Arc::clone(models);
+    let builder = builder.models_listed_by(move || Ok(models.sources()?));
     let load = move || {
         if every { builder.build().map(|runtime| (runtime, Failed::new())) } else { builder.build_what_loads() }
     };
     let built = tokio::task::spawn_blocking(load).await;
     spinner.finish_and_clear();
     let (runtime, failed) = built.unwrap_or_else(|cause| std::panic::resume_unwind(cause.into_panic()))?;
-    if runtime.models().len() == 0 {
+    if runtime.models().is_empty() {
         return Err(Error::NoneLoads { failed });
     }
     for error in failed.values() {

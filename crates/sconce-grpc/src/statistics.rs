@@ -3,7 +3,6 @@
 use std::time::UNIX_EPOCH;
 
 use sconce::{Model, Total};
-use sconce_server::metadata::MODEL_VERSION;
 
 use crate::proto::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
 
@@ -15,7 +14,7 @@ pub(crate) fn of(model: &Model) -> ModelStatistics {
     let batches: Vec<(usize, Total)> = stats.by_batch_size.iter().map(batches).collect();
     ModelStatistics {
         name: model.name().to_owned(),
-        version: MODEL_VERSION.into(),
+        version: model.version().to_string(),
         last_inference: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         inference_count: stats.by_batch_size.values().map(|items| items.items).sum(),
         execution_count: batches.iter().map(|(_, total)| total.count).sum(),

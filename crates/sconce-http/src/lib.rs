@@ -75,15 +75,12 @@ use axum::routing::get;
 use sconce::Runtime;
 use sconce::models::excerpt;
 
-use sconce_server::OpenInference;
-pub use sconce_server::{ServerBounds, ServerLimits, ServerListener};
-pub use serve::{serve, serve_beside, serve_router_beside, serve_within};
+pub use sconce_server::{MAX_ITEMS, ServerBounds, ServerLimits, ServerListener};
+use sconce_server::{OpenInference, SharedMemory};
+pub use serve::{serve, serve_beside, serve_routes_beside, serve_within};
 
 /// Most bytes of the body of a request.
 pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
-
-/// Most items of a list that is answered at a time.
-pub const MAX_ITEMS: usize = 16_384;
 
 /// Most bytes of texts that are cut into tokens at a time, and most numbers of tokens that are put together.
 pub const MAX_TOKENIZED: usize = sconce::models::MAX_TEXT_BYTES;
@@ -91,28 +88,52 @@ pub const MAX_TOKENIZED: usize = sconce::models::MAX_TEXT_BYTES;
 /// The routes of a runtime, for a server of your own: those of [`inference_router`] and of [`monitoring_router`]. `GET /` gives
 /// the dashboard to browsers, and health to all others.
 pub fn router(runtime: Runtime) -> Router {
-    let home = async |headers: HeaderMap| match monitoring::wants_page(&headers) {
-        true => monitoring::page().await,
-        false => open_inference::alive().await,
-    };
-    let routes = inference_routes(runtime.clone()).merge(monitoring::routes(runtime)).route("/", get(home));
-    with_errors(routes)
+    ServedRoutes::All.router(runtime, SharedMemory::default())
 }
 
 /// The routes that clients of a runtime's models call, without [`monitoring_router`].
 pub fn inference_router(runtime: Runtime) -> Router {
-    with_errors(inference_routes(runtime).route("/", get(open_inference::alive)))
+    ServedRoutes::Inference.router(runtime, SharedMemory::default())
 }
 
 /// The routes for those who watch a runtime, for an address of their own: `/metrics`, `/metrics.json`, the dashboard at `/`,
 /// and health.
 pub fn monitoring_router(runtime: Runtime) -> Router {
-    let health = open_inference::health_routes(Arc::new(OpenInference::new(runtime.clone())));
-    with_errors(monitoring::routes(runtime).merge(health).route("/", get(monitoring::page)))
+    ServedRoutes::Monitoring.router(runtime, SharedMemory::default())
 }
 
-fn inference_routes(runtime: Runtime) -> Router {
-    let shared = Arc::new(OpenInference::new(runtime));
+/// The routes that a server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedRoutes {
+    /// Those of [`router`].
+    All,
+    /// Those of [`inference_router`].
+    Inference,
+    /// Those of [`monitoring_router`].
+    Monitoring,
+}
+
+impl ServedRoutes {
+    /// The routes, with tensors in `shared_memory` where it is allowed.
+    fn router(self, runtime: Runtime, shared_memory: SharedMemory) -> Router {
+        let shared = Arc::new(OpenInference::new(runtime.clone(), shared_memory));
+        let alive_or_page = async |headers: HeaderMap| match monitoring::wants_page(&headers) {
+            true => monitoring::page().await,
+            false => open_inference::alive().await,
+        };
+        let routes = match self {
+            Self::All => inference_routes(shared).merge(monitoring::routes(runtime)).route("/", get(alive_or_page)),
+            Self::Inference => inference_routes(shared).route("/", get(open_inference::alive)),
+            Self::Monitoring => {
+                let health = open_inference::health_routes(shared);
+                monitoring::routes(runtime).merge(health).route("/", get(monitoring::page))
+            }
+        };
+        with_errors(routes)
+    }
+}
+
+fn inference_routes(shared: Arc<OpenInference>) -> Router {
     let service = Arc::new(service::HttpService::new(Arc::clone(&shared)));
     Router::new()
         .merge(openai::routes())

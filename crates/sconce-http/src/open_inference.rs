@@ -1,9 +1,11 @@
 //! The Open Inference Protocol v2 over HTTP, as Triton and KServe speak it: JSON and binary tensors, descriptions of models,
 //! health.
 
+mod control;
 mod describe;
 mod infer;
 mod json;
+mod shared_memory;
 mod write;
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ struct ModelPath {
 }
 
 impl ModelPath {
-    fn of<'a>(&self, shared: &'a OpenInference) -> Result<&'a Model, RequestError> {
+    fn of(&self, shared: &OpenInference) -> Result<Model, RequestError> {
         shared.model(&self.model, &self.version)
     }
 }
@@ -50,9 +52,10 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
         .route("/v2", get(describe::server))
         .route("/v2/", get(describe::server))
         .route("/v2/models/stats", get(describe::all_statistics))
-        .route("/v2/repository/index", post(describe::index))
-        .route("/v2/repository/models/{model}/load", post(fixed_models))
-        .route("/v2/repository/models/{model}/unload", post(fixed_models))
+        .route("/v2/repository/index", post(control::index))
+        .route("/v2/repository/models/{model}/load", post(control::load))
+        .route("/v2/repository/models/{model}/unload", post(control::unload))
+        .merge(shared_memory::routes())
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())
         .with_state(shared)
@@ -98,13 +101,6 @@ fn ready_status(ready: bool, body: serde_json::Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// The answer of a server whose models stay as they are, as Triton's with model control mode `none`.
-async fn fixed_models() -> Response {
-    let message = "explicit model load / unload is not allowed: the server serves the models that it found when it \
-                   started; start it anew to serve others";
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": message}))).into_response()
-}
-
 /// The response of an error, in Triton's form.
 pub(crate) fn error_response(error: &RequestError) -> Response {
     let status = status(error.fault());
@@ -121,6 +117,7 @@ fn status(fault: RequestFault) -> StatusCode {
     match fault {
         RequestFault::Invalid | RequestFault::Malformed => StatusCode::BAD_REQUEST,
         RequestFault::NotFound => StatusCode::NOT_FOUND,
+        RequestFault::Exists => StatusCode::CONFLICT,
         RequestFault::NotServed => StatusCode::NOT_IMPLEMENTED,
         RequestFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         RequestFault::Stalled => StatusCode::REQUEST_TIMEOUT,

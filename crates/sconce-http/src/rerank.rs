@@ -102,7 +102,7 @@ pub(crate) async fn rerank(
     JsonBody { value: request, call, .. }: JsonBody<CohereRerankRequest, Cohere>,
 ) -> Result<Response, ErrorResponse<Cohere>> {
     let CohereRerankRequest { model, query, documents, top_n, return_documents, options } = request;
-    let model = service.model(model.as_deref(), SCORES)?;
+    let model = &service.model(model.as_deref(), SCORES)?;
     if top_n == Some(0) {
         return Err(HttpError::invalid("top_n", "field 'top_n' is 0, but must be at least 1").into());
     }

@@ -16,6 +16,8 @@ use sconce_server::{
 };
 use tower::Service as _;
 
+use crate::ServedRoutes;
+
 use crate::open_inference::error_response;
 use crate::received::{ReceiveError, Received, decompressed, whole};
 
@@ -55,19 +57,19 @@ pub async fn serve_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    serve_router_beside(crate::router(runtime.clone()), bounds, runtime, listener, shutdown).await;
+    serve_routes_beside(ServedRoutes::All, bounds, runtime, listener, shutdown).await;
 }
 
-/// Does what [`serve_beside`] does with routes of the caller's choice, such as [`monitoring_router`](crate::monitoring_router) on
-/// an address of its own.
-pub async fn serve_router_beside(
-    router: Router,
+/// Does what [`serve_beside`] does with some of the routes, such as [`ServedRoutes::Monitoring`] on an address of their own.
+pub async fn serve_routes_beside(
+    routes: ServedRoutes,
     bounds: &ServerBounds,
     runtime: Runtime,
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
     let meter = bounds.meter();
+    let router = routes.router(runtime.clone(), bounds.shared_memory().clone());
     let answer = move |request| answer(router.clone(), meter.clone(), request);
     let leave = async {
         shutdown.await;

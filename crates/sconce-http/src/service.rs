@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{AnswerList, OpenInference, Parameters};
+use sconce_server::{AnswerList, OpenInference, Parameters, max_items};
 
 use crate::body::HttpCall;
 use crate::error::{Fault, HttpError};
@@ -49,7 +49,7 @@ impl HttpService {
     }
 
     /// The model of this name, or the one whose task fits.
-    pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<&Model, HttpError> {
+    pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<Model, HttpError> {
         if let Some(name) = name {
             let model = self.runtime().model(name)?;
             if (needed.fits)(&model.signature().task) {
@@ -59,27 +59,20 @@ impl HttpService {
             let message = format!("model '{name}' does {task}; the call needs one that {}", needed.does);
             return Err(HttpError::invalid("model", message));
         }
-        let mut fitting = self.runtime().models().filter(|model| (needed.fits)(&model.signature().task));
-        match (fitting.next(), fitting.next()) {
-            (Some(model), None) => Ok(model),
-            (Some(_), Some(_)) => {
-                let names: Vec<&str> = self
-                    .runtime()
-                    .models()
-                    .filter(|model| (needed.fits)(&model.signature().task))
-                    .map(Model::name)
-                    .collect();
-                let (does, names) = (needed.does, names.join(", "));
+        let (mut fitting, others): (Vec<Model>, Vec<Model>) =
+            self.runtime().models().into_iter().partition(|model| (needed.fits)(&model.signature().task));
+        let does = needed.does;
+        match (fitting.pop(), fitting.as_slice()) {
+            (Some(only), []) => Ok(only),
+            (Some(last), first) => {
+                let names: Vec<&str> = first.iter().chain([&last]).map(Model::name).collect();
                 let remedy = "name one in field 'model', or by /models/{model} before the route";
-                Err(HttpError::invalid("model", format!("more than one model {does}: {names}; {remedy}")))
+                Err(HttpError::invalid("model", format!("more than one model {does}: {}; {remedy}", names.join(", "))))
             }
             (None, _) => {
-                let served: Vec<String> = self
-                    .runtime()
-                    .models()
-                    .map(|model| format!("{} ({})", model.name(), model.signature().task.name()))
-                    .collect();
-                let message = format!("no model {}; served are: {}", needed.does, served.join(", "));
+                let served = |model: &Model| format!("{} ({})", model.name(), model.signature().task.name());
+                let served: Vec<String> = others.iter().map(served).collect();
+                let message = format!("no model {does}; served are: {}", served.join(", "));
                 Err(HttpError::new(Fault::UnknownModel, message))
             }
         }
@@ -123,15 +116,6 @@ pub(crate) fn pairs(
     }
     call.grow(bytes)?;
     Ok(documents.iter().map(|document| (query.to_owned(), document.clone()).into()).collect())
-}
-
-/// Items of one request at most, whose answers are in memory together: as many as [`MAX_ITEMS`](crate::MAX_ITEMS), or,
-/// where an answer is large, as the queue holds.
-pub(crate) fn max_items(model: &Model) -> usize {
-    match model.signature().task {
-        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => crate::MAX_ITEMS,
-        _ => model.batcher_config().max_queue_size.min(crate::MAX_ITEMS),
-    }
 }
 
 /// Headers that say how answers were computed. A value that differs between the answers is left out.

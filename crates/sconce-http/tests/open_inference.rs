@@ -310,7 +310,7 @@ fn patient() -> BatcherConfig {
 }
 
 async fn until_queued(server: &Server, items: usize) {
-    let model = server.runtime.model(SENTIMENT).expect("it is served");
+    let model = &server.runtime.model(SENTIMENT).expect("it is served");
     soon(async {
         while model.depth().items != items {
             tokio::task::yield_now().await;

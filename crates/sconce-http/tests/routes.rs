@@ -57,7 +57,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 /// An embedding by the library itself.
 async fn embedded(runtime: &Runtime, model: &str, text: &str) -> Vec<f32> {
-    let answer = runtime.model(model).expect("a model").infer(text).await.expect("an answer");
+    let answer = &runtime.model(model).expect("a model").infer(text).await.expect("an answer");
     answer.output.embedding().expect("an embedding").to_vec()
 }
 
@@ -168,7 +168,7 @@ async fn an_address_alone_is_enough_for_one_model() {
 async fn documents_are_ranked_as_by_cohere_and_jina() {
     let (router, runtime) = router(&[family("bert-cross-encoder")]);
     let documents = ["a sconce holds candles", "one", "two three"];
-    let model = runtime.model("bert-cross-encoder").unwrap();
+    let model = &runtime.model("bert-cross-encoder").unwrap();
     let expected = model.rerank_top("candles", documents, 2).await.unwrap();
     for path in ["/v1/rerank", "/v2/rerank"] {
         let asked = json!({
@@ -444,7 +444,7 @@ async fn a_list_that_is_too_heavy_for_the_queue_is_answered_in_order() {
         sconce::BatcherConfig { max_batch_weight: 128, max_queue_weight: 128, ..sconce::BatcherConfig::default() };
     let runtime = Runtime::builder().batching(batching).model(zoo("encoder-mini")).build().unwrap();
     let texts: Vec<String> = (0..13).map(|at| format!("{at} {}", "candle ".repeat(20 + at))).collect();
-    let model = runtime.model("encoder-mini").unwrap();
+    let model = &runtime.model("encoder-mini").unwrap();
     model.try_infer_many(texts.clone()).await.expect_err("too heavy as a whole");
     let answers = model.try_infer_list(texts.clone()).await.unwrap();
     for (answer, text) in answers.iter().zip(&texts) {

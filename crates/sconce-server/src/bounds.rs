@@ -1,4 +1,5 @@
-//! The state behind the limits: open connections and the bytes of requests, of one server or of several together.
+//! The state behind the limits: open connections, the bytes of requests and shared memory, of one server or of several
+//! together.
 
 use std::sync::Arc;
 
@@ -8,13 +9,15 @@ use crate::connections::Connections;
 use crate::limits::{ServerLimits, max_open_files};
 use crate::metered_body::Meter;
 use crate::request_bytes::RequestBytes;
+use crate::shared_memory::SharedMemory;
 
-/// Connections and bytes within [`ServerLimits`]. Servers with clones of one value share its limits.
+/// Connections and bytes within [`ServerLimits`], and the regions of shared memory. Servers with clones of one value share its limits.
 #[derive(Clone)]
 pub struct ServerBounds {
     pub(crate) limits: ServerLimits,
     pub(crate) connections: Arc<Connections>,
     bytes: Arc<RequestBytes>,
+    shared_memory: SharedMemory,
 }
 
 impl ServerBounds {
@@ -26,7 +29,19 @@ impl ServerBounds {
         limits.validate()?;
         let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
         let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
-        Ok(Self { limits, connections, bytes })
+        Ok(Self { limits, connections, bytes, shared_memory: SharedMemory::default() })
+    }
+
+    /// Lets clients put tensors into the shared memory of this machine; by default they may not.
+    #[must_use]
+    pub fn with_shared_memory(self, shared_memory: SharedMemory) -> Self {
+        Self { shared_memory, ..self }
+    }
+
+    /// The regions of shared memory.
+    #[must_use]
+    pub fn shared_memory(&self) -> &SharedMemory {
+        &self.shared_memory
     }
 
     /// Meters the requests of a service.

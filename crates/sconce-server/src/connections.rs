@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::limits::ServerLimits;
 use crate::request_bytes::{RequestBytes, Unread};
@@ -43,6 +43,8 @@ pub(crate) struct Connection {
     /// Calls that were received completely and are not answered.
     computing: AtomicUsize,
     replaced: Notify,
+    /// True once the peer was told to make no further calls.
+    is_leaving: watch::Sender<bool>,
     unread: Unread,
 }
 
@@ -174,6 +176,7 @@ impl Connection {
             last_call: AtomicU64::new(0),
             computing: AtomicUsize::new(0),
             replaced: Notify::new(),
+            is_leaving: watch::Sender::new(false),
             unread: Unread::new(bytes, began),
         }
     }
@@ -199,6 +202,11 @@ impl Connection {
     /// Notes that bytes were sent.
     pub(crate) fn sent(&self, bytes: usize) {
         self.unread.sent(bytes, Instant::now());
+    }
+
+    /// Tells the calls that stay open that they must end, as the peer was told to make no further ones.
+    pub(crate) fn leave(&self) {
+        self.is_leaving.send_replace(true);
     }
 
     /// Waits until this connection must end: another one takes its place, or others need the room of its unread answers.
@@ -228,6 +236,23 @@ pub struct Call {
 }
 
 impl Call {
+    /// Begins a call for one message of a stream, which came whole.
+    #[must_use]
+    pub fn of_message(&self) -> Arc<Self> {
+        let call = self.connection.begin_call();
+        call.came_whole();
+        call
+    }
+
+    /// Resolves when the server shuts down or the connection was idle for too long: a stream must end then.
+    pub fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut is_leaving = self.connection.is_leaving.subscribe();
+        async move {
+            // An error means that the connection has ended.
+            let _ = is_leaving.wait_for(|is_leaving| *is_leaving).await;
+        }
+    }
+
     /// Notes that there is an answer of this many bytes.
     pub fn answered(&self, bytes: usize) {
         self.connection.unread.owe(bytes, Instant::now());

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{ErrorKind, InferError, InferManyError, UnknownModel};
+use sconce::{ErrorKind, InferError, InferManyError, RepositoryError, UnknownModel};
+
+use crate::shared_memory::SharedMemoryError;
 
 /// The error that answers a request. Its message repeats at most an [`excerpt`] of the request.
 #[derive(Debug, thiserror::Error)]
@@ -13,12 +15,20 @@ pub enum RequestError {
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
     #[error(
-        "model '{}' has no version '{}'; it has version '{}', and an empty one means the same",
+        "model '{}' has no version '{}'; it has: {}; an empty version means the highest",
         excerpt(model),
         excerpt(version),
-        crate::metadata::MODEL_VERSION
+        join(known)
     )]
-    UnknownVersion { model: String, version: String },
+    UnknownVersion { model: String, version: String, known: Vec<u64> },
+    #[error(
+        "explicit model load / unload is not allowed: start the server with model control mode 'explicit' to allow it"
+    )]
+    FixedModels,
+    #[error("{0}")]
+    Repository(RepositoryError),
+    #[error("this server does not take '{name}' in a call that loads models; it loads them as their directories are")]
+    LoadParameter { name: String },
 
     #[error("input '{}' is not known; the model takes: {known}", excerpt(name))]
     UnknownInput { name: String, known: String },
@@ -35,9 +45,7 @@ pub enum RequestError {
         excerpt(&format_args!("{got:?}"))
     )]
     WrongShape { name: &'static str, got: Vec<i64>, expected: String, datatype: &'static str },
-    #[error(
-        "the request has {items} items, but the model's queue holds at most {max} (max_queue_size); send fewer at a time"
-    )]
+    #[error("the request has {items} items, but at most {max} are answered together; send fewer at a time")]
     TooManyItems { items: usize, max: usize },
 
     #[error("the request has both raw_input_contents and contents; use one of them")]
@@ -82,12 +90,8 @@ pub enum RequestError {
     WrongParameter { name: &'static str, got: String, expected: &'static str },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
     Sequence { name: String },
-    #[error(
-        "tensor '{}' is in shared memory ('{}'), which is not served; send its contents",
-        excerpt(tensor),
-        excerpt(name)
-    )]
-    SharedMemory { tensor: String, name: String },
+    #[error(transparent)]
+    SharedMemory(#[from] SharedMemoryError),
     #[error("header grpc-timeout is '{}', but must be 1 to 8 digits and a unit of H, M, S, m, u or n", excerpt(got))]
     WrongTimeout { got: String },
     #[error("the deadline passed {late:?} before the request was read")]
@@ -143,6 +147,8 @@ pub enum RequestFault {
     Malformed,
     /// No model has the name or the version.
     NotFound,
+    /// There is one of the name already.
+    Exists,
     /// The protocol has it, and this server does not.
     NotServed,
     /// The message is larger than the server reads.
@@ -159,6 +165,10 @@ pub enum RequestFault {
     Internal,
 }
 
+fn join(versions: &[u64]) -> String {
+    versions.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl RequestError {
     /// The message, cut to [`MAX_ERROR_BYTES`].
     #[must_use]
@@ -170,8 +180,13 @@ impl RequestError {
     #[must_use]
     pub fn fault(&self) -> RequestFault {
         match self {
-            Self::UnknownModel(_) | Self::UnknownVersion { .. } => RequestFault::NotFound,
-            Self::Sequence { .. } | Self::SharedMemory { .. } => RequestFault::NotServed,
+            Self::UnknownModel(_) | Self::UnknownVersion { .. } | Self::Repository(RepositoryError::Unknown(_)) => {
+                RequestFault::NotFound
+            }
+            Self::FixedModels | Self::Repository(RepositoryError::ShuttingDown) => RequestFault::Unavailable,
+            Self::Sequence { .. } | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
+            Self::SharedMemory(SharedMemoryError::UnknownRegion { .. }) => RequestFault::NotFound,
+            Self::SharedMemory(SharedMemoryError::RegionExists { .. }) => RequestFault::Exists,
             Self::TooLate { .. } => RequestFault::Late,
             Self::Stalled { .. } => RequestFault::Stalled,
             Self::TooManyBytesInFlight { .. } => RequestFault::Overloaded,
@@ -224,7 +239,10 @@ mod tests {
         let failed = || InferError::Panicked { message: text() };
         let errors = vec![
             UnknownModel(sconce::UnknownModel { name: text(), known: vec!["minilm".into()] }),
-            UnknownVersion { model: text(), version: text() },
+            UnknownVersion { model: text(), version: text(), known: vec![1] },
+            FixedModels,
+            Repository(RepositoryError::ShuttingDown),
+            LoadParameter { name: text() },
             UnknownInput { name: text(), known: name.into() },
             UnlikeItems { name, items: got, first: expected },
             MissingInput { name },
@@ -247,7 +265,14 @@ mod tests {
             UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
             Sequence { name: text() },
-            SharedMemory { tensor: text(), name: text() },
+            SharedMemory(SharedMemoryError::BeyondRegion {
+                tensor: text(),
+                name: text(),
+                offset: 1,
+                bytes: 1,
+                region: 1,
+            }),
+            SharedMemory(SharedMemoryError::Incomplete { tensor: text(), parameter: text(), missing: "region" }),
             WrongTimeout { got: text() },
             TooLate { late: Duration::MAX },
             Stalled { pause: Duration::MAX },
@@ -264,6 +289,9 @@ mod tests {
             match error {
                 UnknownModel(..)
                 | UnknownVersion { .. }
+                | FixedModels
+                | Repository(_)
+                | LoadParameter { .. }
                 | UnknownInput { .. }
                 | MissingInput { .. }
                 | UnlikeItems { .. }
@@ -286,7 +314,7 @@ mod tests {
                 | UnknownParameter { .. }
                 | WrongParameter { .. }
                 | Sequence { .. }
-                | SharedMemory { .. }
+                | SharedMemory(..)
                 | WrongTimeout { .. }
                 | TooLate { .. }
                 | Stalled { .. }

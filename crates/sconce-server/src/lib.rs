@@ -38,6 +38,7 @@ mod pacing;
 mod parameters;
 mod ration;
 mod request_bytes;
+mod shared_memory;
 mod tensors;
 mod trace_context;
 mod traces;
@@ -53,11 +54,14 @@ pub use limits::{MAX_MESSAGE_BYTES, ServerLimits};
 pub use listener::ServerListener;
 pub use metered_body::{Meter, MeteredBody};
 pub use numbers::{NumberType, SentNumber};
-pub use open_inference::OpenInference;
+pub use open_inference::{MAX_ITEMS, OpenInference, max_items};
 pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, ResponseTensor, facts, wanted};
 pub use pacing::Governor;
-pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag, refuse_shared_memory};
+pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag};
 pub use request_bytes::{Charge, MessageLength};
+pub use shared_memory::{
+    MAX_SHARED_MEMORY_REGIONS, SharedMemory, SharedMemoryError, SharedParameter, SharedRegion, SharedTensor,
+};
 pub use tensors::{SentDatatype, TensorHead, TensorLayout, match_inputs, take_items};
 pub use trace_context::TraceContext;
 pub use traces::record_traces;

@@ -2,27 +2,47 @@
 
 use std::time::{Duration, Instant};
 
-use sconce::{Input, Model, RequestGroup, Runtime};
+use sconce::{Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime, Task};
 
 use crate::answer_list::{AnswerList, microseconds};
 use crate::arrival::Arrival;
 use crate::error::{RequestError, RequestFault};
-use crate::metadata::MODEL_VERSION;
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
+use crate::shared_memory::SharedMemory;
 use crate::traces::EndedRequest;
 
-/// The models of a runtime, and the pacing of refusals.
+/// Items of one request at most.
+pub const MAX_ITEMS: usize = 16_384;
+
+/// Items of one request to a model at most, whose answers are in memory together: as many as [`MAX_ITEMS`], or, where an
+/// answer is large, as the queue holds.
+#[must_use]
+pub fn max_items(model: &Model) -> usize {
+    match model.signature().task {
+        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => MAX_ITEMS,
+        _ => model.batcher_config().max_queue_size.min(MAX_ITEMS),
+    }
+}
+
+/// The models of a runtime, the pacing of refusals, and shared memory.
 pub struct OpenInference {
     runtime: Runtime,
     governor: Governor,
+    shared_memory: SharedMemory,
 }
 
 impl OpenInference {
-    /// AnswerList by the models of `runtime`.
+    /// Answers by the models of `runtime`, with tensors in `shared_memory` where it is allowed.
     #[must_use]
-    pub fn new(runtime: Runtime) -> Self {
-        Self { runtime, governor: Governor::new() }
+    pub fn new(runtime: Runtime, shared_memory: SharedMemory) -> Self {
+        Self { runtime, governor: Governor::new(), shared_memory }
+    }
+
+    /// The regions of shared memory.
+    #[must_use]
+    pub fn shared_memory(&self) -> &SharedMemory {
+        &self.shared_memory
     }
 
     /// The runtime.
@@ -31,15 +51,75 @@ impl OpenInference {
         &self.runtime
     }
 
-    /// The model of this name; an empty version means the only one.
+    /// The model of this name; an empty version means the highest.
     ///
     /// # Errors
     /// [`RequestError`] if there is no such model, or no such version of it.
-    pub fn model(&self, name: &str, version: &str) -> Result<&Model, RequestError> {
-        let model = self.runtime.model(name)?;
-        match version {
-            "" | MODEL_VERSION => Ok(model),
-            _ => Err(RequestError::UnknownVersion { model: name.to_owned(), version: version.to_owned() }),
+    pub fn model(&self, name: &str, version: &str) -> Result<Model, RequestError> {
+        if version.is_empty() {
+            return Ok(self.runtime.model(name)?);
+        }
+        let mut versions = self.runtime.model_versions(name)?;
+        let model = version.parse().ok().and_then(|number: u64| versions.remove(&number));
+        model.ok_or_else(|| {
+            let known = versions.into_keys().collect();
+            RequestError::UnknownVersion { model: name.to_owned(), version: version.to_owned(), known }
+        })
+    }
+
+    /// The versions of the model of this name that are served.
+    ///
+    /// # Errors
+    /// [`RequestError`] if there is no such model.
+    pub fn versions(&self, name: &str) -> Result<Vec<Model>, RequestError> {
+        Ok(self.runtime.model_versions(name)?.into_values().collect())
+    }
+
+    /// The models of the repository, or those that are ready.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the models cannot be listed.
+    pub async fn repository_index(&self, ready: bool) -> Result<Vec<RepositoryEntry>, RequestError> {
+        let mut index =
+            self.runtime.repository_index().await.map_err(|error| RequestError::Repository(error.into()))?;
+        if self.runtime.is_draining() {
+            let leaving = ModelState::Unavailable { reason: "the server is leaving".to_owned() };
+            index.iter_mut().for_each(|entry| entry.state = leaving.clone());
+        }
+        Ok(index.into_iter().filter(|entry| !ready || entry.state == ModelState::Ready).collect())
+    }
+
+    /// Loads a model anew, by the word of a client. `parameters` are the names of the call's parameters.
+    ///
+    /// # Errors
+    /// [`RequestError`] if clients may not, a parameter is not known, or the model does not load.
+    pub async fn load(&self, name: &str, parameters: impl IntoIterator<Item = &str>) -> Result<(), RequestError> {
+        self.may_control(parameters, &[])?;
+        self.runtime.load(name).await.map_err(RequestError::Repository)?;
+        Ok(())
+    }
+
+    /// Unloads a model, by the word of a client. `parameters` are the names of the call's parameters.
+    ///
+    /// # Errors
+    /// [`RequestError`] if clients may not, a parameter is not known, or no such model is served.
+    pub async fn unload(&self, name: &str, parameters: impl IntoIterator<Item = &str>) -> Result<(), RequestError> {
+        // No model depends on another.
+        self.may_control(parameters, &["unload_dependents"])?;
+        Ok(self.runtime.unload(name).await?)
+    }
+
+    fn may_control<'a>(
+        &self,
+        parameters: impl IntoIterator<Item = &'a str>,
+        known: &[&str],
+    ) -> Result<(), RequestError> {
+        if self.runtime.model_control() != ModelControl::Explicit {
+            return Err(RequestError::FixedModels);
+        }
+        match parameters.into_iter().find(|name| !known.contains(name)) {
+            Some(name) => Err(RequestError::LoadParameter { name: name.to_owned() }),
+            None => Ok(()),
         }
     }
 

@@ -94,17 +94,6 @@ fn is_known(name: &str) -> bool {
     KNOWN.contains(&name) || IGNORED.contains(&name) || name.starts_with(RESERVED)
 }
 
-/// Refuses a tensor whose parameters say that its contents are in shared memory.
-///
-/// # Errors
-/// [`RequestError::SharedMemory`] names the tensor and the parameter.
-pub fn refuse_shared_memory(tensor: &str, parameters: &impl ParameterMap) -> Result<(), RequestError> {
-    match parameters.names().find(|name| name.starts_with("shared_memory_")) {
-        Some(name) => Err(RequestError::SharedMemory { tensor: tensor.to_owned(), name: name.to_owned() }),
-        None => Ok(()),
-    }
-}
-
 /// Reads a whole number from 0 on.
 ///
 /// # Errors

@@ -242,6 +242,7 @@ impl Serving {
                 _ = self.told.changed(), if !leaving => {
                     leaving = true;
                     http.as_mut().graceful_shutdown();
+                    connection.leave();
                 }
                 () = timer.as_mut() => {
                     let now = Instant::now();
@@ -251,6 +252,7 @@ impl Serving {
                         Due::Tell => {
                             told_at = Some(now);
                             http.as_mut().graceful_shutdown();
+                            connection.leave();
                             timer.as_mut().reset(now.into());
                         }
                     }

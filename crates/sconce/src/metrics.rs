@@ -25,7 +25,7 @@ pub struct RuntimeMetrics {
     pub in_flight: usize,
     /// True once the runtime is about to stop.
     pub draining: bool,
-    /// The models, in the order of their names.
+    /// The models, each version for itself, in the order of their names.
     pub models: Vec<ModelMetrics>,
     /// The tiers of the cache, nearest first.
     pub tiers: Vec<TierMetrics>,
@@ -43,6 +43,8 @@ pub struct RuntimeMetrics {
 pub struct ModelMetrics {
     /// The model's name.
     pub name: String,
+    /// The model's version.
+    pub version: String,
     /// The precision of its network.
     pub precision: &'static str,
     /// Requests that were answered.
@@ -239,6 +241,7 @@ impl Model {
         };
         ModelMetrics {
             name: self.name().to_owned(),
+            version: self.version().to_string(),
             precision: signature.precision.name(),
             succeeded: stats.succeeded.count,
             failed: stats.failed.count,

@@ -9,4 +9,7 @@ mod hostile;
 mod leaving;
 mod overload;
 mod refusals;
+#[cfg(target_os = "linux")]
+mod shared_memory;
+mod stream;
 mod support;

@@ -24,6 +24,7 @@ pub(super) struct Figures {
 #[derive(Serialize)]
 struct ServedModel {
     name: String,
+    version: String,
     task: String,
     precision: &'static str,
     parameters: usize,
@@ -51,7 +52,7 @@ impl Figures {
             cpu_threads: runtime.cpu_threads().get(),
             total,
             recent,
-            models: runtime.models().map(ServedModel::of).collect(),
+            models: runtime.all_versions().iter().map(ServedModel::of).collect(),
         }
     }
 }
@@ -69,6 +70,7 @@ impl ServedModel {
         });
         Self {
             name: model.name().to_owned(),
+            version: model.version().to_string(),
             task: signature.task.to_string(),
             precision: signature.precision.name(),
             parameters: signature.parameters,

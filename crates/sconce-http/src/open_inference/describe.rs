@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use sconce::{Datatype, Model, Priority, Total};
 use sconce_server::metadata::{
-    BACKEND, EXTENSIONS, ItemTensor, MODEL_VERSION, PLATFORM, SERVER_NAME, SERVER_VERSION, facts, inputs, outputs,
+    BACKEND, EXTENSIONS, ItemTensor, PLATFORM, SERVER_NAME, SERVER_VERSION, facts, inputs, outputs,
 };
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,9 @@ pub(crate) async fn metadata(State(shared): Shared, Path(named): Path<ModelPath>
         let tensor = |tensor: ItemTensor| json!({"name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape()});
         let inputs: Vec<Value> = inputs(model.signature()).into_iter().map(tensor).collect();
         let outputs: Vec<Value> = outputs(model.signature()).into_iter().map(tensor).collect();
-        let (name, versions) = (model.name(), [MODEL_VERSION]);
+        let name = model.name();
+        let versions = shared.versions(name).unwrap_or_default();
+        let versions: Vec<String> = versions.iter().map(|version| version.version().to_string()).collect();
         json!({"name": name, "versions": versions, "platform": PLATFORM, "inputs": inputs, "outputs": outputs})
     })
 }
@@ -72,14 +74,8 @@ pub(crate) async fn statistics(State(shared): Shared, Path(named): Path<ModelPat
 }
 
 pub(crate) async fn all_statistics(State(shared): Shared) -> Response {
-    let all: Vec<Value> = shared.runtime().models().map(statistics_of).collect();
+    let all: Vec<Value> = shared.runtime().all_versions().iter().map(statistics_of).collect();
     Json(json!({"model_stats": all})).into_response()
-}
-
-/// The models that are served.
-pub(crate) async fn index(State(shared): Shared) -> Response {
-    let entry = |model: &Model| json!({"name": model.name(), "version": MODEL_VERSION, "state": "READY", "reason": ""});
-    Json(shared.runtime().models().map(entry).collect::<Vec<_>>()).into_response()
 }
 
 fn of_model(
@@ -88,7 +84,7 @@ fn of_model(
     describe: impl FnOnce(&Model) -> Value,
 ) -> Response {
     match named.of(shared) {
-        Ok(model) => Json(describe(model)).into_response(),
+        Ok(model) => Json(describe(&model)).into_response(),
         Err(error) => error_response(&error),
     }
 }
@@ -101,7 +97,7 @@ fn statistics_of(model: &Model) -> Value {
     let of_size = |(size, total): &(usize, Total)| json!({"batch_size": size, "compute_infer": duration(*total)});
     json!({
         "name": model.name(),
-        "version": MODEL_VERSION,
+        "version": model.version().to_string(),
         "last_inference": u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         "inference_count": stats.by_batch_size.values().map(|items| items.items).sum::<u64>(),
         "execution_count": batches.iter().map(|(_, total)| total.count).sum::<u64>(),

@@ -2,9 +2,10 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use sconce::Answer;
-use sconce_server::metadata::MODEL_VERSION;
-use sconce_server::{AnswerFact, RequestedOutput, ResponseElements, facts};
+use sconce::{Answer, Model};
+use sconce_server::{
+    AnswerFact, RequestError, RequestedOutput, ResponseElements, SharedParameter, SharedTensor, facts,
+};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
@@ -19,23 +20,40 @@ struct InferResponseJson<'a> {
     model_version: &'a str,
     #[serde(serialize_with = "as_map")]
     parameters: Vec<(&'static str, AnswerFact)>,
-    outputs: Vec<OutputTensorJson>,
+    outputs: Vec<OutputTensorJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct OutputTensorJson {
+struct OutputTensorJson<'a> {
     name: &'static str,
     datatype: &'static str,
     shape: Vec<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<BinarySize>,
+    parameters: Option<OutputParameters<'a>>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_array")]
     data: Option<ResponseElements>,
 }
 
+/// Parameters that say where an output's elements are.
 #[derive(Serialize)]
-struct BinarySize {
-    binary_data_size: usize,
+#[serde(untagged)]
+enum OutputParameters<'a> {
+    Binary {
+        binary_data_size: usize,
+    },
+    #[serde(serialize_with = "as_place")]
+    Shared(&'a SharedTensor),
+}
+
+fn as_place<S: Serializer>(place: &SharedTensor, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    for (name, value) in place.parameters() {
+        match value {
+            SharedParameter::Text(text) => map.serialize_entry(name, text)?,
+            SharedParameter::Count(count) => map.serialize_entry(name, &count)?,
+        }
+    }
+    map.end()
 }
 
 fn as_map<S: Serializer>(facts: &[(&'static str, AnswerFact)], serializer: S) -> Result<S::Ok, S::Error> {
@@ -62,44 +80,59 @@ fn as_array<S: Serializer>(data: &Option<ResponseElements>, serializer: S) -> Re
     }
 }
 
-/// An output, and the way in which its elements go.
+/// The place of an output's elements.
+#[derive(Clone)]
+pub(crate) enum OutputPlace {
+    Json,
+    /// Behind the JSON.
+    Binary,
+    Shared(SharedTensor),
+}
+
+/// An output, and the place of its elements.
 pub(crate) struct WantedOutput {
     pub(crate) output: RequestedOutput,
-    pub(crate) is_binary: bool,
+    pub(crate) place: OutputPlace,
 }
 
 /// The response with the wanted outputs of all answers.
-pub(crate) fn response(model: &str, id: &str, wanted: &[WantedOutput], answers: &[Answer]) -> Response {
-    let mut binary = Vec::new();
-    let outputs = wanted.iter().map(|wanted| {
+pub(crate) fn response(
+    model: &Model,
+    id: &str,
+    wanted: &[WantedOutput],
+    answers: &[Answer],
+) -> Result<Response, RequestError> {
+    let (mut outputs, mut binary) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for wanted in wanted {
         let tensor = wanted.output.tensor(answers);
         let datatype = tensor.elements.datatype().name();
-        let (parameters, data) = if wanted.is_binary {
-            let raw = tensor.elements.raw();
-            let binary_data_size = raw.len();
-            binary.push(raw);
-            (Some(BinarySize { binary_data_size }), None)
-        } else {
-            (None, Some(tensor.elements))
+        let (parameters, data) = match &wanted.place {
+            OutputPlace::Json => (None, Some(tensor.elements)),
+            OutputPlace::Binary => {
+                let raw = tensor.elements.raw();
+                let binary_data_size = raw.len();
+                binary.push(raw);
+                (Some(OutputParameters::Binary { binary_data_size }), None)
+            }
+            OutputPlace::Shared(place) => {
+                place.write(&tensor.elements.raw())?;
+                (Some(OutputParameters::Shared(place)), None)
+            }
         };
-        OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data }
-    });
-    let json = InferResponseJson {
-        id,
-        model_name: model,
-        model_version: MODEL_VERSION,
-        outputs: outputs.collect(),
-        parameters: facts(answers),
-    };
+        outputs.push(OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data });
+    }
+    let version = model.version().to_string();
+    let (model_name, parameters) = (model.name(), facts(answers));
+    let json = InferResponseJson { id, model_name, model_version: &version, outputs, parameters };
     let mut body = serde_json::to_vec(&json).expect("maps have names, and writing to memory does not fail");
     let kind = |value| (header::CONTENT_TYPE, HeaderValue::from_static(value));
     if binary.is_empty() {
-        return ([kind("application/json")], body).into_response();
+        return Ok(([kind("application/json")], body).into_response());
     }
     let json_length = HeaderValue::from(body.len());
     body.reserve_exact(binary.iter().map(Vec::len).sum());
     for raw in binary {
         body.extend_from_slice(&raw);
     }
-    ([kind("application/octet-stream"), (JSON_LENGTH, json_length)], body).into_response()
+    Ok(([kind("application/octet-stream"), (JSON_LENGTH, json_length)], body).into_response())
 }

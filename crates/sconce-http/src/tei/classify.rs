@@ -104,7 +104,7 @@ pub(crate) async fn predict(
 ) -> TeiResult {
     let started = Instant::now();
     let PredictRequest { inputs, options } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), CLASSIFIES)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), CLASSIFIES)?;
     let (sequences, single) = match inputs {
         Sequences::One(sequence) => (vec![sequence], true),
         Sequences::Many(sequences) => (sequences, false),

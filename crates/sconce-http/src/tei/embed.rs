@@ -125,7 +125,7 @@ async fn answer(
 ) -> TeiResult {
     let started = Instant::now();
     let JsonBody { value: EmbedRequest { inputs, options }, call, .. } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), needed)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), needed)?;
     let answers = service.answers(model, "inputs", inputs.items, options.read()?.parameters, &call).await?;
     Ok((compute_headers(&answers, inputs.characters, started), rows(&answers)).into_response())
 }
@@ -173,7 +173,7 @@ pub(crate) async fn similarity(
 ) -> TeiResult {
     let started = Instant::now();
     let SimilarityRequest { inputs: SimilarityInput { source_sentence, sentences }, options } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), EMBEDS)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), EMBEDS)?;
     if sentences.is_empty() {
         return Err(HttpError::empty("inputs.sentences").into());
     }

@@ -6,10 +6,11 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{Precision, Task};
+use sconce_server::max_items;
 use serde_json::{Value, json};
 
 use super::{PathModel, TeiResult};
-use crate::service::{ANY, HttpService, max_items};
+use crate::service::{ANY, HttpService};
 
 #[utoipa::path(
     get,
@@ -19,7 +20,7 @@ use crate::service::{ANY, HttpService, max_items};
     responses((status = 200, body = Value))
 )]
 pub(crate) async fn info(State(service): State<Arc<HttpService>>, model: PathModel) -> TeiResult {
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
     let (signature, batching) = (model.signature(), model.batcher_config());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Json(json!({

@@ -63,7 +63,7 @@ pub(crate) async fn rerank(
 ) -> TeiResult {
     let started = Instant::now();
     let TeiRerankRequest { query, texts, options } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), SCORES)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), SCORES)?;
     let TeiTerms { parameters, raw_scores, return_text } = options.read()?;
     let pairs = pairs(model, "texts", &query, &texts, &call)?;
     let answers = service.answers(model, "texts", pairs, parameters, &call).await?;

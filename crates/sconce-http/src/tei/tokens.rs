@@ -149,7 +149,7 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     call: HttpCall,
     of: impl Fn(&Model, T) -> Result<A, InferError> + Send + 'static,
 ) -> Result<Vec<A>, HttpError> {
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?.clone();
+    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
     if items.is_empty() {
         return Err(HttpError::empty(field));
     }

@@ -28,7 +28,9 @@ impl RuntimeMetrics {
     pub fn since(&self, earlier: &Self) -> Self {
         let models = self.models.iter().map(|model| {
             // A model that was loaded anew counts from nothing.
-            let same = |it: &&ModelMetrics| it.name == model.name && it.succeeded <= model.succeeded;
+            let same = |it: &&ModelMetrics| {
+                it.name == model.name && it.version == model.version && it.succeeded <= model.succeeded
+            };
             earlier.models.iter().find(same).map_or_else(|| model.clone(), |earlier| model.since(earlier))
         });
         let tiers = self.tiers.iter().map(|tier| {
@@ -54,6 +56,7 @@ impl ModelMetrics {
     fn since(&self, earlier: &Self) -> Self {
         Self {
             name: self.name.clone(),
+            version: self.version.clone(),
             precision: self.precision,
             succeeded: self.succeeded.saturating_sub(earlier.succeeded),
             failed: self.failed.saturating_sub(earlier.failed),

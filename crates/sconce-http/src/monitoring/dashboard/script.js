@@ -135,11 +135,11 @@ function cards(figures) {
   const passed = before ? total.uptime - before.uptime : total.uptime;
   const finished = (metrics) => sum(metrics.models, (it) => it.succeeded + it.failed);
   const rate = ratio(Math.max(finished(total) - (before ? finished(before) : 0), 0), passed);
-  const latencies = recent.models.map((it) => ({ name: it.name, ...it.latency.request }));
+  const latencies = recent.models.map((it) => ({ name: title(it), ...it.latency.request }));
   const slowest = latencies.reduce((most, it) => (it.p99 > most.p99 ? it : most), { p50: 0, p99: 0, name: "" });
   const queued = sum(total.models, (it) => it.queue.items);
   const oldest = Math.max(0, ...total.models.map((it) => it.queue.oldest_age));
-  const busy = recent.models.flatMap((model) => model.devices.map((it) => ({ part: ratio(it.busy, recent.uptime), name: `${it.name}, ${model.name}` })));
+  const busy = recent.models.flatMap((model) => model.devices.map((it) => ({ part: ratio(it.busy, recent.uptime), name: `${it.name}, ${title(model)}` })));
   const busiest = busy.reduce((most, it) => (it.part > most.part ? it : most), { part: 0, name: "" });
   const refused = sum(recent.models, (it) => sum(it.refusals, (reason) => reason.count));
   const cached = sum(recent.models, (it) => sum(it.answers, (answer) => (answer.name === "computed" ? 0 : answer.count)));
@@ -163,6 +163,11 @@ function cards(figures) {
 }
 
 // ---- a model
+
+/** The name of a model, with its version unless it is the first. */
+function title({ name, version }) {
+  return version === "1" ? name : `${name}, version ${version}`;
+}
 
 function makeModel(name) {
   const article = byId("model").content.cloneNode(true).firstElementChild;
@@ -235,15 +240,15 @@ function showModel(article, total, recent, loaded, seconds) {
 
 function models({ total, recent, models: loaded }) {
   const parent = byId("models");
-  const names = total.models.map((it) => it.name);
+  const names = total.models.map(title);
   for (const article of [...parent.children]) if (!names.includes(article.dataset.model)) article.remove();
   total.models.forEach((model, at) => {
-    let article = [...parent.children].find((it) => it.dataset.model === model.name);
+    let article = [...parent.children].find((it) => it.dataset.model === title(model));
     if (!article) {
-      article = makeModel(model.name);
+      article = makeModel(title(model));
       parent.insertBefore(article, parent.children[at] ?? null);
     }
-    const named = (it) => it.name === model.name;
+    const named = (it) => title(it) === title(model);
     showModel(article, model, recent.models.find(named) ?? model, loaded.find(named), recent.uptime);
   });
 }
@@ -253,7 +258,7 @@ function models({ total, recent, models: loaded }) {
 const PARTS = { fixed: "its fixed cost", per_weight: "its cost per weight" };
 
 function degradations({ total, time: now }) {
-  const found = total.models.flatMap((model) => model.degradations.map((it) => ({ model: model.name, ...it })));
+  const found = total.models.flatMap((model) => model.degradations.map((it) => ({ model: title(model), ...it })));
   const list = byId("degradations");
   const text = found.map((it) => {
     const where = it.device ? ` on ${it.device}` : "";
