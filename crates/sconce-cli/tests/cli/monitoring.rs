@@ -29,7 +29,8 @@ async fn promtool_finds_nothing_to_complain_about_in_the_metrics_of_a_server() {
     let mut server = Server::run(command);
     classify(server.address, "a wonderful day").await.unwrap();
     let text = body_over(path(&socket), "/metrics");
-    let counted = "sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",stage=\"serialise\"} 1\n";
+    let counted =
+        "sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",version=\"1\",stage=\"serialise\"} 1\n";
     assert!(text.contains(counted), "{text}");
     server.stop();
     let mut promtool = Command::new("promtool");
