@@ -34,7 +34,7 @@ class Load:
     def __init__(self, address):
         self.address = address
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self.call, args=(at,)) for at in range(8)]
+        self.threads = [threading.Thread(target=self.call, args=(at,)) for at in range(4)]
 
     def __enter__(self):
         for thread in self.threads:
