@@ -19,7 +19,8 @@
 //!
 //! # Traces and logs
 //! With a tracer ([`record_traces`]) each request that it samples is a span with one below it for each stage. The target
-//! `sconce_server` of the log has a line for each request at level debug. Neither has inputs or answers.
+//! `sconce_server` of the log has a line for each request at level debug. Neither has inputs or answers; an error's message may repeat an
+//! excerpt of the request.
 //!
 //! # Where to add things
 //! A wire format is another crate. A parameter of requests, a rule for inputs or an error of theirs belongs here, so that
