@@ -48,6 +48,12 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
             bound.as_ref().map_or(Ok(()), |bound| bound.check_local(flag))?;
         }
     }
+    let is_reached = [&grpc, &http].into_iter().flatten().any(|bound| bound.check_local("").is_err());
+    if is_reached && access.asks_for_tokens() && tls.is_none() {
+        say!(
+            "note: without --tls-cert, tokens and texts can be read on the way, unless a proxy before the server has TLS"
+        );
+    }
     let (grpc, http) = (grpc.map(|it| it.with_tls(tls.as_ref())), http.map(|it| it.with_tls(tls.as_ref())));
 
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
-use sconce_server::{Call, Charge, MAX_MESSAGE_BYTES, RequestError};
+use sconce_server::{Call, Charge, RequestError};
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder};
 use tonic::codegen::{BoxFuture, Service as HttpService, http};
@@ -30,16 +30,17 @@ const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 pub(crate) struct Inference {
     service: Arc<Service>,
     generated: Generated,
+    max_message_bytes: usize,
 }
 
 impl Inference {
-    pub(crate) fn new(service: Service) -> Self {
+    pub(crate) fn new(service: Service, max_message_bytes: usize) -> Self {
         let service = Arc::new(service);
         let generated = Generated::from_arc(Arc::clone(&service))
             .max_decoding_message_size(MAX_QUESTION_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        Self { service, generated }
+        Self { service, generated, max_message_bytes }
     }
 }
 
@@ -60,13 +61,13 @@ impl HttpService<http::Request<Body>> for Inference {
         if request.uri().path() != MODEL_INFER {
             return self.generated.call(request);
         }
-        let service = Arc::clone(&self.service);
+        let (service, max_message_bytes) = (Arc::clone(&self.service), self.max_message_bytes);
         Box::pin(async move {
             let charge = request.extensions().get::<Arc<Charge>>().cloned();
             let mut grpc = Grpc::new(Encoded { charge })
                 .accept_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Deflate)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES);
+                .max_decoding_message_size(max_message_bytes);
             Ok(grpc.unary(ModelInfer(service), request).await)
         })
     }

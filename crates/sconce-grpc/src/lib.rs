@@ -118,7 +118,7 @@ mod status;
 
 pub use drain::Drain;
 pub use sconce_server::{
-    Access, AccessConfig, BearerToken, ClientRates, MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener, Tls,
-    TlsError, TlsFiles, TokenFileError,
+    BearerToken, ClientAccess, ClientAccessConfig, ClientRates, MAX_MESSAGE_BYTES, ServerBounds, ServerLimits,
+    ServerListener, Tls, TlsError, TlsFiles, TokenFileError,
 };
 pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use sconce::{ConfigError, Runtime};
-use sconce_server::{HttpVersions, Meter, ServerBounds, ServerLimits, ServerListener, serve_until};
+use sconce_server::{HttpVersions, ServerBounds, ServerLimits, ServerListener, serve_until};
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::server::NamedService as _;
@@ -64,7 +64,7 @@ pub async fn serve_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (routes, drain) = services(&bounds.meter(), runtime.clone()).await;
+    let (routes, drain) = services(bounds, runtime.clone()).await;
     let routes = routes.prepare();
     let answer = move |request: http::Request<_>| {
         let answer = routes.clone().call(request.map(Body::new));
@@ -102,13 +102,15 @@ pub async fn router(runtime: Runtime) -> (Routes, Drain) {
 /// # Errors
 /// [`ConfigError`] if a limit is out of bounds.
 pub async fn router_within(limits: &ServerLimits, runtime: Runtime) -> Result<(Routes, Drain), ConfigError> {
-    Ok(services(&ServerBounds::new(limits.clone())?.meter(), runtime).await)
+    Ok(services(&ServerBounds::new(limits.clone())?, runtime).await)
 }
 
-async fn services(meter: &Meter, runtime: Runtime) -> (Routes, Drain) {
+async fn services(bounds: &ServerBounds, runtime: Runtime) -> (Routes, Drain) {
+    let (meter, limits) = (&bounds.meter(), bounds.limits());
     let health = HealthReporter::new();
     let drain = Drain::new(&runtime, health.clone(), Inference::NAME).await;
-    let inference = Metered::new(Inference::new(Service::new(runtime)), meter);
+    let inference =
+        Metered::new(Inference::new(Service::new(runtime, limits.max_items), limits.max_request_bytes), meter);
     let health = HealthServer::new(HealthService::from_health_reporter(health));
     let v1 = reflection().build_v1().expect("the build script made these descriptors");
     // grpcurl before 1.9 uses this version.

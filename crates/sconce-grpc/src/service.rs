@@ -20,8 +20,8 @@ use crate::{deadline, decode, metadata, outputs, statistics};
 pub(crate) struct Service(OpenInference);
 
 impl Service {
-    pub(crate) fn new(runtime: Runtime) -> Self {
-        Self(OpenInference::new(runtime))
+    pub(crate) fn new(runtime: Runtime, max_items: usize) -> Self {
+        Self(OpenInference::new(runtime, max_items))
     }
 
     fn model(&self, name: &str, version: &str) -> Result<&Model, Status> {

@@ -32,12 +32,15 @@
 //! text-embeddings-inference serves one model. Where the runtime has several, its routes take the one whose task fits;
 //! if several do, put `/models/{model}` before the route: `POST /models/minilm/embed`.
 //!
+//! Fields of the Open Inference Protocol's JSON that are not known are passed over, as Triton does; unknown parameters are
+//! refused, and so are unknown fields of the other APIs.
+//!
 //! # Errors
 //! An error has the status and the form of the API that was called. Refusals of a full queue have status 429 and the
 //! header `Retry-After` with whole seconds, and `retry-after-ms`, which the `openai` client prefers.
 //!
 //! # Access
-//! A server whose bounds have an [`Access`] asks requests for `Authorization: Bearer TOKEN`, else they have status 401, and
+//! A server whose bounds have an [`ClientAccess`] asks requests for `Authorization: Bearer TOKEN`, else they have status 401, and
 //! bounds the rate of each client (429). `GET /`, `/health`, `/healthz`, `/livez`, `/readyz`, `/v2/health/live` and
 //! `/v2/health/ready` need no token: probes cannot send one. [`ServerListener::with_tls`] adds TLS.
 //!
@@ -79,23 +82,29 @@ use sconce::models::excerpt;
 
 use sconce_server::OpenInference;
 pub use sconce_server::{
-    Access, AccessConfig, BearerToken, ClientRates, ServerBounds, ServerLimits, ServerListener, Tls, TlsFiles,
+    BearerToken, ClientAccess, ClientAccessConfig, ClientRates, ServerBounds, ServerLimits, ServerListener, Tls,
+    TlsFiles,
 };
 pub use serve::{serve, serve_beside, serve_within};
 
-/// Most bytes of the body of a request.
+/// Most bytes of the body of a request, by default.
 pub const MAX_BODY_BYTES: usize = sconce_server::MAX_MESSAGE_BYTES;
 
-/// Most items of a list that is answered at a time.
-pub const MAX_ITEMS: usize = 16_384;
+/// Most items of a list that is answered at a time, by default.
+pub const MAX_ITEMS: usize = sconce_server::MAX_ITEMS;
 
 /// Most bytes of texts that are cut into tokens at a time, and most numbers of tokens that are put together.
 pub const MAX_TOKENIZED: usize = sconce::models::MAX_TEXT_BYTES;
 
 /// The routes of a runtime, for a server of your own.
 pub fn router(runtime: Runtime) -> Router {
-    let shared = Arc::new(OpenInference::new(runtime));
-    let service = Arc::new(service::HttpService::new(Arc::clone(&shared)));
+    routes(runtime, &ServerLimits::default())
+}
+
+/// The routes of a runtime, within the limits of requests.
+fn routes(runtime: Runtime, limits: &ServerLimits) -> Router {
+    let shared = Arc::new(OpenInference::new(runtime, limits.max_items));
+    let service = Arc::new(service::HttpService::new(Arc::clone(&shared), limits.max_request_bytes));
     Router::new()
         .merge(openai::routes())
         .merge(rerank::routes())
@@ -105,7 +114,7 @@ pub fn router(runtime: Runtime) -> Router {
         .merge(open_inference::routes(shared))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(DefaultBodyLimit::max(limits.max_request_bytes))
 }
 
 /// Answers a request to a path that has no route.

@@ -58,7 +58,7 @@ pub async fn serve_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (router, meter) = (crate::router(runtime.clone()), bounds.meter());
+    let (router, meter) = (crate::routes(runtime.clone(), bounds.limits()), bounds.meter());
     let answer = move |request| answer(router.clone(), meter.clone(), request);
     let leave = async {
         shutdown.await;
@@ -90,9 +90,10 @@ async fn answer(mut router: Router, meter: Meter, request: Request<Incoming>) ->
         if !is_open(&parts) {
             arrival.client = meter.access().admit(&mut parts).await?;
         }
-        let body = whole(body).await?;
+        let max = meter.max_request_bytes();
+        let body = whole(body, max).await?;
         match &charge {
-            Some(charge) => Ok(decompressed(&mut parts.headers, body, charge)?),
+            Some(charge) => Ok(decompressed(&mut parts.headers, body, charge, max)?),
             None => Ok(body),
         }
     };

@@ -15,6 +15,8 @@ pub(crate) struct HttpService {
     shared: Arc<OpenInference>,
     /// Seconds since 1970 at which the server started.
     pub(crate) started: u64,
+    /// Bytes of a request at most.
+    pub(crate) max_bytes: usize,
 }
 
 /// A task that a route needs.
@@ -39,9 +41,9 @@ pub(crate) const CLASSIFIES: Needed =
 pub(crate) const ANY: Needed = Needed { does: "is served", fits: |_| true };
 
 impl HttpService {
-    pub(crate) fn new(shared: Arc<OpenInference>) -> Self {
+    pub(crate) fn new(shared: Arc<OpenInference>, max_bytes: usize) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { shared, started }
+        Self { shared, started, max_bytes }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -85,6 +87,21 @@ impl HttpService {
         }
     }
 
+    /// Elements of a list at most.
+    pub(crate) fn max_list(&self) -> usize {
+        self.shared.max_items()
+    }
+
+    /// Items of one request at most, whose answers are in memory together: as many as the limit allows, or, where an answer is
+    /// large, as the queue holds.
+    pub(crate) fn max_items(&self, model: &Model) -> usize {
+        let max = self.shared.max_items();
+        match model.signature().task {
+            Task::Embedding { .. } | Task::Classification { .. } | Task::Score => max,
+            _ => model.batcher_config().max_queue_size.min(max),
+        }
+    }
+
     /// Answers all inputs of a request, which come in `field`, or fails as a whole.
     pub(crate) async fn answers(
         &self,
@@ -94,7 +111,7 @@ impl HttpService {
         parameters: Parameters,
         call: &HttpCall,
     ) -> Result<Vec<Answer>, HttpError> {
-        let max = max_items(model);
+        let max = self.max_items(model);
         match inputs.len() {
             0 => Err(HttpError::empty(field)),
             items if items > max => Err(HttpError::too_many(field, items, max)),
@@ -105,33 +122,25 @@ impl HttpService {
 
 /// Pairs of a query with each document, which come in `field`.
 pub(crate) fn pairs(
+    service: &HttpService,
     model: &Model,
     field: &'static str,
     query: &str,
     documents: &[String],
     call: &HttpCall,
 ) -> Result<Vec<Input>, HttpError> {
-    let max = max_items(model);
+    let max = service.max_items(model);
     if documents.len() > max {
         return Err(HttpError::too_many(field, documents.len(), max));
     }
     // Each pair has a query of its own.
     let bytes = query.len().saturating_mul(documents.len());
-    if bytes > crate::MAX_BODY_BYTES {
-        let max = crate::MAX_BODY_BYTES / query.len();
+    if bytes > service.max_bytes {
+        let max = service.max_bytes / query.len();
         return Err(HttpError::too_many(field, documents.len(), max));
     }
     call.grow(bytes)?;
     Ok(documents.iter().map(|document| (query.to_owned(), document.clone()).into()).collect())
-}
-
-/// Items of one request at most, whose answers are in memory together: as many as [`MAX_ITEMS`](crate::MAX_ITEMS), or,
-/// where an answer is large, as the queue holds.
-pub(crate) fn max_items(model: &Model) -> usize {
-    match model.signature().task {
-        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => crate::MAX_ITEMS,
-        _ => model.batcher_config().max_queue_size.min(crate::MAX_ITEMS),
-    }
 }
 
 /// Headers that say how answers were computed. A value that differs between the answers is left out.

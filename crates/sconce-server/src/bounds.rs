@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sconce::ConfigError;
 
-use crate::access::Access;
+use crate::access::ClientAccess;
 use crate::connections::Connections;
 use crate::limits::{ServerLimits, max_open_files};
 use crate::metered_body::Meter;
@@ -16,7 +16,7 @@ pub struct ServerBounds {
     pub(crate) limits: ServerLimits,
     pub(crate) connections: Arc<Connections>,
     bytes: Arc<RequestBytes>,
-    access: Access,
+    access: ClientAccess,
 }
 
 impl ServerBounds {
@@ -28,18 +28,29 @@ impl ServerBounds {
         limits.validate()?;
         let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
         let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
-        Ok(Self { limits, connections, bytes, access: Access::default() })
+        Ok(Self { limits, connections, bytes, access: ClientAccess::default() })
     }
 
     /// The bounds with these terms of admission; without them every request is admitted.
     #[must_use]
-    pub fn with_access(self, access: Access) -> Self {
+    pub fn with_access(self, access: ClientAccess) -> Self {
         Self { access, ..self }
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> &ServerLimits {
+        &self.limits
     }
 
     /// Meters the requests of a service.
     #[must_use]
     pub fn meter(&self) -> Meter {
-        Meter { bytes: Arc::clone(&self.bytes), max_pause: self.limits.max_request_pause, access: self.access.clone() }
+        Meter {
+            bytes: Arc::clone(&self.bytes),
+            max_pause: self.limits.max_request_pause,
+            max_request_bytes: self.limits.max_request_bytes,
+            access: self.access.clone(),
+        }
     }
 }

@@ -10,17 +10,24 @@ use crate::metadata::MODEL_VERSION;
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
 
-/// The models of a runtime, and the pacing of refusals.
+/// The models of a runtime, the bound on the items of a request, and the pacing of refusals.
 pub struct OpenInference {
     runtime: Runtime,
+    max_items: usize,
     governor: Governor,
 }
 
 impl OpenInference {
-    /// Answers by the models of `runtime`.
+    /// Answers by the models of `runtime`, at most `max_items` at a time.
     #[must_use]
-    pub fn new(runtime: Runtime) -> Self {
-        Self { runtime, governor: Governor::new() }
+    pub fn new(runtime: Runtime, max_items: usize) -> Self {
+        Self { runtime, max_items, governor: Governor::new() }
+    }
+
+    /// Items of a request at most.
+    #[must_use]
+    pub fn max_items(&self) -> usize {
+        self.max_items
     }
 
     /// The runtime.
@@ -53,6 +60,9 @@ impl OpenInference {
         parameters: Parameters,
         arrival: Arrival,
     ) -> Result<Vec<Answer>, RequestError> {
+        if inputs.len() > self.max_items {
+            return Err(RequestError::ManyItems { items: inputs.len(), max: self.max_items });
+        }
         let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors } = parameters;
         let timeout = arrival.time_left(allowed, Instant::now())?;
         let charge = match arrival.client.as_ref().map(|client| client.begin_answers(&inputs, Instant::now())) {
