@@ -148,7 +148,7 @@ mod unserved;
 
 pub use drain::Drain;
 pub use sconce_server::{
-    Access, AccessConfig, BearerToken, ClientRates, MAX_ITEMS, MAX_MESSAGE_BYTES, ServerBounds, ServerLimits,
-    ServerListener, SharedMemory, Tls, TlsError, TlsFiles, TokenFileError,
+    BearerToken, ClientAccess, ClientAccessConfig, ClientRates, MAX_ITEMS, MAX_MESSAGE_BYTES, ServerBounds,
+    ServerLimits, ServerListener, SharedMemory, Tls, TlsError, TlsFiles, TokenFileError,
 };
 pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};
