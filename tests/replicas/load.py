@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -51,6 +52,12 @@ def ask_over_grpc(address):
     return ask
 
 
+class Failure(NamedTuple):
+    at: float
+    caller: str
+    error: str
+
+
 FAILURES = (OSError, http.client.HTTPException, InferenceServerException)
 
 
@@ -60,7 +67,8 @@ class Load:
     def __init__(self, callers, expected):
         self.expected = expected
         self.texts = list(expected)
-        self.answered, self.sources, self.retried, self.failed, self.wrong = Counter(), Counter(), [], [], []
+        self.answered = {name: 0 for name, _ in callers}
+        self.sources, self.retried, self.failed, self.wrong = Counter(), [], [], []
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.threads = [
@@ -99,7 +107,7 @@ class Load:
                 answer, source = ask(text)
             except FAILURES as error:
                 with self.lock:
-                    (self.failed if attempt else self.retried).append((time.monotonic(), name, str(error)))
+                    (self.failed if attempt else self.retried).append(Failure(time.monotonic(), name, repr(error)))
                 continue
             right = np.allclose(answer, self.expected[text], rtol=0, atol=CLOSE)
             with self.lock:

@@ -54,8 +54,13 @@ class Replicas(unittest.TestCase):
         return Load(callers, self.expected)
 
     def assert_all_answered(self, load):
-        self.assertEqual(load.failed, [], "requests that failed twice")
-        self.assertEqual(load.wrong, [], "wrong answers")
+        self.assert_none(load.failed, "failed twice")
+        self.assert_none(load.wrong, "were answered wrongly")
+
+    def assert_none(self, requests, what):
+        if requests:
+            logs = [f"{log.name}:\n{log.read_text(errors='replace')}" for log in sorted(self.folder.glob("*.log"))]
+            self.fail(f"requests that {what}: {requests}\n" + "\n".join(logs))
 
     def test_no_request_fails_twice_when_a_replica_is_killed_and_none_once_when_one_is_told_to_stop(self):
         first, second, third = self.replicas
@@ -80,11 +85,11 @@ class Replicas(unittest.TestCase):
             self.assertGreater(time.monotonic() - settled, DRAIN_DELAY)
             load.wait_for_more(50)
         self.assert_all_answered(load)
-        self.assertEqual([it for it in load.retried if it[0] > settled], [], "failed once while a replica drained")
+        self.assert_none([it for it in load.retried if it.at > settled], "failed once after a replica was told to stop")
         # Nginx passed on what the killed replica left, where it may.
-        self.assertEqual([it for it in killed if it[1] == "passing_http"], [])
+        self.assert_none([it for it in killed if it.caller == "passing_http"], "were not passed on")
         self.assertGreater(load.sources["redis"], 0, load.sources)
-        print(f"answered {dict(load.answered)} from {dict(load.sources)}; {len(load.retried)} were repeated")
+        print(f"answered {load.answered} from {dict(load.sources)}; {len(load.retried)} were repeated")
 
     def test_replicas_share_answers_by_redis_and_a_new_one_finds_them(self):
         self.assertIn(ask_over_http(self.replicas[0].http)(TEXTS[0])[1], (None, "computed"))

@@ -58,6 +58,11 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_
         let tiers: Vec<_> = cache.stats().tiers.iter().map(|stats| stats.tier).collect();
         writeln!(out, "Answers are cached: {}", tiers.join(", then "))?;
     }
+    let asked = [(guards.tls, "TLS"), (guards.tokens, "a token (authorization: Bearer TOKEN)")];
+    let asked: Vec<_> = asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| *name).collect();
+    if !asked.is_empty() {
+        writeln!(out, "Clients need {}", asked.join(" and "))?;
+    }
     if let Some(BoundAddress { address, .. }) = http {
         writeln!(out, "HTTP (Open Inference Protocol v2, OpenAI, Cohere, text-embeddings-inference) on {address}")?;
     }
@@ -67,14 +72,10 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_
     if let Some(BoundAddress { address, .. }) = grpc {
         writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
     }
-    let Guards { tls, tokens } = guards;
-    if tls || tokens {
-        let asked = [(tls, "TLS"), (tokens, "a token (authorization: Bearer TOKEN)")];
-        let asked: Vec<_> = asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| *name).collect();
-        writeln!(out, "Clients need {}", asked.join(" and "))?;
-        return out.flush();
-    }
-    if let (Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) = (grpc, example(&models)) {
+    let is_open = !guards.tls && !guards.tokens;
+    if let (true, Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) =
+        (is_open, grpc, example(&models))
+    {
         writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(*address)))?;
     }
     out.flush()

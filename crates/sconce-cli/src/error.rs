@@ -85,7 +85,7 @@ pub(crate) enum Error {
     #[error("{what}\n  give one: {flags}")]
     NoTier { what: &'static str, flags: &'static str },
 
-    #[error("{0}\n  what was stored until then stays; {room}the same command goes on from there", room = if_full(.0))]
+    #[error("{}{}", .0, remains(.0))]
     Precompute(#[from] sconce::PrecomputeError),
 
     #[error("the {tier} tier at {place}: {source}\n  {}", remedy(tier, flag, source))]
@@ -233,11 +233,14 @@ fn makes_it(flag: &str, cause: &(dyn std::error::Error + Send + Sync + 'static))
 
 const MAKES_IT: &str = "check the name; `sconce serve` or `sconce precompute` with the same FLAG makes and fills it";
 
-fn if_full(error: &sconce::PrecomputeError) -> &'static str {
-    match error {
+/// The line about the answers that were stored before the error; none was before an error of what the user gave.
+fn remains(error: &sconce::PrecomputeError) -> String {
+    let room = match error {
+        sconce::PrecomputeError::NeverCached { .. } | sconce::PrecomputeError::Prompt(_) => return String::new(),
         sconce::PrecomputeError::Full { .. } => "make room on its disk or beneath its bound, and ",
         _ => "",
-    }
+    };
+    format!("\n  what was stored until then stays; {room}the same command goes on from there")
 }
 
 fn remedy(tier: &str, flag: &str, error: &TierError) -> String {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use sconce_grpc::{Access, Tls};
+use sconce_grpc::{ClientAccess, Tls};
 
 use crate::error::Error;
 use crate::say::say;
@@ -12,7 +12,7 @@ use crate::say::say;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Renews certificates and tokens for as long as the future is polled.
-pub(crate) async fn renew(tls: Option<Tls>, access: Access) -> Result<Infallible, Error> {
+pub(crate) async fn renew(tls: Option<Tls>, access: ClientAccess) -> Result<Infallible, Error> {
     if tls.is_none() && access.token_file().is_none() {
         return std::future::pending().await;
     }

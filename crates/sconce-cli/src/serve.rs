@@ -50,6 +50,12 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
             bound.as_ref().map_or(Ok(()), |bound| bound.check_local(flag))?;
         }
     }
+    let bound = || [&grpc, &http, &monitoring].into_iter().flatten();
+    if bound().any(|bound| !bound.address.is_local()) && access.asks_for_tokens() && tls.is_none() {
+        say!(
+            "note: without --tls-cert, tokens and texts can be read on the way, unless a proxy before the server has TLS"
+        );
+    }
     let mut addresses = grpc.iter().chain(&http).map(|bound| &bound.address);
     let bounds = bounds.with_shared_memory(shared_memory(args.shared_memory, &mut addresses));
     let with_tls = |bound: Option<BoundAddress>| bound.map(|bound| bound.with_tls(tls.as_ref()));

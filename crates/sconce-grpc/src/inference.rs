@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
-use sconce_server::{Call, Charge, MAX_MESSAGE_BYTES, RequestError};
+use sconce_server::{Call, Charge, RequestError};
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder};
 use tonic::codegen::{BoxFuture, Service as HttpService, http};
@@ -35,15 +35,16 @@ pub(crate) const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/Mod
 pub(crate) struct Inference {
     service: Service,
     generated: Generated,
+    max_message_bytes: usize,
 }
 
 impl Inference {
-    pub(crate) fn new(service: Service) -> Self {
+    pub(crate) fn new(service: Service, max_message_bytes: usize) -> Self {
         let generated = Generated::new(service.clone())
             .max_decoding_message_size(MAX_QUESTION_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        Self { service, generated }
+        Self { service, generated, max_message_bytes }
     }
 }
 
@@ -63,13 +64,14 @@ impl HttpService<http::Request<Body>> for Inference {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.service.clone();
         let charge = request.extensions().get::<Arc<Charge>>().cloned();
+        let max_bytes = self.max_message_bytes;
         match request.uri().path() {
             MODEL_INFER => {
-                let mut grpc = bounded(Encoded { charge });
+                let mut grpc = bounded(Encoded { charge }, max_bytes);
                 Box::pin(async move { Ok(grpc.unary(ModelInfer(service), request).await) })
             }
             MODEL_STREAM_INFER => {
-                let mut grpc = bounded(StreamedCodec { charge });
+                let mut grpc = bounded(StreamedCodec { charge }, max_bytes);
                 Box::pin(async move { Ok(grpc.streaming(ModelStreamInfer(service), request).await) })
             }
             _ => self.generated.call(request),
@@ -77,11 +79,11 @@ impl HttpService<http::Request<Body>> for Inference {
     }
 }
 
-fn bounded<C: Codec>(codec: C) -> Grpc<C> {
+fn bounded<C: Codec>(codec: C, max_bytes: usize) -> Grpc<C> {
     Grpc::new(codec)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate)
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(max_bytes)
 }
 
 /// A codec that leaves a request encoded, and counts the bytes that it takes decompressed.

@@ -98,8 +98,8 @@
 //!
 //! # The path of one item
 //! [`sconce_server`] serves the connection → the interceptor `deadline` notes the time of arrival → `metered` admits the
-//! request by its token and counts its bytes as they arrive → `inference`, or `stream` for a request of a stream, decodes it,
-//! after `measure` has counted the memory that takes →
+//! request by its token and counts its bytes as they arrive → `inference`, or `stream` for a request of a stream, decodes it, after
+//! `measure` has counted the memory that takes →
 //! `service` reads `parameters` → `outputs` checks the wanted outputs → `decode` (`elements`) cuts the tensor into
 //! items → [`Model::refusal`](sconce::Model::refusal), before anything is tokenised →
 //! [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits all items or none → `outputs` writes the
@@ -148,7 +148,7 @@ mod unserved;
 
 pub use drain::Drain;
 pub use sconce_server::{
-    Access, AccessConfig, BearerToken, ClientRates, MAX_ITEMS, MAX_MESSAGE_BYTES, ServerBounds, ServerLimits,
-    ServerListener, SharedMemory, Tls, TlsError, TlsFiles, TokenFileError,
+    BearerToken, ClientAccess, ClientAccessConfig, ClientRates, MAX_ITEMS, MAX_MESSAGE_BYTES, ServerBounds,
+    ServerLimits, ServerListener, SharedMemory, Tls, TlsError, TlsFiles, TokenFileError,
 };
 pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};

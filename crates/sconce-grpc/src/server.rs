@@ -106,8 +106,8 @@ async fn services(bounds: &ServerBounds, runtime: Runtime) -> (Routes, Drain) {
     let meter = &bounds.meter();
     let health = HealthReporter::new();
     let drain = Drain::new(&runtime, health.clone(), Inference::NAME).await;
-    let service = Service::new(runtime, bounds.shared_memory().clone());
-    let inference = Metered::new(Inference::new(service), meter);
+    let service = Service::new(runtime, bounds);
+    let inference = Metered::new(Inference::new(service, bounds.limits().max_request_bytes), meter);
     let health = ListedHealth::new(HealthService::from_health_reporter(health), drain.clone());
     let health = HealthServer::new(health);
     let v1 = reflection().build_v1().expect("the build script made these descriptors");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sconce::{Model, Runtime};
-use sconce_server::{Arrival, Charge, OpenInference, Parameters, RequestError, SharedMemory, max_items};
+use sconce_server::{Arrival, Charge, OpenInference, Parameters, RequestError, ServerBounds};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::parameters::ProtoParameters;
@@ -17,8 +17,8 @@ use crate::{deadline, decode, metadata, outputs, repository, settings, shared_me
 pub(crate) struct Service(Arc<OpenInference>);
 
 impl Service {
-    pub(crate) fn new(runtime: Runtime, shared_memory: SharedMemory) -> Self {
-        Self(Arc::new(OpenInference::new(runtime, shared_memory)))
+    pub(crate) fn new(runtime: Runtime, bounds: &ServerBounds) -> Self {
+        Self(Arc::new(OpenInference::new(runtime, bounds)))
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -53,7 +53,7 @@ impl Service {
         let signature = model.signature();
         let shared_memory = self.0.shared_memory();
         let wanted = outputs::wanted(&request.outputs, &signature.task, shared_memory)?;
-        let items = decode::take_items(&mut request, &signature.input, max_items(model), shared_memory, charge)?;
+        let items = decode::take_items(&mut request, &signature.input, self.0.max_items(model), shared_memory, charge)?;
         let answers = self.0.answers(model, items.inputs, parameters, arrival).await?;
         let mut response = ModelInferResponse {
             model_name: model.name().into(),

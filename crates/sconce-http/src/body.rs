@@ -109,7 +109,7 @@ impl<T: DeserializeOwned, D: Dialect> FromRequest<Arc<HttpService>> for JsonBody
 
 fn unreadable(rejection: &BytesRejection) -> HttpError {
     if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
-        let message = format!("the body has more than {} bytes; send fewer inputs at a time", crate::MAX_BODY_BYTES);
+        let message = "the body has more bytes than the server reads (max_request_bytes); send fewer inputs at a time";
         return HttpError::new(RequestFault::TooLarge, message);
     }
     HttpError::new(RequestFault::Malformed, format!("the body cannot be read: {}", rejection.body_text()))

@@ -107,7 +107,7 @@ pub(crate) async fn rerank(
         return Err(HttpError::invalid("top_n", "field 'top_n' is 0, but must be at least 1").into());
     }
     let documents: Vec<String> = documents.into_iter().map(Document::into_text).collect();
-    let pairs = pairs(model, "documents", &query, &documents, &call)?;
+    let pairs = pairs(&service, model, "documents", &query, &documents, &call)?;
     let answers = service.answers(model, "documents", pairs, options.parameters()?, &call).await?;
     let result = |(index, relevance_score): (usize, f32)| {
         let document = (return_documents == Some(true)).then(|| TextObject { text: documents[index].as_str() });

@@ -70,8 +70,7 @@ pub async fn serve_routes_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let meter = bounds.meter();
-    let router = routes.router(runtime.clone(), bounds.shared_memory().clone());
+    let (router, meter) = (routes.router(runtime.clone(), bounds), bounds.meter());
     let answer = move |request| answer(router.clone(), meter.clone(), request);
     let leave = async {
         shutdown.await;
@@ -116,9 +115,10 @@ async fn answer(mut router: Router, meter: Meter, request: Request<Incoming>) ->
         if !is_open(&parts) {
             arrival.client = meter.access().admit(&mut parts).await?;
         }
-        let body = whole(body).await?;
+        let max = meter.max_request_bytes();
+        let body = whole(body, max).await?;
         match &charge {
-            Some(charge) => Ok(decompressed(&mut parts.headers, body, charge)?),
+            Some(charge) => Ok(decompressed(&mut parts.headers, body, charge, max)?),
             None => Ok(body),
         }
     };

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{AnswerList, OpenInference, Parameters, RequestFault, max_items};
+use sconce_server::{AnswerList, OpenInference, Parameters, RequestFault};
 
 use crate::body::HttpCall;
 use crate::error::HttpError;
@@ -15,6 +15,8 @@ pub(crate) struct HttpService {
     shared: Arc<OpenInference>,
     /// Seconds since 1970 at which the server started.
     pub(crate) started: u64,
+    /// Bytes of a request at most.
+    pub(crate) max_bytes: usize,
 }
 
 /// A task that a route needs.
@@ -39,9 +41,9 @@ pub(crate) const CLASSIFIES: Needed =
 pub(crate) const ANY: Needed = Needed { does: "is served", fits: |_| true };
 
 impl HttpService {
-    pub(crate) fn new(shared: Arc<OpenInference>) -> Self {
+    pub(crate) fn new(shared: Arc<OpenInference>, max_bytes: usize) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { shared, started }
+        Self { shared, started, max_bytes }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -78,7 +80,17 @@ impl HttpService {
         }
     }
 
-    /// AnswerList all inputs of a request, which come in `field`, or fails as a whole.
+    /// Elements of a list at most.
+    pub(crate) fn max_list(&self) -> usize {
+        self.shared.max_list()
+    }
+
+    /// Items of one request to a model at most.
+    pub(crate) fn max_items(&self, model: &Model) -> usize {
+        self.shared.max_items(model)
+    }
+
+    /// Answers all inputs of a request, which come in `field`, or fails as a whole.
     pub(crate) async fn answers(
         &self,
         model: &Model,
@@ -87,7 +99,7 @@ impl HttpService {
         parameters: Parameters,
         call: &HttpCall,
     ) -> Result<AnswerList, HttpError> {
-        let max = max_items(model);
+        let max = self.max_items(model);
         match inputs.len() {
             0 => Err(HttpError::empty(field)),
             items if items > max => Err(HttpError::too_many(field, items, max)),
@@ -98,20 +110,21 @@ impl HttpService {
 
 /// Pairs of a query with each document, which come in `field`.
 pub(crate) fn pairs(
+    service: &HttpService,
     model: &Model,
     field: &'static str,
     query: &str,
     documents: &[String],
     call: &HttpCall,
 ) -> Result<Vec<Input>, HttpError> {
-    let max = max_items(model);
+    let max = service.max_items(model);
     if documents.len() > max {
         return Err(HttpError::too_many(field, documents.len(), max));
     }
     // Each pair has a query of its own.
     let bytes = query.len().saturating_mul(documents.len());
-    if bytes > crate::MAX_BODY_BYTES {
-        let max = crate::MAX_BODY_BYTES / query.len();
+    if bytes > service.max_bytes {
+        let max = service.max_bytes / query.len();
         return Err(HttpError::too_many(field, documents.len(), max));
     }
     call.grow(bytes)?;

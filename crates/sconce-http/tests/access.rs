@@ -12,7 +12,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use sconce::Runtime;
 use sconce_http::{
-    Access, AccessConfig, BearerToken, ClientRates, ServerBounds, ServerLimits, ServerListener, Tls, TlsFiles,
+    BearerToken, ClientAccess, ClientAccessConfig, ClientRates, ServerBounds, ServerLimits, ServerListener, Tls,
+    TlsFiles,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -86,7 +87,7 @@ fn write_identity(files: &TlsFiles, authority: &Authority) {
     std::fs::write(&files.key, key).expect("a file");
 }
 
-async fn serve(limits: ServerLimits, tls: Option<&Tls>, access: Access) -> SocketAddr {
+async fn serve(limits: ServerLimits, tls: Option<&Tls>, access: ClientAccess) -> SocketAddr {
     let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
     let runtime = Runtime::builder().model(zoo.join("tiny-bert-sentiment")).build().expect("the model loads");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -172,7 +173,7 @@ const LIVE: (&str, &str) = ("GET", "/v2/health/live");
 async fn both_versions_of_http_are_spoken_over_tls_and_nothing_without_it() {
     let (directory, authority) = (TempDir::new().unwrap(), Authority::new());
     let tls = Tls::load(files(&directory, &authority, None)).unwrap();
-    let address = serve(ServerLimits::default(), Some(&tls), Access::default()).await;
+    let address = serve(ServerLimits::default(), Some(&tls), ClientAccess::default()).await;
 
     let mut stream = secure(address, &authority.client("http/1.1", None)).await.unwrap();
     let predict = exchange(&mut stream, ("POST", "/predict"), "", r#"{"inputs": "What a wonderful day!"}"#).await;
@@ -200,7 +201,7 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_open_ones_stay() 
     let (directory, old, new) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
     let files = files(&directory, &old, None);
     let tls = Tls::load(files.clone()).unwrap();
-    let address = serve(ServerLimits::default(), Some(&tls), Access::default()).await;
+    let address = serve(ServerLimits::default(), Some(&tls), ClientAccess::default()).await;
     let mut open = secure(address, &old.client("http/1.1", None)).await.unwrap();
     assert!(!tls.refresh().unwrap(), "nothing has changed");
 
@@ -221,7 +222,7 @@ async fn clients_without_a_certificate_of_the_authority_are_refused_where_one_is
     let (directory, authority, clients) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
     let tls = Tls::load(files(&directory, &authority, Some(&clients))).unwrap();
     assert!(tls.asks_for_certificates());
-    let address = serve(ServerLimits::default(), Some(&tls), Access::default()).await;
+    let address = serve(ServerLimits::default(), Some(&tls), ClientAccess::default()).await;
     let mut good = secure(address, &authority.client("http/1.1", Some(&clients.sign("client")))).await.unwrap();
     assert_eq!(exchange(&mut good, LIVE, "", "").await.status(), 200);
     for own in [None, Some(authority.sign("client"))] {
@@ -264,7 +265,7 @@ async fn handshakes_that_do_not_end_are_cut_and_leave_good_clients_answered() {
         max_handshake_time: Duration::from_millis(300),
         ..ServerLimits::default()
     };
-    let address = serve(limits, Some(&tls), Access::default()).await;
+    let address = serve(limits, Some(&tls), ClientAccess::default()).await;
     let mut silent = Vec::new();
     for _ in 0..200 {
         let mut stream = connect(address).await;
@@ -279,9 +280,9 @@ async fn handshakes_that_do_not_end_are_cut_and_leave_good_clients_answered() {
     }
 }
 
-fn asking(rates: ClientRates) -> Access {
+fn asking(rates: ClientRates) -> ClientAccess {
     let token = Some(BearerToken::new(TOKEN).expect("a token"));
-    Access::new(AccessConfig { token, rates, ..AccessConfig::default() }).expect("no file")
+    ClientAccess::new(ClientAccessConfig { token, rates, ..ClientAccessConfig::default() }).expect("no file")
 }
 
 #[tokio::test]
@@ -341,7 +342,8 @@ async fn each_client_has_its_rate_of_requests_and_of_weight() {
             max_weight_per_second: NonZeroU32::new(weight),
         };
         let token_file = Some(path.clone());
-        Access::new(AccessConfig { token_file, rates, ..AccessConfig::default() }).expect("two tokens")
+        ClientAccess::new(ClientAccessConfig { token_file, rates, ..ClientAccessConfig::default() })
+            .expect("two tokens")
     };
     let predict = async |address, client: &str, text: &str| {
         let headers = format!("authorization: Bearer the-token-of-client-{client}\r\n");

@@ -54,7 +54,10 @@ async fn metrics_are_in_the_form_that_the_client_prefers() {
     ] {
         let (status, headers, text) = get(&router, "/metrics", accept).await;
         assert_eq!((status, headers["content-type"].to_str().unwrap()), (StatusCode::OK, kind), "{accept}");
-        assert!(text.ends_with(end) && text.contains("sconce_queue_depth{model=\"tiny-bert-sentiment\"} 0"), "{text}");
+        assert!(
+            text.ends_with(end) && text.contains("sconce_queue_depth{model=\"tiny-bert-sentiment\",version=\"1\"} 0"),
+            "{text}"
+        );
         assert_eq!(headers["vary"], "accept");
     }
 }
@@ -65,7 +68,8 @@ async fn every_way_of_asking_counts_the_time_of_writing_the_answer() {
     predict(&router).await;
     infer(&router).await;
     let (_, _, text) = get(&router, "/metrics", "*/*").await;
-    let line = "sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",stage=\"serialise\"} 2";
+    let line =
+        "sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",version=\"1\",stage=\"serialise\"} 2";
     assert!(text.contains(line), "{text}");
 }
 

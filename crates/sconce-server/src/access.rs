@@ -14,12 +14,12 @@ use crate::error::RequestError;
 use crate::pacing::Governor;
 use crate::tokens::{BearerToken, NamedTokens, TokenFileError, TokenTable, read_file};
 
-/// The name of the client that holds [`AccessConfig::token`].
+/// The name of the client that holds [`ClientAccessConfig::token`].
 const NAME_OF_THE_TOKEN: &str = "default";
 
 /// The terms on which requests are admitted.
 #[derive(Debug, Clone, Default)]
-pub struct AccessConfig {
+pub struct ClientAccessConfig {
     /// A file of tokens, one a line: `NAME:TOKEN` or `NAME:sha256:DIGEST`, the digest in hexadecimal digits. Tokens of one
     /// name are of one client. Empty lines and those that begin with `#` are passed over.
     pub token_file: Option<PathBuf>,
@@ -33,24 +33,24 @@ pub struct AccessConfig {
 
 /// Admits requests, each for its [`Client`]. Clones share the tokens and the rates.
 #[derive(Clone)]
-pub struct Access(Arc<Terms>);
+pub struct ClientAccess(Arc<AccessTerms>);
 
-struct Terms {
-    config: AccessConfig,
+struct AccessTerms {
+    config: ClientAccessConfig,
     tokens: RwLock<Arc<TokenTable>>,
     anonymous: AnonymousClients,
     governor: Governor,
 }
 
-impl fmt::Debug for Access {
+impl fmt::Debug for ClientAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("config", &self.0.config).finish_non_exhaustive()
+        f.debug_struct("ClientAccess").field("config", &self.0.config).finish_non_exhaustive()
     }
 }
 
-impl Default for Access {
+impl Default for ClientAccess {
     fn default() -> Self {
-        Self::of(AccessConfig::default(), &NamedTokens::new())
+        Self::of(ClientAccessConfig::default(), &NamedTokens::new())
     }
 }
 
@@ -58,20 +58,20 @@ impl Default for Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddress(pub Option<IpAddr>);
 
-impl Access {
+impl ClientAccess {
     /// Reads the tokens.
     ///
     /// # Errors
     /// [`TokenFileError`] if the file of tokens cannot be used.
-    pub fn new(config: AccessConfig) -> Result<Self, TokenFileError> {
+    pub fn new(config: ClientAccessConfig) -> Result<Self, TokenFileError> {
         let tokens = config.tokens()?;
         Ok(Self::of(config, &tokens))
     }
 
-    fn of(config: AccessConfig, tokens: &NamedTokens) -> Self {
+    fn of(config: ClientAccessConfig, tokens: &NamedTokens) -> Self {
         let tokens = RwLock::new(Arc::new(TokenTable::new(tokens, config.rates, None)));
         let anonymous = AnonymousClients::new(config.rates);
-        Self(Arc::new(Terms { config, tokens, anonymous, governor: Governor::new() }))
+        Self(Arc::new(AccessTerms { config, tokens, anonymous, governor: Governor::new() }))
     }
 
     /// Reads the file of tokens anew, and returns true if they have changed: from then on they count for every request, also
@@ -156,7 +156,7 @@ fn bearer(header: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-impl AccessConfig {
+impl ClientAccessConfig {
     fn tokens(&self) -> Result<NamedTokens, TokenFileError> {
         let mut tokens = self.token_file.as_deref().map(read_file).transpose()?.unwrap_or_default();
         tokens.extend(self.token.clone().map(|token| (NAME_OF_THE_TOKEN.into(), token)));
@@ -172,13 +172,14 @@ mod tests {
 
     const TOKEN: &str = "a-token-of-some-length";
 
-    fn access(allow_anonymous: bool) -> Access {
+    fn access(allow_anonymous: bool) -> ClientAccess {
         let rates = ClientRates { max_requests_per_second: NonZeroU32::new(100), ..ClientRates::default() };
         let token = Some(BearerToken::new(TOKEN).expect("a token"));
-        Access::new(AccessConfig { token, allow_anonymous, rates, ..AccessConfig::default() }).expect("no file")
+        ClientAccess::new(ClientAccessConfig { token, allow_anonymous, rates, ..ClientAccessConfig::default() })
+            .expect("no file")
     }
 
-    async fn admit(access: &Access, authorization: Option<&str>) -> Result<String, String> {
+    async fn admit(access: &ClientAccess, authorization: Option<&str>) -> Result<String, String> {
         let mut request = http::Request::builder().extension(PeerAddress(Some([10, 0, 0, 1].into())));
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);
@@ -213,7 +214,7 @@ mod tests {
         let lenient = access(true);
         assert_eq!(admit(&lenient, None).await.as_deref(), Ok("10.0.0.1"));
         assert_eq!(admit(&lenient, Some("Bearer wrong-wrong-wrong")).await, Err(UNKNOWN_TOKEN.to_owned()));
-        let open = Access::default();
+        let open = ClientAccess::default();
         assert_eq!(admit(&open, Some("Bearer sk-of-a-client-that-must-send-one")).await.as_deref(), Ok("nobody"));
     }
 
@@ -222,7 +223,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens");
         std::fs::write(&path, format!("app:{TOKEN}")).unwrap();
-        let access = Access::new(AccessConfig { token_file: Some(path.clone()), ..AccessConfig::default() }).unwrap();
+        let access =
+            ClientAccess::new(ClientAccessConfig { token_file: Some(path.clone()), ..ClientAccessConfig::default() })
+                .unwrap();
         let header = format!("Bearer {TOKEN}");
         assert_eq!(admit(&access, Some(&header)).await.as_deref(), Ok("app"));
         std::fs::write(&path, "nonsense").unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sconce::ConfigError;
 
-use crate::access::Access;
+use crate::access::ClientAccess;
 use crate::connections::Connections;
 use crate::limits::{ServerLimits, max_open_files};
 use crate::metered_body::Meter;
@@ -19,7 +19,7 @@ pub struct ServerBounds {
     pub(crate) connections: Arc<Connections>,
     bytes: Arc<RequestBytes>,
     shared_memory: SharedMemory,
-    access: Access,
+    access: ClientAccess,
 }
 
 impl ServerBounds {
@@ -31,7 +31,8 @@ impl ServerBounds {
         limits.validate()?;
         let bytes = Arc::new(RequestBytes::new(limits.max_request_bytes_in_flight));
         let connections = Arc::new(Connections::new(limits.connections(max_open_files())?, Arc::clone(&bytes)));
-        Ok(Self { limits, connections, bytes, shared_memory: SharedMemory::default(), access: Access::default() })
+        let (shared_memory, access) = (SharedMemory::default(), ClientAccess::default());
+        Ok(Self { limits, connections, bytes, shared_memory, access })
     }
 
     /// Lets clients put tensors into the shared memory of this machine; by default they may not.
@@ -48,13 +49,24 @@ impl ServerBounds {
 
     /// The bounds with these terms of admission; without them every request is admitted.
     #[must_use]
-    pub fn with_access(self, access: Access) -> Self {
+    pub fn with_access(self, access: ClientAccess) -> Self {
         Self { access, ..self }
+    }
+
+    /// The limits.
+    #[must_use]
+    pub fn limits(&self) -> &ServerLimits {
+        &self.limits
     }
 
     /// Meters the requests of a service.
     #[must_use]
     pub fn meter(&self) -> Meter {
-        Meter { bytes: Arc::clone(&self.bytes), max_pause: self.limits.max_request_pause, access: self.access.clone() }
+        Meter {
+            bytes: Arc::clone(&self.bytes),
+            max_pause: self.limits.max_request_pause,
+            max_request_bytes: self.limits.max_request_bytes,
+            access: self.access.clone(),
+        }
     }
 }

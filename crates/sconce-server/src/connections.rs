@@ -40,6 +40,10 @@ pub(crate) struct Connection {
     has_called: AtomicBool,
     /// Microseconds from `began` to the last beginning or end of a call.
     last_call: AtomicU64,
+    /// Calls whose head was received.
+    begun: AtomicU64,
+    /// Calls whose head was received and that are not over.
+    open: AtomicUsize,
     /// Calls that were received completely and are not answered.
     computing: AtomicUsize,
     replaced: Notify,
@@ -174,6 +178,8 @@ impl Connection {
             has_spoken: AtomicBool::new(false),
             has_called: AtomicBool::new(false),
             last_call: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
             computing: AtomicUsize::new(0),
             replaced: Notify::new(),
             is_leaving: watch::Sender::new(false),
@@ -220,7 +226,19 @@ impl Connection {
     /// Notes that a call begins; it ends when the returned [`Call`] is dropped.
     pub(crate) fn begin_call(self: &Arc<Self>) -> Arc<Call> {
         self.called();
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
         Arc::new(Call { connection: Arc::clone(self), came_whole: AtomicBool::new(false) })
+    }
+
+    /// Calls whose head was received so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Returns true while there is a call whose head was received.
+    pub(crate) fn has_open_call(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
     }
 
     fn called(&self) {
@@ -272,6 +290,7 @@ impl Drop for Call {
         if *self.came_whole.get_mut() {
             self.connection.computing.fetch_sub(1, Ordering::Relaxed);
         }
+        self.connection.open.fetch_sub(1, Ordering::Relaxed);
         self.connection.called();
     }
 }

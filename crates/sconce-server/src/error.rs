@@ -49,6 +49,8 @@ pub enum RequestError {
     #[error("the request has {items} items, but at most {max} are answered together; send fewer at a time")]
     TooManyItems { items: usize, max: usize },
 
+    #[error("the request has {items} items, but at most {max} are answered at a time (max_items); send fewer")]
+    ManyItems { items: usize, max: usize },
     #[error("the request has both raw_input_contents and contents; use one of them")]
     MixedContents,
     #[error("the request has {got} raw_input_contents for {expected} input(s); give exactly one for each")]
@@ -120,7 +122,9 @@ pub enum RequestError {
          (max_request_bytes_in_flight); send fewer items at a time"
     )]
     LargerThanAllInFlight { bytes: usize, max: usize },
-    #[error("the request has {bytes} bytes, but the server reads at most {max}; send fewer items at a time")]
+    #[error(
+        "the request has {bytes} bytes, but the server reads at most {max} (max_request_bytes); send fewer items at a time"
+    )]
     TooLarge { bytes: u64, max: usize },
     #[error("the request is no {expected}: {}", excerpt(message))]
     Malformed { expected: &'static str, message: String },
@@ -209,7 +213,9 @@ impl RequestError {
             Self::Stalled { .. } => RequestFault::Stalled,
             Self::NotAdmitted { .. } => RequestFault::NotAdmitted,
             Self::TooManyBytesInFlight { .. } | Self::TooFast { .. } => RequestFault::Overloaded,
-            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
+            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } | Self::ManyItems { .. } => {
+                RequestFault::TooLarge
+            }
             Self::Malformed { .. } => RequestFault::Malformed,
             Self::HeldBack { error, .. } => error.fault(),
             Self::Refused { source } | Self::Item { source, .. } => match source.kind() {
@@ -270,6 +276,7 @@ mod tests {
             WrongDatatype { name, got: text(), expected: "BYTES".into() },
             WrongShape { name, got: vec![i64::MIN; 1 << 16], expected: "[items]".into(), datatype: "BYTES" },
             TooManyItems { items: got, max },
+            ManyItems { items: got, max },
             MixedContents,
             WrongRawCount { expected, got },
             WrongElementCount { name, got, expected },
@@ -328,6 +335,7 @@ mod tests {
                 | WrongDatatype { .. }
                 | WrongShape { .. }
                 | TooManyItems { .. }
+                | ManyItems { .. }
                 | MixedContents
                 | WrongRawCount { .. }
                 | WrongElementCount { .. }

@@ -14,12 +14,13 @@
 //! of the request. Servers that share one [`ServerBounds`] share its limits.
 //!
 //! # Access
-//! [`Access`] admits requests by bearer tokens and at each client's rate, before their bodies are read;
+//! [`ClientAccess`] admits requests by bearer tokens and at each client's rate, before their bodies are read;
 //! [`ServerListener::with_tls`] adds TLS. Tokens and certificates may be renewed while a server runs.
 //!
 //! # Traces and logs
 //! With a tracer ([`record_traces`]) each request that it samples is a span with one below it for each stage. The target
-//! `sconce_server` of the log has a line for each request at level debug. Neither has inputs or answers.
+//! `sconce_server` of the log has a line for each request at level debug. Neither has inputs or answers; an error's message may repeat an
+//! excerpt of the request.
 //!
 //! # Where to add things
 //! A wire format is another crate. A parameter of requests, a rule for inputs or an error of theirs belongs here, so that
@@ -54,18 +55,18 @@ mod traces;
 mod transport;
 mod watched_io;
 
-pub use access::{Access, AccessConfig, PeerAddress};
+pub use access::{ClientAccess, ClientAccessConfig, PeerAddress};
 pub use answer_list::AnswerList;
 pub use arrival::Arrival;
 pub use bounds::ServerBounds;
 pub use client::{Client, ClientName, ClientRates};
 pub use connections::Call;
 pub use error::{MAX_ERROR_BYTES, RequestError, RequestFault};
-pub use limits::{MAX_MESSAGE_BYTES, ServerLimits};
+pub use limits::{MAX_ITEMS, MAX_MESSAGE_BYTES, ServerLimits};
 pub use listener::ServerListener;
 pub use metered_body::{Meter, MeteredBody};
 pub use numbers::{NumberType, SentNumber};
-pub use open_inference::{MAX_ITEMS, OpenInference, max_items};
+pub use open_inference::OpenInference;
 pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, ResponseTensor, facts, wanted};
 pub use pacing::Governor;
 pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
-use crate::access::Access;
+use crate::access::ClientAccess;
 use crate::connections::Call;
 use crate::error::RequestError;
 use crate::request_bytes::{Charge, MessageLength, RequestBytes};
@@ -19,13 +19,20 @@ use crate::request_bytes::{Charge, MessageLength, RequestBytes};
 pub struct Meter {
     pub(crate) bytes: Arc<RequestBytes>,
     pub(crate) max_pause: Duration,
-    pub(crate) access: Access,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) access: ClientAccess,
 }
 
 impl Meter {
+    /// Bytes of one request at most, also decompressed.
+    #[must_use]
+    pub fn max_request_bytes(&self) -> usize {
+        self.max_request_bytes
+    }
+
     /// The terms on which requests are admitted.
     #[must_use]
-    pub fn access(&self) -> &Access {
+    pub fn access(&self) -> &ClientAccess {
         &self.access
     }
 

@@ -6,37 +6,43 @@ use sconce::{Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGro
 
 use crate::answer_list::{AnswerList, microseconds};
 use crate::arrival::Arrival;
+use crate::bounds::ServerBounds;
 use crate::error::{RequestError, RequestFault};
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
 use crate::shared_memory::SharedMemory;
 use crate::traces::EndedRequest;
 
-/// Items of one request at most.
-pub const MAX_ITEMS: usize = 16_384;
-
-/// Items of one request to a model at most, whose answers are in memory together: as many as [`MAX_ITEMS`], or, where an
-/// answer is large, as the queue holds.
-#[must_use]
-pub fn max_items(model: &Model) -> usize {
-    match model.signature().task {
-        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => MAX_ITEMS,
-        _ => model.batcher_config().max_queue_size.min(MAX_ITEMS),
-    }
-}
-
-/// The models of a runtime, the pacing of refusals, and shared memory.
+/// The models of a runtime, the bound on the items of a request, the pacing of refusals, and shared memory.
 pub struct OpenInference {
     runtime: Runtime,
+    max_items: usize,
     governor: Governor,
     shared_memory: SharedMemory,
 }
 
 impl OpenInference {
-    /// Answers by the models of `runtime`, with tensors in `shared_memory` where it is allowed.
+    /// Answers by the models of `runtime` within the limits of `bounds`, with tensors in its shared memory where it is allowed.
     #[must_use]
-    pub fn new(runtime: Runtime, shared_memory: SharedMemory) -> Self {
-        Self { runtime, governor: Governor::new(), shared_memory }
+    pub fn new(runtime: Runtime, bounds: &ServerBounds) -> Self {
+        let (max_items, shared_memory) = (bounds.limits().max_items, bounds.shared_memory().clone());
+        Self { runtime, max_items, governor: Governor::new(), shared_memory }
+    }
+
+    /// Elements of a list at most.
+    #[must_use]
+    pub fn max_list(&self) -> usize {
+        self.max_items
+    }
+
+    /// Items of one request to a model at most, whose answers are in memory together: as many as the limit allows, or, where an
+    /// answer is large, as the queue holds.
+    #[must_use]
+    pub fn max_items(&self, model: &Model) -> usize {
+        match model.signature().task {
+            Task::Embedding { .. } | Task::Classification { .. } | Task::Score => self.max_items,
+            _ => model.batcher_config().max_queue_size.min(self.max_items),
+        }
     }
 
     /// The regions of shared memory.
@@ -136,6 +142,9 @@ impl OpenInference {
         arrival: Arrival,
     ) -> Result<AnswerList, RequestError> {
         let submitted = Instant::now();
+        if inputs.len() > self.max_items {
+            return Err(RequestError::ManyItems { items: inputs.len(), max: self.max_items });
+        }
         parameters.check(model)?;
         let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, precision: _ } = parameters;
         let timeout = arrival.time_left(allowed, submitted)?;

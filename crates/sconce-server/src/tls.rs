@@ -78,11 +78,11 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<TlsFiles>,
-    loaded: Arc<RwLock<Loaded>>,
+    loaded: Arc<RwLock<LoadedTls>>,
 }
 
 /// The contents of the files, ready for handshakes.
-struct Loaded {
+struct LoadedTls {
     digest: blake3::Hash,
     for_http2: Arc<ServerConfig>,
     for_both: Arc<ServerConfig>,
@@ -100,7 +100,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] names the file that cannot be used.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let loaded = Contents::read(&files)?.load(&files)?;
+        let loaded = TlsFileContents::read(&files)?.load(&files)?;
         Ok(Self { files: Arc::new(files), loaded: Arc::new(RwLock::new(loaded)) })
     }
 
@@ -109,7 +109,7 @@ impl Tls {
     /// # Errors
     /// [`TlsError`] names the file that cannot be used; the certificates of before stay in use.
     pub fn refresh(&self) -> Result<bool, TlsError> {
-        let contents = Contents::read(&self.files)?;
+        let contents = TlsFileContents::read(&self.files)?;
         if contents.digest() == self.loaded.read().unwrap_or_else(PoisonError::into_inner).digest {
             return Ok(false);
         }
@@ -134,13 +134,13 @@ impl Tls {
 }
 
 /// The bytes of the files.
-struct Contents {
+struct TlsFileContents {
     certificate: Vec<u8>,
     key: Vec<u8>,
     client_authorities: Option<Vec<u8>>,
 }
 
-impl Contents {
+impl TlsFileContents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let read = |path: &PathBuf| std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
         let client_authorities = files.client_authorities.as_ref().map(read).transpose()?;
@@ -156,7 +156,7 @@ impl Contents {
         hasher.finalize()
     }
 
-    fn load(&self, files: &TlsFiles) -> Result<Loaded, TlsError> {
+    fn load(&self, files: &TlsFiles) -> Result<LoadedTls, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let chain = certificates(&self.certificate, &files.certificate)?;
         let no_key = |_| TlsError::NoKey { path: files.key.clone() };
@@ -179,7 +179,7 @@ impl Contents {
             Arc::new(config)
         };
         let (for_http2, for_both) = (speaking(&["h2"]), speaking(&["h2", "http/1.1"]));
-        Ok(Loaded { digest: self.digest(), for_http2, for_both })
+        Ok(LoadedTls { digest: self.digest(), for_http2, for_both })
     }
 }
 

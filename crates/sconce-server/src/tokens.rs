@@ -31,7 +31,7 @@ impl BearerToken {
     /// Checks a token.
     ///
     /// # Errors
-    /// What is wrong with it, in words that do not repeat it.
+    /// The fault, in words that do not repeat the token.
     pub fn new(token: &str) -> Result<Self, &'static str> {
         // RFC 6750, section 2.1.
         if !token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)) {
@@ -91,7 +91,7 @@ pub enum TokenFileError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         problem: &'static str,
     },
 }

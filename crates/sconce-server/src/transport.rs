@@ -134,7 +134,8 @@ fn builder(versions: HttpVersions) -> Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_PROTOCOL_ERRORS)
         .keep_alive_interval(KEEPALIVE);
-    // Idle connections end by `max_idle_time`; hyper's own time would also end those that wait for their next request.
+    // Idle connections end by `max_idle_time`, and `WatchedIo` bounds the time of a head; hyper's own bound of it would also end
+    // connections that wait for their next request.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES as usize);
     match versions {
         HttpVersions::Http2 => builder.http2_only(),
@@ -220,7 +221,7 @@ impl Serving {
         let peer = PeerAddress(accepted.peer);
         let Some(stream) = self.shake_hands(accepted).await else { return };
         let connection = &self.permit.connection;
-        let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(connection)));
+        let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(connection), self.limits.max_request_pause));
         let service = service_fn(|mut request: http::Request<Incoming>| {
             let call = connection.begin_call();
             request.extensions_mut().insert(Arc::clone(&call));

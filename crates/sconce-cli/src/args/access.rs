@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use sconce_grpc::{Access, AccessConfig, BearerToken, ClientRates, Tls, TlsFiles};
+use sconce_grpc::{BearerToken, ClientAccess, ClientAccessConfig, ClientRates, Tls, TlsFiles};
 
 use super::numbers::positive;
 use crate::error::Error;
@@ -67,7 +67,7 @@ impl AccessArgs {
     }
 
     /// The terms on which calls are admitted.
-    pub(crate) fn access(&self) -> Result<Access, Error> {
+    pub(crate) fn access(&self) -> Result<ClientAccess, Error> {
         let token = match std::env::var(TOKEN) {
             Ok(token) if token.is_empty() => None,
             Ok(token) => Some(BearerToken::new(&token).map_err(|problem| Error::Token { variable: TOKEN, problem })?),
@@ -80,9 +80,13 @@ impl AccessArgs {
             max_requests_per_second: self.max_requests_per_second,
             max_weight_per_second: self.max_weight_per_second,
         };
-        let config =
-            AccessConfig { token_file: self.token_file.clone(), token, allow_anonymous: self.allow_anonymous, rates };
-        Ok(Access::new(config)?)
+        let config = ClientAccessConfig {
+            token_file: self.token_file.clone(),
+            token,
+            allow_anonymous: self.allow_anonymous,
+            rates,
+        };
+        Ok(ClientAccess::new(config)?)
     }
 
     /// Returns true if calls are to be answered without a token on addresses that other machines reach.

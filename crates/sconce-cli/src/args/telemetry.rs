@@ -8,7 +8,7 @@ pub(crate) struct TelemetryArgs {
     ///
     /// Warnings and errors are logged, and when a stage has become slower. RUST_LOG=warn,sconce_server=debug also logs each
     /// request with its model, time and error; the header traceparent of a request gives its lines a trace_id. Inputs and
-    /// answers are never logged.
+    /// answers are not logged; the message of an error may repeat an excerpt of what it refuses.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
 
@@ -16,7 +16,7 @@ pub(crate) struct TelemetryArgs {
     ///
     /// Each traced request is a span, with one below it for each stage: cache, prepare, queue, run, finish, serialise.
     /// OTEL_EXPORTER_OTLP_HEADERS and OTEL_SERVICE_NAME count as OpenTelemetry defines them.
-    #[arg(long, value_name = "ENDPOINT", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub(crate) otlp: Option<String>,
 
     /// Share of requests that are traced, from 0 to 1; of requests with a header traceparent its caller decides

@@ -355,7 +355,7 @@ fn every_model_must_load_that_is_named_or_with_strict() {
 
 /// Anonymous memory of the process in KiB: what it does not share with others through mapped files.
 #[cfg(target_os = "linux")]
-fn anonymous_memory(server: &Server) -> u64 {
+pub(crate) fn anonymous_memory(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says so");
     line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")

@@ -7,7 +7,9 @@ use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
 use sconce::Runtime;
 use sconce_grpc::proto::{ServerLiveRequest, ServerMetadataRequest};
-use sconce_grpc::{Access, AccessConfig, BearerToken, ClientRates, ServerBounds, ServerListener, Tls, TlsFiles};
+use sconce_grpc::{
+    BearerToken, ClientAccess, ClientAccessConfig, ClientRates, ServerBounds, ServerListener, Tls, TlsFiles,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::metadata::MetadataValue;
@@ -19,7 +21,7 @@ use crate::support::*;
 
 const TOKEN: &str = "a-token-of-some-length";
 
-async fn serve(access: Access, tls: Option<Tls>) -> std::net::SocketAddr {
+async fn serve(access: ClientAccess, tls: Option<Tls>) -> std::net::SocketAddr {
     let runtime = Runtime::builder().model(zoo().join(SENTIMENT)).build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -32,9 +34,9 @@ async fn serve(access: Access, tls: Option<Tls>) -> std::net::SocketAddr {
     address
 }
 
-fn asking(rates: ClientRates) -> Access {
+fn asking(rates: ClientRates) -> ClientAccess {
     let token = Some(BearerToken::new(TOKEN).unwrap());
-    Access::new(AccessConfig { token, rates, ..AccessConfig::default() }).unwrap()
+    ClientAccess::new(ClientAccessConfig { token, rates, ..ClientAccessConfig::default() }).unwrap()
 }
 
 fn with_token<T>(message: T) -> Request<T> {
@@ -110,7 +112,7 @@ async fn http2_alone_is_spoken_over_tls() {
     std::fs::write(path("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
     let files = TlsFiles { certificate: path("cert.pem"), key: path("key.pem"), client_authorities: None };
-    let address = serve(Access::default(), Some(Tls::load(files).unwrap())).await;
+    let address = serve(ClientAccess::default(), Some(Tls::load(files).unwrap())).await;
 
     let connect = async |protocol: &str| {
         let mut roots = rustls::RootCertStore::empty();

@@ -39,8 +39,8 @@ mod tests {
 
     #[test]
     fn recent_figures_cover_about_a_minute_while_they_are_asked_for_and_few_snapshots_are_kept() {
-        let runtime = sconce::Runtime::builder().build().unwrap();
-        let mut now = runtime.metrics();
+        let zoo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
+        let mut now = sconce::Runtime::builder().model(zoo.join("digits-cnn")).build().unwrap().metrics();
         let recent = RecentMetrics::default();
         let mut covered = |seconds: u64| {
             now.uptime = Duration::from_secs(seconds);

@@ -11,7 +11,7 @@ use axum::response::Response;
 use sconce::{Elements, Input, Model, Task};
 use sconce_server::{
     Arrival, Charge, OpenInference, OutputRequest, Parameters, RequestError, SharedMemory, TensorHead, TensorLayout,
-    count, flag, match_inputs, max_items, take_items, wanted,
+    count, flag, match_inputs, take_items, wanted,
 };
 
 use super::json::{self, InferRequestJson, OutputJson};
@@ -49,7 +49,7 @@ async fn answer(
     let mut request = json::read(&json, charge)?;
     let parameters = Parameters::read(&request.parameters)?;
     let wanted = wanted_outputs(&request, &model.signature().task, shared.shared_memory())?;
-    let inputs = take_inputs(model, &mut request, body, shared.shared_memory(), charge)?;
+    let inputs = take_inputs(shared, model, &mut request, body, charge)?;
     let answers = shared.answers(model, inputs, parameters, arrival).await?;
     response(model, &request.id, &wanted, &answers)
 }
@@ -94,22 +94,22 @@ fn wanted_outputs(
 /// Takes the items out of the request's tensors, whose elements are in the JSON, in shared memory or, in the order of the
 /// tensors, in `binary`.
 fn take_inputs(
+    shared: &OpenInference,
     model: &Model,
     request: &mut InferRequestJson,
     binary: Bytes,
-    shared_memory: &SharedMemory,
     charge: Option<&Charge>,
 ) -> Result<Vec<Input>, RequestError> {
     let spec = &model.signature().input;
     let known = spec.kind.tensors(spec.name);
     let matched = match_inputs(&request.inputs.iter().map(|input| input.name.as_str()), &known)?;
-    let mut contents = take_contents(request, binary, shared_memory, charge)?;
+    let mut contents = take_contents(request, binary, shared.shared_memory(), charge)?;
     let head = |at: usize| {
         let input = &request.inputs[at];
         TensorHead { name: &input.name, datatype: &input.datatype, shape: &input.shape }
     };
     let read = |at: usize, layout: TensorLayout| std::mem::take(&mut contents[at]).read(layout);
-    take_items(spec, &known, &matched, max_items(model), head, read)
+    take_items(spec, &known, &matched, shared.max_items(model), head, read)
 }
 
 /// The elements of an input, undecoded.

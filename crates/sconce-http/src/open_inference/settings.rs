@@ -59,6 +59,6 @@ fn changes(body: &Bytes) -> Result<Map<String, Value>, RequestError> {
 fn answer(outcome: Result<Value, RequestError>) -> Response {
     match outcome {
         Ok(body) => Json(body).into_response(),
-        Err(error) => error_response(&error),
+        Err(error) => error_response(error),
     }
 }

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{Precision, Task};
-use sconce_server::max_items;
 use serde_json::{Value, json};
 
 use super::{PathModel, TeiResult};
@@ -33,7 +32,7 @@ pub(crate) async fn info(State(service): State<Arc<HttpService>>, model: PathMod
         "max_input_length": signature.input.kind.max_tokens(),
         "max_batch_tokens": batching.max_batch_weight,
         "max_batch_requests": batching.max_batch_size,
-        "max_client_batch_size": max_items(model),
+        "max_client_batch_size": service.max_items(model),
         "auto_truncate": true,
         "tokenization_workers": threads,
         "version": env!("CARGO_PKG_VERSION"),

@@ -6,8 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{InferError, Model, TextToken};
-use sconce_server::RequestError;
-use sconce_server::RequestFault;
+use sconce_server::{RequestError, RequestFault};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -154,8 +153,9 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     if items.is_empty() {
         return Err(HttpError::empty(field));
     }
-    if items.len() > crate::MAX_ITEMS {
-        return Err(HttpError::too_many(field, items.len(), crate::MAX_ITEMS));
+    let max = service.max_list();
+    if items.len() > max {
+        return Err(HttpError::too_many(field, items.len(), max));
     }
     let all = move || {
         // The thread goes on if the client leaves, and what it holds counts until it ends.

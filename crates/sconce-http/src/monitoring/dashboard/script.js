@@ -263,11 +263,12 @@ function degradations({ total, time: now }) {
   const text = found.map((it) => {
     const where = it.device ? ` on ${it.device}` : "";
     const part = it.part ? ` (${PARTS[it.part] ?? words(it.part)})` : "";
-    const since = new Date(it.since * 1000).toLocaleTimeString("en-GB");
-    return [`⚠ ${it.model}: ${words(it.stage)}${where}${part}`, ` is ${withDigits(it.ratio)} times what it was, since ${since}, ${duration(now - it.since)} ago`];
+    const day = now - it.since > 72000 ? { day: "numeric", month: "short" } : {};
+    const since = new Date(it.since * 1000).toLocaleString("en-GB", { ...day, hour: "2-digit", minute: "2-digit" });
+    return [`⚠ ${it.model}: ${words(it.stage)}${where}${part}`, ` is ${it.ratio.toFixed(1)} times what it was, since ${since}`];
   });
-  // Only what is new is announced: the list is left alone while it says the same but for the time that passed.
-  const key = JSON.stringify(found.map(({ model, stage, device, part }) => [model, stage, device, part]));
+  // A screen reader announces what is put there: the list is left alone while it says the same.
+  const key = JSON.stringify(text);
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   list.replaceChildren(...text.map(([subject, rest]) => {
