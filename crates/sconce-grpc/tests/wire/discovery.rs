@@ -159,8 +159,8 @@ async fn the_index_has_the_models_that_are_loaded_and_none_is_loaded_or_unloaded
     let load = client.repository_model_load(RepositoryModelLoadRequest::default()).await.unwrap_err();
     let unload = client.repository_model_unload(RepositoryModelUnloadRequest::default()).await.unwrap_err();
     for refused in [load, unload] {
-        assert_eq!(refused.code(), Code::Unimplemented);
-        assert!(refused.message().starts_with("models are neither loaded nor unloaded"), "{refused}");
+        assert_eq!(refused.code(), Code::Unavailable, "as Triton has it");
+        assert!(refused.message().starts_with("explicit model load / unload is not allowed"), "{refused}");
     }
 }
 
