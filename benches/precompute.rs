@@ -112,7 +112,7 @@ fn prepare(model: &LoadedModel, texts: &[String]) -> Fallible<Vec<Features>> {
 /// Precomputes the texts into a new database.
 async fn precompute(directory: &Path, texts: &[String], database: &Path) -> Fallible<Duration> {
     let runtime = Runtime::builder().named_model("model", directory).build()?;
-    let model = runtime.model("model")?;
+    let model = &runtime.model("model")?;
     let tier = SqliteTier::open(&SqliteConfig::new(database))?;
     let started = Instant::now();
     let mut inputs = texts.iter().enumerate();
@@ -134,7 +134,7 @@ async fn check(directory: &Path, texts: &[String], database: &Path, embeddings: 
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     let cache = AnswerCache::builder().tier(SqliteTier::open(&SqliteConfig::new(database))?, patient).build()?;
     let runtime = Runtime::builder().named_model("model", directory).cache(cache).build()?;
-    let model = runtime.model("model")?;
+    let model = &runtime.model("model")?;
     for (text, expected) in texts.iter().zip(embeddings) {
         let answer = model.infer(text.as_str()).await?;
         assert_eq!(answer.source, AnswerSource::Cached("sqlite"), "{text}");

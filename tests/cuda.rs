@@ -122,7 +122,8 @@ async fn a_runtime_answers_from_the_gpu_and_says_so() {
         .build()
         .expect("both load");
     for (name, device) in [("gpu", GPU), ("tiny-bert-sentiment", DeviceName::CPU)] {
-        let answer = runtime.model(name).expect("it is there").infer("What a wonderful day!").await.expect("an answer");
+        let answer =
+            &runtime.model(name).expect("it is there").infer("What a wonderful day!").await.expect("an answer");
         assert_eq!(answer.output.classification().expect("a classifier").label(), "positive");
         assert_eq!(answer.device, device);
     }
@@ -139,7 +140,7 @@ async fn an_answer_in_f16_may_be_given_for_one_in_int8_where_that_is_allowed() {
         let model = ModelSource::new(zoo("tiny-bert-sentiment")).device(GPU).precision(precision);
         let builder = Runtime::builder().model(model.cross_precision(CrossPrecision::Higher)).cache(Arc::clone(&cache));
         let runtime = builder.build().expect("it loads");
-        let model = runtime.model("tiny-bert-sentiment").expect("it is there");
+        let model = &runtime.model("tiny-bert-sentiment").expect("it is there");
         let answer = model.infer("What a wonderful day!").await.expect("an answer");
         assert_eq!((answer.precision, answer.source.name()), (Precision::F16, source), "asked for in {precision}");
     }

@@ -42,12 +42,12 @@ async fn injected_failures_of_the_gpu_end_in_answers() {
     let expected = {
         let source = ModelSource::new(zoo(MODEL)).device(DeviceName::CPU);
         let runtime = Runtime::builder().model(source).build().expect("it loads");
-        ask(runtime.model(MODEL).expect("it is there")).await
+        ask(&runtime.model(MODEL).expect("it is there")).await
     };
     let labels = |answers: &[(String, DeviceName)]| answers.iter().map(|(label, _)| label.clone()).collect::<Vec<_>>();
     let source = ModelSource::new(zoo(MODEL)).device(GPU);
     let runtime = Runtime::builder().model(source).build().expect("it loads");
-    let model = runtime.model(MODEL).expect("it is there");
+    let model = &runtime.model(MODEL).expect("it is there");
     let answers = ask(model).await;
     assert_eq!(labels(&answers), labels(&expected));
     assert!(answers.iter().all(|(_, device)| *device == GPU), "{answers:?}");

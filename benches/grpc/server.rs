@@ -1,19 +1,20 @@
 //! The servers to compare, each run in a process of its own.
 
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
 use clap::ValueEnum;
 use sconce_benches::Error;
 use sconce_benches::wire::model::{self, Cost};
 use sconce_benches::wire::{message, process};
-use sconce_grpc::proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
-use sconce_grpc::proto::{
-    ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-    ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
-    ServerReadyResponse,
-};
+use sconce_grpc::proto::{ModelInferRequest, ModelInferResponse};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
 
 use crate::rest::Tensors;
 
@@ -55,7 +56,7 @@ async fn serve(kind: Kind) -> Result<(), Error> {
     let stopped = process::parent(String::new);
     match kind {
         Kind::Echo => {
-            let service = Server::builder().add_service(GrpcInferenceServiceServer::new(Echo));
+            let service = Server::builder().add_service(Echo);
             service.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped).await?;
         }
         Kind::Sconce | Kind::RestJson | Kind::RestBinary => {
@@ -71,53 +72,42 @@ async fn serve(kind: Kind) -> Result<(), Error> {
 }
 
 /// Reads a request and writes an answer; the rest of the protocol is left out.
+#[derive(Clone)]
 struct Echo;
 
-fn left_out<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("the echo only infers"))
+impl NamedService for Echo {
+    const NAME: &'static str = "inference.GRPCInferenceService";
 }
 
-#[tonic::async_trait]
-impl GrpcInferenceService for Echo {
-    async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
-        let answer = message::answer(request.into_inner());
-        answer.map(Response::new).ok_or_else(|| Status::invalid_argument("not the request of this bench"))
+impl Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn server_live(&self, _: Request<ServerLiveRequest>) -> Result<Response<ServerLiveResponse>, Status> {
-        left_out()
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async {
+            if !request.uri().path().ends_with("/ModelInfer") {
+                return Ok(Status::unimplemented("the echo only infers").into_http());
+            }
+            Ok(Grpc::new(ProstCodec::default()).unary(EchoInfer, request).await)
+        })
     }
+}
 
-    async fn server_ready(&self, _: Request<ServerReadyRequest>) -> Result<Response<ServerReadyResponse>, Status> {
-        left_out()
-    }
+struct EchoInfer;
 
-    async fn model_ready(&self, _: Request<ModelReadyRequest>) -> Result<Response<ModelReadyResponse>, Status> {
-        left_out()
-    }
+impl UnaryService<ModelInferRequest> for EchoInfer {
+    type Response = ModelInferResponse;
+    type Future = BoxFuture<Response<ModelInferResponse>, Status>;
 
-    async fn server_metadata(
-        &self,
-        _: Request<ServerMetadataRequest>,
-    ) -> Result<Response<ServerMetadataResponse>, Status> {
-        left_out()
-    }
-
-    async fn model_metadata(
-        &self,
-        _: Request<ModelMetadataRequest>,
-    ) -> Result<Response<ModelMetadataResponse>, Status> {
-        left_out()
-    }
-
-    async fn model_config(&self, _: Request<ModelConfigRequest>) -> Result<Response<ModelConfigResponse>, Status> {
-        left_out()
-    }
-
-    async fn model_statistics(
-        &self,
-        _: Request<ModelStatisticsRequest>,
-    ) -> Result<Response<ModelStatisticsResponse>, Status> {
-        left_out()
+    fn call(&mut self, request: Request<ModelInferRequest>) -> Self::Future {
+        Box::pin(async {
+            let answer = message::answer(request.into_inner());
+            answer.map(Response::new).ok_or_else(|| Status::invalid_argument("not the request of this bench"))
+        })
     }
 }

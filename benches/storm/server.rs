@@ -79,7 +79,7 @@ async fn serve(served: &Served) -> Result<(), Error> {
         let given = PathBuf::from(&served.model);
         Runtime::builder().model(if given.is_dir() { given } else { zoo(&served.model) }).build()?
     };
-    let model = runtime.model(model_name(&served.model))?.clone();
+    let model = runtime.model(model_name(&served.model))?;
     let figures = move || serde_json::to_string(&Figures::of(&model)).unwrap_or_default();
     let listener = process::listen().await?;
     Ok(sconce_grpc::serve(runtime, listener, process::parent(figures)).await?)

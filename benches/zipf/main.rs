@@ -75,7 +75,7 @@ async fn main() -> Fallible<()> {
         let builder = Runtime::builder().named_model("model", &model);
         let builder = cache.into_iter().fold(builder, sconce::RuntimeBuilder::cache);
         let runtime = builder.build()?;
-        let ran = load.run(runtime.model("model")?, &mut answers).await?;
+        let ran = load.run(&runtime.model("model")?, &mut answers).await?;
         runtime.shutdown().await;
         let record = Record::new(tiers, &ran, records.first());
         println!("{}", record.row());

@@ -1,5 +1,6 @@
 //! A model directory as Hugging Face ships it, and the errors of its files.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,24 @@ impl ModelDirectory {
     #[must_use]
     pub fn is_at(path: &Path) -> bool {
         path.join(CONFIG).is_file() || path.join(sentence_transformers::MODULES).is_file()
+    }
+
+    /// The versions of the model that is meant to be at `path`, each in a subdirectory whose name is its number, as in
+    /// Triton's model repositories: `minilm/1`, `minilm/2`. None if a model is at `path` itself, or nothing can be listed.
+    #[must_use]
+    pub fn versions(path: &Path) -> BTreeMap<u64, PathBuf> {
+        if Self::is_at(path) {
+            return BTreeMap::new();
+        }
+        let version = |entry: io::Result<std::fs::DirEntry>| {
+            let entry = entry.ok()?;
+            let name = entry.file_name();
+            let number: u64 = name.to_str()?.parse().ok()?;
+            // One name a number: `1`, not `01`.
+            let canonical = number > 0 && name == number.to_string().as_str();
+            (canonical && Self::is_at(&entry.path())).then(|| (number, entry.path()))
+        };
+        std::fs::read_dir(path).into_iter().flatten().filter_map(version).collect()
     }
 
     /// The directory at `path`, seen from the folder of its encoder, which `modules.json` names if there is one.

@@ -73,7 +73,7 @@ pub enum InputError {
         value: String,
     },
     /// An empty input: a text without a token, content without a byte or of white space alone.
-    #[error("input '{name}' is empty; give at least one character that is not white space")]
+    #[error("input '{name}' is empty; give at least one character that is not white space, or one token")]
     Empty {
         /// Name of the input.
         name: &'static str,

@@ -36,6 +36,7 @@ expect 'ServerReady' '"ready":true' "$address" "$service/ServerReady"
 expect 'health of the server' '"status":"SERVING"' "$address" grpc.health.v1.Health/Check
 expect 'health of a model' '"status":"SERVING"' \
     -d '{"service":"tiny-bert-sentiment"}' "$address" grpc.health.v1.Health/Check
+expect 'health of all' '"tiny-bert-sentiment":\{"status":"SERVING"\}' "$address" grpc.health.v1.Health/List
 expect 'ModelMetadata' '"datatype":"BYTES"' -d '{"name":"tiny-bert-sentiment"}' "$address" "$service/ModelMetadata"
 # The label comes as base64, as JSON carries bytes.
 expect 'ModelInfer' "\"bytesContents\":\[\"$(printf positive | base64)\"\]" \

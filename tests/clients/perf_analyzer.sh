@@ -55,8 +55,15 @@ PYTHON
 measure text grpc -m tiny-bert-sentiment --concurrency-range 4 --string-data 'Quite a good film, all in all.'
 measure random-text grpc -m encoder-mini --concurrency-range 2 --string-length 40
 measure digits grpc -m digits-cnn --concurrency-range 4
+measure streaming grpc -m tiny-bert-sentiment --concurrency-range 8 --streaming \
+    --string-data 'Quite a good film, all in all.'
+measure shared-memory grpc -m digits-cnn --concurrency-range 4 --shared-memory system --output-shared-memory-size 4096
+measure streaming-shared-memory grpc -m digits-cnn --concurrency-range 4 --streaming --shared-memory system \
+    --output-shared-memory-size 4096
 measure digits-in-batches grpc -m digits-cnn --concurrency-range 2 -b 8 --async
 measure text-over-http http -m tiny-bert-sentiment --concurrency-range 4 --string-data 'Quite a good film, all in all.'
 measure text-as-json http -m encoder-mini --concurrency-range 2 --string-length 40 \
     --input-tensor-format json --output-tensor-format json
 measure digits-in-batches-over-http http -m digits-cnn --concurrency-range 2 -b 8 --async
+measure shared-memory-over-http http -m digits-cnn --concurrency-range 4 --shared-memory system \
+    --output-shared-memory-size 4096

@@ -9,6 +9,7 @@ import unittest
 
 import numpy as np
 import tritonclient.http as triton
+import tritonclient.utils.shared_memory as shared_memory
 from tritonclient.utils import InferenceServerException
 
 SENTIMENT = "tiny-bert-sentiment"
@@ -36,6 +37,35 @@ class Http(unittest.TestCase):
         self.assertEqual(self.client.get_model_config(DIGITS)["name"], DIGITS)
         self.assertEqual(len(self.client.get_inference_statistics()["model_stats"]), 4)
         self.assertEqual(len(self.client.get_model_repository_index()), 4)
+
+    def test_settings_are_read_and_not_changed(self):
+        self.assertEqual(self.client.get_trace_settings()["trace_level"], ["OFF"])
+        self.assertEqual(self.client.get_trace_settings(SENTIMENT)["trace_level"], ["OFF"])
+        self.assertTrue(self.client.get_log_settings()["log_error"])
+        with self.assertRaises(InferenceServerException) as caught:
+            self.client.update_log_settings({"log_verbose_level": 1})
+        self.assertIn("RUST_LOG", caught.exception.message())
+
+    def test_inputs_and_outputs_go_through_shared_memory(self):
+        pixels = np.ones((1, 1, 8, 8), np.float32)
+        expected = self.client.infer(DIGITS, self.image()).as_numpy("scores")
+        size = pixels.nbytes + expected.nbytes
+        region = shared_memory.create_shared_memory_region("sconce", "/sconce-http-clients-test", size)
+        try:
+            shared_memory.set_shared_memory_region(region, [pixels])
+            self.client.register_system_shared_memory("sconce", "/sconce-http-clients-test", size)
+            self.assertEqual(self.client.get_system_shared_memory_status()[0]["byte_size"], size)
+            image = triton.InferInput("image", list(pixels.shape), "FP32")
+            image.set_shared_memory("sconce", pixels.nbytes)
+            scores = triton.InferRequestedOutput("scores")
+            scores.set_shared_memory("sconce", expected.nbytes, offset=pixels.nbytes)
+            output = self.client.infer(DIGITS, [image], outputs=[scores]).get_output("scores")
+            written = shared_memory.get_contents_as_numpy(region, np.float32, output["shape"], offset=pixels.nbytes)
+            np.testing.assert_array_equal(written, expected)
+            self.client.unregister_system_shared_memory()
+            self.assertEqual(self.client.get_system_shared_memory_status(), [])
+        finally:
+            shared_memory.destroy_shared_memory_region(region)
 
     def test_tensors_go_as_json_and_binary_and_compressed(self):
         for binary in (True, False):

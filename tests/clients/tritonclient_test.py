@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+import tritonclient.utils.shared_memory as shared_memory
 from safetensors.numpy import load_file
 from tritonclient.utils import InferenceServerException
 
@@ -227,6 +228,89 @@ class Answers(Client):
                 return [labels(result)[0] for result in await asyncio.gather(*requests)]
 
         self.assertEqual(asyncio.run(ask()), ["positive", "negative"] * 50)
+
+
+class Streams(Client):
+    def stream(self, requests, **options):
+        """The results and errors of requests to the sentiment model on one stream, in the order in which they came."""
+        answers = queue.Queue()
+        self.client.start_stream(callback=lambda result, error: answers.put((result, error)), **options)
+        for at, request in enumerate(requests):
+            self.client.async_stream_infer(
+                request.pop("model", SENTIMENT), request.pop("inputs"), request_id=str(at), **request
+            )
+        answered = [answers.get(timeout=60) for _ in requests]
+        self.client.stop_stream()
+        return answered
+
+    def test_a_stream_answers_in_the_order_of_its_requests(self):
+        requests = [{"inputs": texts(text)} for text in ["wonderful", "terrible"] * 100]
+        for compression in [None, "gzip"]:
+            answered = self.stream([dict(request) for request in requests], compression_algorithm=compression)
+            self.assertEqual([error for _, error in answered], [None] * 200)
+            self.assertEqual([labels(result)[0] for result, _ in answered], ["positive", "negative"] * 100)
+            self.assertEqual([result.get_response().id for result, _ in answered], [str(at) for at in range(200)])
+
+    def test_an_error_in_a_stream_leaves_it_open(self):
+        requests = [
+            {"inputs": texts("wonderful")},
+            {"inputs": texts(b"\xff")},
+            {"inputs": texts("a"), "model": "bert"},
+            {"inputs": texts("terrible"), "enable_empty_final_response": True},
+        ]
+        answered = self.stream(requests)
+        self.assertEqual(labels(answered[0][0]), ["positive"])
+        self.assertIn("is not UTF-8", answered[1][1].message())
+        self.assertIn("no model is named 'bert'", answered[2][1].message())
+        last = answered[3][0]
+        self.assertEqual(labels(last), ["negative"])
+        self.assertTrue(last.get_response().parameters["triton_final_response"].bool_param)
+
+    def test_the_asyncio_client_streams(self):
+        async def ask():
+            async def requests():
+                for text in ["wonderful", "terrible"] * 50:
+                    yield {"model_name": SENTIMENT, "inputs": texts(text)}
+
+            async with triton_aio.InferenceServerClient(self.address) as client:
+                return [labels(result)[0] async for result, _ in client.stream_infer(requests())]
+
+        self.assertEqual(asyncio.run(ask()), ["positive", "negative"] * 50)
+
+
+class SharedMemory(Client):
+    def test_inputs_and_outputs_go_through_shared_memory(self):
+        pixels = load_file(ZOO / DIGITS / "test.safetensors")["images"][:2].astype(np.float32)
+        expected = self.client.infer(DIGITS, images(pixels)).as_numpy("scores")
+        region = shared_memory.create_shared_memory_region("sconce", "/sconce-clients-test", pixels.nbytes + expected.nbytes)
+        try:
+            shared_memory.set_shared_memory_region(region, [pixels])
+            size = pixels.nbytes + expected.nbytes
+            self.client.register_system_shared_memory("sconce", "/sconce-clients-test", size)
+            self.assertEqual(self.client.get_system_shared_memory_status().regions["sconce"].byte_size, size)
+            image = triton.InferInput("image", list(pixels.shape), "FP32")
+            image.set_shared_memory("sconce", pixels.nbytes)
+            scores = triton.InferRequestedOutput("scores")
+            scores.set_shared_memory("sconce", expected.nbytes, offset=pixels.nbytes)
+            output = self.client.infer(DIGITS, [image], outputs=[scores]).get_output("scores")
+            written = shared_memory.get_contents_as_numpy(region, np.float32, output.shape, offset=pixels.nbytes)
+            np.testing.assert_array_equal(written, expected)
+            self.client.unregister_system_shared_memory("sconce")
+            self.assertFalse(self.client.get_system_shared_memory_status().regions)
+        finally:
+            shared_memory.destroy_shared_memory_region(region)
+        self.assertFalse(self.client.get_cuda_shared_memory_status().regions)
+
+
+class Operations(Client):
+    def test_the_index_and_the_settings_are_read(self):
+        index = self.client.get_model_repository_index().models
+        self.assertEqual([(model.name, model.state) for model in index], [(name, "READY") for name in MODELS])
+        self.assertEqual(list(self.client.get_trace_settings().settings["trace_level"].value), ["OFF"])
+        self.assertTrue(self.client.get_log_settings().settings["log_error"].bool_param)
+        with self.assertRaises(InferenceServerException) as caught:
+            self.client.update_log_settings({"log_verbose_level": 1})
+        self.assertIn("RUST_LOG", caught.exception.message())
 
 
 class Refusals(Client):

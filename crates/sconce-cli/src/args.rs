@@ -1,5 +1,7 @@
 //! The command line of `sconce` and its help.
 
+#[cfg(feature = "grpc")]
+mod access;
 mod batching;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
@@ -8,6 +10,9 @@ mod infer;
 mod limits;
 mod models;
 mod numbers;
+#[cfg(feature = "grpc")]
+mod repository;
+mod telemetry;
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -23,10 +28,15 @@ pub(crate) use self::cache::PrecomputeArgs;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
 pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
-#[cfg(feature = "grpc")]
-use self::limits::LimitsArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
+#[cfg(feature = "grpc")]
+use self::repository::RepositoryArgs;
+pub(crate) use self::telemetry::LogFormat;
+#[cfg(feature = "grpc")]
+pub(crate) use self::telemetry::TelemetryArgs;
+#[cfg(feature = "grpc")]
+use self::{access::AccessArgs, limits::LimitsArgs};
 use crate::bench::BenchShape;
 #[cfg(feature = "grpc")]
 use crate::cache::CacheArgs;
@@ -79,6 +89,9 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// The value of `serve --metrics` by which `--http` has them.
+pub(crate) const MONITORING_ON_HTTP: &str = "http";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[cfg(feature = "grpc")]
@@ -94,6 +107,17 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     Models(ModelsArgs),
     Pull(PullArgs),
+}
+
+impl Command {
+    /// The form of the log; text for every command that is no service.
+    pub(crate) fn log_format(&self) -> LogFormat {
+        match self {
+            #[cfg(feature = "grpc")]
+            Self::Serve(args) => args.telemetry.log_format,
+            _ => LogFormat::Text,
+        }
+    }
 }
 
 /// Serve models over gRPC and HTTP until told to stop.
@@ -113,21 +137,28 @@ pub(crate) enum Command {
 #[command(after_long_help = "\
 Examples:
   sconce serve
-  sconce serve --models /srv/models --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --drain-delay 5
+  sconce serve --grpc 0.0.0.0:8001 --http 0.0.0.0:8000 --token-file tokens --tls-cert cert.pem --tls-key key.pem
+  sconce serve --http 0.0.0.0:8000 --grpc none --allow-anonymous --drain-delay 5 --metrics 127.0.0.1:8002
   sconce serve --grpc none --http unix:/run/sconce.sock
   sconce serve --model minilm --max-batch-size 64 --max-queue-delay-us 500
+  sconce serve --model minilm=/mnt/models
+  sconce serve --models /srv/models --model-control-mode poll
   sconce serve --precision minilm=int8 --cpu-threads 4
   sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
+  sconce serve --log-format json --otlp http://127.0.0.1:4317
   RUST_LOG=sconce=debug sconce serve")]
 #[cfg(feature = "grpc")]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
 
-    /// Serve only this model; repeatable. A name on the models path, or a model directory
-    #[arg(long = "model", value_name = "NAME")]
+    /// Serve only this model; repeatable. A name on the models path, a model directory, or NAME=DIR
+    #[arg(long = "model", value_name = "NAME[=DIR]")]
     pub(crate) only: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) repository: RepositoryArgs,
 
     /// Do not start unless every model loads
     #[arg(long)]
@@ -141,6 +172,21 @@ pub(crate) struct ServeArgs {
     /// as --grpc
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     pub(crate) http: String,
+
+    /// Address of the metrics (/metrics, /metrics.json) and of the dashboard (/): `http` for that of --http, none, or an address
+    /// of their own, as Triton has 127.0.0.1:8002
+    ///
+    /// On an address of their own they are not served on that of --http: then clients cannot reach them, and they are there
+    /// with --http none as well.
+    #[arg(long, value_name = "ADDRESS", default_value = MONITORING_ON_HTTP)]
+    pub(crate) metrics: String,
+
+    /// Let clients put inputs and find outputs in the shared memory of this machine (`local`, `always` or `never`)
+    ///
+    /// Such clients can have the server read and change any shared memory object that its user may. `local` allows it if
+    /// both addresses are of this machine alone: unix:PATH, or a loopback address.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) shared_memory: SharedMemoryArg,
 
     /// Seconds after a signal in which health says not ready while requests are still served, so that load balancers
     /// look elsewhere first
@@ -169,7 +215,26 @@ pub(crate) struct ServeArgs {
     pub(crate) cache: CacheArgs,
 
     #[command(flatten)]
+    pub(crate) access: AccessArgs,
+
+    #[command(flatten)]
     pub(crate) limits: LimitsArgs,
+
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetryArgs,
+}
+
+/// The servers whose clients may use the shared memory of this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+#[cfg(feature = "grpc")]
+pub(crate) enum SharedMemoryArg {
+    /// Servers that only clients of this machine reach
+    #[default]
+    Local,
+    /// Every server
+    Always,
+    /// No server
+    Never,
 }
 
 /// List the devices that models can run on: the CPU, and each GPU, or the reason why there is none.

@@ -14,16 +14,30 @@ use crate::serve::Failed;
 /// A sample text, and its base64 form, in which grpcurl takes bytes. No `!`: an interactive shell would expand it.
 const SAMPLE: (&str, &str) = ("What a lovely day", "V2hhdCBhIGxvdmVseSBkYXk=");
 
+/// The addresses that are listened on.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses<'a> {
+    pub(crate) grpc: Option<&'a BoundAddress>,
+    pub(crate) http: Option<&'a BoundAddress>,
+    pub(crate) monitoring: Option<&'a BoundAddress>,
+    /// True if metrics and dashboard are on the address of HTTP.
+    pub(crate) on_http: bool,
+}
+
+/// The means that clients need to be let in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guards {
+    pub(crate) tls: bool,
+    pub(crate) tokens: bool,
+}
+
 /// Prints to standard output, and flushes it: scripts wait for the addresses.
-pub(crate) fn print(
-    runtime: &Runtime,
-    failed: &Failed,
-    grpc: Option<&BoundAddress>,
-    http: Option<&BoundAddress>,
-) -> io::Result<()> {
+pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_>, guards: Guards) -> io::Result<()> {
+    let Addresses { grpc, http, monitoring, on_http } = *addresses;
     let mut out = io::stdout().lock();
-    let width = runtime.models().map(|model| model.name().len()).max().unwrap_or_default();
-    for model in runtime.models() {
+    let models = runtime.all_versions();
+    let width = models.iter().map(|model| model.name().len()).max().unwrap_or_default();
+    for model in &models {
         let signature = model.signature();
         let name = model.name();
         let task = signature.task.to_string();
@@ -44,23 +58,34 @@ pub(crate) fn print(
         let tiers: Vec<_> = cache.stats().tiers.iter().map(|stats| stats.tier).collect();
         writeln!(out, "Answers are cached: {}", tiers.join(", then "))?;
     }
+    let asked = [(guards.tls, "TLS"), (guards.tokens, "a token (authorization: Bearer TOKEN)")];
+    let asked: Vec<_> = asked.iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| *name).collect();
+    if !asked.is_empty() {
+        writeln!(out, "Clients need {}", asked.join(" and "))?;
+    }
     if let Some(BoundAddress { address, .. }) = http {
         writeln!(out, "HTTP (Open Inference Protocol v2, OpenAI, Cohere, text-embeddings-inference) on {address}")?;
+    }
+    if let Some(BoundAddress { address, .. }) = monitoring.or(http.filter(|_| on_http)) {
+        writeln!(out, "Metrics (/metrics, /metrics.json) and dashboard (/) on {address}")?;
     }
     if let Some(BoundAddress { address, .. }) = grpc {
         writeln!(out, "gRPC (Open Inference Protocol v2) on {address}")?;
     }
-    if let (Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) = (grpc, example(runtime)) {
+    let is_open = !guards.tls && !guards.tokens;
+    if let (true, Some(BoundAddress { address: Address::Tcp(address), .. }), Some(example)) =
+        (is_open, grpc, example(&models))
+    {
         writeln!(out, "\nTry it from another terminal:\n{}", lines_to_try(example, reachable(*address)))?;
     }
     out.flush()
 }
 
 /// The model whose answer reads best: a text classifier, else another text model, else any.
-fn example(runtime: &Runtime) -> Option<&Model> {
+fn example(models: &[Model]) -> Option<&Model> {
     // The lines to try have one input.
     let with_one_input = |model: &&Model| inputs(model).len() == 1;
-    runtime.models().filter(with_one_input).min_by_key(|model| {
+    models.iter().filter(with_one_input).min_by_key(|model| {
         let signature = model.signature();
         match (signature.input.kind.written(), signature.task.labels()) {
             (Written::Line, Some(_)) => 0,

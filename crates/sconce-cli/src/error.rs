@@ -54,6 +54,9 @@ pub(crate) enum Error {
     #[error("--precision is given twice for {name}: {first} and {second}; give one")]
     PrecisionTwice { name: String, first: Precision, second: Precision },
 
+    #[error("--model {name}={}: there is no such directory; give the directory that holds the model's config.json", directory.display())]
+    NoModelDirectory { name: String, directory: PathBuf },
+
     #[error("--model {name} is given twice: {first} and {second}; give it once", first = first.display(), second = second.display())]
     ModelTwice { name: String, first: PathBuf, second: PathBuf },
 
@@ -82,7 +85,7 @@ pub(crate) enum Error {
     #[error("{what}\n  give one: {flags}")]
     NoTier { what: &'static str, flags: &'static str },
 
-    #[error("{0}\n  what was stored until then stays; {room}the same command goes on from there", room = if_full(.0))]
+    #[error("{}{}", .0, remains(.0))]
     Precompute(#[from] sconce::PrecomputeError),
 
     #[error("the {tier} tier at {place}: {source}\n  {}", remedy(tier, flag, source))]
@@ -133,6 +136,29 @@ pub(crate) enum Error {
     #[cfg(feature = "grpc")]
     #[error("--grpc and --http are both none: give at least one of them an address")]
     NoAddress,
+
+    #[cfg(feature = "grpc")]
+    #[error("--otlp {endpoint}: {reason}")]
+    Collector { endpoint: String, reason: String },
+
+    #[cfg(feature = "grpc")]
+    #[error(
+        "{flag} {address} is reached by other machines, and no token is asked for\n  \
+         name the tokens with --token-file FILE (or SCONCE_TOKEN), or let everyone in with --allow-anonymous"
+    )]
+    Unguarded { flag: &'static str, address: String },
+
+    #[cfg(feature = "grpc")]
+    #[error("--tls-cert, --tls-key or --tls-client-ca: {0}")]
+    Tls(#[from] sconce_grpc::TlsError),
+
+    #[cfg(feature = "grpc")]
+    #[error("--token-file: {0}")]
+    TokenFile(#[from] sconce_grpc::TokenFileError),
+
+    #[cfg(feature = "grpc")]
+    #[error("{variable}: {problem}")]
+    Token { variable: &'static str, problem: &'static str },
 
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -207,11 +233,14 @@ fn makes_it(flag: &str, cause: &(dyn std::error::Error + Send + Sync + 'static))
 
 const MAKES_IT: &str = "check the name; `sconce serve` or `sconce precompute` with the same FLAG makes and fills it";
 
-fn if_full(error: &sconce::PrecomputeError) -> &'static str {
-    match error {
+/// The line about the answers that were stored before the error; none was before an error of what the user gave.
+fn remains(error: &sconce::PrecomputeError) -> String {
+    let room = match error {
+        sconce::PrecomputeError::NeverCached { .. } | sconce::PrecomputeError::Prompt(_) => return String::new(),
         sconce::PrecomputeError::Full { .. } => "make room on its disk or beneath its bound, and ",
         _ => "",
-    }
+    };
+    format!("\n  what was stored until then stays; {room}the same command goes on from there")
 }
 
 fn remedy(tier: &str, flag: &str, error: &TierError) -> String {

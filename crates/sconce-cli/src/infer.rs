@@ -53,7 +53,7 @@ async fn run(
     let built = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build();
     spinner.finish_and_clear();
     let runtime = built?;
-    let model = runtime.model(&name).expect("the runtime was built with this model");
+    let model = &runtime.model(&name).expect("the runtime was built with this model");
     check_task(model, &args.model, wanted)?;
     let terms = terms(model, args, vectors)?;
 

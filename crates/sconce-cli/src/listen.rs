@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use sconce_grpc::ServerListener;
+use sconce_grpc::{ServerListener, Tls};
 use tokio::net::TcpListener;
 
 use crate::error::Error;
@@ -39,7 +39,33 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// Returns true if only clients of this machine reach the address.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 impl BoundAddress {
+    /// Checks that other machines do not reach the address.
+    pub(crate) fn check_local(&self, flag: &'static str) -> Result<(), Error> {
+        if !self.address.is_local() {
+            return Err(Error::Unguarded { flag, address: self.address.to_string() });
+        }
+        Ok(())
+    }
+
+    /// Has clients speak TLS, if there is a certificate.
+    pub(crate) fn with_tls(self, tls: Option<&Tls>) -> Self {
+        match tls {
+            Some(tls) => Self { listener: self.listener.with_tls(tls.clone()), ..self },
+            None => self,
+        }
+    }
+
     /// Listens on the address that `flag` gives; `None` if it is `none`.
     pub(crate) async fn new(flag: &'static str, address: &str) -> Result<Option<Self>, Error> {
         if address == NONE {

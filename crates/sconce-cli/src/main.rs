@@ -29,14 +29,19 @@ mod languages;
 mod lines;
 #[cfg(feature = "grpc")]
 mod listen;
+mod log;
 mod memory_size;
 mod models;
 mod models_path;
+#[cfg(feature = "grpc")]
+mod models_to_serve;
 mod precision;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod precompute;
 mod progress;
 mod pull;
+#[cfg(feature = "grpc")]
+mod renewal;
 mod say;
 #[cfg(feature = "grpc")]
 mod serve;
@@ -44,11 +49,12 @@ mod signals;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod stores;
 mod table;
+#[cfg(feature = "grpc")]
+mod traces;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use args::{Args, Command};
 use error::Error;
@@ -57,7 +63,7 @@ use signals::Signals;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let outcome = log_to_stderr().and_then(|()| run(&args.command));
+    let outcome = log::start(args.command.log_format()).and_then(|()| run(&args.command));
     match outcome {
         Ok(code) => code,
         // The reader of our output has seen enough, as `head` has.
@@ -88,16 +94,4 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Models(args) => runtime.block_on(models::run(args)),
         Command::Pull(args) => runtime.block_on(pull::run(args, signals)),
     }
-}
-
-/// Sends the log to standard error, because standard output is for answers: warnings and errors, or what `RUST_LOG` says.
-fn log_to_stderr() -> Result<(), Error> {
-    let directives = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(directives) if !directives.is_empty() => directives,
-        _ => "warn".to_owned(),
-    };
-    let filter = EnvFilter::try_new(&directives)
-        .map_err(|cause| Error::LogFilter { value: directives, message: cause.to_string() })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    Ok(())
 }

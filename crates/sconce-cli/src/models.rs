@@ -57,7 +57,7 @@ fn print_table(models: &[(FoundModel, Result<Signature, BuildError>)]) -> io::Re
                 found.name.clone(),
                 signature.model_type.clone(),
                 signature.task.to_string(),
-                languages::shown(&languages::of(&found.directory)),
+                languages::shown(&languages::of(&found.newest())),
                 parameters(signature.parameters),
                 precision(found, signature),
                 signature.input.kind.to_string(),
@@ -100,7 +100,7 @@ fn object(found: &FoundModel, signature: &Signature) -> Value {
         "input": signature.input.kind,
         "directory": shown(&found.directory),
     });
-    let languages = languages::of(&found.directory);
+    let languages = languages::of(&found.newest());
     if !languages.is_empty() {
         object["languages"] = json!(languages);
     }
@@ -134,7 +134,7 @@ fn precision(found: &FoundModel, signature: &Signature) -> String {
 
 /// The precisions that a model has on the CPU.
 fn precisions(found: &FoundModel) -> Vec<Precision> {
-    let survey = Registry::default().survey(&found.directory, &LoadOptions::default());
+    let survey = Registry::default().survey(&found.newest(), &LoadOptions::default());
     survey.map(|survey| survey.precisions).unwrap_or_default()
 }
 

@@ -24,6 +24,15 @@ pub(crate) struct FoundModel {
     pub(crate) directory: PathBuf,
 }
 
+impl FoundModel {
+    /// The directory of the highest version, if there are versions, else the model's.
+    pub(crate) fn newest(&self) -> PathBuf {
+        ModelDirectory::versions(&self.directory)
+            .pop_last()
+            .map_or_else(|| self.directory.clone(), |(_, newest)| newest)
+    }
+}
+
 impl ModelsPath {
     /// The directories of the flags, else of `SCONCE_MODELS`, else the zoo and the directory that `pull` fills.
     pub(crate) fn new(args: &ModelsPathArgs) -> Self {
@@ -54,11 +63,12 @@ impl ModelsPath {
         Err(Error::UnknownModel { name: model.to_owned(), known, searched: self.directories.clone() })
     }
 
-    /// Does what [`find`](Self::find) does for several models; two of the same name are an error.
+    /// Does what [`find`](Self::find) does for several models, each of which may also be NAME=DIR; two of the same name are an
+    /// error.
     pub(crate) fn find_all(&self, models: &[String]) -> Result<Vec<FoundModel>, Error> {
         let mut all: Vec<FoundModel> = Vec::new();
         for model in models {
-            let found = self.find(model)?;
+            let found = self.find_named(model)?;
             if let Some(FoundModel { name, directory: first }) = all.iter().find(|other| other.name == found.name) {
                 let (name, first) = (name.clone(), first.clone());
                 return Err(Error::ModelTwice { name, first, second: found.directory });
@@ -66,6 +76,20 @@ impl ModelsPath {
             all.push(found);
         }
         Ok(all)
+    }
+
+    /// The model that `model` names, or, if it is none and has a `=`, the model NAME in DIR.
+    fn find_named(&self, model: &str) -> Result<FoundModel, Error> {
+        let found = self.find(model);
+        let Some((name, directory)) = model.split_once('=').filter(|(name, _)| found.is_err() && !name.is_empty())
+        else {
+            return found;
+        };
+        let directory = PathBuf::from(directory);
+        if !directory.is_dir() {
+            return Err(Error::NoModelDirectory { name: name.to_owned(), directory });
+        }
+        Ok(FoundModel { name: name.to_owned(), directory })
     }
 
     /// Every model on the path, sorted by name.
@@ -130,9 +154,12 @@ fn models_in(directory: &Path) -> Result<Vec<FoundModel>, Error> {
     Ok(found)
 }
 
-/// Returns true if the directory is meant to be a model; one with weights and no `config.json` is a broken model.
+/// Returns true if the directory is meant to be a model, or to hold versions of one; one with weights and no `config.json` is
+/// a broken model.
 fn is_model(directory: &Path) -> bool {
-    ModelDirectory::is_at(directory) || directory.join("model.safetensors").is_file()
+    ModelDirectory::is_at(directory)
+        || directory.join("model.safetensors").is_file()
+        || !ModelDirectory::versions(directory).is_empty()
 }
 
 fn name_of(directory: &Path) -> String {

@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &PrecomputeArgs, signals: Signals) -> Result<ExitC
     let built = args.how.compute.apply(Runtime::builder().batching(batching)).model(source).build();
     spinner.finish_and_clear();
     let runtime = built?;
-    let model = runtime.model(&name).expect("the runtime was built with this model");
+    let model = &runtime.model(&name).expect("the runtime was built with this model");
 
     let mut stop = std::pin::pin!(signals.first(STOPPING));
     if args.files.is_empty() && io::stdin().is_terminal() {

@@ -18,16 +18,17 @@ pub(crate) fn stamp(mut request: Request<()>) -> Result<Request<()>, Status> {
 /// The arrival that [`stamp`] noted; now, for a request that did not pass it.
 pub(crate) fn of<T>(request: &Request<T>) -> Result<Arrival, RequestError> {
     match request.extensions().get::<Arrival>() {
-        Some(arrival) => Ok(*arrival),
+        Some(arrival) => Ok(arrival.clone()),
         None => arrival(Instant::now(), request.metadata()),
     }
 }
 
 fn arrival(at: Instant, metadata: &MetadataMap) -> Result<Arrival, RequestError> {
-    let Some(header) = metadata.get("grpc-timeout") else { return Ok(Arrival::new(at, None)) };
+    let traceparent = metadata.get("traceparent").and_then(|value| value.to_str().ok());
+    let Some(header) = metadata.get("grpc-timeout") else { return Ok(Arrival::new(at, None).traced(traceparent)) };
     let wrong = || RequestError::WrongTimeout { got: shown(header) };
     let timeout = header.to_str().ok().and_then(parse).ok_or_else(wrong)?;
-    Ok(Arrival::new(at, Some(timeout)))
+    Ok(Arrival::new(at, Some(timeout)).traced(traceparent))
 }
 
 /// Parses `Timeout → TimeoutValue TimeoutUnit` of the gRPC over HTTP/2 specification.

@@ -1,11 +1,12 @@
-//! The call `ModelInfer`, whose memory is counted before it is decoded. The protocol's other calls are generated.
+//! The calls `ModelInfer` and `ModelStreamInfer`, whose memory is counted before they are decoded. The protocol's other
+//! calls are generated.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
-use sconce_server::{Call, Charge, MAX_MESSAGE_BYTES, RequestError};
+use sconce_server::{Call, Charge, RequestError};
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder};
 use tonic::codegen::{BoxFuture, Service as HttpService, http};
@@ -13,33 +14,37 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tonic_prost::{ProstCodec, ProstEncoder};
 
+use crate::deadline;
 use crate::measure::decoded_bytes;
-use crate::proto::grpc_inference_service_server::{GrpcInferenceService as _, GrpcInferenceServiceServer};
+use crate::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::proto::{ModelInferRequest, ModelInferResponse};
 use crate::service::Service;
 use crate::status::status;
+use crate::stream::{ModelStreamInfer, StreamedCodec};
 
 type Generated = GrpcInferenceServiceServer<Service>;
 
 /// Bytes at most of a message of the calls that ask about models.
 const MAX_QUESTION_BYTES: usize = 64 * 1024;
 const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+/// The path of the call that is a stream of requests.
+pub(crate) const MODEL_STREAM_INFER: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// The protocol's service.
 #[derive(Clone)]
 pub(crate) struct Inference {
-    service: Arc<Service>,
+    service: Service,
     generated: Generated,
+    max_message_bytes: usize,
 }
 
 impl Inference {
-    pub(crate) fn new(service: Service) -> Self {
-        let service = Arc::new(service);
-        let generated = Generated::from_arc(Arc::clone(&service))
+    pub(crate) fn new(service: Service, max_message_bytes: usize) -> Self {
+        let generated = Generated::new(service.clone())
             .max_decoding_message_size(MAX_QUESTION_BYTES)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        Self { service, generated }
+        Self { service, generated, max_message_bytes }
     }
 }
 
@@ -57,19 +62,28 @@ impl HttpService<http::Request<Body>> for Inference {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if request.uri().path() != MODEL_INFER {
-            return self.generated.call(request);
+        let service = self.service.clone();
+        let charge = request.extensions().get::<Arc<Charge>>().cloned();
+        let max_bytes = self.max_message_bytes;
+        match request.uri().path() {
+            MODEL_INFER => {
+                let mut grpc = bounded(Encoded { charge }, max_bytes);
+                Box::pin(async move { Ok(grpc.unary(ModelInfer(service), request).await) })
+            }
+            MODEL_STREAM_INFER => {
+                let mut grpc = bounded(StreamedCodec { charge }, max_bytes);
+                Box::pin(async move { Ok(grpc.streaming(ModelStreamInfer(service), request).await) })
+            }
+            _ => self.generated.call(request),
         }
-        let service = Arc::clone(&self.service);
-        Box::pin(async move {
-            let charge = request.extensions().get::<Arc<Charge>>().cloned();
-            let mut grpc = Grpc::new(Encoded { charge })
-                .accept_compressed(CompressionEncoding::Gzip)
-                .accept_compressed(CompressionEncoding::Deflate)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES);
-            Ok(grpc.unary(ModelInfer(service), request).await)
-        })
     }
+}
+
+fn bounded<C: Codec>(codec: C, max_bytes: usize) -> Grpc<C> {
+    Grpc::new(codec)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
+        .max_decoding_message_size(max_bytes)
 }
 
 /// A codec that leaves a request encoded, and counts the bytes that it takes decompressed.
@@ -105,30 +119,31 @@ impl Decoder for Encoded {
     }
 }
 
-struct ModelInfer(Arc<Service>);
+struct ModelInfer(Service);
 
 impl UnaryService<Bytes> for ModelInfer {
     type Response = ModelInferResponse;
     type Future = BoxFuture<Response<ModelInferResponse>, Status>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let service = Arc::clone(&self.0);
+        let service = self.0.clone();
         Box::pin(async move {
             // Keeps the charge until the call is answered.
             let charge = request.extensions().get::<Arc<Charge>>().cloned();
             let call = request.extensions().get::<Arc<Call>>().cloned();
-            let (metadata, extensions, message) = request.into_parts();
-            let message = decode(message, charge.as_deref()).map_err(status)?;
-            let answer = service.model_infer(Request::from_parts(metadata, extensions, message)).await?;
+            let arrival = deadline::of(&request).map_err(status)?;
+            let message = decode(request.into_inner(), charge.as_deref()).map_err(status)?;
+            let answer = service.answer(message, arrival, charge.as_deref()).await.map_err(status)?;
             if let Some(call) = call {
-                call.answered(answer.get_ref().encoded_len());
+                call.answered(answer.encoded_len());
             }
-            Ok(answer)
+            Ok(Response::new(answer))
         })
     }
 }
 
-fn decode(message: Bytes, charge: Option<&Charge>) -> Result<ModelInferRequest, RequestError> {
+/// Decodes a request, after the memory that it takes then is counted.
+pub(crate) fn decode(message: Bytes, charge: Option<&Charge>) -> Result<ModelInferRequest, RequestError> {
     if let Some(charge) = charge {
         charge.grow(decoded_bytes(&message, charge.max()))?;
     }

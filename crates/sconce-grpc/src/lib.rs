@@ -50,7 +50,8 @@
 //! | classification | `scores` `FP32` `[N, labels]`, `label` `BYTES` `[N, 1]` |
 //!
 //! Numbers of other types are taken where each is exact in one of these. A model of one input also takes it by the names
-//! that clients make up, such as `input-0`. `N` is at most the model's `max_queue_size`. Elements come raw or typed, and the answer's elements go the same way.
+//! that clients make up, such as `input-0`. `N` is at most [`MAX_ITEMS`]; of models whose answers are large, also at most the
+//! model's `max_queue_size`. Elements come raw or typed, and the answer's elements go the same way.
 //!
 //! # Parameters
 //! | a request's parameter | says |
@@ -59,6 +60,9 @@
 //! | `priority` | 1 (high), 2 (normal) or 3 (low): how soon its items run among others |
 //! | `truncate` | false: a text of too many tokens is refused, rather than cut |
 //! | `cache` | false: the runtime's cache is not asked for the answer |
+//! | `precision` | the precision in which the network must be computed; another one than the model's is refused |
+//! | `prompt` | name of the model's prompt that is put before each text |
+//! | `dimensions`, `normalize`, `output_dtype` | length, scale and element type of vectors |
 //!
 //! Any other parameter is refused, except those that clients send by themselves: `binary_data_output`, `content_type`,
 //! `headers` and `triton_*` are ignored.
@@ -73,9 +77,29 @@
 //! A request that is refused because too many wait, or that is late for the same reason, gets the trailer
 //! `grpc-retry-pushback-ms`: the milliseconds, never 0, after which the client should come back.
 //!
+//! # Streams
+//! `ModelStreamInfer` answers the requests of a stream as `ModelInfer` does: up to 256 run beside each other, a further one
+//! is read when the first of them is answered, and answers come in the order of the requests. A request that fails has its error in
+//! `error_message` and its id in `infer_response`, with the parameter `retry_after_ms` after a refusal, and the stream goes on; with
+//! the metadata `triton_grpc_error: true` the stream ends with the status of the error. Each request has its memory while it is
+//! unanswered. A stream may pause between two requests for as long as a connection may idle; its peer may not pause within one for
+//! longer than within a call. A server that leaves reads no further requests, sends the answers of those it has read, and ends the
+//! stream with `UNAVAILABLE`.
+//!
+//! # Shared memory
+//! Where [`ServerBounds::with_shared_memory`] allows it, clients of the same machine register regions of POSIX shared memory, and
+//! inputs and outputs go through them by Triton's parameters `shared_memory_region`, `shared_memory_offset` and
+//! `shared_memory_byte_size`. Regions are copied from and to by reading and writing, not mapped, so a client that cuts its object short gets
+//! an error. Shared memory of CUDA is not served.
+//!
+//! # Calls that change the server
+//! Settings of traces and logs can only be read: a call to change one is refused with `UNIMPLEMENTED` and words, as is a call
+//! that there is not. [`ModelControl`](sconce::ModelControl) decides if clients may load and unload models.
+//!
 //! # The path of one item
-//! [`sconce_server`] serves the connection → the interceptor `deadline` notes the time of arrival → `metered` counts the
-//! request's bytes as they arrive → `inference` decodes it, after `measure` has counted the memory that takes →
+//! [`sconce_server`] serves the connection → the interceptor `deadline` notes the time of arrival → `metered` admits the
+//! request by its token and counts its bytes as they arrive → `inference`, or `stream` for a request of a stream, decodes it, after
+//! `measure` has counted the memory that takes →
 //! `service` reads `parameters` → `outputs` checks the wanted outputs → `decode` (`elements`) cuts the tensor into
 //! items → [`Model::refusal`](sconce::Model::refusal), before anything is tokenised →
 //! [`Model::try_infer_many`](sconce::Model::try_infer_many), which admits all items or none → `outputs` writes the
@@ -84,6 +108,11 @@
 //! # Bounds on clients
 //! [`ServerLimits`] bounds the connections, the bytes of requests over all connections, and the time for which peers may be
 //! silent; [`sconce_server`] says which give way at a bound. An error repeats at most an excerpt of the request.
+//!
+//! # Access
+//! [`ServerBounds::with_access`] asks calls for `authorization: Bearer TOKEN` among their metadata, else they end with
+//! `UNAUTHENTICATED`, and bounds the rate of each client (`RESOURCE_EXHAUSTED`). Health (`Check`, `Watch`), `ServerLive` and
+//! `ServerReady` need no token: probes cannot send one. [`ServerListener::with_tls`] adds TLS.
 //!
 //! # Refusals
 //! A refusal costs about as much as a small answer. If there are many, [`Governor`](sconce_server::Governor) holds them back, so that together they
@@ -99,6 +128,7 @@ mod deadline;
 mod decode;
 mod drain;
 mod elements;
+mod health;
 mod inference;
 mod measure;
 mod metadata;
@@ -106,11 +136,19 @@ mod metered;
 mod outputs;
 mod parameters;
 pub mod proto;
+mod repository;
 mod server;
 mod service;
+mod settings;
+mod shared_memory;
 mod statistics;
 mod status;
+mod stream;
+mod unserved;
 
 pub use drain::Drain;
-pub use sconce_server::{MAX_MESSAGE_BYTES, ServerBounds, ServerLimits, ServerListener};
+pub use sconce_server::{
+    BearerToken, ClientAccess, ClientAccessConfig, ClientRates, MAX_ITEMS, MAX_MESSAGE_BYTES, ServerBounds,
+    ServerLimits, ServerListener, SharedMemory, Tls, TlsError, TlsFiles, TokenFileError,
+};
 pub use server::{ServeError, router, router_within, serve, serve_beside, serve_within};

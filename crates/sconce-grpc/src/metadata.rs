@@ -1,8 +1,10 @@
 //! Metadata and configuration of models and of the server, as the protocol has them.
 
 use sconce::{BatcherConfig, Datatype, Model, Priority};
+use sconce_server::SharedMemory;
 use sconce_server::metadata::{
-    BACKEND, EXTENSIONS, ItemTensor, MODEL_VERSION, PLATFORM, SERVER_NAME, SERVER_VERSION, facts, inputs, outputs,
+    BACKEND, EXTENSIONS, ItemTensor, PLATFORM, SERVER_NAME, SERVER_VERSION, SHARED_MEMORY_EXTENSION, facts, inputs,
+    outputs,
 };
 
 use crate::proto::model_config::SchedulingChoice;
@@ -15,16 +17,17 @@ use crate::proto::{
 };
 
 /// Name, version and extensions of the server.
-pub(crate) fn server() -> ServerMetadataResponse {
+pub(crate) fn server(shared_memory: &SharedMemory) -> ServerMetadataResponse {
+    let shared_memory = shared_memory.is_allowed().then_some(SHARED_MEMORY_EXTENSION);
     ServerMetadataResponse {
         name: SERVER_NAME.into(),
         version: SERVER_VERSION.into(),
-        extensions: EXTENSIONS.map(String::from).into(),
+        extensions: EXTENSIONS.into_iter().chain(shared_memory).map(String::from).collect(),
     }
 }
 
-/// Inputs and outputs of a model.
-pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
+/// Inputs and outputs of a model, and its versions that are served.
+pub(crate) fn model(model: &Model, versions: &[Model]) -> ModelMetadataResponse {
     let metadata = |tensor: ItemTensor| TensorMetadata {
         name: tensor.name.into(),
         datatype: tensor.datatype.name().into(),
@@ -32,7 +35,7 @@ pub(crate) fn model(model: &Model) -> ModelMetadataResponse {
     };
     ModelMetadataResponse {
         name: model.name().into(),
-        versions: vec![MODEL_VERSION.into()],
+        versions: versions.iter().map(|version| version.version().to_string()).collect(),
         platform: PLATFORM.into(),
         inputs: inputs(model.signature()).into_iter().map(metadata).collect(),
         outputs: outputs(model.signature()).into_iter().map(metadata).collect(),

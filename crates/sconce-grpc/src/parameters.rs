@@ -41,7 +41,7 @@ pub(crate) fn of_fact(fact: AnswerFact) -> InferParameter {
 mod tests {
     use std::time::Duration;
 
-    use sconce::{OutputDtype, Priority, Truncation, VectorOptions};
+    use sconce::{OutputDtype, Precision, Priority, Truncation, VectorOptions};
     use sconce_server::{Parameters, RequestError};
 
     use super::*;
@@ -70,6 +70,7 @@ mod tests {
             cache: true,
             prompt: None,
             vectors: VectorOptions::default(),
+            precision: None,
         };
         assert_eq!(read(&[]).unwrap(), unsaid);
         assert_eq!(read(&[("truncate", BoolParam(true))]).unwrap().truncation, Truncation::Truncate);
@@ -103,6 +104,12 @@ mod tests {
         assert_eq!(refused, format!("parameter 'output_dtype' is the text \"int4\", {expected}"));
         let refused = read(&[("output_dtype", Int64Param(8))]).unwrap_err().to_string();
         assert_eq!(refused, format!("parameter 'output_dtype' is the integer 8, {expected}"));
+        assert_eq!(read(&[("precision", StringParam("INT8".into()))]).unwrap().precision, Some(Precision::Int8));
+        let refused = read(&[("precision", StringParam("fast".into()))]).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "parameter 'precision' is the text \"fast\", but must be f32, f16, bf16, int8, q8_0 or q4k"
+        );
         assert!(read(&[("dimensions", Int64Param(-1))]).unwrap_err().to_string().contains("'dimensions'"));
     }
 
@@ -144,10 +151,10 @@ mod tests {
         for name in ["triton_enable_empty_final_response", "binary_data_output", "headers", "content_type"] {
             assert_eq!(read(&[(name, BoolParam(true))]).unwrap(), read(&[]).unwrap(), "{name}");
         }
-        let refused = read(&[("top_k", Int64Param(1)), ("precision", StringParam("int8".into()))]).unwrap_err();
+        let refused = read(&[("top_k", Int64Param(1)), ("quality", StringParam("high".into()))]).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "parameter 'precision' is not known; known are: cache, dimensions, normalize, output_dtype, priority, prompt, timeout, truncate"
+            "parameter 'quality' is not known; known are: cache, dimensions, normalize, output_dtype, precision, priority, prompt, timeout, truncate"
         );
         assert!(read(&[("Timeout", Int64Param(1))]).is_err(), "names are exact");
     }

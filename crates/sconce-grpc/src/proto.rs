@@ -1,4 +1,4 @@
-//! The protocol's messages, service and client, compiled from `proto/`.
+//! The protocols' messages, services and clients, compiled from `proto/`.
 
 #![expect(
     clippy::allow_attributes,
@@ -8,6 +8,11 @@
 )]
 
 tonic::include_proto!("inference");
+
+/// The messages, service and client of gRPC's health checking protocol, with `List`.
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
 
 /// The compiled files of `proto/`, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("inference");

@@ -3,21 +3,23 @@
 use std::future::Future;
 
 use sconce::{ConfigError, Runtime};
-use sconce_server::{HttpVersions, Meter, ServerBounds, ServerLimits, ServerListener, serve_until};
+use sconce_server::{HttpVersions, ServerBounds, ServerLimits, ServerListener, serve_until};
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::deadline;
 use crate::drain::Drain;
+use crate::health::ListedHealth;
 use crate::inference::Inference;
 use crate::metered::Metered;
 use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::health::health_server::HealthServer;
 use crate::service::Service;
+use crate::unserved;
 
 /// The reason why a server cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +66,7 @@ pub async fn serve_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (routes, drain) = services(&bounds.meter(), runtime.clone()).await;
+    let (routes, drain) = services(bounds, runtime.clone()).await;
     let routes = routes.prepare();
     let answer = move |request: http::Request<_>| {
         let answer = routes.clone().call(request.map(Body::new));
@@ -75,15 +77,10 @@ pub async fn serve_beside(
         drain.start().await;
     };
     let serving = serve_until(answer, HttpVersions::Http2, listener.into(), bounds, &runtime, leave);
-    let announcing = async {
-        // Health says so as soon as the runtime drains, which may be before `shutdown`.
-        runtime.draining().await;
-        drain.start().await;
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         () = serving => {}
-        () = announcing => {}
+        // Health says so as soon as the runtime drains, which may be before `shutdown`.
+        () = drain.follow() => {}
     }
 }
 
@@ -102,26 +99,29 @@ pub async fn router(runtime: Runtime) -> (Routes, Drain) {
 /// # Errors
 /// [`ConfigError`] if a limit is out of bounds.
 pub async fn router_within(limits: &ServerLimits, runtime: Runtime) -> Result<(Routes, Drain), ConfigError> {
-    Ok(services(&ServerBounds::new(limits.clone())?.meter(), runtime).await)
+    Ok(services(&ServerBounds::new(limits.clone())?, runtime).await)
 }
 
-async fn services(meter: &Meter, runtime: Runtime) -> (Routes, Drain) {
+async fn services(bounds: &ServerBounds, runtime: Runtime) -> (Routes, Drain) {
+    let meter = &bounds.meter();
     let health = HealthReporter::new();
     let drain = Drain::new(&runtime, health.clone(), Inference::NAME).await;
-    let inference = Metered::new(Inference::new(Service::new(runtime)), meter);
-    let health = HealthServer::new(HealthService::from_health_reporter(health));
+    let service = Service::new(runtime, bounds);
+    let inference = Metered::new(Inference::new(service, bounds.limits().max_request_bytes), meter);
+    let health = ListedHealth::new(HealthService::from_health_reporter(health), drain.clone());
+    let health = HealthServer::new(health);
     let v1 = reflection().build_v1().expect("the build script made these descriptors");
     // grpcurl before 1.9 uses this version.
     let v1alpha = reflection().build_v1alpha().expect("the build script made these descriptors");
-    let routes = Routes::new(InterceptedService::new(inference, deadline::stamp))
+    let mut routes = Routes::new(InterceptedService::new(inference, deadline::stamp))
         .add_service(Metered::new(health, meter))
         .add_service(Metered::new(v1, meter))
         .add_service(Metered::new(v1alpha, meter));
+    let router = routes.axum_router_mut();
+    *router = std::mem::take(router).fallback(unserved::no_service);
     (routes, drain)
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
 }

@@ -2,8 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
-use sconce::{Model, Total};
-use sconce_server::metadata::MODEL_VERSION;
+use sconce::{BatchItems, Model, Total};
 
 use crate::proto::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
 
@@ -11,14 +10,13 @@ use crate::proto::{InferBatchStatistics, InferStatistics, ModelStatistics, Stati
 pub(crate) fn of(model: &Model) -> ModelStatistics {
     let stats = model.request_stats();
     let since_1970 = stats.last.and_then(|last| last.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    let batches = |(size, items): (&usize, &sconce::BatchItems)| (*size, items.batches(*size));
-    let batches: Vec<(usize, Total)> = stats.by_batch_size.iter().map(batches).collect();
+    let batches = stats.by_batch_size.iter().map(|(size, items)| (*size, *items));
     ModelStatistics {
         name: model.name().to_owned(),
-        version: MODEL_VERSION.into(),
+        version: model.version().to_string(),
         last_inference: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         inference_count: stats.by_batch_size.values().map(|items| items.items).sum(),
-        execution_count: batches.iter().map(|(_, total)| total.count).sum(),
+        execution_count: batches.clone().map(|(size, items)| items.batches(size).count).sum(),
         inference_stats: Some(InferStatistics {
             success: Some(duration(stats.succeeded)),
             fail: Some(duration(stats.failed)),
@@ -28,12 +26,17 @@ pub(crate) fn of(model: &Model) -> ModelStatistics {
             compute_output: Some(duration(stats.rest)),
             cache_hit: Some(duration(stats.cached)),
         }),
-        batch_stats: batches.into_iter().map(|(size, total)| of_size(size, total)).collect(),
+        batch_stats: batches.map(|(size, items)| of_size(size, items)).collect(),
     }
 }
 
-fn of_size(size: usize, total: Total) -> InferBatchStatistics {
-    InferBatchStatistics { batch_size: size as u64, compute_infer: Some(duration(total)) }
+fn of_size(size: usize, items: BatchItems) -> InferBatchStatistics {
+    InferBatchStatistics {
+        batch_size: size as u64,
+        compute_input: Some(duration(items.batches_prepared(size))),
+        compute_infer: Some(duration(items.batches(size))),
+        compute_output: Some(duration(items.batches_finished(size))),
+    }
 }
 
 fn duration(Total { count, time }: Total) -> StatisticDuration {

@@ -1,6 +1,7 @@
 //! Converts errors to gRPC's status codes.
 
 use sconce_server::{RequestError, RequestFault};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 /// The trailer with the milliseconds after which the client should retry; gRPC's clients with a retry policy follow it
@@ -11,17 +12,27 @@ const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[expect(clippy::needless_pass_by_value, reason = "a function that makes an error of another")]
 pub(crate) fn status(error: RequestError) -> Status {
     let mut status = Status::new(code(error.fault()), error.message());
-    if let Some(retry_after) = error.retry_after() {
-        // Rounded up: a client that comes a millisecond too early would be refused again.
-        let milliseconds = u64::try_from(retry_after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
-        status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds.max(1).into());
+    if error.fault() == RequestFault::NotAdmitted {
+        status.metadata_mut().insert("www-authenticate", MetadataValue::from_static("Bearer"));
+    }
+    if let Some(milliseconds) = retry_after_ms(&error) {
+        status.metadata_mut().insert(RETRY_PUSHBACK, milliseconds.into());
     }
     status
 }
 
+/// Milliseconds, never 0, after which the client should come back.
+pub(crate) fn retry_after_ms(error: &RequestError) -> Option<u64> {
+    // Rounded up: a client that comes a millisecond too early would be refused again.
+    let milliseconds = error.retry_after()?.as_micros().div_ceil(1000);
+    Some(u64::try_from(milliseconds).unwrap_or(u64::MAX).max(1))
+}
+
 fn code(fault: RequestFault) -> Code {
     match fault {
+        RequestFault::NotAdmitted => Code::Unauthenticated,
         RequestFault::NotFound => Code::NotFound,
+        RequestFault::Exists => Code::AlreadyExists,
         RequestFault::NotServed => Code::Unimplemented,
         RequestFault::Late | RequestFault::Stalled => Code::DeadlineExceeded,
         RequestFault::Overloaded => Code::ResourceExhausted,

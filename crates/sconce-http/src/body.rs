@@ -8,11 +8,11 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use sconce::{InFlight, Input};
-use sconce_server::{Arrival, Charge, RequestError};
+use sconce_server::{Arrival, Charge, RequestError, RequestFault};
 use serde::de::DeserializeOwned;
 
 use crate::dialect::{Dialect, ErrorResponse};
-use crate::error::{Fault, HttpError};
+use crate::error::HttpError;
 use crate::service::HttpService;
 
 /// Bytes that an element of a list takes at most when it is read: an input with an allocation of its own, in a vector that
@@ -85,7 +85,7 @@ impl<D: Dialect> FromRequest<Arc<HttpService>> for UnparsedBody<D> {
 
     async fn from_request(request: Request, service: &Arc<HttpService>) -> Result<Self, Self::Rejection> {
         let extensions = request.extensions();
-        let arrival = extensions.get().copied().unwrap_or_else(|| Arrival::new(Instant::now(), None));
+        let arrival = extensions.get().cloned().unwrap_or_else(|| Arrival::new(Instant::now(), None));
         let call = HttpCall { arrival, charge: extensions.get().cloned(), _in_flight: service.runtime().enter() };
         let bytes = Bytes::from_request(request, service).await.map_err(|rejection| unreadable(&rejection))?;
         Ok(Self { bytes, call, dialect: PhantomData })
@@ -109,10 +109,10 @@ impl<T: DeserializeOwned, D: Dialect> FromRequest<Arc<HttpService>> for JsonBody
 
 fn unreadable(rejection: &BytesRejection) -> HttpError {
     if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
-        let message = format!("the body has more than {} bytes; send fewer inputs at a time", crate::MAX_BODY_BYTES);
-        return HttpError::new(Fault::TooLarge, message);
+        let message = "the body has more bytes than the server reads (max_request_bytes); send fewer inputs at a time";
+        return HttpError::new(RequestFault::TooLarge, message);
     }
-    HttpError::new(Fault::Malformed, format!("the body cannot be read: {}", rejection.body_text()))
+    HttpError::new(RequestFault::Malformed, format!("the body cannot be read: {}", rejection.body_text()))
 }
 
 /// Parses JSON; an error names the place in it.
@@ -130,6 +130,6 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
             _ if bytes.is_empty() => "the body is empty; send a JSON object".to_owned(),
             _ => format!("the body is not JSON: {error}"),
         };
-        HttpError::new(Fault::Malformed, message)
+        HttpError::new(RequestFault::Malformed, message)
     })
 }

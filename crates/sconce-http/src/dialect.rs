@@ -5,39 +5,45 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use sconce_server::RequestFault;
 use serde_json::{Value, json};
 
-use crate::error::{Fault, HttpError};
+use crate::error::HttpError;
 
 /// An API's statuses and bodies of errors.
 pub(crate) trait Dialect: Send + Sync + 'static {
     /// The status of a fault.
-    fn status(fault: Fault) -> StatusCode {
+    fn status(fault: RequestFault) -> StatusCode {
         match fault {
-            Fault::Malformed | Fault::Empty | Fault::Invalid => StatusCode::BAD_REQUEST,
-            Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Fault::UnknownModel => StatusCode::NOT_FOUND,
-            Fault::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-            Fault::Late => StatusCode::GATEWAY_TIMEOUT,
-            Fault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Fault::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            RequestFault::Malformed | RequestFault::Empty | RequestFault::Invalid | RequestFault::NotServed => {
+                StatusCode::BAD_REQUEST
+            }
+            RequestFault::NotAdmitted => StatusCode::UNAUTHORIZED,
+            RequestFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            RequestFault::NotFound => StatusCode::NOT_FOUND,
+            RequestFault::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            RequestFault::Stalled => StatusCode::REQUEST_TIMEOUT,
+            RequestFault::Late => StatusCode::GATEWAY_TIMEOUT,
+            RequestFault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// The body of an error.
-    fn body(error: &HttpError, status: StatusCode) -> Value;
+    fn body(error: &HttpError) -> Value;
 }
 
 /// Errors as OpenAI's API has them.
 pub(crate) enum OpenAi {}
 
 impl Dialect for OpenAi {
-    fn body(error: &HttpError, _: StatusCode) -> Value {
+    fn body(error: &HttpError) -> Value {
         let (kind, code) = match error.fault {
-            Fault::UnknownModel => ("invalid_request_error", Some("model_not_found")),
-            Fault::Malformed | Fault::TooLarge | Fault::Empty | Fault::Invalid => ("invalid_request_error", None),
-            Fault::Overloaded => ("rate_limit_error", Some("rate_limit_exceeded")),
-            Fault::Late | Fault::Unavailable | Fault::Internal => ("server_error", None),
+            RequestFault::NotFound => ("invalid_request_error", Some("model_not_found")),
+            RequestFault::NotAdmitted => ("invalid_request_error", Some("invalid_api_key")),
+            RequestFault::Overloaded => ("rate_limit_error", Some("rate_limit_exceeded")),
+            fault if Self::status(fault).is_server_error() => ("server_error", None),
+            _ => ("invalid_request_error", None),
         };
         json!({"error": {"message": error.message, "type": kind, "param": error.field, "code": code}})
     }
@@ -47,25 +53,24 @@ impl Dialect for OpenAi {
 pub(crate) enum Tei {}
 
 impl Dialect for Tei {
-    fn status(fault: Fault) -> StatusCode {
+    fn status(fault: RequestFault) -> StatusCode {
         match fault {
-            Fault::Empty => StatusCode::BAD_REQUEST,
-            Fault::Malformed | Fault::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Fault::UnknownModel => StatusCode::NOT_FOUND,
-            Fault::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-            Fault::Late | Fault::Internal => StatusCode::FAILED_DEPENDENCY,
-            Fault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            RequestFault::Malformed | RequestFault::Invalid | RequestFault::NotServed => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            RequestFault::Late | RequestFault::Internal => StatusCode::FAILED_DEPENDENCY,
+            other => OpenAi::status(other),
         }
     }
 
-    fn body(error: &HttpError, _: StatusCode) -> Value {
+    fn body(error: &HttpError) -> Value {
         let kind = match error.fault {
-            Fault::Malformed | Fault::TooLarge | Fault::Invalid | Fault::UnknownModel => "Validation",
-            Fault::Empty => "Empty",
-            Fault::Overloaded => "Overloaded",
-            Fault::Late | Fault::Internal => "Backend",
-            Fault::Unavailable => "Unhealthy",
+            RequestFault::Empty => "Empty",
+            RequestFault::Overloaded => "Overloaded",
+            RequestFault::Late | RequestFault::Internal => "Backend",
+            RequestFault::Unavailable => "Unhealthy",
+            RequestFault::NotAdmitted => "Unauthorized",
+            _ => "Validation",
         };
         json!({"error": error.message, "error_type": kind})
     }
@@ -75,8 +80,37 @@ impl Dialect for Tei {
 pub(crate) enum Cohere {}
 
 impl Dialect for Cohere {
-    fn body(error: &HttpError, _: StatusCode) -> Value {
+    fn body(error: &HttpError) -> Value {
         json!({"message": error.message, "detail": error.message})
+    }
+}
+
+/// Errors of the Open Inference Protocol, as Triton has them.
+pub(crate) enum Triton {}
+
+impl Dialect for Triton {
+    fn status(fault: RequestFault) -> StatusCode {
+        match fault {
+            RequestFault::NotServed => StatusCode::NOT_IMPLEMENTED,
+            RequestFault::Exists => StatusCode::CONFLICT,
+            other => OpenAi::status(other),
+        }
+    }
+
+    fn body(error: &HttpError) -> Value {
+        json!({"error": error.message})
+    }
+}
+
+/// The response to an error of a request to `path` that no route has seen, in the form of the API that has the path.
+pub(crate) fn response_at(path: &str, error: HttpError) -> Response {
+    let first = path.split('/').find(|part| !part.is_empty()).unwrap_or_default();
+    match (path, first) {
+        ("/v1/rerank" | "/v2/rerank", _) => ErrorResponse::<Cohere>::from(error).into_response(),
+        (_, "v1" | "embeddings") => ErrorResponse::<OpenAi>::from(error).into_response(),
+        (_, "" | "models" | "embed" | "embed_all" | "embed_sparse" | "similarity" | "predict" | "rerank")
+        | (_, "tokenize" | "decode" | "info") => ErrorResponse::<Tei>::from(error).into_response(),
+        _ => ErrorResponse::<Triton>::from(error).into_response(),
     }
 }
 
@@ -92,14 +126,13 @@ impl<D, E: Into<HttpError>> From<E> for ErrorResponse<D> {
 impl<D: Dialect> IntoResponse for ErrorResponse<D> {
     fn into_response(self) -> Response {
         let Self(error, _) = self;
-        let status = D::status(error.fault);
-        if error.fault == Fault::Internal {
-            tracing::error!("{}", error.message);
+        let mut response = (D::status(error.fault), axum::Json(D::body(&error))).into_response();
+        let headers = response.headers_mut();
+        if error.fault == RequestFault::NotAdmitted {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let mut response = (status, axum::Json(D::body(&error, status))).into_response();
-        let unknown = (error.fault == Fault::Overloaded).then_some(UNKNOWN_RETRY);
+        let unknown = (error.fault == RequestFault::Overloaded).then_some(UNKNOWN_RETRY);
         if let Some(after) = error.retry_after.or(unknown) {
-            let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
             headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(milliseconds(after)));
         }
@@ -111,10 +144,11 @@ impl<D: Dialect> IntoResponse for ErrorResponse<D> {
 const UNKNOWN_RETRY: Duration = Duration::from_secs(1);
 
 /// Whole seconds, rounded up: `Retry-After` has no fractions, and 0 would call for another try at once.
-pub(crate) fn whole_seconds(after: Duration) -> u64 {
+fn whole_seconds(after: Duration) -> u64 {
     after.as_secs() + u64::from(after.subsec_nanos() > 0 || after.is_zero())
 }
 
-pub(crate) fn milliseconds(after: Duration) -> u64 {
-    u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1)
+/// Whole milliseconds, rounded up for the same reason.
+fn milliseconds(after: Duration) -> u64 {
+    u64::try_from(after.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }

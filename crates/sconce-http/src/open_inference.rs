@@ -1,25 +1,28 @@
 //! The Open Inference Protocol v2 over HTTP, as Triton and KServe speak it: JSON and binary tensors, descriptions of models,
 //! health.
 
+mod control;
 mod describe;
 mod infer;
 mod json;
+mod settings;
+mod shared_memory;
 mod write;
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use sconce::Model;
-use sconce_server::{OpenInference, RequestError, RequestFault};
+use sconce_server::{OpenInference, RequestError};
 use serde_json::json;
 
 pub(crate) use json::JsonParameters;
 
-use crate::dialect::{milliseconds, whole_seconds};
+use crate::dialect::{ErrorResponse, Triton};
 
 type Shared = State<Arc<OpenInference>>;
 
@@ -32,7 +35,7 @@ struct ModelPath {
 }
 
 impl ModelPath {
-    fn of<'a>(&self, shared: &'a OpenInference) -> Result<&'a Model, RequestError> {
+    fn of(&self, shared: &OpenInference) -> Result<Model, RequestError> {
         shared.model(&self.model, &self.version)
     }
 }
@@ -47,26 +50,33 @@ pub(crate) fn routes(shared: Arc<OpenInference>) -> Router {
             .route("/stats", get(describe::statistics))
     };
     Router::new()
-        .route("/", get(alive))
-        .route("/health", get(ready))
-        .route("/healthz", get(ready))
-        .route("/livez", get(live))
-        .route("/readyz", get(ready))
         .route("/v2", get(describe::server))
         .route("/v2/", get(describe::server))
-        .route("/v2/health/live", get(live))
-        .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(describe::all_statistics))
-        .route("/v2/repository/index", post(describe::index))
-        .route("/v2/repository/models/{model}/load", post(fixed_models))
-        .route("/v2/repository/models/{model}/unload", post(fixed_models))
+        .route("/v2/repository/index", post(control::index))
+        .route("/v2/repository/models/{model}/load", post(control::load))
+        .route("/v2/repository/models/{model}/unload", post(control::unload))
+        .merge(settings::routes())
+        .merge(shared_memory::routes())
         .nest("/v2/models/{model}", of_a_model())
         .nest("/v2/models/{model}/versions/{version}", of_a_model())
         .with_state(shared)
 }
 
+/// Health where Kubernetes, KServe and text-embeddings-inference look for it, `/` apart.
+pub(crate) fn health_routes(shared: Arc<OpenInference>) -> Router {
+    Router::new()
+        .route("/health", get(ready))
+        .route("/healthz", get(ready))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
+        .with_state(shared)
+}
+
 /// Liveness as KServe's first protocol has it.
-async fn alive() -> Response {
+pub(crate) async fn alive() -> Response {
     Json(json!({"status": "alive"})).into_response()
 }
 
@@ -84,7 +94,7 @@ async fn model_ready(State(shared): Shared, Path(named): Path<ModelPath>) -> Res
             let ready = !shared.runtime().is_draining();
             ready_status(ready, json!({"name": model.name(), "ready": ready}))
         }
-        Err(error) => error_response(&error),
+        Err(error) => error_response(error),
     }
 }
 
@@ -93,38 +103,7 @@ fn ready_status(ready: bool, body: serde_json::Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// The answer of a server whose models stay as they are, as Triton's with model control mode `none`.
-async fn fixed_models() -> Response {
-    let message = "explicit model load / unload is not allowed: the server serves the models that it found when it \
-                   started; start it anew to serve others";
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": message}))).into_response()
-}
-
 /// The response of an error, in Triton's form.
-pub(crate) fn error_response(error: &RequestError) -> Response {
-    let status = status(error.fault());
-    if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::error!("{}", error.message());
-    }
-    let mut response = (status, Json(json!({"error": error.message()}))).into_response();
-    if let Some(after) = error.retry_after() {
-        let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
-        headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(milliseconds(after)));
-    }
-    response
-}
-
-fn status(fault: RequestFault) -> StatusCode {
-    match fault {
-        RequestFault::Invalid | RequestFault::Malformed => StatusCode::BAD_REQUEST,
-        RequestFault::NotFound => StatusCode::NOT_FOUND,
-        RequestFault::NotServed => StatusCode::NOT_IMPLEMENTED,
-        RequestFault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        RequestFault::Stalled => StatusCode::REQUEST_TIMEOUT,
-        RequestFault::Late => StatusCode::GATEWAY_TIMEOUT,
-        RequestFault::Overloaded => StatusCode::TOO_MANY_REQUESTS,
-        RequestFault::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+pub(crate) fn error_response(error: RequestError) -> Response {
+    ErrorResponse::<Triton>::from(error).into_response()
 }

@@ -129,7 +129,7 @@ pub(crate) async fn embeddings(
 ) -> OpenAiResult {
     let EmbeddingsRequest { input, model, encoding_format, options, .. } = request;
     let encoding_format = EncodingFormat::named(encoding_format.as_deref())?;
-    let model = service.model(model.as_deref(), EMBEDS)?;
+    let model = &service.model(model.as_deref(), EMBEDS)?;
     let answers = service.answers(model, "input", input.items, options.parameters()?, &call).await?;
     let data = answers.iter().enumerate().map(|(index, answer)| {
         let numbers = Numbers::of(&answer.output);
@@ -168,7 +168,8 @@ impl<'a> ModelObject<'a> {
 
 #[utoipa::path(get, path = "/v1/models", tag = "OpenAI", responses((status = 200, body = ModelList)))]
 pub(crate) async fn models(State(service): State<Arc<HttpService>>) -> Response {
-    let data = service.runtime().models().map(|model| ModelObject::of(model, &service)).collect();
+    let models = service.runtime().models();
+    let data = models.iter().map(|model| ModelObject::of(model, &service)).collect();
     Json(ModelList { object: "list", data }).into_response()
 }
 
@@ -180,6 +181,6 @@ pub(crate) async fn models(State(service): State<Arc<HttpService>>) -> Response 
     responses((status = 200, body = ModelObject), (status = 404, description = "No model has the name"))
 )]
 pub(crate) async fn model(State(service): State<Arc<HttpService>>, Path(name): Path<String>) -> OpenAiResult {
-    let model = service.model(Some(&name), ANY)?;
+    let model = &service.model(Some(&name), ANY)?;
     Ok(Json(ModelObject::of(model, &service)).into_response())
 }

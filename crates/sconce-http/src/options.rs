@@ -65,6 +65,8 @@ pub(crate) struct OptionFields {
     dimensions: Option<usize>,
     /// Element type of vectors where they are lists of numbers: `float32`, `float16`, `int8`, `uint8`, `binary` or `ubinary`.
     output_dtype: Option<String>,
+    /// The precision in which the model must compute: `f32`, `int8`, …; another one is refused.
+    precision: Option<String>,
     /// False: the runtime's cache is not asked for the answers.
     cache: Option<bool>,
     /// 1 (high), 2 (normal) or 3 (low).

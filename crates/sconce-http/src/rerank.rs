@@ -102,12 +102,12 @@ pub(crate) async fn rerank(
     JsonBody { value: request, call, .. }: JsonBody<CohereRerankRequest, Cohere>,
 ) -> Result<Response, ErrorResponse<Cohere>> {
     let CohereRerankRequest { model, query, documents, top_n, return_documents, options } = request;
-    let model = service.model(model.as_deref(), SCORES)?;
+    let model = &service.model(model.as_deref(), SCORES)?;
     if top_n == Some(0) {
         return Err(HttpError::invalid("top_n", "field 'top_n' is 0, but must be at least 1").into());
     }
     let documents: Vec<String> = documents.into_iter().map(Document::into_text).collect();
-    let pairs = pairs(model, "documents", &query, &documents, &call)?;
+    let pairs = pairs(&service, model, "documents", &query, &documents, &call)?;
     let answers = service.answers(model, "documents", pairs, options.parameters()?, &call).await?;
     let result = |(index, relevance_score): (usize, f32)| {
         let document = (return_documents == Some(true)).then(|| TextObject { text: documents[index].as_str() });

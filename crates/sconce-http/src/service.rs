@@ -5,16 +5,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use sconce::{Answer, Input, Model, Runtime, Task};
-use sconce_server::{OpenInference, Parameters};
+use sconce_server::{AnswerList, OpenInference, Parameters, RequestFault};
 
 use crate::body::HttpCall;
-use crate::error::{Fault, HttpError};
+use crate::error::HttpError;
 
 /// The models of a runtime, as the routes answer by them.
 pub(crate) struct HttpService {
     shared: Arc<OpenInference>,
     /// Seconds since 1970 at which the server started.
     pub(crate) started: u64,
+    /// Bytes of a request at most.
+    pub(crate) max_bytes: usize,
 }
 
 /// A task that a route needs.
@@ -39,9 +41,9 @@ pub(crate) const CLASSIFIES: Needed =
 pub(crate) const ANY: Needed = Needed { does: "is served", fits: |_| true };
 
 impl HttpService {
-    pub(crate) fn new(shared: Arc<OpenInference>) -> Self {
+    pub(crate) fn new(shared: Arc<OpenInference>, max_bytes: usize) -> Self {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { shared, started }
+        Self { shared, started, max_bytes }
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -49,7 +51,7 @@ impl HttpService {
     }
 
     /// The model of this name, or the one whose task fits.
-    pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<&Model, HttpError> {
+    pub(crate) fn model(&self, name: Option<&str>, needed: Needed) -> Result<Model, HttpError> {
         if let Some(name) = name {
             let model = self.runtime().model(name)?;
             if (needed.fits)(&model.signature().task) {
@@ -59,30 +61,33 @@ impl HttpService {
             let message = format!("model '{name}' does {task}; the call needs one that {}", needed.does);
             return Err(HttpError::invalid("model", message));
         }
-        let mut fitting = self.runtime().models().filter(|model| (needed.fits)(&model.signature().task));
-        match (fitting.next(), fitting.next()) {
-            (Some(model), None) => Ok(model),
-            (Some(_), Some(_)) => {
-                let names: Vec<&str> = self
-                    .runtime()
-                    .models()
-                    .filter(|model| (needed.fits)(&model.signature().task))
-                    .map(Model::name)
-                    .collect();
-                let (does, names) = (needed.does, names.join(", "));
+        let (mut fitting, others): (Vec<Model>, Vec<Model>) =
+            self.runtime().models().into_iter().partition(|model| (needed.fits)(&model.signature().task));
+        let does = needed.does;
+        match (fitting.pop(), fitting.as_slice()) {
+            (Some(only), []) => Ok(only),
+            (Some(last), first) => {
+                let names: Vec<&str> = first.iter().chain([&last]).map(Model::name).collect();
                 let remedy = "name one in field 'model', or by /models/{model} before the route";
-                Err(HttpError::invalid("model", format!("more than one model {does}: {names}; {remedy}")))
+                Err(HttpError::invalid("model", format!("more than one model {does}: {}; {remedy}", names.join(", "))))
             }
             (None, _) => {
-                let served: Vec<String> = self
-                    .runtime()
-                    .models()
-                    .map(|model| format!("{} ({})", model.name(), model.signature().task.name()))
-                    .collect();
-                let message = format!("no model {}; served are: {}", needed.does, served.join(", "));
-                Err(HttpError::new(Fault::UnknownModel, message))
+                let served = |model: &Model| format!("{} ({})", model.name(), model.signature().task.name());
+                let served: Vec<String> = others.iter().map(served).collect();
+                let message = format!("no model {does}; served are: {}", served.join(", "));
+                Err(HttpError::new(RequestFault::NotFound, message))
             }
         }
+    }
+
+    /// Elements of a list at most.
+    pub(crate) fn max_list(&self) -> usize {
+        self.shared.max_list()
+    }
+
+    /// Items of one request to a model at most.
+    pub(crate) fn max_items(&self, model: &Model) -> usize {
+        self.shared.max_items(model)
     }
 
     /// Answers all inputs of a request, which come in `field`, or fails as a whole.
@@ -93,45 +98,37 @@ impl HttpService {
         inputs: Vec<Input>,
         parameters: Parameters,
         call: &HttpCall,
-    ) -> Result<Vec<Answer>, HttpError> {
-        let max = max_items(model);
+    ) -> Result<AnswerList, HttpError> {
+        let max = self.max_items(model);
         match inputs.len() {
             0 => Err(HttpError::empty(field)),
             items if items > max => Err(HttpError::too_many(field, items, max)),
-            _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival).await?),
+            _ => Ok(self.shared.answers(model, inputs, parameters, call.arrival.clone()).await?),
         }
     }
 }
 
 /// Pairs of a query with each document, which come in `field`.
 pub(crate) fn pairs(
+    service: &HttpService,
     model: &Model,
     field: &'static str,
     query: &str,
     documents: &[String],
     call: &HttpCall,
 ) -> Result<Vec<Input>, HttpError> {
-    let max = max_items(model);
+    let max = service.max_items(model);
     if documents.len() > max {
         return Err(HttpError::too_many(field, documents.len(), max));
     }
     // Each pair has a query of its own.
     let bytes = query.len().saturating_mul(documents.len());
-    if bytes > crate::MAX_BODY_BYTES {
-        let max = crate::MAX_BODY_BYTES / query.len();
+    if bytes > service.max_bytes {
+        let max = service.max_bytes / query.len();
         return Err(HttpError::too_many(field, documents.len(), max));
     }
     call.grow(bytes)?;
     Ok(documents.iter().map(|document| (query.to_owned(), document.clone()).into()).collect())
-}
-
-/// Items of one request at most, whose answers are in memory together: as many as [`MAX_ITEMS`](crate::MAX_ITEMS), or,
-/// where an answer is large, as the queue holds.
-pub(crate) fn max_items(model: &Model) -> usize {
-    match model.signature().task {
-        Task::Embedding { .. } | Task::Classification { .. } | Task::Score => crate::MAX_ITEMS,
-        _ => model.batcher_config().max_queue_size.min(crate::MAX_ITEMS),
-    }
 }
 
 /// Headers that say how answers were computed. A value that differs between the answers is left out.

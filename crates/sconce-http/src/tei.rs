@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use axum::routing::{get, post};
 use sconce::{Answer, Task};
-use sconce_server::Parameters;
+use sconce_server::{Parameters, RequestFault};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -46,12 +46,18 @@ pub(crate) fn routes() -> Router<Arc<HttpService>> {
             .route("/info", get(info::info))
             .route("/", post(by_task))
     };
-    of_one_model().nest("/models/{model}", of_one_model())
+    // `nest` answers its root without a slash at the end alone.
+    of_one_model().route("/models/{model}/", post(by_task)).nest("/models/{model}", of_one_model())
 }
+
+/// The fields of a request beside its inputs, not read yet.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+struct TeiOptions(Map<String, Value>);
 
 /// Options of a request, at its top or, as `huggingface_hub` sends some, in its field `parameters`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-struct TeiOptions {
+struct TeiOptionFields {
     truncation_direction: Option<TruncationDirection>,
     /// True: logits instead of probabilities.
     raw_scores: Option<bool>,
@@ -73,6 +79,29 @@ enum TruncationDirection {
     Right,
 }
 
+impl TeiOptionFields {
+    /// Reads `fields`; an error names the field behind `place`.
+    fn read(fields: Map<String, Value>, place: &'static str) -> Result<Self, HttpError> {
+        serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
+            let path = error.path().to_string();
+            let field = Some(if place.is_empty() { path.clone().into() } else { "parameters".into() });
+            let message = format!("field '{place}{path}': {}", error.inner());
+            HttpError { field, ..HttpError::new(RequestFault::Invalid, message) }
+        })
+    }
+}
+
+/// The parts that the answers of a route have, which say what options it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AnswerShape {
+    /// Vectors, or numbers made of them.
+    Vectors,
+    /// Labels with scores.
+    Labels,
+    /// Scores, with their texts.
+    Ranks,
+}
+
 /// [`TeiOptions`], checked.
 struct TeiTerms {
     parameters: Parameters,
@@ -81,24 +110,31 @@ struct TeiTerms {
 }
 
 impl TeiOptions {
-    /// The options as the routes take them: those of `parameters` count where both are set.
-    fn read(self) -> Result<TeiTerms, HttpError> {
-        let mut options = self;
+    /// The options as a route takes them that has those of `shape`: those of `parameters` count where both are set.
+    fn read(self, shape: AnswerShape) -> Result<TeiTerms, HttpError> {
+        let mut options = TeiOptionFields::read(self.0, "")?;
         if let Some(nested) = options.parameters.take() {
             if nested.contains_key("parameters") {
                 let message = "field 'parameters.parameters' is not known; put its fields into 'parameters'";
                 return Err(HttpError::invalid("parameters", message));
             }
-            let nested: Self = serde_path_to_error::deserialize(Value::Object(nested)).map_err(|error| {
-                HttpError::invalid("parameters", format!("field 'parameters.{}': {}", error.path(), error.inner()))
-            })?;
-            options = Self {
+            let nested = TeiOptionFields::read(nested, "parameters.")?;
+            options = TeiOptionFields {
                 truncation_direction: nested.truncation_direction.or(options.truncation_direction),
                 raw_scores: nested.raw_scores.or(options.raw_scores),
                 return_text: nested.return_text.or(options.return_text),
                 options: nested.options.or(options.options)?,
                 parameters: None,
             };
+        }
+        for (field, is_there, is_known) in [
+            ("raw_scores", options.raw_scores.is_some(), shape != AnswerShape::Vectors),
+            ("return_text", options.return_text.is_some(), shape == AnswerShape::Ranks),
+        ] {
+            if is_there && !is_known {
+                let message = format!("field '{field}' has no meaning for this route; leave it out");
+                return Err(HttpError::invalid(field, message));
+            }
         }
         if options.truncation_direction == Some(TruncationDirection::Left) {
             let field = "truncation_direction";

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sconce::{BatcherConfig, Runtime};
-use sconce_http::{ServerBounds, ServerLimits};
+use sconce_http::{ServerBounds, ServerLimits, SharedMemory};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,14 +26,20 @@ struct Server {
 
 impl Server {
     async fn start(limits: ServerLimits, batching: BatcherConfig) -> Self {
+        Self::within(ServerBounds::new(limits).expect("limits"), batching).await
+    }
+
+    async fn within(bounds: ServerBounds, batching: BatcherConfig) -> Self {
         let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
         let models = [SENTIMENT, EMBEDDER, DIGITS];
         let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo.join(model)));
-        let runtime = builder.batching(batching).build().expect("the models load");
+        Self::of(builder.batching(batching).build().expect("the models load"), bounds).await
+    }
+
+    async fn of(runtime: Runtime, bounds: ServerBounds) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let bounds = ServerBounds::new(limits).expect("limits");
         let serving = runtime.clone();
         let served = tokio::spawn(async move {
             sconce_http::serve_beside(&bounds, serving, listener, async { stopped.await.unwrap_or(()) }).await;
@@ -256,7 +262,7 @@ async fn requests_that_are_wrong_are_told_why_in_tritons_form() {
         (
             json!({"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "parameters": {"shared_memory_region": "r"}}]}),
             501,
-            "is in shared memory",
+            "shared memory is not served",
         ),
         (json!({"parameters": {"top_k": 1}, "inputs": []}), 400, "parameter 'top_k' is not known"),
     ];
@@ -310,7 +316,7 @@ fn patient() -> BatcherConfig {
 }
 
 async fn until_queued(server: &Server, items: usize) {
-    let model = server.runtime.model(SENTIMENT).expect("it is served");
+    let model = &server.runtime.model(SENTIMENT).expect("it is served");
     soon(async {
         while model.depth().items != items {
             tokio::task::yield_now().await;
@@ -404,4 +410,215 @@ async fn compressed_bodies_are_read_and_bombs_are_refused() {
     let bomb = gzip(&vec![b' '; 32 << 20]);
     let answer = server.connect().await.request("POST", "/v1/embeddings", &headers, &bomb).await;
     assert!(answer.status == 413 && bomb.len() < 1 << 18, "{answer:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tensors_may_be_in_shared_memory_where_it_is_allowed() {
+    let bounds = ServerBounds::new(ServerLimits::default()).unwrap();
+    let server = Server::within(bounds.with_shared_memory(SharedMemory::allowed()), BatcherConfig::default()).await;
+    let name = format!("sconce-http-{}", std::process::id());
+    let path = Path::new("/dev/shm").join(&name);
+    std::fs::write(&path, [&b"\x05\0\0\0great"[..], &[0; 8]].concat()).unwrap();
+    let post = async |path: &str, body: Value| {
+        server.connect().await.request("POST", path, &[], body.to_string().as_bytes()).await
+    };
+    let region = "/v2/systemsharedmemory/region/r";
+    let body = json!({"key": format!("/{name}"), "offset": 0, "byte_size": 17});
+    let page = [("origin", "https://example.org".to_owned())];
+    let mut peer = server.connect().await;
+    let of_page = peer.request("POST", &format!("{region}/register"), &page, body.to_string().as_bytes()).await;
+    assert_eq!(of_page.status, 501, "a page in a browser may not");
+    assert_eq!(post(&format!("{region}/register"), body.clone()).await.status, 200);
+    assert_eq!(post(&format!("{region}/register"), body).await.status, 409);
+    let described = server.get(&format!("{region}/status")).await.json();
+    assert_eq!(described, json!([{"name": "r", "key": format!("/{name}"), "offset": 0, "byte_size": 17}]));
+
+    let place = |offset, bytes| {
+        let parameters =
+            json!({"shared_memory_region": "r", "shared_memory_offset": offset, "shared_memory_byte_size": bytes});
+        parameters
+    };
+    let request = json!({
+        "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "parameters": place(0, 9)}],
+        "outputs": [{"name": "scores", "parameters": place(9, 8)}, {"name": "label"}],
+    });
+    let answer = server.infer(SENTIMENT, &request).await.json();
+    let scores = json!({"name": "scores", "datatype": "FP32", "shape": [1, 2]});
+    assert_eq!(answer["outputs"][0], scores, "its elements are in shared memory");
+    assert_eq!(answer["outputs"][1]["data"], json!(["positive"]));
+    let contents = std::fs::read(&path).unwrap();
+    let scores: Vec<f32> =
+        contents[9..].chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    assert!(scores[1] > scores[0] && (scores[0] + scores[1] - 1.0).abs() < 1e-6, "{scores:?}");
+
+    assert_eq!(post(&format!("{region}/unregister"), json!({})).await.status, 200);
+    assert_eq!(server.infer(SENTIMENT, &request).await.status, 404);
+    assert_eq!(post("/v2/systemsharedmemory/unregister", json!({})).await.status, 200);
+    assert_eq!(post("/v2/cudasharedmemory/unregister", json!({})).await.status, 200);
+    assert_eq!(post("/v2/cudasharedmemory/region/r/register", json!({})).await.status, 501);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test]
+async fn settings_of_traces_and_logs_are_read_and_a_change_is_refused_with_its_name() {
+    let server = Server::zoo().await;
+    assert_eq!(server.get("/v2/trace/setting").await.json()["trace_level"], json!(["OFF"]));
+    assert_eq!(server.get("/v2/models/digits-cnn/trace/setting").await.json()["trace_rate"], "0");
+    assert_eq!(server.get("/v2/models/bert/trace/setting").await.status, 404);
+    assert!(server.get("/v2/logging").await.json()["log_error"].is_boolean());
+    for (path, name) in [("/v2/trace/setting", "trace_rate"), ("/v2/logging", "log_info")] {
+        let body = json!({name: "1"}).to_string();
+        let refused = server.connect().await.request("POST", path, &[], body.as_bytes()).await;
+        assert_eq!(refused.status, 501);
+        let message = refused.json()["error"].to_string();
+        assert!(message.contains(&format!("setting '{name}' cannot be changed")), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_deflated_body_ends_where_its_stream_ends() {
+    use std::io::Write as _;
+    let server = Server::zoo().await;
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(json!({"model": EMBEDDER, "input": "one"}).to_string().as_bytes()).unwrap();
+    let mut body = encoder.finish().unwrap();
+    let headers = [("content-encoding", "deflate".to_owned())];
+    let answer = server.connect().await.request("POST", "/v1/embeddings", &headers, &body).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    body.extend_from_slice(b"junk");
+    let answer = server.connect().await.request("POST", "/v1/embeddings", &headers, &body).await;
+    assert!(answer.status == 400 && answer.json()["error"]["message"].to_string().contains("4 bytes"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_error_before_a_route_has_the_form_of_the_route() {
+    let server = Server::start(ServerLimits { max_request_bytes: 1000, ..ServerLimits::default() }, patient()).await;
+    for (path, place) in [
+        ("/v1/embeddings", "/error/message"),
+        ("/v1/rerank", "/detail"),
+        ("/embed", "/error"),
+        ("/models/encoder-mini/embed", "/error"),
+        ("/v2/models/encoder-mini/infer", "/error"),
+    ] {
+        let mut peer = server.connect().await;
+        peer.send("POST", path, &[], b"{", 1 << 30).await;
+        let answer = peer.answer().await;
+        let said = answer.json().pointer(place).and_then(Value::as_str).map(str::to_owned);
+        assert!(answer.status == 413 && said.is_some_and(|said| said.contains("max_request_bytes")), "{answer:?}");
+        let headers = [("content-encoding", "gzip".to_owned())];
+        let answer = server.connect().await.request("POST", path, &headers, b"no gzip").await;
+        let said = answer.json().pointer(place).and_then(Value::as_str).map(str::to_owned);
+        assert!(said.is_some_and(|said| said.contains("compressed body")), "{path}: {answer:?}");
+    }
+    assert_eq!(server.connect().await.request("POST", "/embed", &[], b"{").await.json()["error_type"], "Validation");
+}
+
+#[tokio::test]
+async fn a_body_without_an_end_is_refused_at_the_bound_and_a_list_at_its_own() {
+    let limits = ServerLimits { max_request_bytes: 1 << 20, max_items: 2, ..ServerLimits::default() };
+    let server = Server::start(limits, BatcherConfig::default()).await;
+    let Peer(mut stream) = server.connect().await;
+    stream.write_all(b"POST /embed HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    let chunk = [b"10000\r\n", &vec![b' '; 1 << 16][..], b"\r\n"].concat();
+    let mut sent = 0;
+    // A gigabyte, if the server takes it.
+    while sent < 1 << 30 && stream.write_all(&chunk).await.is_ok() {
+        sent += chunk.len();
+    }
+    assert!(sent < 64 << 20, "it was still read after {sent} bytes");
+    for (path, body) in [
+        ("/v1/embeddings", json!({"model": EMBEDDER, "input": ["a", "b", "c"]})),
+        ("/v2/models/tiny-bert-sentiment/infer", texts(&["a", "b", "c"])),
+    ] {
+        let answer = server.connect().await.request("POST", path, &[], body.to_string().as_bytes()).await;
+        assert!(answer.status == 413, "{path}: {answer:?}");
+    }
+    assert_eq!(server.infer(SENTIMENT, &texts(&["a", "b"])).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_that_comes_in_drips_is_cut_and_a_connection_that_is_kept_is_not() {
+    let limits = ServerLimits { max_request_pause: Duration::from_millis(300), ..ServerLimits::default() };
+    let server = Server::start(limits, BatcherConfig::default()).await;
+    for before in ["", "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n"] {
+        let Peer(mut stream) = server.connect().await;
+        stream.write_all(before.as_bytes()).await.unwrap();
+        let mut kept = Peer(stream);
+        if !before.is_empty() {
+            assert_eq!(kept.answer().await.status, 200);
+            // Longer than a head may take.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            assert_eq!(kept.request("GET", "/livez", &[], b"").await.status, 200);
+        }
+        let Peer(mut stream) = kept;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nx-drips: ").await.unwrap();
+        let cut = soon(async {
+            let mut byte = [0];
+            loop {
+                let read = tokio::time::timeout(Duration::from_millis(20), stream.read(&mut byte)).await;
+                if read.is_ok_and(|read| read.is_err() || read.is_ok_and(|bytes| bytes == 0)) {
+                    return;
+                }
+                if stream.write_all(b"x").await.is_err() {
+                    return;
+                }
+            }
+        });
+        cut.await;
+    }
+    assert_eq!(server.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn requests_that_are_broken_off_give_their_room_back() {
+    let limits = ServerLimits { max_request_bytes_in_flight: 8 << 20, ..ServerLimits::default() };
+    let server = Server::start(limits, BatcherConfig::default()).await;
+    for _ in 0..100 {
+        let mut peer = server.connect().await;
+        peer.send("POST", "/embed", &[], &vec![b' '; 1 << 20], 2 << 20).await;
+    }
+    let body = format!("{}{}", " ".repeat(3 << 20), json!({"model": EMBEDDER, "input": "one"}));
+    let fine = async || server.connect().await.request("POST", "/v1/embeddings", &[], body.as_bytes()).await.status;
+    soon(async { while fine().await != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn pairs_count_each_with_a_query_of_its_own() {
+    let family = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tests/families/bert-cross-encoder");
+    let runtime = Runtime::builder().model(family).build().expect("the model loads");
+    let limits = ServerLimits { max_request_bytes_in_flight: 1 << 20, ..ServerLimits::default() };
+    let server = Server::of(runtime, ServerBounds::new(limits).expect("limits")).await;
+    let query = "a ".repeat(50_000);
+    for (documents, status) in [(1, 200), (20, 413)] {
+        let body = json!({"query": query, "texts": vec!["a"; documents]}).to_string();
+        let answer = server.connect().await.request("POST", "/rerank", &[], body.as_bytes()).await;
+        assert_eq!(answer.status, status, "{documents} documents: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_longer_than_the_queue_is_answered_in_its_order() {
+    let batching = BatcherConfig { max_queue_size: 64, max_batch_size: 32, ..BatcherConfig::default() };
+    let server = Server::start(ServerLimits::default(), batching).await;
+    let list: Vec<&str> = ["What a wonderful day!", "Terrible."].into_iter().cycle().take(301).collect();
+    let request = json!({"inputs": [{"name": "text", "shape": [301], "datatype": "BYTES", "data": list}]});
+    let answer = server.infer(SENTIMENT, &request).await.json();
+    let labels = answer["outputs"][1]["data"].as_array().unwrap();
+    assert_eq!(labels.len(), 301);
+    for (at, label) in labels.iter().enumerate() {
+        assert_eq!(*label, ["positive", "negative"][at % 2], "item {at}");
+    }
+}
+
+#[tokio::test]
+async fn a_length_of_json_that_the_body_does_not_have_is_refused() {
+    let server = Server::zoo().await;
+    let body = texts(&["one"]).to_string();
+    for length in ["1000000", "-1", "x"] {
+        let headers = [("inference-header-content-length", length.to_owned())];
+        let path = "/v2/models/tiny-bert-sentiment/infer";
+        let answer = server.connect().await.request("POST", path, &headers, body.as_bytes()).await;
+        assert!(answer.status == 400 && answer.error().contains("Inference-Header-Content-Length"), "{answer:?}");
+    }
 }

@@ -57,7 +57,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 /// An embedding by the library itself.
 async fn embedded(runtime: &Runtime, model: &str, text: &str) -> Vec<f32> {
-    let answer = runtime.model(model).expect("a model").infer(text).await.expect("an answer");
+    let answer = &runtime.model(model).expect("a model").infer(text).await.expect("an answer");
     answer.output.embedding().expect("an embedding").to_vec()
 }
 
@@ -168,7 +168,7 @@ async fn an_address_alone_is_enough_for_one_model() {
 async fn documents_are_ranked_as_by_cohere_and_jina() {
     let (router, runtime) = router(&[family("bert-cross-encoder")]);
     let documents = ["a sconce holds candles", "one", "two three"];
-    let model = runtime.model("bert-cross-encoder").unwrap();
+    let model = &runtime.model("bert-cross-encoder").unwrap();
     let expected = model.rerank_top("candles", documents, 2).await.unwrap();
     for path in ["/v1/rerank", "/v2/rerank"] {
         let asked = json!({
@@ -210,7 +210,26 @@ async fn a_list_that_is_longer_than_the_queue_is_answered_in_order() {
 #[tokio::test]
 async fn errors_have_the_form_of_their_api_and_name_the_field() {
     let (router, _) = router(&[zoo("encoder-mini"), zoo("tiny-bert-sentiment"), family("bert-cross-encoder")]);
-    let table: [(&str, Value, u16, &str, &str); 14] = [
+    let table: [(&str, Value, u16, &str, &str); 21] = [
+        ("/embed", json!({"inputs": "a", "raw_scores": false}), 422, "/error", "'raw_scores' has no meaning"),
+        ("/embed", json!({"inputs": "a", "parameters": {"return_text": true}}), 422, "/error", "'return_text' has no"),
+        (
+            "/models/tiny-bert-sentiment/predict",
+            json!({"inputs": "a", "return_text": true}),
+            422,
+            "/error",
+            "'return_text' has no meaning",
+        ),
+        ("/embed", json!({"inputs": "a", "truncation_direction": 7}), 422, "/error", "field 'truncation_direction': "),
+        ("/rerank", json!({"query": "a", "texts": ["b"], "raw_scores": "x"}), 422, "/error", "field 'raw_scores': "),
+        (
+            "/embed",
+            json!({"inputs": "a", "parameters": {"truncation_direction": 7}}),
+            422,
+            "/error",
+            "field 'parameters.truncation_direction': ",
+        ),
+        ("/models/encoder-mini/", json!({"inputs": [[]]}), 422, "/error", "or one token"),
         ("/v1/embeddings", json!({"input": "a", "model": "gpt"}), 404, "/error/code", "model_not_found"),
         (
             "/v1/embeddings",
@@ -295,6 +314,15 @@ async fn the_document_describes_routes_that_are_there_and_resolves_its_reference
     let document = send(&router, Request::get("/openapi.json").body(Body::empty()).unwrap()).await.2;
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() >= 12, "{:?}", paths.keys());
+    for path in ["/v2/rerank", "/models/{model}/embed", "/models/{model}/info"] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    let ids = paths.values().flat_map(|methods| methods.as_object().unwrap().values());
+    let mut ids: Vec<_> = ids.map(|operation| operation["operationId"].to_string()).collect();
+    let all = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), all);
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
             let path = path.replace("{model}", "encoder-mini");
@@ -444,7 +472,7 @@ async fn a_list_that_is_too_heavy_for_the_queue_is_answered_in_order() {
         sconce::BatcherConfig { max_batch_weight: 128, max_queue_weight: 128, ..sconce::BatcherConfig::default() };
     let runtime = Runtime::builder().batching(batching).model(zoo("encoder-mini")).build().unwrap();
     let texts: Vec<String> = (0..13).map(|at| format!("{at} {}", "candle ".repeat(20 + at))).collect();
-    let model = runtime.model("encoder-mini").unwrap();
+    let model = &runtime.model("encoder-mini").unwrap();
     model.try_infer_many(texts.clone()).await.expect_err("too heavy as a whole");
     let answers = model.try_infer_list(texts.clone()).await.unwrap();
     for (answer, text) in answers.iter().zip(&texts) {
@@ -454,4 +482,15 @@ async fn a_list_that_is_too_heavy_for_the_queue_is_answered_in_order() {
     wrong[11] = "a".repeat(2 << 20);
     let error = model.try_infer_list(wrong).await.unwrap_err();
     assert_eq!(error.index, Some(11), "{error}");
+}
+
+#[tokio::test]
+async fn times_of_an_answer_are_those_of_one_item_and_not_their_sum() {
+    let (router, _) = router(&[zoo("encoder-mini")]);
+    let (_, headers, _) = post(&router, "/embed", json!({"inputs": vec!["a sconce holds candles"; 64]})).await;
+    let number = |name: &str| headers[name].to_str().unwrap().parse::<u64>().unwrap();
+    for name in ["x-tokenization-time", "x-queue-time", "x-inference-time"] {
+        assert!(number(name) <= number("x-total-time"), "{headers:?}");
+    }
+    assert_eq!(number("x-compute-tokens"), 64 * 10, "of all");
 }

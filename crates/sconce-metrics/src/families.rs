@@ -12,7 +12,7 @@ use prometheus_client::registry::Unit;
 use sconce::{Count, ModelMetrics, RuntimeMetrics};
 
 /// Upper bounds of the buckets of durations, in µs: 1, 2.5 and 5 of each power of ten from 10 µs to 50 s.
-const BOUNDS_US: [u64; 21] = [
+pub(crate) const BOUNDS_US: [u64; 21] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000,
 ];
@@ -57,7 +57,7 @@ impl Families {
                 let (count, within) = (latency.count(), below.iter().sum::<u64>());
                 let bounds = bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
                 let buckets: Vec<_> = bounds.zip(below.into_iter().chain([count - within])).collect();
-                let labels = [("model", model), ("stage", stage)];
+                let labels = [("model", model), ("version", &*metrics.version), ("stage", stage)];
                 family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
             }
         }
@@ -67,7 +67,9 @@ impl Families {
     fn requests(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let outcomes = self.models().flat_map(|(model, metrics)| {
             let outcomes = [("succeeded", metrics.succeeded), ("failed", metrics.failed)];
-            outcomes.map(|(outcome, count)| (vec![("model", model), ("outcome", outcome)], count))
+            outcomes.map(|(outcome, count)| {
+                (vec![("model", model), ("version", &*metrics.version), ("outcome", outcome)], count)
+            })
         });
         counters(out, "sconce_requests", "Requests that ended", None, outcomes)?;
         let errors = self.counts("kind", |metrics| &metrics.errors);
@@ -94,7 +96,9 @@ impl Families {
         }
         let left = self.models().flat_map(|(model, metrics)| {
             let left = [("cancelled", metrics.queue.cancelled), ("dropped", metrics.queue.dropped)];
-            left.map(|(reason, count)| (vec![("model", model), ("reason", reason)], count))
+            left.map(|(reason, count)| {
+                (vec![("model", model), ("version", &*metrics.version), ("reason", reason)], count)
+            })
         });
         counters(out, "sconce_queue_left_items", "Items that left the queue without running", None, left)
     }
@@ -107,7 +111,9 @@ impl Families {
             let buckets: Vec<_> = metrics.batches.iter().map(|it| (bound(it.max_size), it.batches)).collect();
             let count = metrics.batches.iter().map(|it| it.batches).sum();
             let sum = metrics.batched_items as f64;
-            family.encode_family(&[("model", model)])?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            family
+                .encode_family(&[("model", model), ("version", &*metrics.version)])?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }
@@ -115,7 +121,9 @@ impl Families {
     fn devices(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let devices = || {
             self.models().flat_map(|(model, metrics)| {
-                metrics.devices.iter().map(move |device| (vec![("model", model), ("device", &*device.name)], device))
+                metrics.devices.iter().map(move |device| {
+                    (vec![("model", model), ("version", &*metrics.version), ("device", &*device.name)], device)
+                })
             })
         };
         let busy = devices().map(|(labels, device)| (labels, device.busy.as_secs_f64()));
@@ -156,7 +164,8 @@ impl Families {
             self.models().flat_map(|(model, metrics)| {
                 metrics.degradations.iter().map(move |it| {
                     let device = it.device.as_deref().unwrap_or_default();
-                    let labels = vec![("model", model), ("stage", it.stage), ("device", device)];
+                    let labels =
+                        vec![("model", model), ("version", &*metrics.version), ("stage", it.stage), ("device", device)];
                     (labels, it)
                 })
             })
@@ -189,7 +198,8 @@ impl Families {
     }
 
     fn each(&self, figure: Figure) -> impl Iterator<Item = (Labels<'_>, f64)> {
-        self.models().map(move |(model, metrics)| (vec![("model", model)], figure(metrics)))
+        self.models()
+            .map(move |(model, metrics)| (vec![("model", model), ("version", &*metrics.version)], figure(metrics)))
     }
 
     fn counts<'a>(
@@ -198,7 +208,9 @@ impl Families {
         counts: fn(&ModelMetrics) -> &[Count],
     ) -> impl Iterator<Item = (Labels<'a>, u64)> {
         self.models().flat_map(move |(model, metrics)| {
-            counts(metrics).iter().map(move |it| (vec![("model", model), (label, it.name)], it.count))
+            counts(metrics)
+                .iter()
+                .map(move |it| (vec![("model", model), ("version", &*metrics.version), (label, it.name)], it.count))
         })
     }
 }

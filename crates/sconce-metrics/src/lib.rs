@@ -13,18 +13,20 @@
 //! # }
 //! ```
 //!
-//! A server answers `GET /metrics` with [`prometheus`] and [`PROMETHEUS_TYPE`], or, where the request accepts it, with
+//! `sconce-http` serves both. A server of your own answers `GET /metrics` with [`prometheus`] and [`PROMETHEUS_TYPE`], or, where the request accepts it, with
 //! [`open_metrics`] and [`OPEN_METRICS_TYPE`]. The text is made of one snapshot at each call: nothing is kept.
 //!
 //! # Where to add things
 //! A figure begins in [`sconce::RuntimeMetrics`]; its name, unit and labels are said in `families.rs`.
 
+mod exemplars;
 mod families;
 
 use prometheus_client::encoding::{prometheus_text, text};
 use prometheus_client::registry::Registry;
 use sconce::RuntimeMetrics;
 
+use exemplars::Exemplars;
 use families::Families;
 
 /// The media type of [`prometheus`].
@@ -41,13 +43,14 @@ pub fn prometheus(metrics: RuntimeMetrics) -> String {
     text
 }
 
-/// The figures in `OpenMetrics`' text format.
+/// The figures in `OpenMetrics`' text format, with the last traced request of each model as the exemplar of its bucket.
 #[must_use]
 pub fn open_metrics(metrics: RuntimeMetrics) -> String {
+    let exemplars = Exemplars::of(&metrics);
     let mut text = String::new();
     let written = text::encode(&mut text, &registry(metrics));
     debug_assert!(written.is_ok(), "a string takes everything");
-    text
+    exemplars.added_to(text)
 }
 
 fn registry(metrics: RuntimeMetrics) -> Registry {

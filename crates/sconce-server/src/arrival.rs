@@ -1,21 +1,28 @@
-//! The time of a request's arrival, and the time at which its client stops waiting.
+//! The arrival of a request: its time, its client, and the time at which the client stops waiting.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::client::Client;
 use crate::error::RequestError;
+use crate::trace_context::TraceContext;
 
 /// Part of a client's time that is kept for the answer to travel back.
 ///
 /// Our deadline thereby also fires before that of tonic's server, which would answer CANCELLED.
 const MAX_RETURN_TIME: Duration = Duration::from_millis(5);
 
-/// The time at which a request arrived, and the time at which its client stops waiting.
-#[derive(Debug, Clone, Copy)]
+/// The time at which a request arrived, its client, and the time at which the client stops waiting.
+#[derive(Debug, Clone)]
 pub struct Arrival {
     /// The time at which the headers had come.
     pub at: Instant,
     /// The time at which the client stops waiting, less that for the answer's way back.
     pub deadline: Option<Instant>,
+    /// The trace that the request belongs to, if its client said so.
+    pub trace: Option<TraceContext>,
+    /// The client, whose rates the answers count among; `None` if nothing is counted.
+    pub client: Option<Arc<Client>>,
 }
 
 impl Arrival {
@@ -24,7 +31,14 @@ impl Arrival {
     pub fn new(at: Instant, timeout: Option<Duration>) -> Self {
         // A time that an `Instant` cannot hold never ends.
         let left = |timeout: Duration| timeout.saturating_sub(MAX_RETURN_TIME.min(timeout / 10));
-        Self { at, deadline: timeout.and_then(|timeout| at.checked_add(left(timeout))) }
+        let deadline = timeout.and_then(|timeout| at.checked_add(left(timeout)));
+        Self { at, deadline, trace: None, client: None }
+    }
+
+    /// The same arrival, of a request with this header `traceparent`, if it has one.
+    #[must_use]
+    pub fn traced(self, traceparent: Option<&str>) -> Self {
+        Self { trace: traceparent.and_then(TraceContext::parse), ..self }
     }
 
     /// Time left at `now`, bounded by the client's deadline and by the time from arrival that the request's parameters

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::limits::ServerLimits;
 use crate::request_bytes::{RequestBytes, Unread};
@@ -40,9 +40,15 @@ pub(crate) struct Connection {
     has_called: AtomicBool,
     /// Microseconds from `began` to the last beginning or end of a call.
     last_call: AtomicU64,
+    /// Calls whose head was received.
+    begun: AtomicU64,
+    /// Calls whose head was received and that are not over.
+    open: AtomicUsize,
     /// Calls that were received completely and are not answered.
     computing: AtomicUsize,
     replaced: Notify,
+    /// True once the peer was told to make no further calls.
+    is_leaving: watch::Sender<bool>,
     unread: Unread,
 }
 
@@ -172,8 +178,11 @@ impl Connection {
             has_spoken: AtomicBool::new(false),
             has_called: AtomicBool::new(false),
             last_call: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
             computing: AtomicUsize::new(0),
             replaced: Notify::new(),
+            is_leaving: watch::Sender::new(false),
             unread: Unread::new(bytes, began),
         }
     }
@@ -201,6 +210,11 @@ impl Connection {
         self.unread.sent(bytes, Instant::now());
     }
 
+    /// Tells the calls that stay open that they must end, as the peer was told to make no further ones.
+    pub(crate) fn leave(&self) {
+        self.is_leaving.send_replace(true);
+    }
+
     /// Waits until this connection must end: another one takes its place, or others need the room of its unread answers.
     pub(crate) async fn gives_way(&self) {
         tokio::select! {
@@ -212,7 +226,19 @@ impl Connection {
     /// Notes that a call begins; it ends when the returned [`Call`] is dropped.
     pub(crate) fn begin_call(self: &Arc<Self>) -> Arc<Call> {
         self.called();
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
         Arc::new(Call { connection: Arc::clone(self), came_whole: AtomicBool::new(false) })
+    }
+
+    /// Calls whose head was received so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Returns true while there is a call whose head was received.
+    pub(crate) fn has_open_call(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
     }
 
     fn called(&self) {
@@ -228,6 +254,23 @@ pub struct Call {
 }
 
 impl Call {
+    /// Begins a call for one message of a stream, which came whole.
+    #[must_use]
+    pub fn of_message(&self) -> Arc<Self> {
+        let call = self.connection.begin_call();
+        call.came_whole();
+        call
+    }
+
+    /// Resolves when the server shuts down or the connection was idle for too long: a stream must end then.
+    pub fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut is_leaving = self.connection.is_leaving.subscribe();
+        async move {
+            // An error means that the connection has ended.
+            let _ = is_leaving.wait_for(|is_leaving| *is_leaving).await;
+        }
+    }
+
     /// Notes that there is an answer of this many bytes.
     pub fn answered(&self, bytes: usize) {
         self.connection.unread.owe(bytes, Instant::now());
@@ -247,6 +290,7 @@ impl Drop for Call {
         if *self.came_whole.get_mut() {
             self.connection.computing.fetch_sub(1, Ordering::Relaxed);
         }
+        self.connection.open.fetch_sub(1, Ordering::Relaxed);
         self.connection.called();
     }
 }

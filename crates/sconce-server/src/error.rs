@@ -1,9 +1,12 @@
 //! Errors of requests, by what the sender can do about them.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{ErrorKind, InferError, InferManyError, UnknownModel};
+use sconce::{ErrorKind, InferError, InferManyError, Precision, RepositoryError, UnknownModel};
+
+use crate::shared_memory::SharedMemoryError;
 
 /// The error that answers a request. Its message repeats at most an [`excerpt`] of the request.
 #[derive(Debug, thiserror::Error)]
@@ -13,12 +16,20 @@ pub enum RequestError {
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
     #[error(
-        "model '{}' has no version '{}'; it has version '{}', and an empty one means the same",
+        "model '{}' has no version '{}'; it has: {}; an empty version means the highest",
         excerpt(model),
         excerpt(version),
-        crate::metadata::MODEL_VERSION
+        join(known)
     )]
-    UnknownVersion { model: String, version: String },
+    UnknownVersion { model: String, version: String, known: Vec<u64> },
+    #[error(
+        "explicit model load / unload is not allowed: start the server with model control mode 'explicit' to allow it"
+    )]
+    FixedModels,
+    #[error("{0}")]
+    Repository(RepositoryError),
+    #[error("this server does not take '{name}' in a call that loads models; it loads them as their directories are")]
+    LoadParameter { name: String },
 
     #[error("input '{}' is not known; the model takes: {known}", excerpt(name))]
     UnknownInput { name: String, known: String },
@@ -35,11 +46,11 @@ pub enum RequestError {
         excerpt(&format_args!("{got:?}"))
     )]
     WrongShape { name: &'static str, got: Vec<i64>, expected: String, datatype: &'static str },
-    #[error(
-        "the request has {items} items, but the model's queue holds at most {max} (max_queue_size); send fewer at a time"
-    )]
+    #[error("the request has {items} items, but at most {max} are answered together; send fewer at a time")]
     TooManyItems { items: usize, max: usize },
 
+    #[error("the request has {items} items, but at most {max} are answered at a time (max_items); send fewer")]
+    ManyItems { items: usize, max: usize },
     #[error("the request has both raw_input_contents and contents; use one of them")]
     MixedContents,
     #[error("the request has {got} raw_input_contents for {expected} input(s); give exactly one for each")]
@@ -80,19 +91,26 @@ pub enum RequestError {
     UnknownParameter { name: String, known: String },
     #[error("parameter '{name}' is {}, but must be {expected}", excerpt(got))]
     WrongParameter { name: &'static str, got: String, expected: &'static str },
+    #[error(
+        "model '{model}' computes in {computes}, not in {asked}; leave out parameter 'precision', or have the server load the \
+         model in {asked}"
+    )]
+    OtherPrecision { model: String, asked: Precision, computes: Precision },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
     Sequence { name: String },
-    #[error(
-        "tensor '{}' is in shared memory ('{}'), which is not served; send its contents",
-        excerpt(tensor),
-        excerpt(name)
-    )]
-    SharedMemory { tensor: String, name: String },
+    #[error(transparent)]
+    SharedMemory(#[from] SharedMemoryError),
+    #[error("setting '{}' cannot be changed while the server runs: {remedy}", excerpt(name))]
+    FixedSetting { name: String, remedy: &'static str },
     #[error("header grpc-timeout is '{}', but must be 1 to 8 digits and a unit of H, M, S, m, u or n", excerpt(got))]
     WrongTimeout { got: String },
     #[error("the deadline passed {late:?} before the request was read")]
     TooLate { late: Duration },
 
+    #[error("{problem}")]
+    NotAdmitted { problem: &'static str },
+    #[error("the client asks for more than {max} {what} a second ({limit}); send fewer, or this one again later")]
+    TooFast { what: &'static str, limit: &'static str, max: NonZeroU32, retry_after: Duration },
     #[error("nothing more of the request came for {pause:?} (max_request_pause)")]
     Stalled { pause: Duration },
     #[error(
@@ -104,7 +122,9 @@ pub enum RequestError {
          (max_request_bytes_in_flight); send fewer items at a time"
     )]
     LargerThanAllInFlight { bytes: usize, max: usize },
-    #[error("the request has {bytes} bytes, but the server reads at most {max}; send fewer items at a time")]
+    #[error(
+        "the request has {bytes} bytes, but the server reads at most {max} (max_request_bytes); send fewer items at a time"
+    )]
     TooLarge { bytes: u64, max: usize },
     #[error("the request is no {expected}: {}", excerpt(message))]
     Malformed { expected: &'static str, message: String },
@@ -139,10 +159,16 @@ const ROOM_RETRY: Duration = Duration::from_millis(100);
 pub enum RequestFault {
     /// The request asks for something that does not exist or is out of bounds.
     Invalid,
+    /// The list of inputs is empty.
+    Empty,
     /// The message cannot be read.
     Malformed,
+    /// The request has no token that is known.
+    NotAdmitted,
     /// No model has the name or the version.
     NotFound,
+    /// There is one of the name already.
+    Exists,
     /// The protocol has it, and this server does not.
     NotServed,
     /// The message is larger than the server reads.
@@ -159,6 +185,10 @@ pub enum RequestFault {
     Internal,
 }
 
+fn join(versions: &[u64]) -> String {
+    versions.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl RequestError {
     /// The message, cut to [`MAX_ERROR_BYTES`].
     #[must_use]
@@ -170,12 +200,22 @@ impl RequestError {
     #[must_use]
     pub fn fault(&self) -> RequestFault {
         match self {
-            Self::UnknownModel(_) | Self::UnknownVersion { .. } => RequestFault::NotFound,
-            Self::Sequence { .. } | Self::SharedMemory { .. } => RequestFault::NotServed,
+            Self::UnknownModel(_) | Self::UnknownVersion { .. } | Self::Repository(RepositoryError::Unknown(_)) => {
+                RequestFault::NotFound
+            }
+            Self::FixedModels | Self::Repository(RepositoryError::ShuttingDown) => RequestFault::Unavailable,
+            Self::Sequence { .. }
+            | Self::FixedSetting { .. }
+            | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
+            Self::SharedMemory(SharedMemoryError::UnknownRegion { .. }) => RequestFault::NotFound,
+            Self::SharedMemory(SharedMemoryError::RegionExists { .. }) => RequestFault::Exists,
             Self::TooLate { .. } => RequestFault::Late,
             Self::Stalled { .. } => RequestFault::Stalled,
-            Self::TooManyBytesInFlight { .. } => RequestFault::Overloaded,
-            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
+            Self::NotAdmitted { .. } => RequestFault::NotAdmitted,
+            Self::TooManyBytesInFlight { .. } | Self::TooFast { .. } => RequestFault::Overloaded,
+            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } | Self::ManyItems { .. } => {
+                RequestFault::TooLarge
+            }
             Self::Malformed { .. } => RequestFault::Malformed,
             Self::HeldBack { error, .. } => error.fault(),
             Self::Refused { source } | Self::Item { source, .. } => match source.kind() {
@@ -193,7 +233,7 @@ impl RequestError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::TooManyBytesInFlight { .. } => true,
+            Self::TooManyBytesInFlight { .. } | Self::TooFast { .. } => true,
             Self::HeldBack { error, .. } => error.is_refusal(),
             Self::Refused { source } | Self::Item { source, .. } => source.is_refusal(),
             _ => false,
@@ -205,6 +245,7 @@ impl RequestError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyBytesInFlight { .. } => Some(ROOM_RETRY),
+            Self::TooFast { retry_after, .. } => Some(*retry_after),
             Self::HeldBack { by, error } => Some(error.retry_after()?.saturating_sub(*by)),
             Self::Refused { source } | Self::Item { source, .. } => source.retry_after(),
             _ => None,
@@ -224,7 +265,10 @@ mod tests {
         let failed = || InferError::Panicked { message: text() };
         let errors = vec![
             UnknownModel(sconce::UnknownModel { name: text(), known: vec!["minilm".into()] }),
-            UnknownVersion { model: text(), version: text() },
+            UnknownVersion { model: text(), version: text(), known: vec![1] },
+            FixedModels,
+            Repository(RepositoryError::ShuttingDown),
+            LoadParameter { name: text() },
             UnknownInput { name: text(), known: name.into() },
             UnlikeItems { name, items: got, first: expected },
             MissingInput { name },
@@ -232,6 +276,7 @@ mod tests {
             WrongDatatype { name, got: text(), expected: "BYTES".into() },
             WrongShape { name, got: vec![i64::MIN; 1 << 16], expected: "[items]".into(), datatype: "BYTES" },
             TooManyItems { items: got, max },
+            ManyItems { items: got, max },
             MixedContents,
             WrongRawCount { expected, got },
             WrongElementCount { name, got, expected },
@@ -246,10 +291,26 @@ mod tests {
             NotAClassification { name },
             UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
+            OtherPrecision { model: "minilm".into(), asked: Precision::Int8, computes: Precision::F32 },
             Sequence { name: text() },
-            SharedMemory { tensor: text(), name: text() },
+            SharedMemory(SharedMemoryError::BeyondRegion {
+                tensor: text(),
+                name: text(),
+                offset: 1,
+                bytes: 1,
+                region: 1,
+            }),
+            FixedSetting { name: text(), remedy: "set it before" },
+            SharedMemory(SharedMemoryError::Incomplete { tensor: text(), parameter: text(), missing: "region" }),
             WrongTimeout { got: text() },
             TooLate { late: Duration::MAX },
+            NotAdmitted { problem: "the token is not known" },
+            TooFast {
+                what: "requests",
+                limit: "max_requests_per_second",
+                max: NonZeroU32::MAX,
+                retry_after: Duration::MAX,
+            },
             Stalled { pause: Duration::MAX },
             TooManyBytesInFlight { max },
             LargerThanAllInFlight { bytes: got, max },
@@ -264,6 +325,9 @@ mod tests {
             match error {
                 UnknownModel(..)
                 | UnknownVersion { .. }
+                | FixedModels
+                | Repository(_)
+                | LoadParameter { .. }
                 | UnknownInput { .. }
                 | MissingInput { .. }
                 | UnlikeItems { .. }
@@ -271,6 +335,7 @@ mod tests {
                 | WrongDatatype { .. }
                 | WrongShape { .. }
                 | TooManyItems { .. }
+                | ManyItems { .. }
                 | MixedContents
                 | WrongRawCount { .. }
                 | WrongElementCount { .. }
@@ -285,10 +350,14 @@ mod tests {
                 | NotAClassification { .. }
                 | UnknownParameter { .. }
                 | WrongParameter { .. }
+                | OtherPrecision { .. }
                 | Sequence { .. }
-                | SharedMemory { .. }
+                | FixedSetting { .. }
+                | SharedMemory(..)
                 | WrongTimeout { .. }
                 | TooLate { .. }
+                | NotAdmitted { .. }
+                | TooFast { .. }
                 | Stalled { .. }
                 | TooManyBytesInFlight { .. }
                 | LargerThanAllInFlight { .. }

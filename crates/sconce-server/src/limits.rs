@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use sconce::ConfigError;
 
-/// Bytes at most of a decompressed message.
+/// Bytes at most of a message, also decompressed, by default.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Items of a request at most, by default.
+pub const MAX_ITEMS: usize = 16_384;
 
 /// Bounds on what clients can take from the server: connections, memory for requests, and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,14 @@ pub struct ServerLimits {
     /// is refused (gRPC: `RESOURCE_EXHAUSTED`, HTTP: 429); by the same rule a connection ends if its answers are not read. Too small:
     /// large requests are refused, and several at a time. Too large: the process runs out of memory.
     pub max_request_bytes_in_flight: usize,
-    /// Time for a new connection to send its first 24 bytes, the length of HTTP/2's preface; 10 s by default. Too short: clients behind slow
+    /// Bytes of one request, also decompressed; 64 MiB by default. A larger one is refused, unread where its length is announced.
+    /// Too small: large lists have to be sent in parts. Too large: one request takes the memory of many.
+    pub max_request_bytes: usize,
+    /// Items of one request, whose answers are in memory together; 16,384 by default, and as many as the model's queue holds
+    /// where an answer is large. Too small: large lists have to be sent in parts. Too large: one request takes the memory of
+    /// many.
+    pub max_items: usize,
+    /// Time for a new connection to shake hands over TLS and to send its first 24 bytes, the length of HTTP/2's preface; 10 s by default. Too short: clients behind slow
     /// links cannot connect. Too long: silent connections are held for as long.
     pub max_handshake_time: Duration,
     /// Time after which a connection without calls is closed; 5 minutes by default. HTTP/2's pings do not prolong it.
@@ -34,7 +43,8 @@ pub struct ServerLimits {
     /// connect for every call. Too long: connections of clients that have gone are held for as long.
     pub max_idle_time: Duration,
     /// Time between two pieces of one request; 10 s by default. A request that stalls for longer is refused with
-    /// `DEADLINE_EXCEEDED` (HTTP: 408). Too short: clients behind bad links are cut off. Too long: the memory of half-sent requests
+    /// `DEADLINE_EXCEEDED` (HTTP: 408). The head of a request of HTTP/1.1 must come whole within this time, else its
+    /// connection ends. Too short: clients behind bad links are cut off. Too long: the memory of half-sent requests
     /// is held for as long.
     pub max_request_pause: Duration,
 }
@@ -44,6 +54,8 @@ impl Default for ServerLimits {
         Self {
             max_connections: None,
             max_request_bytes_in_flight: 256 << 20,
+            max_request_bytes: MAX_MESSAGE_BYTES,
+            max_items: MAX_ITEMS,
             max_handshake_time: Duration::from_secs(10),
             max_idle_time: Duration::from_mins(5),
             max_request_pause: Duration::from_secs(10),
@@ -70,6 +82,11 @@ impl ServerLimits {
         let (bytes, min) = (self.max_request_bytes_in_flight, Self::MIN_REQUEST_BYTES_IN_FLIGHT);
         if bytes < min {
             return Err(error("max_request_bytes_in_flight", bytes.to_string(), format!("at least {min}")));
+        }
+        for (field, number) in [("max_request_bytes", self.max_request_bytes), ("max_items", self.max_items)] {
+            if number == 0 {
+                return Err(error(field, "0".to_owned(), "at least 1".to_owned()));
+            }
         }
         for (field, time) in [
             ("max_handshake_time", self.max_handshake_time),
@@ -164,6 +181,8 @@ mod tests {
                 ServerLimits { max_request_bytes_in_flight: 5, ..good() },
                 "max_request_bytes_in_flight is 5, but must be at least 1048576",
             ),
+            (ServerLimits { max_request_bytes: 0, ..good() }, "max_request_bytes is 0, but must be at least 1"),
+            (ServerLimits { max_items: 0, ..good() }, "max_items is 0, but must be at least 1"),
             (
                 ServerLimits { max_handshake_time: Duration::ZERO, ..good() },
                 "max_handshake_time is 0ns, but must be from 1ms to 31536000s",

@@ -1,6 +1,7 @@
-//! Listeners and their sockets: TCP, and Unix sockets where there are any.
+//! Listeners and their sockets: TCP, with or without TLS, and Unix sockets where there are any.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,6 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use crate::tls::Tls;
+use crate::transport::HttpVersions;
 
 /// A listener whose connections a server serves.
 #[derive(Debug)]
@@ -15,23 +20,33 @@ use tokio::net::{UnixListener, UnixStream};
 pub enum ServerListener {
     /// TCP.
     Tcp(TcpListener),
+    /// TLS over TCP.
+    Tls(TcpListener, Tls),
     /// A Unix socket.
     #[cfg(unix)]
     Unix(UnixListener),
 }
 
 impl ServerListener {
-    /// Waits for the next connection.
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+    /// The listener with TLS. A Unix socket stays as it is: nobody between its peers can read along.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                // Small messages are sent at once. The first read notices a peer that has gone already.
-                let _ = stream.set_nodelay(true);
-                Ok(Socket::Tcp(stream))
-            }
+            Self::Tcp(listener) | Self::Tls(listener, _) => Self::Tls(listener, tls),
             #[cfg(unix)]
-            Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => Self::Unix(listener),
+        }
+    }
+
+    /// Waits for the next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => Accepted::from_tcp(listener, None).await,
+            Self::Tls(listener, tls) => Accepted::from_tcp(listener, Some(tls)).await,
+            #[cfg(unix)]
+            Self::Unix(listener) => {
+                Ok(Accepted { socket: Socket::Unix(listener.accept().await?.0), peer: None, tls: None })
+            }
         }
     }
 }
@@ -49,9 +64,35 @@ impl From<UnixListener> for ServerListener {
     }
 }
 
-/// An accepted connection.
+/// An accepted connection, before its handshake.
+pub(crate) struct Accepted {
+    socket: Socket,
+    /// `None` on a Unix socket.
+    pub(crate) peer: Option<IpAddr>,
+    tls: Option<Tls>,
+}
+
+impl Accepted {
+    async fn from_tcp(listener: &TcpListener, tls: Option<&Tls>) -> io::Result<Self> {
+        let (stream, peer) = listener.accept().await?;
+        // Small messages are sent at once. The first read notices a peer that has gone already.
+        let _ = stream.set_nodelay(true);
+        Ok(Self { socket: Socket::Tcp(stream), peer: Some(peer.ip()), tls: tls.cloned() })
+    }
+
+    /// The socket after the handshake of TLS, if there is one.
+    pub(crate) async fn shake_hands(self, versions: HttpVersions) -> io::Result<Socket> {
+        match (self.tls, self.socket) {
+            (Some(tls), Socket::Tcp(stream)) => Ok(Socket::Tls(Box::new(tls.acceptor(versions).accept(stream).await?))),
+            (_, socket) => Ok(socket),
+        }
+    }
+}
+
+/// The bytes of a connection.
 pub(crate) enum Socket {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     #[cfg(unix)]
     Unix(UnixStream),
 }
@@ -61,6 +102,7 @@ macro_rules! either {
     ($socket:expr, $stream:ident => $call:expr) => {
         match $socket {
             Socket::Tcp($stream) => $call,
+            Socket::Tls($stream) => $call,
             #[cfg(unix)]
             Socket::Unix($stream) => $call,
         }

@@ -2,8 +2,6 @@
 
 use sconce::{Datatype, InputTensor, OutputShape, OutputTensor, Signature};
 
-/// The one version that every model has.
-pub const MODEL_VERSION: &str = "1";
 /// The name of the server.
 pub const SERVER_NAME: &str = "sconce";
 /// The version of the server.
@@ -14,6 +12,8 @@ pub const BACKEND: &str = "sconce";
 pub const PLATFORM: &str = "sconce_candle";
 /// The protocol extensions that every server serves, by Triton's names.
 pub const EXTENSIONS: [&str; 3] = ["classification", "model_configuration", "statistics"];
+/// The protocol extension of a server that reads and writes the system's shared memory, by Triton's name.
+pub const SHARED_MEMORY_EXTENSION: &str = "system_shared_memory";
 
 /// A tensor of one item, without the batch dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]

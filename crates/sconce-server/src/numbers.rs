@@ -212,7 +212,7 @@ impl TensorLayout {
 
     fn raw_bytes(&self, mut raw: Bytes) -> Result<Vec<Vec<u8>>, RequestError> {
         let (name, expected) = (self.name, self.elements);
-        // `expected` is bounded by the model's queue, so a small message cannot reserve much.
+        // `expected` is bounded by `max_items`, so a small message cannot reserve much.
         let mut elements = Vec::with_capacity(expected);
         for index in 0..expected {
             let cut_short = |_| RequestError::CutShort { name, index, expected };

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::RequestError;
+use crate::error::{RequestError, RequestFault};
 
 /// Processor time of one refusal, from the first byte of the request to the last byte of the response, the kernel's
 /// part included.
@@ -86,10 +86,10 @@ impl Governor {
         Self(Mutex::new(Pacing::new(processors)))
     }
 
-    /// Holds `error` back if it is a refusal. `left` gives the time that the request has left. The time after which the
+    /// Holds `error` back if it is a refusal, for want of room or of a token. `left` gives the time that the request has left. The time after which the
     /// client is told to come back counts from the return of this function.
     pub async fn hold_back(&self, error: RequestError, left: impl FnOnce(Instant) -> Option<Duration>) -> RequestError {
-        if !error.is_refusal() {
+        if !error.is_refusal() && error.fault() != RequestFault::NotAdmitted {
             return error;
         }
         let now = tokio::time::Instant::now();

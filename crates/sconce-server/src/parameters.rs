@@ -7,13 +7,13 @@ use std::fmt;
 use std::time::Duration;
 
 use sconce::models::excerpt;
-use sconce::{OutputDtype, Priority, Truncation, VectorOptions};
+use sconce::{Model, OutputDtype, Precision, Priority, Truncation, VectorOptions};
 
 use crate::error::RequestError;
 
 /// Names of the parameters that are read.
-const KNOWN: [&str; 8] =
-    ["cache", "dimensions", "normalize", "output_dtype", "priority", "prompt", "timeout", "truncate"];
+const KNOWN: [&str; 9] =
+    ["cache", "dimensions", "normalize", "output_dtype", "precision", "priority", "prompt", "timeout", "truncate"];
 /// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
 const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
 /// Prefix of further names that Triton reserves.
@@ -58,9 +58,25 @@ pub struct Parameters {
     pub prompt: Option<String>,
     /// Elements and length of vectors.
     pub vectors: VectorOptions,
+    /// The precision in which the network must compute; `None` for that of the model.
+    pub precision: Option<Precision>,
 }
 
 impl Parameters {
+    /// Checks that a model computes as the request asks.
+    ///
+    /// # Errors
+    /// [`RequestError::OtherPrecision`] if it computes in another precision than the one that is asked for.
+    pub fn check(&self, model: &Model) -> Result<(), RequestError> {
+        let computes = model.signature().precision;
+        match self.precision {
+            Some(asked) if asked != computes => {
+                Err(RequestError::OtherPrecision { model: model.name().to_owned(), asked, computes })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Reads all parameters.
     ///
     /// # Errors
@@ -86,23 +102,13 @@ impl Parameters {
                 normalize: flag("normalize", parameters)?,
                 output_dtype: output_dtype(parameters)?,
             },
+            precision: precision(parameters)?,
         })
     }
 }
 
 fn is_known(name: &str) -> bool {
     KNOWN.contains(&name) || IGNORED.contains(&name) || name.starts_with(RESERVED)
-}
-
-/// Refuses a tensor whose parameters say that its contents are in shared memory.
-///
-/// # Errors
-/// [`RequestError::SharedMemory`] names the tensor and the parameter.
-pub fn refuse_shared_memory(tensor: &str, parameters: &impl ParameterMap) -> Result<(), RequestError> {
-    match parameters.names().find(|name| name.starts_with("shared_memory_")) {
-        Some(name) => Err(RequestError::SharedMemory { tensor: tensor.to_owned(), name: name.to_owned() }),
-        None => Ok(()),
-    }
 }
 
 /// Reads a whole number from 0 on.
@@ -166,6 +172,17 @@ fn output_dtype(parameters: &impl ParameterMap) -> Result<OutputDtype, RequestEr
         RequestError::WrongParameter { name: NAME, got, expected: EXPECTED }
     };
     name.parse().map_err(wrong)
+}
+
+fn precision(parameters: &impl ParameterMap) -> Result<Option<Precision>, RequestError> {
+    const NAME: &str = "precision";
+    const EXPECTED: &str = "f32, f16, bf16, int8, q8_0 or q4k";
+    let Some(name) = text(NAME, parameters, EXPECTED)? else { return Ok(None) };
+    let wrong = |_| {
+        let got = ParameterValue::Text(&name).to_string();
+        RequestError::WrongParameter { name: NAME, got, expected: EXPECTED }
+    };
+    name.parse().map(Some).map_err(wrong)
 }
 
 fn text(

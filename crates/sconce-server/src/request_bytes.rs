@@ -1,7 +1,7 @@
 //! Counts the bytes that requests and unread answers hold, over all connections, and refuses some of them when there
 //! are too many.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -51,6 +51,10 @@ struct Progress {
     began: Instant,
     last: Instant,
     kind: Kind,
+    /// Set for a stream of messages, of which all but the unanswered ones are the one that is arriving.
+    is_stream: bool,
+    /// Messages of a stream that came whole and are not answered.
+    unanswered: usize,
     /// Set once it gave way to others.
     is_refused: bool,
 }
@@ -92,7 +96,8 @@ enum Rank {
 
 impl Progress {
     fn new(kind: Kind, length: MessageLength, now: Instant) -> Self {
-        Self { held: 0, moved: 0, length, began: now, last: now, kind, is_refused: false }
+        let (held, moved, unanswered) = (0, 0, 0);
+        Self { held, moved, length, began: now, last: now, kind, is_stream: false, unanswered, is_refused: false }
     }
 
     fn receive(&mut self, bytes: &[u8], now: Instant) {
@@ -102,8 +107,31 @@ impl Progress {
             let length = missing.len().min(bytes.len());
             missing[..length].copy_from_slice(&bytes[..length]);
         }
+        if self.moved == 0 {
+            self.began = now;
+        }
         self.moved += bytes.len();
         self.last = now;
+    }
+
+    /// Receives bytes of a stream, and adds the length of each message that came whole, with its prefix, to `whole`.
+    fn receive_messages(&mut self, mut bytes: &[u8], now: Instant, whole: &mut VecDeque<usize>) {
+        while !bytes.is_empty() {
+            let missing = if self.moved < PREFIX_BYTES { PREFIX_BYTES - self.moved } else { self.missing() };
+            let (piece, rest) = bytes.split_at(missing.min(bytes.len()));
+            self.receive(piece, now);
+            bytes = rest;
+            if self.moved >= PREFIX_BYTES && self.missing() == 0 {
+                whole.push_back(self.moved);
+                self.unanswered += 1;
+                (self.moved, self.length) = (0, MessageLength::PREFIXED);
+            }
+        }
+    }
+
+    /// True for a stream of which no message is arriving.
+    fn is_between_messages(&self) -> bool {
+        self.is_stream && self.moved == 0
     }
 
     fn rank(&self, now: Instant) -> Rank {
@@ -113,7 +141,8 @@ impl Progress {
             Kind::Unread => self.held,
             Kind::Unfinished => self.missing(),
         };
-        if self.kind == Kind::Whole || self.kind == Kind::Unread && missing == 0 {
+        let computes = self.is_between_messages() && self.unanswered > 0;
+        if self.kind == Kind::Whole || self.kind == Kind::Unread && missing == 0 || computes {
             return Rank::Arriving(0.0);
         }
         if pause >= STALLED {
@@ -170,12 +199,18 @@ impl RequestBytes {
 
     /// Begins a request with this many bytes of headers. If there is no room for them, the request fails at its first piece.
     pub(crate) fn begin(self: &Arc<Self>, header_bytes: usize, length: MessageLength, now: Instant) -> Charge {
-        let held = Held::new(Kind::Unfinished, length, now);
-        let charge = Charge { of: Arc::clone(self), held: Arc::new(held), number: Mutex::default() };
+        let charge = Charge::new(self, Progress::new(Kind::Unfinished, length, now));
         // Nothing is known about it yet, so it ranks as one that is about to be complete.
         if charge.hold(CALL_BYTES + header_bytes, Some(Rank::Arriving(0.0)), now).is_err() {
             charge.held.progress().is_refused = true;
         }
+        charge
+    }
+
+    /// Begins a stream of messages with this many bytes of headers, as [`begin`](Self::begin) does a request.
+    pub(crate) fn begin_stream(self: &Arc<Self>, header_bytes: usize, now: Instant) -> Charge {
+        let charge = self.begin(header_bytes, MessageLength::PREFIXED, now);
+        charge.held.progress().is_stream = true;
         charge
     }
 
@@ -219,8 +254,8 @@ impl RequestBytes {
 }
 
 impl Held {
-    fn new(kind: Kind, length: MessageLength, now: Instant) -> Self {
-        Self { progress: Mutex::new(Progress::new(kind, length, now)), waiting: AtomicWaker::new() }
+    fn new(progress: Progress) -> Self {
+        Self { progress: Mutex::new(progress), waiting: AtomicWaker::new() }
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -234,16 +269,52 @@ pub struct Charge {
     held: Arc<Held>,
     /// The request's number among the unfinished ones.
     number: Mutex<Option<u64>>,
+    /// Bytes on the wire of the messages of a stream that came whole and were not taken.
+    whole: Mutex<VecDeque<usize>>,
+    /// The stream of which this is a message.
+    stream: Option<Arc<Held>>,
 }
 
 impl Charge {
+    fn new(of: &Arc<RequestBytes>, progress: Progress) -> Self {
+        let (number, whole) = (Mutex::default(), Mutex::default());
+        Self { of: Arc::clone(of), held: Arc::new(Held::new(progress)), number, whole, stream: None }
+    }
+
     /// Counts a piece of the request that was received.
     ///
     /// # Errors
     /// [`RequestError`] if there is no room for them, or the request gave way to others.
     pub fn receive(&self, piece: &[u8], now: Instant) -> Result<(), RequestError> {
-        self.held.progress().receive(piece, now);
+        {
+            let mut progress = self.held.progress();
+            if progress.is_stream {
+                progress.receive_messages(piece, now, &mut self.whole());
+            } else {
+                progress.receive(piece, now);
+            }
+        }
         self.hold(piece.len(), None, now)
+    }
+
+    /// Takes the oldest whole message out of a stream. Its bytes are those of the returned charge, which must live until the
+    /// message is answered; `None` if no message came whole.
+    pub fn take_message(&self) -> Option<Self> {
+        let (bytes, now) = (self.whole().pop_front()?, Instant::now());
+        let mut progress = Progress::new(Kind::Whole, MessageLength::Known(bytes), now);
+        progress.moved = bytes;
+        {
+            let mut stream = self.held.progress();
+            progress.held = bytes.min(stream.held);
+            stream.held -= progress.held;
+        }
+        let mut message = Self::new(&self.of, progress);
+        message.stream = Some(Arc::clone(&self.held));
+        if message.hold(CALL_BYTES, None, now).is_err() {
+            // As a request without room for its headers, it fails when it is read.
+            message.held.progress().is_refused = true;
+        }
+        Some(message)
     }
 
     /// Notes that the whole request was received; it no longer gives way.
@@ -290,9 +361,14 @@ impl Charge {
         self.held.waiting.register(waker);
     }
 
-    /// The time of the last piece.
-    pub fn last_piece(&self) -> Instant {
-        self.held.progress().last
+    /// The time at which nothing more came for `max_pause`; `None` for a stream of which no message is arriving.
+    pub(crate) fn pause_ends(&self, max_pause: Duration) -> Option<Instant> {
+        let progress = self.held.progress();
+        (!progress.is_between_messages()).then(|| progress.last + max_pause)
+    }
+
+    fn whole(&self) -> MutexGuard<'_, VecDeque<usize>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hold(&self, bytes: usize, rank: Option<Rank>, now: Instant) -> Result<(), RequestError> {
@@ -336,6 +412,9 @@ impl Drop for Charge {
         self.finish();
         let held = std::mem::take(&mut self.held.progress().held);
         self.of.give_back(held);
+        if let Some(stream) = &self.stream {
+            stream.progress().unanswered -= 1;
+        }
     }
 }
 
@@ -348,7 +427,7 @@ pub(crate) struct Unread {
 
 impl Unread {
     pub(crate) fn new(of: &Arc<RequestBytes>, now: Instant) -> Self {
-        let held = Arc::new(Held::new(Kind::Unread, MessageLength::Unknown, now));
+        let held = Arc::new(Held::new(Progress::new(Kind::Unread, MessageLength::Unknown, now)));
         let number = of.register(&held);
         Self { of: Arc::clone(of), held, number }
     }
@@ -521,6 +600,58 @@ mod tests {
         read.sent(1000 * KIB, later);
         drop((read, unread, request));
         assert_eq!(all.held(), 0);
+    }
+
+    #[test]
+    fn each_message_of_a_stream_has_the_bytes_that_it_came_in_and_gives_them_back() {
+        let (of, now) = (Arc::new(RequestBytes::new(1 << 20)), Instant::now());
+        let stream = of.begin_stream(100, now);
+        let idle = of.held();
+        let bytes = [&[0, 0, 0, 0, 3, 1, 2, 3][..], &[0; 5], &[0, 0, 0, 0, 9, 1]].concat();
+        for piece in bytes.chunks(4) {
+            stream.receive(piece, now).unwrap();
+        }
+        assert_eq!(of.held(), idle + bytes.len());
+        let first = stream.take_message().unwrap();
+        assert_eq!(of.held(), idle + bytes.len() + CALL_BYTES);
+        let second = stream.take_message().unwrap();
+        assert!(stream.take_message().is_none(), "the third has not come whole");
+        drop(first);
+        assert_eq!(of.held(), idle + bytes.len() - 8 + CALL_BYTES);
+        drop(second);
+        assert_eq!(of.held(), idle + 6);
+        drop(stream);
+        assert_eq!(of.held(), 0);
+    }
+
+    #[test]
+    fn a_stream_may_pause_between_messages_and_gives_way_then_unless_a_message_is_unanswered() {
+        let (of, now) = (Arc::new(RequestBytes::new(1 << 20)), Instant::now());
+        let stream = of.begin_stream(0, now);
+        let later = now + STALLED;
+        let rank = |stream: &Charge| stream.held.progress().rank(later);
+        assert_eq!(stream.pause_ends(STALLED), None);
+        assert_eq!(rank(&stream), Rank::Stalled(1.0));
+        stream.receive(&[0, 0, 0, 0, 1, 7], now).unwrap();
+        assert_eq!((stream.pause_ends(STALLED), rank(&stream)), (None, Rank::Arriving(0.0)));
+        let message = stream.take_message().unwrap();
+        assert_eq!(rank(&stream), Rank::Arriving(0.0));
+        stream.receive(&[0, 0], now).unwrap();
+        assert_eq!((stream.pause_ends(STALLED), rank(&stream)), (Some(later), Rank::Stalled(1.0)), "half a message");
+        stream.receive(&[0, 0, 0], now).unwrap();
+        drop((message, stream.take_message()));
+        assert_eq!(rank(&stream), Rank::Stalled(1.0));
+    }
+
+    #[test]
+    fn a_message_without_room_is_refused_and_its_stream_goes_on() {
+        let now = Instant::now();
+        let of = Arc::new(RequestBytes::new(2 * CALL_BYTES));
+        let stream = of.begin_stream(100, now);
+        stream.receive(&[0; 5], now).unwrap();
+        let message = stream.take_message().unwrap();
+        assert!(matches!(message.grow(0), Err(RequestError::TooManyBytesInFlight { .. })));
+        assert!(stream.check().is_ok());
     }
 
     #[test]

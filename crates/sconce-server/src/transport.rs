@@ -16,10 +16,11 @@ use sconce::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::access::PeerAddress;
 use crate::bounds::ServerBounds;
 use crate::connections::{ConnectionPermit, Connections, Due};
 use crate::limits::ServerLimits;
-use crate::listener::{ServerListener, Socket};
+use crate::listener::{Accepted, ServerListener, Socket};
 use crate::ration::Ration;
 use crate::watched_io::WatchedIo;
 
@@ -54,7 +55,8 @@ pub enum HttpVersions {
 
 /// Serves `answer` on `listener` until `leave` resolves, which first tells clients that the server leaves. Then no
 /// connection is accepted any more, peers are told to connect elsewhere, and the requests in flight of `runtime` are
-/// answered. The runtime is not shut down. Each request has its [`Call`](crate::Call) among its extensions.
+/// answered. The runtime is not shut down. Each request has its [`Call`](crate::Call) and its [`PeerAddress`] among its
+/// extensions.
 pub async fn serve_until<A, F, B>(
     answer: A,
     versions: HttpVersions,
@@ -109,7 +111,7 @@ async fn serve<A, F, B>(
         tokio::select! {
             () = &mut closed => break,
             accepted = acceptor.accept() => if let Some((stream, permit)) = accepted {
-                let serving = Serving { permit, limits: bounds.limits.clone(), told: told.clone() };
+                let serving = Serving { permit, versions, limits: bounds.limits.clone(), told: told.clone() };
                 tasks.spawn(serving.run(stream, answer.clone(), builder.clone()));
             }
         }
@@ -132,7 +134,8 @@ fn builder(versions: HttpVersions) -> Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_local_error_reset_streams(MAX_PROTOCOL_ERRORS)
         .keep_alive_interval(KEEPALIVE);
-    // Idle connections end by `max_idle_time`; hyper's own time would also end those that wait for their next request.
+    // Idle connections end by `max_idle_time`, and `WatchedIo` bounds the time of a head; hyper's own bound of it would also end
+    // connections that wait for their next request.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEADER_BYTES as usize);
     match versions {
         HttpVersions::Http2 => builder.http2_only(),
@@ -150,7 +153,7 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts the next connection and takes a permit for it; `None` if there is none, or accepting failed.
-    async fn accept(&mut self) -> Option<(Socket, ConnectionPermit)> {
+    async fn accept(&mut self) -> Option<(Accepted, ConnectionPermit)> {
         let stream = match self.listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
@@ -201,24 +204,28 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 /// One connection that is served: its permit, its limits, and the server's shutdown.
 struct Serving {
     permit: ConnectionPermit,
+    versions: HttpVersions,
     limits: ServerLimits,
     /// Closed when the server shuts down.
     told: watch::Receiver<()>,
 }
 
 impl Serving {
-    async fn run<A, F, B>(mut self, stream: Socket, answer: A, builder: Builder<TokioExecutor>)
+    async fn run<A, F, B>(mut self, accepted: Accepted, answer: A, builder: Builder<TokioExecutor>)
     where
         A: Fn(http::Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = http::Response<B>> + Send + 'static,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        let peer = PeerAddress(accepted.peer);
+        let Some(stream) = self.shake_hands(accepted).await else { return };
         let connection = &self.permit.connection;
-        let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(connection)));
+        let io = TokioIo::new(WatchedIo::new(stream, Arc::clone(connection), self.limits.max_request_pause));
         let service = service_fn(|mut request: http::Request<Incoming>| {
             let call = connection.begin_call();
             request.extensions_mut().insert(Arc::clone(&call));
+            request.extensions_mut().insert(peer);
             let answer = answer(request);
             async move {
                 let answer = answer.await;
@@ -227,8 +234,7 @@ impl Serving {
             }
         });
         let mut http = pin!(builder.serve_connection(io, service));
-        let first_look = self.limits.max_handshake_time.min(self.limits.max_idle_time);
-        let mut timer = pin!(tokio::time::sleep(first_look));
+        let mut timer = pin!(tokio::time::sleep(self.first_look()));
         let (mut told_at, mut leaving) = (None, false);
         loop {
             tokio::select! {
@@ -242,6 +248,7 @@ impl Serving {
                 _ = self.told.changed(), if !leaving => {
                     leaving = true;
                     http.as_mut().graceful_shutdown();
+                    connection.leave();
                 }
                 () = timer.as_mut() => {
                     let now = Instant::now();
@@ -251,11 +258,34 @@ impl Serving {
                         Due::Tell => {
                             told_at = Some(now);
                             http.as_mut().graceful_shutdown();
+                            connection.leave();
                             timer.as_mut().reset(now.into());
                         }
                     }
                 }
             }
         }
+    }
+
+    /// The socket after its handshake; `None` if the handshake fails, takes too long, or the connection must make room.
+    async fn shake_hands(&mut self, accepted: Accepted) -> Option<Socket> {
+        let first_look = self.first_look();
+        tokio::select! {
+            outcome = accepted.shake_hands(self.versions) => match outcome {
+                Ok(socket) => Some(socket),
+                Err(error) => {
+                    tracing::debug!(%error, "a handshake failed");
+                    None
+                }
+            },
+            () = self.permit.connection.gives_way() => None,
+            _ = self.told.changed() => None,
+            () = tokio::time::sleep(first_look) => None,
+        }
+    }
+
+    /// Time after which the connection is first looked at.
+    fn first_look(&self) -> Duration {
+        self.limits.max_handshake_time.min(self.limits.max_idle_time)
     }
 }

@@ -48,7 +48,7 @@ fn refusal(error: &InferError) -> Refusal {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo");
     let runtime = Runtime::builder().model(zoo.join("tiny-bert-sentiment")).build()?;
-    let model = runtime.model("tiny-bert-sentiment")?.clone();
+    let model = runtime.model("tiny-bert-sentiment")?;
 
     let service = Router::new().route("/sentiment", post(sentiment)).with_state(model);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;

@@ -1,54 +1,34 @@
-//! The builder of a runtime: finds the model directories, loads the models and starts their queues.
+//! The builder of a runtime: takes the models to run and their settings, and loads them.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
-use sconce_models::{
-    Backend, Backends, DeviceName, ModelDirectory, Placement, Precision, Prepared, Registry, Settings, Signature, Team,
-};
+use sconce_models::{Backend, Backends, DeviceName, Placement, Prepared, Registry, Team};
 
-use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
-use crate::model::ModelParts;
+use crate::loader::{Loader, LoaderSettings};
 use crate::placement::Decision;
-use crate::placing::{PlacedModel, Placer};
-use crate::prepare::{Preparation, PreparePool, PreparedInputs};
-use crate::{AnswerCache, BuildError, Model, ModelSource, Runtime};
+use crate::prepare::PreparedInputs;
+use crate::repository::{LoadRecords, see};
+use crate::served::{ByName, ServedModels};
+use crate::sources::{AddedModels, Sources, VersionPolicy};
+use crate::{AnswerCache, BuildError, ModelControl, ModelSource, Runtime};
 
 /// Builds a [`Runtime`]: the models it runs, their devices, batching and caches.
 #[derive(Default)]
 pub struct RuntimeBuilder {
-    sources: Vec<AddedModels>,
-    registry: Registry,
-    batching: BatcherConfig,
-    device: Option<Placement>,
+    sources: Sources,
+    settings: LoaderSettings,
     backends: Vec<Arc<dyn Backend>>,
     max_device_memory: BTreeMap<DeviceName, u64>,
-    without_warm_up: bool,
     cpu_threads: Option<NonZeroUsize>,
     cpu_devices: Option<NonZeroUsize>,
-    cache: Option<Arc<AnswerCache>>,
-    cross_precision: CrossPrecision,
     max_feature_bytes: Option<NonZeroU64>,
-}
-
-/// Parts that all models of a runtime share.
-struct SharedParts {
-    cpu_threads: NonZeroUsize,
-    pool: PreparePool,
-    features: Option<Arc<PreparedInputs>>,
-}
-
-/// Models added to the builder, one or many at a time.
-enum AddedModels {
-    Model(ModelSource),
-    /// A directory that holds model directories.
-    Directory(PathBuf),
 }
 
 impl Runtime {
@@ -63,7 +43,7 @@ impl RuntimeBuilder {
     /// Adds a model: a directory, whose last component becomes the model's name, or a [`ModelSource`] with more settings.
     #[must_use]
     pub fn model(mut self, source: impl Into<ModelSource>) -> Self {
-        self.sources.push(AddedModels::Model(source.into()));
+        self.sources.added.push(AddedModels::Model(source.into()));
         self
     }
 
@@ -73,24 +53,50 @@ impl RuntimeBuilder {
         self.model(ModelSource::new(directory).name(name))
     }
 
-    /// Adds every model in `directory`: each subdirectory that holds a `config.json` or a `modules.json`.
+    /// Adds every model in `directory`: each subdirectory that holds a `config.json` or a `modules.json`, or versions of a
+    /// model, as [`versions`](Self::versions) says.
     #[must_use]
     pub fn models_in(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.sources.push(AddedModels::Directory(directory.into()));
+        self.sources.added.push(AddedModels::Directory(directory.into()));
+        self
+    }
+
+    /// Adds the models that `list` returns, now and each time that models are looked for by name while the runtime runs.
+    #[must_use]
+    pub fn models_listed_by(
+        mut self,
+        list: impl Fn() -> Result<Vec<ModelSource>, Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static,
+    ) -> Self {
+        self.sources.added.push(AddedModels::Listed(Box::new(list)));
+        self
+    }
+
+    /// Sets which versions of a model are served, where its directory holds several: folders whose names are numbers, each
+    /// with a model, as in Triton's model repositories. Unset: the highest number alone.
+    #[must_use]
+    pub fn versions(mut self, policy: VersionPolicy) -> Self {
+        self.sources.policy = policy;
+        self
+    }
+
+    /// Sets whether clients of servers may load and unload models; unset: they may not.
+    #[must_use]
+    pub fn model_control(mut self, control: ModelControl) -> Self {
+        self.settings.model_control = control;
         self
     }
 
     /// Replaces the built-in model families.
     #[must_use]
     pub fn registry(mut self, registry: Registry) -> Self {
-        self.registry = registry;
+        self.settings.registry = registry;
         self
     }
 
     /// Sets the bounds of each model's queue and batches; a value in the model's `sconce.toml` takes precedence.
     #[must_use]
     pub fn batching(mut self, batching: BatcherConfig) -> Self {
-        self.batching = batching;
+        self.settings.batching = batching;
         self
     }
 
@@ -98,7 +104,7 @@ impl RuntimeBuilder {
     /// [`Placement::Auto`], the default.
     #[must_use]
     pub fn device(mut self, device: impl Into<Placement>) -> Self {
-        self.device = Some(device.into());
+        self.settings.device = Some(device.into());
         self
     }
 
@@ -120,11 +126,12 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Skips the measuring of models that several devices serve. Until enough batches have run, the device of each
-    /// batch is chosen by estimates.
+    /// Skips the small batch that each model runs before it serves, and the measuring of models that several devices serve.
+    /// The first requests then wait for memory and kernels, and until enough batches have run, the device of each batch is
+    /// chosen by estimates.
     #[must_use]
     pub fn without_warm_up(mut self) -> Self {
-        self.without_warm_up = true;
+        self.settings.without_warm_up = true;
         self
     }
 
@@ -150,7 +157,7 @@ impl RuntimeBuilder {
     /// Blocking callers use it only if [`build`](Self::build) is called within a tokio runtime.
     #[must_use]
     pub fn cache(mut self, cache: impl Into<Arc<AnswerCache>>) -> Self {
-        self.cache = Some(cache.into());
+        self.settings.cache = Some(cache.into());
         self
     }
 
@@ -158,7 +165,7 @@ impl RuntimeBuilder {
     /// unset: never.
     #[must_use]
     pub fn cross_precision(mut self, policy: CrossPrecision) -> Self {
-        self.cross_precision = policy;
+        self.settings.cross_precision = policy;
         self
     }
 
@@ -199,76 +206,64 @@ impl RuntimeBuilder {
         self,
         mut on_failure: impl FnMut(String, BuildError) -> Result<(), BuildError>,
     ) -> Result<Runtime, BuildError> {
-        let (placer, mut devices, cpu_threads) = self.placer()?;
-        let shared = SharedParts {
-            cpu_threads,
-            pool: PreparePool::new(),
-            features: self.max_feature_bytes.map(prepared_inputs),
-        };
-        let sources = self.named_sources()?;
+        let (devices, cpu_threads) = self.devices()?;
+        let sources = self.sources.named()?;
         if sources.is_empty() {
             return Err(BuildError::NoModel);
         }
-        let mut models = BTreeMap::new();
-        for (name, source) in sources {
-            match self.start_model(&name, source, &placer, &mut devices, &shared) {
-                Ok(model) => _ = models.insert(name, model),
+        let features = self.max_feature_bytes.map(prepared_inputs);
+        let loader = Loader::new(self.settings, self.sources, devices, cpu_threads, features);
+        let (mut models, mut records) = (ByName::new(), LoadRecords::default());
+        let mut turn = loader.turn();
+        for (name, sources) in sources {
+            let seen = see(&sources);
+            let loaded = turn.load_versions(&name, sources);
+            records.end(&name, seen, loaded.as_ref().map(drop));
+            match loaded {
+                Ok(versions) => _ = models.insert(name, versions),
                 Err(error) => on_failure(name, error)?,
             }
         }
-        Ok(Runtime::new(models, cpu_threads, self.cache, shared.features, shared.pool))
+        drop(turn);
+        Ok(Runtime::new(ServedModels::new(models), loader, records))
     }
 
-    /// Loads a model and starts its queue.
-    fn start_model(
-        &self,
-        name: &str,
-        source: ModelSource,
-        placer: &Placer<'_>,
-        devices: &mut Devices,
-        shared: &SharedParts,
-    ) -> Result<Model, BuildError> {
-        let started = Instant::now();
-        let placed_model = placer.place(name, &source, devices)?;
-        let load_time = started.elapsed();
-        let Signature { parameters, precision, .. } = placed_model.signature;
-        let (device, cpu_threads) = (names(&placed_model), shared.cpu_threads);
-        tracing::info!(model = name, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
-        let given = self.parts(name, source, &placed_model, load_time, shared)?;
-        Model::start(name.to_owned(), placed_model, given, devices)
-    }
-
-    /// Decides where each model would run, and why, as [`build`](Self::build) does, but loads nothing.
+    /// Decides where each model would run, and why, as [`build`](Self::build) does, but loads nothing. Of several versions it
+    /// is the highest.
     ///
     /// # Errors
     /// The errors of [`build`](Self::build), except those of loading weights.
     pub fn decide(&self) -> Result<BTreeMap<String, Decision>, BuildError> {
-        let (placer, mut devices, _) = self.placer()?;
-        let sources = self.named_sources()?;
+        let (mut devices, _) = self.devices()?;
         let decide = |(name, source): (String, ModelSource)| {
-            let (decision, _) = placer.decide(&name, &source, &mut devices)?;
+            let (decision, _) = self.settings.placer().decide(&name, &source, &mut devices)?;
             Ok((name, decision))
         };
-        sources.into_iter().map(decide).collect()
+        self.newest_sources()?.map(decide).collect()
     }
 
     /// Measures the cost of batches of each model: loads it on each device it could run on and runs batches there for
-    /// at most `time`.
+    /// at most `time`. Of several versions it is the highest.
     ///
     /// # Errors
     /// The errors of [`build`](Self::build), and [`BuildError::Measure`].
     pub fn measure(&self, time: Duration) -> Result<BTreeMap<String, Vec<(DeviceName, CostModel)>>, BuildError> {
-        let (placer, mut devices, _) = self.placer()?;
-        let sources = self.named_sources()?;
+        let (mut devices, _) = self.devices()?;
         let measure = |(name, source): (String, ModelSource)| {
-            let measured = placer.measure(&name, &source, &mut devices, time)?;
+            let measured = self.settings.placer().measure(&name, &source, &mut devices, time)?;
             Ok((name, measured))
         };
-        sources.into_iter().map(measure).collect()
+        self.newest_sources()?.map(measure).collect()
     }
 
-    /// The placer, the devices, and the number of CPU threads that compute a batch.
-    fn placer(&self) -> Result<(Placer<'_>, Devices, NonZeroUsize), BuildError> {
+    /// The source of the highest version of each model, by name.
+    fn newest_sources(&self) -> Result<impl Iterator<Item = (String, ModelSource)>, BuildError> {
+        let newest = |(name, mut sources): (String, BTreeMap<u64, ModelSource>)| Some((name, sources.pop_last()?.1));
+        Ok(self.sources.named()?.into_iter().filter_map(newest))
+    }
+
+    /// The devices, and the number of CPU threads that compute a batch.
+    fn devices(&self) -> Result<(Devices, NonZeroUsize), BuildError> {
         let team = match self.cpu_threads {
             Some(threads) => Team::new(threads).map_err(|source| BuildError::CpuThreads { threads, source })?,
             None => Team::default(),
@@ -276,100 +271,11 @@ impl RuntimeBuilder {
         let cpu_threads = team.threads();
         let mut backends = Backends::new(Arc::new(team));
         self.backends.iter().for_each(|backend| backends.add(Arc::clone(backend)));
-        let devices = Devices::new(backends, self.cpu_devices, self.max_device_memory.clone());
-        let placer = Placer {
-            registry: &self.registry,
-            batching: &self.batching,
-            device: self.device,
-            warm_up: !self.without_warm_up,
-        };
-        Ok((placer, devices, cpu_threads))
+        Ok((Devices::new(backends, self.cpu_devices, self.max_device_memory.clone()), cpu_threads))
     }
-
-    fn parts(
-        &self,
-        name: &str,
-        source: ModelSource,
-        placed_model: &PlacedModel,
-        load_time: Duration,
-        shared: &SharedParts,
-    ) -> Result<ModelParts, BuildError> {
-        let ModelSource { directory, cached, cross_precision, .. } = source;
-        let PlacedModel { signature, processor, settings, files, instances, .. } = placed_model;
-        let answers = self.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
-        let files = if answers.is_some() || shared.features.is_some() {
-            let digests = FileDigests::of(files, &settings.model);
-            Some(digests.map_err(|source| BuildError::Digest { directory: directory.clone(), source })?)
-        } else {
-            None
-        };
-        let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.cross_precision);
-        let cache = answers.zip(files).map(|(answers, files)| {
-            let classes = instances.iter().map(|instance| instance.class.clone());
-            let precisions: Vec<Precision> =
-                instances.iter().flat_map(|instance| instance.precisions.clone()).collect();
-            ModelCache::new(answers, AnswerKeys::new(name, files, signature, classes, &precisions, policy))
-        });
-        let kept = shared.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
-        let preparation = Preparation { processor: Arc::clone(processor), pool: shared.pool.clone(), kept };
-        Ok(ModelParts { directory, load_time, preparation, cache })
-    }
-
-    /// Every model's source by its name. Called before anything is loaded, so a name taken twice is reported at once.
-    fn named_sources(&self) -> Result<BTreeMap<String, ModelSource>, BuildError> {
-        let mut named = BTreeMap::new();
-        let mut add = |source: ModelSource| {
-            let name = source.name.clone().map_or_else(|| last_component(&source.directory), Ok)?;
-            let second = source.directory.clone();
-            match named.insert(name.clone(), source) {
-                None => Ok(()),
-                Some(ModelSource { directory: first, .. }) => Err(BuildError::DuplicateName { name, first, second }),
-            }
-        };
-        for source in &self.sources {
-            match source {
-                AddedModels::Model(source) => add(source.clone())?,
-                AddedModels::Directory(path) => {
-                    model_directories(path)?.into_iter().map(ModelSource::new).try_for_each(&mut add)?;
-                }
-            }
-        }
-        Ok(named)
-    }
-}
-
-/// Names of a model's devices, for the log.
-fn names(placed_model: &PlacedModel) -> String {
-    placed_model.instances.iter().map(|instance| instance.device.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// The policy on answers of higher precisions in a model's `sconce.toml`, if it sets one.
-fn set_policy(settings: &Settings) -> Option<CrossPrecision> {
-    let higher = settings.cache.higher_precisions?;
-    Some(if higher { CrossPrecision::Higher } else { CrossPrecision::Never })
 }
 
 fn prepared_inputs(max_bytes: NonZeroU64) -> Arc<PreparedInputs> {
     let weigh = |prepared: &Prepared| prepared.features.bytes();
     Arc::new(PreparedInputs::new(max_bytes.get(), weigh).expect("the bound is not zero"))
-}
-
-fn model_directories(path: &Path) -> Result<Vec<PathBuf>, BuildError> {
-    let failed = |source| BuildError::List { path: path.to_owned(), source };
-    let mut directories = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        let directory = entry.map_err(failed)?.path();
-        if ModelDirectory::is_at(&directory) {
-            directories.push(directory);
-        }
-    }
-    Ok(directories)
-}
-
-fn last_component(directory: &Path) -> Result<String, BuildError> {
-    directory
-        .file_name()
-        .and_then(|name| name.to_str())
-        .map(str::to_owned)
-        .ok_or_else(|| BuildError::NoName { path: directory.to_owned() })
 }

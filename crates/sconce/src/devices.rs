@@ -16,28 +16,34 @@ use crate::memory::DeviceMemory;
 pub(crate) struct Devices {
     backends: Backends,
     max_cpu_threads: Option<NonZeroUsize>,
-    cpu_device_threads: Vec<DeviceThread>,
-    /// Number of models placed on the CPU so far. Models are assigned to the threads in turn.
-    cpu_models: usize,
+    cpu_device_threads: Vec<CpuDeviceThread>,
     open: BTreeMap<DeviceName, Arc<dyn Device>>,
     device_threads: BTreeMap<DeviceName, DeviceThread>,
     max_memory: BTreeMap<DeviceName, u64>,
     memory: BTreeMap<DeviceName, Arc<DeviceMemory>>,
 }
 
-/// Names the device thread that runs a model's batches on one device.
-#[derive(Debug, Clone, Copy)]
+/// A device thread of the CPU, and the models that take turns on it.
+struct CpuDeviceThread {
+    thread: DeviceThread,
+    /// Each model on the thread holds a clone.
+    models: Arc<()>,
+}
+
+/// Names the device thread that runs a model's batches on one device. As long as it is kept, the model counts among those
+/// of the thread.
+#[derive(Debug)]
 pub(crate) enum ThreadKey {
-    Cpu(usize),
+    Cpu { at: usize, _model: Arc<()> },
     Other(DeviceName),
 }
 
 impl ThreadKey {
     /// The thread's number among those of its device, which run batches at the same time; always 0 on a GPU, which has
     /// one.
-    pub(crate) fn thread_of_device(self) -> usize {
-        match self {
-            Self::Cpu(at) => at,
+    pub(crate) fn thread_of_device(&self) -> usize {
+        match *self {
+            Self::Cpu { at, .. } => at,
             Self::Other(_) => 0,
         }
     }
@@ -62,7 +68,6 @@ impl Devices {
             backends,
             max_cpu_threads,
             cpu_device_threads: Vec::new(),
-            cpu_models: 0,
             open: BTreeMap::new(),
             device_threads: BTreeMap::new(),
             max_memory,
@@ -107,19 +112,34 @@ impl Devices {
             }
             return Ok(ThreadKey::Other(name));
         }
-        let at = self.max_cpu_threads.map_or(self.cpu_models, |max| self.cpu_models % max);
-        self.cpu_models += 1;
+        let at = self.least_used_cpu_thread();
         if at == self.cpu_device_threads.len() {
-            self.cpu_device_threads.push(spawn(&format!("cpu-{at}"))?);
+            let thread = spawn(&format!("cpu-{at}"))?;
+            self.cpu_device_threads.push(CpuDeviceThread { thread, models: Arc::default() });
         }
-        Ok(ThreadKey::Cpu(at))
+        Ok(ThreadKey::Cpu { at, _model: Arc::clone(&self.cpu_device_threads[at].models) })
     }
 
-    pub(crate) fn thread(&self, key: ThreadKey) -> &DeviceThread {
+    /// The CPU's thread with the fewest models: a new one, unless one has none or there may be no more.
+    fn least_used_cpu_thread(&self) -> usize {
+        let threads = &self.cpu_device_threads;
+        let models = |at: &usize| Arc::strong_count(&threads[*at].models) - 1;
+        let least_used = (0..threads.len()).min_by_key(models);
+        let may_be_more = self.max_cpu_threads.is_none_or(|max| threads.len() < max.get());
+        least_used.filter(|at| !may_be_more || models(at) == 0).unwrap_or(threads.len())
+    }
+
+    pub(crate) fn thread(&self, key: &ThreadKey) -> &DeviceThread {
         match key {
-            ThreadKey::Cpu(at) => &self.cpu_device_threads[at],
-            ThreadKey::Other(name) => &self.device_threads[&name],
+            ThreadKey::Cpu { at, .. } => &self.cpu_device_threads[*at].thread,
+            ThreadKey::Other(name) => &self.device_threads[name],
         }
+    }
+
+    /// Lets every thread end once its queues are closed and empty.
+    pub(crate) fn end(&mut self) {
+        self.cpu_device_threads.clear();
+        self.device_threads.clear();
     }
 
     /// The memory that the device's models share; `None` if the device has no bound.

@@ -161,6 +161,12 @@ pub enum BuildError {
         /// The cause.
         source: std::io::Error,
     },
+    /// The models cannot be listed.
+    #[error("cannot list the models: {source}")]
+    Sources {
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The CPU threads that were asked for cannot be started.
     #[error("cannot compute on {threads} CPU threads: {source}")]
     CpuThreads {
@@ -200,8 +206,8 @@ pub enum BuildError {
         /// The directory.
         path: PathBuf,
     },
-    /// Two models have the same name.
-    #[error("two models are named '{name}': {first} and {second}; rename one")]
+    /// Two models have the same name, and the same version.
+    #[error("two models are named '{name}': {first} and {second}; rename one, or give them versions")]
     DuplicateName {
         /// The name.
         name: String,

@@ -51,6 +51,7 @@ mod draining;
 mod error;
 mod latency;
 mod lists;
+mod loader;
 mod many;
 mod memory;
 mod metrics;
@@ -61,10 +62,13 @@ mod placing;
 mod precompute;
 mod prepare;
 mod ranking;
+mod repository;
 mod request;
 mod runtime;
+mod served;
 mod slot;
 mod source;
+mod sources;
 mod statistics;
 mod terms;
 mod tokens;
@@ -81,10 +85,12 @@ pub use metrics::{
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
 pub use ranking::{Ranked, ZeroShot};
+pub use repository::{ModelControl, ModelState, Refreshed, RepositoryEntry, RepositoryError};
 pub use request::{Answer, AnswerSource, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
 pub use source::ModelSource;
-pub use statistics::{BatchItems, RequestStats, Total};
+pub use sources::VersionPolicy;
+pub use statistics::{BatchItems, RequestStats, Total, TracedRequest};
 pub use terms::RequestTerms;
 
 /// The cache crate: tiers, keys and values, from which an [`AnswerCache`] is built.

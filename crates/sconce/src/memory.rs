@@ -18,7 +18,31 @@ pub(crate) struct DeviceMemory {
 struct MemoryState {
     ledger: Ledger,
     /// The network's slot of each tenant, by the tenant's number.
-    slots: Vec<Arc<NetworkSlot>>,
+    slots: BTreeMap<usize, Arc<NetworkSlot>>,
+}
+
+/// A model's place in the memory of a device. When it is dropped, the network is unloaded and the place is free.
+pub(crate) struct Tenancy {
+    memory: Arc<DeviceMemory>,
+    tenant: usize,
+}
+
+impl Tenancy {
+    /// Does what [`DeviceMemory::enter`] does.
+    pub(crate) fn enter(&self) -> Entered {
+        self.memory.enter(self.tenant)
+    }
+
+    /// Does what [`DeviceMemory::leave`] does.
+    pub(crate) fn leave(&self, stays: bool) {
+        self.memory.leave(self.tenant, stays);
+    }
+}
+
+impl Drop for Tenancy {
+    fn drop(&mut self) {
+        self.memory.remove(self.tenant);
+    }
 }
 
 /// Error of a model that needs more memory than the device has.
@@ -31,21 +55,32 @@ pub(crate) struct TooLarge {
 
 impl DeviceMemory {
     pub(crate) fn new(max_bytes: u64) -> Self {
-        let ledger = Ledger { max_bytes, tenants: Vec::new(), line: VecDeque::new(), clock: 0 };
-        Self { state: Mutex::new(MemoryState { ledger, slots: Vec::new() }), changed: Condvar::new() }
+        let state = MemoryState { ledger: Ledger::new(max_bytes), slots: BTreeMap::new() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Adds a model that is not in memory yet, and returns its tenant number.
-    pub(crate) fn add(&self, needs: Needs, slot: Arc<NetworkSlot>) -> Result<usize, TooLarge> {
+    /// Adds a model that is not in memory yet.
+    pub(crate) fn add(self: &Arc<Self>, needs: Needs, slot: Arc<NetworkSlot>) -> Result<Tenancy, TooLarge> {
         let mut state = self.lock();
         let tenant = state.ledger.add(needs)?;
-        state.slots.push(slot);
-        Ok(tenant)
+        state.slots.insert(tenant, slot);
+        Ok(Tenancy { memory: Arc::clone(self), tenant })
+    }
+
+    /// Unloads a model that does not run, and gives its place up.
+    fn remove(&self, tenant: usize) {
+        let mut state = self.lock();
+        // Unload under the lock: the memory must be free before another model enters.
+        if let Some(slot) = state.slots.remove(&tenant) {
+            slot.unload();
+        }
+        state.ledger.remove(tenant);
+        self.changed.notify_all();
     }
 
     /// Makes room for a model that is about to run, by unloading idle models. Blocks while running models take the
     /// room, and while models that asked earlier wait for theirs. The result says if the model is in memory already.
-    pub(crate) fn enter(&self, tenant: usize) -> Entered {
+    fn enter(&self, tenant: usize) -> Entered {
         let mut state = self.lock();
         loop {
             match state.ledger.enter(tenant) {
@@ -55,7 +90,7 @@ impl DeviceMemory {
                     return if admission == Admission::Present { Entered::Present } else { Entered::Room };
                 }
                 Admission::Unload(other) => {
-                    let slot = Arc::clone(&state.slots[other]);
+                    let slot = Arc::clone(&state.slots[&other]);
                     // Unload under the lock: the memory must be free before another model enters.
                     tracing::info!(model = slot.name(), device = %slot.device(), "unloaded: another model needs the memory");
                     slot.unload();
@@ -66,7 +101,7 @@ impl DeviceMemory {
     }
 
     /// Ends the run of a model that entered; `stays` is true if its network is still in memory.
-    pub(crate) fn leave(&self, tenant: usize, stays: bool) {
+    fn leave(&self, tenant: usize, stays: bool) {
         self.lock().ledger.leave(tenant, stays);
         self.changed.notify_all();
     }
@@ -101,7 +136,10 @@ pub(crate) struct Needs {
 #[derive(Debug)]
 struct Ledger {
     max_bytes: u64,
-    tenants: Vec<Tenant>,
+    /// The models by their numbers.
+    tenants: BTreeMap<usize, Tenant>,
+    /// Number of the next model.
+    next: usize,
     /// Models that wait for room, in the order of their arrival. Models in memory wait behind them, too; otherwise two
     /// busy models would never let in a third.
     line: VecDeque<usize>,
@@ -130,25 +168,39 @@ enum Admission {
 }
 
 impl Ledger {
+    fn new(max_bytes: u64) -> Self {
+        Self { max_bytes, tenants: BTreeMap::new(), next: 0, line: VecDeque::new(), clock: 0 }
+    }
+
     fn add(&mut self, needs: Needs) -> Result<usize, TooLarge> {
         let needed = needs.weights.saturating_add(needs.batch);
         if needed > self.max_bytes {
             return Err(TooLarge { needed, max: self.max_bytes });
         }
-        self.tenants.push(Tenant { needs, present: false, running: false, last_used: 0 });
-        Ok(self.tenants.len() - 1)
+        let tenant = self.next;
+        self.next += 1;
+        self.tenants.insert(tenant, Tenant { needs, present: false, running: false, last_used: 0 });
+        Ok(tenant)
+    }
+
+    fn remove(&mut self, tenant: usize) {
+        self.tenants.remove(&tenant);
+        self.line.retain(|waiting| *waiting != tenant);
+    }
+
+    fn tenant(&mut self, tenant: usize) -> &mut Tenant {
+        self.tenants.get_mut(&tenant).expect("a model that enters or leaves has a place")
     }
 
     fn enter(&mut self, tenant: usize) -> Admission {
         if self.line.front().is_some_and(|first| *first != tenant) {
             return self.wait(tenant);
         }
-        if !self.tenants[tenant].present && self.bytes_with(tenant) > self.max_bytes {
-            let idle = |at: &usize| self.tenants[*at].present && !self.tenants[*at].running;
-            let oldest = (0..self.tenants.len()).filter(idle).min_by_key(|at| self.tenants[*at].last_used);
-            return match oldest {
-                Some(oldest) => {
-                    self.tenants[oldest].present = false;
+        if !self.tenant(tenant).present && self.bytes_with(tenant) > self.max_bytes {
+            let idle = self.tenants.iter_mut().filter(|(_, other)| other.present && !other.running);
+            return match idle.min_by_key(|(_, other)| other.last_used) {
+                Some((&oldest, unloaded)) => {
+                    unloaded.present = false;
                     Admission::Unload(oldest)
                 }
                 None => self.wait(tenant),
@@ -157,7 +209,7 @@ impl Ledger {
         self.line.pop_front_if(|first| *first == tenant);
         self.clock += 1;
         let last_used = self.clock;
-        let entering = &mut self.tenants[tenant];
+        let entering = self.tenant(tenant);
         let was_present = std::mem::replace(&mut entering.present, true);
         (entering.running, entering.last_used) = (true, last_used);
         if was_present { Admission::Present } else { Admission::Room }
@@ -171,15 +223,16 @@ impl Ledger {
     }
 
     fn leave(&mut self, tenant: usize, stays: bool) {
-        (self.tenants[tenant].running, self.tenants[tenant].present) = (false, stays);
+        let leaving = self.tenant(tenant);
+        (leaving.running, leaving.present) = (false, stays);
     }
 
     /// Bytes that the models in memory need together with `tenant`: the weights of each, and the heaviest batch of each
     /// thread, since threads run their batches at the same time.
     fn bytes_with(&self, tenant: usize) -> u64 {
         let (mut weights, mut batches) = (0_u64, BTreeMap::<usize, u64>::new());
-        for (at, Tenant { needs, present, .. }) in self.tenants.iter().enumerate() {
-            if *present || at == tenant {
+        for (at, Tenant { needs, present, .. }) in &self.tenants {
+            if *present || *at == tenant {
                 weights = weights.saturating_add(needs.weights);
                 let heaviest = batches.entry(needs.thread).or_default();
                 *heaviest = needs.batch.max(*heaviest);
@@ -200,7 +253,7 @@ mod tests {
 
     /// Like `ledger`, with the thread of each model as the third number.
     fn threaded(max_bytes: u64, tenants: &[(u64, u64, usize)]) -> Ledger {
-        let mut ledger = Ledger { max_bytes, tenants: Vec::new(), line: VecDeque::new(), clock: 0 };
+        let mut ledger = Ledger::new(max_bytes);
         for &(weights, batch, thread) in tenants {
             ledger.add(Needs { weights, batch, thread }).unwrap();
         }
@@ -281,6 +334,20 @@ mod tests {
         assert_eq!(ledger.enter(0), Admission::Room);
         ledger.leave(0, false);
         assert_eq!(ledger.enter(1), Admission::Room);
+    }
+
+    #[test]
+    fn one_that_is_removed_takes_no_room_and_waits_for_none() {
+        let mut ledger = ledger(100, &[(60, 0), (60, 0), (60, 0)]);
+        assert_eq!(ledger.enter(0), Admission::Room);
+        assert_eq!((ledger.enter(1), ledger.enter(2)), (Admission::Wait, Admission::Wait));
+        ledger.leave(0, true);
+        ledger.remove(0);
+        ledger.remove(1);
+        assert_eq!(ledger.enter(2), Admission::Room, "1 was before it in the line");
+        ledger.leave(2, true);
+        assert_eq!(ledger.add(Needs { weights: 40, batch: 0, thread: 0 }), Ok(3), "numbers are not used again");
+        assert_eq!(run(&mut ledger, 3), [Admission::Room]);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! The figures of a runtime as values: what an operator watches. Every exporter and dashboard reads these; counts only
 //! grow, so a rate is the difference of two snapshots.
 
+mod since;
+
 use std::time::{Duration, SystemTime};
 
 use sconce_batch::{Depth, DeviceState, Refusals, Stats};
 use sconce_cache::{FeatureStats, OperationStats, TierStats};
+use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use crate::model::Inner;
 use crate::statistics::{Distributions, Recorded};
-use crate::{Degradation, ErrorKind, LatencyDistribution, Model, RequestStats};
+use crate::{Degradation, ErrorKind, LatencyDistribution, Model, RequestStats, TracedRequest};
 
 /// A snapshot of a runtime. Serialised, times are in seconds.
 #[derive(Debug, Clone, Serialize)]
@@ -22,7 +25,7 @@ pub struct RuntimeMetrics {
     pub in_flight: usize,
     /// True once the runtime is about to stop.
     pub draining: bool,
-    /// The models, in the order of their names.
+    /// The models, each version for itself, in the order of their names.
     pub models: Vec<ModelMetrics>,
     /// The tiers of the cache, nearest first.
     pub tiers: Vec<TierMetrics>,
@@ -40,6 +43,8 @@ pub struct RuntimeMetrics {
 pub struct ModelMetrics {
     /// The model's name.
     pub name: String,
+    /// The model's version.
+    pub version: String,
     /// The precision of its network.
     pub precision: &'static str,
     /// Requests that were answered.
@@ -54,6 +59,9 @@ pub struct ModelMetrics {
     pub refusals: Vec<Count>,
     /// How long the stages of requests took.
     pub latency: StageLatencies,
+    /// The last request whose trace was recorded, if there is one.
+    #[serde(skip)]
+    pub exemplar: Option<TracedRequest>,
     /// The queue.
     pub queue: QueueMetrics,
     /// Batches by number of items: the bounds are powers of two.
@@ -77,7 +85,9 @@ pub struct Count {
 
 /// The distributions of the times that the stages of a model's requests took. A request of several items counts by its
 /// slowest item.
-#[derive(Debug, Clone, Serialize)]
+///
+/// Serialised, each stage has its count, its quantiles, and the sum of its times.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StageLatencies {
     /// Sums of the times, in seconds, in the order of [`stages`](Self::stages).
@@ -216,7 +226,7 @@ impl Model {
     #[must_use]
     pub fn metrics(&self) -> ModelMetrics {
         let Inner { queue, requests, signature, .. } = &*self.inner;
-        let Recorded { stats, distributions, errors, sources, .. } = requests.recorded();
+        let Recorded { stats, distributions, errors, sources, exemplar, .. } = requests.recorded();
         let (queue_stats, depth) = (queue.stats(), queue.depth());
         let device = |(at, device): (usize, crate::ModelDevice)| {
             let line = device.cost.line();
@@ -231,6 +241,7 @@ impl Model {
         };
         ModelMetrics {
             name: self.name().to_owned(),
+            version: self.version().to_string(),
             precision: signature.precision.name(),
             succeeded: stats.succeeded.count,
             failed: stats.failed.count,
@@ -238,6 +249,7 @@ impl Model {
             answers: sources.into_iter().map(|(name, count)| Count { name, count }).collect(),
             refusals: refusals(queue_stats.refused),
             latency: StageLatencies::new(&stats, distributions),
+            exemplar,
             queue: QueueMetrics::new(depth, &queue_stats),
             batches: batches(&queue_stats),
             batched_items: queue_stats.batched,
@@ -280,6 +292,23 @@ impl StageLatencies {
             ("finish", finish, sums[5]),
             ("serialise", serialise, sums[6]),
         ]
+    }
+}
+
+impl Serialize for StageLatencies {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Stage<'a> {
+            sum: f64,
+            #[serde(flatten)]
+            times: &'a LatencyDistribution,
+        }
+        let stages = self.stages();
+        let mut map = serializer.serialize_map(Some(stages.len()))?;
+        for (name, times, sum) in stages {
+            map.serialize_entry(name, &Stage { sum, times })?;
+        }
+        map.end()
     }
 }
 

@@ -1,29 +1,33 @@
 //! A loaded model: its calls, its statistics, and the state of its devices.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Queue, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
 use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature, TextProcessor};
 
 use crate::cached::{AnswerKeys, FileDigests, ModelCache};
-use crate::devices::Devices;
+use crate::devices::{Devices, ThreadKey};
 use crate::network_executor::NetworkExecutor;
 use crate::placement::Decision;
 use crate::placing::{ModelInstance, PlacedModel};
 use crate::prepare::Preparation;
 use crate::slot::NetworkSlot;
-use crate::statistics::{EndedItem, Requests};
+use crate::statistics::{EndedItem, Requests, TracedRequest};
 use crate::terms::{WhenFull, deadline};
 use crate::{
     Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats,
 };
 
-/// One model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
+/// One version of a model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
+///
+/// The runtime may replace or unload the model meanwhile: each clone goes on answering by the version that it is, whose
+/// memory is free when the last clone is dropped.
 #[derive(Clone)]
 pub struct Model {
     pub(crate) inner: Arc<Inner>,
@@ -31,6 +35,7 @@ pub struct Model {
 
 pub(crate) struct Inner {
     name: String,
+    version: u64,
     directory: PathBuf,
     pub(crate) signature: Signature,
     settings: Settings,
@@ -57,6 +62,7 @@ pub(crate) struct OnDevice {
     demand: Demand,
     estimate: Option<CostLine>,
     slot: Arc<NetworkSlot>,
+    _thread: ThreadKey,
 }
 
 /// A snapshot of a model on one of its devices.
@@ -84,10 +90,19 @@ pub struct ModelDevice {
 
 /// The parts of a model apart from its networks, as the builder hands them to [`Model::start`].
 pub(crate) struct ModelParts {
+    pub(crate) version: u64,
     pub(crate) directory: PathBuf,
     pub(crate) load_time: Duration,
     pub(crate) preparation: Preparation,
     pub(crate) cache: Option<ModelCache>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { name, version, directory, .. } = &*self.inner;
+        let mut debug = formatter.debug_struct("Model");
+        debug.field("name", name).field("version", version).field("directory", directory).finish_non_exhaustive()
+    }
 }
 
 impl Model {
@@ -97,14 +112,15 @@ impl Model {
         parts: ModelParts,
         devices: &Devices,
     ) -> Result<Self, BuildError> {
-        let ModelParts { directory, load_time, preparation, cache } = parts;
+        let ModelParts { version, directory, load_time, preparation, cache } = parts;
         let PlacedModel { signature, processor, settings, files, batching, decision, instances } = model;
         let (mut on, mut learned, mut queues) = (Vec::new(), Vec::new(), Vec::new());
         for ModelInstance { device: name, class, demand, thread, executor, profile, learned: cost, .. } in instances {
             let slot = Arc::clone(&executor.slot);
-            on.push(OnDevice { name, class, role: profile.role, demand, estimate: profile.estimate, slot });
+            queues.push((devices.thread(&thread), executor, profile));
+            let (role, estimate) = (profile.role, profile.estimate);
+            on.push(OnDevice { name, class, role, demand, estimate, slot, _thread: thread });
             learned.push(cost);
-            queues.push((devices.thread(thread), executor, profile));
         }
         let queue = Queue::placed(batching.clone(), queues)
             .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
@@ -113,6 +129,7 @@ impl Model {
         }
         let inner = Inner {
             name,
+            version,
             directory,
             signature,
             settings,
@@ -220,6 +237,11 @@ impl Model {
         self.inner.requests.serialised(time);
     }
 
+    /// Keeps a traced request as the example that metrics show: the identifier of its trace, and its whole time.
+    pub fn record_exemplar(&self, trace_id: u128, took: Duration) {
+        self.inner.requests.exemplar(TracedRequest { trace_id, took, ended: SystemTime::now() });
+    }
+
     /// The stages that are slower than they were under the same conditions, and the shares that are larger.
     #[must_use]
     pub fn degradations(&self) -> Vec<Degradation> {
@@ -230,6 +252,12 @@ impl Model {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// The model's version: 1, unless its directory or its [`ModelSource`](crate::ModelSource) says otherwise.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.inner.version
     }
 
     /// The directory that the model was loaded from.

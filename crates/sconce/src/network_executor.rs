@@ -6,7 +6,7 @@ use std::time::Duration;
 use sconce_batch::{Executor, ExecutorError, Retry};
 use sconce_models::{Features, ForwardError, LoadError, Network};
 
-use crate::memory::{DeviceMemory, Entered};
+use crate::memory::{Entered, Tenancy};
 use crate::slot::NetworkSlot;
 
 /// Time before a device is tried again after it had too little memory to load a network.
@@ -19,8 +19,8 @@ pub(crate) type Reload = Arc<dyn Fn() -> Result<Box<dyn Network>, LoadError> + S
 pub(crate) struct NetworkExecutor {
     pub(crate) slot: Arc<NetworkSlot>,
     pub(crate) reload: Reload,
-    /// The device's memory, shared with other models, and this model's number there; `None` if the device has no bound.
-    pub(crate) memory: Option<(Arc<DeviceMemory>, usize)>,
+    /// The model's place in the device's memory, shared with other models; `None` if the device has no bound.
+    pub(crate) tenancy: Option<Tenancy>,
 }
 
 impl NetworkExecutor {
@@ -45,8 +45,8 @@ impl NetworkExecutor {
     }
 
     fn enter(&self) -> SlotGuard<'_> {
-        if let Some((memory, tenant)) = &self.memory
-            && memory.enter(*tenant) == Entered::Room
+        if let Some(tenancy) = &self.tenancy
+            && tenancy.enter() == Entered::Room
         {
             tracing::debug!(model = self.slot.name(), device = %self.slot.device(), "there is room in memory");
         }
@@ -61,8 +61,8 @@ struct SlotGuard<'a> {
 
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        if let Some((memory, tenant)) = &self.executor.memory {
-            memory.leave(*tenant, self.executor.slot.is_loaded());
+        if let Some(tenancy) = &self.executor.tenancy {
+            tenancy.leave(self.executor.slot.is_loaded());
         }
     }
 }

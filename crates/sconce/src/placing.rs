@@ -1,20 +1,21 @@
 //! Places a model on devices: surveys the model on each candidate, lets [`decide`] choose, loads the networks of the
 //! devices that serve, and measures them if several do.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sconce_batch::{BatcherConfig, CostLine, CostModel, Profile, Role};
 use sconce_models::{
-    BatchingSettings, Demand, Device, DeviceName, LoadError, LoadOptions, LoadedModel, ModelFiles, ModelSettings,
-    Placement, Precision, Processor, Registry, Settings, Signature, Survey,
+    BatchingSettings, Demand, Device, DeviceName, ForwardError, LoadError, LoadOptions, LoadedModel, ModelFiles,
+    ModelSettings, Network, Placement, Precision, Processor, Registry, Settings, Signature, Survey,
 };
 
 use crate::devices::{DeviceCandidate, Devices, ThreadKey};
 use crate::memory::Needs;
 use crate::network_executor::{NetworkExecutor, Reload};
-use crate::placement::measure::measure;
+use crate::placement::measure::{measure, sample};
 use crate::placement::{Considered, Decision, Offer, Verdict, decide};
 use crate::slot::NetworkSlot;
 use crate::{BuildError, ModelSource};
@@ -22,6 +23,9 @@ use crate::{BuildError, ModelSource};
 /// The longest time to measure a device before it serves. Too short: its cost stays unknown, and is learned from
 /// requests instead.
 const MAX_WARM_UP: Duration = Duration::from_millis(1500);
+
+/// Weight of the batch that warms up a model that one device serves.
+const WARM_UP_WEIGHT: usize = 16;
 
 /// Places models, with the settings that all models of a runtime share.
 pub(crate) struct Placer<'a> {
@@ -179,7 +183,8 @@ impl Placer<'_> {
         Ok(PlacedModel { signature, processor, settings, files, batching, decision, instances })
     }
 
-    /// Measures the devices if several serve. If one does there is nothing to choose, so estimates are removed.
+    /// Warms the devices that serve up, and measures them if there are several. If there is one, there is nothing to choose,
+    /// so estimates are removed.
     fn choose(
         &self,
         name: &str,
@@ -191,22 +196,47 @@ impl Placer<'_> {
         if instances.iter().filter(|instance| instance.profile.role == Role::Serves).count() < 2 {
             for instance in instances {
                 instance.profile.estimate = None;
+                if self.warm_up && instance.profile.role == Role::Serves {
+                    warm_up(name, instance, processor, signature);
+                }
             }
             return;
         }
         for instance in instances.iter_mut().filter(|instance| self.warm_up && instance.profile.role == Role::Serves) {
-            let measured =
-                instance.executor.with_network(|network| measure(network, processor, signature, max, MAX_WARM_UP));
-            match measured {
-                Some(Ok(cost)) => instance.learned = cost,
-                Some(Err(error)) => {
-                    tracing::warn!(model = name, device = %instance.device, %error, "could not be measured");
-                }
-                None => {}
+            let run = |network: &mut dyn Network| measure(network, processor, signature, max, MAX_WARM_UP);
+            if let Some(cost) = rehearse(name, instance, run) {
+                instance.learned = cost;
             }
             let CostLine { fixed, per_weight } =
                 instance.learned.line().or(instance.profile.estimate).unwrap_or_default();
             tracing::info!(model = name, device = %instance.device, fixed, per_weight, "seconds of a batch");
+        }
+    }
+}
+
+/// Runs a small batch, so that the first request does not wait for memory and kernels. A failure is no error: requests will
+/// tell.
+fn warm_up(name: &str, instance: &ModelInstance, processor: &dyn Processor, signature: &Signature) {
+    let run = |network: &mut dyn Network| {
+        let batch = sample(processor, signature, WARM_UP_WEIGHT);
+        if batch.is_empty() { Ok(()) } else { network.forward(&batch).map(drop) }
+    };
+    rehearse(name, instance, run);
+}
+
+/// Calls `act` with the network; a failure or a panic is logged.
+fn rehearse<T>(
+    name: &str,
+    instance: &ModelInstance,
+    act: impl FnOnce(&mut dyn Network) -> Result<T, ForwardError>,
+) -> Option<T> {
+    let device = instance.device;
+    // Unwind safe: the batcher, too, goes on using a network that panicked.
+    match catch_unwind(AssertUnwindSafe(|| instance.executor.with_network(act))) {
+        Ok(done) => done?.inspect_err(|error| tracing::warn!(model = name, %device, %error, "does not run")).ok(),
+        Err(_) => {
+            tracing::warn!(model = name, %device, "panicked before it served");
+            None
         }
     }
 }
@@ -227,14 +257,13 @@ fn instance(
     let (_, demand) = considered.demand.expect("what serves or stands by has been asked for its demand");
     let slot = NetworkSlot::new(name, device);
     let thread = devices.assign(device)?;
-    let memory = devices.memory(&considered.capability).map(|memory| {
+    let tenancy = devices.memory(&considered.capability).map(|memory| {
         let needs = Needs {
             weights: demand.weight_bytes,
             batch: considered.needed_for_a_batch(),
             thread: thread.thread_of_device(),
         };
-        let tenant = memory.add(needs, Arc::clone(&slot));
-        (memory, tenant.expect("what is decided on fits"))
+        memory.add(needs, Arc::clone(&slot)).expect("what is decided on fits")
     });
     let role = if considered.verdict == Verdict::Serves { Role::Serves } else { Role::Standby };
     Ok(ModelInstance {
@@ -243,7 +272,7 @@ fn instance(
         precisions: Vec::new(),
         demand,
         thread,
-        executor: NetworkExecutor { slot, reload, memory },
+        executor: NetworkExecutor { slot, reload, tenancy },
         profile: Profile { estimate: considered.estimate, role },
         learned: CostModel::default(),
     })

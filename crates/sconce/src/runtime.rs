@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sconce_cache::FeatureStats;
+use tokio::sync::watch;
 
 use crate::draining::{Draining, InFlight};
+use crate::loader::Loader;
 use crate::metrics::{PreparedInputMetrics, PreparingMetrics, TierMetrics, resident_bytes};
-use crate::prepare::{PreparePool, PreparedInputs};
-use crate::{AnswerCache, Degradation, Model, RuntimeMetrics, UnknownModel};
+use crate::repository::LoadRecords;
+use crate::served::ServedModels;
+use crate::{AnswerCache, Degradation, Model, ModelControl, RuntimeMetrics, UnknownModel};
 
 /// Time that a shutdown gives the cache's tiers to write the answers that are still pending.
 const CACHE_DEADLINE: Duration = Duration::from_secs(5);
@@ -21,59 +24,76 @@ const CACHE_DEADLINE: Duration = Duration::from_secs(5);
 /// device threads end by themselves; [`shutdown`](Self::shutdown) also waits for the threads.
 #[derive(Clone)]
 pub struct Runtime {
-    models: Arc<BTreeMap<String, Model>>,
-    cpu_threads: NonZeroUsize,
-    cache: Option<Arc<AnswerCache>>,
-    features: Option<Arc<PreparedInputs>>,
-    pool: PreparePool,
+    pub(crate) served: Arc<ServedModels>,
+    pub(crate) loader: Arc<Loader>,
+    pub(crate) records: Arc<Mutex<LoadRecords>>,
     started: Instant,
     draining: Arc<Draining>,
 }
 
 impl Runtime {
-    pub(crate) fn new(
-        models: BTreeMap<String, Model>,
-        cpu_threads: NonZeroUsize,
-        cache: Option<Arc<AnswerCache>>,
-        features: Option<Arc<PreparedInputs>>,
-        pool: PreparePool,
-    ) -> Self {
-        let (models, started) = (Arc::new(models), Instant::now());
-        Self { models, cpu_threads, cache, features, pool, started, draining: Arc::default() }
+    pub(crate) fn new(served: ServedModels, loader: Loader, records: LoadRecords) -> Self {
+        let (served, loader, records) = (Arc::new(served), Arc::new(loader), Arc::new(Mutex::new(records)));
+        Self { served, loader, records, started: Instant::now(), draining: Arc::default() }
     }
 
-    /// The model named `name`.
+    /// The model named `name`: of several versions the highest.
     ///
     /// # Errors
     /// [`UnknownModel`] if no model has that name; it lists the names of all models.
-    pub fn model(&self, name: &str) -> Result<&Model, UnknownModel> {
-        self.models
-            .get(name)
-            .ok_or_else(|| UnknownModel { name: name.to_owned(), known: self.models.keys().cloned().collect() })
+    pub fn model(&self, name: &str) -> Result<Model, UnknownModel> {
+        self.served.newest(name)
     }
 
-    /// All models, in the order of their names.
+    /// The versions of the model named `name` that are served, by their numbers.
+    ///
+    /// # Errors
+    /// [`UnknownModel`] if no model has that name; it lists the names of all models.
+    pub fn model_versions(&self, name: &str) -> Result<BTreeMap<u64, Model>, UnknownModel> {
+        self.served.versions(name)
+    }
+
+    /// All models, in the order of their names: of several versions the highest.
     #[must_use]
-    pub fn models(&self) -> impl ExactSizeIterator<Item = &Model> {
-        self.models.values()
+    pub fn models(&self) -> Vec<Model> {
+        self.served.all().values().filter_map(|versions| versions.values().next_back()).cloned().collect()
+    }
+
+    /// All versions of all models, in the order of their names.
+    #[must_use]
+    pub fn all_versions(&self) -> Vec<Model> {
+        self.served.all().values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// The number of times that models were loaded, replaced or unloaded since the runtime was built; its receiver can wait
+    /// for the next.
+    #[must_use]
+    pub fn model_changes(&self) -> watch::Receiver<u64> {
+        self.served.changes()
+    }
+
+    /// The right of a server's clients to load and unload models.
+    #[must_use]
+    pub fn model_control(&self) -> ModelControl {
+        self.loader.settings.model_control
     }
 
     /// CPU threads that compute one batch, shared by all models.
     #[must_use]
     pub fn cpu_threads(&self) -> NonZeroUsize {
-        self.cpu_threads
+        self.loader.cpu_threads
     }
 
     /// The cache of answers, if the runtime has one, with the statistics of each tier.
     #[must_use]
     pub fn cache(&self) -> Option<&AnswerCache> {
-        self.cache.as_deref()
+        self.loader.settings.cache.as_deref()
     }
 
     /// Statistics of the cache of prepared inputs, if the runtime has one.
     #[must_use]
     pub fn feature_stats(&self) -> Option<FeatureStats> {
-        self.features.as_ref().map(|features| features.stats())
+        self.loader.features.as_ref().map(|features| features.stats())
     }
 
     /// The figures of the runtime, its models and its process right now.
@@ -95,18 +115,18 @@ impl Runtime {
     /// ```
     #[must_use]
     pub fn metrics(&self) -> RuntimeMetrics {
-        let (prepare_threads, prepare_threads_busy) = self.pool.threads();
+        let (prepare_threads, prepare_threads_busy) = self.loader.pool.threads();
         RuntimeMetrics {
             uptime: self.started.elapsed(),
             in_flight: self.in_flight(),
             draining: self.is_draining(),
-            models: self.models().map(Model::metrics).collect(),
-            tiers: self.cache.iter().flat_map(|cache| cache.stats().tiers).map(TierMetrics::from).collect(),
+            models: self.all_versions().iter().map(Model::metrics).collect(),
+            tiers: self.cache().iter().flat_map(|cache| cache.stats().tiers).map(TierMetrics::from).collect(),
             prepared_inputs: self.feature_stats().map(PreparedInputMetrics::from),
             preparing: PreparingMetrics {
                 threads: prepare_threads,
                 running: prepare_threads_busy,
-                busy: self.pool.busy(),
+                busy: self.loader.pool.busy(),
             },
             resident_bytes: resident_bytes(),
         }
@@ -115,8 +135,9 @@ impl Runtime {
     /// The stages of all models that are slower than they were under the same conditions, and the shares that are
     /// larger, each with its model.
     #[must_use]
-    pub fn degradations(&self) -> Vec<(&Model, Degradation)> {
-        self.models().flat_map(|model| model.degradations().into_iter().map(move |it| (model, it))).collect()
+    pub fn degradations(&self) -> Vec<(Model, Degradation)> {
+        let of = |model: Model| model.degradations().into_iter().map(move |it| (model.clone(), it));
+        self.all_versions().into_iter().flat_map(of).collect()
     }
 
     /// Tells servers that the runtime is about to stop: from now on [`is_draining`](Self::is_draining) is true.
@@ -163,7 +184,7 @@ impl Runtime {
         if let Err(error) = joined {
             tracing::error!(%error, "shutting down did not end well");
         }
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = self.cache() {
             let lost = cache.shutdown(CACHE_DEADLINE).await;
             if lost > 0 {
                 tracing::warn!(lost, "answers were not written to the cache in time");
@@ -173,12 +194,10 @@ impl Runtime {
 
     /// Does the same as [`shutdown`](Self::shutdown) on a thread that may block, but does not wait for the cache.
     pub fn shutdown_blocking(&self) {
-        // Close every queue before joining the first thread, so that no model takes new work meanwhile.
-        for model in self.models() {
-            model.close();
-        }
-        for model in self.models() {
+        // Every queue is closed before the first is waited for, so that no model takes new work meanwhile.
+        for model in self.served.close() {
             model.shutdown();
         }
+        self.loader.end();
     }
 }

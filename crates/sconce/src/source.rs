@@ -1,9 +1,12 @@
 //! The source of one model: its directory, and settings that override its `sconce.toml`.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use sconce_cache::CrossPrecision;
 use sconce_models::{Placement, Precision};
+
+use crate::BuildError;
 
 /// A model directory with settings that override the model's `sconce.toml`. Anything that converts into a path converts
 /// into one.
@@ -15,7 +18,7 @@ use sconce_models::{Placement, Precision};
 ///
 /// let embedder = ModelSource::new(zoo.join("encoder-mini")).name("embedder").precision(Precision::F32);
 /// let runtime = Runtime::builder().model(embedder).model(zoo.join("digits-cnn")).build()?;
-/// assert_eq!(runtime.models().map(sconce::Model::name).collect::<Vec<_>>(), ["digits-cnn", "embedder"]);
+/// assert_eq!(runtime.models().iter().map(sconce::Model::name).collect::<Vec<_>>(), ["digits-cnn", "embedder"]);
 /// # Ok(())
 /// # }
 /// ```
@@ -25,6 +28,9 @@ pub struct ModelSource {
     pub directory: PathBuf,
     /// The model's name; `None`: the directory's last component.
     pub name: Option<String>,
+    /// The model's version; `None`: the numbers of the directory's version folders, as
+    /// [`RuntimeBuilder::versions`](crate::RuntimeBuilder::versions) says, or 1 if the model is in the directory itself.
+    pub version: Option<NonZeroU64>,
     /// The precision of the network; `None`: the one in `sconce.toml`, else f32. A precision that the model does not
     /// have is refused with [`LoadError::UnsupportedPrecision`](crate::LoadError::UnsupportedPrecision).
     pub precision: Option<Precision>,
@@ -44,6 +50,7 @@ impl ModelSource {
         Self {
             directory: directory.into(),
             name: None,
+            version: None,
             precision: None,
             device: None,
             cached: true,
@@ -55,6 +62,20 @@ impl ModelSource {
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         Self { name: Some(name.into()), ..self }
+    }
+
+    /// The name that was set, else the directory's last component.
+    pub(crate) fn resolved_name(&self) -> Result<String, BuildError> {
+        let last_component = || self.directory.file_name()?.to_str().map(str::to_owned);
+        let name = self.name.clone().or_else(last_component);
+        name.ok_or_else(|| BuildError::NoName { path: self.directory.clone() })
+    }
+
+    /// Sets the model's version: models of one name and several versions are served side by side, and the highest version
+    /// answers requests that name none.
+    #[must_use]
+    pub fn version(self, version: NonZeroU64) -> Self {
+        Self { version: Some(version), ..self }
     }
 
     /// Keeps the model's answers out of the runtime's cache.

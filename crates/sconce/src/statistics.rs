@@ -56,6 +56,10 @@ pub struct BatchItems {
     pub items: u64,
     /// Time of the items' batches, counted once for each item.
     pub run: Duration,
+    /// Time of preparing the items.
+    pub prepare: Duration,
+    /// Time of making the items' answers of the network's rows.
+    pub finish: Duration,
 }
 
 impl Total {
@@ -72,6 +76,18 @@ impl BatchItems {
     pub fn batches(self, size: usize) -> Total {
         let count = self.items.div_ceil((size as u64).max(1));
         Total { count, time: self.run.div_f64(size.max(1) as f64) }
+    }
+
+    /// The same batches, with the time of preparing their items.
+    #[must_use]
+    pub fn batches_prepared(self, size: usize) -> Total {
+        Total { time: self.prepare, ..self.batches(size) }
+    }
+
+    /// The same batches, with the time of making their items' answers.
+    #[must_use]
+    pub fn batches_finished(self, size: usize) -> Total {
+        Total { time: self.finish, ..self.batches(size) }
     }
 }
 
@@ -104,9 +120,23 @@ pub(crate) struct Recorded {
     pub(crate) errors: [u64; ErrorKind::ALL.len()],
     /// Answers by source: the name of a tier, `computed`, `shared` or `replica`.
     pub(crate) sources: Vec<(&'static str, u64)>,
+    /// The last traced request.
+    pub(crate) exemplar: Option<TracedRequest>,
     watch: ModelWatch,
     /// The end of the last request; turned into a time of day when it is read, since that clock costs a call more.
     last: Option<Instant>,
+}
+
+/// A request whose trace was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TracedRequest {
+    /// The trace's identifier.
+    pub trace_id: u128,
+    /// The request's whole time.
+    pub took: Duration,
+    /// The time at which it ended.
+    pub ended: SystemTime,
 }
 
 /// How often each stage took how long, for the requests that [`RequestStats`] counts.
@@ -155,6 +185,11 @@ impl Requests {
         let mut recorded = self.lock();
         recorded.stats.serialise.add(time);
         recorded.distributions.serialise.record(time);
+    }
+
+    /// Keeps a traced request in place of the last one.
+    pub(crate) fn exemplar(&self, traced: TracedRequest) {
+        self.lock().exemplar = Some(traced);
     }
 
     pub(crate) fn stats(&self) -> RequestStats {
@@ -208,6 +243,8 @@ impl Recorded {
             let of_size = stats.by_batch_size.entry(timing.batch_size).or_default();
             of_size.items += 1;
             of_size.run += timing.run;
+            of_size.prepare += timing.prepare;
+            of_size.finish += timing.finish;
         }
     }
 
@@ -278,6 +315,8 @@ mod tests {
         assert_eq!((stats.prepare, stats.queue, stats.run, stats.rest), (once(1), once(5), once(3), once(11)));
         assert_eq!(stats.by_batch_size.keys().copied().collect::<Vec<_>>(), [2, 4]);
         assert_eq!(stats.by_batch_size[&4].batches(4), Total { count: 1, time: MS * 3 / 4 });
+        assert_eq!(stats.by_batch_size[&4].batches_prepared(4), once(1));
+        assert_eq!(stats.by_batch_size[&4].batches_finished(4), once(0));
         assert!(stats.last.is_some());
         let Recorded { distributions, errors, sources, .. } = requests.recorded();
         assert_eq!((distributions.request.count(), distributions.run.count(), stats.serialise), (2, 1, once(1)));

@@ -39,7 +39,7 @@ impl Load {
         let cache = AnswerCache::builder().tier(tier, config).build().expect("good bounds");
         let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/zoo/tiny-bert-sentiment");
         let runtime = Arc::new(Runtime::builder().model(zoo).cache(cache).build().expect("it loads"));
-        let model = runtime.models().next().expect("it has one").clone();
+        let model = runtime.models().remove(0);
         for number in 0..KEPT {
             model.infer(kept(number)).await.expect("a good request");
         }

@@ -93,7 +93,7 @@ fn the_caller_chooses_the_precision_else_sconce_toml_and_the_answer_says_which()
     let source = || ModelSource::new(directory.path()).name("parity");
     let answered = |source: ModelSource| {
         let runtime = builder(directory.path()).model(source).build().unwrap();
-        let model = runtime.model("parity").unwrap();
+        let model = &runtime.model("parity").unwrap();
         let answer = model.infer_blocking("3").unwrap();
         assert_eq!(model.signature().precision, answer.precision);
         answer.precision
@@ -167,7 +167,7 @@ async fn a_family_that_reads_files_by_itself_has_all_of_its_directory_in_the_key
 async fn a_panic_in_any_part_of_a_model_is_answered_and_its_neighbours_succeed() {
     let directory = tempfile::tempdir().unwrap();
     let runtime = runtime(directory.path());
-    let model = runtime.model("parity").unwrap();
+    let model = &runtime.model("parity").unwrap();
     let callers: Vec<_> = (0..60)
         .map(|number| {
             let text = match number % 15 {

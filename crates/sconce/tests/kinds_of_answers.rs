@@ -35,7 +35,7 @@ fn build(directory: &Path, cached: bool) -> (Runtime, Model) {
         builder = builder.cache(cache);
     }
     let runtime = builder.build().expect("it loads");
-    let model = runtime.model("model").expect("it has one").clone();
+    let model = runtime.model("model").expect("it has one");
     (runtime, model)
 }
 
@@ -153,7 +153,7 @@ async fn answers_precomputed_with_a_prompt_are_found_by_requests_with_it_and_by_
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     let cache = AnswerCache::builder().tier(open(), patient).build().unwrap();
     let runtime = Runtime::builder().named_model("model", copy.path()).cache(cache).build().unwrap();
-    let model = runtime.model("model").unwrap();
+    let model = &runtime.model("model").unwrap();
     let source = async |request: Request| model.infer(request).await.unwrap().source;
     let world = || Request::new("world");
     assert_eq!(source(world().prompt("query")).await, AnswerSource::Cached("sqlite"));

@@ -23,7 +23,7 @@ fn needs() -> (u64, u64) {
 }
 
 fn loaded(runtime: &Runtime) -> usize {
-    runtime.models().filter(|model| model.devices()[0].loaded).count()
+    runtime.models().iter().filter(|model| model.devices()[0].loaded).count()
 }
 
 fn ask_all(runtime: &Runtime) {
@@ -65,7 +65,7 @@ async fn a_model_that_is_rarely_asked_comes_in_between_busy_ones() {
             })
         })
         .collect();
-    let rare = runtime.model("c").unwrap();
+    let rare = &runtime.model("c").unwrap();
     for _ in 0..3 {
         let answer = tokio::time::timeout(std::time::Duration::from_mins(1), rare.infer("a rare client")).await;
         assert!(answer.expect("busy models let it in").is_ok());

@@ -41,8 +41,7 @@ async fn embedding(model: &Path, store: &Path) -> (Vec<f32>, &'static str) {
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     let cache = AnswerCache::builder().tier(tier, patient).build().expect("the test is set up right");
     let runtime = Runtime::builder().model(model).cache(cache).build().expect("the test is set up right");
-    let answer =
-        runtime.models().next().expect("the test is set up right").infer(TEXT).await.expect("the test is set up right");
+    let answer = runtime.models()[0].infer(TEXT).await.expect("the test is set up right");
     let embedding = answer.output.embedding().expect("the test is set up right").to_vec();
     runtime.shutdown().await;
     (embedding, answer.source.name())

@@ -19,7 +19,7 @@ fn zoo(model: &str) -> PathBuf {
 
 fn runtime() -> (Runtime, Model) {
     let runtime = Runtime::builder().model(zoo(SENTIMENT)).build().expect("it loads");
-    let model = runtime.models().next().expect("it has one").clone();
+    let model = runtime.models().remove(0);
     (runtime, model)
 }
 
@@ -79,7 +79,7 @@ async fn what_was_computed_ahead_is_found_by_requests_and_not_computed_again() {
     let patient = TierConfig { get_budget: Duration::from_secs(10), ..TierConfig::default() };
     let cache = AnswerCache::builder().tier(open(), patient).build().unwrap();
     let runtime = Runtime::builder().model(zoo(SENTIMENT)).cache(cache).build().unwrap();
-    let model = runtime.model(SENTIMENT).unwrap();
+    let model = &runtime.model(SENTIMENT).unwrap();
     for text in texts.iter().take(600).step_by(7) {
         let found = model.infer(text.as_str()).await.unwrap();
         assert_eq!(found.source.name(), "sqlite");
@@ -198,7 +198,7 @@ async fn another_name_or_precision_is_another_answer() {
         ModelSource::new(zoo(SENTIMENT)).precision(sconce::Precision::Int8),
     ] {
         let runtime = Runtime::builder().model(source).build().unwrap();
-        let model = runtime.models().next().unwrap();
+        let model = &runtime.models().remove(0);
         let config = PrecomputeConfig::default();
         assert_eq!(precompute(model, &tier, &config, &text).await.unwrap(), tally(1, 0, 0, 0));
         assert_eq!(precompute(model, &tier, &config, &text).await.unwrap(), tally(0, 1, 0, 0));
@@ -247,7 +247,7 @@ async fn answers_that_nobody_would_find_are_not_computed() {
     }
     std::fs::write(copy.join("sconce.toml"), "[cache]\nanswers = false").unwrap();
     let runtime = Runtime::builder().model(copy).build().unwrap();
-    let model = runtime.model(SENTIMENT).unwrap();
+    let model = &runtime.model(SENTIMENT).unwrap();
     let refused = precompute(model, &Faulty::default(), &PrecomputeConfig::default(), &texts(1)).await.unwrap_err();
     assert!(matches!(refused, PrecomputeError::NeverCached { .. }), "{refused}");
     assert_eq!(model.stats().batched, 0);

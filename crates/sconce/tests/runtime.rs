@@ -32,7 +32,8 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 #[tokio::test]
 async fn several_models_answer_in_one_runtime_each_in_its_own_type() {
     let runtime = runtime();
-    let names: Vec<_> = runtime.models().map(Model::name).collect();
+    let models = runtime.models();
+    let names: Vec<_> = models.iter().map(Model::name).collect();
     assert_eq!(names, ["digits-cnn", "encoder-mini", "magika", "tiny-bert-sentiment"]);
 
     let source = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runtime.rs"));
@@ -42,7 +43,7 @@ async fn several_models_answer_in_one_runtime_each_in_its_own_type() {
         ("digits-cnn", Input::Array(Array { shape: vec![1, 8, 8], data: ArrayData::U8(vec![0; 64]) })),
     ]
     .map(|(name, input)| {
-        let model = runtime.model(name).expect("it ships").clone();
+        let model = runtime.model(name).expect("it ships");
         async move { model.infer(input).await.expect("a good input").output }
     });
     let (content, sentiment, digit) = tokio::join!(content, sentiment, digit);
@@ -125,7 +126,7 @@ async fn a_text_of_too_many_tokens_is_truncated_and_the_answer_says_so() {
 
 #[tokio::test]
 async fn an_unknown_model_is_refused_with_the_names_there_are() {
-    let Err(error) = runtime().model("minilm").cloned() else { panic!("minilm does not ship") };
+    let Err(error) = runtime().model("minilm") else { panic!("minilm does not ship") };
     assert_eq!(
         error.to_string(),
         "no model is named 'minilm'; known are: digits-cnn, encoder-mini, magika, tiny-bert-sentiment"
@@ -199,7 +200,7 @@ async fn a_timeout_is_answered_on_time() {
 #[test]
 fn a_blocking_caller_needs_no_runtime() {
     let runtime = runtime();
-    let answer = runtime.model("tiny-bert-sentiment").unwrap().infer_blocking("awful, terrible, bad").unwrap();
+    let answer = &runtime.model("tiny-bert-sentiment").unwrap().infer_blocking("awful, terrible, bad").unwrap();
     assert_eq!(answer.output.classification().unwrap().label(), "negative");
     runtime.shutdown_blocking();
 }
@@ -271,7 +272,7 @@ fn a_runtime_without_a_model_or_with_a_name_taken_twice_is_refused() {
 #[test]
 fn input_errors_reach_the_caller_typed() {
     let runtime = runtime();
-    let digits = runtime.model("digits-cnn").unwrap();
+    let digits = &runtime.model("digits-cnn").unwrap();
     let image = |shape: &[usize], data| Input::Array(Array { shape: shape.to_vec(), data });
     let error = digits.infer_blocking(image(&[8, 8, 1], ArrayData::F32(vec![0.0; 64]))).unwrap_err();
     assert!(matches!(error, InferError::Input(InputError::WrongShape { .. })), "{error}");

@@ -143,7 +143,7 @@ async fn ask_all(model: &Model) -> Vec<(Vec<f32>, DeviceName)> {
 
 async fn expected() -> Vec<Vec<f32>> {
     let runtime = Runtime::builder().model(ModelSource::new(zoo(MODEL)).device(DeviceName::CPU)).build().unwrap();
-    ask_all(runtime.model(MODEL).unwrap()).await.into_iter().map(|(scores, _)| scores).collect()
+    ask_all(&runtime.model(MODEL).unwrap()).await.into_iter().map(|(scores, _)| scores).collect()
 }
 
 fn count(answers: &[(Vec<f32>, DeviceName)], device: DeviceName) -> usize {
@@ -154,7 +154,7 @@ fn count(answers: &[(Vec<f32>, DeviceName)], device: DeviceName) -> usize {
 async fn a_model_runs_where_it_is_asked_to_and_its_answers_say_where() {
     for device in [DeviceName::CPU, SECOND] {
         let runtime = builder(second(1e-9), device).build().unwrap();
-        let model = runtime.model(MODEL).unwrap();
+        let model = &runtime.model(MODEL).unwrap();
         let answers = ask_all(model).await;
         assert!(answers.iter().map(|(scores, _)| scores).eq(&expected().await));
         assert_eq!(count(&answers, device), answers.len());
@@ -197,7 +197,7 @@ async fn by_itself_a_model_is_put_where_its_batches_are_estimated_to_be_complete
 async fn a_model_that_two_devices_serve_is_measured_and_answers_the_same_from_both() {
     // The second device is estimated to be faster from a few tokens on; in truth both are equally fast.
     let runtime = builder(second(2e-3), Placement::Auto).build().unwrap();
-    let model = runtime.model(MODEL).unwrap();
+    let model = &runtime.model(MODEL).unwrap();
     assert!(model.decision().considered.iter().all(|it| it.verdict == Verdict::Serves), "{:?}", model.decision());
     assert!(model.devices().iter().all(|device| device.cost.is_known() && device.loaded), "{:?}", model.devices());
     let answers = ask_all(model).await;
@@ -219,7 +219,7 @@ impl Fault for Narrow {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_fit_the_memory_is_halved_and_falls_back_to_the_cpu() {
     let runtime = builder(faulty::<Narrow>(), SECOND).build().unwrap();
-    let model = runtime.model(MODEL).unwrap();
+    let model = &runtime.model(MODEL).unwrap();
     assert!(!model.devices()[1].loaded, "the CPU's network is loaded when it is needed");
     let answers = ask_all(model).await;
     assert!(answers.iter().map(|(scores, _)| scores).eq(&expected().await));
@@ -250,7 +250,7 @@ impl Fault for Unplugged {
 async fn when_a_device_is_lost_the_cpu_answers_everything() {
     let config = BatcherConfig { max_batch_size: 8, ..BatcherConfig::default() };
     let runtime = builder(faulty::<Unplugged>(), SECOND).batching(config).build().unwrap();
-    let model = runtime.model(MODEL).unwrap();
+    let model = &runtime.model(MODEL).unwrap();
     for round in 0..3 {
         let answers = ask_all(model).await;
         assert!(answers.iter().map(|(scores, _)| scores).eq(&expected().await));
@@ -287,7 +287,7 @@ async fn a_model_leaves_the_memory_for_another_and_comes_back_when_it_is_asked_f
             assert_eq!(model.infer("a film").await.unwrap().output, first.output, "it is the same model as before");
         }
     }
-    let loads = text_models.map(|model| model.devices()[0].loads);
+    let loads = text_models.each_ref().map(|model| model.devices()[0].loads);
     assert!(loads.iter().all(|loads| *loads >= 3), "{loads:?}");
     // Requests for both models at once, so that each model has to wait until the other has run.
     let both = (0..40).map(|number| {
@@ -335,7 +335,7 @@ fn a_precision_that_the_device_does_not_have_is_refused_where_it_is_asked_for_an
 async fn a_cached_answer_says_which_device_computed_it() {
     let cache = AnswerCache::builder().memory(MemoryConfig::default()).build().unwrap();
     let runtime = builder(second(1e-9), SECOND).cache(cache).build().unwrap();
-    let model = runtime.model(MODEL).unwrap();
+    let model = &runtime.model(MODEL).unwrap();
     for source in [AnswerSource::Computed, AnswerSource::Cached("memory")] {
         let answer = model.infer("a film").await.unwrap();
         assert_eq!((answer.source, answer.device), (source, SECOND));
@@ -359,7 +359,7 @@ async fn a_model_for_which_a_device_has_no_room_goes_without_it_unless_it_was_as
     };
     assert!(error.to_string().contains("somebody else has it all"), "{error}");
     let runtime = builder(Second { build: no_room, ..second(1e-9) }, Placement::Auto).build().unwrap();
-    let model = runtime.model(MODEL).unwrap();
+    let model = &runtime.model(MODEL).unwrap();
     assert_eq!(model.devices().iter().map(|device| device.name).collect::<Vec<_>>(), [DeviceName::CPU]);
     assert_eq!(model.infer(TEXT).await.unwrap().device, DeviceName::CPU);
 }
@@ -380,7 +380,7 @@ async fn a_model_that_cannot_come_back_to_its_device_is_answered_by_the_cpu() {
         .unwrap();
     let [first, second] = ["first", "second"].map(|name| runtime.model(name).unwrap());
     let loaded = |model: &Model| model.devices()[0].loaded;
-    assert_eq!([loaded(first), loaded(second)], [false, true]);
+    assert_eq!([loaded(&first), loaded(&second)], [false, true]);
     for _ in 0..3 {
         let answer = first.infer(TEXT).await.unwrap();
         assert_eq!(answer.device, DeviceName::CPU);

@@ -17,20 +17,38 @@ pub struct TextToken {
 }
 
 impl TextProcessor {
-    /// Checks tokens that the caller made. They are read as they are, all of segment 0.
+    /// Checks tokens that the caller made. They are read as they are, all of segment 0; a list that is cut keeps the special
+    /// tokens at its ends, as a text does.
     pub(super) fn prepare_tokens(&self, mut ids: Vec<u32>, truncation: Truncation) -> Result<Prepared, InputError> {
         let truncated = ids.len() > self.max_tokens;
         if truncated && truncation == Truncation::Refuse {
             return Err(InputError::TooLong { name: TEXT_INPUT, max: self.max_tokens });
         }
-        match self.direction {
-            TruncationDirection::Right => ids.truncate(self.max_tokens),
-            TruncationDirection::Left => drop(ids.drain(..ids.len().saturating_sub(self.max_tokens))),
+        if truncated {
+            self.cut_tokens(&mut ids);
         }
         self.check_rows(&ids)?;
         self.check_padding(&ids)?;
         let token_type_ids = vec![0; ids.len()];
         Ok(Prepared { features: Features::Tokens { input_ids: ids, token_type_ids }, truncated })
+    }
+
+    /// Cuts a list to the most tokens that the model takes.
+    fn cut_tokens(&self, ids: &mut Vec<u32>) {
+        let special = self.tokenizer.get_added_vocabulary();
+        let is_special =
+            |id: &&u32| self.tokenizer.id_to_token(**id).is_some_and(|token| special.is_special_token(&token));
+        let added = self.added_tokens;
+        match self.direction {
+            TruncationDirection::Right => {
+                let end = ids.iter().rev().take(added).take_while(is_special).count();
+                ids.drain(self.max_tokens - end..ids.len() - end);
+            }
+            TruncationDirection::Left => {
+                let beginning = ids.iter().take(added).take_while(is_special).count();
+                ids.drain(beginning..beginning + ids.len() - self.max_tokens);
+            }
+        }
     }
 
     /// The tokens of a whole text, however many they are; with `special`, also those that [`prepare`](Self::prepare) adds.
@@ -105,6 +123,9 @@ mod tests {
         let cut = prepare((5..14).collect(), Truncation::Truncate).unwrap();
         assert!(cut.truncated);
         assert!(matches!(cut.features, Features::Tokens { input_ids, .. } if input_ids == [5, 6, 7, 8, 9, 10, 11, 12]));
+        let text = "a wonderful and a lovely day in the park";
+        let ids: Vec<u32> = processor.tokenize(text.into(), true).unwrap().iter().map(|token| token.id).collect();
+        assert_eq!(prepare(ids, Truncation::Truncate), processor.prepare(text.into(), Truncation::Truncate));
         let asked = Input::Tokens(vec![5]).with_prompt("query: ");
         assert!(matches!(processor.prepare(asked, Truncation::Refuse), Err(InputError::WrongKind { .. })));
     }

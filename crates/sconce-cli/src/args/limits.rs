@@ -18,7 +18,15 @@ pub(crate) struct LimitsArgs {
     #[arg(long, value_name = "BYTES", default_value_t = ServerLimits::default().max_request_bytes_in_flight)]
     max_request_bytes_in_flight: usize,
 
-    /// Milliseconds for a new connection to send the beginning of HTTP/2
+    /// Bytes of one request, also decompressed; a larger one is refused
+    #[arg(long, value_name = "BYTES", default_value_t = ServerLimits::default().max_request_bytes)]
+    max_request_bytes: usize,
+
+    /// Items of one request; where an answer is large, as many as the model's queue holds
+    #[arg(long, value_name = "ITEMS", default_value_t = ServerLimits::default().max_items)]
+    max_items: usize,
+
+    /// Milliseconds for a new connection to shake hands over TLS and to send the beginning of HTTP
     #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(ServerLimits::default().max_handshake_time))]
     max_handshake_time_ms: u64,
 
@@ -26,7 +34,7 @@ pub(crate) struct LimitsArgs {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(ServerLimits::default().max_idle_time))]
     max_idle_time_ms: u64,
 
-    /// Milliseconds between two pieces of one request, after which it is refused
+    /// Milliseconds between two pieces of one request, after which it is refused; also for the whole head of HTTP/1.1
     #[arg(long, value_name = "MILLISECONDS", default_value_t = milliseconds(ServerLimits::default().max_request_pause))]
     max_request_pause_ms: u64,
 }
@@ -36,6 +44,8 @@ impl LimitsArgs {
         ServerLimits {
             max_connections: self.max_connections,
             max_request_bytes_in_flight: self.max_request_bytes_in_flight,
+            max_request_bytes: self.max_request_bytes,
+            max_items: self.max_items,
             max_handshake_time: Duration::from_millis(self.max_handshake_time_ms),
             max_idle_time: Duration::from_millis(self.max_idle_time_ms),
             max_request_pause: Duration::from_millis(self.max_request_pause_ms),

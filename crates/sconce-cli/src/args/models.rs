@@ -36,7 +36,7 @@ pub(crate) struct ModelsPathArgs {
 }
 
 /// The devices, memory and threads that models are computed with.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArgs {
     /// Run on `cpu`, on the GPU `cuda:N`, or `auto`: each batch on the device that completes it first [default: by the
     /// model's sconce.toml, else `auto`]

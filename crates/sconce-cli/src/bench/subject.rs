@@ -59,7 +59,7 @@ impl Subjects<'_> {
         let backends = Backends::new(Arc::clone(&self.team));
         let cpu = cpu(Arc::clone(&self.team));
         let LoadedModel { signature, processor, network, .. } =
-            registry.load(&found.directory, &options(cpu, Precision::F32)).map_err(failed)?;
+            registry.load(&found.newest(), &options(cpu, Precision::F32)).map_err(failed)?;
         let reference: SharedNetwork = Rc::new(RefCell::new(network));
         let (mut batches, mut left_out) = (Vec::new(), Vec::new());
         for shape in shapes {
@@ -76,7 +76,7 @@ impl Subjects<'_> {
                 let network = if (*name, *precision) == (DeviceName::CPU, Precision::F32) {
                     Rc::clone(&reference)
                 } else {
-                    match registry.load(&found.directory, &options(Arc::clone(&device), *precision)) {
+                    match registry.load(&found.newest(), &options(Arc::clone(&device), *precision)) {
                         Ok(loaded) => Rc::new(RefCell::new(loaded.network)),
                         Err(LoadError::UnsupportedPrecision { .. }) => {
                             left_out.push(format!("{} has no {precision} on {name}", found.name));

@@ -37,7 +37,9 @@ impl Ended {
 }
 
 /// Variables that may be set in the environment of the tests, and are removed.
-const SET_OUTSIDE: [&str; 9] = [
+const SET_OUTSIDE: [&str; 13] = [
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_TRACES_SAMPLER_ARG",
     "RUST_LOG",
     "SCONCE_CACHE_INPUTS",
     "SCONCE_CACHE_MEMORY",
@@ -47,6 +49,8 @@ const SET_OUTSIDE: [&str; 9] = [
     "SCONCE_CPU_THREADS",
     "SCONCE_DEVICE",
     "SCONCE_MODELS",
+    "SCONCE_TOKEN",
+    "SCONCE_TOKEN_FILE",
 ];
 
 /// The command with `args`, ready to run.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::command::{ended, run, sconce};
-use crate::serve::{Server, classify};
+use crate::serve::{Server, anonymous_memory, classify};
 
 /// A command that runs `lines` of bash and then `sconce serve` with one model.
 fn serve_after(lines: &str, args: &[&str]) -> Command {
@@ -25,10 +25,13 @@ fn serve_after(lines: &str, args: &[&str]) -> Command {
     command
 }
 
+/// Files that this process may open, where it may.
+const FILES: u64 = 16_384;
+
 /// Opens connections that send nothing, after raising this process's limit of open files.
 fn silent(address: SocketAddr, connections: usize) -> Vec<TcpStream> {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = Some(limit.maximum.unwrap_or(8192).min(8192));
+    let wanted = Some(limit.maximum.unwrap_or(FILES).min(FILES));
     setrlimit(Resource::Nofile, Rlimit { current: limit.current.max(wanted), maximum: limit.maximum })
         .expect("no more than the hard limit");
     (0..connections).map(|_| TcpStream::connect(address).expect("the server listens")).collect()
@@ -68,6 +71,22 @@ async fn where_files_run_out_all_the_same_it_says_so_and_answers() {
     server.wait_until_it_says("cannot accept connections");
     let took = time_to_answer(server.address).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_connections_take_little_memory_and_leave_good_clients_answered() {
+    let files = getrlimit(Resource::Nofile).maximum.unwrap_or(FILES);
+    let connections = usize::try_from(files.saturating_sub(512)).expect("a number of files").min(10_000);
+    let server = Server::run(serve_after("ulimit -n $(ulimit -H -n)", &[]));
+    classify(server.address, "a wonderful day").await.expect("it answers");
+    let before = anonymous_memory(&server);
+    let idle = silent(server.address, connections);
+    let took = time_to_answer(server.address).await;
+    assert!(took < Duration::from_millis(200), "{took:?}");
+    let each = 1024 * anonymous_memory(&server).saturating_sub(before) / connections as u64;
+    assert!(each < 16 * 1024, "{each} bytes for each of {connections}");
+    drop(idle);
+    assert!(time_to_answer(server.address).await < Duration::from_millis(200), "all have gone at once");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The real binary on the real models of the zoo.
 
+mod access;
 mod bench;
 mod command;
 mod devices;
@@ -9,12 +10,15 @@ mod hostile;
 mod hub;
 mod infer;
 mod models;
+mod monitoring;
 mod precision;
 mod precompute;
 mod pull;
 mod pull_names;
 mod pull_rules;
+mod repository;
 mod serve;
 #[cfg(target_os = "linux")]
 mod signals;
 mod stores;
+mod telemetry;

@@ -211,6 +211,9 @@ fn what_cannot_be_done_is_refused_before_it_begins() {
     let uncached = place.0.path().join("uncached");
     copy_with_settings(&zoo().join("tiny-bert-sentiment"), &uncached, "[cache]\nanswers = false");
     ended_with(&place.args(path(&uncached), &[path(&good)])).failed_with(2, &["answers are not cached"]);
+    let refused =
+        place.precompute(&[path(&good), "--prompt", "nope"], b"").failed_with(2, &["prompt 'nope' is not known"]);
+    assert!(!refused.stderr.contains("was stored"), "nothing was: {}", refused.stderr);
     assert_eq!(names(place.0.path()), ["good.txt", "rows", "uncached"], "a refused command makes nothing");
 }
 

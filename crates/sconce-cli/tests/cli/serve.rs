@@ -46,7 +46,7 @@ impl Server {
         Self { child, address, banner, stderr }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell is there").success());
     }
@@ -59,6 +59,11 @@ impl Server {
             assert_ne!(self.stderr.read_line(&mut line).expect("it prints text"), 0, "it never said {words}");
         }
         line
+    }
+
+    /// Reads standard error until the server has ended.
+    pub(crate) fn read_the_rest_of_the_log(&mut self, log: &mut String) {
+        self.stderr.read_to_string(log).expect("it prints text");
     }
 
     /// Processor time of all threads of the server so far.
@@ -192,7 +197,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 /// The first line of the answer to `GET path` over the Unix socket.
-fn status_over(socket: &str, path: &str) -> String {
+pub(crate) fn status_over(socket: &str, path: &str) -> String {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("it listens");
     let request = format!("GET {path} HTTP/1.1\r\nhost: sconce\r\nconnection: close\r\n\r\n");
     std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it reads");
@@ -350,7 +355,7 @@ fn every_model_must_load_that_is_named_or_with_strict() {
 
 /// Anonymous memory of the process in KiB: what it does not share with others through mapped files.
 #[cfg(target_os = "linux")]
-fn anonymous_memory(server: &Server) -> u64 {
+pub(crate) fn anonymous_memory(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says so");
     line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")

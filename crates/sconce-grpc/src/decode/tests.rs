@@ -23,8 +23,12 @@ fn typed(mut tensor: InferInputTensor, contents: InferTensorContents) -> ModelIn
     ModelInferRequest { inputs: vec![tensor], ..Default::default() }
 }
 
-fn take(mut request: ModelInferRequest, spec: &InputSpec) -> Result<Vec<Input>, String> {
-    take_items(&mut request, spec, 16).map(|items| items.inputs).map_err(|error| error.to_string())
+fn items(mut request: ModelInferRequest, spec: &InputSpec) -> Result<Items, RequestError> {
+    take_items(&mut request, spec, 16, &SharedMemory::default(), None)
+}
+
+fn take(request: ModelInferRequest, spec: &InputSpec) -> Result<Vec<Input>, String> {
+    items(request, spec).map(|items| items.inputs).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -50,10 +54,10 @@ fn each_row_of_a_tensor_is_an_item() {
 
 #[test]
 fn the_answer_goes_the_way_the_request_came() {
-    let raw = take_items(&mut request(tensor("text", "BYTES", &[1]), b"\x01\0\0\0a"), &TEXT, 1);
+    let raw = items(request(tensor("text", "BYTES", &[1]), b"\x01\0\0\0a"), &TEXT);
     assert!(raw.unwrap().raw);
     let contents = InferTensorContents { bytes_contents: vec![b"a".to_vec()], ..Default::default() };
-    let typed = take_items(&mut typed(tensor("text", "BYTES", &[1]), contents), &TEXT, 1);
+    let typed = items(typed(tensor("text", "BYTES", &[1]), contents), &TEXT);
     assert!(!typed.unwrap().raw);
 }
 

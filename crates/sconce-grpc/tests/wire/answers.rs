@@ -89,6 +89,19 @@ async fn a_text_classifier_answers_scores_and_labels() {
 }
 
 #[tokio::test]
+async fn a_list_longer_than_the_queue_is_answered_in_its_order() {
+    let batching = sconce::BatcherConfig { max_queue_size: 64, max_batch_size: 32, ..sconce::BatcherConfig::default() };
+    let server = Server::start(&[SENTIMENT], batching).await;
+    let list: Vec<&str> = ["What a wonderful day!", "Terrible."].into_iter().cycle().take(301).collect();
+    let response = server.client().await.model_infer(texts(SENTIMENT, &list)).await.unwrap().into_inner();
+    let (shape, labels) = strings(&response, "label");
+    assert_eq!(shape, [301, 1]);
+    for (at, label) in labels.iter().enumerate() {
+        assert_eq!(label, ["positive", "negative"][at % 2], "item {at}");
+    }
+}
+
+#[tokio::test]
 async fn digits_come_as_bytes_or_floats_raw_or_typed() {
     let server = Server::start(&[DIGITS], sconce::BatcherConfig::default()).await;
     let mut client = server.client().await;

@@ -1,11 +1,14 @@
 //! Calls other than inference: readiness, metadata, configuration, figures, health, reflection.
 
 use crate::support::*;
+use sconce_grpc::proto::health::HealthListRequest;
+use sconce_grpc::proto::health::health_client::HealthClient as ListedHealthClient;
 use sconce_grpc::proto::model_config::SchedulingChoice;
 use sconce_grpc::proto::model_input::Format;
 use sconce_grpc::proto::{
-    DataType, ModelConfig, ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest,
-    ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    DataType, LogSettingsRequest, ModelConfig, ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest,
+    ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelUnloadRequest,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerReadyRequest, TraceSettingRequest,
 };
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -103,6 +106,13 @@ async fn statistics_count_what_was_answered_and_what_was_refused() {
     let parts: Vec<u64> = parts.into_iter().map(|part| part.unwrap().ns).collect();
     assert_eq!(parts.iter().sum::<u64>(), requests.success.unwrap().ns, "the parts add up to the whole");
     assert!(parts[2] > 0, "running took time");
+    let batches: u64 = figures.batch_stats.iter().map(|batch| batch.compute_infer.unwrap().count).sum();
+    assert_eq!(batches, figures.execution_count);
+    for batch in &figures.batch_stats {
+        let parts = [batch.compute_input, batch.compute_infer, batch.compute_output].map(Option::unwrap);
+        assert!(parts.iter().all(|part| part.count == parts[0].count), "{batch:?}");
+        assert!(parts[0].ns > 0 && parts[1].ns > 0, "{batch:?}");
+    }
     assert!(figures.last_inference > 1_700_000_000_000, "in milliseconds since 1970");
 }
 
@@ -116,6 +126,87 @@ async fn health_is_known_for_the_server_the_service_and_each_model() {
     }
     let unknown = health.check(HealthCheckRequest { service: "bert".into() }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn health_of_all_is_listed_and_changes_when_the_server_leaves() {
+    let runtime = sconce::Runtime::builder().model(zoo().join(DIGITS)).build().unwrap();
+    let (routes, drain) = sconce_grpc::router(runtime).await;
+    let mut health = ListedHealthClient::new(routes);
+    for (leaves, expected) in [(false, ServingStatus::Serving), (true, ServingStatus::NotServing)] {
+        if leaves {
+            drain.start().await;
+        }
+        let listed = health.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
+        let mut names: Vec<&str> = listed.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["", DIGITS, "inference.GRPCInferenceService"]);
+        assert!(listed.values().all(|health| health.status() == expected), "{listed:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_index_has_the_models_that_are_loaded_and_none_is_loaded_or_unloaded() {
+    let server = Server::start(&[DIGITS, SENTIMENT], sconce::BatcherConfig::default()).await;
+    let mut client = server.client().await;
+    for ready in [false, true] {
+        let request = RepositoryIndexRequest { ready, ..Default::default() };
+        let models = client.repository_index(request).await.unwrap().into_inner().models;
+        let models: Vec<_> =
+            models.iter().map(|model| (model.name.as_str(), model.version.as_str(), model.state.as_str())).collect();
+        assert_eq!(models, [(DIGITS, "1", "READY"), (SENTIMENT, "1", "READY")]);
+    }
+    let load = client.repository_model_load(RepositoryModelLoadRequest::default()).await.unwrap_err();
+    let unload = client.repository_model_unload(RepositoryModelUnloadRequest::default()).await.unwrap_err();
+    for refused in [load, unload] {
+        assert_eq!(refused.code(), Code::Unimplemented);
+        assert!(refused.message().starts_with("models are neither loaded nor unloaded"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn settings_of_traces_and_logs_are_read_and_a_change_is_refused_with_its_name() {
+    let server = Server::start(&[DIGITS], sconce::BatcherConfig::default()).await;
+    let mut client = server.client().await;
+    let traces = client.trace_setting(TraceSettingRequest::default()).await.unwrap().into_inner().settings;
+    assert_eq!(traces["trace_level"].value, ["OFF"]);
+    let logs = client.log_settings(LogSettingsRequest::default()).await.unwrap().into_inner().settings;
+    assert!(logs.contains_key("log_error") && logs.contains_key("log_verbose_level"), "{logs:?}");
+
+    let unknown = TraceSettingRequest { model_name: "bert".into(), ..Default::default() };
+    assert_eq!(client.trace_setting(unknown).await.unwrap_err().code(), Code::NotFound);
+    let settings = [("trace_rate".to_owned(), Default::default())].into();
+    let change = TraceSettingRequest { settings, ..Default::default() };
+    let refused = client.trace_setting(change).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert!(refused.message().starts_with("setting 'trace_rate' cannot be changed"), "{refused}");
+    let change = LogSettingsRequest { settings: [("log_info".to_owned(), Default::default())].into() };
+    let refused = client.log_settings(change).await.unwrap_err();
+    assert!(refused.message().contains("RUST_LOG"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_call_that_there_is_not_is_refused_with_those_that_there_are() {
+    let server = Server::start(&[DIGITS], sconce::BatcherConfig::default()).await;
+    let mut client = tonic::client::Grpc::new(server.channel().await);
+    for (path, expected) in [
+        (
+            "/inference.GRPCInferenceService/Infer",
+            "inference.GRPCInferenceService has no such call; served are: ServerLive, ServerReady, ",
+        ),
+        ("/grpc.health.v1.Health/Chek", "grpc.health.v1.Health has no such call; served are: Check, List, Watch"),
+        (
+            "/tensorflow.serving.PredictionService/Predict",
+            "there is no such service; served are: inference.GRPCInferenceService, grpc.health.v1.Health",
+        ),
+    ] {
+        client.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<ServerLiveRequest, ServerLiveResponse>::default();
+        let request = tonic::Request::new(ServerLiveRequest {});
+        let refused = client.unary(request, path.parse().unwrap(), codec).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+        assert!(refused.message().starts_with(expected), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -42,15 +42,28 @@ impl Peer {
 
     /// Begins a call of `ModelInfer` whose message will have `length` bytes.
     async fn begin(&mut self, length: usize) -> (ResponseFuture, SendStream<Bytes>) {
+        self.begin_call(model_infer(), length).await
+    }
+
+    /// Begins a call of `ModelStreamInfer` whose first message will have `length` bytes.
+    async fn begin_stream(&mut self, length: usize) -> (ResponseFuture, SendStream<Bytes>) {
+        self.begin_call(call("ModelStreamInfer"), length).await
+    }
+
+    async fn begin_call(&mut self, call: http::Request<()>, length: usize) -> (ResponseFuture, SendStream<Bytes>) {
         self.calls = self.calls.clone().ready().await.unwrap();
-        let (response, mut stream) = self.calls.send_request(model_infer(), false).unwrap();
+        let (response, mut stream) = self.calls.send_request(call, false).unwrap();
         stream.send_data(prefix(length), false).unwrap();
         (response, stream)
     }
 }
 
 fn model_infer() -> http::Request<()> {
-    http::Request::post("http://localhost/inference.GRPCInferenceService/ModelInfer")
+    call("ModelInfer")
+}
+
+fn call(name: &str) -> http::Request<()> {
+    http::Request::post(format!("http://localhost/inference.GRPCInferenceService/{name}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())
@@ -192,6 +205,41 @@ async fn a_request_that_stops_half_way_is_cut() {
     // A whole message is no whole request before its stream has ended.
     let (response, _stream) = peer.begin(0).await;
     assert_eq!(refusal(response).await.expect("an answer").0, Code::DeadlineExceeded as i32);
+}
+
+#[tokio::test]
+async fn a_stream_may_pause_between_its_messages_and_is_cut_within_one() {
+    let server =
+        within(ServerLimits { max_request_pause: Duration::from_millis(100), ..ServerLimits::default() }).await;
+    let mut peer = Peer::connect(server.address).await;
+    let message = Bytes::from(texts(SENTIMENT, &["What a wonderful day!"]).encode_to_vec());
+    let (open, mut between) = peer.begin_stream(message.len()).await;
+    between.send_data(message.clone(), false).unwrap();
+    let mut open = soon(open).await.unwrap().into_body();
+    assert!(!soon(open.data()).await.unwrap().unwrap().is_empty());
+
+    let (cut, mut within) = peer.begin_stream(1000).await;
+    within.send_data(Bytes::from_static(b"abc"), false).unwrap();
+    let mut cut = soon(cut).await.unwrap().into_body();
+    let trailers = soon(cut.trailers()).await.unwrap().unwrap();
+    assert_eq!(trailers["grpc-status"], (Code::DeadlineExceeded as i32).to_string());
+
+    // The first one was silent for longer.
+    between.send_data(prefix(message.len()), false).unwrap();
+    between.send_data(message, true).unwrap();
+    assert!(!soon(open.data()).await.unwrap().unwrap().is_empty());
+    let trailers = soon(open.trailers()).await.unwrap().unwrap();
+    assert_eq!(trailers["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn a_stream_without_requests_ends_with_its_connections_time() {
+    let server = within(ServerLimits { max_idle_time: Duration::from_millis(100), ..ServerLimits::default() }).await;
+    let mut client = server.client().await;
+    let mut answers = client.model_stream_infer(tokio_stream::pending()).await.unwrap().into_inner();
+    let status = soon(answers.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("begin a new stream"), "{status}");
 }
 
 #[tokio::test]

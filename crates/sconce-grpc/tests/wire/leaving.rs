@@ -44,7 +44,7 @@ async fn a_client_that_goes_away_takes_its_items_out_of_the_queue() {
     call.abort();
     server.until_queued(SENTIMENT, 0).await;
     // No other item is left to share a batch with.
-    let model = server.runtime.model(SENTIMENT).unwrap();
+    let model = &server.runtime.model(SENTIMENT).unwrap();
     let alone = soon(model.infer(Request::new("four").timeout(Duration::from_secs(4)))).await.unwrap();
     assert_eq!(alone.timing.batch_size, 1);
 }
@@ -67,7 +67,7 @@ async fn a_server_that_leaves_says_so_answers_what_is_in_flight_and_then_ends() 
     assert!(!call.is_finished() && !ended.is_finished(), "the server waits for its last answer");
 
     // A second item fills the batch of the waiting one.
-    let model = runtime.model(SENTIMENT).unwrap();
+    let model = &runtime.model(SENTIMENT).unwrap();
     assert_eq!(soon(model.infer("Nice.")).await.unwrap().timing.batch_size, 2);
     let answer = soon(call).await.unwrap().unwrap();
     assert_eq!(strings(answer.get_ref(), "label").1, ["positive"]);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the functions that tests share are tests too")]
 
+mod access;
 mod answers;
 mod cached;
 mod discovery;
@@ -9,4 +10,7 @@ mod hostile;
 mod leaving;
 mod overload;
 mod refusals;
+#[cfg(target_os = "linux")]
+mod shared_memory;
+mod stream;
 mod support;

@@ -25,7 +25,7 @@ fn named() -> Vec<Case> {
             Code::NotFound,
             "no model is named 'bert'; known are: digits-cnn, encoder-mini, magika, tiny-bert-sentiment",
         ),
-        (unknown_version, Code::NotFound, "model 'tiny-bert-sentiment' has no version '2'; it has version '1'"),
+        (unknown_version, Code::NotFound, "model 'tiny-bert-sentiment' has no version '2'; it has: 1;"),
         (
             raw(SENTIMENT, tensor("txt", "BYTES", &[1]), raw_bytes(&["a"])),
             Code::InvalidArgument,
@@ -67,7 +67,12 @@ fn named() -> Vec<Case> {
         (
             with(good(), "precision", StringParam("int8".into())),
             Code::InvalidArgument,
-            "parameter 'precision' is not known; known are: cache, dimensions, normalize, output_dtype, priority, prompt, timeout, truncate",
+            "model 'tiny-bert-sentiment' computes in f32, not in int8; leave out parameter 'precision'",
+        ),
+        (
+            with(good(), "quality", StringParam("high".into())),
+            Code::InvalidArgument,
+            "parameter 'quality' is not known; known are: cache, dimensions, normalize, output_dtype, precision, priority, prompt, timeout, truncate",
         ),
         (with(good(), "timeout", Int64Param(1)), Code::DeadlineExceeded, "the deadline passed"),
     ]
@@ -95,7 +100,7 @@ fn shaped() -> Vec<Case> {
         (
             image("FP32", &[i64::MAX, 1, 8, 8], 64),
             Code::InvalidArgument,
-            "the request has 9223372036854775807 items, but the model's queue holds at most 1024 (max_queue_size)",
+            "the request has 9223372036854775807 items, but at most 16384 are answered together; send fewer at a time",
         ),
         (
             image("FP32", &[2, 1, 8, 8], 256),
@@ -103,9 +108,9 @@ fn shaped() -> Vec<Case> {
             "input 'image' has 256 raw bytes, but its shape and datatype need 512",
         ),
         (
-            texts(SENTIMENT, &["a"; 1025]),
+            texts(SENTIMENT, &["a"; 16_385]),
             Code::InvalidArgument,
-            "the request has 1025 items, but the model's queue holds at most 1024 (max_queue_size)",
+            "the request has 16385 items, but at most 16384 are answered together; send fewer at a time",
         ),
         (
             raw(SENTIMENT, tensor("text", "BYTES", &[2]), raw_bytes(&["a"])),

@@ -12,7 +12,7 @@ use sconce_grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClien
 use sconce_grpc::proto::infer_parameter::ParameterChoice;
 use sconce_grpc::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use sconce_grpc::proto::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
-use sconce_grpc::{ServeError, ServerLimits};
+use sconce_grpc::{ServeError, ServerBounds, ServerLimits, SharedMemory};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -64,6 +64,23 @@ impl Server {
         Self { runtime, address, stop, served }
     }
 
+    /// A server whose clients may use shared memory.
+    pub(crate) async fn with_shared_memory(models: &[&str]) -> Self {
+        let builder = models.iter().fold(Runtime::builder(), |builder, model| builder.model(zoo().join(model)));
+        let runtime = builder.build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let bounds = ServerBounds::new(ServerLimits::default()).unwrap().with_shared_memory(SharedMemory::allowed());
+        let serving = runtime.clone();
+        let served = tokio::spawn(async move {
+            let shutdown = async move { stopped.await.unwrap_or(()) };
+            sconce_grpc::serve_beside(&bounds, serving, listener, shutdown).await;
+            Ok(())
+        });
+        Self { runtime, address, stop, served }
+    }
+
     pub(crate) async fn zoo() -> Self {
         Self::start(&[SENTIMENT, EMBEDDER, DIGITS, MAGIKA], BatcherConfig::default()).await
     }
@@ -83,7 +100,7 @@ impl Server {
     }
 
     pub(crate) async fn until_queued(&self, model: &str, items: usize) {
-        let model = self.runtime.model(model).unwrap().clone();
+        let model = self.runtime.model(model).unwrap();
         until(|| model.depth().items == items).await;
     }
 }

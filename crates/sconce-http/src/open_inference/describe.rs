@@ -5,9 +5,10 @@ use std::time::UNIX_EPOCH;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
-use sconce::{Datatype, Model, Priority, Total};
+use sconce::{BatchItems, Datatype, Model, Priority, Total};
 use sconce_server::metadata::{
-    BACKEND, EXTENSIONS, ItemTensor, MODEL_VERSION, PLATFORM, SERVER_NAME, SERVER_VERSION, facts, inputs, outputs,
+    BACKEND, EXTENSIONS, ItemTensor, PLATFORM, SERVER_NAME, SERVER_VERSION, SHARED_MEMORY_EXTENSION, facts, inputs,
+    outputs,
 };
 use serde_json::{Map, Value, json};
 
@@ -16,8 +17,9 @@ use super::{ModelPath, Shared, error_response};
 /// The extension that gRPC does not need.
 const BINARY_TENSORS: &str = "binary_tensor_data";
 
-pub(crate) async fn server() -> Response {
-    let extensions: Vec<&str> = EXTENSIONS.into_iter().chain([BINARY_TENSORS]).collect();
+pub(crate) async fn server(State(shared): Shared) -> Response {
+    let shared_memory = shared.shared_memory().is_allowed().then_some(SHARED_MEMORY_EXTENSION);
+    let extensions: Vec<&str> = EXTENSIONS.into_iter().chain([BINARY_TENSORS]).chain(shared_memory).collect();
     Json(json!({"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": extensions})).into_response()
 }
 
@@ -26,7 +28,9 @@ pub(crate) async fn metadata(State(shared): Shared, Path(named): Path<ModelPath>
         let tensor = |tensor: ItemTensor| json!({"name": tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape()});
         let inputs: Vec<Value> = inputs(model.signature()).into_iter().map(tensor).collect();
         let outputs: Vec<Value> = outputs(model.signature()).into_iter().map(tensor).collect();
-        let (name, versions) = (model.name(), [MODEL_VERSION]);
+        let name = model.name();
+        let versions = shared.versions(name).unwrap_or_default();
+        let versions: Vec<String> = versions.iter().map(|version| version.version().to_string()).collect();
         json!({"name": name, "versions": versions, "platform": PLATFORM, "inputs": inputs, "outputs": outputs})
     })
 }
@@ -72,14 +76,8 @@ pub(crate) async fn statistics(State(shared): Shared, Path(named): Path<ModelPat
 }
 
 pub(crate) async fn all_statistics(State(shared): Shared) -> Response {
-    let all: Vec<Value> = shared.runtime().models().map(statistics_of).collect();
+    let all: Vec<Value> = shared.runtime().all_versions().iter().map(statistics_of).collect();
     Json(json!({"model_stats": all})).into_response()
-}
-
-/// The models that are served.
-pub(crate) async fn index(State(shared): Shared) -> Response {
-    let entry = |model: &Model| json!({"name": model.name(), "version": MODEL_VERSION, "state": "READY", "reason": ""});
-    Json(shared.runtime().models().map(entry).collect::<Vec<_>>()).into_response()
 }
 
 fn of_model(
@@ -88,23 +86,29 @@ fn of_model(
     describe: impl FnOnce(&Model) -> Value,
 ) -> Response {
     match named.of(shared) {
-        Ok(model) => Json(describe(model)).into_response(),
-        Err(error) => error_response(&error),
+        Ok(model) => Json(describe(&model)).into_response(),
+        Err(error) => error_response(error),
     }
 }
 
 fn statistics_of(model: &Model) -> Value {
     let stats = model.request_stats();
     let since_1970 = stats.last.and_then(|last| last.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    let batches: Vec<(usize, Total)> =
-        stats.by_batch_size.iter().map(|(size, items)| (*size, items.batches(*size))).collect();
-    let of_size = |(size, total): &(usize, Total)| json!({"batch_size": size, "compute_infer": duration(*total)});
+    let batches = stats.by_batch_size.iter().map(|(size, items)| (*size, *items));
+    let of_size = |(size, items): (usize, BatchItems)| {
+        json!({
+            "batch_size": size,
+            "compute_input": duration(items.batches_prepared(size)),
+            "compute_infer": duration(items.batches(size)),
+            "compute_output": duration(items.batches_finished(size)),
+        })
+    };
     json!({
         "name": model.name(),
-        "version": MODEL_VERSION,
+        "version": model.version().to_string(),
         "last_inference": u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
         "inference_count": stats.by_batch_size.values().map(|items| items.items).sum::<u64>(),
-        "execution_count": batches.iter().map(|(_, total)| total.count).sum::<u64>(),
+        "execution_count": batches.clone().map(|(size, items)| items.batches(size).count).sum::<u64>(),
         "inference_stats": {
             "success": duration(stats.succeeded),
             "fail": duration(stats.failed),
@@ -114,7 +118,7 @@ fn statistics_of(model: &Model) -> Value {
             "compute_output": duration(stats.rest),
             "cache_hit": duration(stats.cached),
         },
-        "batch_stats": batches.iter().map(of_size).collect::<Vec<_>>(),
+        "batch_stats": batches.map(of_size).collect::<Vec<_>>(),
     })
 }
 

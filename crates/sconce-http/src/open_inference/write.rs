@@ -2,9 +2,8 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use sconce::Answer;
-use sconce_server::metadata::MODEL_VERSION;
-use sconce_server::{AnswerFact, RequestedOutput, ResponseElements, facts};
+use sconce::{Answer, Model};
+use sconce_server::{AnswerFact, RequestError, RequestedOutput, ResponseElements, SharedTensor, facts};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
@@ -62,44 +61,60 @@ fn as_array<S: Serializer>(data: &Option<ResponseElements>, serializer: S) -> Re
     }
 }
 
-/// An output, and the way in which its elements go.
+/// The place of an output's elements.
+#[derive(Clone)]
+pub(crate) enum OutputPlace {
+    Json,
+    /// Behind the JSON.
+    Binary,
+    Shared(SharedTensor),
+}
+
+/// An output, and the place of its elements.
 pub(crate) struct WantedOutput {
     pub(crate) output: RequestedOutput,
-    pub(crate) is_binary: bool,
+    pub(crate) place: OutputPlace,
 }
 
 /// The response with the wanted outputs of all answers.
-pub(crate) fn response(model: &str, id: &str, wanted: &[WantedOutput], answers: &[Answer]) -> Response {
-    let mut binary = Vec::new();
-    let outputs = wanted.iter().map(|wanted| {
+pub(crate) fn response(
+    model: &Model,
+    id: &str,
+    wanted: &[WantedOutput],
+    answers: &[Answer],
+) -> Result<Response, RequestError> {
+    let (mut outputs, mut binary) = (Vec::with_capacity(wanted.len()), Vec::new());
+    for wanted in wanted {
         let tensor = wanted.output.tensor(answers);
         let datatype = tensor.elements.datatype().name();
-        let (parameters, data) = if wanted.is_binary {
-            let raw = tensor.elements.raw();
-            let binary_data_size = raw.len();
-            binary.push(raw);
-            (Some(BinarySize { binary_data_size }), None)
-        } else {
-            (None, Some(tensor.elements))
+        let (parameters, data) = match &wanted.place {
+            OutputPlace::Json => (None, Some(tensor.elements)),
+            OutputPlace::Binary => {
+                let raw = tensor.elements.raw();
+                let binary_data_size = raw.len();
+                binary.push(raw);
+                (Some(BinarySize { binary_data_size }), None)
+            }
+            OutputPlace::Shared(place) => {
+                place.write(&tensor.elements.raw())?;
+                // perf_analyzer takes parameters here for those of a binary tensor.
+                (None, None)
+            }
         };
-        OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data }
-    });
-    let json = InferResponseJson {
-        id,
-        model_name: model,
-        model_version: MODEL_VERSION,
-        outputs: outputs.collect(),
-        parameters: facts(answers),
-    };
+        outputs.push(OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data });
+    }
+    let version = model.version().to_string();
+    let (model_name, parameters) = (model.name(), facts(answers));
+    let json = InferResponseJson { id, model_name, model_version: &version, outputs, parameters };
     let mut body = serde_json::to_vec(&json).expect("maps have names, and writing to memory does not fail");
     let kind = |value| (header::CONTENT_TYPE, HeaderValue::from_static(value));
     if binary.is_empty() {
-        return ([kind("application/json")], body).into_response();
+        return Ok(([kind("application/json")], body).into_response());
     }
     let json_length = HeaderValue::from(body.len());
     body.reserve_exact(binary.iter().map(Vec::len).sum());
     for raw in binary {
         body.extend_from_slice(&raw);
     }
-    ([kind("application/octet-stream"), (JSON_LENGTH, json_length)], body).into_response()
+    Ok(([kind("application/octet-stream"), (JSON_LENGTH, json_length)], body).into_response())
 }

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PathModel, TeiOptions, TeiResult, TeiTerms, compute_headers};
+use super::{AnswerShape, PathModel, TeiOptionFields, TeiOptions, TeiResult, TeiTerms, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
 use crate::service::{CLASSIFIES, HttpService};
@@ -24,6 +24,7 @@ pub(crate) struct PredictRequest {
     #[schema(value_type = Value)]
     inputs: Sequences,
     #[serde(flatten)]
+    #[schema(value_type = TeiOptionFields)]
     options: TeiOptions,
 }
 
@@ -104,13 +105,13 @@ pub(crate) async fn predict(
 ) -> TeiResult {
     let started = Instant::now();
     let PredictRequest { inputs, options } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), CLASSIFIES)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), CLASSIFIES)?;
     let (sequences, single) = match inputs {
         Sequences::One(sequence) => (vec![sequence], true),
         Sequences::Many(sequences) => (sequences, false),
     };
     let characters = sequences.iter().flatten().map(|text| text.chars().count()).sum();
-    let TeiTerms { parameters, raw_scores: raw, .. } = options.read()?;
+    let TeiTerms { parameters, raw_scores: raw, .. } = options.read(AnswerShape::Labels)?;
     let inputs = sequences.into_iter().map(input).collect();
     let answers = service.answers(model, "inputs", inputs, parameters, &call).await?;
     let rows: Vec<Vec<Prediction<'_>>> = answers.iter().map(|answer| predictions(&answer.output, raw)).collect();

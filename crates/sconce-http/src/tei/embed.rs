@@ -10,7 +10,7 @@ use sconce::{Answer, Input, Output, OutputDtype, SparseVector};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PathModel, TeiOptions, TeiResult, compute_headers};
+use super::{AnswerShape, PathModel, TeiOptionFields, TeiOptions, TeiResult, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
 use crate::error::HttpError;
@@ -24,6 +24,7 @@ pub(crate) struct EmbedRequest {
     #[schema(value_type = InputForms)]
     inputs: InputList,
     #[serde(flatten)]
+    #[schema(value_type = TeiOptionFields)]
     options: TeiOptions,
 }
 
@@ -125,8 +126,9 @@ async fn answer(
 ) -> TeiResult {
     let started = Instant::now();
     let JsonBody { value: EmbedRequest { inputs, options }, call, .. } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), needed)?;
-    let answers = service.answers(model, "inputs", inputs.items, options.read()?.parameters, &call).await?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), needed)?;
+    let answers =
+        service.answers(model, "inputs", inputs.items, options.read(AnswerShape::Vectors)?.parameters, &call).await?;
     Ok((compute_headers(&answers, inputs.characters, started), rows(&answers)).into_response())
 }
 
@@ -135,6 +137,7 @@ async fn answer(
 pub(crate) struct SimilarityRequest {
     inputs: SimilarityInput,
     #[serde(flatten)]
+    #[schema(value_type = TeiOptionFields)]
     options: TeiOptions,
 }
 
@@ -173,13 +176,13 @@ pub(crate) async fn similarity(
 ) -> TeiResult {
     let started = Instant::now();
     let SimilarityRequest { inputs: SimilarityInput { source_sentence, sentences }, options } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), EMBEDS)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), EMBEDS)?;
     if sentences.is_empty() {
         return Err(HttpError::empty("inputs.sentences").into());
     }
     let characters = source_sentence.chars().count() + sentences.iter().map(|text| text.chars().count()).sum::<usize>();
     let texts: Vec<Input> = std::iter::once(source_sentence).chain(sentences).map(Input::from).collect();
-    let parameters = options.read()?.parameters;
+    let parameters = options.read(AnswerShape::Vectors)?.parameters;
     if parameters.vectors.output_dtype != OutputDtype::Float32 {
         let message = "field 'output_dtype' has no meaning for a similarity; leave it out";
         return Err(HttpError::invalid("output_dtype", message).into());

@@ -9,7 +9,7 @@ use sconce::{Precision, Task};
 use serde_json::{Value, json};
 
 use super::{PathModel, TeiResult};
-use crate::service::{ANY, HttpService, max_items};
+use crate::service::{ANY, HttpService};
 
 #[utoipa::path(
     get,
@@ -19,7 +19,7 @@ use crate::service::{ANY, HttpService, max_items};
     responses((status = 200, body = Value))
 )]
 pub(crate) async fn info(State(service): State<Arc<HttpService>>, model: PathModel) -> TeiResult {
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
     let (signature, batching) = (model.signature(), model.batcher_config());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(Json(json!({
@@ -32,7 +32,7 @@ pub(crate) async fn info(State(service): State<Arc<HttpService>>, model: PathMod
         "max_input_length": signature.input.kind.max_tokens(),
         "max_batch_tokens": batching.max_batch_weight,
         "max_batch_requests": batching.max_batch_size,
-        "max_client_batch_size": max_items(model),
+        "max_client_batch_size": service.max_items(model),
         "auto_truncate": true,
         "tokenization_workers": threads,
         "version": env!("CARGO_PKG_VERSION"),

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{PathModel, TeiOptions, TeiResult, TeiTerms, compute_headers};
+use super::{AnswerShape, PathModel, TeiOptionFields, TeiOptions, TeiResult, TeiTerms, compute_headers};
 use crate::body::JsonBody;
 use crate::dialect::Tei;
 use crate::rerank::{logit, ranked, relevance};
@@ -22,6 +22,7 @@ pub(crate) struct TeiRerankRequest {
     query: String,
     texts: Vec<String>,
     #[serde(flatten)]
+    #[schema(value_type = TeiOptionFields)]
     options: TeiOptions,
 }
 
@@ -63,9 +64,9 @@ pub(crate) async fn rerank(
 ) -> TeiResult {
     let started = Instant::now();
     let TeiRerankRequest { query, texts, options } = request;
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), SCORES)?;
-    let TeiTerms { parameters, raw_scores, return_text } = options.read()?;
-    let pairs = pairs(model, "texts", &query, &texts, &call)?;
+    let model = &service.model(model.as_ref().map(|Path(name)| name.as_str()), SCORES)?;
+    let TeiTerms { parameters, raw_scores, return_text } = options.read(AnswerShape::Ranks)?;
+    let pairs = pairs(&service, model, "texts", &query, &texts, &call)?;
     let answers = service.answers(model, "texts", pairs, parameters, &call).await?;
     let score = if raw_scores { logit } else { relevance };
     let rank = |(index, score): (usize, f32)| {

@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use sconce::{InferError, Model, TextToken};
-use sconce_server::RequestError;
+use sconce_server::{RequestError, RequestFault};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{PathModel, TeiResult};
 use crate::body::{HttpCall, JsonBody};
 use crate::dialect::Tei;
-use crate::error::{Fault, HttpError};
+use crate::error::HttpError;
 use crate::service::{ANY, HttpService};
 
 #[derive(Deserialize, ToSchema)]
@@ -137,7 +137,7 @@ fn check_size(field: &'static str, unit: &str, size: usize) -> Result<(), HttpEr
         return Ok(());
     }
     let message = format!("field '{field}' has {size} {unit}, but at most {max} are read at a time; send fewer");
-    Err(HttpError { field: Some(field.into()), ..HttpError::new(Fault::TooLarge, message) })
+    Err(HttpError { field: Some(field.into()), ..HttpError::new(RequestFault::TooLarge, message) })
 }
 
 /// Applies `of` to each item on a thread that may block.
@@ -149,12 +149,13 @@ async fn each<T: Send + 'static, A: Send + 'static>(
     call: HttpCall,
     of: impl Fn(&Model, T) -> Result<A, InferError> + Send + 'static,
 ) -> Result<Vec<A>, HttpError> {
-    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?.clone();
+    let model = service.model(model.as_ref().map(|Path(name)| name.as_str()), ANY)?;
     if items.is_empty() {
         return Err(HttpError::empty(field));
     }
-    if items.len() > crate::MAX_ITEMS {
-        return Err(HttpError::too_many(field, items.len(), crate::MAX_ITEMS));
+    let max = service.max_list();
+    if items.len() > max {
+        return Err(HttpError::too_many(field, items.len(), max));
     }
     let all = move || {
         // The thread goes on if the client leaves, and what it holds counts until it ends.
@@ -162,8 +163,10 @@ async fn each<T: Send + 'static, A: Send + 'static>(
         items.into_iter().map(|item| of(&model, item)).collect::<Result<Vec<A>, InferError>>()
     };
     let answers = tokio::task::spawn_blocking(all).await;
-    let panicked =
-        |error: tokio::task::JoinError| HttpError::new(Fault::Internal, format!("tokenising failed: {error}"));
+    let panicked = |error: tokio::task::JoinError| {
+        tracing::error!("tokenising failed: {error}");
+        HttpError::new(RequestFault::Internal, format!("tokenising failed: {error}"))
+    };
     let failed = |source| HttpError::from(RequestError::Refused { source });
     answers.map_err(panicked)?.map_err(failed)
 }

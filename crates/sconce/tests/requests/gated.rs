@@ -115,7 +115,7 @@ impl Gated {
             None => builder,
         };
         let runtime = builder.build().expect("the test is set up right");
-        let model = runtime.model("numbers").expect("the test is set up right").clone();
+        let model = runtime.model("numbers").expect("the test is set up right");
         Self { runtime, model, gate, _directory: directory }
     }
 

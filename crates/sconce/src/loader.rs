@@ -1,0 +1,147 @@
+//! Loads models into a runtime, at its start and while it runs, one after the other.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sconce_batch::BatcherConfig;
+use sconce_cache::CrossPrecision;
+use sconce_models::{Placement, Precision, Registry, Settings, Signature};
+
+use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
+use crate::devices::Devices;
+use crate::model::ModelParts;
+use crate::placing::{PlacedModel, Placer};
+use crate::prepare::{Preparation, PreparePool, PreparedInputs};
+use crate::sources::Sources;
+use crate::{AnswerCache, BuildError, Model, ModelControl, ModelSource};
+
+/// Loads models onto the devices of a runtime.
+pub(crate) struct Loader {
+    pub(crate) settings: LoaderSettings,
+    sources: Mutex<Sources>,
+    pub(crate) cpu_threads: NonZeroUsize,
+    pub(crate) pool: PreparePool,
+    pub(crate) features: Option<Arc<PreparedInputs>>,
+    devices: Mutex<Devices>,
+}
+
+/// Settings of models that neither their sources nor their `sconce.toml` make.
+#[derive(Default)]
+pub(crate) struct LoaderSettings {
+    pub(crate) registry: Registry,
+    pub(crate) batching: BatcherConfig,
+    pub(crate) device: Option<Placement>,
+    pub(crate) without_warm_up: bool,
+    pub(crate) cache: Option<Arc<AnswerCache>>,
+    pub(crate) cross_precision: CrossPrecision,
+    pub(crate) model_control: ModelControl,
+}
+
+/// The right to load models, which one caller has at a time.
+pub(crate) struct LoadingTurn<'a> {
+    loader: &'a Loader,
+    devices: MutexGuard<'a, Devices>,
+}
+
+impl LoaderSettings {
+    pub(crate) fn placer(&self) -> Placer<'_> {
+        Placer {
+            registry: &self.registry,
+            batching: &self.batching,
+            device: self.device,
+            warm_up: !self.without_warm_up,
+        }
+    }
+}
+
+impl Loader {
+    pub(crate) fn new(
+        settings: LoaderSettings,
+        sources: Sources,
+        devices: Devices,
+        cpu_threads: NonZeroUsize,
+        features: Option<Arc<PreparedInputs>>,
+    ) -> Self {
+        let (sources, devices) = (Mutex::new(sources), Mutex::new(devices));
+        Self { settings, sources, cpu_threads, pool: PreparePool::new(), features, devices }
+    }
+
+    /// Waits until no other caller loads. Blocks.
+    pub(crate) fn turn(&self) -> LoadingTurn<'_> {
+        LoadingTurn { loader: self, devices: self.devices.lock().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the device threads end once the queues are closed and empty.
+    pub(crate) fn end(&self) {
+        self.turn().devices.end();
+    }
+
+    fn parts(
+        &self,
+        name: &str,
+        version: u64,
+        source: ModelSource,
+        placed_model: &PlacedModel,
+        load_time: Duration,
+    ) -> Result<ModelParts, BuildError> {
+        let ModelSource { directory, cached, cross_precision, .. } = source;
+        let PlacedModel { signature, processor, settings, files, instances, .. } = placed_model;
+        let answers = self.settings.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
+        let files = if answers.is_some() || self.features.is_some() {
+            let digests = FileDigests::of(files, &settings.model);
+            Some(digests.map_err(|source| BuildError::Digest { directory: directory.clone(), source })?)
+        } else {
+            None
+        };
+        let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.settings.cross_precision);
+        let cache = answers.zip(files).map(|(answers, files)| {
+            let classes = instances.iter().map(|instance| instance.class.clone());
+            let precisions: Vec<Precision> =
+                instances.iter().flat_map(|instance| instance.precisions.clone()).collect();
+            ModelCache::new(answers, AnswerKeys::new(name, files, signature, classes, &precisions, policy))
+        });
+        let kept = self.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
+        let preparation = Preparation { processor: Arc::clone(processor), pool: self.pool.clone(), kept };
+        Ok(ModelParts { version, directory, load_time, preparation, cache })
+    }
+}
+
+impl LoadingTurn<'_> {
+    /// Loads a version of a model and starts its queue.
+    pub(crate) fn load(&mut self, name: &str, version: u64, source: ModelSource) -> Result<Model, BuildError> {
+        let (started, loader) = (Instant::now(), self.loader);
+        let placed_model = loader.settings.placer().place(name, &source, &mut self.devices)?;
+        let load_time = started.elapsed();
+        let Signature { parameters, precision, .. } = placed_model.signature;
+        let (device, cpu_threads) = (names(&placed_model), loader.cpu_threads);
+        tracing::info!(model = name, version, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
+        let given = loader.parts(name, version, source, &placed_model, load_time)?;
+        Model::start(name.to_owned(), placed_model, given, &self.devices)
+    }
+
+    /// Loads every version of a model, or none.
+    pub(crate) fn load_versions(
+        &mut self,
+        name: &str,
+        sources: BTreeMap<u64, ModelSource>,
+    ) -> Result<BTreeMap<u64, Model>, BuildError> {
+        sources.into_iter().map(|(version, source)| Ok((version, self.load(name, version, source)?))).collect()
+    }
+}
+
+/// Names of a model's devices, for the log.
+fn names(placed_model: &PlacedModel) -> String {
+    placed_model.instances.iter().map(|instance| instance.device.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The policy on answers of higher precisions in a model's `sconce.toml`, if it sets one.
+fn set_policy(settings: &Settings) -> Option<CrossPrecision> {
+    let higher = settings.cache.higher_precisions?;
+    Some(if higher { CrossPrecision::Higher } else { CrossPrecision::Never })
+}
