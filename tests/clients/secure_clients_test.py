@@ -4,12 +4,12 @@
     secure_clients_test.py GRPC_ADDRESS HTTP_ADDRESS CERTIFICATE [unittest arguments]
 """
 
+import ssl
 import subprocess
 import sys
 import unittest
 
 import grpc
-import httpx
 import numpy as np
 import openai
 import tritonclient.grpc as triton_grpc
@@ -43,7 +43,7 @@ class SecureClients(unittest.TestCase):
             grpc.channel_ready_future(channel).result(timeout=1)
 
     def test_openai(self):
-        http = httpx.Client(verify=CERTIFICATE)
+        http = openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile=CERTIFICATE))
         client = openai.OpenAI(base_url=f"https://{HTTP}/v1", api_key=TOKEN, http_client=http)
         answer = client.embeddings.create(model="encoder-mini", input=["one", "two"])
         self.assertEqual(len(answer.data), 2)
