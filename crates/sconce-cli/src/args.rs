@@ -95,7 +95,7 @@ pub(crate) const MONITORING_ON_HTTP: &str = "http";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[cfg(feature = "grpc")]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     Embed(EmbedArgs),
     Classify(ClassifyArgs),
     #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sconce::Runtime;
 
-use accept::Accepted;
+use accept::AcceptedTypes;
 use figures::Figures;
 use recent::RecentMetrics;
 
@@ -45,7 +45,7 @@ pub(crate) fn routes(runtime: Runtime) -> Router {
 
 /// The figures as the client reads them: `OpenMetrics` if it prefers that, else Prometheus' text.
 async fn metrics(State(monitored): State<Arc<Monitored>>, headers: HeaderMap) -> Response {
-    let accepted = Accepted::of(&headers);
+    let accepted = AcceptedTypes::of(&headers);
     let metrics = monitored.runtime.metrics();
     let open = accepted.named("application/openmetrics-text") > accepted.named("text/plain");
     let (kind, text) = if open {
@@ -74,7 +74,7 @@ pub(crate) async fn page() -> Response {
 
 /// Returns true if the client is a browser that navigates: it names HTML, and prefers it to JSON.
 pub(crate) fn wants_page(headers: &HeaderMap) -> bool {
-    let accepted = Accepted::of(headers);
+    let accepted = AcceptedTypes::of(headers);
     accepted.named("text/html") > accepted.named("application/json")
 }
 

@@ -3,9 +3,9 @@
 use axum::http::{HeaderMap, header};
 
 /// The header `Accept` of a request.
-pub(super) struct Accepted<'a>(Vec<&'a str>);
+pub(super) struct AcceptedTypes<'a>(Vec<&'a str>);
 
-impl<'a> Accepted<'a> {
+impl<'a> AcceptedTypes<'a> {
     pub(super) fn of(headers: &'a HeaderMap) -> Self {
         let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         Self(values.flat_map(|value| value.split(',')).collect())
@@ -42,7 +42,7 @@ mod tests {
         for (value, (plain, open)) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, HeaderValue::from_static(value));
-            let accepted = Accepted::of(&headers);
+            let accepted = AcceptedTypes::of(&headers);
             let named = (accepted.named("text/plain"), accepted.named("application/openmetrics-text"));
             assert_eq!(named, (plain, open), "{value}");
         }
