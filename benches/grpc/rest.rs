@@ -115,9 +115,8 @@ fn is_right(body: &[u8], tensors: Tensors, class: usize) -> bool {
     };
     let right = match tensors {
         Tensors::Json => {
-            let scores = answer["outputs"][0]["data"].as_array().map(Vec::as_slice).unwrap_or_default();
-            close(scores.iter().filter_map(|score| Some(score.as_f64()? as f32)).collect())
-                && answer["outputs"][1]["data"] == json!([label])
+            let scores = serde_json::from_value(answer["outputs"][0]["data"].clone());
+            scores.is_ok_and(close) && answer["outputs"][1]["data"] == json!([label])
         }
         Tensors::Binary => {
             let Some((scores, text)) = raw.split_at_checked(CLASSES * size_of::<f32>()) else { return false };
