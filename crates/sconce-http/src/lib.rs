@@ -27,7 +27,7 @@
 //! | `POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}` | OpenAI |
 //! | `POST /v1/rerank`, `POST /v2/rerank` | Cohere, Jina |
 //! | `POST /embed`, `/embed_all`, `/embed_sparse`, `/rerank`, `/predict`, `/similarity`, `/tokenize`, `/decode`, `/`; `GET /info` | text-embeddings-inference |
-//! | `GET /metrics`, `/metrics.json`; `/dashboard`, and `/` for browsers | what to watch: for Prometheus and OpenMetrics, as JSON, as a page |
+//! | `GET /metrics`, `/metrics.json`; `/dashboard`, and `/` for browsers | what to watch: for Prometheus and `OpenMetrics`, as JSON, as a page |
 //! | `GET /openapi.json` | the routes of OpenAI, Cohere, Jina and text-embeddings-inference as an OpenAPI document |
 //!
 //! text-embeddings-inference serves one model. Where the runtime has several, its routes take the one whose task fits;
@@ -133,9 +133,8 @@ impl ServedRoutes {
     fn router(self, runtime: Runtime, bounds: &ServerBounds) -> Router {
         let shared = Arc::new(OpenInference::new(runtime.clone(), bounds));
         let max_bytes = bounds.limits().max_request_bytes;
-        let alive_or_page = async |headers: HeaderMap| match monitoring::wants_page(&headers) {
-            true => monitoring::page().await,
-            false => open_inference::alive().await,
+        let alive_or_page = async |headers: HeaderMap| {
+            if monitoring::wants_page(&headers) { monitoring::page().await } else { open_inference::alive().await }
         };
         let routes = match self {
             Self::All => {

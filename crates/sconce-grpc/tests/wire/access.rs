@@ -84,6 +84,20 @@ async fn a_client_beyond_its_rate_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn each_message_of_a_stream_counts_as_a_request() {
+    let rates = ClientRates { max_requests_per_second: NonZeroU32::new(2), ..ClientRates::default() };
+    let address = serve(asking(rates), None).await;
+    let mut client = Client::connect(format!("http://{address}")).await.unwrap();
+    let requests = tokio_stream::iter(["one", "two"].map(|text| texts(SENTIMENT, &[text])));
+    let mut answers = client.model_stream_infer(with_token(requests)).await.unwrap().into_inner();
+    // The call counts, too.
+    let first = soon(answers.message()).await.unwrap().unwrap();
+    assert!(first.infer_response.is_some() && first.error_message.is_empty(), "{first:?}");
+    let second = soon(answers.message()).await.unwrap().unwrap();
+    assert!(second.error_message.contains("max_requests_per_second"), "{second:?}");
+}
+
+#[tokio::test]
 async fn http2_alone_is_spoken_over_tls() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
