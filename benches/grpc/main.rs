@@ -1,10 +1,10 @@
-//! Cost of the server itself: processor time of the server's process for one unary `ModelInfer` over loopback, through a
-//! model that costs next to nothing. `cargo bench -p sconce-benches --bench grpc -- --help` lists the options.
+//! Cost of the servers themselves: processor time of the server's process for one unary `ModelInfer`, or the same request
+//! over HTTP as JSON or with binary tensors, over loopback, through a model that costs next to nothing. `cargo bench -p sconce-benches --bench grpc -- --help` lists the options.
 //!
 //! Each server is a process of its own (`server.rs`; this program started again), so that its time is counted apart from
 //! the client's. `echo` is a bare tonic server that reads the same request and writes the same answer, without a model, a
 //! queue or another thread: it shows the cost of the framework. `load.rs` keeps requests in flight in a closed loop and
-//! checks each answer; servers take turns in every round, and `report.rs` prints medians.
+//! checks each answer (`rest.rs` those over HTTP, where each request in flight has a connection); servers take turns in every round, and `report.rs` prints medians.
 //!
 //! Without `--bench` (as `cargo test` runs it), it is a test: one short round.
 
@@ -18,25 +18,32 @@ use sconce_benches::wire::process::ServerProcess;
 
 mod load;
 mod report;
+mod rest;
 mod server;
 
 use load::Load;
 use report::{Name, ServerTurn};
 use server::Kind;
 
-/// Measures the server's own processor time for each request over gRPC.
+/// Measures the servers' own processor time for each request over gRPC and HTTP.
 #[derive(Debug, Parser)]
 #[command(name = "grpc")]
 struct Args {
     /// Servers that take turns
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "echo,sconce", value_name = "SERVER,…")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "echo,sconce,rest-json,rest-binary",
+        value_name = "SERVER,…"
+    )]
     servers: Vec<Kind>,
 
     /// Tokio's worker threads of each server; 0 takes the default of `sconce serve`
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "N,…")]
     workers: Vec<usize>,
 
-    /// Connections over which the requests are spread
+    /// Connections over which the requests are spread; over HTTP each request in flight has its own
     #[arg(long, value_delimiter = ',', default_value = "1,32", value_name = "N,…")]
     connections: Vec<usize>,
 
@@ -116,11 +123,15 @@ async fn contestants(args: &Args) -> Result<Vec<(Name, ServerProcess, Load)>, Er
         for (program, build) in programs.iter().flatten() {
             for workers in &args.workers {
                 let process = start(program, *kind, *workers)?;
+                let name = |connections| Name { server: format!("{kind:?}{build}"), workers: *workers, connections };
+                if let Some(tensors) = kind.tensors() {
+                    let load = Load::connect_rest(process.address(), args.concurrency, tensors).await?;
+                    contestants.push((name(args.concurrency), process, load));
+                    continue;
+                }
                 for connections in &args.connections {
                     let load = Load::connect(process.address(), *connections, args.concurrency, deadline).await?;
-                    let name =
-                        Name { server: format!("{kind:?}{build}"), workers: *workers, connections: *connections };
-                    contestants.push((name, process.clone(), load));
+                    contestants.push((name(*connections), process.clone(), load));
                 }
             }
         }

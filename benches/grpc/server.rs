@@ -16,12 +16,29 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
+use crate::rest::Tensors;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Kind {
     /// A bare tonic server that answers without a model or a queue
     Echo,
     /// Sconce, with a model that returns its first ten inputs
     Sconce,
+    /// The same over HTTP, with tensors as JSON
+    RestJson,
+    /// The same over HTTP, with binary tensors
+    RestBinary,
+}
+
+impl Kind {
+    /// The tensors of a server over HTTP.
+    pub(crate) fn tensors(self) -> Option<Tensors> {
+        match self {
+            Self::Echo | Self::Sconce => None,
+            Self::RestJson => Some(Tensors::Json),
+            Self::RestBinary => Some(Tensors::Binary),
+        }
+    }
 }
 
 /// Serves on a free port, prints its address, and ends when standard input does.
@@ -42,10 +59,13 @@ async fn serve(kind: Kind) -> Result<(), Error> {
             let service = Server::builder().add_service(Echo);
             service.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped).await?;
         }
-        Kind::Sconce => {
+        Kind::Sconce | Kind::RestJson | Kind::RestBinary => {
             let directory = tempfile::tempdir()?;
             let runtime = model::builder(directory.path(), Cost::default())?.build()?;
-            sconce_grpc::serve(runtime, listener, stopped).await?;
+            match kind.tensors() {
+                None => sconce_grpc::serve(runtime, listener, stopped).await?,
+                Some(_) => sconce_http::serve(runtime, listener, stopped).await?,
+            }
         }
     }
     Ok(())

@@ -30,8 +30,9 @@ pub fn request(class: usize) -> ModelInferRequest {
     }
 }
 
-/// Softmax of the first ten pixels.
-fn scores(class: usize) -> Vec<f32> {
+/// Softmax of the first ten pixels of the image of `class`.
+#[must_use]
+pub fn scores(class: usize) -> Vec<f32> {
     let sum = std::f32::consts::E + (CLASSES - 1) as f32;
     (0..CLASSES).map(|at| if at == class { std::f32::consts::E / sum } else { 1.0 / sum }).collect()
 }

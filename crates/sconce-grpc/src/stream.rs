@@ -100,7 +100,7 @@ impl StreamingService<StreamedRequest> for ModelStreamInfer {
 #[derive(Clone)]
 struct StreamTerms {
     service: Service,
-    /// The stream's arrival: its deadline and its trace are those of each request.
+    /// The stream's arrival: its deadline, its trace and its client are those of each request.
     arrival: Arrival,
     ends_at_error: bool,
     call: Option<Arc<Call>>,
@@ -183,13 +183,16 @@ async fn answer(terms: StreamTerms, streamed: StreamedRequest) -> Result<ModelSt
     // Its connection is busy until there is an answer.
     let call = terms.call.as_ref().map(|call| call.of_message());
     let arrival = Arrival { at, ..terms.arrival };
-    // Each message counts as a request, beside the call.
-    let counted = arrival.client.as_ref().map_or(Ok(()), |client| client.begin_request(at));
     let (id, model, version) = match &request {
         Ok(request) => (request.id.clone(), request.model_name.clone(), request.model_version.clone()),
         Err(_) => Default::default(),
     };
-    let answered = match counted.and(request) {
+    // The stream itself has counted as one request.
+    let admitted = request.and_then(|request| match &arrival.client {
+        Some(client) => client.begin_request(at).map(|()| request),
+        None => Ok(request),
+    });
+    let answered = match admitted {
         Ok(request) => terms.service.answer(request, arrival, charge.as_ref()).await,
         Err(error) => Err(error),
     };

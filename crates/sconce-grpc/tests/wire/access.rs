@@ -84,17 +84,24 @@ async fn a_client_beyond_its_rate_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn each_message_of_a_stream_counts_as_a_request() {
-    let rates = ClientRates { max_requests_per_second: NonZeroU32::new(2), ..ClientRates::default() };
+async fn each_request_of_a_stream_counts_among_its_clients_rate() {
+    let rates = ClientRates { max_requests_per_second: NonZeroU32::new(3), ..ClientRates::default() };
     let address = serve(asking(rates), None).await;
     let mut client = Client::connect(format!("http://{address}")).await.unwrap();
-    let requests = tokio_stream::iter(["one", "two"].map(|text| texts(SENTIMENT, &[text])));
-    let mut answers = client.model_stream_infer(with_token(requests)).await.unwrap().into_inner();
-    // The call counts, too.
-    let first = soon(answers.message()).await.unwrap().unwrap();
-    assert!(first.infer_response.is_some() && first.error_message.is_empty(), "{first:?}");
-    let second = soon(answers.message()).await.unwrap().unwrap();
-    assert!(second.error_message.contains("max_requests_per_second"), "{second:?}");
+    let requests = vec![texts(SENTIMENT, &["one"]); 30];
+    let answers = client.model_stream_infer(with_token(tokio_stream::iter(requests))).await.unwrap();
+    let mut answers = answers.into_inner();
+    let (mut answered, mut refused) = (0, 0);
+    while let Some(answer) = soon(answers.message()).await.unwrap() {
+        if answer.error_message.is_empty() {
+            answered += 1;
+        } else {
+            assert!(answer.error_message.contains("max_requests_per_second"), "{}", answer.error_message);
+            assert!(answer.infer_response.unwrap().parameters.contains_key("retry_after_ms"));
+            refused += 1;
+        }
+    }
+    assert!(answered >= 2 && refused >= 10 && answered + refused == 30, "{answered} answered, {refused} refused");
 }
 
 #[tokio::test]

@@ -47,8 +47,8 @@ mod tests {
             recent.update(&now).uptime.as_secs()
         };
         assert_eq!(covered(100), 100, "before there is a snapshot: since the start");
-        assert_eq!((covered(101), covered(130)), (1, 30));
-        for second in 131..=400 {
+        assert_eq!((covered(101), covered(110)), (1, 10));
+        for second in 111..=400 {
             let seconds = covered(second);
             assert!(seconds <= 70 && seconds >= (second - 100).min(60), "{second}: {seconds}");
         }
