@@ -6,16 +6,16 @@
 pub(crate) struct TelemetryArgs {
     /// Form of what is written to standard error: text, or json, one object a line
     ///
-    /// Warnings and errors are logged, and when a stage has become slower. RUST_LOG=warn,sconce_server=debug also logs each
-    /// request with its model, time and error; the header traceparent of a request gives its lines a trace_id. Inputs and
+    /// Warnings and errors are logged, and when a stage has become slower. `RUST_LOG=warn,sconce_server=debug` also logs each
+    /// request with its model, time and error; the header traceparent of a request gives its lines a `trace_id`. Inputs and
     /// answers are not logged; the message of an error may repeat an excerpt of what it refuses.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     pub(crate) log_format: LogFormat,
 
-    /// Send a trace of requests to this OpenTelemetry collector, by OTLP over gRPC; for instance http://127.0.0.1:4317
+    /// Send a trace of requests to this OpenTelemetry collector, by OTLP over gRPC; for instance `http://127.0.0.1:4317`
     ///
     /// Each traced request is a span, with one below it for each stage: cache, prepare, queue, run, finish, serialise.
-    /// OTEL_EXPORTER_OTLP_HEADERS and OTEL_SERVICE_NAME count as OpenTelemetry defines them.
+    /// `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_SERVICE_NAME` count as OpenTelemetry defines them.
     #[arg(long, value_name = "ENDPOINT", env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true)]
     pub(crate) otlp: Option<String>,
 
