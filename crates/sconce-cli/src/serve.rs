@@ -115,9 +115,15 @@ async fn poll(runtime: &Runtime, interval: Option<Duration>) {
         tokio::time::sleep(interval).await;
         match runtime.refresh().await {
             Ok(Refreshed { loaded, unloaded, failed, .. }) => {
-                loaded.iter().for_each(|name| say!("{name}: loaded anew"));
-                unloaded.iter().for_each(|name| say!("{name}: unloaded, its directory is gone"));
-                failed.values().for_each(|error| say!("warning: not loaded: {error}"));
+                for name in &loaded {
+                    say!("{name}: loaded anew");
+                }
+                for name in &unloaded {
+                    say!("{name}: unloaded, its directory is gone");
+                }
+                for error in failed.values() {
+                    say!("warning: not loaded: {error}");
+                }
             }
             Err(error) => say!("warning: {error}"),
         }

@@ -117,8 +117,8 @@ async fn services(bounds: &ServerBounds, runtime: Runtime) -> (Routes, Drain) {
         .add_service(Metered::new(health, meter))
         .add_service(Metered::new(v1, meter))
         .add_service(Metered::new(v1alpha, meter));
-    let router = routes.axum_router_mut();
-    *router = std::mem::take(router).fallback(unserved::no_service);
+    let table = routes.axum_router_mut();
+    *table = std::mem::take(table).fallback(unserved::no_service);
     (routes, drain)
 }
 

@@ -31,7 +31,7 @@ const ENDS_AT_ERROR: &str = "triton_grpc_error";
 const FINAL_RESPONSE: &str = "triton_final_response";
 const RETRY_AFTER: &str = "retry_after_ms";
 
-/// StreamedAnswers of a stream.
+/// The answers of a stream.
 pub(crate) type StreamedAnswers = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
 
 /// A request of a stream, or the reason why it cannot be read.
@@ -106,7 +106,7 @@ struct StreamTerms {
     call: Option<Arc<Call>>,
 }
 
-/// StreamedAnswers the requests of a stream. It ends when the client has sent its last request, or the server leaves.
+/// Answers the requests of a stream. It ends when the client has sent its last request, or the server leaves.
 pub(crate) fn answers<R>(service: Service, request: Request<Streaming<R>>) -> Result<StreamedAnswers, Status>
 where
     R: Into<StreamedRequest> + Send + 'static,
@@ -116,12 +116,11 @@ where
     let charge = request.extensions().get::<Arc<Charge>>().cloned();
     let arrival = deadline::of(&request).map_err(status)?;
     let ends_at_error = ends_at_error(request.metadata());
-    let leaving: Pin<Box<dyn Future<Output = ()> + Send>> = match &call {
-        Some(call) => Box::pin(call.leaving()),
-        None => {
-            let runtime = service.runtime().clone();
-            Box::pin(async move { runtime.draining().await })
-        }
+    let leaving: Pin<Box<dyn Future<Output = ()> + Send>> = if let Some(call) = &call {
+        Box::pin(call.leaving())
+    } else {
+        let runtime = service.runtime().clone();
+        Box::pin(async move { runtime.draining().await })
     };
     let terms = StreamTerms { service, arrival, ends_at_error, call };
     let answers = requests(request.into_inner(), leaving)
@@ -168,7 +167,7 @@ fn until_error<T: Send>(
     })
 }
 
-/// StreamedAnswers a request in a task of its own, which ends with this future.
+/// Answers a request in a task of its own, which ends with this future.
 async fn answer_beside_others(
     terms: StreamTerms,
     request: StreamedRequest,

@@ -102,14 +102,28 @@ impl Dialect for Triton {
     }
 }
 
+/// The first parts of the paths of text-embeddings-inference's routes.
+const OF_TEI: [&str; 11] = [
+    "",
+    "decode",
+    "embed",
+    "embed_all",
+    "embed_sparse",
+    "info",
+    "models",
+    "predict",
+    "rerank",
+    "similarity",
+    "tokenize",
+];
+
 /// The response to an error of a request to `path` that no route has seen, in the form of the API that has the path.
 pub(crate) fn response_at(path: &str, error: HttpError) -> Response {
     let first = path.split('/').find(|part| !part.is_empty()).unwrap_or_default();
     match (path, first) {
         ("/v1/rerank" | "/v2/rerank", _) => ErrorResponse::<Cohere>::from(error).into_response(),
         (_, "v1" | "embeddings") => ErrorResponse::<OpenAi>::from(error).into_response(),
-        (_, "" | "models" | "embed" | "embed_all" | "embed_sparse" | "similarity" | "predict" | "rerank")
-        | (_, "tokenize" | "decode" | "info") => ErrorResponse::<Tei>::from(error).into_response(),
+        (_, first) if OF_TEI.contains(&first) => ErrorResponse::<Tei>::from(error).into_response(),
         _ => ErrorResponse::<Triton>::from(error).into_response(),
     }
 }

@@ -45,7 +45,7 @@ fn document() -> utoipa::openapi::OpenApi {
             others.push(("/v2/rerank".to_owned(), renamed(item, "_v2", None)));
         }
         if has_tag(item, OF_ONE_MODEL) {
-            others.push((format!("/models/{{model}}{path}"), renamed(item, "_of_model", Some(model_parameter()))));
+            others.push((format!("/models/{{model}}{path}"), renamed(item, "_of_model", Some(&model_parameter()))));
         }
     }
     paths.extend(others);
@@ -59,11 +59,11 @@ fn has_tag(item: &PathItem, tag: &str) -> bool {
 }
 
 /// The same operations with other ids, which must be unique, and with a further parameter.
-fn renamed(item: &PathItem, suffix: &str, parameter: Option<Parameter>) -> PathItem {
+fn renamed(item: &PathItem, suffix: &str, parameter: Option<&Parameter>) -> PathItem {
     let mut item = item.clone();
     for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
         operation.operation_id = operation.operation_id.take().map(|id| id + suffix);
-        operation.parameters.get_or_insert_default().extend(parameter.clone());
+        operation.parameters.get_or_insert_default().extend(parameter.cloned());
     }
     item
 }

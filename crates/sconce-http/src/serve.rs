@@ -70,8 +70,8 @@ pub async fn serve_routes_beside(
     listener: impl Into<ServerListener>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let (router, meter) = (routes.router(runtime.clone(), bounds), bounds.meter());
-    let answer = move |request| answer(router.clone(), meter.clone(), request);
+    let (handler, meter) = (routes.router(runtime.clone(), bounds), bounds.meter());
+    let answer = move |request| answer(handler.clone(), meter.clone(), request);
     let leave = async {
         shutdown.await;
         runtime.start_draining();

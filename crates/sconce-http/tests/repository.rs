@@ -38,13 +38,16 @@ async fn a_model_is_unloaded_and_loaded_by_its_name() {
     assert_eq!(index[1], entry("UNAVAILABLE", "unloaded"));
     let (_, ready) = post(&router, "/v2/repository/index", r#"{"ready": true}"#).await;
     assert_eq!(ready.as_array().map(Vec::len), Some(1));
-    assert_eq!(post(&router, "/predict", r#"{"inputs": "fine"}"#).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(
+        post(&router, "/models/tiny-bert-sentiment/predict", r#"{"inputs": "fine"}"#).await.0,
+        StatusCode::NOT_FOUND
+    );
     assert_eq!(post(&router, &path("unload"), "{}").await.0, StatusCode::NOT_FOUND);
 
     assert_eq!(post(&router, &path("load"), "{}").await, (StatusCode::OK, Value::Null));
     let (_, index) = post(&router, "/v2/repository/index", "").await;
     assert_eq!(index[1], entry("READY", ""));
-    assert_eq!(post(&router, "/predict", r#"{"inputs": "fine"}"#).await.0, StatusCode::OK);
+    assert_eq!(post(&router, "/models/tiny-bert-sentiment/predict", r#"{"inputs": "fine"}"#).await.0, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -49,8 +49,6 @@ pub enum RequestError {
     #[error("the request has {items} items, but at most {max} are answered together; send fewer at a time")]
     TooManyItems { items: usize, max: usize },
 
-    #[error("the request has {items} items, but at most {max} are answered at a time (max_items); send fewer")]
-    ManyItems { items: usize, max: usize },
     #[error("the request has both raw_input_contents and contents; use one of them")]
     MixedContents,
     #[error("the request has {got} raw_input_contents for {expected} input(s); give exactly one for each")]
@@ -213,9 +211,7 @@ impl RequestError {
             Self::Stalled { .. } => RequestFault::Stalled,
             Self::NotAdmitted { .. } => RequestFault::NotAdmitted,
             Self::TooManyBytesInFlight { .. } | Self::TooFast { .. } => RequestFault::Overloaded,
-            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } | Self::ManyItems { .. } => {
-                RequestFault::TooLarge
-            }
+            Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
             Self::Malformed { .. } => RequestFault::Malformed,
             Self::HeldBack { error, .. } => error.fault(),
             Self::Refused { source } | Self::Item { source, .. } => match source.kind() {
@@ -276,7 +272,6 @@ mod tests {
             WrongDatatype { name, got: text(), expected: "BYTES".into() },
             WrongShape { name, got: vec![i64::MIN; 1 << 16], expected: "[items]".into(), datatype: "BYTES" },
             TooManyItems { items: got, max },
-            ManyItems { items: got, max },
             MixedContents,
             WrongRawCount { expected, got },
             WrongElementCount { name, got, expected },
@@ -335,7 +330,6 @@ mod tests {
                 | WrongDatatype { .. }
                 | WrongShape { .. }
                 | TooManyItems { .. }
-                | ManyItems { .. }
                 | MixedContents
                 | WrongRawCount { .. }
                 | WrongElementCount { .. }

@@ -39,13 +39,13 @@ impl ServerListener {
     }
 
     /// Waits for the next connection.
-    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+    pub(crate) async fn accept(&self) -> io::Result<AcceptedSocket> {
         match self {
-            Self::Tcp(listener) => Accepted::from_tcp(listener, None).await,
-            Self::Tls(listener, tls) => Accepted::from_tcp(listener, Some(tls)).await,
+            Self::Tcp(listener) => AcceptedSocket::from_tcp(listener, None).await,
+            Self::Tls(listener, tls) => AcceptedSocket::from_tcp(listener, Some(tls)).await,
             #[cfg(unix)]
             Self::Unix(listener) => {
-                Ok(Accepted { socket: Socket::Unix(listener.accept().await?.0), peer: None, tls: None })
+                Ok(AcceptedSocket { socket: Socket::Unix(listener.accept().await?.0), peer: None, tls: None })
             }
         }
     }
@@ -65,14 +65,14 @@ impl From<UnixListener> for ServerListener {
 }
 
 /// An accepted connection, before its handshake.
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedSocket {
     socket: Socket,
     /// `None` on a Unix socket.
     pub(crate) peer: Option<IpAddr>,
     tls: Option<Tls>,
 }
 
-impl Accepted {
+impl AcceptedSocket {
     async fn from_tcp(listener: &TcpListener, tls: Option<&Tls>) -> io::Result<Self> {
         let (stream, peer) = listener.accept().await?;
         // Small messages are sent at once. The first read notices a peer that has gone already.

@@ -90,7 +90,9 @@ impl OpenInference {
             self.runtime.repository_index().await.map_err(|error| RequestError::Repository(error.into()))?;
         if self.runtime.is_draining() {
             let leaving = ModelState::Unavailable { reason: "the server is leaving".to_owned() };
-            index.iter_mut().for_each(|entry| entry.state = leaving.clone());
+            for entry in &mut index {
+                entry.state = leaving.clone();
+            }
         }
         Ok(index.into_iter().filter(|entry| !ready || entry.state == ModelState::Ready).collect())
     }
@@ -143,7 +145,7 @@ impl OpenInference {
     ) -> Result<AnswerList, RequestError> {
         let submitted = Instant::now();
         if inputs.len() > self.max_items {
-            return Err(RequestError::ManyItems { items: inputs.len(), max: self.max_items });
+            return Err(RequestError::TooManyItems { items: inputs.len(), max: self.max_items });
         }
         parameters.check(model)?;
         let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, precision: _ } = parameters;

@@ -500,12 +500,11 @@ mod tests {
     /// `start`.
     fn progress(start: Instant, last: u32, message: u32, received: usize) -> Progress {
         let last = start + last * SECOND;
-        let mut progress =
-            Progress::new(Kind::Unfinished, MessageLength::PREFIXED, last.checked_sub(SECOND / 2).unwrap());
+        let began = last.checked_sub(SECOND / 2).expect("the clock has run for as long");
+        let mut progress = Progress::new(Kind::Unfinished, MessageLength::PREFIXED, began);
         let prefix = [&[0][..], &message.to_be_bytes()].concat();
-        progress.receive(&prefix[..received.min(PREFIX_BYTES)], last);
-        progress.moved = received;
-        Progress { held: received, ..progress }
+        progress.receive(&prefix[..received.min(PREFIX_BYTES)], began);
+        Progress { held: received, moved: received, last, ..progress }
     }
 
     #[test]

@@ -25,7 +25,10 @@ const BYTES: &str = "shared_memory_byte_size";
 
 /// The registered regions. Clones share them. By default clients may register none.
 #[derive(Debug, Clone, Default)]
-pub struct SharedMemory(Option<Arc<Mutex<BTreeMap<String, Arc<SharedRegion>>>>>);
+pub struct SharedMemory(Option<Arc<Mutex<SharedRegions>>>);
+
+/// Regions by name.
+type SharedRegions = BTreeMap<String, Arc<SharedRegion>>;
 
 /// A region of a shared memory object.
 #[derive(Debug)]

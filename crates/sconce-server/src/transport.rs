@@ -20,7 +20,7 @@ use crate::access::PeerAddress;
 use crate::bounds::ServerBounds;
 use crate::connections::{ConnectionPermit, Connections, Due};
 use crate::limits::ServerLimits;
-use crate::listener::{Accepted, ServerListener, Socket};
+use crate::listener::{AcceptedSocket, ServerListener, Socket};
 use crate::ration::Ration;
 use crate::watched_io::WatchedIo;
 
@@ -153,7 +153,7 @@ struct Acceptor {
 
 impl Acceptor {
     /// Accepts the next connection and takes a permit for it; `None` if there is none, or accepting failed.
-    async fn accept(&mut self) -> Option<(Accepted, ConnectionPermit)> {
+    async fn accept(&mut self) -> Option<(AcceptedSocket, ConnectionPermit)> {
         let stream = match self.listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
@@ -211,7 +211,7 @@ struct Serving {
 }
 
 impl Serving {
-    async fn run<A, F, B>(mut self, accepted: Accepted, answer: A, builder: Builder<TokioExecutor>)
+    async fn run<A, F, B>(mut self, accepted: AcceptedSocket, answer: A, builder: Builder<TokioExecutor>)
     where
         A: Fn(http::Request<Incoming>) -> F + Send + Sync + 'static,
         F: Future<Output = http::Response<B>> + Send + 'static,
@@ -268,7 +268,7 @@ impl Serving {
     }
 
     /// The socket after its handshake; `None` if the handshake fails, takes too long, or the connection must make room.
-    async fn shake_hands(&mut self, accepted: Accepted) -> Option<Socket> {
+    async fn shake_hands(&mut self, accepted: AcceptedSocket) -> Option<Socket> {
         let first_look = self.first_look();
         tokio::select! {
             outcome = accepted.shake_hands(self.versions) => match outcome {

@@ -131,18 +131,18 @@ fn a_shape_that_no_message_can_fill_is_refused() {
 fn more_items_than_the_queue_holds_are_refused_before_they_are_read() {
     for items in [17, i64::MAX] {
         let refused = take(request(tensor("text", "BYTES", &[items, 1]), b""), &TEXT).unwrap_err();
-        let message = format!(
-            "the request has {items} items, but the model's queue holds at most 16 (max_queue_size); \
-             send fewer at a time"
-        );
+        let message =
+            format!("the request has {items} items, but at most 16 are answered together; send fewer at a time");
         assert_eq!(refused, message);
     }
 }
 
 #[test]
-fn a_tensor_in_shared_memory_is_refused() {
+fn a_tensor_in_shared_memory_that_is_not_served_is_refused() {
     let mut shared = tensor("text", "BYTES", &[1]);
-    shared.parameters.insert("shared_memory_region".into(), crate::proto::InferParameter::default());
+    let name = ParameterChoice::StringParam("r".into());
+    let region = crate::proto::InferParameter { parameter_choice: Some(name) };
+    shared.parameters.insert("shared_memory_region".into(), region);
     let refused = take(ModelInferRequest { inputs: vec![shared], ..Default::default() }, &TEXT).unwrap_err();
-    assert!(refused.starts_with("tensor 'text' is in shared memory ('shared_memory_region')"), "{refused}");
+    assert!(refused.starts_with("shared memory is not served"), "{refused}");
 }

@@ -30,7 +30,7 @@ pub(crate) async fn index(State(shared): Shared, body: Bytes) -> Response {
         let entries = shared.repository_index(ready).await?;
         Ok(Json(entries.iter().map(entry).collect::<Vec<_>>()).into_response())
     };
-    answer.await.unwrap_or_else(|error| error_response(error))
+    answer.await.unwrap_or_else(error_response)
 }
 
 pub(crate) async fn load(State(shared): Shared, Path(named): Path<ModelPath>, body: Bytes) -> Response {
