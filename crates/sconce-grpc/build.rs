@@ -18,7 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut calls = String::new();
     for file in &descriptors.file {
         for service in &file.service {
-            let names: Vec<_> = service.method.iter().map(|method| method.name()).collect();
+            let names: Vec<_> =
+                service.method.iter().map(protox::prost_reflect::prost_types::MethodDescriptorProto::name).collect();
             writeln!(calls, "({:?}, {:?}),", format!("{}.{}", file.package(), service.name()), names.join(", "))?;
         }
     }

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
-use sconce::Runtime;
+use sconce::{Runtime, RuntimeBuilder};
 
 /// Longest time for an answer. No input is long, so more means that the server hangs.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// Inputs between two good requests.
 const GOOD_EVERY: u64 = 500;
 
@@ -64,7 +64,7 @@ fn runtime() -> Runtime {
         let zoo = ["digits-cnn", "encoder-mini", "tiny-bert-sentiment"].map(|name| models().join("zoo").join(name));
         let families = ["bert-cross-encoder", "bert-ner", "colbert", "qwen3-reranker", "splade"];
         let families = families.map(|name| models().join("tests/families").join(name));
-        let builder = zoo.into_iter().chain(families).fold(Runtime::builder(), |builder, model| builder.model(model));
+        let builder = zoo.into_iter().chain(families).fold(Runtime::builder(), RuntimeBuilder::model);
         builder.build().expect("the models load")
     };
     RUNTIME.get_or_init(build).clone()

@@ -93,7 +93,6 @@ pub(crate) struct Args {
 pub(crate) const MONITORING_ON_HTTP: &str = "http";
 
 #[derive(Debug, Subcommand)]
-#[cfg_attr(feature = "grpc", expect(clippy::large_enum_variant, reason = "there is one, made once"))]
 pub(crate) enum Command {
     #[cfg(feature = "grpc")]
     Serve(Box<ServeArgs>),

@@ -116,11 +116,11 @@ pub fn monitoring_router(runtime: Runtime) -> Router {
 /// The routes that a server has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServedRoutes {
-    /// Those of [`router`].
+    /// The routes of [`router`].
     All,
-    /// Those of [`inference_router`].
+    /// The routes of [`inference_router`].
     Inference,
-    /// Those of [`monitoring_router`].
+    /// The routes of [`monitoring_router`].
     Monitoring,
 }
 

@@ -217,9 +217,9 @@ impl RuntimeBuilder {
         let mut turn = loader.turn();
         for (name, sources) in sources {
             let seen = see(&sources);
-            let loaded = turn.load_versions(&name, sources);
-            records.end(&name, seen, loaded.as_ref().map(drop));
-            match loaded {
+            let outcome = turn.load_versions(&name, sources);
+            records.end(&name, seen, outcome.as_ref().map(drop));
+            match outcome {
                 Ok(versions) => _ = models.insert(name, versions),
                 Err(error) => on_failure(name, error)?,
             }

@@ -232,13 +232,11 @@ fn rehearse<T>(
 ) -> Option<T> {
     let device = instance.device;
     // Unwind safe: the batcher, too, goes on using a network that panicked.
-    match catch_unwind(AssertUnwindSafe(|| instance.executor.with_network(act))) {
-        Ok(done) => done?.inspect_err(|error| tracing::warn!(model = name, %device, %error, "does not run")).ok(),
-        Err(_) => {
-            tracing::warn!(model = name, %device, "panicked before it served");
-            None
-        }
-    }
+    let Ok(done) = catch_unwind(AssertUnwindSafe(|| instance.executor.with_network(act))) else {
+        tracing::warn!(model = name, %device, "panicked before it served");
+        return None;
+    };
+    done?.inspect_err(|error| tracing::warn!(model = name, %device, %error, "does not run")).ok()
 }
 
 /// The candidate of that name, which is known to be open.

@@ -23,11 +23,11 @@ pub struct RepositoryEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ModelState {
-    /// It answers requests.
+    /// The version answers requests.
     Ready,
-    /// It is being loaded.
+    /// The version is being loaded.
     Loading,
-    /// It answers no requests.
+    /// The version answers no requests.
     Unavailable {
         /// Why not: `unloaded`, `not loaded`, or the error of loading it.
         reason: String,
@@ -194,14 +194,14 @@ impl Runtime {
     /// Outside of a tokio runtime.
     pub async fn load_from(&self, source: impl Into<ModelSource>) -> Result<Vec<Model>, RepositoryError> {
         let source = source.into();
-        self.blocking(move |runtime| runtime.load_from_blocking(source)).await
+        self.blocking(move |runtime| runtime.load_from_blocking(&source)).await
     }
 
     /// Does the same as [`load_from`](Self::load_from) on a thread that may block.
     ///
     /// # Errors
     /// As [`load_from`](Self::load_from).
-    pub fn load_from_blocking(&self, source: ModelSource) -> Result<Vec<Model>, RepositoryError> {
+    pub fn load_from_blocking(&self, source: &ModelSource) -> Result<Vec<Model>, RepositoryError> {
         let name = source.resolved_name()?;
         let (replaced, named) = {
             let mut sources = self.loader.sources();
@@ -220,7 +220,7 @@ impl Runtime {
             .and_then(|mut named| self.load_versions(&name, &named.remove(&name).unwrap_or_default()));
         if loaded.is_err() {
             let mut sources = self.loader.sources();
-            let added = |added: &AddedModels| matches!(added, AddedModels::Model(other) if *other == source);
+            let added = |added: &AddedModels| matches!(added, AddedModels::Model(other) if other == source);
             sources.added.retain(|other| !added(other));
             sources.added.extend(replaced);
         }

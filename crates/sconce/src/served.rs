@@ -56,9 +56,11 @@ impl ServedModels {
 
     /// Serves these versions of a model, and no others of it, from now on.
     pub(crate) fn replace(&self, name: &str, versions: &Versions) {
-        self.change(|models| match versions.is_empty() {
-            true => _ = models.remove(name),
-            false => _ = models.insert(name.to_owned(), versions.clone()),
+        self.change(|models| {
+            models.remove(name);
+            if !versions.is_empty() {
+                models.insert(name.to_owned(), versions.clone());
+            }
         });
         if self.is_closed() {
             // The runtime shut down meanwhile, and may not have seen these.

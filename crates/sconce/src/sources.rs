@@ -54,7 +54,7 @@ pub(crate) enum AddedModels {
     Model(ModelSource),
     /// A directory that holds model directories.
     Directory(PathBuf),
-    /// Those that a function lists.
+    /// Models that a function lists.
     Listed(Box<ListSources>),
 }
 
@@ -71,15 +71,15 @@ impl Sources {
         let mut named = NamedSources::new();
         for added in &self.added {
             match added {
-                AddedModels::Model(source) => self.add(source.clone(), &mut named)?,
+                AddedModels::Model(source) => self.add(source, &mut named)?,
                 AddedModels::Directory(path) => {
                     for directory in model_directories(path)? {
-                        self.add(ModelSource::new(directory), &mut named)?;
+                        self.add(&ModelSource::new(directory), &mut named)?;
                     }
                 }
                 AddedModels::Listed(list) => {
                     for source in list().map_err(|source| BuildError::Sources { source })? {
-                        self.add(source, &mut named)?;
+                        self.add(&source, &mut named)?;
                     }
                 }
             }
@@ -87,7 +87,7 @@ impl Sources {
         Ok(named)
     }
 
-    fn add(&self, source: ModelSource, named: &mut NamedSources) -> Result<(), BuildError> {
+    fn add(&self, source: &ModelSource, named: &mut NamedSources) -> Result<(), BuildError> {
         let name = source.resolved_name()?;
         let mut versions = ModelDirectory::versions(&source.directory);
         if versions.is_empty() || source.version.is_some() {

@@ -3,6 +3,7 @@ use bytes::Bytes;
 use sconce::{Array, ArrayData, InputKind};
 
 use crate::proto::InferTensorContents;
+use crate::proto::infer_parameter::ParameterChoice;
 use crate::proto::model_infer_request::InferInputTensor;
 
 const TEXT: InputSpec = InputSpec { name: "text", kind: InputKind::Text { max_tokens: 64 } };

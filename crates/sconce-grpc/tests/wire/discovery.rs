@@ -9,6 +9,7 @@ use sconce_grpc::proto::{
     DataType, LogSettingsRequest, ModelConfig, ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest,
     ModelStatisticsRequest, RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelUnloadRequest,
     ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerReadyRequest, TraceSettingRequest,
+    log_settings_request, trace_setting_request,
 };
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -175,12 +176,14 @@ async fn settings_of_traces_and_logs_are_read_and_a_change_is_refused_with_its_n
 
     let unknown = TraceSettingRequest { model_name: "bert".into(), ..Default::default() };
     assert_eq!(client.trace_setting(unknown).await.unwrap_err().code(), Code::NotFound);
-    let settings = [("trace_rate".to_owned(), Default::default())].into();
+    let settings = [("trace_rate".to_owned(), trace_setting_request::SettingValue::default())].into();
     let change = TraceSettingRequest { settings, ..Default::default() };
     let refused = client.trace_setting(change).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     assert!(refused.message().starts_with("setting 'trace_rate' cannot be changed"), "{refused}");
-    let change = LogSettingsRequest { settings: [("log_info".to_owned(), Default::default())].into() };
+    let change = LogSettingsRequest {
+        settings: [("log_info".to_owned(), log_settings_request::SettingValue::default())].into(),
+    };
     let refused = client.log_settings(change).await.unwrap_err();
     assert!(refused.message().contains("RUST_LOG"), "{refused}");
 }

@@ -9,7 +9,7 @@ impl Object {
     fn new(name: &str, contents: &[u8]) -> (Self, String) {
         let key = format!("sconce-test-{}-{name}", std::process::id());
         let path = PathBuf::from("/dev/shm").join(&key);
-        std::fs::write(&path, contents).unwrap();
+        std::fs::write(&path, contents).expect("there is room");
         (Self(path), format!("/{key}"))
     }
 }
@@ -40,7 +40,7 @@ fn place(region: &'static str, offset: i128, bytes: i128) -> Place {
 }
 
 fn message<T>(outcome: Result<T, impl ToString>) -> String {
-    outcome.map(drop).map_err(|error| error.to_string()).unwrap_err()
+    outcome.map(drop).map_err(|error| error.to_string()).expect_err("it is refused")
 }
 
 #[test]
