@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::parameters::ProtoParameters;
 use crate::proto::grpc_inference_service_server::GrpcInferenceService;
+#[cfg_attr(not(test), expect(clippy::wildcard_imports, reason = "nearly every message of the protocol"))]
 use crate::proto::*;
 use crate::status::status;
 use crate::{deadline, decode, metadata, outputs, repository, settings, shared_memory, statistics, stream};
