@@ -61,7 +61,7 @@ fn good() -> Vec<Vec<u8>> {
     raw.inputs[0].contents = None;
     raw.raw_input_contents = vec![[&5_u32.to_le_bytes()[..], b"a day"].concat().into()];
     raw.outputs = vec![InferRequestedOutputTensor {
-        name: "label".to_owned(),
+        name: "scores".to_owned(),
         parameters: [parameter("classification", ParameterChoice::Int64Param(2))].into(),
     }];
     let digits = ModelInferRequest {

@@ -17,7 +17,7 @@ fn good() -> Vec<(&'static str, Value)> {
         "id": "7",
         "parameters": {"priority": 1, "timeout": 1_000_000, "truncate": true, "binary_data_output": false},
         "inputs": [{"name": "text", "datatype": "BYTES", "shape": [2, 1], "data": ["a wonderful day", "a bad film"]}],
-        "outputs": [{"name": "label", "parameters": {"classification": 2, "binary_data": false}}],
+        "outputs": [{"name": "scores", "parameters": {"classification": 2, "binary_data": false}}],
     });
     let pixels: Vec<f32> = vec![0.5; 64];
     vec![

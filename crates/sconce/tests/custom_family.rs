@@ -1,9 +1,10 @@
 //! A model family from outside the crate: it gets the device and the precision that were chosen, and if any of its parts
 //! panics, that request gets an error and the others succeed.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sconce::cache::MemoryConfig;
 use sconce::models::{
@@ -11,7 +12,7 @@ use sconce::models::{
     InputKind, InputSpec, LoadError, ModelDirectory, Network, Output, Precision, Prepared, Processor, Registry, Target,
     Task, Truncation,
 };
-use sconce::{AnswerCache, BuildError, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
+use sconce::{AnswerCache, BuildError, DeviceName, InferError, ModelSource, QueueError, Runtime, RuntimeBuilder};
 
 /// A model that labels numbers as even or odd.
 struct Parity {
@@ -206,4 +207,66 @@ fn a_type_that_no_family_knows_is_refused_with_those_that_are() {
     let message = error.to_string();
     assert!(message.starts_with("model 'mine': ") && message.contains("config.json asks for model_type 'gpt2'"));
     assert!(message.contains("known are: albert, bert, camembert, digits-cnn"), "{message}");
+}
+
+/// Networks that exist.
+static NETWORKS: AtomicUsize = AtomicUsize::new(0);
+
+/// A network that counts while it exists.
+struct CountedNetwork(ParityNetwork);
+
+impl Drop for CountedNetwork {
+    fn drop(&mut self) {
+        NETWORKS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Network for CountedNetwork {
+    fn forward(&mut self, batch: &[Features]) -> Result<Vec<Vec<f32>>, ForwardError> {
+        self.0.forward(batch)
+    }
+}
+
+struct CountedModel;
+
+impl Blueprint for CountedModel {
+    fn precisions(&self, device: &dyn Device) -> Vec<Precision> {
+        ParityModel.precisions(device)
+    }
+
+    fn load(&self, directory: &ModelDirectory, target: &Target) -> Result<Halves, LoadError> {
+        NETWORKS.fetch_add(1, Ordering::SeqCst);
+        Ok(Halves { network: Box::new(CountedNetwork(ParityNetwork)), ..ParityModel.load(directory, target)? })
+    }
+}
+
+#[test]
+fn the_network_of_a_model_that_is_replaced_or_unloaded_is_dropped_with_its_last_request() {
+    let until = |networks: usize| {
+        let began = std::time::Instant::now();
+        while NETWORKS.load(Ordering::SeqCst) != networks {
+            assert!(began.elapsed() < std::time::Duration::from_mins(1), "{NETWORKS:?} networks exist, not {networks}");
+            std::thread::yield_now();
+        }
+    };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("config.json"), r#"{"model_type": "counted"}"#).unwrap();
+    for bound in [None, NonZeroU64::new(1 << 30)] {
+        let mut registry = Registry::default();
+        registry.register(Family { model_type: "counted", read: |_| Ok(Box::new(CountedModel)), ..FAMILY });
+        let builder = Runtime::builder().registry(registry).named_model("parity", directory.path());
+        let builder = bound.into_iter().fold(builder, |builder, bytes| builder.device_memory(DeviceName::CPU, bytes));
+        let runtime = builder.build().unwrap();
+        until(1);
+        let held = runtime.model("parity").unwrap();
+        std::fs::write(directory.path().join("note"), "it changed").unwrap();
+        runtime.load_blocking("parity").unwrap();
+        until(2);
+        assert!(held.infer_blocking("3").is_ok());
+        drop(held);
+        until(1);
+        runtime.unload_blocking("parity").unwrap();
+        until(0);
+        std::fs::remove_file(directory.path().join("note")).unwrap();
+    }
 }
