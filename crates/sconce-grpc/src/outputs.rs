@@ -1,10 +1,10 @@
 //! Outputs as protobuf carries them.
 
-use sconce::{Answer, Datatype, Task};
+use sconce::{Datatype, Task};
 use sconce_server::metadata::dimension;
 use sconce_server::{
-    OutputRequest, RequestError, RequestedOutput, ResponseElements, ResponseTensor, SharedMemory, SharedTensor, count,
-    facts,
+    AnswerList, OutputRequest, RequestError, RequestedOutput, ResponseElements, ResponseTensor, SharedMemory,
+    SharedTensor, count,
 };
 
 use crate::parameters::{ProtoParameters, of_fact};
@@ -40,10 +40,10 @@ pub(crate) fn wanted(
 pub(crate) fn fill(
     response: &mut ModelInferResponse,
     wanted: &[PlacedOutput],
-    answers: &[Answer],
+    answers: &AnswerList,
     raw: bool,
 ) -> Result<(), RequestError> {
-    response.parameters = facts(answers).into_iter().map(|(name, fact)| (name.to_owned(), of_fact(fact))).collect();
+    response.parameters = answers.facts().into_iter().map(|(name, fact)| (name.to_owned(), of_fact(fact))).collect();
     let tensors: Vec<_> = wanted.iter().map(|wanted| (wanted, wanted.output.tensor(answers))).collect();
     // 16-bit floats have no typed form, so with them all outputs are raw.
     let raw = raw || tensors.iter().any(|(_, tensor)| tensor.elements.datatype() == Datatype::Fp16);

@@ -71,6 +71,7 @@ mod tests {
             prompt: None,
             vectors: VectorOptions::default(),
             precision: None,
+            partial: false,
         };
         assert_eq!(read(&[]).unwrap(), unsaid);
         assert_eq!(read(&[("truncate", BoolParam(true))]).unwrap().truncation, Truncation::Truncate);

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sconce::models::excerpt;
 use sconce::{Answer, Model};
+use sconce_server::AnswerList;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -80,6 +81,21 @@ pub(crate) struct EmbeddingsResponse<'a> {
     data: Vec<EmbeddingObject<'a>>,
     model: &'a str,
     usage: TokenUsage,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<FailedObject<'a>>,
+}
+
+/// An item that got no answer, of a request with `partial`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct FailedObject<'a> {
+    index: usize,
+    error: &'a str,
+}
+
+impl<'a> FailedObject<'a> {
+    pub(crate) fn all(answers: &'a AnswerList) -> Vec<Self> {
+        answers.failed().iter().map(|item| Self { index: item.index, error: &item.message }).collect()
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -131,7 +147,7 @@ pub(crate) async fn embeddings(
     let encoding_format = EncodingFormat::named(encoding_format.as_deref())?;
     let model = &service.model(model.as_deref(), EMBEDS)?;
     let answers = service.answers(model, "input", input.items, options.parameters()?, &call).await?;
-    let data = answers.iter().enumerate().map(|(index, answer)| {
+    let data = answers.indices().zip(&*answers).map(|(index, answer)| {
         let numbers = Numbers::of(&answer.output);
         let embedding = match encoding_format {
             EncodingFormat::Float => EncodedVector::Numbers(numbers),
@@ -140,7 +156,8 @@ pub(crate) async fn embeddings(
         EmbeddingObject { object: "embedding", index, embedding }
     });
     let (data, usage) = (data.collect(), TokenUsage::of(&answers));
-    let response = EmbeddingsResponse { object: "list", data, model: model.name(), usage };
+    let failed = FailedObject::all(&answers);
+    let response = EmbeddingsResponse { object: "list", data, model: model.name(), usage, failed };
     Ok((headers(&answers), Json(response)).into_response())
 }
 

@@ -67,6 +67,9 @@ pub(crate) struct OptionFields {
     output_dtype: Option<String>,
     /// The precision in which the model must compute: `f32`, `int8`, …; another one is refused.
     precision: Option<String>,
+    /// True: items that fail are left out and listed in `failed`, with the reasons; false: they fail the request. Not for
+    /// routes whose answers have no index.
+    partial: Option<bool>,
     /// False: the runtime's cache is not asked for the answers.
     cache: Option<bool>,
     /// 1 (high), 2 (normal) or 3 (low).

@@ -7,13 +7,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use sconce::Answer;
+use sconce_server::AnswerList;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::body::JsonBody;
 use crate::dialect::{Cohere, ErrorResponse};
 use crate::error::HttpError;
-use crate::openai::TokenUsage;
+use crate::openai::{FailedObject, TokenUsage};
 use crate::options::{OptionFields, Options};
 use crate::service::{HttpService, SCORES, headers, pairs};
 
@@ -59,6 +60,8 @@ pub(crate) struct RerankResponse<'a> {
     results: Vec<RerankResult<'a>>,
     usage: TokenUsage,
     meta: Meta,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<FailedObject<'a>>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -119,13 +122,14 @@ pub(crate) async fn rerank(
         results: results.collect(),
         usage: TokenUsage::of(&answers),
         meta: Meta { billed_units: BilledUnits { search_units: 1 } },
+        failed: FailedObject::all(&answers),
     };
     Ok((headers(&answers), Json(response)).into_response())
 }
 
-/// Places and scores of answers, the best first; equal ones stay in their order.
-pub(crate) fn ranked(answers: &[Answer], score: fn(&Answer) -> f32) -> Vec<(usize, f32)> {
-    let mut ranked: Vec<_> = answers.iter().map(score).enumerate().collect();
+/// Places of items and scores of their answers, the best first; equal ones stay in their order.
+pub(crate) fn ranked(answers: &AnswerList, score: fn(&Answer) -> f32) -> Vec<(usize, f32)> {
+    let mut ranked: Vec<_> = answers.indices().zip(answers.iter().map(score)).collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
     ranked
 }

@@ -142,8 +142,14 @@ impl TeiOptions {
                            of a long text is cut; leave the field out, or cut the text yourself";
             return Err(HttpError::invalid(field, message));
         }
+        let parameters = options.options.parameters()?;
+        if parameters.partial {
+            let message = "field 'partial' is true, but answers of this route have no index by which they could be told apart; \
+                           leave it out, or call /v1/embeddings, /v1/rerank or /v2/models/{model}/infer";
+            return Err(HttpError::invalid("partial", message));
+        }
         Ok(TeiTerms {
-            parameters: options.options.parameters()?,
+            parameters,
             raw_scores: options.raw_scores.unwrap_or(false),
             return_text: options.return_text.unwrap_or(false),
         })

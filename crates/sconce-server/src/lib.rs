@@ -56,7 +56,7 @@ mod transport;
 mod watched_io;
 
 pub use access::{ClientAccess, ClientAccessConfig, PeerAddress};
-pub use answer_list::AnswerList;
+pub use answer_list::{AnswerList, FailedItem};
 pub use arrival::Arrival;
 pub use bounds::ServerBounds;
 pub use client::{Client, ClientName, ClientRates};
@@ -67,7 +67,7 @@ pub use listener::ServerListener;
 pub use metered_body::{Meter, MeteredBody};
 pub use numbers::{NumberType, SentNumber};
 pub use open_inference::OpenInference;
-pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, ResponseTensor, facts, wanted};
+pub use outputs::{AnswerFact, OutputRequest, RequestedOutput, ResponseElements, ResponseTensor, wanted};
 pub use pacing::Governor;
 pub use parameters::{ParameterMap, ParameterValue, Parameters, count, flag};
 pub use request_bytes::{Charge, MessageLength};

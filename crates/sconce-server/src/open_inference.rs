@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use sconce::{Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime, Task};
+use sconce::models::excerpt;
+use sconce::{
+    Answer, InferError, Input, Model, ModelControl, ModelState, RepositoryEntry, RequestGroup, Runtime, Task,
+};
 
-use crate::answer_list::{AnswerList, microseconds};
+use crate::answer_list::{AnswerList, FailedItem, microseconds};
 use crate::arrival::Arrival;
 use crate::bounds::ServerBounds;
 use crate::error::{RequestError, RequestFault};
@@ -131,7 +134,8 @@ impl OpenInference {
         }
     }
 
-    /// Answers the items of a request to `model`, or fails as a whole; a list that is longer than its queue goes in parts. A
+    /// Answers the items of a request to `model`, or fails as a whole, unless it asks for the answers of the items that do not
+    /// fail; a list that is longer than its queue goes in parts. A
     /// refusal is held back where there are many.
     ///
     /// # Errors
@@ -148,7 +152,8 @@ impl OpenInference {
             return Err(RequestError::TooManyItems { items: inputs.len(), max: self.max_items });
         }
         parameters.check(model)?;
-        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, precision: _ } = parameters;
+        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, partial, precision: _ } =
+            parameters;
         let timeout = arrival.time_left(allowed, submitted)?;
         let charge = match arrival.client.as_ref().map(|client| client.begin_answers(&inputs, submitted)) {
             None => None,
@@ -160,13 +165,19 @@ impl OpenInference {
             Err(RequestError::Refused { source })
         } else {
             let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
-            model.try_infer_list(group).await.map_err(RequestError::from)
+            if partial {
+                what_succeeds(model.infer_each(group).await)
+            } else {
+                let answers = model.try_infer_list(group).await;
+                answers.map(|answers| (answers, Vec::new())).map_err(RequestError::from)
+            }
         };
         if let Some(charge) = charge {
-            charge.settle(answers.as_deref().unwrap_or_default(), Instant::now());
+            let answered = answers.as_ref().map(|(answers, _)| answers.as_slice());
+            charge.settle(answered.unwrap_or_default(), Instant::now());
         }
         match answers {
-            Ok(answers) => Ok(AnswerList::new(answers, model.clone(), arrival, submitted)),
+            Ok((answers, failed)) => Ok(AnswerList::new(answers, failed, model.clone(), arrival, submitted)),
             Err(error) => Err(self.held_back(error, model, allowed, &arrival).await),
         }
     }
@@ -185,6 +196,24 @@ impl OpenInference {
         let error = self.governor.hold_back(error, left).await;
         told(&error, model, arrival, submitted);
         error
+    }
+}
+
+/// The answers, and the items that failed; the error of the first if all did.
+fn what_succeeds(outcomes: Vec<Result<Answer, InferError>>) -> Result<(Vec<Answer>, Vec<FailedItem>), RequestError> {
+    let (mut answers, mut failed, mut first) = (Vec::with_capacity(outcomes.len()), Vec::new(), None);
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        match outcome {
+            Ok(answer) => answers.push(answer),
+            Err(source) => {
+                failed.push(FailedItem { index, message: excerpt(&source).to_string() });
+                first.get_or_insert(RequestError::Item { index, source });
+            }
+        }
+    }
+    match first.filter(|_| answers.is_empty()) {
+        Some(error) => Err(error),
+        None => Ok((answers, failed)),
     }
 }
 

@@ -59,8 +59,7 @@ pub enum AnswerFact {
 }
 
 /// Parameters of the response, by name, which describe all its items.
-#[must_use]
-pub fn facts(answers: &[Answer]) -> Vec<(&'static str, AnswerFact)> {
+pub(crate) fn facts(answers: &[Answer]) -> Vec<(&'static str, AnswerFact)> {
     let mut facts = Vec::with_capacity(4);
     // One model answered all items, so the first answer's precision and device stand for all.
     if let Some(answer) = answers.first() {

@@ -12,8 +12,18 @@ use sconce::{Model, OutputDtype, Precision, Priority, Truncation, VectorOptions}
 use crate::error::RequestError;
 
 /// Names of the parameters that are read.
-const KNOWN: [&str; 9] =
-    ["cache", "dimensions", "normalize", "output_dtype", "precision", "priority", "prompt", "timeout", "truncate"];
+const KNOWN: [&str; 10] = [
+    "cache",
+    "dimensions",
+    "normalize",
+    "output_dtype",
+    "partial",
+    "precision",
+    "priority",
+    "prompt",
+    "timeout",
+    "truncate",
+];
 /// Names that clients set by themselves: Triton reserves the first and the last, clients of `MLServer` set the other.
 const IGNORED: [&str; 3] = ["binary_data_output", "content_type", "headers"];
 /// Prefix of further names that Triton reserves.
@@ -60,6 +70,8 @@ pub struct Parameters {
     pub vectors: VectorOptions,
     /// The precision in which the network must compute; `None` for that of the model.
     pub precision: Option<Precision>,
+    /// True: items that fail are left out of the answer, which names them; false: they fail the request.
+    pub partial: bool,
 }
 
 impl Parameters {
@@ -103,6 +115,7 @@ impl Parameters {
                 output_dtype: output_dtype(parameters)?,
             },
             precision: precision(parameters)?,
+            partial: flag("partial", parameters)?.unwrap_or(false),
         })
     }
 }

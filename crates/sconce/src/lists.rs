@@ -9,7 +9,7 @@ use sconce_batch::Error as QueueError;
 use sconce_models::Input;
 
 use crate::terms::WhenFull;
-use crate::{Answer, InferError, InferManyError, Model, RequestGroup};
+use crate::{Answer, InferError, InferManyError, Model, Request, RequestGroup};
 
 /// Parts that are computed at the same time: while one runs, the next is prepared and waits in the queue.
 const PARTS_AT_A_TIME: usize = 2;
@@ -50,6 +50,25 @@ impl Model {
         });
         let parts: Vec<Vec<Answer>> = stream::iter(answers).buffered(PARTS_AT_A_TIME).try_collect().await?;
         Ok(parts.into_iter().flatten().collect())
+    }
+
+    /// Answers each item of a list for itself, in the order of the inputs: an item that fails does not fail the others. Items
+    /// wait for room in the queue, and the timeout is for each of them from now on. The statistics count each as a request.
+    ///
+    /// # Panics
+    /// As [`infer`](Self::infer).
+    pub async fn infer_each(&self, group: impl Into<RequestGroup>) -> Vec<Result<Answer, InferError>> {
+        let (started, group) = (Instant::now(), group.into());
+        let RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors } = group;
+        let answer = |input: Input| {
+            let prompt = prompt.clone();
+            async move {
+                let timeout = left_of(timeout, started);
+                self.infer(Request { input, timeout, priority, truncation, cache, prompt, vectors }).await
+            }
+        };
+        let at_a_time = self.batcher_config().max_queue_size;
+        stream::iter(inputs.into_iter().map(answer)).buffered(at_a_time).collect().await
     }
 
     /// Answers a group as a whole, or, if it is too heavy for the queue, one half after the other.

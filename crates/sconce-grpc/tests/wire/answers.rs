@@ -102,6 +102,33 @@ async fn a_list_longer_than_the_queue_is_answered_in_its_order() {
 }
 
 #[tokio::test]
+async fn items_that_fail_are_left_out_and_named_where_the_request_asks_for_the_others() {
+    let server = Server::start(&[EMBEDDER], sconce::BatcherConfig::default()).await;
+    let mut client = server.client().await;
+    let request = texts(EMBEDDER, &["short", "", REFERENCE_TEXTS[0], "\u{0}\u{0}"]);
+    let whole = client.model_infer(request.clone()).await.unwrap_err();
+    assert!(whole.message().starts_with("item 1: "), "{whole}");
+    let partial = with(request, "partial", ParameterChoice::BoolParam(true));
+    let response = client.model_infer(partial).await.unwrap().into_inner();
+    let (shape, embeddings) = floats(&response, "embedding");
+    let expected = reference_f32(EMBEDDER, "reference.safetensors", "sentence_embedding");
+    let (short, first) = (&expected[3 * 384..], &expected[..384]);
+    assert_close(&embeddings[..384], short, ROUNDED_WEIGHTS);
+    assert_close(&embeddings[384..2 * 384], first, ROUNDED_WEIGHTS);
+    let said = |name: &str| match response.parameters[name].parameter_choice.clone() {
+        Some(ParameterChoice::StringParam(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let failed = said("failed_items").split(',').count();
+    assert_eq!(usize::try_from(shape[0]).unwrap(), 4 - failed);
+    assert!(said("failed_items").starts_with('1') && said("failures").starts_with("item 1: "), "{response:?}");
+
+    let none = with(texts(EMBEDDER, &["", ""]), "partial", ParameterChoice::BoolParam(true));
+    let error = client.model_infer(none).await.unwrap_err();
+    assert!(error.message().starts_with("item 0: "), "{error}");
+}
+
+#[tokio::test]
 async fn digits_come_as_bytes_or_floats_raw_or_typed() {
     let server = Server::start(&[DIGITS], sconce::BatcherConfig::default()).await;
     let mut client = server.client().await;

@@ -2,8 +2,8 @@
 
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use sconce::{Answer, Model};
-use sconce_server::{AnswerFact, RequestError, RequestedOutput, ResponseElements, SharedTensor, facts};
+use sconce::Model;
+use sconce_server::{AnswerFact, AnswerList, RequestError, RequestedOutput, ResponseElements, SharedTensor};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
@@ -81,7 +81,7 @@ pub(crate) fn response(
     model: &Model,
     id: &str,
     wanted: &[WantedOutput],
-    answers: &[Answer],
+    answers: &AnswerList,
 ) -> Result<Response, RequestError> {
     let (mut outputs, mut binary) = (Vec::with_capacity(wanted.len()), Vec::new());
     for wanted in wanted {
@@ -104,7 +104,7 @@ pub(crate) fn response(
         outputs.push(OutputTensorJson { name: wanted.output.name(), datatype, shape: tensor.shape, parameters, data });
     }
     let version = model.version().to_string();
-    let (model_name, parameters) = (model.name(), facts(answers));
+    let (model_name, parameters) = (model.name(), answers.facts());
     let json = InferResponseJson { id, model_name, model_version: &version, outputs, parameters };
     let mut body = serde_json::to_vec(&json).expect("maps have names, and writing to memory does not fail");
     let kind = |value| (header::CONTENT_TYPE, HeaderValue::from_static(value));
