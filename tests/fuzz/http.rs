@@ -24,7 +24,7 @@ fn good() -> Vec<(&'static str, Value)> {
         ("/v2/models/tiny-bert-sentiment/infer", infer),
         (
             "/v2/models/digits-cnn/infer",
-            json!({"inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels}]}),
+            json!({"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": pixels}]}),
         ),
         ("/v2/repository/index", json!({"ready": true})),
         ("/v2/repository/models/digits-cnn/load", json!({"parameters": {"config": "{}"}})),

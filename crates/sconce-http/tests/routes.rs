@@ -498,7 +498,8 @@ async fn times_of_an_answer_are_those_of_one_item_and_not_their_sum() {
 #[tokio::test]
 async fn items_that_fail_are_left_out_and_listed_where_the_request_asks_for_the_others() {
     let (router, runtime) = router(&[zoo("encoder-mini"), family("bert-cross-encoder")]);
-    let asked = json!({"model": "encoder-mini", "input": ["", "one", "", "two"]});
+    let too_long = "long ".repeat(4000);
+    let asked = json!({"model": "encoder-mini", "input": [too_long, "one", too_long, "two"], "truncate": false});
     assert_eq!(post(&router, "/v1/embeddings", asked.clone()).await.0, StatusCode::BAD_REQUEST);
     let mut partial = asked;
     partial["partial"] = json!(true);
@@ -507,9 +508,10 @@ async fn items_that_fail_are_left_out_and_listed_where_the_request_asks_for_the_
     assert_eq!(indices(&answer["data"]), [1, 3]);
     assert_eq!(floats(&answer["data"][1]["embedding"]), embedded(&runtime, "encoder-mini", "two").await);
     assert_eq!(indices(&answer["failed"]), [0, 2]);
-    assert!(answer["failed"][0]["error"].as_str().unwrap().contains("empty"), "{answer}");
+    assert!(answer["failed"][0]["error"].as_str().unwrap().contains("tokens"), "{answer}");
 
-    let asked = json!({"query": "candles", "documents": ["", "a sconce", "a day"], "partial": true});
+    let documents = [&too_long, "a sconce", "a day"];
+    let asked = json!({"query": "candles", "documents": documents, "truncate": false, "partial": true});
     let answer = fine(&router, "/v1/rerank", asked).await;
     let mut ranked = indices(&answer["results"]);
     ranked.sort_by_key(Value::as_u64);
@@ -518,7 +520,7 @@ async fn items_that_fail_are_left_out_and_listed_where_the_request_asks_for_the_
     let whole =
         fine(&router, "/v1/embeddings", json!({"model": "encoder-mini", "input": "one", "partial": true})).await;
     assert_eq!(whole.get("failed"), None);
-    let (status, _, refused) = post(&router, "/embed", json!({"inputs": ["", "one"], "partial": true})).await;
+    let (status, _, refused) = post(&router, "/embed", json!({"inputs": ["one", "two"], "partial": true})).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(refused["error"].as_str().unwrap().contains("no index"), "{refused}");
 }

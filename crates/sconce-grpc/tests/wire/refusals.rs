@@ -72,7 +72,7 @@ fn named() -> Vec<Case> {
         (
             with(good(), "quality", StringParam("high".into())),
             Code::InvalidArgument,
-            "parameter 'quality' is not known; known are: cache, dimensions, normalize, output_dtype, precision, priority, prompt, timeout, truncate",
+            "parameter 'quality' is not known; known are: cache, dimensions, normalize, output_dtype, partial, precision, priority, prompt, timeout, truncate",
         ),
         (with(good(), "timeout", Int64Param(1)), Code::DeadlineExceeded, "the deadline passed"),
     ]
