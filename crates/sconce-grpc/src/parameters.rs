@@ -155,7 +155,7 @@ mod tests {
         let refused = read(&[("top_k", Int64Param(1)), ("quality", StringParam("high".into()))]).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "parameter 'quality' is not known; known are: cache, dimensions, normalize, output_dtype, precision, priority, prompt, timeout, truncate"
+            "parameter 'quality' is not known; known are: cache, dimensions, normalize, output_dtype, partial, precision, priority, prompt, timeout, truncate"
         );
         assert!(read(&[("Timeout", Int64Param(1))]).is_err(), "names are exact");
     }
