@@ -8,7 +8,7 @@ use sconce::Registry;
 use sconce::models::LoadOptions;
 
 use crate::mutate::Mutator;
-use crate::{MAX_WAIT, inputs, models, panics, seed, watch_panics};
+use crate::{MAX_WAIT, inputs, models, seed, watch_panics};
 
 /// The largest file that is changed: vocabularies are as good when they are small.
 const MAX_BYTES: u64 = 64 << 10;
@@ -84,14 +84,14 @@ fn no_file_of_a_model_makes_loading_it_panic_or_hang() {
         };
         fs::write(path, &changed).expect("there is room");
         let began = Instant::now();
-        // Either outcome is right; what the files say is what is loaded.
+        // Either outcome is right: what the files say is what is loaded. A panic of a reader, as the library of tokenizers has
+        // some, is caught and told as an error; one that is not caught fails this test.
         let _ = registry.survey(directory.path(), &options);
         if mutator.once_in(LOAD_ONE_OF) {
             let _ = registry.load(directory.path(), &options);
         }
         let shown = || format!("input {number}, {}: {}", path.display(), String::from_utf8_lossy(&changed));
         assert!(began.elapsed() < MAX_WAIT, "it took {:?}: {}", began.elapsed(), shown());
-        assert_eq!(panics(), 0, "a panic: {}", shown());
         fs::write(path, good).expect("there is room");
     }
 }

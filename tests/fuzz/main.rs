@@ -41,7 +41,12 @@ fn watch_panics() {
     WATCHED.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            if !panic.location().is_some_and(|location| location.file().contains("tests/fuzz")) {
+            let is_of = |part: &str| panic.location().is_some_and(|location| location.file().contains(part));
+            // The library of tokenizers has some, which loading a model catches; answering a request would tell.
+            if is_of("tokenizers-") {
+                return;
+            }
+            if !is_of("tests/fuzz") {
                 PANICS.fetch_add(1, Ordering::SeqCst);
             }
             before(panic);

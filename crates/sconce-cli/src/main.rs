@@ -79,7 +79,7 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Threads)?;
     // Before anything that takes long: each command tells that a signal stopped it.
     let signals = runtime.block_on(async { Signals::listen() }).map_err(Error::Signals)?;
-    match command {
+    let outcome = match command {
         #[cfg(feature = "grpc")]
         Command::Serve(args) => runtime.block_on(serve::run(args, signals)),
         Command::Embed(args) => runtime.block_on(infer::embed(args, signals)),
@@ -93,5 +93,8 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Bench(args) => bench::run(args),
         Command::Models(args) => runtime.block_on(models::run(args)),
         Command::Pull(args) => runtime.block_on(pull::run(args, signals)),
-    }
+    };
+    // A thread that reads a file which never ends must not hold the process up.
+    runtime.shutdown_background();
+    outcome
 }

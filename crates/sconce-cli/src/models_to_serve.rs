@@ -31,16 +31,30 @@ impl ModelsToServe {
         Ok(Self { path, only, precisions, compute: args.compute.clone(), asked: Mutex::default() })
     }
 
-    /// The models that there are now.
+    /// The models that are to be served; each that is named must be there.
     pub(crate) fn sources(&self) -> Result<Vec<ModelSource>, Error> {
-        let found = find(&self.path, &self.only)?;
+        Ok(self.asked(&find(&self.path, &self.only)?))
+    }
+
+    /// The models that are to be served and there now, which may be none.
+    pub(crate) fn present_sources(&self) -> Result<Vec<ModelSource>, Error> {
+        let named = |name: &String| self.path.find_all(std::slice::from_ref(name)).ok();
+        let found = match self.only.as_slice() {
+            [] => self.path.list()?,
+            only => only.iter().filter_map(named).flatten().collect(),
+        };
+        Ok(self.asked(&found))
+    }
+
+    /// The sources of models, with the precisions that the flags ask of them.
+    fn asked(&self, found: &[FoundModel]) -> Vec<ModelSource> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let key = |found: &FoundModel| (found.name.clone(), found.directory.clone());
         let new: Vec<FoundModel> = found.iter().filter(|found| !asked.contains_key(&key(found))).cloned().collect();
         for (found, source) in new.iter().zip(self.precisions.ask(new.clone(), &self.compute)) {
             asked.insert(key(found), source);
         }
-        Ok(found.iter().filter_map(|found| asked.get(&key(found)).cloned()).collect())
+        found.iter().filter_map(|found| asked.get(&key(found)).cloned()).collect()
     }
 }
 

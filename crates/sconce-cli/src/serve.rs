@@ -111,10 +111,12 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
 /// Looks at the models at each interval, and says what changed. Never ends.
 async fn poll(runtime: &Runtime, interval: Option<Duration>) {
     let Some(interval) = interval else { return std::future::pending().await };
+    let mut told = None;
     loop {
         tokio::time::sleep(interval).await;
-        match runtime.refresh().await {
+        match runtime.refresh_settled().await {
             Ok(Refreshed { loaded, unloaded, failed, .. }) => {
+                told = None;
                 for name in &loaded {
                     say!("{name}: loaded anew");
                 }
@@ -125,7 +127,13 @@ async fn poll(runtime: &Runtime, interval: Option<Duration>) {
                     say!("warning: not loaded: {error}");
                 }
             }
-            Err(error) => say!("warning: {error}"),
+            Err(error) => {
+                let error = error.to_string();
+                if told.as_ref() != Some(&error) {
+                    say!("warning: {error}");
+                }
+                told = Some(error);
+            }
         }
     }
 }
@@ -150,7 +158,7 @@ async fn closed(mut left: watch::Receiver<()>) {
 async fn load(models: &Arc<ModelsToServe>, builder: RuntimeBuilder, every: bool) -> Result<(Runtime, Failed), Error> {
     let spinner = progress::spinner(format!("loading {} models", models.sources()?.len()));
     let models = Arc::clone(models);
-    let builder = builder.models_listed_by(move || Ok(models.sources()?));
+    let builder = builder.models_listed_by(move || Ok(models.present_sources()?));
     let load = move || {
         if every { builder.build().map(|runtime| (runtime, Failed::new())) } else { builder.build_what_loads() }
     };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Buf as _;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use prost::Message as _;
-use sconce_server::{Arrival, Call, Charge, RequestError};
+use sconce_server::{Arrival, Call, Charge, RequestError, TokenAdmission};
 use tokio::task::JoinSet;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic::codegen::{BoxFuture, tokio_stream::Stream};
@@ -123,7 +123,10 @@ where
         Box::pin(async move { runtime.draining().await })
     };
     let terms = StreamTerms { service, arrival, ends_at_error, call };
+    let admission = request.extensions().get::<TokenAdmission>().cloned();
+    let still_admitted = move || admission.as_ref().map_or(Ok(()), |admission| admission.check().map_err(status));
     let answers = requests(request.into_inner(), leaving)
+        .map(move |request| request.and_then(|request| still_admitted().map(|()| request)))
         .map(move |request| {
             let (terms, _charge) = (terms.clone(), charge.clone());
             async move { answer_beside_others(terms, request?.into()).await }
@@ -188,10 +191,8 @@ async fn answer(terms: StreamTerms, streamed: StreamedRequest) -> Result<ModelSt
         Err(_) => Default::default(),
     };
     // The stream itself has counted as one request.
-    let admitted = request.and_then(|request| match &arrival.client {
-        Some(client) => client.begin_request(at).map(|()| request),
-        None => Ok(request),
-    });
+    let within_rate = arrival.client.as_ref().map_or(Ok(()), |client| client.begin_request(at));
+    let admitted = within_rate.and(request);
     let answered = match admitted {
         Ok(request) => terms.service.answer(request, arrival, charge.as_ref()).await,
         Err(error) => Err(error),

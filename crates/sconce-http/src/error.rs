@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use sconce::UnknownModel;
-use sconce_server::{RequestError, RequestFault};
+use sconce::models::excerpt;
+use sconce_server::{MAX_ERROR_BYTES, RequestError, RequestFault};
 
 /// The error that answers a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,9 @@ pub(crate) struct HttpError {
 
 impl HttpError {
     pub(crate) fn new(fault: RequestFault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), field: None, retry_after: None }
+        // An error repeats at most an excerpt of the request.
+        let message = excerpt(&message.into()).of_at_most(MAX_ERROR_BYTES).to_string();
+        Self { fault, message, field: None, retry_after: None }
     }
 
     pub(crate) fn empty(field: &'static str) -> Self {

@@ -51,6 +51,20 @@ async fn a_model_is_unloaded_and_loaded_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_page_in_a_browser_may_change_nothing() {
+    let router = router(ModelControl::Explicit);
+    for path in [
+        "/v2/repository/models/digits-cnn/load",
+        "/v2/repository/models/digits-cnn/unload",
+        "/v2/systemsharedmemory/unregister",
+    ] {
+        let request = Request::post(path).header("origin", "https://example.org").body(Body::empty()).unwrap();
+        assert_eq!(router.clone().oneshot(request).await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+    }
+    assert_eq!(post(&router, "/v2/repository/index", r#"{"ready": true}"#).await.1.as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
 async fn a_call_that_may_not_or_cannot_be_done_says_why() {
     let load = format!("/v2/repository/models/{SENTIMENT}/load");
     let (status, answer) = post(&router(ModelControl::None), &load, "").await;

@@ -1,4 +1,4 @@
-//! Admission of requests: by a bearer token, or without one where that is allowed, and at each client's rate.
+//! TokenAdmission of requests: by a bearer token, or without one where that is allowed, and at each client's rate.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -51,6 +51,26 @@ impl fmt::Debug for ClientAccess {
 impl Default for ClientAccess {
     fn default() -> Self {
         Self::of(ClientAccessConfig::default(), &NamedTokens::new())
+    }
+}
+
+/// The admission of a request by its token, among the extensions of the request.
+#[derive(Debug, Clone)]
+pub struct TokenAdmission {
+    access: ClientAccess,
+    token: BearerToken,
+}
+
+impl TokenAdmission {
+    /// Checks that the token still admits. A request that goes on for long, such as a stream, asks again and again.
+    ///
+    /// # Errors
+    /// [`RequestError::NotAdmitted`] if the token was taken out of the file.
+    pub fn check(&self) -> Result<(), RequestError> {
+        match self.access.tokens().find(&self.token) {
+            Some(_) => Ok(()),
+            None => Err(RequestError::NotAdmitted { problem: UNKNOWN_TOKEN }),
+        }
     }
 }
 
@@ -128,7 +148,9 @@ impl ClientAccess {
         {
             let token =
                 header.to_str().ok().and_then(bearer).ok_or(RequestError::NotAdmitted { problem: NO_BEARER })?;
-            let client = tokens.find(token).ok_or(RequestError::NotAdmitted { problem: UNKNOWN_TOKEN })?;
+            let token = BearerToken::sent(token);
+            let client = tokens.find(&token).ok_or(RequestError::NotAdmitted { problem: UNKNOWN_TOKEN })?;
+            parts.extensions.insert(TokenAdmission { access: self.clone(), token });
             return Ok(Some(client));
         }
         if !tokens.is_empty() && !self.0.config.allow_anonymous {

@@ -26,6 +26,8 @@ pub enum RequestError {
         "explicit model load / unload is not allowed: start the server with model control mode 'explicit' to allow it"
     )]
     FixedModels,
+    #[error("a page in a browser may not do this; call from a program, without the header 'Origin'")]
+    OfPage,
     #[error("{0}")]
     Repository(RepositoryError),
     #[error("this server does not take '{name}' in a call that loads models; it loads them as their directories are")]
@@ -150,6 +152,8 @@ pub const MAX_ERROR_BYTES: usize = 2048;
 
 /// Time after which a request may come back that was refused for lack of room.
 const ROOM_RETRY: Duration = Duration::from_millis(100);
+/// Time after which a call that loads models should be tried again: loading takes about as long.
+const LOAD_RETRY: Duration = Duration::from_secs(1);
 
 /// The kinds of [`RequestError`], by what the sender can do; each protocol has a status for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +205,9 @@ impl RequestError {
             Self::UnknownModel(_) | Self::UnknownVersion { .. } | Self::Repository(RepositoryError::Unknown(_)) => {
                 RequestFault::NotFound
             }
-            Self::FixedModels | Self::Repository(RepositoryError::ShuttingDown) => RequestFault::Unavailable,
+            Self::FixedModels | Self::OfPage | Self::Repository(RepositoryError::ShuttingDown) => {
+                RequestFault::Unavailable
+            }
             Self::Sequence { .. }
             | Self::FixedSetting { .. }
             | Self::SharedMemory(SharedMemoryError::NotServed { .. }) => RequestFault::NotServed,
@@ -210,7 +216,9 @@ impl RequestError {
             Self::TooLate { .. } => RequestFault::Late,
             Self::Stalled { .. } => RequestFault::Stalled,
             Self::NotAdmitted { .. } => RequestFault::NotAdmitted,
-            Self::TooManyBytesInFlight { .. } | Self::TooFast { .. } => RequestFault::Overloaded,
+            Self::TooManyBytesInFlight { .. }
+            | Self::TooFast { .. }
+            | Self::Repository(RepositoryError::TooManyWait { .. }) => RequestFault::Overloaded,
             Self::TooLarge { .. } | Self::LargerThanAllInFlight { .. } => RequestFault::TooLarge,
             Self::Malformed { .. } => RequestFault::Malformed,
             Self::HeldBack { error, .. } => error.fault(),
@@ -241,6 +249,7 @@ impl RequestError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyBytesInFlight { .. } => Some(ROOM_RETRY),
+            Self::Repository(RepositoryError::TooManyWait { .. }) => Some(LOAD_RETRY),
             Self::TooFast { retry_after, .. } => Some(*retry_after),
             Self::HeldBack { by, error } => Some(error.retry_after()?.saturating_sub(*by)),
             Self::Refused { source } | Self::Item { source, .. } => source.retry_after(),
@@ -264,6 +273,7 @@ mod tests {
             UnknownModel(sconce::UnknownModel { name: text(), known: vec!["minilm".into()] }),
             UnknownVersion { model: text(), version: text(), known: vec![1] },
             FixedModels,
+            OfPage,
             Repository(RepositoryError::ShuttingDown),
             LoadParameter { name: text() },
             UnknownInput { name: text(), known: name.into() },
@@ -322,6 +332,7 @@ mod tests {
                 UnknownModel(..)
                 | UnknownVersion { .. }
                 | FixedModels
+                | OfPage
                 | Repository(_)
                 | LoadParameter { .. }
                 | UnknownInput { .. }

@@ -47,6 +47,7 @@ mod ration;
 mod request_bytes;
 mod settings;
 mod shared_memory;
+mod small_files;
 mod tensors;
 mod tls;
 mod tokens;
@@ -55,7 +56,7 @@ mod traces;
 mod transport;
 mod watched_io;
 
-pub use access::{ClientAccess, ClientAccessConfig, PeerAddress};
+pub use access::{ClientAccess, ClientAccessConfig, PeerAddress, TokenAdmission};
 pub use answer_list::{AnswerList, FailedItem};
 pub use arrival::Arrival;
 pub use bounds::ServerBounds;

@@ -117,7 +117,7 @@ impl OpenInference {
     pub async fn unload(&self, name: &str, parameters: impl IntoIterator<Item = &str>) -> Result<(), RequestError> {
         // No model depends on another.
         self.may_control(parameters, &["unload_dependents"])?;
-        Ok(self.runtime.unload(name).await?)
+        self.runtime.unload(name).await.map_err(RequestError::Repository)
     }
 
     fn may_control<'a>(

@@ -10,6 +10,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use crate::small_files;
 use crate::transport::HttpVersions;
 
 /// The files of a server's identity, in PEM.
@@ -142,7 +143,8 @@ struct TlsFileContents {
 
 impl TlsFileContents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
+        let read =
+            |path: &PathBuf| small_files::read(path).map_err(|source| TlsError::Read { path: path.clone(), source });
         let client_authorities = files.client_authorities.as_ref().map(read).transpose()?;
         Ok(Self { certificate: read(&files.certificate)?, key: read(&files.key)?, client_authorities })
     }

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::client::{Client, ClientName, ClientRates};
+use crate::small_files;
 
 /// Characters of a token at least: shorter ones can be guessed.
 const MIN_TOKEN_CHARACTERS: usize = 16;
 /// Characters of a token at most, and of its name.
 const MAX_TOKEN_CHARACTERS: usize = 1024;
 const MAX_NAME_CHARACTERS: usize = 64;
-/// Bytes of a file of tokens at most.
-const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// A token that clients send. Neither `Debug` nor any error shows it.
 #[derive(Clone)]
@@ -46,7 +45,7 @@ impl BearerToken {
     }
 
     /// The digest of a token of whatever form.
-    fn sent(token: &str) -> Self {
+    pub(crate) fn sent(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
     }
 
@@ -103,11 +102,9 @@ pub(crate) type NamedTokens = Vec<(Arc<str>, BearerToken)>;
 /// passed over. Tokens of one name are of one client.
 pub(crate) fn read_file(path: &Path) -> Result<NamedTokens, TokenFileError> {
     let unreadable = |source| TokenFileError::Read { path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let bytes = small_files::read(path).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable(std::io::ErrorKind::InvalidData.into()))?;
     let wrong = |line: usize, problem| TokenFileError::Line { path: path.to_owned(), line, problem };
-    if text.len() > MAX_FILE_BYTES {
-        return Err(wrong(1, "the file has more than 16 MiB"));
-    }
     let mut tokens = NamedTokens::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -170,9 +167,8 @@ impl TokenTable {
     }
 
     /// The client that holds this token.
-    pub(crate) fn find(&self, token: &str) -> Option<Arc<Client>> {
-        let BearerToken(digest) = BearerToken::sent(token);
-        self.clients.get(&blake3::keyed_hash(&self.key, &digest)).cloned()
+    pub(crate) fn find(&self, token: &BearerToken) -> Option<Arc<Client>> {
+        self.clients.get(&blake3::keyed_hash(&self.key, &token.0)).cloned()
     }
 }
 
@@ -198,7 +194,7 @@ mod tests {
         // printf %s 0123456789abcdef | sha256sum
         let digest = "sha256:9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
         let table = table(&[("a", "a-token-of-some-length"), ("b", digest)], None);
-        let name = |token: &str| table.find(token).map(|client| client.name().to_string());
+        let name = |token: &str| table.find(&BearerToken::sent(token)).map(|client| client.name().to_string());
         assert_eq!(name("a-token-of-some-length").as_deref(), Some("a"));
         assert_eq!(name("0123456789abcdef").as_deref(), Some("b"));
         for wrong in ["", "a-token-of-some-lengt", "a-token-of-some-length ", digest] {
@@ -210,9 +206,10 @@ mod tests {
     fn tokens_of_one_name_are_one_client_also_after_the_file_was_read_anew() {
         let old = table(&[("app", "the-first-token-of-app")], None);
         let new = table(&[("app", "the-first-token-of-app"), ("app", "the-second-token-of-app")], Some(&old));
-        let first = old.find("the-first-token-of-app").unwrap();
-        assert!(Arc::ptr_eq(&first, &new.find("the-second-token-of-app").unwrap()));
-        assert!(old.find("the-second-token-of-app").is_none());
+        let find = |table: &TokenTable, token: &str| table.find(&BearerToken::sent(token));
+        let first = find(&old, "the-first-token-of-app").unwrap();
+        assert!(Arc::ptr_eq(&first, &find(&new, "the-second-token-of-app").unwrap()));
+        assert!(find(&old, "the-second-token-of-app").is_none());
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl RuntimeBuilder {
         let features = self.max_feature_bytes.map(prepared_inputs);
         let loader = Loader::new(self.settings, self.sources, devices, cpu_threads, features);
         let (mut models, mut records) = (ByName::new(), LoadRecords::default());
-        let mut turn = loader.turn();
+        let mut turn = loader.next_turn();
         for (name, sources) in sources {
             let seen = see(&sources);
             let outcome = turn.load_versions(&name, sources);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::model::ModelParts;
 use crate::placing::{PlacedModel, Placer};
 use crate::prepare::{Preparation, PreparePool, PreparedInputs};
 use crate::sources::Sources;
-use crate::{AnswerCache, BuildError, Model, ModelControl, ModelSource};
+use crate::{AnswerCache, BuildError, Model, ModelControl, ModelSource, RepositoryError};
 
 /// Loads models onto the devices of a runtime.
 pub(crate) struct Loader {
@@ -25,7 +26,12 @@ pub(crate) struct Loader {
     pub(crate) pool: PreparePool,
     pub(crate) features: Option<Arc<PreparedInputs>>,
     devices: Mutex<Devices>,
+    /// Number of callers that wait for their turn.
+    waiting: AtomicUsize,
 }
+
+/// Callers that may wait for their turn to load or unload. Each holds a thread.
+const MAX_WAITING: usize = 32;
 
 /// Settings of models that neither their sources nor their `sconce.toml` make.
 #[derive(Default)]
@@ -64,12 +70,23 @@ impl Loader {
         cpu_threads: NonZeroUsize,
         features: Option<Arc<PreparedInputs>>,
     ) -> Self {
-        let (sources, devices) = (Mutex::new(sources), Mutex::new(devices));
-        Self { settings, sources, cpu_threads, pool: PreparePool::new(), features, devices }
+        let (sources, devices, waiting) = (Mutex::new(sources), Mutex::new(devices), AtomicUsize::new(0));
+        Self { settings, sources, cpu_threads, pool: PreparePool::new(), features, devices, waiting }
     }
 
     /// Waits until no other caller loads. Blocks.
-    pub(crate) fn turn(&self) -> LoadingTurn<'_> {
+    ///
+    /// # Errors
+    /// [`RepositoryError::TooManyWait`] if too many wait.
+    pub(crate) fn turn(&self) -> Result<LoadingTurn<'_>, RepositoryError> {
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let turn = (waiting < MAX_WAITING).then(|| self.next_turn());
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        turn.ok_or(RepositoryError::TooManyWait { max: MAX_WAITING })
+    }
+
+    /// Waits until no other caller loads, however many wait. Blocks.
+    pub(crate) fn next_turn(&self) -> LoadingTurn<'_> {
         LoadingTurn { loader: self, devices: self.devices.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
@@ -79,7 +96,7 @@ impl Loader {
 
     /// Lets the device threads end once the queues are closed and empty.
     pub(crate) fn end(&self) {
-        self.turn().devices.end();
+        self.next_turn().devices.end();
     }
 
     fn parts(

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
 
+use crate::loader::LoadingTurn;
 use crate::served::Versions;
 use crate::sources::{AddedModels, DirectoryStamp};
 use crate::{BuildError, Model, ModelSource, Runtime, UnknownModel};
@@ -47,6 +48,12 @@ pub enum RepositoryError {
     /// The runtime is shutting down.
     #[error("the runtime is shutting down: no model is loaded any more")]
     ShuttingDown,
+    /// Too many callers wait for their turn to load or unload.
+    #[error("{max} calls to load or unload models wait already; try again when some are done")]
+    TooManyWait {
+        /// Calls that may wait.
+        max: usize,
+    },
 }
 
 /// The right of a server's clients to load and unload models, by the names of Triton's `--model-control-mode`.
@@ -74,13 +81,19 @@ pub struct Refreshed {
 
 /// The last attempts at loading models, by name.
 #[derive(Default)]
-pub(crate) struct LoadRecords(BTreeMap<String, LoadRecord>);
+pub(crate) struct LoadRecords {
+    records: BTreeMap<String, LoadRecord>,
+    /// The models as they were at the last look for changes.
+    looked: BTreeMap<String, SeenVersions>,
+}
 
 /// The last attempt at loading a model.
 #[derive(Default)]
 struct LoadRecord {
-    /// The versions as they were when loading began.
-    versions: SeenVersions,
+    /// The versions as they were when loading them was last tried.
+    tried: SeenVersions,
+    /// The versions that are served, as they were when they were loaded.
+    served: SeenVersions,
     outcome: LoadOutcome,
 }
 
@@ -105,30 +118,40 @@ pub(crate) fn see(sources: &BTreeMap<u64, ModelSource>) -> SeenVersions {
 
 impl LoadRecords {
     fn begin(&mut self, name: &str, versions: SeenVersions) {
-        self.0.insert(name.to_owned(), LoadRecord { versions, outcome: LoadOutcome::Loading });
+        let record = self.records.entry(name.to_owned()).or_default();
+        (record.tried, record.outcome) = (versions, LoadOutcome::Loading);
     }
 
     /// Notes how loading a model ended.
     pub(crate) fn end(&mut self, name: &str, versions: SeenVersions, outcome: Result<(), &BuildError>) {
-        let outcome = match outcome {
-            Ok(()) => LoadOutcome::Loaded,
+        let record = self.records.entry(name.to_owned()).or_default();
+        record.outcome = match outcome {
+            Ok(()) => {
+                record.served.clone_from(&versions);
+                LoadOutcome::Loaded
+            }
             Err(error) => LoadOutcome::Failed(error.to_string()),
         };
-        self.0.insert(name.to_owned(), LoadRecord { versions, outcome });
+        record.tried = versions;
     }
 
-    fn versions(&self, name: &str) -> Option<&SeenVersions> {
-        self.0.get(name).map(|record| &record.versions)
+    fn tried(&self, name: &str) -> Option<&SeenVersions> {
+        self.records.get(name).map(|record| &record.tried)
+    }
+
+    fn served(&self, name: &str) -> SeenVersions {
+        self.records.get(name).map(|record| record.served.clone()).unwrap_or_default()
     }
 
     fn unloaded(&mut self, name: &str) {
-        self.0.entry(name.to_owned()).or_default().outcome = LoadOutcome::Unloaded;
+        let record = self.records.entry(name.to_owned()).or_default();
+        (record.served, record.outcome) = (SeenVersions::new(), LoadOutcome::Unloaded);
     }
 
     /// The state of a version that is not served.
     fn state(&self, name: &str, version: u64) -> ModelState {
-        let record = self.0.get(name);
-        let tried = record.filter(|record| record.versions.contains_key(&version));
+        let record = self.records.get(name);
+        let tried = record.filter(|record| record.tried.contains_key(&version));
         let reason = match tried.map(|record| &record.outcome) {
             Some(LoadOutcome::Loading) => return ModelState::Loading,
             Some(LoadOutcome::Failed(reason)) => reason.as_str(),
@@ -176,12 +199,14 @@ impl Runtime {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_blocking(&self, name: &str) -> Result<Vec<Model>, RepositoryError> {
+        let mut turn = self.loader.turn()?;
+        // Listed when the turn has come: what changed while it waited counts.
         let mut named = self.loader.sources().named()?;
         let Some(sources) = named.remove(name) else {
             let known = named.into_keys().collect();
             return Err(UnknownModel { name: name.to_owned(), known }.into());
         };
-        self.load_versions(name, &sources)
+        self.load_versions(&mut turn, name, &sources)
     }
 
     /// Adds a model, or a version of one, to those that the builder was given, in place of one with the same name and version
@@ -203,6 +228,7 @@ impl Runtime {
     /// As [`load_from`](Self::load_from).
     pub fn load_from_blocking(&self, source: &ModelSource) -> Result<Vec<Model>, RepositoryError> {
         let name = source.resolved_name()?;
+        let mut turn = self.loader.turn()?;
         let (replaced, named) = {
             let mut sources = self.loader.sources();
             let same = |added: &AddedModels| match added {
@@ -217,7 +243,7 @@ impl Runtime {
         };
         let loaded = named
             .map_err(RepositoryError::from)
-            .and_then(|mut named| self.load_versions(&name, &named.remove(&name).unwrap_or_default()));
+            .and_then(|mut named| self.load_versions(&mut turn, &name, &named.remove(&name).unwrap_or_default()));
         if loaded.is_err() {
             let mut sources = self.loader.sources();
             let added = |added: &AddedModels| matches!(added, AddedModels::Model(other) if other == source);
@@ -230,11 +256,11 @@ impl Runtime {
     /// Serves no version of the model of that name from now on. Requests that it has are answered; then its memory is free.
     ///
     /// # Errors
-    /// [`UnknownModel`] if no model of that name is served.
+    /// [`RepositoryError`] if no model of that name is served, or too many calls wait.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn unload(&self, name: &str) -> Result<(), UnknownModel> {
+    pub async fn unload(&self, name: &str) -> Result<(), RepositoryError> {
         let name = name.to_owned();
         self.blocking(move |runtime| runtime.unload_blocking(&name)).await
     }
@@ -243,9 +269,13 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`unload`](Self::unload).
-    pub fn unload_blocking(&self, name: &str) -> Result<(), UnknownModel> {
+    pub fn unload_blocking(&self, name: &str) -> Result<(), RepositoryError> {
         // Waits for a load under way, which would otherwise bring the model back.
-        let _turn = self.loader.turn();
+        let _turn = self.loader.turn()?;
+        Ok(self.unload_in_turn(name)?)
+    }
+
+    fn unload_in_turn(&self, name: &str) -> Result<(), UnknownModel> {
         self.served.versions(name)?;
         self.records().unloaded(name);
         self.served.replace(name, &Versions::new());
@@ -265,24 +295,45 @@ impl Runtime {
         self.blocking(Self::refresh_blocking).await
     }
 
+    /// Does the same as [`refresh`](Self::refresh), but leaves a model whose files are not as they were at the call before for
+    /// the next: they may still be being written.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn refresh_settled(&self) -> Result<Refreshed, RepositoryError> {
+        self.blocking(|runtime| runtime.refresh_by(true)).await
+    }
+
     /// Does the same as [`refresh`](Self::refresh) on a thread that may block.
     ///
     /// # Errors
     /// As [`refresh`](Self::refresh).
     pub fn refresh_blocking(&self) -> Result<Refreshed, RepositoryError> {
+        self.refresh_by(false)
+    }
+
+    fn refresh_by(&self, must_have_settled: bool) -> Result<Refreshed, RepositoryError> {
+        let mut turn = self.loader.turn()?;
         let named = self.loader.sources().named()?;
         let mut refreshed = Refreshed::default();
         for name in self.served.all().keys().filter(|name| !named.contains_key(*name)) {
-            if self.unload_blocking(name).is_ok() {
+            if self.unload_in_turn(name).is_ok() {
                 refreshed.unloaded.push(name.clone());
             }
         }
         for (name, sources) in &named {
             let seen = see(sources);
-            if self.records().versions(name) == Some(&seen) {
+            if self.records().tried(name) == Some(&seen) {
                 continue;
             }
-            match self.load_versions(name, sources) {
+            let before = self.records().looked.insert(name.clone(), seen.clone());
+            if must_have_settled && before != Some(seen) {
+                continue;
+            }
+            match self.load_versions(&mut turn, name, sources) {
                 Ok(_) => refreshed.loaded.push(name.clone()),
                 Err(error) => _ = refreshed.failed.insert(name.clone(), error),
             }
@@ -320,14 +371,18 @@ impl Runtime {
     }
 
     /// Loads the versions of a model that are not served yet or have changed, and serves all of them.
-    fn load_versions(&self, name: &str, sources: &BTreeMap<u64, ModelSource>) -> Result<Vec<Model>, RepositoryError> {
-        let mut turn = self.loader.turn();
+    fn load_versions(
+        &self,
+        turn: &mut LoadingTurn<'_>,
+        name: &str,
+        sources: &BTreeMap<u64, ModelSource>,
+    ) -> Result<Vec<Model>, RepositoryError> {
         if self.served.is_closed() {
             return Err(RepositoryError::ShuttingDown);
         }
         // Before loading: what changes meanwhile is a change since.
         let seen = see(sources);
-        let before = self.records().versions(name).cloned().unwrap_or_default();
+        let before = self.records().served(name);
         let mut versions = self.served.versions(name).unwrap_or_default();
         versions.retain(|version, _| seen.contains_key(version) && seen.get(version) == before.get(version));
         let missing = sources.iter().filter(|(version, _)| !versions.contains_key(version));

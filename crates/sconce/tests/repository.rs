@@ -152,6 +152,71 @@ async fn a_model_that_does_not_load_changes_nothing_and_the_index_says_why() {
 }
 
 #[tokio::test]
+async fn a_load_that_failed_is_tried_again_and_does_not_count_as_what_is_served() {
+    let models = Models::new();
+    let directory = models.put("mood", "before");
+    let runtime = models.builder().versions(VersionPolicy::All).build().unwrap();
+    models.put("mood", "after");
+    let weights = fs::read(directory.join("model.safetensors")).unwrap();
+    fs::write(directory.join("model.safetensors"), &weights[..1000]).unwrap();
+    for _ in 0..2 {
+        assert!(runtime.load("mood").await.is_err(), "the weights are still torn");
+        assert_eq!(label(&runtime.model("mood").unwrap()).await, "before");
+    }
+    fs::write(directory.join("model.safetensors"), weights).unwrap();
+    runtime.load("mood").await.unwrap();
+    assert_eq!(label(&runtime.model("mood").unwrap()).await, "after");
+
+    models.put("many/1", "one");
+    runtime.refresh().await.unwrap();
+    models.put("many/1", "one anew");
+    let broken = models.put("many/2", "two");
+    fs::write(broken.join("config.json"), "{").unwrap();
+    assert!(runtime.refresh().await.unwrap().failed.contains_key("many"));
+    fs::remove_dir_all(broken).unwrap();
+    assert_eq!(runtime.refresh().await.unwrap().loaded, ["many"]);
+    assert_eq!(label(&runtime.model("many").unwrap()).await, "one anew");
+}
+
+#[tokio::test]
+async fn a_model_that_is_still_being_written_is_left_for_the_next_look() {
+    let models = Models::new();
+    models.put("mood", "before");
+    let runtime = models.builder().build().unwrap();
+    models.put("mood", "half");
+    assert!(runtime.refresh_settled().await.unwrap().loaded.is_empty());
+    models.put("mood", "the whole of it");
+    assert!(runtime.refresh_settled().await.unwrap().loaded.is_empty(), "it has changed since the look before");
+    assert_eq!(runtime.refresh_settled().await.unwrap().loaded, ["mood"]);
+    assert_eq!(label(&runtime.model("mood").unwrap()).await, "the whole of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_at_the_same_time_end_with_the_newest_version_and_too_many_are_refused() {
+    let models = Models::new();
+    models.put("mood/1", "v1");
+    let runtime = models.builder().build().unwrap();
+    let loads: Vec<_> = (0..200)
+        .map(|_| {
+            let runtime = runtime.clone();
+            tokio::spawn(async move { runtime.load("mood").await.map(drop) })
+        })
+        .collect();
+    // Seen whole or not at all.
+    fs::rename(models.put("staged", "v2"), models.path().join("mood/2")).unwrap();
+    // Refused while the others wait.
+    while runtime.load("mood").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    for load in loads {
+        let outcome = load.await.unwrap();
+        assert!(matches!(outcome, Ok(()) | Err(RepositoryError::TooManyWait { .. })), "{outcome:?}");
+    }
+    assert_eq!(runtime.model("mood").unwrap().version(), 2);
+    assert_eq!(label(&runtime.model("mood").unwrap()).await, "v2");
+}
+
+#[tokio::test]
 async fn a_refresh_loads_what_is_new_or_changed_and_unloads_what_is_gone() {
     let models = Models::new();
     models.put("kept", "kept");

@@ -148,6 +148,23 @@ async fn a_server_that_looks_at_its_models_serves_a_new_version_by_itself() {
 }
 
 #[tokio::test]
+async fn a_model_whose_directory_is_gone_is_unloaded_and_the_others_go_on() {
+    let (models, gone) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    put(models.path(), 1, "label-of-1");
+    let gone_directory = put(gone.path(), 1, "gone");
+    let (kept, other) =
+        (format!("{MODEL}={}/{MODEL}", path(models.path())), format!("other={}", path(&gone_directory)));
+    let poll = ["--model-control-mode", "poll", "--repository-poll-secs", "1"];
+    let mut server = Server::start(&[&["--model", &kept, "--model", &other], &poll[..]].concat());
+    fs::remove_dir_all(gone_directory).unwrap();
+    server.wait_until_it_says("other: unloaded, its directory is gone");
+    put(models.path(), 2, "label-of-2");
+    server.wait_until_it_says("tiny-bert-sentiment: loaded anew");
+    assert!(says(&classify(server.address, "a wonderful day").await.unwrap(), "label-of-2"));
+    server.stop();
+}
+
+#[tokio::test]
 async fn all_versions_are_served_side_by_side_if_they_are_asked_for() {
     let models = TempDir::new().unwrap();
     put(models.path(), 1, "label-of-1");

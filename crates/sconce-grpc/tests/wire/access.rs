@@ -105,6 +105,26 @@ async fn each_request_of_a_stream_counts_among_its_clients_rate() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_when_its_token_is_taken_out_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens");
+    std::fs::write(&path, format!("app:{TOKEN}")).unwrap();
+    let config = ClientAccessConfig { token_file: Some(path.clone()), ..ClientAccessConfig::default() };
+    let access = ClientAccess::new(config).unwrap();
+    let address = serve(access.clone(), None).await;
+    let mut client = Client::connect(format!("http://{address}")).await.unwrap();
+    let (requests, sent) = tokio::sync::mpsc::channel(1);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(sent);
+    requests.send(texts(SENTIMENT, &["one"])).await.unwrap();
+    let mut answers = client.model_stream_infer(with_token(stream)).await.unwrap().into_inner();
+    assert_eq!(soon(answers.message()).await.unwrap().unwrap().error_message, "");
+    std::fs::write(&path, "app:the-next-token-of-the-app").unwrap();
+    assert!(access.refresh().unwrap());
+    requests.send(texts(SENTIMENT, &["two"])).await.unwrap();
+    assert_eq!(soon(answers.message()).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
 async fn http2_alone_is_spoken_over_tls() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);

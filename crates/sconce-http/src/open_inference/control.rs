@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use sconce::{ModelState, RepositoryEntry};
 use sconce_server::RequestError;
@@ -33,20 +34,37 @@ pub(crate) async fn index(State(shared): Shared, body: Bytes) -> Response {
     answer.await.unwrap_or_else(error_response)
 }
 
-pub(crate) async fn load(State(shared): Shared, Path(named): Path<ModelPath>, body: Bytes) -> Response {
+pub(crate) async fn load(
+    State(shared): Shared,
+    Path(named): Path<ModelPath>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let answer = async {
+        refuse_pages(&headers)?;
         let ControlRequest { parameters } = read(&body)?;
         shared.load(&named.model, parameters.keys().map(String::as_str)).await
     };
     done(answer.await)
 }
 
-pub(crate) async fn unload(State(shared): Shared, Path(named): Path<ModelPath>, body: Bytes) -> Response {
+pub(crate) async fn unload(
+    State(shared): Shared,
+    Path(named): Path<ModelPath>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let answer = async {
+        refuse_pages(&headers)?;
         let ControlRequest { parameters } = read(&body)?;
         shared.unload(&named.model, parameters.keys().map(String::as_str)).await
     };
     done(answer.await)
+}
+
+/// Refuses a call by a page: one from anywhere reaches this machine's servers through its browser, which says so.
+pub(super) fn refuse_pages(headers: &HeaderMap) -> Result<(), RequestError> {
+    if headers.contains_key(header::ORIGIN) { Err(RequestError::OfPage) } else { Ok(()) }
 }
 
 /// Reads a body that may be empty.

@@ -11,6 +11,7 @@ use sconce_server::{OpenInference, RequestError, SharedMemoryError, SharedRegion
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::control::refuse_pages;
 use super::{Shared, error_response};
 
 pub(crate) fn routes() -> Router<std::sync::Arc<OpenInference>> {
@@ -72,11 +73,17 @@ async fn register(State(shared): Shared, Path(name): Path<String>, headers: Head
     }))
 }
 
-async fn forget_all(State(shared): Shared) -> Response {
+async fn forget_all(State(shared): Shared, headers: HeaderMap) -> Response {
+    if let Err(error) = refuse_pages(&headers) {
+        return error_response(error);
+    }
     answer(shared.shared_memory().unregister("").map(|()| json!({})))
 }
 
-async fn forget(State(shared): Shared, Path(name): Path<String>) -> Response {
+async fn forget(State(shared): Shared, Path(name): Path<String>, headers: HeaderMap) -> Response {
+    if let Err(error) = refuse_pages(&headers) {
+        return error_response(error);
+    }
     answer(shared.shared_memory().unregister(&name).map(|()| json!({})))
 }
 
