@@ -1,4 +1,4 @@
-//! TokenAdmission of requests: by a bearer token, or without one where that is allowed, and at each client's rate.
+//! Admission of requests: by a bearer token, or without one where that is allowed, and at each client's rate.
 
 use std::fmt;
 use std::net::IpAddr;

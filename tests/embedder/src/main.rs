@@ -9,7 +9,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: embedder MODEL TEXT".into());
     };
     let runtime = sconce::Runtime::builder().model(directory).build()?;
-    let model = runtime.models().next().ok_or("no model")?;
+    let model = runtime.models().pop().ok_or("no model")?;
     let answer = model.infer(text).await?;
     println!("{:?}", answer.output.classification().map(sconce::Classification::label));
     runtime.shutdown().await;
