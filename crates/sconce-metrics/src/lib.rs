@@ -8,7 +8,7 @@
 //! runtime.model("tiny-bert-sentiment")?.infer("What a wonderful day!").await?;
 //!
 //! let text = sconce_metrics::prometheus(runtime.metrics());
-//! assert!(text.contains("sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",stage=\"run\"} 1"));
+//! assert!(text.contains("sconce_request_duration_seconds_count{model=\"tiny-bert-sentiment\",version=\"1\",stage=\"run\"} 1"));
 //! # Ok(())
 //! # }
 //! ```
