@@ -111,7 +111,12 @@ pub(crate) struct DirectoryStamp(BTreeMap<PathBuf, (u64, Option<SystemTime>, u64
 impl DirectoryStamp {
     /// The directory as it is. What cannot be read is left out.
     pub(crate) fn of(directory: &Path) -> Self {
-        let files = WalkDir::new(directory).follow_links(true).max_depth(MAX_DEPTH).into_iter().filter_map(Result::ok);
+        let files = WalkDir::new(directory)
+            .follow_links(true)
+            .max_depth(MAX_DEPTH)
+            .sort_by_file_name()
+            .into_iter()
+            .filter_map(Result::ok);
         let files = files.filter(|entry| !entry.file_type().is_dir());
         let seen = |entry: walkdir::DirEntry| {
             let metadata = entry.metadata().ok()?;
