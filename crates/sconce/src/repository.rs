@@ -295,8 +295,8 @@ impl Runtime {
         self.blocking(Self::refresh_blocking).await
     }
 
-    /// Does the same as [`refresh`](Self::refresh), but leaves a model whose files are not as they were at the call before for
-    /// the next: they may still be being written.
+    /// Does the same as [`refresh`](Self::refresh), but leaves a model whose files are not as they were at the call before, or
+    /// that was still there then, for the next: they may still be being written or replaced.
     ///
     /// # Errors
     /// As [`refresh`](Self::refresh).
@@ -320,17 +320,18 @@ impl Runtime {
         let named = self.loader.sources().named()?;
         let mut refreshed = Refreshed::default();
         for name in self.served.all().keys().filter(|name| !named.contains_key(*name)) {
-            if self.unload_in_turn(name).is_ok() {
+            let before = self.records().looked.insert(name.clone(), SeenVersions::new());
+            // A directory that is being replaced is gone for a moment.
+            let is_gone = !must_have_settled || before == Some(SeenVersions::new());
+            if is_gone && self.unload_in_turn(name).is_ok() {
                 refreshed.unloaded.push(name.clone());
             }
         }
         for (name, sources) in &named {
             let seen = see(sources);
-            if self.records().tried(name) == Some(&seen) {
-                continue;
-            }
             let before = self.records().looked.insert(name.clone(), seen.clone());
-            if must_have_settled && before != Some(seen) {
+            let has_settled = !must_have_settled || before.as_ref() == Some(&seen);
+            if !has_settled || self.records().tried(name) == Some(&seen) {
                 continue;
             }
             match self.load_versions(&mut turn, name, sources) {

@@ -189,6 +189,15 @@ async fn a_model_that_is_still_being_written_is_left_for_the_next_look() {
     assert!(runtime.refresh_settled().await.unwrap().loaded.is_empty(), "it has changed since the look before");
     assert_eq!(runtime.refresh_settled().await.unwrap().loaded, ["mood"]);
     assert_eq!(label(&runtime.model("mood").unwrap()).await, "the whole of it");
+
+    let (place, aside) = (models.path().join("mood"), tempfile::tempdir().unwrap());
+    fs::rename(&place, aside.path().join("mood")).unwrap();
+    assert!(runtime.refresh_settled().await.unwrap().unloaded.is_empty(), "it may be being replaced");
+    fs::rename(aside.path().join("mood"), &place).unwrap();
+    assert!(runtime.refresh_settled().await.unwrap().unloaded.is_empty());
+    fs::remove_dir_all(place).unwrap();
+    assert!(runtime.refresh_settled().await.unwrap().unloaded.is_empty());
+    assert_eq!(runtime.refresh_settled().await.unwrap().unloaded, ["mood"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

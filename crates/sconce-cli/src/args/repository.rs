@@ -15,10 +15,9 @@ pub(crate) struct RepositoryArgs {
     /// Load and unload models while serving: `none`, never; `explicit`, when a client says so; `poll`, when their files change
     ///
     /// `explicit` lets every client of the server load and unload models by the calls of Triton's model repository
-    /// extension. `poll` looks at the models path each --repository-poll-secs: models that are new or changed,
-    /// and the same at two looks, are loaded;
-    /// those that are gone are unloaded. Either way the new model is loaded and warmed up while the old one serves, and
-    /// takes its place in one step; a model that does not load changes nothing.
+    /// extension. `poll` looks at the models path each --repository-poll-secs: models that are new or changed are loaded,
+    /// and those that are gone are unloaded, once two looks have seen the same. Either way the new model is loaded and
+    /// warmed up while the old one serves, and takes its place in one step; a model that does not load changes nothing.
     #[arg(long, value_name = "MODE", default_value = "none")]
     pub(crate) model_control_mode: ModelControlMode,
 
