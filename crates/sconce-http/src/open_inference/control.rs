@@ -40,12 +40,10 @@ pub(crate) async fn load(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let answer = async {
-        refuse_pages(&headers)?;
-        let ControlRequest { parameters } = read(&body)?;
-        shared.load(&named.model, parameters.keys().map(String::as_str)).await
-    };
-    done(answer.await)
+    done(match parameters(&headers, &body) {
+        Ok(parameters) => shared.load(&named.model, parameters.keys().map(String::as_str)).await,
+        Err(error) => Err(error),
+    })
 }
 
 pub(crate) async fn unload(
@@ -54,12 +52,17 @@ pub(crate) async fn unload(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let answer = async {
-        refuse_pages(&headers)?;
-        let ControlRequest { parameters } = read(&body)?;
-        shared.unload(&named.model, parameters.keys().map(String::as_str)).await
-    };
-    done(answer.await)
+    done(match parameters(&headers, &body) {
+        Ok(parameters) => shared.unload(&named.model, parameters.keys().map(String::as_str)).await,
+        Err(error) => Err(error),
+    })
+}
+
+/// The parameters of a call that changes the repository, which no page may make.
+fn parameters(headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, RequestError> {
+    refuse_pages(headers)?;
+    let ControlRequest { parameters } = read(body)?;
+    Ok(parameters)
 }
 
 /// Refuses a call by a page: one from anywhere reaches this machine's servers through its browser, which says so.
