@@ -158,7 +158,7 @@ impl OpenInference {
         let charge = match arrival.client.as_ref().map(|client| client.begin_answers(&inputs, submitted)) {
             None => None,
             Some(Ok(charge)) => charge,
-            Some(Err(error)) => return Err(self.held_back(error, model, allowed, &arrival).await),
+            Some(Err(error)) => return Err(Box::pin(self.held_back(error, model, allowed, &arrival)).await),
         };
         let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
         let answers = if let Some(source) = refusal {
@@ -166,7 +166,7 @@ impl OpenInference {
         } else {
             let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
             if partial {
-                what_succeeds(model.infer_each(group).await)
+                what_succeeds(Box::pin(model.infer_each(group)).await)
             } else {
                 let answers = model.try_infer_list(group).await;
                 answers.map(|answers| (answers, Vec::new())).map_err(RequestError::from)
@@ -178,7 +178,7 @@ impl OpenInference {
         }
         match answers {
             Ok((answers, failed)) => Ok(AnswerList::new(answers, failed, model.clone(), arrival, submitted)),
-            Err(error) => Err(self.held_back(error, model, allowed, &arrival).await),
+            Err(error) => Err(Box::pin(self.held_back(error, model, allowed, &arrival)).await),
         }
     }
 

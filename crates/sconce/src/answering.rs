@@ -39,7 +39,7 @@ impl Model {
             let keyed = cache.map(|cache| (cache, cache.keys.of(&input, truncation)));
             if let Some((cache, keys)) = keyed {
                 let of = Finishing { input: Some(&input), vectors };
-                return self.answer_by(cache, &keys, of, &input, truncation, terms).await;
+                return Box::pin(self.answer_by(cache, &keys, of, &input, truncation, terms)).await;
             }
             let kept = self.kept(&input);
             let computed = self.compute(input, truncation, terms).await?;

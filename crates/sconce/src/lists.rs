@@ -29,6 +29,11 @@ impl Model {
         if group.inputs.len() == 1 {
             return self.try_infer_many(group).await;
         }
+        // On the heap, as in `answer_many`.
+        Box::pin(self.try_infer_parts(group, started)).await
+    }
+
+    async fn try_infer_parts(&self, group: RequestGroup, started: Instant) -> Result<Vec<Answer>, InferManyError> {
         // Half of the queue, so that the next part can wait while one runs.
         let most = (self.batcher_config().max_queue_size / 2).max(1);
         if group.inputs.len() <= self.batcher_config().max_queue_size {

@@ -67,6 +67,13 @@ impl Model {
             let answer = self.answer(request, when_full).await;
             return answer.map(|answer| vec![answer]).map_err(|source| InferManyError::of_item(0, source));
         }
+        let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
+        // On the heap: a request of one item would else move room for a group's future at every level.
+        Box::pin(self.answer_group(group, when_full)).await
+    }
+
+    async fn answer_group(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
+        let RequestGroup { mut inputs, timeout, priority, truncation, cache, prompt, vectors } = group;
         self.check_open().map_err(InferManyError::of_all)?;
         self.inner.signature.task.check(vectors).map_err(|error| InferManyError::of_all(error.into()))?;
         if prompt.is_some() {
