@@ -30,7 +30,7 @@ const MAX_SIGNATURE_BYTES: usize = 16 << 10;
 /// let signers: sconce_decide::AllowedSigners = "\
 ///     # who may approve\n\
 ///     cto@example.com namespaces=\"sconce-decision\" ssh-ed25519 \
-///      cto\n"
+///     AAAAC3NzaC1lZDI1NTE5AAAAIMuz3PNa161XQpfT/A4iLlFHAEmCPBnRWi+VmyaP2Dkx cto\n"
 ///     .parse()?;
 /// assert_eq!(signers.principals().collect::<Vec<_>>(), ["cto@example.com"]);
 /// # Ok::<(), sconce_decide::SignersError>(())
