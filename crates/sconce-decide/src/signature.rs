@@ -28,7 +28,6 @@ const MAX_SIGNATURE_BYTES: usize = 16 << 10;
 ///
 /// ```
 /// let signers: sconce_decide::AllowedSigners = "\
-///     # who may approve\n\
 ///     cto@example.com namespaces=\"sconce-decision\" ssh-ed25519 \
 ///     AAAAC3NzaC1lZDI1NTE5AAAAIMuz3PNa161XQpfT/A4iLlFHAEmCPBnRWi+VmyaP2Dkx cto\n"
 ///     .parse()?;
