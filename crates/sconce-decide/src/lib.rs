@@ -16,6 +16,12 @@
 //! assert!(matches!(refusal, Refusal::Record(_)));
 //! ```
 
+/// A digest as records have it: hexadecimal.
+#[must_use]
+pub fn hex(digest: [u8; 32]) -> String {
+    blake3::Hash::from(digest).to_hex().to_string()
+}
+
 mod policy;
 mod record;
 mod signature;

@@ -1,6 +1,7 @@
 //! The decision record: what was measured, of which files, and which candidate may serve, until when, on whose word.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::kind_of;
@@ -229,6 +230,9 @@ impl DecisionRecord {
     }
 
     /// The record's bytes: what is signed.
+    ///
+    /// # Panics
+    /// Never: every field has a form in JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec_pretty(self).expect("a record has no maps without string keys");
@@ -253,6 +257,13 @@ impl DecisionRecord {
                 && kind_of(&candidate.device) == kind_of(device)
         };
         self.candidates.iter().filter(same).min_by_key(|decided| decided.verdict as u8)
+    }
+
+    /// The last second at which the record counts.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let next_day = self.policy.expires.tomorrow().and_then(|day| day.to_zoned(TimeZone::UTC)).ok()?;
+        next_day.timestamp().checked_sub(jiff::SignedDuration::from_secs(1)).ok()
     }
 
     /// The digits by which answers and metrics name a record: the first 12 of the BLAKE3 digest of its bytes.

@@ -139,11 +139,11 @@ impl AllowedSigners {
         }
         key.verify(NAMESPACE, record, &signature).map_err(|_| SignatureError::Changed)?;
         let of_key = || self.0.iter().filter(|signer| signer.key == *key.key_data());
-        let approves = |signer: &AllowedSigner| signer.principals.iter().any(|name| name == approver);
-        let remedy = match of_key().find(|signer| approves(signer)) {
+        let may_approve = |signer: &AllowedSigner| signer.principals.iter().any(|name| name == approver);
+        let remedy = match of_key().find(|signer| may_approve(signer)) {
             Some(signer) if signer.counts(at) => return Ok(()),
             Some(_) => "this line of the allowed signers does not count now, or not for decisions",
-            None if self.0.iter().any(approves) => "let them sign",
+            None if self.0.iter().any(may_approve) => "let them sign",
             None => "let them sign, and add their key to the allowed signers",
         };
         let known = of_key().next().map(|signer| format!(" ({})", signer.principals.join(", ")));
@@ -188,10 +188,8 @@ fn signer(line: &str) -> Result<AllowedSigner, String> {
         return Err(format!("the principal '{pattern}' is a pattern or empty: write whole names"));
     }
     let rest = rest.trim_start();
-    let (options, key) = match ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| rest.starts_with(kind)) {
-        true => ("", rest),
-        false => split_options(rest).ok_or(form)?,
-    };
+    let without_options = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| rest.starts_with(kind));
+    let (options, key) = if without_options { ("", rest) } else { split_options(rest).ok_or(form)? };
     let key = PublicKey::from_openssh(key.trim_start())
         .map_err(|error| format!("the key cannot be read: {error}; {form}"))?;
     if key.key_data().ed25519().is_none() {

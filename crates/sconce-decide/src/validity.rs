@@ -37,6 +37,14 @@ pub enum Refusal {
     /// The record cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The record's file, or that of its signature, cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// The record has no signature.
     #[error("its decision is not signed")]
     Unsigned,

@@ -161,7 +161,8 @@ impl Model {
         let started = Instant::now();
         let output = caught(|| self.inner.processor.finish(row, of))?.converted(of.vectors.output_dtype)?;
         let timing = Timing { finish: started.elapsed(), ..timing };
-        Ok(Answer { output, tokens, truncated, precision, device, source, timing })
+        let decision = (precision == self.inner.signature.precision).then(|| self.inner.decision_id.clone()).flatten();
+        Ok(Answer { output, tokens, truncated, precision, decision, device, source, timing })
     }
 
     pub(crate) fn computed(&self, completion: Completion<Vec<f32>>, extent: Extent, prepare: PrepareTime) -> Computed {

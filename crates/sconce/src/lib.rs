@@ -46,6 +46,7 @@
 mod answering;
 mod builder;
 mod cached;
+mod decisions;
 mod devices;
 mod draining;
 mod error;
@@ -75,11 +76,12 @@ mod tokens;
 
 pub use builder::RuntimeBuilder;
 pub use cached::AnswerCache;
+pub use decisions::{DECISION_FILE, Permission};
 pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
 pub use latency::LatencyDistribution;
 pub use metrics::{
-    BatchCount, Count, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics, PreparingMetrics,
+    BatchCount, Count, DecisionMetrics, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics, PreparingMetrics,
     QueueMetrics, RuntimeMetrics, StageLatencies, TierMetrics,
 };
 pub use model::{Model, ModelDevice};
@@ -95,6 +97,8 @@ pub use terms::RequestTerms;
 
 /// The cache crate: tiers, keys and values, from which an [`AnswerCache`] is built.
 pub use sconce_cache as cache;
+/// The crate of decisions: policies, records and signatures.
+pub use sconce_decide as decide;
 /// The model crate: traits and types for adding a model family of your own.
 pub use sconce_models as models;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Queue, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
-use sconce_models::{Demand, DeviceName, ModelFiles, Processor, Settings, Signature, TextProcessor};
+use sconce_models::{Demand, DeviceName, ModelDigests, ModelFiles, Processor, Settings, Signature, TextProcessor};
 
 use crate::cached::{AnswerKeys, FileDigests, ModelCache};
 use crate::devices::{Devices, ThreadKey};
@@ -21,7 +22,7 @@ use crate::slot::NetworkSlot;
 use crate::statistics::{EndedItem, Requests, TracedRequest};
 use crate::terms::{WhenFull, deadline};
 use crate::{
-    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats,
+    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Permission, Request, RequestStats,
 };
 
 /// One version of a model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
@@ -46,6 +47,9 @@ pub(crate) struct Inner {
     pub(crate) preparation: Preparation,
     pub(crate) cache: Option<ModelCache>,
     decision: Decision,
+    permission: Permission,
+    /// The id in answers.
+    pub(crate) decision_id: Option<Arc<str>>,
     /// Devices in the order of the queue's devices: a completion names its device by the index.
     pub(crate) devices: Vec<OnDevice>,
     pub(crate) queue: Queue<NetworkExecutor>,
@@ -113,7 +117,7 @@ impl Model {
         devices: &Devices,
     ) -> Result<Self, BuildError> {
         let ModelParts { version, directory, load_time, preparation, cache } = parts;
-        let PlacedModel { signature, processor, settings, files, batching, decision, instances } = model;
+        let PlacedModel { signature, processor, settings, files, batching, decision, permission, instances } = model;
         let (mut on, mut learned, mut queues) = (Vec::new(), Vec::new(), Vec::new());
         for ModelInstance { device: name, class, demand, thread, executor, profile, learned: cost, .. } in instances {
             let slot = Arc::clone(&executor.slot);
@@ -140,6 +144,8 @@ impl Model {
             preparation,
             cache,
             decision,
+            decision_id: permission.id().map(Arc::from),
+            permission,
             devices: on,
             queue,
             closed: AtomicBool::new(false),
@@ -337,6 +343,32 @@ impl Model {
     #[must_use]
     pub fn decision(&self) -> &Decision {
         &self.inner.decision
+    }
+
+    /// By what right the model serves in its precision: it is f32, a signed record allows it, or it is an experiment.
+    #[must_use]
+    pub fn permission(&self) -> &Permission {
+        &self.inner.permission
+    }
+
+    /// The learned time of a batch on the preferred device, as a multiple of what its decision record rests on, at the usual
+    /// weight of the record; `None` without a decision, or until enough batches have run.
+    #[must_use]
+    pub fn decided_cost_ratio(&self) -> Option<f64> {
+        let decided = self.inner.permission.decided()?.candidate.measured.cost;
+        let learned = self.cost().line()?;
+        let usual = decided.usual_weight;
+        let ratio = (learned.fixed + learned.per_weight * usual) / decided.seconds(usual);
+        ratio.is_finite().then_some(ratio)
+    }
+
+    /// Digests of the files and settings that the model was made of: those that a decision record names.
+    ///
+    /// # Errors
+    /// An error of reading, where the model's family may have read any file of its directory.
+    pub fn digests(&self) -> io::Result<ModelDigests> {
+        let FileDigests { weights, processing } = FileDigests::of(&self.inner.files, &self.inner.settings.model)?;
+        Ok(ModelDigests { weights: weights.0, processing: processing.0 })
     }
 
     /// The model's devices and their current state, the preferred device first and those on standby last.

@@ -12,6 +12,7 @@ use sconce_models::{
     ModelSettings, Network, Placement, Precision, Processor, Registry, Settings, Signature, Survey,
 };
 
+use crate::decisions::{AboutToServe, DecisionRules, Permission};
 use crate::devices::{DeviceCandidate, Devices, ThreadKey};
 use crate::memory::Needs;
 use crate::network_executor::{NetworkExecutor, Reload};
@@ -33,6 +34,7 @@ pub(crate) struct Placer<'a> {
     pub(crate) batching: &'a BatcherConfig,
     pub(crate) device: Option<Placement>,
     pub(crate) warm_up: bool,
+    pub(crate) decisions: &'a DecisionRules,
 }
 
 /// A model placed on its devices.
@@ -43,6 +45,7 @@ pub(crate) struct PlacedModel {
     pub(crate) files: ModelFiles,
     pub(crate) batching: BatcherConfig,
     pub(crate) decision: Decision,
+    pub(crate) permission: Permission,
     /// The model's instances: that on the preferred device first, those on standby last.
     pub(crate) instances: Vec<ModelInstance>,
 }
@@ -178,9 +181,17 @@ impl Placer<'_> {
         }
         let LoadedFirst { signature, processor, settings } =
             first_loaded.expect("at least one device serves, or loading it failed");
-        self.choose(name, &mut instances, &*processor, &signature, decision.max_weight);
         let files = made_of.files().expect("what is loaded is made of files");
-        Ok(PlacedModel { signature, processor, settings, files, batching, decision, instances })
+        let model = AboutToServe {
+            name,
+            directory: &source.directory,
+            files: &files,
+            settings: &settings.model,
+            precision: signature.precision,
+        };
+        let permission = self.decisions.permit(&model, instances.iter().map(|instance| instance.device))?;
+        self.choose(name, &mut instances, &*processor, &signature, decision.max_weight);
+        Ok(PlacedModel { signature, processor, settings, files, batching, decision, permission, instances })
     }
 
     /// Warms the devices that serve up, and measures them if there are several. If there is one, there is nothing to choose,
