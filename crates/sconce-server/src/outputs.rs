@@ -64,7 +64,7 @@ pub(crate) fn facts(answers: &[Answer]) -> Vec<(&'static str, AnswerFact)> {
     // One model answered all items, so the first answer's precision and device stand for all.
     if let Some(answer) = answers.first() {
         facts.push(("precision", AnswerFact::Text(answer.precision.to_string())));
- if let Some(decision) = &answer.decision {
+        if let Some(decision) = &answer.decision {
             facts.push(("decision", AnswerFact::Text(decision.to_string())));
         }
         facts.push(("device", AnswerFact::Text(answer.device.to_string())));

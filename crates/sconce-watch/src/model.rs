@@ -29,6 +29,8 @@ pub enum WatchedStage {
     Queue,
     /// Running batches, compared at the same weight and device.
     Run,
+    /// Running batches, compared with the line a + c·weight on which the decision about the precision rests.
+    Decision,
     /// Finishing outputs, compared at the same weight.
     Finish,
     /// The share of requests that the cache did not answer, compared at the same traffic.
@@ -46,6 +48,7 @@ impl WatchedStage {
             Self::Cache => "cache",
             Self::Queue => "queue",
             Self::Run => "run",
+            Self::Decision => "decision",
             Self::Finish => "finish",
             Self::Misses => "misses",
             Self::Errors => "errors",
@@ -97,6 +100,7 @@ pub struct ModelWatch {
     queue: DriftWatch,
     /// One for each device that has run a batch.
     run: Vec<RunWatch>,
+    decided: Option<DecidedWatch>,
     finish: TimeWatch,
     misses: DriftWatch,
     errors: DriftWatch,
@@ -119,12 +123,20 @@ impl ModelWatch {
             cache: TimeWatch::new(),
             queue: DriftWatch::new(queue_rules()),
             run: Vec::new(),
+            decided: None,
             finish: TimeWatch::new(),
             misses: DriftWatch::new(miss_rules()),
             errors: DriftWatch::new(error_rules()),
             waits: None,
             answers: None,
         }
+    }
+
+    /// Also compares batches on device 0 with the seconds `fixed + per_weight · weight` on which a decision rests.
+    #[must_use]
+    pub fn decided_on(self, fixed: f64, per_weight: f64) -> Self {
+        let watch = DriftWatch::new(decision_rules());
+        Self { decided: Some(DecidedWatch { fixed, per_weight, watch, next: None }), ..self }
     }
 
     /// Takes the time for which an input of this weight was prepared, without waiting for a thread.
@@ -146,7 +158,7 @@ impl ModelWatch {
     }
 
     /// Takes a batch that a device ran at the first try. To be called for each batch, as its time makes the utilisation.
-    pub fn ran(&mut self, now: Instant, device: usize, weight: usize, run: Duration) -> Option<DegradationEvent> {
+    pub fn ran(&mut self, now: Instant, device: usize, weight: usize, run: Duration) -> [Option<DegradationEvent>; 2] {
         if let Some(waits) = &mut self.waits {
             waits.busy += run;
         }
@@ -155,7 +167,10 @@ impl ModelWatch {
         }
         let watch = &mut self.run[device];
         let transition = watch.observe(now, weight, run);
-        event(transition, |drift| watch.degradation(device, drift))
+        let run_event = event(transition, |drift| watch.degradation(device, drift));
+        let decided = self.decided.as_mut().filter(|_| device == 0);
+        let transition = decided.and_then(|decided| decided.observe(now, weight, run));
+        [run_event, event(transition, |drift| timed(WatchedStage::Decision, drift))]
     }
 
     /// Takes the time that an item waited in the queue, and that of its batch.
@@ -210,6 +225,7 @@ impl ModelWatch {
             of(&self.prepare.watch, |drift| timed(WatchedStage::Prepare, drift)),
             of(&self.cache.watch, |drift| timed(WatchedStage::Cache, drift)),
             of(&self.queue, queued),
+            self.decided.as_ref().and_then(|decided| Some(timed(WatchedStage::Decision, decided.watch.drift()?))),
             of(&self.finish.watch, |drift| timed(WatchedStage::Finish, drift)),
             of(&self.misses, |drift| shared(WatchedStage::Misses, drift)),
             of(&self.errors, |drift| shared(WatchedStage::Errors, drift)),
@@ -274,6 +290,26 @@ impl RunWatch {
     }
 }
 
+/// A watch over batches against the line that a decision rests on.
+#[derive(Debug, Clone)]
+struct DecidedWatch {
+    fixed: f64,
+    per_weight: f64,
+    watch: DriftWatch,
+    next: Option<Instant>,
+}
+
+impl DecidedWatch {
+    fn observe(&mut self, now: Instant, weight: usize, run: Duration) -> Option<Transition> {
+        if self.next.is_some_and(|next| now < next) {
+            return None;
+        }
+        self.next = Some(now + SPACING);
+        let usual = (self.fixed + self.per_weight * weight as f64 + FLOOR).ln();
+        self.watch.observe_against(now, usual, (run.as_secs_f64() + FLOOR).ln())
+    }
+}
+
 /// The waits of items within about a second, and the time for which devices were busy.
 #[derive(Debug, Clone, Copy)]
 struct Waits {
@@ -312,6 +348,19 @@ struct Answers {
 impl Answers {
     fn new(since: Instant) -> Self {
         Self { since, requests: 0, failed: 0, keyed: 0, missed: 0 }
+    }
+}
+
+/// Rules for the line of a decision: it is a straight one, measured at another time, so a quarter more is tolerated.
+fn decision_rules() -> DriftRules {
+    DriftRules {
+        allowance: 0.22,
+        threshold: 3.0,
+        end_threshold: 1.0,
+        max_change: 0.5,
+        max_sample: 1.0,
+        min_deviation: 0.1,
+        ..DriftRules::default()
     }
 }
 

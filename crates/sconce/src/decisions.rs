@@ -98,12 +98,7 @@ impl DecisionRules {
         Ok(Permission::Decided(Arc::new(decided)))
     }
 
-    fn allowed(
-        &self,
-        model: &AboutToServe<'_>,
-        digests: FileDigests,
-        device: DeviceName,
-    ) -> Result<Decided, Refusal> {
+    fn allowed(&self, model: &AboutToServe<'_>, digests: FileDigests, device: DeviceName) -> Result<Decided, Refusal> {
         let AboutToServe { directory, precision, .. } = model;
         let file = record_in(directory)?;
         let [weights, processing] = [digests.weights, digests.processing].map(|digest| hex(digest.0));

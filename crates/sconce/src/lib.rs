@@ -81,8 +81,8 @@ pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
 pub use latency::LatencyDistribution;
 pub use metrics::{
-    BatchCount, Count, DecisionMetrics, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics, PreparingMetrics,
-    QueueMetrics, RuntimeMetrics, StageLatencies, TierMetrics,
+    BatchCount, Count, DecisionMetrics, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics,
+    PreparingMetrics, QueueMetrics, RuntimeMetrics, StageLatencies, TierMetrics,
 };
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};

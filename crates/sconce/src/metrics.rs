@@ -276,7 +276,7 @@ impl Model {
     fn decision_metrics(&self) -> Option<DecisionMetrics> {
         let id = self.permission().id()?.to_owned();
         let decided = self.permission().decided();
-        let expires = decided.and_then(|decided| decided.record.expires_at()).map(|at| at.as_second());
+        let expires = decided.and_then(|decided| decided.record.expires_at()).map(jiff::Timestamp::as_second);
         Some(DecisionMetrics { id, expires, cost_ratio: self.decided_cost_ratio() })
     }
 

@@ -22,7 +22,8 @@ use crate::slot::NetworkSlot;
 use crate::statistics::{EndedItem, Requests, TracedRequest};
 use crate::terms::{WhenFull, deadline};
 use crate::{
-    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Permission, Request, RequestStats,
+    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Permission, Request,
+    RequestStats,
 };
 
 /// One version of a model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
@@ -131,6 +132,7 @@ impl Model {
         for (device, cost) in learned.into_iter().enumerate().filter(|(_, cost)| cost.is_known()) {
             queue.learned(device, cost);
         }
+        let decided = permission.decided().map(|decided| decided.candidate.measured.cost);
         let inner = Inner {
             name,
             version,
@@ -149,7 +151,7 @@ impl Model {
             devices: on,
             queue,
             closed: AtomicBool::new(false),
-            requests: Requests::default(),
+            requests: decided.map_or_else(Requests::default, Requests::decided_on),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -229,7 +231,7 @@ impl Model {
                     ratio,
                     usual,
                     present,
-                    "a stage is worse than it was"
+                    "a stage is worse than it was, or than what was decided on"
                 );
             }
             DegradationEvent::Ended(_) => {

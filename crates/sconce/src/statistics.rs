@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use sconce_decide::CostOfBatch;
 use sconce_watch::{Degradation, DegradationEvent, ModelWatch};
 
 use crate::latency::LatencyDistribution;
@@ -152,6 +153,12 @@ pub(crate) struct Distributions {
 }
 
 impl Requests {
+    /// Figures of a model whose precision was decided on batches of this cost.
+    pub(crate) fn decided_on(CostOfBatch { fixed, per_weight, .. }: CostOfBatch) -> Self {
+        let watch = ModelWatch::new().decided_on(fixed, per_weight);
+        Self(Mutex::new(Recorded { watch, ..Recorded::default() }))
+    }
+
     /// Counts an answered request with its items; returns the degradations that begin or end with it.
     pub(crate) fn succeeded(
         &self,
@@ -272,7 +279,7 @@ impl Recorded {
             events.extend(self.watch.prepared(now, weight, prepare));
         }
         if let Some(batch_weight) = work.batch_weight {
-            events.extend(self.watch.ran(now, work.device, batch_weight, run));
+            events.extend(self.watch.ran(now, work.device, batch_weight, run).into_iter().flatten());
         }
         if batch_size > 0 {
             events.extend(self.watch.waited(now, queue_wait, run));
