@@ -162,7 +162,7 @@ fn a_precision_that_is_unknown_or_of_an_unknown_model_is_told_with_the_known_one
 async fn a_server_says_its_precisions_and_threads() {
     let models = ["--model", "digits-cnn", "--model", "tiny-bert-sentiment"];
     let flags = ["--precision", "tiny-bert-sentiment=int8", "--cpu-threads", "3", "--allow-undecided"];
-    let server = Server::start(&[models, flags].concat());
+    let server = Server::start(&[&models[..], &flags].concat());
     let line = |name: &str| server.banner.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(line("digits-cnn").contains("parameters in f32"), "{}", server.banner);
     assert!(line("tiny-bert-sentiment").contains("parameters in int8"), "{}", server.banner);
