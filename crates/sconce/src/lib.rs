@@ -49,6 +49,7 @@ mod cached;
 mod devices;
 mod draining;
 mod error;
+mod ladder;
 mod latency;
 mod lists;
 mod loader;
@@ -66,6 +67,7 @@ mod repository;
 mod request;
 mod runtime;
 mod served;
+mod shadow;
 mod slot;
 mod source;
 mod sources;
@@ -77,10 +79,11 @@ pub use builder::RuntimeBuilder;
 pub use cached::AnswerCache;
 pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
+pub use ladder::{LadderConfig, LadderError};
 pub use latency::LatencyDistribution;
 pub use metrics::{
-    BatchCount, Count, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics, PreparingMetrics,
-    QueueMetrics, RuntimeMetrics, StageLatencies, TierMetrics,
+    BatchCount, Count, DegradationMetrics, DeviceMetrics, LadderMetrics, ModelMetrics, PreparedInputMetrics,
+    PreparingMetrics, QueueMetrics, RuntimeMetrics, ShadowMetrics, StageLatencies, TierMetrics,
 };
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
@@ -88,6 +91,7 @@ pub use ranking::{Ranked, ZeroShot};
 pub use repository::{ModelControl, ModelState, Refreshed, RepositoryEntry, RepositoryError};
 pub use request::{Answer, AnswerSource, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
+pub use shadow::{ShadowAllowance, ShadowConfig};
 pub use source::ModelSource;
 pub use sources::VersionPolicy;
 pub use statistics::{BatchItems, RequestStats, Total, TracedRequest};

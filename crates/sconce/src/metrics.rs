@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use sconce_batch::{Depth, DeviceState, Refusals, Stats};
 use sconce_cache::{FeatureStats, OperationStats, TierStats};
+use sconce_models::Precision;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+use crate::ladder::LadderSteps;
 use crate::model::Inner;
+use crate::shadow::{ShadowCheck, Tally};
 use crate::statistics::{Distributions, Recorded};
 use crate::{Degradation, ErrorKind, LatencyDistribution, Model, RequestStats, TracedRequest};
 
@@ -45,7 +48,7 @@ pub struct ModelMetrics {
     pub name: String,
     /// The model's version.
     pub version: String,
-    /// The precision of its network.
+    /// The precision of answers to requests that ask for none.
     pub precision: &'static str,
     /// Requests that were answered.
     pub succeeded: u64,
@@ -55,6 +58,8 @@ pub struct ModelMetrics {
     pub errors: Vec<Count>,
     /// Answered items by source: a tier's name, `computed`, `shared` or `replica`.
     pub answers: Vec<Count>,
+    /// Answered items by the precision that made them.
+    pub answer_precisions: Vec<Count>,
     /// Items that were refused, by reason.
     pub refusals: Vec<Count>,
     /// How long the stages of requests took.
@@ -72,6 +77,38 @@ pub struct ModelMetrics {
     pub devices: Vec<DeviceMetrics>,
     /// The stages that are worse than they were.
     pub degradations: Vec<DegradationMetrics>,
+    /// The precisions of a model that has several.
+    pub ladder: Option<LadderMetrics>,
+    /// The check of lower precisions against f32, by precision; empty without one.
+    pub shadow: Vec<ShadowMetrics>,
+    /// Answers that were to be checked, and were not because the machine was busy.
+    pub shadow_dropped: u64,
+}
+
+/// A snapshot of the check of answers in one precision against those in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShadowMetrics {
+    /// The precision.
+    pub precision: &'static str,
+    /// Answers that were similar enough.
+    pub alike: u64,
+    /// Answers that were not.
+    pub different: u64,
+    /// True once too many were not: the model answers in a higher precision until it is loaded again.
+    pub alarm: bool,
+}
+
+/// A snapshot of the precisions of a model that has several.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LadderMetrics {
+    /// The precisions, the highest first; [`ModelMetrics::precision`] is the present one.
+    pub precisions: Vec<&'static str>,
+    /// Number of steps to a lower precision.
+    pub steps_down: u64,
+    /// Number of steps to a higher precision.
+    pub steps_up: u64,
 }
 
 /// A number of events of one name.
@@ -142,6 +179,8 @@ pub struct BatchCount {
 pub struct DeviceMetrics {
     /// The device's name.
     pub name: String,
+    /// The precision of the network.
+    pub precision: &'static str,
     /// Time for which it has run this model's batches, the running one included. Its growth, divided by the time passed,
     /// is the utilisation.
     #[serde(serialize_with = "seconds")]
@@ -225,14 +264,17 @@ impl Model {
     /// The figures of the model right now.
     #[must_use]
     pub fn metrics(&self) -> ModelMetrics {
-        let Inner { queue, requests, signature, .. } = &*self.inner;
-        let Recorded { stats, distributions, errors, sources, exemplar, .. } = requests.recorded();
-        let (queue_stats, depth) = (queue.stats(), queue.depth());
-        let device = |(at, device): (usize, crate::ModelDevice)| {
+        let Inner { rungs, shadow, requests, .. } = &*self.inner;
+        let Recorded { stats, distributions, errors, sources, precisions, exemplar, .. } = requests.recorded();
+        let (queue_stats, depth) = (rungs.stats(), rungs.depth());
+        let (tallies, shadow_dropped) = shadow.as_ref().map(ShadowCheck::counts).unwrap_or_default();
+        let busy = rungs.all().iter().flat_map(|rung| (0..rung.devices.len()).map(|at| rung.queue.busy_on(at)));
+        let device = |(busy, device): (Duration, crate::ModelDevice)| {
             let line = device.cost.line();
             DeviceMetrics {
                 name: device.name.to_string(),
-                busy: queue.busy_on(at),
+                precision: device.precision.name(),
+                busy,
                 available: device.state != DeviceState::Lost,
                 loaded: device.loaded,
                 fixed_cost: line.map(|line| line.fixed),
@@ -242,32 +284,46 @@ impl Model {
         ModelMetrics {
             name: self.name().to_owned(),
             version: self.version().to_string(),
-            precision: signature.precision.name(),
+            precision: self.precision().name(),
             succeeded: stats.succeeded.count,
             failed: stats.failed.count,
             errors: ErrorKind::ALL.map(|kind| Count { name: kind.name(), count: errors[kind.index()] }).into(),
             answers: sources.into_iter().map(|(name, count)| Count { name, count }).collect(),
+            answer_precisions: precisions.into_iter().map(|(name, count)| Count { name, count }).collect(),
             refusals: refusals(queue_stats.refused),
             latency: StageLatencies::new(&stats, distributions),
             exemplar,
             queue: QueueMetrics::new(depth, &queue_stats),
             batches: batches(&queue_stats),
             batched_items: queue_stats.batched,
-            devices: self.devices().into_iter().enumerate().map(device).collect(),
+            devices: busy.zip(rungs.model_devices()).map(device).collect(),
             degradations: self.degradations().iter().map(|it| self.degradation_metrics(it)).collect(),
+            ladder: rungs.ladder().map(|ladder| {
+                let LadderSteps { down: steps_down, up: steps_up } = ladder.steps();
+                let precisions = rungs.precisions().into_iter().map(Precision::name).collect();
+                LadderMetrics { precisions, steps_down, steps_up }
+            }),
+            shadow: tallies.iter().map(ShadowMetrics::of).collect(),
+            shadow_dropped,
         }
     }
 
     fn degradation_metrics(&self, it: &Degradation) -> DegradationMetrics {
         DegradationMetrics {
             stage: it.stage.name(),
-            device: it.device.map(|device| self.inner.devices[device].name.to_string()),
+            device: it.device.map(|device| self.inner.rungs.device_name(device).to_string()),
             part: it.part.map(crate::CostPart::name),
             since: SystemTime::now().checked_sub(it.since.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
             ratio: it.ratio(),
             usual: it.usual,
             present: it.present,
         }
+    }
+}
+
+impl ShadowMetrics {
+    fn of(&Tally { precision, alike, different, alarm, .. }: &Tally) -> Self {
+        Self { precision: precision.name(), alike, different, alarm }
     }
 }
 
