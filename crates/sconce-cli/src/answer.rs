@@ -53,11 +53,12 @@ pub(crate) fn input(model: &Model, content: Vec<u8>) -> Result<Input, String> {
 }
 
 fn object(location: &InputLocation, answer: &Answer) -> Vec<u8> {
-    let Answer { output, truncated, precision, device, .. } = answer;
+    let Answer { output, truncated, precision, decision, device, .. } = answer;
     to_json(&OutputObject {
         file: location.file.as_deref(),
         output,
         precision: *precision,
+        decision: decision.as_deref(),
         device: device.to_string(),
         truncated: *truncated,
     })
@@ -74,6 +75,8 @@ struct OutputObject<'a> {
     #[serde(flatten)]
     output: &'a Output,
     precision: Precision,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<&'a str>,
     device: String,
     #[serde(skip_serializing_if = "Not::not")]
     truncated: bool,

@@ -5,6 +5,7 @@ mod access;
 mod batching;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
+mod decisions;
 mod infer;
 #[cfg(feature = "grpc")]
 mod limits;

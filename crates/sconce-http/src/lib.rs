@@ -46,7 +46,7 @@
 //! `/v2/health/ready` need no token: probes cannot send one. [`ServerListener::with_tls`] adds TLS.
 //!
 //! # Answers
-//! The headers `x-sconce-precision`, `x-sconce-device` and `x-sconce-source` say how an answer was computed, and
+//! The headers `x-sconce-precision`, `x-sconce-decision`, `x-sconce-device` and `x-sconce-source` say how an answer was computed, and
 //! `x-sconce-truncated: true` says that the end of an input was left out.
 //!
 //! # A server

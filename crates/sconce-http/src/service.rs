@@ -141,6 +141,9 @@ pub(crate) fn headers(answers: &[Answer]) -> HeaderMap {
         }
     };
     put("x-sconce-precision", first.precision.to_string());
+    if let Some(decision) = first.decision.as_ref().filter(|_| answers.iter().all(|it| it.decision == first.decision)) {
+        put("x-sconce-decision", decision.to_string());
+    }
     if answers.iter().all(|answer| answer.device == first.device) {
         put("x-sconce-device", first.device.to_string());
     }

@@ -32,6 +32,7 @@ impl Collector for Families {
         let out = &mut encoder;
         self.durations(out)?;
         self.requests(out)?;
+        self.decisions(out)?;
         self.queues(out)?;
         self.batches(out)?;
         self.devices(out)?;
@@ -80,6 +81,28 @@ impl Families {
         counters(out, "sconce_refused_items", "Items that were refused, by reason", None, refusals)?;
         let answers = self.counts("source", |metrics| &metrics.answers);
         counters(out, "sconce_answers", "Answered items by source: computed, shared, or a tier", None, answers)
+    }
+
+    fn decisions(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let decisions = || {
+            self.models().filter_map(|(model, metrics)| {
+                let decision = metrics.decision.as_ref()?;
+                Some((vec![("model", model), ("version", &*metrics.version), ("decision", &*decision.id)], decision))
+            })
+        };
+        let precisions = self.models().map(|(model, metrics)| {
+            let decision = metrics.decision.as_ref().map_or("", |decision| &*decision.id);
+            let labels = [("model", model), ("version", &*metrics.version), ("precision", metrics.precision)];
+            ([&labels[..], &[("decision", decision)]].concat(), 1.0)
+        });
+        let help = "Precision of each model, with the decision record that allows it";
+        gauges(out, "sconce_model_precision", help, None, precisions)?;
+        let expires = decisions().filter_map(|(labels, it)| Some((labels, it.expires? as f64)));
+        let help = "Unix time of the last second at which a decision record counts";
+        gauges(out, "sconce_decision_expires", help, Some(&Unit::Seconds), expires)?;
+        let ratios = decisions().filter_map(|(labels, it)| Some((labels, it.cost_ratio?)));
+        let help = "Learned time of a usual batch, as a multiple of what the decision record rests on";
+        gauges(out, "sconce_decision_cost_ratio", help, None, ratios)
     }
 
     fn queues(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

@@ -60,10 +60,13 @@ pub enum AnswerFact {
 
 /// Parameters of the response, by name, which describe all its items.
 pub(crate) fn facts(answers: &[Answer]) -> Vec<(&'static str, AnswerFact)> {
-    let mut facts = Vec::with_capacity(4);
+    let mut facts = Vec::with_capacity(5);
     // One model answered all items, so the first answer's precision and device stand for all.
     if let Some(answer) = answers.first() {
         facts.push(("precision", AnswerFact::Text(answer.precision.to_string())));
+        if let Some(decision) = &answer.decision {
+            facts.push(("decision", AnswerFact::Text(decision.to_string())));
+        }
         facts.push(("device", AnswerFact::Text(answer.device.to_string())));
     }
     if answers.iter().any(|answer| answer.truncated) {

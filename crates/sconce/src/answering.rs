@@ -171,7 +171,8 @@ impl Model {
         let started = Instant::now();
         let output = caught(|| self.inner.processor.finish(row, of))?.converted(of.vectors.output_dtype)?;
         let timing = Timing { finish: started.elapsed(), ..timing };
-        Ok(Answer { output, tokens, truncated, precision, device, source, timing })
+        let decision = self.inner.rungs.decision_id(precision);
+        Ok(Answer { output, tokens, truncated, precision, decision, device, source, timing })
     }
 }
 

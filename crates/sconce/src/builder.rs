@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sconce_batch::{BatcherConfig, CostModel};
 use sconce_cache::CrossPrecision;
+use sconce_decide::AllowedSigners;
 use sconce_models::{Backend, Backends, DeviceName, Placement, Prepared, Registry, Team};
 
 use crate::devices::Devices;
@@ -83,6 +84,23 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn model_control(mut self, control: ModelControl) -> Self {
         self.settings.model_control = control;
+        self
+    }
+
+    /// Sets whose signatures on decisions count. A model serves in a precision below f32 only if the record beside it
+    /// ([`DECISION_FILE`](crate::DECISION_FILE)) allows that and is signed by the approver that its policy names, for these
+    /// weights and this tokenizer, and has not expired. Unset: nobody's.
+    #[must_use]
+    pub fn allowed_signers(mut self, signers: AllowedSigners) -> Self {
+        self.settings.decisions.signers = signers;
+        self
+    }
+
+    /// Lets models serve in a precision on which nothing is decided, for experiments; metrics and answers then say
+    /// `undecided`. Unset: they are refused with [`BuildError::Undecided`].
+    #[must_use]
+    pub fn allow_undecided(mut self, allow: bool) -> Self {
+        self.settings.decisions.allow_undecided = allow;
         self
     }
 

@@ -204,13 +204,32 @@ pub enum BuildError {
         /// The cause.
         source: DeviceError,
     },
-    /// A model's files cannot be read for their digests, which a cache needs for its keys.
-    #[error("cannot read the files in {directory}, by whose content answers are cached: {source}")]
+    /// A model's files cannot be read for their digests, which a cache needs for its keys, and a decision.
+    #[error("cannot read the files in {directory}, by whose content answers are cached and decisions count: {source}")]
     Digest {
         /// The model's directory.
         directory: PathBuf,
         /// The cause.
         source: std::io::Error,
+    },
+    /// A precision below f32 that no decision allows.
+    #[error(
+        "model '{name}' may not serve in {precision} on {device}: {source} ({})\n  measure and decide with `sconce decide \
+         {name} --data DATA --policy POLICY`, and have the record signed; for an experiment allow it as it is \
+         (--allow-undecided; RuntimeBuilder::allow_undecided)",
+        path.display()
+    )]
+    Undecided {
+        /// The model's name.
+        name: String,
+        /// The precision.
+        precision: Precision,
+        /// The device.
+        device: DeviceName,
+        /// The decision record that was looked for.
+        path: PathBuf,
+        /// The reason.
+        source: Box<sconce_decide::Refusal>,
     },
     /// No model was given, or none was found in the given directories.
     #[error("no model to run: give at least one directory that holds a config.json")]

@@ -46,6 +46,7 @@
 mod answering;
 mod builder;
 mod cached;
+mod decisions;
 mod devices;
 mod draining;
 mod error;
@@ -77,13 +78,14 @@ mod tokens;
 
 pub use builder::RuntimeBuilder;
 pub use cached::AnswerCache;
+pub use decisions::{DECISION_FILE, Permission};
 pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
 pub use ladder::{LadderConfig, LadderError};
 pub use latency::LatencyDistribution;
 pub use metrics::{
-    BatchCount, Count, DegradationMetrics, DeviceMetrics, LadderMetrics, ModelMetrics, PreparedInputMetrics,
-    PreparingMetrics, QueueMetrics, RuntimeMetrics, ShadowMetrics, StageLatencies, TierMetrics,
+    BatchCount, Count, DecisionMetrics, DegradationMetrics, DeviceMetrics, LadderMetrics, ModelMetrics,
+    PreparedInputMetrics, PreparingMetrics, QueueMetrics, RuntimeMetrics, ShadowMetrics, StageLatencies, TierMetrics,
 };
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
@@ -99,6 +101,8 @@ pub use terms::RequestTerms;
 
 /// The cache crate: tiers, keys and values, from which an [`AnswerCache`] is built.
 pub use sconce_cache as cache;
+/// The crate of decisions: policies, records and signatures.
+pub use sconce_decide as decide;
 /// The model crate: traits and types for adding a model family of your own.
 pub use sconce_models as models;
 

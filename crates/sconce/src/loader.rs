@@ -11,6 +11,7 @@ use sconce_cache::CrossPrecision;
 use sconce_models::{Placement, Precision, Registry, Settings, Signature};
 
 use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
+use crate::decisions::DecisionRules;
 use crate::devices::Devices;
 use crate::model::ModelParts;
 use crate::placing::{PlacedModel, PlacedRungs, Placer};
@@ -43,6 +44,7 @@ pub(crate) struct LoaderSettings {
     pub(crate) cache: Option<Arc<AnswerCache>>,
     pub(crate) cross_precision: CrossPrecision,
     pub(crate) model_control: ModelControl,
+    pub(crate) decisions: DecisionRules,
 }
 
 /// The right to load models, which one caller has at a time.
@@ -58,6 +60,7 @@ impl LoaderSettings {
             batching: &self.batching,
             device: self.device,
             warm_up: !self.without_warm_up,
+            decisions: &self.decisions,
         }
     }
 }

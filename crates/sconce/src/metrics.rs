@@ -50,6 +50,8 @@ pub struct ModelMetrics {
     pub version: String,
     /// The precision of answers to requests that ask for none.
     pub precision: &'static str,
+    /// The decision by which it serves in that precision; `None` for f32.
+    pub decision: Option<DecisionMetrics>,
     /// Requests that were answered.
     pub succeeded: u64,
     /// Requests that were refused or failed.
@@ -109,6 +111,18 @@ pub struct LadderMetrics {
     pub steps_down: u64,
     /// Number of steps to a higher precision.
     pub steps_up: u64,
+}
+
+/// The decision by which a model serves in a precision below f32.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DecisionMetrics {
+    /// The id of the record, or `undecided`.
+    pub id: String,
+    /// The last second at which the record counts, as Unix time.
+    pub expires: Option<i64>,
+    /// The learned time of a batch of usual weight, as a multiple of the record's: what was decided rests on 1.
+    pub cost_ratio: Option<f64>,
 }
 
 /// A number of events of one name.
@@ -285,6 +299,7 @@ impl Model {
             name: self.name().to_owned(),
             version: self.version().to_string(),
             precision: self.precision().name(),
+            decision: self.decision_metrics(),
             succeeded: stats.succeeded.count,
             failed: stats.failed.count,
             errors: ErrorKind::ALL.map(|kind| Count { name: kind.name(), count: errors[kind.index()] }).into(),
@@ -306,6 +321,13 @@ impl Model {
             shadow: tallies.iter().map(ShadowMetrics::of).collect(),
             shadow_dropped,
         }
+    }
+
+    fn decision_metrics(&self) -> Option<DecisionMetrics> {
+        let id = self.permission().id()?.to_owned();
+        let decided = self.permission().decided();
+        let expires = decided.and_then(|decided| decided.record.expires_at()).map(|at| at.as_second());
+        Some(DecisionMetrics { id, expires, cost_ratio: self.decided_cost_ratio() })
     }
 
     fn degradation_metrics(&self, it: &Degradation) -> DegradationMetrics {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
-use sconce_models::{DeviceName, ModelFiles, Precision, Processor, Settings, Signature, TextProcessor};
+use sconce_models::{DeviceName, ModelDigests, ModelFiles, Precision, Processor, Settings, Signature, TextProcessor};
 
 use crate::cached::{AnswerKeys, FileDigests, ModelCache};
 use crate::devices::Devices;
@@ -21,7 +22,8 @@ use crate::shadow::ShadowCheck;
 use crate::statistics::{EndedItem, Requests, TracedRequest};
 use crate::terms::{WhenFull, deadline};
 use crate::{
-    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Request, RequestStats,
+    Answer, BuildError, CostPart, Degradation, DegradationEvent, ErrorKind, InferError, Permission, Request,
+    RequestStats,
 };
 
 /// One version of a model of a [`Runtime`](crate::Runtime). Clones share its queue and its devices.
@@ -352,6 +354,32 @@ impl Model {
     /// The placement decision of each precision that the model is loaded in, the highest first.
     pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
         self.inner.rungs.all().iter().map(|rung| &rung.decision)
+    }
+
+    /// By what right the model serves in its present precision: it is f32, a signed record allows it, or it is an experiment.
+    #[must_use]
+    pub fn permission(&self) -> &Permission {
+        &self.inner.rungs.active().permission
+    }
+
+    /// The learned time of a batch on the preferred device, as a multiple of what its decision record rests on, at the usual
+    /// weight of the record; `None` without a decision, or until enough batches have run.
+    #[must_use]
+    pub fn decided_cost_ratio(&self) -> Option<f64> {
+        let decided = self.permission().decided()?.candidate.measured.cost;
+        let learned = self.cost().line()?;
+        let usual = decided.usual_weight;
+        let ratio = (learned.fixed + learned.per_weight * usual) / decided.seconds(usual);
+        ratio.is_finite().then_some(ratio)
+    }
+
+    /// Digests of the files and settings that the model was made of: those that a decision record names.
+    ///
+    /// # Errors
+    /// An error of reading, where the model's family may have read any file of its directory.
+    pub fn digests(&self) -> io::Result<ModelDigests> {
+        let FileDigests { weights, processing } = FileDigests::of(&self.inner.files, &self.inner.settings.model)?;
+        Ok(ModelDigests { weights: weights.0, processing: processing.0 })
     }
 
     /// The model's devices and their current state, the preferred device first and those on standby last; those of each

@@ -12,6 +12,7 @@ use sconce_models::{
     ModelSettings, Network, Placement, Precision, Processor, Registry, Settings, Signature, Survey,
 };
 
+use crate::decisions::{AboutToServe, DecisionRules, Permission};
 use crate::devices::{DeviceCandidate, Devices, ThreadKey};
 use crate::ladder::RungPlan;
 use crate::memory::Needs;
@@ -34,6 +35,7 @@ pub(crate) struct Placer<'a> {
     pub(crate) batching: &'a BatcherConfig,
     pub(crate) device: Option<Placement>,
     pub(crate) warm_up: bool,
+    pub(crate) decisions: &'a DecisionRules,
 }
 
 /// The measuring of a model's batches before it serves.
@@ -53,6 +55,7 @@ pub(crate) struct PlacedModel {
     pub(crate) files: ModelFiles,
     pub(crate) batching: BatcherConfig,
     pub(crate) decision: Decision,
+    pub(crate) permission: Permission,
     /// The model's instances: that on the preferred device first, those on standby last.
     pub(crate) instances: Vec<ModelInstance>,
 }
@@ -228,9 +231,17 @@ impl Placer<'_> {
         }
         let LoadedFirst { signature, processor, settings } =
             first_loaded.expect("at least one device serves, or loading it failed");
-        self.choose(name, &mut instances, &*processor, &signature, decision.max_weight, measuring);
         let files = made_of.files().expect("what is loaded is made of files");
-        Ok(PlacedModel { signature, processor, settings, files, batching, decision, instances })
+        let model = AboutToServe {
+            name,
+            directory: &source.directory,
+            files: &files,
+            settings: &settings.model,
+            precision: signature.precision,
+        };
+        let permission = self.decisions.permit(&model, instances.iter().map(|instance| instance.device))?;
+        self.choose(name, &mut instances, &*processor, &signature, decision.max_weight, measuring);
+        Ok(PlacedModel { signature, processor, settings, files, batching, decision, permission, instances })
     }
 
     /// Warms the devices that serve up, and measures them if there are several, or always. If there is one, there is nothing to

@@ -1,5 +1,6 @@
 //! Requests and answers, of one item or of a group.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sconce_batch::Priority;
@@ -216,6 +217,8 @@ pub struct Answer {
     pub truncated: bool,
     /// The precision in which the network was computed.
     pub precision: Precision,
+    /// The id of the decision record by which the model serves in this precision, or `undecided`; `None` for f32.
+    pub decision: Option<Arc<str>>,
     /// The device that computed the answer, for this request or for an earlier one.
     pub device: DeviceName,
     /// The source of the answer: computed for this request, a tier of the cache, or another request.

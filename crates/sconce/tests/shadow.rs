@@ -39,7 +39,7 @@ fn ask_until(model: &Model, texts: &[String], compared: u64) -> ShadowMetrics {
 #[test]
 fn int8_that_is_fine_raises_no_alarm_in_many_comparisons() {
     let source = ModelSource::new(zoo(SENTIMENT)).precision(Int8).shadow(ShadowConfig::new(1.0));
-    let runtime = Runtime::builder().model(source).build().unwrap();
+    let runtime = Runtime::builder().model(source).allow_undecided(true).build().unwrap();
     let model = runtime.model(SENTIMENT).unwrap();
     assert_eq!((model.precisions(), model.precision()), (vec![F32, Int8], Int8), "f32 is there for the check alone");
     let reviews = std::fs::read_to_string(zoo(SENTIMENT).join("test.tsv")).unwrap();
@@ -134,7 +134,7 @@ fn angles(directory: &Path, source: impl FnOnce(ModelSource) -> ModelSource) -> 
     let mut registry = Registry::default();
     registry.register(Family { model_type: "angles", summary: "points on a circle", read });
     let source = source(ModelSource::new(directory).name("angles"));
-    let runtime = Runtime::builder().registry(registry).model(source).without_warm_up().build();
+    let runtime = Runtime::builder().registry(registry).model(source).without_warm_up().allow_undecided(true).build();
     (runtime.expect("it loads"), gate(directory))
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sconce::{ModelSource, Placement, Precision, RuntimeBuilder};
 
+use super::decisions::DecisionArgs;
 use super::numbers::positive;
 use crate::device_memory::DeviceMemoryArg;
 use crate::error::Error;
@@ -60,6 +61,9 @@ pub(crate) struct ComputeArgs {
     /// Batches that run on the CPU at a time; with fewer than models, models take turns [default: one per model]
     #[arg(long = "cpu-devices", value_name = "BATCHES", env = "SCONCE_CPU_DEVICES", value_parser = positive::<NonZeroUsize>)]
     pub(crate) devices: Option<NonZeroUsize>,
+
+    #[command(flatten)]
+    pub(crate) decisions: DecisionArgs,
 }
 
 impl OneModelArgs {
@@ -74,6 +78,7 @@ impl OneModelArgs {
 impl ComputeArgs {
     pub(crate) fn apply(&self, builder: RuntimeBuilder) -> RuntimeBuilder {
         let builder = self.device_memory.iter().copied().fold(builder, |builder, bound| bound.apply(builder));
+        let builder = self.decisions.apply(builder);
         let builder = match self.threads {
             Some(threads) => builder.cpu_threads(threads),
             None => builder,

@@ -14,7 +14,9 @@ use crate::{ModelSource, ShadowConfig};
 /// use sconce::{LadderConfig, ModelSource, Precision, Runtime};
 ///
 /// let sentiment = ModelSource::new(zoo.join("tiny-bert-sentiment")).ladder(LadderConfig::new([Precision::Int8]));
-/// let model = Runtime::builder().model(sentiment).build()?.model("tiny-bert-sentiment").expect("it was loaded");
+/// // Each lower precision needs a decision; this is an experiment.
+/// let runtime = Runtime::builder().model(sentiment).allow_undecided(true).build()?;
+/// let model = runtime.model("tiny-bert-sentiment").expect("it was loaded");
 /// assert_eq!(model.precisions(), [Precision::F32, Precision::Int8]);
 /// assert_eq!(model.precision(), Precision::F32, "there is no load");
 /// # Ok(())
@@ -22,7 +24,8 @@ use crate::{ModelSource, ShadowConfig};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LadderConfig {
-    /// The lower precisions, the highest first. Each is loaded beside the model's own and takes memory of its own.
+    /// The lower precisions, the highest first. Each is loaded beside the model's own, by a decision of its own, and takes memory
+    /// of its own.
     pub precisions: Vec<Precision>,
     /// The time within which 99 of 100 requests are to be answered, from 1 ms to [`MAX_TARGET`](Self::MAX_TARGET). The model
     /// steps down when a new request would wait for most of it. Requests with less time of their own count instead. Too

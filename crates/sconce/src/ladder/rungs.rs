@@ -13,7 +13,7 @@ use crate::network_executor::NetworkExecutor;
 use crate::placement::Decision;
 use crate::placing::{ModelInstance, PlacedModel};
 use crate::slot::NetworkSlot;
-use crate::{BuildError, InferError, ModelDevice};
+use crate::{BuildError, InferError, ModelDevice, Permission};
 
 /// The rungs of a model, the highest precision first. Most models have one.
 pub(crate) struct Rungs {
@@ -29,6 +29,9 @@ pub(crate) struct Rung {
     pub(crate) index: usize,
     pub(crate) precision: Precision,
     pub(crate) decision: Decision,
+    pub(crate) permission: Permission,
+    /// The id of the decision on the precision, as answers carry it.
+    decision_id: Option<Arc<str>>,
     pub(crate) cache: Option<ModelCache>,
     pub(crate) queue: Queue<NetworkExecutor>,
     /// Devices in the order of the queue's devices: a completion names its device by the index.
@@ -57,7 +60,7 @@ impl Rung {
         before: &[Self],
         devices: &Devices,
     ) -> Result<Self, BuildError> {
-        let PlacedModel { signature, batching, decision, instances, .. } = placed_model;
+        let PlacedModel { signature, batching, decision, permission, instances, .. } = placed_model;
         let (mut on, mut learned, mut queues) = (Vec::new(), Vec::new(), Vec::new());
         for ModelInstance { device: name, class, demand, thread, executor, profile, learned: cost, .. } in instances {
             let slot = Arc::clone(&executor.slot);
@@ -73,7 +76,9 @@ impl Rung {
         }
         let first_device = before.iter().map(|rung| rung.devices.len()).sum();
         let index = before.len();
-        Ok(Self { index, precision: signature.precision, decision, cache, queue, devices: on, first_device })
+        let (precision, decision_id) = (signature.precision, permission.id().map(Arc::from));
+        let devices = on;
+        Ok(Self { index, precision, decision, permission, decision_id, cache, queue, devices, first_device })
     }
 
     /// Returns true if the network is in the memory of the preferred device.
@@ -133,6 +138,11 @@ impl Rungs {
 
     pub(crate) fn precisions(&self) -> Vec<Precision> {
         self.all.iter().map(|rung| rung.precision).collect()
+    }
+
+    /// The id of the decision on a precision, if a rung has it.
+    pub(crate) fn decision_id(&self, precision: Precision) -> Option<Arc<str>> {
+        self.all.iter().find(|rung| rung.precision == precision)?.decision_id.clone()
     }
 
     /// Gives the policy the present figures if it is time to, and tells of the step that it decides on.

@@ -18,7 +18,7 @@ fn runtime(ladder: LadderConfig) -> Runtime {
     let cache = AnswerCache::builder().memory(MemoryConfig::default()).build().expect("a valid cache");
     // Without warming up, the figures do not depend on how busy the machine is while it loads.
     let builder = Runtime::builder().model(ModelSource::new(zoo(MODEL)).ladder(ladder)).without_warm_up();
-    builder.cache(cache).build().expect("a model that ships")
+    builder.allow_undecided(true).cache(cache).build().expect("a model that ships")
 }
 
 /// Asks again and again until the model has stepped down, with a bound.
@@ -64,11 +64,13 @@ async fn a_caller_can_demand_a_precision_of_the_ladder_and_no_other() {
     let runtime = runtime(LadderConfig::new([Int8]));
     let model = runtime.model(MODEL).unwrap();
     assert_eq!(model.precisions(), [F32, Int8]);
-    let int8 = Runtime::builder().model(ModelSource::new(zoo(MODEL)).precision(Int8)).build().unwrap();
+    let int8 = Runtime::builder().model(ModelSource::new(zoo(MODEL)).precision(Int8)).allow_undecided(true);
+    let int8 = int8.build().unwrap();
     let (text, alone) = ("What a wonderful day!", int8.model(MODEL).unwrap());
     let in_f32 = model.infer(text).await.unwrap();
     let in_int8 = model.infer(Request::new(text).precision(Int8)).await.unwrap();
     assert_eq!((in_f32.precision, in_int8.precision), (F32, Int8));
+    assert_eq!((in_f32.decision.as_deref(), in_int8.decision.as_deref()), (None, Some("undecided")));
     assert_eq!(in_int8.source.name(), "computed", "answers of another precision are cached apart");
     assert_eq!(in_int8.output, alone.infer(text).await.unwrap().output, "as if it were loaded in int8 alone");
     assert_eq!(model.infer(Request::new(text).precision(Int8)).await.unwrap().source.name(), "memory");
@@ -94,7 +96,7 @@ async fn a_caller_can_demand_a_precision_of_the_ladder_and_no_other() {
 fn a_ladder_that_cannot_be_is_refused_before_anything_is_loaded() {
     let build = |name: &str, ladder| {
         let source = ModelSource::new(zoo(name)).ladder(ladder);
-        Runtime::builder().model(source).build().err().map(|error: BuildError| error.to_string())
+        Runtime::builder().model(source).allow_undecided(true).build().err().map(|error: BuildError| error.to_string())
     };
     let refused = build(MODEL, LadderConfig::new([Int8, Int8])).unwrap();
     assert!(refused.starts_with("model 'tiny-bert-sentiment': 'ladder.precisions' names int8, which"), "{refused}");
@@ -110,7 +112,7 @@ async fn a_ladder_in_sconce_toml_is_as_good_as_one_of_the_source() {
     }
     let toml = |text: &str| std::fs::write(directory.path().join("sconce.toml"), text).unwrap();
     toml("[ladder]\nprecisions = [\"int8\"]\ntarget_p99_ms = 250\n");
-    let runtime = Runtime::builder().named_model(MODEL, directory.path()).build().unwrap();
+    let runtime = Runtime::builder().named_model(MODEL, directory.path()).allow_undecided(true).build().unwrap();
     let model = runtime.model(MODEL).unwrap();
     assert_eq!(model.precisions(), [F32, Int8]);
     assert!(model.devices().iter().all(|device| device.cost.is_known()), "rungs are measured, to be compared");
@@ -119,4 +121,11 @@ async fn a_ladder_in_sconce_toml_is_as_good_as_one_of_the_source() {
     toml("[ladder]\ntarget_p99_ms = 250\n");
     let refused = Runtime::builder().named_model(MODEL, directory.path()).build().err().unwrap().to_string();
     assert!(refused.contains("'ladder.precisions' is empty; name"), "{refused}");
+}
+
+#[test]
+fn each_rung_needs_a_decision_of_its_own() {
+    let source = ModelSource::new(zoo(MODEL)).ladder(LadderConfig::new([Int8]));
+    let refused = Runtime::builder().model(source).build().err().unwrap().to_string();
+    assert!(refused.starts_with("model 'tiny-bert-sentiment' may not serve in int8 on cpu"), "{refused}");
 }

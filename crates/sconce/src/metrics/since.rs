@@ -58,6 +58,7 @@ impl ModelMetrics {
             name: self.name.clone(),
             version: self.version.clone(),
             precision: self.precision,
+            decision: self.decision.clone(),
             succeeded: self.succeeded.saturating_sub(earlier.succeeded),
             failed: self.failed.saturating_sub(earlier.failed),
             errors: counts_since(&self.errors, &earlier.errors),
