@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 
 use crate::ladder::LadderSteps;
 use crate::model::Inner;
-use crate::shadow::{ShadowCheck, Tally};
+use crate::shadow::{ShadowCheck, ShadowCounts};
 use crate::statistics::{Distributions, Recorded};
 use crate::{Degradation, ErrorKind, LatencyDistribution, Model, RequestStats, TracedRequest};
 
@@ -281,7 +281,7 @@ impl Model {
         let Inner { rungs, shadow, requests, .. } = &*self.inner;
         let Recorded { stats, distributions, errors, sources, precisions, exemplar, .. } = requests.recorded();
         let (queue_stats, depth) = (rungs.stats(), rungs.depth());
-        let (tallies, shadow_dropped) = shadow.as_ref().map(ShadowCheck::counts).unwrap_or_default();
+        let (counts, shadow_dropped) = shadow.as_ref().map(ShadowCheck::counts).unwrap_or_default();
         let busy = rungs.all().iter().flat_map(|rung| (0..rung.devices.len()).map(|at| rung.queue.busy_on(at)));
         let device = |(busy, device): (Duration, crate::ModelDevice)| {
             let line = device.cost.line();
@@ -318,7 +318,7 @@ impl Model {
                 let precisions = rungs.precisions().into_iter().map(Precision::name).collect();
                 LadderMetrics { precisions, steps_down, steps_up }
             }),
-            shadow: tallies.iter().map(ShadowMetrics::of).collect(),
+            shadow: counts.iter().map(ShadowMetrics::of).collect(),
             shadow_dropped,
         }
     }
@@ -344,7 +344,7 @@ impl Model {
 }
 
 impl ShadowMetrics {
-    fn of(&Tally { precision, alike, different, alarm, .. }: &Tally) -> Self {
+    fn of(&ShadowCounts { precision, alike, different, alarm, .. }: &ShadowCounts) -> Self {
         Self { precision: precision.name(), alike, different, alarm }
     }
 }

@@ -41,9 +41,9 @@ pub(crate) struct Placer<'a> {
 /// The measuring of a model's batches before it serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Measuring {
-    /// Where several devices serve, to choose among them.
+    /// If several devices serve, to choose among them.
     ToChoose,
-    /// On every device that serves: figures of several precisions are compared.
+    /// On every device that serves, because the figures of several precisions are compared.
     Always,
 }
 

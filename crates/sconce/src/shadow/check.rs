@@ -28,22 +28,22 @@ pub(crate) struct ShadowCheck {
     /// Answers in lower precisions so far.
     answers: AtomicU64,
     running: RunningBatches,
-    pending: Mutex<Option<Pending>>,
+    pending: Mutex<Option<CheckThread>>,
     /// Answers that were sampled and not compared.
     dropped: AtomicU64,
     /// The comparisons of each rung.
-    tallies: Mutex<Vec<Tally>>,
+    counts: Mutex<Vec<ShadowCounts>>,
 }
 
 /// The way to the thread that compares.
-struct Pending {
+struct CheckThread {
     sender: SyncSender<Box<Sample>>,
     thread: JoinHandle<()>,
 }
 
 /// The comparisons of a rung so far.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tally {
+pub(crate) struct ShadowCounts {
     pub(crate) precision: Precision,
     pub(crate) alike: u64,
     pub(crate) different: u64,
@@ -65,7 +65,8 @@ impl ShadowCheck {
     pub(crate) fn new(config: &ShadowConfig, rungs: &[Rung], running: RunningBatches) -> Self {
         let ShadowConfig { share, allowance } = *config;
         let test = ShareTest::new(allowance.max_share_below);
-        let tally = |rung: &Rung| Tally { precision: rung.precision, alike: 0, different: 0, alarm: false, test };
+        let counts =
+            |rung: &Rung| ShadowCounts { precision: rung.precision, alike: 0, different: 0, alarm: false, test };
         Self {
             share,
             allowance,
@@ -73,7 +74,7 @@ impl ShadowCheck {
             running,
             pending: Mutex::default(),
             dropped: AtomicU64::new(0),
-            tallies: Mutex::new(rungs.iter().map(tally).collect()),
+            counts: Mutex::new(rungs.iter().map(counts).collect()),
         }
     }
 
@@ -83,22 +84,22 @@ impl ShadowCheck {
         let model = Arc::downgrade(model);
         let thread = std::thread::Builder::new().name("shadow".to_owned());
         let thread = thread.spawn(move || compare_all(&receiver, &model))?;
-        *lock(&self.pending) = Some(Pending { sender, thread });
+        *lock(&self.pending) = Some(CheckThread { sender, thread });
         Ok(())
     }
 
     /// Ends the thread that compares; waits for the comparison that it is at. Blocks.
     pub(crate) fn end(&self) {
-        if let Some(Pending { sender, thread }) = lock(&self.pending).take() {
+        if let Some(CheckThread { sender, thread }) = lock(&self.pending).take() {
             drop(sender);
             // A panic in a model's code is caught before it ends the thread.
             thread.join().ok();
         }
     }
 
-    /// The tallies of the lower rungs, and the number of samples that were not compared.
-    pub(crate) fn counts(&self) -> (Vec<Tally>, u64) {
-        (lock(&self.tallies)[1..].to_vec(), self.dropped.load(Ordering::Relaxed))
+    /// The counts of the lower rungs, and the number of samples that were not compared.
+    pub(crate) fn counts(&self) -> (Vec<ShadowCounts>, u64) {
+        (lock(&self.counts)[1..].to_vec(), self.dropped.load(Ordering::Relaxed))
     }
 
     /// Chooses if the answer to this input is compared.
@@ -118,16 +119,16 @@ impl ShadowCheck {
         }
     }
 
-    /// Counts a comparison; returns the tally if it raises the alarm.
-    fn observe(&self, rung: usize, similarity: f64) -> Option<Tally> {
-        let mut tallies = lock(&self.tallies);
-        let tally = &mut tallies[rung];
+    /// Counts a comparison; returns the counts if it raises the alarm.
+    fn observe(&self, rung: usize, similarity: f64) -> Option<ShadowCounts> {
+        let mut counts = lock(&self.counts);
+        let counts = &mut counts[rung];
         // A similarity that is no number is a difference, too.
         let differs = similarity.is_nan() || similarity < self.allowance.min_similarity;
-        *(if differs { &mut tally.different } else { &mut tally.alike }) += 1;
-        let raises = tally.test.observe(differs) && !tally.alarm;
-        tally.alarm |= raises;
-        raises.then_some(*tally)
+        *(if differs { &mut counts.different } else { &mut counts.alike }) += 1;
+        let raises = counts.test.observe(differs) && !counts.alarm;
+        counts.alarm |= raises;
+        raises.then_some(*counts)
     }
 }
 
@@ -160,7 +161,7 @@ impl Model {
             shadow.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let Some(Tally { precision, alike, different, .. }) = shadow.observe(rung, similarity) else { return };
+        let Some(ShadowCounts { precision, alike, different, .. }) = shadow.observe(rung, similarity) else { return };
         let (model, ShadowAllowance { min_similarity, max_share_below }) = (self.name(), shadow.allowance);
         tracing::error!(
             model,

@@ -8,5 +8,5 @@ mod config;
 mod cusum;
 mod similarity;
 
-pub(crate) use check::{Sample, ShadowCheck, Tally};
+pub(crate) use check::{Sample, ShadowCheck, ShadowCounts};
 pub use config::{ShadowAllowance, ShadowConfig};
