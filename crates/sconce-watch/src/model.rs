@@ -97,6 +97,8 @@ pub struct ModelWatch {
     queue: DriftWatch,
     /// One for each device that has run a batch.
     run: Vec<RunWatch>,
+    /// Number of devices that run at a time; `None`: all that have run a batch.
+    devices: Option<usize>,
     finish: TimeWatch,
     misses: DriftWatch,
     errors: DriftWatch,
@@ -119,6 +121,7 @@ impl ModelWatch {
             cache: TimeWatch::new(),
             queue: DriftWatch::new(queue_rules()),
             run: Vec::new(),
+            devices: None,
             finish: TimeWatch::new(),
             misses: DriftWatch::new(miss_rules()),
             errors: DriftWatch::new(error_rules()),
@@ -137,6 +140,13 @@ impl ModelWatch {
     pub fn looked_up(&mut self, now: Instant, source: usize, time: Duration) -> Option<DegradationEvent> {
         let observed = self.cache.observe(now, Condition { group: source, x: 0.0 }, time)?;
         event(observed.transition, |drift| timed(WatchedStage::Cache, drift))
+    }
+
+    /// Sets the number of devices that run at a time, where not all that are numbered do: their utilisation is the condition
+    /// under which waits are compared.
+    #[must_use]
+    pub fn running_at_a_time(self, devices: usize) -> Self {
+        Self { devices: Some(devices), ..self }
     }
 
     /// Takes the time for which an output of this weight was finished.
@@ -168,7 +178,7 @@ impl ModelWatch {
         if window < TALLY || waits.items < MIN_TALLY / 4 {
             return None;
         }
-        let sample = waits.sample(window, self.run.len().max(1));
+        let sample = waits.sample(window, self.devices.unwrap_or(self.run.len()).max(1));
         self.waits = Some(Waits::new(now));
         let (condition, value) = sample?;
         event(self.queue.observe(now, condition, value).transition, queued)

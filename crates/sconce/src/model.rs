@@ -114,6 +114,7 @@ impl Model {
         }
         let ladder = (rungs.len() > 1).then(|| Ladder::new(&plan, &batching));
         let shadow = plan.shadow.as_ref().map(|config| ShadowCheck::new(config, &rungs, devices.running.clone()));
+        let requests = Requests::of_devices(rungs[plan.home].serving_devices());
         let inner = Inner {
             name,
             version,
@@ -128,7 +129,7 @@ impl Model {
             rungs: Rungs::new(rungs, plan.home, ladder),
             shadow,
             closed: AtomicBool::new(false),
-            requests: Requests::default(),
+            requests,
         };
         let inner = Arc::new(inner);
         inner

@@ -157,6 +157,12 @@ pub(crate) struct Distributions {
 }
 
 impl Requests {
+    /// Makes the figures of a model of which this many devices run at a time.
+    pub(crate) fn of_devices(devices: usize) -> Self {
+        let watch = ModelWatch::default().running_at_a_time(devices);
+        Self(Mutex::new(Recorded { watch, ..Recorded::default() }))
+    }
+
     /// Counts an answered request with its items; returns the degradations that begin or end with it.
     pub(crate) fn succeeded(
         &self,

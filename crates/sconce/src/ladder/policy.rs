@@ -200,7 +200,9 @@ impl LadderPolicy {
             return None;
         }
         let utilisation = self.usual_arrivals.utilisation(self.active - 1, figures);
-        let waits = figures.forecasts[self.active].wait > figures.target.mul_f64(MAX_WAIT);
+        // Where even an idle higher rung takes most of the target, it would step down again at the next request.
+        let mut rungs = figures.forecasts[self.active - 1..=self.active].iter();
+        let waits = rungs.any(|forecast| forecast.wait > figures.target.mul_f64(MAX_WAIT));
         let has_grown = self.recent_arrivals.utilisation(self.active - 1, figures) >= SATURATED;
         if utilisation >= CALM || has_grown || waits {
             self.calm_since = None;
@@ -382,6 +384,23 @@ mod tests {
         let (max_batch_size, max_batch_weight) = (32, 1024);
         let figures = LadderFigures { arrived, target: TARGET, max_batch_size, max_batch_weight, forecasts: &slower };
         assert_eq!(LadderPolicy::new(0, 1).look(load.now, &figures), None);
+    }
+
+    #[test]
+    fn it_does_not_step_up_to_what_is_too_slow_even_when_idle() {
+        let (mut load, mut policy) = (load(), LadderPolicy::new(0, 1));
+        assert!(load.look(&mut policy, 1500, TARGET).is_some());
+        let forecasts = [(0.095, TARGET.mul_f64(0.95)), (0.04, TARGET.mul_f64(0.4))].map(|(per_weight, wait)| {
+            let mut forecast = Forecast::default();
+            (forecast.wait, forecast.costs) = (wait, vec![CostLine { fixed: 0.0, per_weight }]);
+            forecast
+        });
+        let arrived = Arrived::default();
+        let (max_batch_size, max_batch_weight) = (32, 1024);
+        let figures =
+            LadderFigures { arrived, target: TARGET, max_batch_size, max_batch_weight, forecasts: &forecasts };
+        let later = |minutes| load.now + Duration::from_mins(minutes);
+        assert!((0..60).all(|minutes| policy.look(later(minutes), &figures).is_none()));
     }
 
     #[test]

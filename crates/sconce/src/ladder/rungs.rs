@@ -81,6 +81,11 @@ impl Rung {
         Ok(Self { index, precision, decision, permission, decision_id, cache, queue, devices, first_device })
     }
 
+    /// Number of devices that take batches.
+    pub(crate) fn serving_devices(&self) -> usize {
+        self.devices.iter().filter(|device| device.role == Role::Serves).count()
+    }
+
     /// Returns true if the network is in the memory of the preferred device.
     pub(crate) fn is_loaded(&self) -> bool {
         self.devices[0].slot.is_loaded()

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sconce_batch::{BatchLayout, Batcher, BatcherConfig, CostLine, CostModel, Forecast, Ran, Step, Terms};
+use sconce_watch::{DegradationEvent, ModelWatch};
 
 use super::policy::{Arrived, LadderFigures, LadderPolicy, LadderStep, MAX_REST};
 
@@ -43,6 +44,9 @@ struct World {
     looks: Instant,
     arrived: Arrived,
     steps: Vec<(Duration, LadderStep)>,
+    /// The watch for slowdowns, which a step is not.
+    watch: ModelWatch,
+    slowdowns: Vec<(Duration, DegradationEvent)>,
     in_time: usize,
     late: usize,
     refused: usize,
@@ -72,6 +76,8 @@ impl World {
             looks: start,
             arrived: Arrived::default(),
             steps: Vec::new(),
+            watch: ModelWatch::default().running_at_a_time(1),
+            slowdowns: Vec::new(),
             in_time: 0,
             late: 0,
             refused: 0,
@@ -144,13 +150,16 @@ impl World {
 
     /// Ends a rung's batch that is due, and begins the next.
     fn drive(&mut self, rung: usize) {
-        let (now, rung) = (self.now, &mut self.rungs[rung]);
+        let (now, index, rung) = (self.now, rung, &mut self.rungs[rung]);
         if let Some(Running { batch, started, .. }) = rung.running.take() {
+            let (run, weight) = (now - started, batch.iter().map(|(_, weight)| weight).sum());
+            let mut events = vec![self.watch.ran(now, index, weight, run)];
             for (arrived, _) in &batch {
+                events.push(self.watch.waited(now, started - *arrived, run));
                 *(if now - *arrived <= TARGET { &mut self.in_time } else { &mut self.late }) += 1;
             }
-            let weight = batch.iter().map(|(_, weight)| weight).sum();
-            rung.batcher.completed(now, Ran { size: batch.len(), weight, run: Some(now - started) });
+            self.slowdowns.extend(events.into_iter().flatten().map(|event| (now - self.start, event)));
+            rung.batcher.completed(now, Ran { size: batch.len(), weight, run: Some(run) });
         }
         loop {
             match rung.batcher.poll(now) {
@@ -229,6 +238,7 @@ fn it_steps_back_up_once_the_load_has_fallen_and_stays_there() {
         let load = |at: Duration| if at < 5 * MINUTE { 1.4 } else { fallen };
         let world = World::new(seed as u64, &[F32, INT8]).run(30 * MINUTE, &load);
         world.print(&format!("1.4 for five minutes, then {fallen}"));
+        assert!(world.slowdowns.is_empty(), "a step is no slowdown: {:?}", world.slowdowns);
         let [(down, _), (up, _)] = world.steps[..] else { panic!("{:?}", world.steps) };
         assert!(down < MINUTE && up > 6 * MINUTE && up < 10 * MINUTE);
         assert!(world.share_in_time() >= 0.99);
