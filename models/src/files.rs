@@ -139,7 +139,7 @@ fn list(root: &Path, below: &Path, within: &mut Vec<PathBuf>, files: &mut Vec<Pa
                 list(root, &path, within, files)?;
                 within.pop();
             }
-        } else if metadata.is_file() {
+        } else if metadata.is_file() && !is_about_decision(&path) {
             files.push(path);
             if files.len() > MAX_FILES {
                 let message = format!("{} holds more than {MAX_FILES} files", root.display());
@@ -148,6 +148,11 @@ fn list(root: &Path, below: &Path, within: &mut Vec<PathBuf>, files: &mut Vec<Pa
         }
     }
     Ok(())
+}
+
+/// True for a decision record and what belongs to it, which are made of a model's digests.
+fn is_about_decision(path: &Path) -> bool {
+    path.to_str().is_some_and(|name| name.starts_with("decision.") && !name.contains('/'))
 }
 
 /// Records the files that a family reads or looks for while it loads a model.
@@ -281,6 +286,8 @@ mod tests {
         std::fs::write(deep.join("model.safetensors"), "weights").unwrap();
         changes("weights");
         assert_eq!(seen[3].processing, seen[4].processing, "weights do not count as anything else");
+        std::fs::write(directory.path().join("decision.json"), "made of these digests").unwrap();
+        assert_eq!(all_of(directory.path()).unwrap(), seen[4]);
     }
 
     #[cfg(unix)]

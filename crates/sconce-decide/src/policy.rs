@@ -104,7 +104,7 @@ pub enum PolicyError {
         field: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong, and what to write instead.
+        /// The problem, and the value to write instead.
         problem: &'static str,
     },
 }

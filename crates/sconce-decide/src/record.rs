@@ -106,7 +106,7 @@ pub struct DecidedCandidate {
     pub candidate: Candidate,
     /// Its figures.
     pub measured: Measured,
-    /// What became of it.
+    /// Its fate.
     pub verdict: Verdict,
     /// Why, in words with figures.
     pub reason: String,
@@ -173,15 +173,15 @@ pub struct CostOfBatch {
     pub usual_weight: f64,
 }
 
-/// What became of a candidate.
+/// The fate of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It is what should serve.
+    /// The one that should serve.
     Chosen,
-    /// It may serve, but another is better.
+    /// One that may serve, but another is better.
     Allowed,
-    /// It may not serve: it loses too much accuracy, or too much may be lost as far as the data shows.
+    /// One that may not serve: it loses too much accuracy, or too much may be lost as far as the data shows.
     Refused,
 }
 

@@ -52,7 +52,7 @@ struct AllowedSigner {
 pub struct SignersError {
     /// The line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The problem with it.
     pub problem: String,
 }
 
@@ -79,7 +79,7 @@ pub enum SignatureError {
         signer: String,
         /// The approver that the policy names.
         approver: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
 }

@@ -14,7 +14,7 @@ pub struct RecordFile {
     pub signature: Option<String>,
 }
 
-/// What a model is about to do.
+/// The intention of a model that is about to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intention<'a> {
     /// Digest of the files of weights, as in the record.
@@ -67,7 +67,7 @@ pub enum Refusal {
         precision: String,
         /// The device.
         device: String,
-        /// What was measured.
+        /// The candidates that were measured.
         measured: String,
     },
     /// The decision refuses it.

@@ -228,7 +228,7 @@ fn signatures_for_other_things_and_keys_that_cannot_sign_are_refused() {
     assert!(matches!(sign(&record, "no key"), Err(SignError::Unreadable(_))));
 }
 
-/// What OpenSSH signs counts here, and it accepts what is signed here.
+/// A signature by OpenSSH counts here, and OpenSSH accepts one that is made here.
 #[test]
 fn signatures_are_those_of_openssh() {
     if Command::new("ssh-keygen").arg("-?").stderr(Stdio::null()).status().is_err() {

@@ -85,9 +85,11 @@ impl Families {
 
     fn decisions(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let decisions = || {
-            self.models().filter_map(|(model, metrics)| {
-                let decision = metrics.decision.as_ref()?;
-                Some((vec![("model", model), ("version", &*metrics.version), ("decision", &*decision.id)], decision))
+            self.models().flat_map(|(model, metrics)| {
+                metrics.decisions.iter().map(move |it| {
+                    let (version, precision) = (("version", &*metrics.version), ("precision", it.precision));
+                    (vec![("model", model), version, precision, ("decision", &*it.id)], it)
+                })
             })
         };
         let precisions = self.models().map(|(model, metrics)| {
@@ -190,9 +192,9 @@ impl Families {
             self.models().flat_map(|(model, metrics)| {
                 metrics.degradations.iter().map(move |it| {
                     let device = it.device.as_deref().unwrap_or_default();
-                    let labels =
-                        vec![("model", model), ("version", &*metrics.version), ("stage", it.stage), ("device", device)];
-                    (labels, it)
+                    let precision = ("precision", it.precision.unwrap_or_default());
+                    let version = ("version", &*metrics.version);
+                    (vec![("model", model), version, ("stage", it.stage), ("device", device), precision], it)
                 })
             })
         };

@@ -158,6 +158,12 @@ impl DriftWatch {
         }
     }
 
+    /// Takes a sample of a figure whose usual value is known, so that nothing is learned.
+    pub(crate) fn observe_against(&mut self, now: Instant, usual: f64, value: f64) -> Option<Transition> {
+        let reference = Reference { x: 0.0, y: usual, slope: 0.0, deviation: self.rules.min_deviation, samples: 0 };
+        self.compare(now, &reference, 0.0, value - usual)
+    }
+
     /// The change that is reported now.
     #[must_use]
     pub fn drift(&self) -> Option<Drift> {

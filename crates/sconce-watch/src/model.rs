@@ -29,6 +29,8 @@ pub enum WatchedStage {
     Queue,
     /// Running batches, compared at the same weight and device.
     Run,
+    /// Running batches, compared with the line a + c·weight on which the decision about the precision rests.
+    Decision,
     /// Finishing outputs, compared at the same weight.
     Finish,
     /// The share of requests that the cache did not answer, compared at the same traffic.
@@ -46,6 +48,7 @@ impl WatchedStage {
             Self::Cache => "cache",
             Self::Queue => "queue",
             Self::Run => "run",
+            Self::Decision => "decision",
             Self::Finish => "finish",
             Self::Misses => "misses",
             Self::Errors => "errors",
@@ -58,7 +61,7 @@ impl WatchedStage {
 pub struct Degradation {
     /// The stage.
     pub stage: WatchedStage,
-    /// The device, for a run.
+    /// The device, for a run and for a decision.
     pub device: Option<usize>,
     /// The part of a batch's cost that has grown; `None` if it cannot be told, or for other stages.
     pub part: Option<CostPart>,
@@ -99,6 +102,8 @@ pub struct ModelWatch {
     run: Vec<RunWatch>,
     /// Number of devices that run at a time; `None`: all that have run a batch.
     devices: Option<usize>,
+    /// Watches over batches on the devices on which a decision rests, by the device.
+    decided: Vec<(usize, DecidedWatch)>,
     finish: TimeWatch,
     misses: DriftWatch,
     errors: DriftWatch,
@@ -122,12 +127,21 @@ impl ModelWatch {
             queue: DriftWatch::new(queue_rules()),
             run: Vec::new(),
             devices: None,
+            decided: Vec::new(),
             finish: TimeWatch::new(),
             misses: DriftWatch::new(miss_rules()),
             errors: DriftWatch::new(error_rules()),
             waits: None,
             answers: None,
         }
+    }
+
+    /// Also compares batches on a device with the seconds `fixed + per_weight · weight` on which a decision rests.
+    #[must_use]
+    pub fn decided_on(mut self, device: usize, fixed: f64, per_weight: f64) -> Self {
+        let watch = DriftWatch::new(decision_rules());
+        self.decided.push((device, DecidedWatch { fixed, per_weight, watch, next: None }));
+        self
     }
 
     /// Takes the time for which an input of this weight was prepared, without waiting for a thread.
@@ -156,7 +170,7 @@ impl ModelWatch {
     }
 
     /// Takes a batch that a device ran at the first try. To be called for each batch, as its time makes the utilisation.
-    pub fn ran(&mut self, now: Instant, device: usize, weight: usize, run: Duration) -> Option<DegradationEvent> {
+    pub fn ran(&mut self, now: Instant, device: usize, weight: usize, run: Duration) -> [Option<DegradationEvent>; 2] {
         if let Some(waits) = &mut self.waits {
             waits.busy += run;
         }
@@ -165,7 +179,10 @@ impl ModelWatch {
         }
         let watch = &mut self.run[device];
         let transition = watch.observe(now, weight, run);
-        event(transition, |drift| watch.degradation(device, drift))
+        let run_event = event(transition, |drift| watch.degradation(device, drift));
+        let decided = self.decided.iter_mut().find(|(decided, _)| *decided == device);
+        let transition = decided.and_then(|(_, decided)| decided.observe(now, weight, run));
+        [run_event, event(transition, |drift| decided_degradation(device, drift))]
     }
 
     /// Takes the time that an item waited in the queue, and that of its batch.
@@ -216,6 +233,8 @@ impl ModelWatch {
         let of = |watch: &DriftWatch, degradation: fn(Drift) -> Degradation| watch.drift().map(degradation);
         let runs = self.run.iter().enumerate();
         let runs = runs.filter_map(|(device, run)| Some(run.degradation(device, run.time.watch.drift()?)));
+        let decided = self.decided.iter();
+        let decided = decided.filter_map(|(device, it)| Some(decided_degradation(*device, it.watch.drift()?)));
         [
             of(&self.prepare.watch, |drift| timed(WatchedStage::Prepare, drift)),
             of(&self.cache.watch, |drift| timed(WatchedStage::Cache, drift)),
@@ -226,6 +245,7 @@ impl ModelWatch {
         ]
         .into_iter()
         .flatten()
+        .chain(decided)
         .chain(runs)
         .collect()
     }
@@ -284,6 +304,26 @@ impl RunWatch {
     }
 }
 
+/// A watch over batches against the line that a decision rests on.
+#[derive(Debug, Clone)]
+struct DecidedWatch {
+    fixed: f64,
+    per_weight: f64,
+    watch: DriftWatch,
+    next: Option<Instant>,
+}
+
+impl DecidedWatch {
+    fn observe(&mut self, now: Instant, weight: usize, run: Duration) -> Option<Transition> {
+        if self.next.is_some_and(|next| now < next) {
+            return None;
+        }
+        self.next = Some(now + SPACING);
+        let usual = (self.fixed + self.per_weight * weight as f64 + FLOOR).ln();
+        self.watch.observe_against(now, usual, (run.as_secs_f64() + FLOOR).ln())
+    }
+}
+
 /// The waits of items within about a second, and the time for which devices were busy.
 #[derive(Debug, Clone, Copy)]
 struct Waits {
@@ -322,6 +362,19 @@ struct Answers {
 impl Answers {
     fn new(since: Instant) -> Self {
         Self { since, requests: 0, failed: 0, keyed: 0, missed: 0 }
+    }
+}
+
+/// Rules for the line of a decision: it is a straight one, measured at another time, so a quarter more is tolerated.
+fn decision_rules() -> DriftRules {
+    DriftRules {
+        allowance: 0.22,
+        threshold: 3.0,
+        end_threshold: 1.0,
+        max_change: 0.5,
+        max_sample: 1.0,
+        min_deviation: 0.1,
+        ..DriftRules::default()
     }
 }
 
@@ -388,6 +441,10 @@ fn event(transition: Option<Transition>, degradation: impl FnOnce(Drift) -> Degr
 fn timed(stage: WatchedStage, drift: Drift) -> Degradation {
     let [usual, present] = [drift.usual, drift.usual + drift.change].map(|value| value.exp() - FLOOR);
     degradation(stage, drift, usual, present)
+}
+
+fn decided_degradation(device: usize, drift: Drift) -> Degradation {
+    Degradation { device: Some(device), ..timed(WatchedStage::Decision, drift) }
 }
 
 fn queued(drift: Drift) -> Degradation {

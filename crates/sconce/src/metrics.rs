@@ -11,7 +11,7 @@ use sconce_models::Precision;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
-use crate::ladder::LadderSteps;
+use crate::ladder::{LadderSteps, Rung};
 use crate::model::Inner;
 use crate::shadow::{ShadowCheck, ShadowCounts};
 use crate::statistics::{Distributions, Recorded};
@@ -52,6 +52,8 @@ pub struct ModelMetrics {
     pub precision: &'static str,
     /// The decision by which it serves in that precision; `None` for f32.
     pub decision: Option<DecisionMetrics>,
+    /// The decisions on all precisions below f32 that it is loaded in.
+    pub decisions: Vec<DecisionMetrics>,
     /// Requests that were answered.
     pub succeeded: u64,
     /// Requests that were refused or failed.
@@ -119,6 +121,8 @@ pub struct LadderMetrics {
 pub struct DecisionMetrics {
     /// The id of the record, or `undecided`.
     pub id: String,
+    /// The precision.
+    pub precision: &'static str,
     /// The last second at which the record counts, as Unix time.
     pub expires: Option<i64>,
     /// The learned time of a batch of usual weight, as a multiple of the record's: what was decided rests on 1.
@@ -215,8 +219,10 @@ pub struct DeviceMetrics {
 pub struct DegradationMetrics {
     /// The stage's name.
     pub stage: &'static str,
-    /// The device's name, for a run.
+    /// The device's name, for a run and for a decision.
     pub device: Option<String>,
+    /// The precision of the network there.
+    pub precision: Option<&'static str>,
     /// The part of a batch's cost, for a run where it can be told.
     pub part: Option<&'static str>,
     /// The estimated beginning.
@@ -299,7 +305,8 @@ impl Model {
             name: self.name().to_owned(),
             version: self.version().to_string(),
             precision: self.precision().name(),
-            decision: self.decision_metrics(),
+            decision: DecisionMetrics::of(rungs.active()),
+            decisions: rungs.all().iter().filter_map(DecisionMetrics::of).collect(),
             succeeded: stats.succeeded.count,
             failed: stats.failed.count,
             errors: ErrorKind::ALL.map(|kind| Count { name: kind.name(), count: errors[kind.index()] }).into(),
@@ -323,23 +330,26 @@ impl Model {
         }
     }
 
-    fn decision_metrics(&self) -> Option<DecisionMetrics> {
-        let id = self.permission().id()?.to_owned();
-        let decided = self.permission().decided();
-        let expires = decided.and_then(|decided| decided.record.expires_at()).map(|at| at.as_second());
-        Some(DecisionMetrics { id, expires, cost_ratio: self.decided_cost_ratio() })
-    }
-
     fn degradation_metrics(&self, it: &Degradation) -> DegradationMetrics {
         DegradationMetrics {
             stage: it.stage.name(),
-            device: it.device.map(|device| self.inner.rungs.device_name(device).to_string()),
+            device: it.device.map(|device| self.inner.rungs.device(device).1.to_string()),
+            precision: it.device.map(|device| self.inner.rungs.device(device).0.name()),
             part: it.part.map(crate::CostPart::name),
             since: SystemTime::now().checked_sub(it.since.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
             ratio: it.ratio(),
             usual: it.usual,
             present: it.present,
         }
+    }
+}
+
+impl DecisionMetrics {
+    fn of(rung: &Rung) -> Option<Self> {
+        let id = rung.permission.id()?.to_owned();
+        let expires =
+            rung.permission.decided().and_then(|decided| decided.record.expires_at()).map(jiff::Timestamp::as_second);
+        Some(Self { id, precision: rung.precision.name(), expires, cost_ratio: rung.decided_cost_ratio() })
     }
 }
 

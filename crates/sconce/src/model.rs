@@ -114,7 +114,7 @@ impl Model {
         }
         let ladder = (rungs.len() > 1).then(|| Ladder::new(&plan, &batching));
         let shadow = plan.shadow.as_ref().map(|config| ShadowCheck::new(config, &rungs, devices.running.clone()));
-        let requests = Requests::of_devices(rungs[plan.home].serving_devices());
+        let requests = Requests::of(&rungs, plan.home);
         let inner = Inner {
             name,
             version,
@@ -202,7 +202,9 @@ impl Model {
         let (DegradationEvent::Began(it) | DegradationEvent::Ended(it)) = event;
         let Degradation { stage, usual, present, .. } = *it;
         let (model, stage, since, ratio) = (self.name(), stage.name(), it.since.elapsed(), it.ratio());
-        let device = it.device.map(|device| self.inner.rungs.device_name(device).to_string()).unwrap_or_default();
+        let on = it.device.map(|device| self.inner.rungs.device(device));
+        let (precision, device) =
+            on.map(|(precision, device)| (precision.name(), device.to_string())).unwrap_or_default();
         let part = it.part.map_or("", CostPart::name);
         match event {
             DegradationEvent::Began(_) => {
@@ -210,16 +212,17 @@ impl Model {
                     model,
                     stage,
                     device,
+                    precision,
                     part,
                     ?since,
                     ratio,
                     usual,
                     present,
-                    "a stage is worse than it was"
+                    "a stage is worse than it was, or than what was decided on"
                 );
             }
             DegradationEvent::Ended(_) => {
-                tracing::warn!(model, stage, device, part, ?since, "a stage is as it was");
+                tracing::warn!(model, stage, device, precision, part, ?since, "a stage is as it was");
             }
         }
     }
@@ -367,11 +370,7 @@ impl Model {
     /// weight of the record; `None` without a decision, or until enough batches have run.
     #[must_use]
     pub fn decided_cost_ratio(&self) -> Option<f64> {
-        let decided = self.permission().decided()?.candidate.measured.cost;
-        let learned = self.cost().line()?;
-        let usual = decided.usual_weight;
-        let ratio = (learned.fixed + learned.per_weight * usual) / decided.seconds(usual);
-        ratio.is_finite().then_some(ratio)
+        self.inner.rungs.active().decided_cost_ratio()
     }
 
     /// Digests of the files and settings that the model was made of: those that a decision record names.

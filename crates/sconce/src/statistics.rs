@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use sconce_decide::CostOfBatch;
 use sconce_models::Precision;
 use sconce_watch::{Degradation, DegradationEvent, ModelWatch};
 
+use crate::ladder::Rung;
 use crate::latency::LatencyDistribution;
 use crate::{Answer, AnswerSource, ErrorKind, Timing};
 
@@ -157,9 +159,15 @@ pub(crate) struct Distributions {
 }
 
 impl Requests {
-    /// Makes the figures of a model of which this many devices run at a time.
-    pub(crate) fn of_devices(devices: usize) -> Self {
-        let watch = ModelWatch::default().running_at_a_time(devices);
+    /// Makes the figures of a model whose rung `home` answers when there is no load.
+    pub(crate) fn of(rungs: &[Rung], home: usize) -> Self {
+        let mut watch = ModelWatch::new().running_at_a_time(rungs[home].serving_devices());
+        for rung in rungs {
+            if let Some(decided) = rung.permission.decided() {
+                let CostOfBatch { fixed, per_weight, .. } = decided.candidate.measured.cost;
+                watch = watch.decided_on(rung.first_device, fixed, per_weight);
+            }
+        }
         Self(Mutex::new(Recorded { watch, ..Recorded::default() }))
     }
 
@@ -277,7 +285,7 @@ impl Recorded {
             events.extend(self.watch.prepared(now, weight, prepare));
         }
         if let Some(batch_weight) = work.batch_weight {
-            events.extend(self.watch.ran(now, work.device, batch_weight, run));
+            events.extend(self.watch.ran(now, work.device, batch_weight, run).into_iter().flatten());
         }
         if batch_size > 0 {
             events.extend(self.watch.waited(now, queue_wait, run));

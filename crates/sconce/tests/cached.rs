@@ -133,7 +133,7 @@ async fn a_stored_answer_outlives_the_process_but_not_the_model() {
     let store = directory.path().join("answers.sqlite");
     let copy = copy_of(SENTIMENT, directory.path()).unwrap();
     let answer_of = async |source: ModelSource| {
-        let (runtime, model) = build(Runtime::builder().model(source).cache(stored_in(&store)));
+        let (runtime, model) = build(Runtime::builder().allow_undecided(true).model(source).cache(stored_in(&store)));
         let (source, _) = ask(&model, "What a wonderful day!").await;
         runtime.shutdown().await;
         source.name()
@@ -182,7 +182,7 @@ async fn a_higher_precision_answers_for_a_lower_one_where_the_policy_allows_and_
     let answer = async |precision, policy: Option<CrossPrecision>, settings: &str, text: &str| {
         std::fs::write(copy.join("sconce.toml"), settings).unwrap();
         let source = ModelSource { cross_precision: policy, ..ModelSource::new(&copy).precision(precision) };
-        let (_runtime, model) = build(Runtime::builder().model(source).cache(Arc::clone(&cache)));
+        let (_runtime, model) = build(Runtime::builder().allow_undecided(true).model(source).cache(Arc::clone(&cache)));
         let answer = model.infer(text).await.unwrap();
         (answer.source.name(), answer.precision)
     };
@@ -204,6 +204,7 @@ async fn an_input_is_prepared_once_for_all_who_want_it_computed() {
     let (runtime, _) = build(
         Runtime::builder()
             .model(ModelSource::new(zoo(SENTIMENT)).name("plain"))
+            .allow_undecided(true)
             .model(ModelSource::new(zoo(SENTIMENT)).name("small").precision(Precision::Int8))
             .model(zoo("digits-cnn"))
             .feature_cache(NonZeroU64::new(1 << 20).unwrap()),

@@ -93,7 +93,7 @@ fn the_caller_chooses_the_precision_else_sconce_toml_and_the_answer_says_which()
     let directory = tempfile::tempdir().unwrap();
     let source = || ModelSource::new(directory.path()).name("parity");
     let answered = |source: ModelSource| {
-        let runtime = builder(directory.path()).model(source).build().unwrap();
+        let runtime = builder(directory.path()).allow_undecided(true).model(source).build().unwrap();
         let model = &runtime.model("parity").unwrap();
         let answer = model.infer_blocking("3").unwrap();
         assert_eq!(model.signature().precision, answer.precision);

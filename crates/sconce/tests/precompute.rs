@@ -197,7 +197,7 @@ async fn another_name_or_precision_is_another_answer() {
         ModelSource::new(zoo(SENTIMENT)).name("other"),
         ModelSource::new(zoo(SENTIMENT)).precision(sconce::Precision::Int8),
     ] {
-        let runtime = Runtime::builder().model(source).build().unwrap();
+        let runtime = Runtime::builder().allow_undecided(true).model(source).build().unwrap();
         let model = &runtime.models().remove(0);
         let config = PrecomputeConfig::default();
         assert_eq!(precompute(model, &tier, &config, &text).await.unwrap(), tally(1, 0, 0, 0));

@@ -12,7 +12,7 @@ const MAX_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Decisions")]
 pub(crate) struct DecisionArgs {
-    /// The people whose signatures on decision records count, as OpenSSH's allowed_signers file lists them
+    /// The people whose signatures on decision records count, as OpenSSH's `allowed_signers` file lists them
     ///
     /// A precision below f32 is served only if `decision.json` in the model's directory allows it, and the approver that it
     /// names has signed it: see `sconce decide`. A line is `NAME ssh-ed25519 KEY`, such as `cto@example.com` and a public key.

@@ -37,7 +37,7 @@ impl Ended {
 }
 
 /// Variables that may be set in the environment of the tests, and are removed.
-const SET_OUTSIDE: [&str; 13] = [
+const SET_OUTSIDE: [&str; 15] = [
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_TRACES_SAMPLER_ARG",
     "RUST_LOG",
@@ -47,6 +47,8 @@ const SET_OUTSIDE: [&str; 13] = [
     "SCONCE_CACHE_REDIS",
     "SCONCE_CACHE_SQLITE",
     "SCONCE_CPU_THREADS",
+    "SCONCE_ALLOWED_SIGNERS",
+    "SCONCE_ALLOW_UNDECIDED",
     "SCONCE_DEVICE",
     "SCONCE_MODELS",
     "SCONCE_TOKEN",

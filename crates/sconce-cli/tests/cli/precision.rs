@@ -15,7 +15,7 @@ const ALL: &str = "f32, f16, bf16, int8, q8_0, q4k";
 #[test]
 fn an_embedding_in_each_precision_says_which_and_is_near_that_in_f32() {
     let embed = |flags: &[&str]| {
-        let args = [&["embed", "--model", "encoder-mini"], flags].concat();
+        let args = [&["embed", "--model", "encoder-mini", "--allow-undecided"], flags].concat();
         let object = ended(&args, b"a sconce holds candles").succeeded().objects().swap_remove(0);
         let embedding: Vec<f64> = serde_json::from_value(object["embedding"].clone()).unwrap();
         (object["precision"].as_str().unwrap().to_owned(), embedding)
@@ -34,11 +34,28 @@ fn an_embedding_in_each_precision_says_which_and_is_near_that_in_f32() {
 #[test]
 fn a_label_says_which_precision_made_it() {
     for flags in [&[][..], &["--precision", "int8"]] {
-        let args = [&["classify", "--model", "tiny-bert-sentiment"], flags].concat();
+        let args = [&["classify", "--model", "tiny-bert-sentiment", "--allow-undecided"], flags].concat();
         let objects = ended(&args, b"What a wonderful day!").succeeded().objects();
         assert_eq!(objects[0]["precision"], *flags.last().unwrap_or(&"f32"));
+        let decision = objects[0].get("decision").cloned();
+        assert_eq!(decision, (!flags.is_empty()).then(|| json!("undecided")));
         assert_eq!(objects[0]["label"], "positive");
     }
+}
+
+#[test]
+fn a_precision_that_nothing_allows_is_refused_with_the_way_to_decide() {
+    let said = ["may not serve in int8 on cpu: there is no decision on it", "sconce decide", "--allow-undecided"];
+    let int8 = ["--model", "tiny-bert-sentiment", "--precision", "int8"];
+    for command in [&["classify"][..], &["serve", "--grpc", "127.0.0.1:0", "--http", "none"]] {
+        ended(&[command, &int8].concat(), b"a lovely day").failed_with(2, &said);
+    }
+    let args = ["classify", "--model", "tiny-bert-sentiment", "--allowed-signers"];
+    ended(&[&args[..], &["/no/such/file"]].concat(), b"").failed_with(2, &["--allowed-signers", "No such file"]);
+    let place = tempfile::tempdir().unwrap();
+    let signers = place.path().join("allowed_signers");
+    fs::write(&signers, "# who may approve\ncto@example.com ssh-rsa\n").unwrap();
+    ended(&[&args[..], &[path(&signers)]].concat(), b"").failed_with(2, &["--allowed-signers", "line 2: "]);
 }
 
 #[test]
@@ -67,7 +84,7 @@ fn models(model: &str, toml: &str) -> TempDir {
 #[test]
 fn sconce_toml_decides_unless_a_flag_does() {
     let models = models("tiny-bert-sentiment", "[model]\nprecision = \"int8\"");
-    let args = ["classify", "--models", path(models.path()), "--model", "copy"];
+    let args = ["classify", "--models", path(models.path()), "--model", "copy", "--allow-undecided"];
     for (flags, expected) in [(&[][..], "int8"), (&["--precision", "f32"], "f32")] {
         let objects = ended(&[&args[..], flags].concat(), b"What a wonderful day!").succeeded().objects();
         assert_eq!(objects[0]["precision"], expected);
@@ -89,7 +106,7 @@ fn a_sconce_toml_that_asks_for_what_a_model_does_not_have_is_named() {
 #[test]
 fn names_from_elsewhere_are_taken_where_they_can_mean_one_precision_alone() {
     for (name, precision) in [("fp32", "f32"), ("float32", "f32"), ("INT8", "int8"), ("i8", "int8"), ("q4_k", "q4k")] {
-        let args = ["classify", "--model", "tiny-bert-sentiment", "--precision", name];
+        let args = ["classify", "--model", "tiny-bert-sentiment", "--allow-undecided", "--precision", name];
         assert_eq!(ended(&args, b"a lovely day").succeeded().objects()[0]["precision"], precision, "{name}");
     }
     // These names are known, so the error lists what the model has.
@@ -102,13 +119,13 @@ fn names_from_elsewhere_are_taken_where_they_can_mean_one_precision_alone() {
         ended(&args, b"").failed_with(2, &["--precisions", ALL, question]);
     }
     let models = models("tiny-bert-sentiment", "[model]\nprecision = \"i8\"\ndevice = \"CPU\"");
-    let args = ["classify", "--models", path(models.path()), "--model", "copy"];
+    let args = ["classify", "--models", path(models.path()), "--model", "copy", "--allow-undecided"];
     assert_eq!(ended(&args, b"a lovely day").succeeded().objects()[0]["precision"], "int8");
 }
 
 #[tokio::test]
 async fn a_precision_for_every_model_is_for_those_that_have_it() {
-    let mut server = Server::start(&["--precision", "int8"]);
+    let mut server = Server::start(&["--precision", "int8", "--allow-undecided"]);
     let line = |name: &str| server.banner.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     for (name, precision) in [("tiny-bert", "int8"), ("encoder-mini", "int8"), ("magika", "f32"), ("digits", "f32")] {
         assert!(line(name).contains(&format!("parameters in {precision}")), "{}", server.banner);
@@ -144,8 +161,8 @@ fn a_precision_that_is_unknown_or_of_an_unknown_model_is_told_with_the_known_one
 #[tokio::test]
 async fn a_server_says_its_precisions_and_threads() {
     let models = ["--model", "digits-cnn", "--model", "tiny-bert-sentiment"];
-    let flags = ["--precision", "tiny-bert-sentiment=int8", "--cpu-threads", "3"];
-    let server = Server::start(&[models, flags].concat());
+    let flags = ["--precision", "tiny-bert-sentiment=int8", "--cpu-threads", "3", "--allow-undecided"];
+    let server = Server::start(&[&models[..], &flags].concat());
     let line = |name: &str| server.banner.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(line("digits-cnn").contains("parameters in f32"), "{}", server.banner);
     assert!(line("tiny-bert-sentiment").contains("parameters in int8"), "{}", server.banner);

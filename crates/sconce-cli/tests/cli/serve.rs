@@ -370,7 +370,8 @@ fn minilm_in_int8_holds_at_most_0_4_of_the_memory_of_f32() {
     };
     let models = path(minilm.parent().expect("it lies in a directory"));
     let memory = |precision| {
-        let server = Server::start(&["--models", models, "--model", "minilm", "--precision", precision]);
+        let server =
+            Server::start(&["--models", models, "--model", "minilm", "--allow-undecided", "--precision", precision]);
         anonymous_memory(&server)
     };
     let (f32, int8) = (memory("f32"), memory("int8"));

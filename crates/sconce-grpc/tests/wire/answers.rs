@@ -229,11 +229,14 @@ async fn a_long_text_is_truncated_and_said_to_be_or_refused() {
 async fn an_answer_and_the_configuration_say_which_precision_made_it_on_which_device() {
     for precision in [Precision::F32, Precision::Int8] {
         let source = ModelSource::new(zoo().join(SENTIMENT)).precision(precision);
-        let server = Server::of(Runtime::builder().model(source).build().unwrap()).await;
+        let server = Server::of(Runtime::builder().allow_undecided(true).model(source).build().unwrap()).await;
         let mut client = server.client().await;
         let response = client.model_infer(texts(SENTIMENT, &["What a wonderful day!"; 2])).await.unwrap().into_inner();
         let said = response.parameters["precision"].parameter_choice.clone();
         assert_eq!(said, Some(ParameterChoice::StringParam(precision.to_string())));
+        let decision = response.parameters.get("decision").and_then(|it| it.parameter_choice.clone());
+        let undecided = (precision != Precision::F32).then(|| ParameterChoice::StringParam("undecided".to_owned()));
+        assert_eq!(decision, undecided);
         let device = Some(ParameterChoice::StringParam("cpu".to_owned()));
         assert_eq!(response.parameters["device"].parameter_choice, device);
         let request = ModelConfigRequest { name: SENTIMENT.into(), version: String::new() };

@@ -225,8 +225,9 @@ impl<F: Fn(f64) -> Moment> World<F> {
         self.is_busy = false;
         let ran = Ran { size: self.running.len(), weight: self.weight, run: Some(run) };
         self.batcher.completed(now, ran);
-        let event = self.watch.ran(now, 0, self.weight, run);
-        self.report(at, event);
+        for event in self.watch.ran(now, 0, self.weight, run) {
+            self.report(at, event);
+        }
         for (request, admitted) in std::mem::take(&mut self.running) {
             let wait = now.saturating_duration_since(admitted).saturating_sub(run);
             let event = self.watch.waited(now, wait, run);

@@ -81,6 +81,15 @@ impl Rung {
         Ok(Self { index, precision, decision, permission, decision_id, cache, queue, devices, first_device })
     }
 
+    /// The learned time of a usual batch as a multiple of what the decision on this precision rests on.
+    pub(crate) fn decided_cost_ratio(&self) -> Option<f64> {
+        let decided = self.permission.decided()?.candidate.measured.cost;
+        let learned = self.queue.cost().line()?;
+        let usual = decided.usual_weight;
+        let ratio = (learned.fixed + learned.per_weight * usual) / decided.seconds(usual);
+        ratio.is_finite().then_some(ratio)
+    }
+
     /// Number of devices that take batches.
     pub(crate) fn serving_devices(&self) -> usize {
         self.devices.iter().filter(|device| device.role == Role::Serves).count()
@@ -185,10 +194,10 @@ impl Rungs {
         self.all.iter().flat_map(Rung::model_devices)
     }
 
-    /// The name of one of the devices of all rungs.
-    pub(crate) fn device_name(&self, device: usize) -> DeviceName {
+    /// The precision and the name of one of the devices of all rungs.
+    pub(crate) fn device(&self, device: usize) -> (Precision, DeviceName) {
         let rung = self.all.iter().rev().find(|rung| rung.first_device <= device).expect("the first begins at 0");
-        rung.devices[device - rung.first_device].name
+        (rung.precision, rung.devices[device - rung.first_device].name)
     }
 
     /// Number, weight and age of the entries of all queues.

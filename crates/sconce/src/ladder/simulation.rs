@@ -153,7 +153,7 @@ impl World {
         let (now, index, rung) = (self.now, rung, &mut self.rungs[rung]);
         if let Some(Running { batch, started, .. }) = rung.running.take() {
             let (run, weight) = (now - started, batch.iter().map(|(_, weight)| weight).sum());
-            let mut events = vec![self.watch.ran(now, index, weight, run)];
+            let mut events = self.watch.ran(now, index, weight, run).to_vec();
             for (arrived, _) in &batch {
                 events.push(self.watch.waited(now, started - *arrived, run));
                 *(if now - *arrived <= TARGET { &mut self.in_time } else { &mut self.late }) += 1;

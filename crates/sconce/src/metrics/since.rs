@@ -59,6 +59,7 @@ impl ModelMetrics {
             version: self.version.clone(),
             precision: self.precision,
             decision: self.decision.clone(),
+            decisions: self.decisions.clone(),
             succeeded: self.succeeded.saturating_sub(earlier.succeeded),
             failed: self.failed.saturating_sub(earlier.failed),
             errors: counts_since(&self.errors, &earlier.errors),

@@ -269,7 +269,7 @@ function degradations({ total, time: now }) {
   const found = total.models.flatMap((model) => model.degradations.map((it) => ({ model: title(model), ...it })));
   const list = byId("degradations");
   const text = found.map((it) => {
-    const where = it.device ? ` on ${it.device}` : "";
+    const where = it.device ? ` in ${it.precision} on ${it.device}` : "";
     const part = it.part ? ` (${PARTS[it.part] ?? words(it.part)})` : "";
     const day = now - it.since > 72000 ? { day: "numeric", month: "short" } : {};
     const since = new Date(it.since * 1000).toLocaleString("en-GB", { ...day, hour: "2-digit", minute: "2-digit" });
