@@ -154,8 +154,7 @@ impl<'a> Contest<'a> {
                 drop.low
             );
         }
-        // Written so that a figure that is not a number is refused.
-        if !(drop.high <= allowed) {
+        if drop.high > allowed || drop.high.is_nan() {
             return format!(
                 "may lose too much accuracy: {metric} {found:.4} instead of {reference:.4}, up to {:.4} less at {confidence} % \
                  confidence, and {allowed:.4} is allowed; more examples would tell",

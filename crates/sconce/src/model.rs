@@ -335,7 +335,7 @@ impl Model {
         let now = Instant::now();
         let terms = Terms { deadline: deadline(now, timeout), priority };
         let rung = self.rung(precision);
-        let refusal = rung.map(|rung| rung.queue.refusal(1, terms).map(InferError::from)).unwrap_or_else(Some);
+        let refusal = rung.map_or_else(Some, |rung| rung.queue.refusal(1, terms).map(InferError::from));
         if let Some(refusal) = &refusal {
             self.arrived(1, None);
             self.count(now, Err(refusal.kind()));

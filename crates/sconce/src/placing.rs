@@ -256,7 +256,9 @@ impl Placer<'_> {
         measuring: Measuring,
     ) {
         if instances.iter().filter(|instance| instance.profile.role == Role::Serves).count() < 2 {
-            instances.iter_mut().for_each(|instance| instance.profile.estimate = None);
+            for instance in &mut *instances {
+                instance.profile.estimate = None;
+            }
             if measuring == Measuring::ToChoose {
                 let serving = instances.iter().filter(|instance| instance.profile.role == Role::Serves);
                 serving.filter(|_| self.warm_up).for_each(|instance| warm_up(name, instance, processor, signature));

@@ -362,12 +362,16 @@ mod tests {
         let mut rests = Vec::new();
         for _ in 0..8 {
             while load.look(&mut policy, 500, TARGET).is_none() {}
-            rests.push((1..).find(|_| load.look(&mut policy, 500, TARGET / 4).is_some()).expect("it steps up"));
+            rests.push((1..100_000).find(|_| load.look(&mut policy, 500, TARGET / 4).is_some()).expect("it steps up"));
         }
         assert_eq!(rests, [60, 120, 240, 480, 960, 1920, 1920, 1920]);
         (0..PROVEN.as_secs()).for_each(|_| _ = load.look(&mut policy, 500, TARGET / 4));
         assert!(load.look(&mut policy, 500, TARGET).is_some());
-        assert_eq!((1..).find(|_| load.look(&mut policy, 500, TARGET / 4).is_some()), Some(60), "that one lasted");
+        assert_eq!(
+            (1..100_000).find(|_| load.look(&mut policy, 500, TARGET / 4).is_some()),
+            Some(60),
+            "that one lasted"
+        );
     }
 
     #[test]

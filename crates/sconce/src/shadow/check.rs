@@ -24,7 +24,6 @@ const MAX_PENDING: usize = 64;
 /// The shadow check of one model. The reference is the first rung, in f32.
 pub(crate) struct ShadowCheck {
     share: f64,
-    allowance: ShadowAllowance,
     /// Answers in lower precisions so far.
     answers: AtomicU64,
     running: RunningBatches,
@@ -48,6 +47,7 @@ pub(crate) struct ShadowCounts {
     pub(crate) alike: u64,
     pub(crate) different: u64,
     pub(crate) alarm: bool,
+    allowance: ShadowAllowance,
     test: ShareTest,
 }
 
@@ -64,12 +64,14 @@ pub(crate) struct Sample {
 impl ShadowCheck {
     pub(crate) fn new(config: &ShadowConfig, rungs: &[Rung], running: RunningBatches) -> Self {
         let ShadowConfig { share, allowance } = *config;
-        let test = ShareTest::new(allowance.max_share_below);
-        let counts =
-            |rung: &Rung| ShadowCounts { precision: rung.precision, alike: 0, different: 0, alarm: false, test };
+        let counts = |rung: &Rung| {
+            let decided = rung.permission.decided().map(|it| ShadowAllowance::decided(&it.candidate.measured.likeness));
+            let allowance = allowance.or(decided).unwrap_or_default();
+            let test = ShareTest::new(allowance.max_share_below);
+            ShadowCounts { precision: rung.precision, alike: 0, different: 0, alarm: false, allowance, test }
+        };
         Self {
             share,
-            allowance,
             answers: AtomicU64::new(0),
             running,
             pending: Mutex::default(),
@@ -124,7 +126,7 @@ impl ShadowCheck {
         let mut counts = lock(&self.counts);
         let counts = &mut counts[rung];
         // A similarity that is no number is a difference, too.
-        let differs = similarity.is_nan() || similarity < self.allowance.min_similarity;
+        let differs = similarity.is_nan() || similarity < counts.allowance.min_similarity;
         *(if differs { &mut counts.different } else { &mut counts.alike }) += 1;
         let raises = counts.test.observe(differs) && !counts.alarm;
         counts.alarm |= raises;
@@ -161,8 +163,9 @@ impl Model {
             shadow.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let Some(ShadowCounts { precision, alike, different, .. }) = shadow.observe(rung, similarity) else { return };
-        let (model, ShadowAllowance { min_similarity, max_share_below }) = (self.name(), shadow.allowance);
+        let Some(counts) = shadow.observe(rung, similarity) else { return };
+        let ShadowCounts { precision, alike, different, allowance, .. } = counts;
+        let (model, ShadowAllowance { min_similarity, max_share_below }) = (self.name(), allowance);
         tracing::error!(
             model,
             %precision,

@@ -1,5 +1,6 @@
 //! The settings of the shadow check.
 
+use sconce_decide::Likeness;
 use sconce_models::ShadowSettings;
 
 use crate::LadderError;
@@ -13,8 +14,8 @@ pub struct ShadowConfig {
     /// The share of answers that are computed again, above 0 and at most 1. Too small: a model that has become bad is noticed
     /// late. Too large: more answers than there is idle time for, which are dropped and counted.
     pub share: f64,
-    /// The differences that are allowed.
-    pub allowance: ShadowAllowance,
+    /// The differences that are allowed; `None`: by the decision on each precision, else the default.
+    pub allowance: Option<ShadowAllowance>,
 }
 
 /// The differences between a lower precision and f32 that are allowed, as a decision on the precision measured them.
@@ -41,36 +42,48 @@ impl ShadowAllowance {
     pub const fn new(min_similarity: f64, max_share_below: f64) -> Self {
         Self { min_similarity, max_share_below }
     }
+
+    /// The allowance that a decision rests on: twice as many answers as on its data may be less similar than all but a hundredth
+    /// of those. Where answers are alike or not, as labels are, twice as many as there may be unlike.
+    pub(crate) fn decided(likeness: &Likeness) -> Self {
+        if likeness.p01 > 0.0 && likeness.p01 < 1.0 {
+            return Self::new(likeness.p01, 0.02);
+        }
+        Self::new(1.0, (2.0 * (1.0 - likeness.mean)).clamp(0.02, 0.5))
+    }
 }
 
 impl ShadowConfig {
-    /// Creates a check of this share of answers with the default allowance.
+    /// Creates a check of this share of answers, with the differences that the decisions on the precisions rest on.
     #[must_use]
     pub fn new(share: f64) -> Self {
-        Self { share, allowance: ShadowAllowance::default() }
+        Self { share, allowance: None }
     }
 
     /// Sets the differences that are allowed.
     #[must_use]
     pub fn allowance(self, allowance: ShadowAllowance) -> Self {
-        Self { allowance, ..self }
+        Self { allowance: Some(allowance), ..self }
     }
 
     /// The check of the table `[shadow]` in a model's `sconce.toml`, if there is one.
     pub(crate) fn of_settings(settings: &ShadowSettings) -> Option<Self> {
         let ShadowSettings { share, min_similarity, max_share_below } = *settings;
         let default = ShadowAllowance::default();
-        let allowance = ShadowAllowance::new(
-            min_similarity.unwrap_or(default.min_similarity),
-            max_share_below.unwrap_or(default.max_share_below),
-        );
+        let allowance = (min_similarity.is_some() || max_share_below.is_some()).then(|| {
+            ShadowAllowance::new(
+                min_similarity.unwrap_or(default.min_similarity),
+                max_share_below.unwrap_or(default.max_share_below),
+            )
+        });
         // A table without a share is an error, not a check that is off.
-        let is_set = share.is_some() || min_similarity.is_some() || max_share_below.is_some();
+        let is_set = share.is_some() || allowance.is_some();
         is_set.then(|| Self { share: share.unwrap_or_default(), allowance })
     }
 
     pub(crate) fn validate(&self) -> Result<(), LadderError> {
-        let Self { share, allowance: ShadowAllowance { min_similarity, max_share_below } } = *self;
+        let Self { share, allowance } = *self;
+        let ShadowAllowance { min_similarity, max_share_below } = allowance.unwrap_or_default();
         let wrong = |field, value: f64, allowed| Err(LadderError::Shadow { field, value: value.to_string(), allowed });
         if !(share > 0.0 && share <= 1.0) {
             return wrong("shadow.share", share, "above 0 and at most 1, such as 0.01");
@@ -90,10 +103,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn twice_the_differences_of_a_decision_are_allowed() {
+        let decided = |mean, p01| ShadowAllowance::decided(&Likeness { mean, p01, least: 0.0 });
+        assert_eq!(decided(0.998, 0.993), ShadowAllowance::new(0.993, 0.02), "embeddings");
+        assert_eq!(decided(0.75, 0.0), ShadowAllowance::new(1.0, 0.5), "labels");
+        assert_eq!(decided(1.0, 1.0), ShadowAllowance::new(1.0, 0.02), "labels that were all the same");
+    }
+
+    #[test]
     fn a_value_out_of_bounds_is_named_with_what_is_allowed() {
         let of = |share, min_similarity, max_share_below| {
             let allowance = ShadowAllowance::new(min_similarity, max_share_below);
-            ShadowConfig { share, allowance }.validate().map_err(|error| error.to_string())
+            ShadowConfig::new(share).allowance(allowance).validate().map_err(|error| error.to_string())
         };
         assert_eq!(of(1.0, -1.0, 0.5), Ok(()));
         let expected = "'shadow.share' is 0; it must be above 0 and at most 1, such as 0.01";
