@@ -121,7 +121,9 @@ pub use pixels::PixelsError;
 pub use placement::{Placement, UnknownPlacement};
 pub use precision::{Precision, UnknownPrecision};
 pub use registry::{LoadOptions, Registry, Survey};
-pub use settings::{BatchingSettings, CacheSettings, ModelSettings, Settings, VectorTask};
+pub use settings::{
+    BatchingSettings, CacheSettings, LadderSettings, ModelSettings, Settings, ShadowSettings, VectorTask,
+};
 pub use signature::{InputSpec, Signature};
 pub use tensor::{Datatype, Elements, InputKey, InputTensor, OutputElements, OutputShape, OutputTensor};
 pub use text::{MAX_TEXT_BYTES, TEXT_INPUT, TextProcessor, TextRules, TextToken};

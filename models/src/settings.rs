@@ -18,6 +18,10 @@ pub struct Settings {
     pub batching: BatchingSettings,
     /// The table `[cache]`: which answers are cached.
     pub cache: CacheSettings,
+    /// The table `[ladder]`: lower precisions to step down to under load.
+    pub ladder: LadderSettings,
+    /// The table `[shadow]`: the check of lower precisions against f32.
+    pub shadow: ShadowSettings,
 }
 
 impl Settings {
@@ -132,4 +136,26 @@ pub struct CacheSettings {
     pub answers: Option<bool>,
     /// True to give cached answers of a higher precision. Default: as in the runtime, else false.
     pub higher_precisions: Option<bool>,
+}
+
+/// Settings for a precision ladder. Meanings and bounds are those of the runtime's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LadderSettings {
+    /// Lower precisions than the model's own, the highest first. Default: none, and no ladder.
+    pub precisions: Option<Vec<Precision>>,
+    /// Milliseconds within which 99 of 100 requests are to be answered. Default: 500.
+    pub target_p99_ms: Option<u64>,
+}
+
+/// Settings for the shadow check. Meanings and bounds are those of the runtime's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShadowSettings {
+    /// The share of answers in a lower precision that are computed again in f32. Default: none, and no check.
+    pub share: Option<f64>,
+    /// The similarity below which an answer counts as different.
+    pub min_similarity: Option<f64>,
+    /// The share of answers that may be different.
+    pub max_share_below: Option<f64>,
 }

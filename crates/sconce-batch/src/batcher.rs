@@ -19,6 +19,7 @@
 mod admission;
 mod devices;
 mod excluded_devices;
+mod forecast;
 mod forming;
 mod waiting;
 
@@ -30,6 +31,7 @@ pub use devices::{DeviceFault, DeviceState, Profile, Role};
 use devices::{QueueDevice, Share};
 pub use excluded_devices::ExcludedDevices;
 pub(crate) use excluded_devices::MAX_DEVICES;
+pub use forecast::Forecast;
 use forming::{Forming, Member};
 use waiting::Waiting;
 pub use waiting::{Entry, EntryId};

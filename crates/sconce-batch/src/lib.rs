@@ -38,8 +38,8 @@ mod sync;
 mod terms;
 
 pub use batcher::{
-    Batcher, DeviceFault, DeviceState, Entry, EntryId, ExcludedDevices, Group, Profile, Ran, Refused, Role, Standing,
-    Step,
+    Batcher, DeviceFault, DeviceState, Entry, EntryId, ExcludedDevices, Forecast, Group, Profile, Ran, Refused, Role,
+    Standing, Step,
 };
 pub use choice::{Candidate, Choice, choose, whom_to_wake};
 pub use config::{BatcherConfig, ConfigError};

@@ -16,7 +16,7 @@ use crate::reply::{EntryResult, Job};
 use crate::sync::{self, Mutex, WaitGroup, lock};
 use crate::{
     Batcher, BatcherConfig, Completion, ConfigError, CostModel, DeviceState, DeviceThread, EntryId, Error, Executor,
-    Group, Profile, Refused, Standing, Stats, Terms,
+    Forecast, Group, Profile, Refused, Standing, Stats, Terms,
 };
 
 /// A bounded queue drained by one or more devices.
@@ -42,6 +42,19 @@ pub struct Depth {
     pub oldest_age: Option<Duration>,
     /// Number of items whose callers wait for room in the queue.
     pub waiting_for_room: usize,
+}
+
+impl Depth {
+    /// The depth of two queues together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            items: self.items + other.items,
+            weight: self.weight.saturating_add(other.weight),
+            oldest_age: self.oldest_age.max(other.oldest_age),
+            waiting_for_room: self.waiting_for_room + other.waiting_for_room,
+        }
+    }
 }
 
 /// Reasons for which a queue cannot be made.
@@ -230,6 +243,18 @@ impl<E: Executor> Queue<E> {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.state.lock().retry_after(sync::now())
+    }
+
+    /// The wait of an item of this weight that arrives now, and the speed of the devices.
+    #[must_use]
+    pub fn forecast(&self, weight: usize) -> Forecast {
+        self.state.lock().forecast(sync::now(), weight)
+    }
+
+    /// Returns true if a batch runs or items are queued.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.state.lock().is_busy()
     }
 
     /// Number, weight and age of the queued items, running batches not counted. Looks at every queued item.

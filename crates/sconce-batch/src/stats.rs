@@ -63,6 +63,29 @@ pub struct Refusals {
 }
 
 impl Stats {
+    /// The counts of two queues together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let mut batch_sizes = self.batch_sizes;
+        batch_sizes.iter_mut().zip(other.batch_sizes).for_each(|(count, more)| *count += more);
+        Self {
+            admitted: self.admitted + other.admitted,
+            refused: self.refused.plus(other.refused),
+            cancelled: self.cancelled + other.cancelled,
+            dropped: self.dropped + other.dropped,
+            stranded: self.stranded + other.stranded,
+            batched: self.batched + other.batched,
+            batches: self.batches + other.batches,
+            lingered_batches: self.lingered_batches + other.lingered_batches,
+            failed_batches: self.failed_batches + other.failed_batches,
+            given_back: self.given_back + other.given_back,
+            out_of_memory: self.out_of_memory + other.out_of_memory,
+            lost_devices: self.lost_devices + other.lost_devices,
+            run: self.run.saturating_add(other.run),
+            batch_sizes,
+        }
+    }
+
     /// Counts `items` refused items under their reason.
     pub(crate) fn refuse(&mut self, error: &Error, items: usize) {
         let Refusals {
@@ -95,6 +118,20 @@ impl Stats {
     }
 }
 
+impl Refusals {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            queue_full: self.queue_full + other.queue_full,
+            queue_too_heavy: self.queue_too_heavy + other.queue_too_heavy,
+            too_heavy: self.too_heavy + other.too_heavy,
+            overloaded: self.overloaded + other.overloaded,
+            deadline_exceeded: self.deadline_exceeded + other.deadline_exceeded,
+            devices_lost: self.devices_lost + other.devices_lost,
+            shutting_down: self.shutting_down + other.shutting_down,
+        }
+    }
+}
+
 /// Index of the first bucket whose upper bound, a power of two, is not below `size`.
 fn bucket(size: usize) -> usize {
     (size.next_power_of_two().trailing_zeros() as usize).min(BATCH_SIZE_BUCKETS - 1)
@@ -103,6 +140,16 @@ fn bucket(size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_counts_of_two_queues_add_up() {
+        let mut stats = Stats::default();
+        stats.batch(3, true);
+        stats.refuse(&Error::ShuttingDown, 2);
+        let both = stats.plus(stats);
+        assert_eq!((both.batched, both.batches, both.lingered_batches), (6, 2, 2));
+        assert_eq!((both.refused.shutting_down, both.batch_sizes[2]), (4, 2));
+    }
 
     #[test]
     fn each_bucket_ends_at_a_power_of_two() {

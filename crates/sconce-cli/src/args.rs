@@ -9,6 +9,8 @@ mod decide;
 mod decisions;
 mod infer;
 #[cfg(feature = "grpc")]
+mod ladder;
+#[cfg(feature = "grpc")]
 mod limits;
 mod models;
 mod numbers;
@@ -31,6 +33,8 @@ pub(crate) use self::cache::PrecomputeArgs;
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
 pub(crate) use self::decide::DecideArgs;
 pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
+#[cfg(feature = "grpc")]
+pub(crate) use self::ladder::LadderArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
 #[cfg(feature = "grpc")]
@@ -149,6 +153,7 @@ Examples:
   sconce serve --model minilm=/mnt/models
   sconce serve --models /srv/models --model-control-mode poll
   sconce serve --precision minilm=int8 --cpu-threads 4
+  sconce serve --ladder minilm=int8 --ladder-target-p99 200 --shadow-share 0.01
   sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
   sconce serve --log-format json --otlp http://127.0.0.1:4317
@@ -209,6 +214,9 @@ pub(crate) struct ServeArgs {
     /// standard error says what the others run in; a model NAME that does not have it is an error.
     #[arg(long, value_name = "[NAME=]PRECISION")]
     pub(crate) precision: Vec<PrecisionArg>,
+
+    #[command(flatten)]
+    pub(crate) ladder: LadderArgs,
 
     #[command(flatten)]
     pub(crate) compute: ComputeArgs,

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sconce::models::Written;
-use sconce::{InputTensor, Model, Role, Runtime};
+use sconce::{InputTensor, Model, Precision, Role, Runtime};
 
 use crate::listen::{Address, BoundAddress};
 use crate::models;
@@ -43,11 +43,17 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_
         let task = signature.task.to_string();
         let parameters = models::parameters(signature.parameters);
         let precision = signature.precision;
-        let devices: Vec<_> =
-            model.devices().iter().filter(|it| it.role == Role::Serves).map(|it| it.name.to_string()).collect();
+        let serving = model.devices().into_iter().filter(|it| it.role == Role::Serves && it.precision == precision);
+        let devices: Vec<_> = serving.map(|it| it.name.to_string()).collect();
         let device = devices.join(" and ");
         write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}  {device}")?;
-        writeln!(out, "  loaded in {:.0?}", model.load_time())?;
+        write!(out, "  loaded in {:.0?}", model.load_time())?;
+        let others = model.precisions().into_iter().filter(|other| *other != precision);
+        let others: Vec<_> = others.map(Precision::name).collect();
+        if !others.is_empty() {
+            write!(out, ", also in {}", others.join(" and "))?;
+        }
+        writeln!(out)?;
     }
     if !failed.is_empty() {
         let names: Vec<_> = failed.keys().map(String::as_str).collect();

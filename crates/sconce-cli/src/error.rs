@@ -55,6 +55,14 @@ pub(crate) enum Error {
     #[error("--precision is given twice for {name}: {first} and {second}; give one")]
     PrecisionTwice { name: String, first: Precision, second: Precision },
 
+    #[cfg(feature = "grpc")]
+    #[error("--ladder {name}: no model is named '{name}'; those to be served: {}", known.join(", "))]
+    LadderOfUnknownModel { name: String, known: Vec<String> },
+
+    #[cfg(feature = "grpc")]
+    #[error("--ladder is given twice for {name}; name all its lower precisions in one, such as {name}=q8_0,int8")]
+    LadderTwice { name: String },
+
     #[error("--model {name}={}: there is no such directory; give the directory that holds the model's config.json", directory.display())]
     NoModelDirectory { name: String, directory: PathBuf },
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sconce::ModelSource;
 
-use crate::args::{ComputeArgs, ServeArgs};
+use crate::args::{ComputeArgs, LadderArgs, ServeArgs};
 use crate::error::Error;
 use crate::models_path::{FoundModel, ModelsPath};
 use crate::precision::Precisions;
@@ -17,6 +17,7 @@ pub(crate) struct ModelsToServe {
     /// The values of `--model`; none: every model on the path.
     only: Vec<String>,
     precisions: Precisions,
+    ladders: LadderArgs,
     compute: ComputeArgs,
     /// The sources of the models that were found before, so that their precisions are asked for once.
     asked: Mutex<BTreeMap<(String, PathBuf), ModelSource>>,
@@ -28,7 +29,9 @@ impl ModelsToServe {
         let (path, only) = (ModelsPath::new(&args.models), args.only.clone());
         let found = find(&path, &only)?;
         let precisions = Precisions::new(&args.precision, &found)?;
-        Ok(Self { path, only, precisions, compute: args.compute.clone(), asked: Mutex::default() })
+        args.ladder.check(&found)?;
+        let (ladders, compute) = (args.ladder.clone(), args.compute.clone());
+        Ok(Self { path, only, precisions, ladders, compute, asked: Mutex::default() })
     }
 
     /// The models that are to be served; each that is named must be there.
@@ -46,13 +49,13 @@ impl ModelsToServe {
         Ok(self.asked(&found))
     }
 
-    /// The sources of models, with the precisions that the flags ask of them.
+    /// The sources of models, with the precisions and ladders that the flags ask of them.
     fn asked(&self, found: &[FoundModel]) -> Vec<ModelSource> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let key = |found: &FoundModel| (found.name.clone(), found.directory.clone());
         let new: Vec<FoundModel> = found.iter().filter(|found| !asked.contains_key(&key(found))).cloned().collect();
         for (found, source) in new.iter().zip(self.precisions.ask(new.clone(), &self.compute)) {
-            asked.insert(key(found), source);
+            asked.insert(key(found), self.ladders.apply(&found.name, source));
         }
         found.iter().filter_map(|found| asked.get(&key(found)).cloned()).collect()
     }

@@ -61,7 +61,7 @@
 //! | `truncate` | false: a text of too many tokens is refused, rather than cut |
 //! | `cache` | false: the runtime's cache is not asked for the answer |
 //! | `partial` | true: items that fail are left out of the outputs, and named in the answer's parameters `failed_items` (`1,3`) and `failures` (a line each); without it they fail the request |
-//! | `precision` | the precision in which the network must be computed; another one than the model's is refused |
+//! | `precision` | the precision in which the network must be computed; one that the model is not loaded in is refused |
 //! | `prompt` | name of the model's prompt that is put before each text |
 //! | `dimensions`, `normalize`, `output_dtype` | length, scale and element type of vectors |
 //!

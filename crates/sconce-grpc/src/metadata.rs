@@ -64,7 +64,7 @@ pub(crate) fn config(model: &Model) -> ModelConfig {
         max_batch_size: i32::try_from(model.batcher_config().max_batch_size).unwrap_or(i32::MAX),
         input: inputs(model.signature()).into_iter().map(input).collect(),
         output: outputs(model.signature()).into_iter().map(output).collect(),
-        parameters: facts(model.signature()).into_iter().map(parameter).collect(),
+        parameters: facts(model).into_iter().map(parameter).collect(),
         scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching(model.batcher_config()))),
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct OptionFields {
     dimensions: Option<usize>,
     /// Element type of vectors where they are lists of numbers: `float32`, `float16`, `int8`, `uint8`, `binary` or `ubinary`.
     output_dtype: Option<String>,
-    /// The precision in which the model must compute: `f32`, `int8`, …; another one is refused.
+    /// The precision in which the model must compute: `f32`, `int8`, …; one that it is not loaded in is refused.
     precision: Option<String>,
     /// True: items that fail are left out and listed in `failed`, with the reasons; false: they fail the request. Not for
     /// routes whose answers have no index.

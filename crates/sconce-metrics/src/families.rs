@@ -38,6 +38,8 @@ impl Collector for Families {
         self.devices(out)?;
         self.caches(out)?;
         self.degradations(out)?;
+        self.precisions(out)?;
+        self.shadows(out)?;
         self.process(out)
     }
 }
@@ -83,9 +85,11 @@ impl Families {
 
     fn decisions(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let decisions = || {
-            self.models().filter_map(|(model, metrics)| {
-                let decision = metrics.decision.as_ref()?;
-                Some((vec![("model", model), ("version", &*metrics.version), ("decision", &*decision.id)], decision))
+            self.models().flat_map(|(model, metrics)| {
+                metrics.decisions.iter().map(move |it| {
+                    let (version, precision) = (("version", &*metrics.version), ("precision", it.precision));
+                    (vec![("model", model), version, precision, ("decision", &*it.id)], it)
+                })
             })
         };
         let precisions = self.models().map(|(model, metrics)| {
@@ -145,7 +149,8 @@ impl Families {
         let devices = || {
             self.models().flat_map(|(model, metrics)| {
                 metrics.devices.iter().map(move |device| {
-                    (vec![("model", model), ("version", &*metrics.version), ("device", &*device.name)], device)
+                    let (version, precision) = (("version", &*metrics.version), ("precision", device.precision));
+                    (vec![("model", model), version, ("device", &*device.name), precision], device)
                 })
             })
         };
@@ -187,9 +192,9 @@ impl Families {
             self.models().flat_map(|(model, metrics)| {
                 metrics.degradations.iter().map(move |it| {
                     let device = it.device.as_deref().unwrap_or_default();
-                    let labels =
-                        vec![("model", model), ("version", &*metrics.version), ("stage", it.stage), ("device", device)];
-                    (labels, it)
+                    let precision = ("precision", it.precision.unwrap_or_default());
+                    let version = ("version", &*metrics.version);
+                    (vec![("model", model), version, ("stage", it.stage), ("device", device), precision], it)
                 })
             })
         };
@@ -200,6 +205,51 @@ impl Families {
             .map(|(labels, it)| (labels, it.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()));
         let help = "Estimated beginning of each degradation, as Unix time";
         gauges(out, "sconce_degradation_since_timestamp", help, Some(&Unit::Seconds), since)
+    }
+
+    fn precisions(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let answers = self.counts("precision", |metrics| &metrics.answer_precisions);
+        let help = "Answered items by the precision that made them";
+        counters(out, "sconce_precision_answers", help, None, answers)?;
+        let ladders = || self.models().filter_map(|(model, metrics)| Some((model, metrics, metrics.ladder.as_ref()?)));
+        let active = ladders().flat_map(|(model, metrics, ladder)| {
+            ladder.precisions.iter().map(move |precision| {
+                let labels = vec![("model", model), ("version", &*metrics.version), ("precision", *precision)];
+                (labels, f64::from(u8::from(*precision == metrics.precision)))
+            })
+        });
+        let help = "1 for the precision that a model with several answers in, 0 for the others";
+        gauges(out, "sconce_active_precision", help, None, active)?;
+        let steps = ladders().flat_map(|(model, metrics, ladder)| {
+            [("down", ladder.steps_down), ("up", ladder.steps_up)].map(|(direction, count)| {
+                (vec![("model", model), ("version", &*metrics.version), ("direction", direction)], count)
+            })
+        });
+        counters(out, "sconce_ladder_steps", "Steps to a lower or a higher precision", None, steps)
+    }
+
+    fn shadows(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+        let shadows = || {
+            self.models().flat_map(|(model, metrics)| {
+                metrics.shadow.iter().map(move |it| {
+                    (vec![("model", model), ("version", &*metrics.version), ("precision", it.precision)], it)
+                })
+            })
+        };
+        let checks = shadows().flat_map(|(labels, it)| {
+            [("alike", it.alike), ("different", it.different)]
+                .map(|(result, count)| ([&labels[..], &[("result", result)]].concat(), count))
+        });
+        let help = "Answers in a lower precision that were compared with those in f32";
+        counters(out, "sconce_shadow_checks", help, None, checks)?;
+        let checked = self.models().filter(|(_, metrics)| !metrics.shadow.is_empty());
+        let dropped = checked
+            .map(|(model, metrics)| (vec![("model", model), ("version", &*metrics.version)], metrics.shadow_dropped));
+        let help = "Answers that were not compared because the machine was busy";
+        counters(out, "sconce_shadow_dropped", help, None, dropped)?;
+        let alarms = shadows().map(|(labels, it)| (labels, f64::from(u8::from(it.alarm))));
+        let help = "1 if answers in a precision differ from those in f32 by more than is allowed";
+        gauges(out, "sconce_shadow_alarm", help, None, alarms)
     }
 
     fn process(&self, out: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

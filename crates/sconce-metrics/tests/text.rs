@@ -52,18 +52,19 @@ async fn known_requests_are_found_in_the_text() {
         ),
         ("sconce_answers_total{model=\"tiny-bert-sentiment\",version=\"1\",source=\"memory\"}", 1.0),
         ("sconce_answers_total{model=\"tiny-bert-sentiment\",version=\"1\",source=\"computed\"}", 2.0),
+        ("sconce_precision_answers_total{model=\"tiny-bert-sentiment\",version=\"1\",precision=\"f32\"}", 3.0),
         ("sconce_cache_lookups_total{tier=\"memory\",result=\"hit\"}", 1.0),
         ("sconce_queue_depth{model=\"tiny-bert-sentiment\",version=\"1\"}", 0.0),
         ("sconce_queue_oldest_age_seconds{model=\"tiny-bert-sentiment\",version=\"1\"}", 0.0),
         ("sconce_batch_size_count{model=\"tiny-bert-sentiment\",version=\"1\"}", 2.0),
         ("sconce_batch_size_bucket{model=\"tiny-bert-sentiment\",version=\"1\",le=\"1\"}", 2.0),
-        ("sconce_device_available{model=\"tiny-bert-sentiment\",version=\"1\",device=\"cpu\"}", 1.0),
+        ("sconce_device_available{model=\"tiny-bert-sentiment\",version=\"1\",device=\"cpu\",precision=\"f32\"}", 1.0),
         ("sconce_refused_items_total{model=\"tiny-bert-sentiment\",version=\"1\",reason=\"queue_full\"}", 0.0),
     ] {
         assert_eq!(values.get(name), Some(&expected), "{name} in\n{text}");
     }
     let run = values["sconce_request_duration_seconds_sum{model=\"tiny-bert-sentiment\",version=\"1\",stage=\"run\"}"];
-    let busy = values["sconce_device_busy_seconds_total{model=\"tiny-bert-sentiment\",version=\"1\",device=\"cpu\"}"];
+    let busy = values["sconce_device_busy_seconds_total{model=\"tiny-bert-sentiment\",version=\"1\",device=\"cpu\",precision=\"f32\"}"];
     assert!(0.0 < run && run <= busy && busy < values["sconce_uptime_seconds"], "{text}");
     assert!(values["process_resident_memory_bytes"] > 1e6, "{text}");
 }

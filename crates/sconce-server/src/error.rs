@@ -95,7 +95,7 @@ pub enum RequestError {
         "model '{model}' computes in {computes}, not in {asked}; leave out parameter 'precision', or have the server load the \
          model in {asked}"
     )]
-    OtherPrecision { model: String, asked: Precision, computes: Precision },
+    OtherPrecision { model: String, asked: Precision, computes: String },
     #[error("parameter '{}' is not served: each request stands alone, there are no sequences", excerpt(name))]
     Sequence { name: String },
     #[error(transparent)]
@@ -297,7 +297,7 @@ mod tests {
             NotAClassification { name },
             UnknownParameter { name: text(), known: "timeout, truncate".into() },
             WrongParameter { name: "timeout", got: text(), expected: "a bool" },
-            OtherPrecision { model: "minilm".into(), asked: Precision::Int8, computes: Precision::F32 },
+            OtherPrecision { model: "minilm".into(), asked: Precision::Int8, computes: "f32".into() },
             Sequence { name: text() },
             SharedMemory(SharedMemoryError::BeyondRegion {
                 tensor: text(),

@@ -1,6 +1,6 @@
 //! Names, versions and tensors of models, as the Open Inference Protocol describes them.
 
-use sconce::{Datatype, InputTensor, OutputShape, OutputTensor, Signature};
+use sconce::{Datatype, InputTensor, Model, OutputShape, OutputTensor, Precision, Signature};
 
 /// The name of the server.
 pub const SERVER_NAME: &str = "sconce";
@@ -70,10 +70,13 @@ pub fn outputs(signature: &Signature) -> Vec<ItemTensor> {
     signature.task.tensors().into_iter().map(tensor).collect()
 }
 
-/// Facts of a model by name, as configurations list them.
+/// Facts of a model by name, as configurations list them. A model that is loaded in several precisions lists them all.
 #[must_use]
-pub fn facts(signature: &Signature) -> Vec<(&'static str, String)> {
+pub fn facts(model: &Model) -> Vec<(&'static str, String)> {
+    let signature = model.signature();
     let max_tokens = signature.input.kind.max_tokens().map(|max_tokens| ("max_tokens", max_tokens.to_string()));
+    let precisions: Vec<_> = model.precisions().into_iter().map(Precision::name).collect();
+    let precisions = (precisions.len() > 1).then(|| ("precisions", precisions.join(",")));
     [
         ("model_type", signature.model_type.clone()),
         ("task", signature.task.name().to_owned()),
@@ -83,6 +86,7 @@ pub fn facts(signature: &Signature) -> Vec<(&'static str, String)> {
     ]
     .into_iter()
     .chain(max_tokens)
+    .chain(precisions)
     .collect()
 }
 

@@ -152,7 +152,7 @@ impl OpenInference {
             return Err(RequestError::TooManyItems { items: inputs.len(), max: self.max_items });
         }
         parameters.check(model)?;
-        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, partial, precision: _ } =
+        let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, partial, precision } =
             parameters;
         let timeout = arrival.time_left(allowed, submitted)?;
         let charge = match arrival.client.as_ref().map(|client| client.begin_answers(&inputs, submitted)) {
@@ -160,11 +160,11 @@ impl OpenInference {
             Some(Ok(charge)) => charge,
             Some(Err(error)) => return Err(Box::pin(self.held_back(error, model, allowed, &arrival)).await),
         };
-        let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority) };
+        let refusal = if cache && model.is_cached() { None } else { model.refusal(timeout, priority, precision) };
         let answers = if let Some(source) = refusal {
             Err(RequestError::Refused { source })
         } else {
-            let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
+            let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors, precision };
             if partial {
                 what_succeeds(Box::pin(model.infer_each(group)).await)
             } else {

@@ -68,7 +68,7 @@ pub struct Parameters {
     pub prompt: Option<String>,
     /// Elements and length of vectors.
     pub vectors: VectorOptions,
-    /// The precision in which the network must compute; `None` for that of the model.
+    /// The precision in which the network must compute, of those that the model is loaded in; `None` for the present one.
     pub precision: Option<Precision>,
     /// True: items that fail are left out of the answer, which names them; false: they fail the request.
     pub partial: bool,
@@ -78,15 +78,15 @@ impl Parameters {
     /// Checks that a model computes as the request asks.
     ///
     /// # Errors
-    /// [`RequestError::OtherPrecision`] if it computes in another precision than the one that is asked for.
+    /// [`RequestError::OtherPrecision`] if it is not loaded in the precision that is asked for.
     pub fn check(&self, model: &Model) -> Result<(), RequestError> {
-        let computes = model.signature().precision;
-        match self.precision {
-            Some(asked) if asked != computes => {
-                Err(RequestError::OtherPrecision { model: model.name().to_owned(), asked, computes })
-            }
-            _ => Ok(()),
+        let Some(asked) = self.precision else { return Ok(()) };
+        let has = model.precisions();
+        if has.contains(&asked) {
+            return Ok(());
         }
+        let computes = has.iter().map(|precision| precision.name()).collect::<Vec<_>>().join(" and ");
+        Err(RequestError::OtherPrecision { model: model.name().to_owned(), asked, computes })
     }
 
     /// Reads all parameters.

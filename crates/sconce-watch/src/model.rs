@@ -61,7 +61,7 @@ impl WatchedStage {
 pub struct Degradation {
     /// The stage.
     pub stage: WatchedStage,
-    /// The device, for a run.
+    /// The device, for a run and for a decision.
     pub device: Option<usize>,
     /// The part of a batch's cost that has grown; `None` if it cannot be told, or for other stages.
     pub part: Option<CostPart>,
@@ -100,7 +100,10 @@ pub struct ModelWatch {
     queue: DriftWatch,
     /// One for each device that has run a batch.
     run: Vec<RunWatch>,
-    decided: Option<DecidedWatch>,
+    /// Number of devices that run at a time; `None`: all that have run a batch.
+    devices: Option<usize>,
+    /// Watches over batches on the devices on which a decision rests, by the device.
+    decided: Vec<(usize, DecidedWatch)>,
     finish: TimeWatch,
     misses: DriftWatch,
     errors: DriftWatch,
@@ -123,7 +126,8 @@ impl ModelWatch {
             cache: TimeWatch::new(),
             queue: DriftWatch::new(queue_rules()),
             run: Vec::new(),
-            decided: None,
+            devices: None,
+            decided: Vec::new(),
             finish: TimeWatch::new(),
             misses: DriftWatch::new(miss_rules()),
             errors: DriftWatch::new(error_rules()),
@@ -132,11 +136,12 @@ impl ModelWatch {
         }
     }
 
-    /// Also compares batches on device 0 with the seconds `fixed + per_weight · weight` on which a decision rests.
+    /// Also compares batches on a device with the seconds `fixed + per_weight · weight` on which a decision rests.
     #[must_use]
-    pub fn decided_on(self, fixed: f64, per_weight: f64) -> Self {
+    pub fn decided_on(mut self, device: usize, fixed: f64, per_weight: f64) -> Self {
         let watch = DriftWatch::new(decision_rules());
-        Self { decided: Some(DecidedWatch { fixed, per_weight, watch, next: None }), ..self }
+        self.decided.push((device, DecidedWatch { fixed, per_weight, watch, next: None }));
+        self
     }
 
     /// Takes the time for which an input of this weight was prepared, without waiting for a thread.
@@ -149,6 +154,13 @@ impl ModelWatch {
     pub fn looked_up(&mut self, now: Instant, source: usize, time: Duration) -> Option<DegradationEvent> {
         let observed = self.cache.observe(now, Condition { group: source, x: 0.0 }, time)?;
         event(observed.transition, |drift| timed(WatchedStage::Cache, drift))
+    }
+
+    /// Sets the number of devices that run at a time, where not all that are numbered do: their utilisation is the condition
+    /// under which waits are compared.
+    #[must_use]
+    pub fn running_at_a_time(self, devices: usize) -> Self {
+        Self { devices: Some(devices), ..self }
     }
 
     /// Takes the time for which an output of this weight was finished.
@@ -168,9 +180,9 @@ impl ModelWatch {
         let watch = &mut self.run[device];
         let transition = watch.observe(now, weight, run);
         let run_event = event(transition, |drift| watch.degradation(device, drift));
-        let decided = self.decided.as_mut().filter(|_| device == 0);
-        let transition = decided.and_then(|decided| decided.observe(now, weight, run));
-        [run_event, event(transition, |drift| timed(WatchedStage::Decision, drift))]
+        let decided = self.decided.iter_mut().find(|(decided, _)| *decided == device);
+        let transition = decided.and_then(|(_, decided)| decided.observe(now, weight, run));
+        [run_event, event(transition, |drift| decided_degradation(device, drift))]
     }
 
     /// Takes the time that an item waited in the queue, and that of its batch.
@@ -183,7 +195,7 @@ impl ModelWatch {
         if window < TALLY || waits.items < MIN_TALLY / 4 {
             return None;
         }
-        let sample = waits.sample(window, self.run.len().max(1));
+        let sample = waits.sample(window, self.devices.unwrap_or(self.run.len()).max(1));
         self.waits = Some(Waits::new(now));
         let (condition, value) = sample?;
         event(self.queue.observe(now, condition, value).transition, queued)
@@ -221,17 +233,19 @@ impl ModelWatch {
         let of = |watch: &DriftWatch, degradation: fn(Drift) -> Degradation| watch.drift().map(degradation);
         let runs = self.run.iter().enumerate();
         let runs = runs.filter_map(|(device, run)| Some(run.degradation(device, run.time.watch.drift()?)));
+        let decided = self.decided.iter();
+        let decided = decided.filter_map(|(device, it)| Some(decided_degradation(*device, it.watch.drift()?)));
         [
             of(&self.prepare.watch, |drift| timed(WatchedStage::Prepare, drift)),
             of(&self.cache.watch, |drift| timed(WatchedStage::Cache, drift)),
             of(&self.queue, queued),
-            self.decided.as_ref().and_then(|decided| Some(timed(WatchedStage::Decision, decided.watch.drift()?))),
             of(&self.finish.watch, |drift| timed(WatchedStage::Finish, drift)),
             of(&self.misses, |drift| shared(WatchedStage::Misses, drift)),
             of(&self.errors, |drift| shared(WatchedStage::Errors, drift)),
         ]
         .into_iter()
         .flatten()
+        .chain(decided)
         .chain(runs)
         .collect()
     }
@@ -427,6 +441,10 @@ fn event(transition: Option<Transition>, degradation: impl FnOnce(Drift) -> Degr
 fn timed(stage: WatchedStage, drift: Drift) -> Degradation {
     let [usual, present] = [drift.usual, drift.usual + drift.change].map(|value| value.exp() - FLOOR);
     degradation(stage, drift, usual, present)
+}
+
+fn decided_degradation(device: usize, drift: Drift) -> Degradation {
+    Degradation { device: Some(device), ..timed(WatchedStage::Decision, drift) }
 }
 
 fn queued(drift: Drift) -> Degradation {

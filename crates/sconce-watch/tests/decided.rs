@@ -31,7 +31,7 @@ fn run(watch: &mut ModelWatch, random: &mut StdRng, from: Instant, seconds: u64,
 fn a_machine_as_fast_as_decided_on_is_quiet_and_a_slower_one_is_told_until_it_is_as_before() {
     let (began, random) = (Instant::now(), &mut StdRng::seed_from_u64(7));
     let hour = |hours: u64| began + Duration::from_secs(3600 * hours);
-    let watch = &mut ModelWatch::new().decided_on(FIXED, PER_WEIGHT);
+    let watch = &mut ModelWatch::new().decided_on(0, FIXED, PER_WEIGHT);
     for (at, factor) in [0.5, 1.0, 1.15].into_iter().enumerate() {
         assert_eq!(run(watch, random, hour(at as u64), 3600, factor), [], "{factor}");
     }
@@ -46,7 +46,7 @@ fn a_machine_as_fast_as_decided_on_is_quiet_and_a_slower_one_is_told_until_it_is
 #[test]
 fn a_model_that_was_slow_from_the_beginning_is_told_and_one_without_a_decision_is_not() {
     let random = &mut StdRng::seed_from_u64(8);
-    let decided = run(&mut ModelWatch::new().decided_on(FIXED, PER_WEIGHT), random, Instant::now(), 120, 2.0);
+    let decided = run(&mut ModelWatch::new().decided_on(0, FIXED, PER_WEIGHT), random, Instant::now(), 120, 2.0);
     assert!(matches!(decided[..], [(second, true)] if second < 30), "{decided:?}");
     assert_eq!(run(&mut ModelWatch::new(), random, Instant::now(), 120, 2.0), []);
 }

@@ -8,6 +8,7 @@ use sconce_cache::{Failure, Source, Value};
 use sconce_models::{Finishing, Input, InputError, Truncation};
 
 use crate::cached::{Computed, Extent, Keys, ModelCache};
+use crate::ladder::Rung;
 use crate::model::{Inner, Model};
 use crate::prepare::{PreparedOn, caught};
 use crate::request::Work;
@@ -30,42 +31,50 @@ impl PrepareTime {
 impl Model {
     pub(crate) async fn answer(&self, request: Request, when_full: WhenFull) -> Result<Answer, InferError> {
         self.check_open()?;
-        let Request { input, timeout, priority, truncation, cache, prompt, vectors } = request;
+        let Request { input, timeout, priority, truncation, cache, prompt, vectors, precision } = request;
         let input = self.with_prompt(input, prompt.as_deref())?;
         self.inner.signature.task.check(vectors)?;
+        let rung = self.rung(precision)?;
         let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
         within(terms.deadline(), async {
-            let cache = self.inner.cache.as_ref().filter(|_| cache);
+            let cache = rung.cache.as_ref().filter(|_| cache);
             let keyed = cache.map(|cache| (cache, cache.keys.of(&input, truncation)));
             if let Some((cache, keys)) = keyed {
                 let of = Finishing { input: Some(&input), vectors };
-                return Box::pin(self.answer_by(cache, &keys, of, &input, truncation, terms)).await;
+                return Box::pin(self.answer_by(rung, (cache, &keys), of, &input, truncation, terms)).await;
             }
             let kept = self.kept(&input);
-            let computed = self.compute(input, truncation, terms).await?;
+            let computed = self.compute(rung, input, truncation, terms).await?;
             self.finish(computed, AnswerSource::Computed, Finishing { input: kept.as_ref(), vectors })
         })
         .await
-        .unwrap_or_else(|| Err(self.late()))
+        .unwrap_or_else(|| Err(late(rung)))
     }
 
     pub(crate) fn answer_blocking(&self, request: Request) -> Result<Answer, InferError> {
-        let Inner { preparation, queue, cache, .. } = &*self.inner;
-        if let Some(ModelCache { handle: Some(handle), .. }) = cache.as_ref().filter(|_| request.cache) {
+        let Inner { preparation, rungs, .. } = &*self.inner;
+        let cache = rungs.home().cache.as_ref().filter(|_| request.cache);
+        if let Some(ModelCache { handle: Some(handle), .. }) = cache {
             return handle.block_on(self.answer(request, WhenFull::Wait));
         }
         self.check_open()?;
-        let Request { input, timeout, priority, truncation, cache: _, prompt, vectors } = request;
+        let Request { input, timeout, priority, truncation, cache: _, prompt, vectors, precision } = request;
         let input = self.with_prompt(input, prompt.as_deref())?;
         self.inner.signature.task.check(vectors)?;
+        let rung = self.rung(precision)?;
         let started = Instant::now();
         let kept = self.kept(&input);
+        let sample = self.sample(rung.index, &input);
         let (prepared, on) = preparation.prepare_blocking(input, truncation)?;
         let (extent, features) = (Extent::of(&prepared), prepared.features);
+        let sample = sample.map(|sample| sample.of(&features));
         let prepare = PrepareTime::new(started.elapsed(), on);
-        let completion = queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
+        self.arrived(1, Some(features.weight()));
+        let completion =
+            rung.queue.call_blocking(features, Terms { deadline: deadline(started, timeout), priority })?;
+        self.compare_later(sample, &completion.output);
         let of = Finishing { input: kept.as_ref(), vectors };
-        self.finish(self.computed(completion, extent, prepare), AnswerSource::Computed, of)
+        self.finish(computed(rung, completion, extent, prepare), AnswerSource::Computed, of)
     }
 
     /// The input with the prompt of this name before it.
@@ -87,7 +96,7 @@ impl Model {
     pub(crate) async fn compute_value(&self, input: Input, truncation: Truncation) -> Result<Value, InferError> {
         self.check_open()?;
         let terms = RequestTerms::new(WhenFull::Wait, None, sconce_batch::Priority::default());
-        Ok(self.compute(input, truncation, terms).await?.encode())
+        Ok(self.compute(self.inner.rungs.home(), input, truncation, terms).await?.encode())
     }
 
     /// Refuses requests once the runtime began to shut down, also those that the cache could answer.
@@ -96,18 +105,13 @@ impl Model {
             return Ok(());
         }
         // Asking the queue for the error counts the request among the queue's refusals.
-        Err(self.inner.queue.refusal(0, None).unwrap_or(QueueError::ShuttingDown).into())
-    }
-
-    /// The error of a request whose deadline passed before its answer was ready.
-    pub(crate) fn late(&self) -> InferError {
-        QueueError::DeadlineExceeded { retry_after: self.inner.queue.retry_after() }.into()
+        Err(self.inner.rungs.home().queue.refusal(0, None).unwrap_or(QueueError::ShuttingDown).into())
     }
 
     async fn answer_by(
         &self,
-        cache: &ModelCache,
-        keys: &Keys,
+        rung: &Rung,
+        (cache, keys): (&ModelCache, &Keys),
         of: Finishing<'_>,
         input: &Input,
         truncation: Truncation,
@@ -117,7 +121,7 @@ impl Model {
         let (own, started) = (&mut timing, Instant::now());
         let compute = move || async move {
             let cache = started.elapsed();
-            let computed = self.compute(input.clone(), truncation, terms).await.map_err(failure)?;
+            let computed = self.compute(rung, input.clone(), truncation, terms).await.map_err(failure)?;
             *own = Timing { cache, ..computed.timing };
             Ok(computed.encode())
         };
@@ -129,26 +133,32 @@ impl Model {
         match Computed::decode(&answer.value) {
             Some(computed) => self.finish(Computed { timing, ..computed }, answer.source.into(), of),
             // The value is not one that this crate encodes: compute the answer instead.
-            None => self.finish(self.compute(input.clone(), truncation, terms).await?, AnswerSource::Computed, of),
+            None => {
+                self.finish(self.compute(rung, input.clone(), truncation, terms).await?, AnswerSource::Computed, of)
+            }
         }
     }
 
     pub(crate) async fn compute(
         &self,
+        rung: &Rung,
         input: Input,
         truncation: Truncation,
         terms: RequestTerms,
     ) -> Result<Computed, InferError> {
-        let Inner { preparation, queue, .. } = &*self.inner;
         let started = Instant::now();
-        let (prepared, on) = preparation.prepare(input, truncation).await?;
+        let sample = self.sample(rung.index, &input);
+        let (prepared, on) = self.inner.preparation.prepare(input, truncation).await?;
         let (extent, features) = (Extent::of(&prepared), prepared.features);
+        let sample = sample.map(|sample| sample.of(&features));
         let prepare = PrepareTime::new(started.elapsed(), on);
+        self.arrived(1, Some(features.weight()));
         let completion = match terms.when_full {
-            WhenFull::Wait => queue.call(features, terms.of_queue()).await?,
-            WhenFull::Refuse => queue.try_call(features, terms.of_queue()).await?,
+            WhenFull::Wait => rung.queue.call(features, terms.of_queue()).await?,
+            WhenFull::Refuse => rung.queue.try_call(features, terms.of_queue()).await?,
         };
-        Ok(self.computed(completion, extent, prepare))
+        self.compare_later(sample, &completion.output);
+        Ok(computed(rung, completion, extent, prepare))
     }
 
     pub(crate) fn finish(
@@ -161,18 +171,27 @@ impl Model {
         let started = Instant::now();
         let output = caught(|| self.inner.processor.finish(row, of))?.converted(of.vectors.output_dtype)?;
         let timing = Timing { finish: started.elapsed(), ..timing };
-        let decision = (precision == self.inner.signature.precision).then(|| self.inner.decision_id.clone()).flatten();
+        let decision = self.inner.rungs.decision_id(precision);
         Ok(Answer { output, tokens, truncated, precision, decision, device, source, timing })
     }
+}
 
-    pub(crate) fn computed(&self, completion: Completion<Vec<f32>>, extent: Extent, prepare: PrepareTime) -> Computed {
-        let Completion { output: row, queue_wait, run, batch_size, device, batch_weight } = completion;
-        let precision = self.inner.signature.precision;
-        let PrepareTime { whole: prepare, work } = prepare;
-        let work = Work { prepare: work, batch_weight, device };
-        let timing = Timing { prepare, queue_wait, run, batch_size, work, ..Timing::default() };
-        Computed { row, extent, precision, device: self.inner.devices[device].name, timing }
-    }
+/// The error of a request whose deadline passed before its answer was ready.
+pub(crate) fn late(rung: &Rung) -> InferError {
+    QueueError::DeadlineExceeded { retry_after: rung.queue.retry_after() }.into()
+}
+
+pub(crate) fn computed(
+    rung: &Rung,
+    completion: Completion<Vec<f32>>,
+    extent: Extent,
+    prepare: PrepareTime,
+) -> Computed {
+    let Completion { output: row, queue_wait, run, batch_size, device, batch_weight } = completion;
+    let PrepareTime { whole: prepare, work } = prepare;
+    let work = Work { prepare: work, batch_weight, device: rung.first_device + device };
+    let timing = Timing { prepare, queue_wait, run, batch_size, work, ..Timing::default() };
+    Computed { row, extent, precision: rung.precision, device: rung.devices[device].name, timing }
 }
 
 /// Classes a failure for the cache: a bad input fails every time, so its error may be cached; other errors may pass.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sconce_batch::DeviceThread;
 use sconce_models::{Backend, Backends, Capability, Device, DeviceName, Placement};
@@ -21,6 +22,31 @@ pub(crate) struct Devices {
     device_threads: BTreeMap<DeviceName, DeviceThread>,
     max_memory: BTreeMap<DeviceName, u64>,
     memory: BTreeMap<DeviceName, Arc<DeviceMemory>>,
+    pub(crate) running: RunningBatches,
+}
+
+/// The number of batches that a runtime runs right now, on any device.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RunningBatches(Arc<AtomicUsize>);
+
+/// A running batch, which counts as such until this is dropped.
+pub(crate) struct RunningBatch<'a>(&'a AtomicUsize);
+
+impl RunningBatches {
+    pub(crate) fn begin(&self) -> RunningBatch<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        RunningBatch(&self.0)
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for RunningBatch<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A device thread of the CPU, and the models that take turns on it.
@@ -72,6 +98,7 @@ impl Devices {
             device_threads: BTreeMap::new(),
             max_memory,
             memory: BTreeMap::new(),
+            running: RunningBatches::default(),
         }
     }
 

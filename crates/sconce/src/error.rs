@@ -6,6 +6,8 @@ use std::time::Duration;
 use sconce_batch::{Error as QueueError, SpawnError};
 use sconce_models::{DeviceError, DeviceName, ForwardError, InputError, LoadError, Precision, excerpt};
 
+use crate::LadderError;
+
 use crate::placement::PlacementError;
 
 /// Error of an item that got no answer.
@@ -27,6 +29,19 @@ pub enum InferError {
         task: &'static str,
         /// The call's task, and the model that it needs.
         wanted: &'static str,
+    },
+    /// The model is not loaded in the precision that is asked for: ask for another, or for none.
+    #[error(
+        "model '{model}' computes in {}, not in {asked}; ask for one of those or for none, or have it loaded with {asked}",
+        has.iter().map(|precision| precision.name()).collect::<Vec<_>>().join(", ")
+    )]
+    OtherPrecision {
+        /// The model's name.
+        model: String,
+        /// The precision that is asked for.
+        asked: Precision,
+        /// The precisions that the model is loaded in.
+        has: Vec<Precision>,
     },
     /// The model's code panicked while it prepared the input or finished the output.
     #[error("preparing the input or finishing the output panicked: {message}")]
@@ -80,7 +95,7 @@ impl InferError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Input(_) | Self::Unsuited { .. } => ErrorKind::InvalidInput,
+            Self::Input(_) | Self::Unsuited { .. } | Self::OtherPrecision { .. } => ErrorKind::InvalidInput,
             Self::Queue(error) => match error {
                 QueueError::TooHeavy { .. } | QueueError::GroupTooLarge { .. } => ErrorKind::InvalidInput,
                 QueueError::QueueFull { .. } | QueueError::QueueTooHeavy { .. } | QueueError::Overloaded { .. } => {
@@ -99,7 +114,7 @@ impl InferError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Queue(error) => error.retry_after(),
-            Self::Input(_) | Self::Unsuited { .. } | Self::Panicked { .. } => None,
+            Self::Input(_) | Self::Unsuited { .. } | Self::OtherPrecision { .. } | Self::Panicked { .. } => None,
         }
     }
 
@@ -250,6 +265,14 @@ pub enum BuildError {
         name: String,
         /// The cause.
         source: Box<PlacementError>,
+    },
+    /// A model's precision ladder or its shadow check cannot be.
+    #[error("model '{name}': {source}")]
+    Ladder {
+        /// The model's name.
+        name: String,
+        /// The cause.
+        source: LadderError,
     },
     /// A model failed while it was measured.
     #[error("model '{name}' cannot be measured on {device}: {source}")]

@@ -50,6 +50,7 @@ mod decisions;
 mod devices;
 mod draining;
 mod error;
+mod ladder;
 mod latency;
 mod lists;
 mod loader;
@@ -67,6 +68,7 @@ mod repository;
 mod request;
 mod runtime;
 mod served;
+mod shadow;
 mod slot;
 mod source;
 mod sources;
@@ -79,10 +81,11 @@ pub use cached::AnswerCache;
 pub use decisions::{DECISION_FILE, Permission};
 pub use draining::InFlight;
 pub use error::{BuildError, ErrorKind, InferError, InferManyError, UnknownModel};
+pub use ladder::{LadderConfig, LadderError};
 pub use latency::LatencyDistribution;
 pub use metrics::{
-    BatchCount, Count, DecisionMetrics, DegradationMetrics, DeviceMetrics, ModelMetrics, PreparedInputMetrics,
-    PreparingMetrics, QueueMetrics, RuntimeMetrics, StageLatencies, TierMetrics,
+    BatchCount, Count, DecisionMetrics, DegradationMetrics, DeviceMetrics, LadderMetrics, ModelMetrics,
+    PreparedInputMetrics, PreparingMetrics, QueueMetrics, RuntimeMetrics, ShadowMetrics, StageLatencies, TierMetrics,
 };
 pub use model::{Model, ModelDevice};
 pub use precompute::{PrecomputeConfig, PrecomputeError, Precomputed};
@@ -90,6 +93,7 @@ pub use ranking::{Ranked, ZeroShot};
 pub use repository::{ModelControl, ModelState, Refreshed, RepositoryEntry, RepositoryError};
 pub use request::{Answer, AnswerSource, Request, RequestGroup, Timing};
 pub use runtime::Runtime;
+pub use shadow::{ShadowAllowance, ShadowConfig};
 pub use source::ModelSource;
 pub use sources::VersionPolicy;
 pub use statistics::{BatchItems, RequestStats, Total, TracedRequest};

@@ -41,7 +41,9 @@ impl Model {
         }
         let timeout = group.timeout;
         let mut left = group.inputs.into_iter();
-        let group = RequestGroup { inputs: Vec::new(), ..group };
+        // One precision for the whole list, whatever steps are taken meanwhile.
+        let precision = group.precision.or_else(|| Some(self.precision()));
+        let group = RequestGroup { inputs: Vec::new(), precision, ..group };
         let parts = iter::from_fn(|| {
             let inputs: Vec<Input> = left.by_ref().take(most).collect();
             let empty = inputs.is_empty();
@@ -64,12 +66,13 @@ impl Model {
     /// As [`infer`](Self::infer).
     pub async fn infer_each(&self, group: impl Into<RequestGroup>) -> Vec<Result<Answer, InferError>> {
         let (started, group) = (Instant::now(), group.into());
-        let RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors } = group;
+        let RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors, precision } = group;
+        let precision = precision.or_else(|| Some(self.precision()));
         let answer = |input: Input| {
             let prompt = prompt.clone();
             async move {
                 let timeout = left_of(timeout, started);
-                self.infer(Request { input, timeout, priority, truncation, cache, prompt, vectors }).await
+                self.infer(Request { input, timeout, priority, truncation, cache, prompt, vectors, precision }).await
             }
         };
         let at_a_time = self.batcher_config().max_queue_size;
@@ -92,7 +95,8 @@ impl Model {
                 outcome => return outcome,
             }
             let timeout = group.timeout;
-            let (mut inputs, terms) = (group.inputs, RequestGroup { inputs: Vec::new(), ..group });
+            let precision = group.precision.or_else(|| Some(self.precision()));
+            let (mut inputs, terms) = (group.inputs, RequestGroup { inputs: Vec::new(), precision, ..group });
             let second = inputs.split_off(inputs.len() / 2);
             let before = inputs.len();
             let half = |inputs| RequestGroup { inputs, timeout: left_of(timeout, started), ..terms.clone() };

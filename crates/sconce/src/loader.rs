@@ -14,7 +14,7 @@ use crate::cached::{AnswerKeys, FeatureKeys, FileDigests, ModelCache};
 use crate::decisions::DecisionRules;
 use crate::devices::Devices;
 use crate::model::ModelParts;
-use crate::placing::{PlacedModel, Placer};
+use crate::placing::{PlacedModel, PlacedRungs, Placer};
 use crate::prepare::{Preparation, PreparePool, PreparedInputs};
 use crate::sources::Sources;
 use crate::{AnswerCache, BuildError, Model, ModelControl, ModelSource, RepositoryError};
@@ -107,11 +107,11 @@ impl Loader {
         name: &str,
         version: u64,
         source: ModelSource,
-        placed_model: &PlacedModel,
+        placed: &PlacedRungs,
         load_time: Duration,
     ) -> Result<ModelParts, BuildError> {
         let ModelSource { directory, cached, cross_precision, .. } = source;
-        let PlacedModel { signature, processor, settings, files, instances, .. } = placed_model;
+        let PlacedModel { signature, processor, settings, files, .. } = &placed.rungs[placed.plan.home];
         let answers = self.settings.cache.clone().filter(|_| cached && settings.cache.answers.unwrap_or(true));
         let files = if answers.is_some() || self.features.is_some() {
             let digests = FileDigests::of(files, &settings.model);
@@ -120,15 +120,17 @@ impl Loader {
             None
         };
         let policy = cross_precision.or_else(|| set_policy(settings)).unwrap_or(self.settings.cross_precision);
-        let cache = answers.zip(files).map(|(answers, files)| {
+        let cache_of = |PlacedModel { signature, instances, .. }: &PlacedModel| {
+            let (answers, files) = answers.clone().zip(files)?;
             let classes = instances.iter().map(|instance| instance.class.clone());
             let precisions: Vec<Precision> =
                 instances.iter().flat_map(|instance| instance.precisions.clone()).collect();
-            ModelCache::new(answers, AnswerKeys::new(name, files, signature, classes, &precisions, policy))
-        });
+            Some(ModelCache::new(answers, AnswerKeys::new(name, files, signature, classes, &precisions, policy)))
+        };
+        let caches = placed.rungs.iter().map(cache_of).collect();
         let kept = self.features.clone().zip(files.map(|files| FeatureKeys::new(files, signature)));
         let preparation = Preparation { processor: Arc::clone(processor), pool: self.pool.clone(), kept };
-        Ok(ModelParts { version, directory, load_time, preparation, cache })
+        Ok(ModelParts { version, directory, load_time, preparation, caches })
     }
 }
 
@@ -136,13 +138,15 @@ impl LoadingTurn<'_> {
     /// Loads a version of a model and starts its queue.
     pub(crate) fn load(&mut self, name: &str, version: u64, source: ModelSource) -> Result<Model, BuildError> {
         let (started, loader) = (Instant::now(), self.loader);
-        let placed_model = loader.settings.placer().place(name, &source, &mut self.devices)?;
+        let placed = loader.settings.placer().place_rungs(name, &source, &mut self.devices)?;
         let load_time = started.elapsed();
-        let Signature { parameters, precision, .. } = placed_model.signature;
-        let (device, cpu_threads) = (names(&placed_model), loader.cpu_threads);
-        tracing::info!(model = name, version, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
-        let given = loader.parts(name, version, source, &placed_model, load_time)?;
-        Model::start(name.to_owned(), placed_model, given, &self.devices)
+        for placed_model in &placed.rungs {
+            let Signature { parameters, precision, .. } = placed_model.signature;
+            let (device, cpu_threads) = (names(placed_model), loader.cpu_threads);
+            tracing::info!(model = name, version, ?load_time, parameters, %precision, device, cpu_threads, "loaded");
+        }
+        let given = loader.parts(name, version, source, &placed, load_time)?;
+        Model::start(name.to_owned(), placed, given, &self.devices)
     }
 
     /// Loads every version of a model, or none.

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use sconce_batch::{Error as QueueError, Group, Ticket};
 use sconce_cache::{Claim, ClaimOutcome, Leader, Source};
-use sconce_models::{Finishing, Input, Prepared, Truncation, VectorOptions};
+use sconce_models::{Features, Finishing, Input, Prepared, Truncation, VectorOptions};
 use tokio::task::JoinSet;
 
-use crate::answering::{PrepareTime, failure, within};
+use crate::answering::{PrepareTime, computed, failure, late, within};
 use crate::cached::{Computed, Extent, Keys, ModelCache};
+use crate::ladder::Rung;
 use crate::model::{Inner, Model};
 use crate::network_executor::NetworkExecutor;
+use crate::shadow::Sample;
 use crate::terms::{RequestTerms, WhenFull, deadline};
 use crate::{Answer, AnswerSource, InferError, InferManyError, Request, RequestGroup, Timing};
 
@@ -60,20 +62,20 @@ impl Model {
     }
 
     async fn answer_many(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
-        let RequestGroup { mut inputs, timeout, priority, truncation, cache, prompt, vectors } = group;
+        let RequestGroup { mut inputs, timeout, priority, truncation, cache, prompt, vectors, precision } = group;
         if inputs.len() == 1 {
             let input = inputs.remove(0);
-            let request = Request { input, timeout, priority, truncation, cache, prompt, vectors };
+            let request = Request { input, timeout, priority, truncation, cache, prompt, vectors, precision };
             let answer = self.answer(request, when_full).await;
             return answer.map(|answer| vec![answer]).map_err(|source| InferManyError::of_item(0, source));
         }
-        let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors };
+        let group = RequestGroup { inputs, timeout, priority, truncation, cache, prompt, vectors, precision };
         // On the heap: a request of one item would else move room for a group's future at every level.
         Box::pin(self.answer_group(group, when_full)).await
     }
 
     async fn answer_group(&self, group: RequestGroup, when_full: WhenFull) -> Result<Vec<Answer>, InferManyError> {
-        let RequestGroup { mut inputs, timeout, priority, truncation, cache, prompt, vectors } = group;
+        let RequestGroup { mut inputs, timeout, priority, truncation, cache, prompt, vectors, precision } = group;
         self.check_open().map_err(InferManyError::of_all)?;
         self.inner.signature.task.check(vectors).map_err(|error| InferManyError::of_all(error.into()))?;
         if prompt.is_some() {
@@ -81,20 +83,21 @@ impl Model {
             let prompted = prompted.collect::<Result<_, _>>();
             inputs = prompted.map_err(|error| InferManyError::of_all(error.into()))?;
         }
+        let rung = self.rung(precision).map_err(InferManyError::of_all)?;
         let terms = RequestTerms::new(when_full, deadline(Instant::now(), timeout), priority);
-        let cache = self.inner.cache.as_ref().filter(|_| cache);
+        let cache = rung.cache.as_ref().filter(|_| cache);
         let keyed = cache.map(|cache| {
             let keys: Vec<Keys> = inputs.iter().map(|input| cache.keys.of(input, truncation)).collect();
             (cache, keys)
         });
-        let run = GroupRun { model: self, truncation, terms, vectors };
+        let run = GroupRun { model: self, rung, truncation, terms, vectors };
         let answers = async {
             match keyed {
                 Some((cache, keys)) => run.answer_by(cache, &inputs, &keys).await,
                 None => run.answer(inputs).await,
             }
         };
-        within(terms.deadline(), answers).await.unwrap_or_else(|| Err(InferManyError::of_all(self.late())))
+        within(terms.deadline(), answers).await.unwrap_or_else(|| Err(InferManyError::of_all(late(rung))))
     }
 }
 
@@ -102,6 +105,8 @@ impl Model {
 #[derive(Clone, Copy)]
 struct GroupRun<'a> {
     model: &'a Model,
+    /// All items are answered in one precision.
+    rung: &'a Rung,
     truncation: Truncation,
     terms: RequestTerms,
     vectors: VectorOptions,
@@ -112,6 +117,8 @@ struct Ready {
     index: usize,
     prepared: Prepared,
     prepare: PrepareTime,
+    /// The answer is to be compared with that in f32.
+    sample: Option<Box<Sample>>,
 }
 
 /// An item admitted to the queue.
@@ -120,6 +127,7 @@ struct Admitted {
     ticket: Ticket<NetworkExecutor>,
     extent: Extent,
     prepare: PrepareTime,
+    sample: Option<Box<Sample>>,
 }
 
 impl GroupRun<'_> {
@@ -227,12 +235,13 @@ impl GroupRun<'_> {
 
     /// Prepares all items and admits them to the queue, or none of them.
     async fn admit(self, items: Vec<(usize, Input)>) -> Result<Vec<Admitted>, InferManyError> {
-        let Inner { queue, batching, .. } = &*self.model.inner;
+        let (Inner { batching, .. }, queue) = (&*self.model.inner, &self.rung.queue);
         if self.terms.when_full == WhenFull::Refuse {
             // Check for room before preparing, which costs more than a refusal and takes time from other requests. Each
             // item weighs at least 1.
             let least = Group { items: items.len(), weight: items.len(), heaviest: 1 };
             if let Some(error) = queue.group_refusal(least, self.terms.of_queue()) {
+                self.model.arrived(items.len(), None);
                 return Err(InferManyError::of_all(error.into()));
             }
         }
@@ -243,27 +252,31 @@ impl GroupRun<'_> {
             return Err(InferManyError::of_item(*index, QueueError::TooHeavy { weight, max }.into()));
         }
         let (mut features, mut rest) = (Vec::with_capacity(ready.len()), Vec::with_capacity(ready.len()));
-        for Ready { index, prepared, prepare } in ready {
-            rest.push((index, Extent::of(&prepared), prepare));
+        for Ready { index, prepared, prepare, sample } in ready {
+            let sample = sample.map(|sample| sample.of(&prepared.features));
+            rest.push((index, Extent::of(&prepared), prepare, sample));
             features.push(prepared.features);
         }
+        self.model.arrived(features.len(), Some(features.iter().map(Features::weight).sum()));
         let tickets = match self.terms.when_full {
             WhenFull::Wait => queue.submit_many(features, self.terms.of_queue()).await,
             WhenFull::Refuse => queue.try_submit_many(features, self.terms.of_queue()),
         };
         let tickets = tickets.map_err(|error| InferManyError::of_all(error.into()))?;
-        let admitted = |(ticket, (index, extent, prepare))| Admitted { index, ticket, extent, prepare };
+        let admitted = |(ticket, (index, extent, prepare, sample))| Admitted { index, ticket, extent, prepare, sample };
         Ok(tickets.into_iter().zip(rest).map(admitted).collect())
     }
 
     async fn computed(self, admitted: Admitted) -> Result<Computed, InferError> {
-        let Admitted { ticket, extent, prepare, .. } = admitted;
-        Ok(self.model.computed(ticket.await?, extent, prepare))
+        let Admitted { ticket, extent, prepare, sample, .. } = admitted;
+        let completion = ticket.await?;
+        self.model.compare_later(sample, &completion.output);
+        Ok(computed(self.rung, completion, extent, prepare))
     }
 
     /// Computes one more item after the others were admitted, waiting for room.
     async fn compute(self, input: Input) -> Result<Computed, InferError> {
-        self.model.compute(input, self.truncation, self.terms.waiting()).await
+        self.model.compute(self.rung, input, self.truncation, self.terms.waiting()).await
     }
 
     /// Prepares the items in parts, in parallel, so that many items do not block one worker.
@@ -272,12 +285,12 @@ impl GroupRun<'_> {
         let last = parts.pop();
         if parts.is_empty() {
             // A single part is prepared on the caller's own task.
-            return prepare_part(self.model, last.unwrap_or_default(), self.truncation).await;
+            return prepare_part(self.model, self.rung.index, last.unwrap_or_default(), self.truncation).await;
         }
         let mut tasks = JoinSet::new();
         for part in parts.into_iter().chain(last) {
-            let (model, truncation) = (self.model.clone(), self.truncation);
-            tasks.spawn(async move { prepare_part(&model, part, truncation).await });
+            let (model, rung, truncation) = (self.model.clone(), self.rung.index, self.truncation);
+            tasks.spawn(async move { prepare_part(&model, rung, part, truncation).await });
         }
         let mut ready = Vec::new();
         while let Some(task) = tasks.join_next().await {
@@ -290,15 +303,17 @@ impl GroupRun<'_> {
 
 async fn prepare_part(
     model: &Model,
+    rung: usize,
     part: Vec<(usize, Input)>,
     truncation: Truncation,
 ) -> Result<Vec<Ready>, InferManyError> {
     let mut ready = Vec::with_capacity(part.len());
     for (index, input) in part {
         let started = Instant::now();
+        let sample = model.sample(rung, &input);
         let prepared = model.inner.preparation.prepare(input, truncation).await;
         let (prepared, on) = prepared.map_err(|source| InferManyError::of_item(index, source))?;
-        ready.push(Ready { index, prepared, prepare: PrepareTime::new(started.elapsed(), on) });
+        ready.push(Ready { index, prepared, prepare: PrepareTime::new(started.elapsed(), on), sample });
     }
     Ok(ready)
 }

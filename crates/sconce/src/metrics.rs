@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use sconce_batch::{Depth, DeviceState, Refusals, Stats};
 use sconce_cache::{FeatureStats, OperationStats, TierStats};
+use sconce_models::Precision;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
+use crate::ladder::{LadderSteps, Rung};
 use crate::model::Inner;
+use crate::shadow::{ShadowCheck, ShadowCounts};
 use crate::statistics::{Distributions, Recorded};
 use crate::{Degradation, ErrorKind, LatencyDistribution, Model, RequestStats, TracedRequest};
 
@@ -45,10 +48,12 @@ pub struct ModelMetrics {
     pub name: String,
     /// The model's version.
     pub version: String,
-    /// The precision of its network.
+    /// The precision of answers to requests that ask for none.
     pub precision: &'static str,
     /// The decision by which it serves in that precision; `None` for f32.
     pub decision: Option<DecisionMetrics>,
+    /// The decisions on all precisions below f32 that it is loaded in.
+    pub decisions: Vec<DecisionMetrics>,
     /// Requests that were answered.
     pub succeeded: u64,
     /// Requests that were refused or failed.
@@ -57,6 +62,8 @@ pub struct ModelMetrics {
     pub errors: Vec<Count>,
     /// Answered items by source: a tier's name, `computed`, `shared` or `replica`.
     pub answers: Vec<Count>,
+    /// Answered items by the precision that made them.
+    pub answer_precisions: Vec<Count>,
     /// Items that were refused, by reason.
     pub refusals: Vec<Count>,
     /// How long the stages of requests took.
@@ -74,6 +81,38 @@ pub struct ModelMetrics {
     pub devices: Vec<DeviceMetrics>,
     /// The stages that are worse than they were.
     pub degradations: Vec<DegradationMetrics>,
+    /// The precisions of a model that has several.
+    pub ladder: Option<LadderMetrics>,
+    /// The check of lower precisions against f32, by precision; empty without one.
+    pub shadow: Vec<ShadowMetrics>,
+    /// Answers that were to be checked, and were not because the machine was busy.
+    pub shadow_dropped: u64,
+}
+
+/// A snapshot of the check of answers in one precision against those in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ShadowMetrics {
+    /// The precision.
+    pub precision: &'static str,
+    /// Answers that were similar enough.
+    pub alike: u64,
+    /// Answers that were not.
+    pub different: u64,
+    /// True once too many were not: the model answers in a higher precision until it is loaded again.
+    pub alarm: bool,
+}
+
+/// A snapshot of the precisions of a model that has several.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LadderMetrics {
+    /// The precisions, the highest first; [`ModelMetrics::precision`] is the present one.
+    pub precisions: Vec<&'static str>,
+    /// Number of steps to a lower precision.
+    pub steps_down: u64,
+    /// Number of steps to a higher precision.
+    pub steps_up: u64,
 }
 
 /// The decision by which a model serves in a precision below f32.
@@ -82,6 +121,8 @@ pub struct ModelMetrics {
 pub struct DecisionMetrics {
     /// The id of the record, or `undecided`.
     pub id: String,
+    /// The precision.
+    pub precision: &'static str,
     /// The last second at which the record counts, as Unix time.
     pub expires: Option<i64>,
     /// The learned time of a batch of usual weight, as a multiple of the record's: what was decided rests on 1.
@@ -156,6 +197,8 @@ pub struct BatchCount {
 pub struct DeviceMetrics {
     /// The device's name.
     pub name: String,
+    /// The precision of the network.
+    pub precision: &'static str,
     /// Time for which it has run this model's batches, the running one included. Its growth, divided by the time passed,
     /// is the utilisation.
     #[serde(serialize_with = "seconds")]
@@ -176,8 +219,10 @@ pub struct DeviceMetrics {
 pub struct DegradationMetrics {
     /// The stage's name.
     pub stage: &'static str,
-    /// The device's name, for a run.
+    /// The device's name, for a run and for a decision.
     pub device: Option<String>,
+    /// The precision of the network there.
+    pub precision: Option<&'static str>,
     /// The part of a batch's cost, for a run where it can be told.
     pub part: Option<&'static str>,
     /// The estimated beginning.
@@ -239,14 +284,17 @@ impl Model {
     /// The figures of the model right now.
     #[must_use]
     pub fn metrics(&self) -> ModelMetrics {
-        let Inner { queue, requests, signature, .. } = &*self.inner;
-        let Recorded { stats, distributions, errors, sources, exemplar, .. } = requests.recorded();
-        let (queue_stats, depth) = (queue.stats(), queue.depth());
-        let device = |(at, device): (usize, crate::ModelDevice)| {
+        let Inner { rungs, shadow, requests, .. } = &*self.inner;
+        let Recorded { stats, distributions, errors, sources, precisions, exemplar, .. } = requests.recorded();
+        let (queue_stats, depth) = (rungs.stats(), rungs.depth());
+        let (counts, shadow_dropped) = shadow.as_ref().map(ShadowCheck::counts).unwrap_or_default();
+        let busy = rungs.all().iter().flat_map(|rung| (0..rung.devices.len()).map(|at| rung.queue.busy_on(at)));
+        let device = |(busy, device): (Duration, crate::ModelDevice)| {
             let line = device.cost.line();
             DeviceMetrics {
                 name: device.name.to_string(),
-                busy: queue.busy_on(at),
+                precision: device.precision.name(),
+                busy,
                 available: device.state != DeviceState::Lost,
                 loaded: device.loaded,
                 fixed_cost: line.map(|line| line.fixed),
@@ -256,40 +304,58 @@ impl Model {
         ModelMetrics {
             name: self.name().to_owned(),
             version: self.version().to_string(),
-            precision: signature.precision.name(),
-            decision: self.decision_metrics(),
+            precision: self.precision().name(),
+            decision: DecisionMetrics::of(rungs.active()),
+            decisions: rungs.all().iter().filter_map(DecisionMetrics::of).collect(),
             succeeded: stats.succeeded.count,
             failed: stats.failed.count,
             errors: ErrorKind::ALL.map(|kind| Count { name: kind.name(), count: errors[kind.index()] }).into(),
             answers: sources.into_iter().map(|(name, count)| Count { name, count }).collect(),
+            answer_precisions: precisions.into_iter().map(|(name, count)| Count { name, count }).collect(),
             refusals: refusals(queue_stats.refused),
             latency: StageLatencies::new(&stats, distributions),
             exemplar,
             queue: QueueMetrics::new(depth, &queue_stats),
             batches: batches(&queue_stats),
             batched_items: queue_stats.batched,
-            devices: self.devices().into_iter().enumerate().map(device).collect(),
+            devices: busy.zip(rungs.model_devices()).map(device).collect(),
             degradations: self.degradations().iter().map(|it| self.degradation_metrics(it)).collect(),
+            ladder: rungs.ladder().map(|ladder| {
+                let LadderSteps { down: steps_down, up: steps_up } = ladder.steps();
+                let precisions = rungs.precisions().into_iter().map(Precision::name).collect();
+                LadderMetrics { precisions, steps_down, steps_up }
+            }),
+            shadow: counts.iter().map(ShadowMetrics::of).collect(),
+            shadow_dropped,
         }
-    }
-
-    fn decision_metrics(&self) -> Option<DecisionMetrics> {
-        let id = self.permission().id()?.to_owned();
-        let decided = self.permission().decided();
-        let expires = decided.and_then(|decided| decided.record.expires_at()).map(jiff::Timestamp::as_second);
-        Some(DecisionMetrics { id, expires, cost_ratio: self.decided_cost_ratio() })
     }
 
     fn degradation_metrics(&self, it: &Degradation) -> DegradationMetrics {
         DegradationMetrics {
             stage: it.stage.name(),
-            device: it.device.map(|device| self.inner.devices[device].name.to_string()),
+            device: it.device.map(|device| self.inner.rungs.device(device).1.to_string()),
+            precision: it.device.map(|device| self.inner.rungs.device(device).0.name()),
             part: it.part.map(crate::CostPart::name),
             since: SystemTime::now().checked_sub(it.since.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH),
             ratio: it.ratio(),
             usual: it.usual,
             present: it.present,
         }
+    }
+}
+
+impl DecisionMetrics {
+    fn of(rung: &Rung) -> Option<Self> {
+        let id = rung.permission.id()?.to_owned();
+        let expires =
+            rung.permission.decided().and_then(|decided| decided.record.expires_at()).map(jiff::Timestamp::as_second);
+        Some(Self { id, precision: rung.precision.name(), expires, cost_ratio: rung.decided_cost_ratio() })
+    }
+}
+
+impl ShadowMetrics {
+    fn of(&ShadowCounts { precision, alike, different, alarm, .. }: &ShadowCounts) -> Self {
+        Self { precision: precision.name(), alike, different, alarm }
     }
 }
 

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Queue, Role, Stats, Terms};
+use sconce_batch::{BatcherConfig, CostLine, CostModel, Depth, DeviceState, Priority, Role, Stats, Terms};
 use sconce_cache::CrossPrecision;
-use sconce_models::{Demand, DeviceName, ModelDigests, ModelFiles, Processor, Settings, Signature, TextProcessor};
+use sconce_models::{DeviceName, ModelDigests, ModelFiles, Precision, Processor, Settings, Signature, TextProcessor};
 
 use crate::cached::{AnswerKeys, FileDigests, ModelCache};
-use crate::devices::{Devices, ThreadKey};
-use crate::network_executor::NetworkExecutor;
+use crate::devices::Devices;
+use crate::ladder::{Ladder, Rung, Rungs};
 use crate::placement::Decision;
-use crate::placing::{ModelInstance, PlacedModel};
+use crate::placing::{PlacedModel, PlacedRungs};
 use crate::prepare::Preparation;
-use crate::slot::NetworkSlot;
+use crate::shadow::ShadowCheck;
 use crate::statistics::{EndedItem, Requests, TracedRequest};
 use crate::terms::{WhenFull, deadline};
 use crate::{
@@ -46,28 +46,12 @@ pub(crate) struct Inner {
     load_time: Duration,
     pub(crate) processor: Arc<dyn Processor>,
     pub(crate) preparation: Preparation,
-    pub(crate) cache: Option<ModelCache>,
-    decision: Decision,
-    permission: Permission,
-    /// The id in answers.
-    pub(crate) decision_id: Option<Arc<str>>,
-    /// Devices in the order of the queue's devices: a completion names its device by the index.
-    pub(crate) devices: Vec<OnDevice>,
-    pub(crate) queue: Queue<NetworkExecutor>,
+    pub(crate) rungs: Rungs,
+    /// The check of lower precisions, if there is one; its reference is the first rung.
+    pub(crate) shadow: Option<ShadowCheck>,
     /// Set once the runtime began to shut down.
     pub(crate) closed: AtomicBool,
     pub(crate) requests: Requests,
-}
-
-/// The fixed properties of a model on one of its devices, and its network's slot there.
-pub(crate) struct OnDevice {
-    pub(crate) name: DeviceName,
-    class: String,
-    role: Role,
-    demand: Demand,
-    estimate: Option<CostLine>,
-    slot: Arc<NetworkSlot>,
-    _thread: ThreadKey,
 }
 
 /// A snapshot of a model on one of its devices.
@@ -76,6 +60,8 @@ pub(crate) struct OnDevice {
 pub struct ModelDevice {
     /// The device.
     pub name: DeviceName,
+    /// The precision of the network.
+    pub precision: Precision,
     /// The device's role: it takes every batch that it would complete first, or only batches that no other device can
     /// run.
     pub role: Role,
@@ -99,7 +85,8 @@ pub(crate) struct ModelParts {
     pub(crate) directory: PathBuf,
     pub(crate) load_time: Duration,
     pub(crate) preparation: Preparation,
-    pub(crate) cache: Option<ModelCache>,
+    /// The keys of each rung's answers, if they are cached.
+    pub(crate) caches: Vec<Option<ModelCache>>,
 }
 
 impl fmt::Debug for Model {
@@ -113,26 +100,21 @@ impl fmt::Debug for Model {
 impl Model {
     pub(crate) fn start(
         name: String,
-        model: PlacedModel,
+        PlacedRungs { plan, rungs: placed }: PlacedRungs,
         parts: ModelParts,
         devices: &Devices,
     ) -> Result<Self, BuildError> {
-        let ModelParts { version, directory, load_time, preparation, cache } = parts;
-        let PlacedModel { signature, processor, settings, files, batching, decision, permission, instances } = model;
-        let (mut on, mut learned, mut queues) = (Vec::new(), Vec::new(), Vec::new());
-        for ModelInstance { device: name, class, demand, thread, executor, profile, learned: cost, .. } in instances {
-            let slot = Arc::clone(&executor.slot);
-            queues.push((devices.thread(&thread), executor, profile));
-            let (role, estimate) = (profile.role, profile.estimate);
-            on.push(OnDevice { name, class, role, demand, estimate, slot, _thread: thread });
-            learned.push(cost);
+        let ModelParts { version, directory, load_time, preparation, caches } = parts;
+        let PlacedModel { signature, processor, settings, files, batching, .. } = &placed[plan.home];
+        let (signature, processor, settings) = (signature.clone(), Arc::clone(processor), settings.clone());
+        let (files, batching) = (files.clone(), batching.clone());
+        let mut rungs = Vec::new();
+        for (placed_model, cache) in placed.into_iter().zip(caches) {
+            rungs.push(Rung::start(&name, placed_model, cache, &rungs, devices)?);
         }
-        let queue = Queue::placed(batching.clone(), queues)
-            .map_err(|source| BuildError::Queue { name: name.clone(), source })?;
-        for (device, cost) in learned.into_iter().enumerate().filter(|(_, cost)| cost.is_known()) {
-            queue.learned(device, cost);
-        }
-        let decided = permission.decided().map(|decided| decided.candidate.measured.cost);
+        let ladder = (rungs.len() > 1).then(|| Ladder::new(&plan, &batching));
+        let shadow = plan.shadow.as_ref().map(|config| ShadowCheck::new(config, &rungs, devices.running.clone()));
+        let requests = Requests::of(&rungs, plan.home);
         let inner = Inner {
             name,
             version,
@@ -144,16 +126,18 @@ impl Model {
             load_time,
             processor,
             preparation,
-            cache,
-            decision,
-            decision_id: permission.id().map(Arc::from),
-            permission,
-            devices: on,
-            queue,
+            rungs: Rungs::new(rungs, plan.home, ladder),
+            shadow,
             closed: AtomicBool::new(false),
-            requests: decided.map_or_else(Requests::default, Requests::decided_on),
+            requests,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        inner
+            .shadow
+            .as_ref()
+            .map_or(Ok(()), |shadow| shadow.start(&inner))
+            .map_err(|source| BuildError::Device { source })?;
+        Ok(Self { inner })
     }
 
     /// Infers one item, in a batch with other requests. Waits for room if the queue is full.
@@ -218,7 +202,9 @@ impl Model {
         let (DegradationEvent::Began(it) | DegradationEvent::Ended(it)) = event;
         let Degradation { stage, usual, present, .. } = *it;
         let (model, stage, since, ratio) = (self.name(), stage.name(), it.since.elapsed(), it.ratio());
-        let device = it.device.map(|device| self.inner.devices[device].name.to_string()).unwrap_or_default();
+        let on = it.device.map(|device| self.inner.rungs.device(device));
+        let (precision, device) =
+            on.map(|(precision, device)| (precision.name(), device.to_string())).unwrap_or_default();
         let part = it.part.map_or("", CostPart::name);
         match event {
             DegradationEvent::Began(_) => {
@@ -226,6 +212,7 @@ impl Model {
                     model,
                     stage,
                     device,
+                    precision,
                     part,
                     ?since,
                     ratio,
@@ -235,7 +222,7 @@ impl Model {
                 );
             }
             DegradationEvent::Ended(_) => {
-                tracing::warn!(model, stage, device, part, ?since, "a stage is as it was");
+                tracing::warn!(model, stage, device, precision, part, ?since, "a stage is as it was");
             }
         }
     }
@@ -274,10 +261,24 @@ impl Model {
         &self.inner.directory
     }
 
-    /// The model's input and task, with its precision, device and number of parameters.
+    /// The model's input and task, with the precision that it answers in without load, its device and number of parameters.
     #[must_use]
     pub fn signature(&self) -> &Signature {
         &self.inner.signature
+    }
+
+    /// The precision of answers to requests that ask for none, right now: of a model with a [ladder](crate::LadderConfig) a
+    /// lower one under load.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.inner.rungs.look(self.name());
+        self.inner.rungs.active().precision
+    }
+
+    /// The precisions that a request can ask for, the highest first.
+    #[must_use]
+    pub fn precisions(&self) -> Vec<Precision> {
+        self.inner.rungs.precisions()
     }
 
     /// The prompts of the model's files: texts that a request can have put before its own, by name.
@@ -299,16 +300,16 @@ impl Model {
         self.inner.load_time
     }
 
-    /// Number, weight and age of the entries in the model's queue right now.
+    /// Number, weight and age of the entries in the model's queue right now; of several precisions together.
     #[must_use]
     pub fn depth(&self) -> Depth {
-        self.inner.queue.depth()
+        self.inner.rungs.depth()
     }
 
-    /// Statistics of the model's queue since it was loaded: admissions, refusals by reason, batch sizes.
+    /// Statistics of the model's queue, or queues, since it was loaded: admissions, refusals by reason, batch sizes.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.queue.stats()
+        self.inner.rungs.stats()
     }
 
     /// Statistics of the model's requests since it was loaded: how many were answered, how many failed, and where their
@@ -318,18 +319,25 @@ impl Model {
         self.inner.requests.stats()
     }
 
-    /// The error with which [`try_infer`](Self::try_infer) would refuse even the lightest input right now: the queue is
-    /// full, no answer could come in time, no device is left, or the model is shutting down. An error counts as a
-    /// refusal and as a failed request; `None` if an input may be admitted.
+    /// The error with which [`try_infer`](Self::try_infer) would refuse even the lightest input right now, in this precision if
+    /// one is asked for: the queue is full, no answer could come in time, no device is left, or the model is shutting down. An
+    /// error counts as a refusal and as a failed request; `None` if an input may be admitted.
     ///
     /// The check needs no input, so a server can refuse cheaply before it reads a request. If a cache may answer requests
     /// ([`is_cached`](Self::is_cached)), a request may be answered in spite of the error.
     #[must_use]
-    pub fn refusal(&self, timeout: Option<Duration>, priority: Priority) -> Option<InferError> {
+    pub fn refusal(
+        &self,
+        timeout: Option<Duration>,
+        priority: Priority,
+        precision: Option<Precision>,
+    ) -> Option<InferError> {
         let now = Instant::now();
         let terms = Terms { deadline: deadline(now, timeout), priority };
-        let refusal = self.inner.queue.refusal(1, terms).map(InferError::from);
+        let rung = self.rung(precision);
+        let refusal = rung.map(|rung| rung.queue.refusal(1, terms).map(InferError::from)).unwrap_or_else(Some);
         if let Some(refusal) = &refusal {
+            self.arrived(1, None);
             self.count(now, Err(refusal.kind()));
         }
         refusal
@@ -338,30 +346,31 @@ impl Model {
     /// Returns true if a cache may answer the model's requests.
     #[must_use]
     pub fn is_cached(&self) -> bool {
-        self.inner.cache.is_some()
+        self.inner.rungs.home().cache.is_some()
     }
 
     /// The placement decision made before the model was loaded: its devices, and why.
     #[must_use]
     pub fn decision(&self) -> &Decision {
-        &self.inner.decision
+        &self.inner.rungs.home().decision
     }
 
-    /// By what right the model serves in its precision: it is f32, a signed record allows it, or it is an experiment.
+    /// The placement decision of each precision that the model is loaded in, the highest first.
+    pub fn decisions(&self) -> impl Iterator<Item = &Decision> {
+        self.inner.rungs.all().iter().map(|rung| &rung.decision)
+    }
+
+    /// By what right the model serves in its present precision: it is f32, a signed record allows it, or it is an experiment.
     #[must_use]
     pub fn permission(&self) -> &Permission {
-        &self.inner.permission
+        &self.inner.rungs.active().permission
     }
 
     /// The learned time of a batch on the preferred device, as a multiple of what its decision record rests on, at the usual
     /// weight of the record; `None` without a decision, or until enough batches have run.
     #[must_use]
     pub fn decided_cost_ratio(&self) -> Option<f64> {
-        let decided = self.inner.permission.decided()?.candidate.measured.cost;
-        let learned = self.cost().line()?;
-        let usual = decided.usual_weight;
-        let ratio = (learned.fixed + learned.per_weight * usual) / decided.seconds(usual);
-        ratio.is_finite().then_some(ratio)
+        self.inner.rungs.active().decided_cost_ratio()
     }
 
     /// Digests of the files and settings that the model was made of: those that a decision record names.
@@ -373,27 +382,30 @@ impl Model {
         Ok(ModelDigests { weights: weights.0, processing: processing.0 })
     }
 
-    /// The model's devices and their current state, the preferred device first and those on standby last.
+    /// The model's devices and their current state, the preferred device first and those on standby last; those of each
+    /// precision after those of the next higher one.
     #[must_use]
     pub fn devices(&self) -> Vec<ModelDevice> {
-        let Inner { devices, queue, .. } = &*self.inner;
-        let device = |(at, device): (usize, &OnDevice)| ModelDevice {
-            name: device.name,
-            role: device.role,
-            state: queue.device_state(at),
-            loaded: device.slot.is_loaded(),
-            loads: device.slot.loads(),
-            weight_bytes: device.demand.weight_bytes,
-            estimate: device.estimate,
-            cost: queue.cost_on(at),
-        };
-        devices.iter().enumerate().map(device).collect()
+        self.inner.rungs.model_devices().collect()
     }
 
-    /// The cost of a batch on the preferred device, as learned so far.
+    /// The cost of a batch on the preferred device in the present precision, as learned so far.
     #[must_use]
     pub fn cost(&self) -> CostModel {
-        self.inner.queue.cost()
+        self.inner.rungs.active().queue.cost()
+    }
+
+    /// The rung for a request that asks for this precision, or for none.
+    pub(crate) fn rung(&self, asked: Option<Precision>) -> Result<&Rung, InferError> {
+        self.inner.rungs.look(self.name());
+        self.inner.rungs.of(self.name(), asked)
+    }
+
+    /// Tells the ladder, if there is one, of items that came to be computed, with their weight if they were prepared.
+    pub(crate) fn arrived(&self, items: usize, weight: Option<usize>) {
+        if let Some(ladder) = self.inner.rungs.ladder() {
+            ladder.arrived(items, weight);
+        }
     }
 
     /// Returns true unless the model's `sconce.toml` keeps its answers out of caches.
@@ -403,21 +415,24 @@ impl Model {
 
     /// The keys under which caches keep the model's answers.
     pub(crate) fn answer_keys(&self) -> Result<AnswerKeys, BuildError> {
-        let Inner { name, directory, signature, settings, files, devices, .. } = &*self.inner;
+        let Inner { name, directory, signature, settings, files, rungs, .. } = &*self.inner;
         let files = FileDigests::of(files, &settings.model)
             .map_err(|source| BuildError::Digest { directory: directory.clone(), source })?;
-        let classes = devices.iter().map(|device| device.class.clone());
+        let classes = rungs.home().devices.iter().map(|device| device.class.clone());
         Ok(AnswerKeys::new(name, files, signature, classes, &[], CrossPrecision::Never))
     }
 
     /// Refuses new requests from now on.
     pub(crate) fn close(&self) {
-        self.inner.queue.close();
+        self.inner.rungs.close();
         self.inner.closed.store(true, Ordering::Release);
     }
 
-    /// Answers the queued entries and joins the device threads. Blocks.
+    /// Ends the shadow check, answers the queued entries and joins the device threads. Blocks.
     pub(crate) fn shutdown(&self) {
-        self.inner.queue.shutdown();
+        if let Some(shadow) = &self.inner.shadow {
+            shadow.end();
+        }
+        self.inner.rungs.shutdown();
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sconce_batch::{Executor, ExecutorError, Retry};
 use sconce_models::{Features, ForwardError, LoadError, Network};
 
+use crate::devices::RunningBatches;
 use crate::memory::{Entered, Tenancy};
 use crate::slot::NetworkSlot;
 
@@ -21,6 +22,8 @@ pub(crate) struct NetworkExecutor {
     pub(crate) reload: Reload,
     /// The model's place in the device's memory, shared with other models; `None` if the device has no bound.
     pub(crate) tenancy: Option<Tenancy>,
+    /// The running batches of the whole runtime.
+    pub(crate) running: RunningBatches,
 }
 
 impl NetworkExecutor {
@@ -72,6 +75,7 @@ impl Executor for NetworkExecutor {
     type Output = Vec<f32>;
 
     fn run(&mut self, batch: &[Features]) -> Result<Vec<Vec<f32>>, ExecutorError> {
+        let _running = self.running.begin();
         let _guard = self.enter();
         if !self.slot.is_loaded() {
             tracing::info!(model = self.slot.name(), device = %self.slot.device(), "loading");

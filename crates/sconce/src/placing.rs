@@ -14,6 +14,7 @@ use sconce_models::{
 
 use crate::decisions::{AboutToServe, DecisionRules, Permission};
 use crate::devices::{DeviceCandidate, Devices, ThreadKey};
+use crate::ladder::RungPlan;
 use crate::memory::Needs;
 use crate::network_executor::{NetworkExecutor, Reload};
 use crate::placement::measure::{measure, sample};
@@ -37,6 +38,15 @@ pub(crate) struct Placer<'a> {
     pub(crate) decisions: &'a DecisionRules,
 }
 
+/// The measuring of a model's batches before it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measuring {
+    /// If several devices serve, to choose among them.
+    ToChoose,
+    /// On every device that serves, because the figures of several precisions are compared.
+    Always,
+}
+
 /// A model placed on its devices.
 pub(crate) struct PlacedModel {
     pub(crate) signature: Signature,
@@ -48,6 +58,13 @@ pub(crate) struct PlacedModel {
     pub(crate) permission: Permission,
     /// The model's instances: that on the preferred device first, those on standby last.
     pub(crate) instances: Vec<ModelInstance>,
+}
+
+/// A model placed in each of its precisions.
+pub(crate) struct PlacedRungs {
+    pub(crate) plan: RungPlan,
+    /// The model in each precision of the plan.
+    pub(crate) rungs: Vec<PlacedModel>,
 }
 
 /// A model on one device.
@@ -144,12 +161,45 @@ impl Placer<'_> {
         Ok(measured)
     }
 
-    /// Loads a model on the devices that [`decide`](Self::decide) chooses.
-    pub(crate) fn place(
+    /// Loads a model in each precision that its source and its settings ask for: in its own, in those of its ladder, and in
+    /// f32 if others are checked against it.
+    pub(crate) fn place_rungs(
         &self,
         name: &str,
         source: &ModelSource,
         devices: &mut Devices,
+    ) -> Result<PlacedRungs, BuildError> {
+        let load_failed = |source| BuildError::Load { name: name.to_owned(), source: Box::new(source) };
+        let settings = self.registry.settings(&source.directory).map_err(load_failed)?;
+        let plan =
+            RungPlan::of(source, &settings).map_err(|source| BuildError::Ladder { name: name.to_owned(), source })?;
+        if let [_] = plan.precisions[..] {
+            let placed_model = self.place(name, source, devices, Measuring::ToChoose)?;
+            return Ok(PlacedRungs { plan, rungs: vec![placed_model] });
+        }
+        let sources = plan.precisions.iter().map(|precision| source.clone().precision(*precision));
+        let sources: Vec<ModelSource> = sources.collect();
+        // Before any is loaded: a precision that the model does not have.
+        sources.iter().try_for_each(|source| self.decide(name, source, devices).map(drop))?;
+        let mut rungs: Vec<PlacedModel> = Vec::new();
+        for source in &sources {
+            let placed_model = self.place(name, source, devices, Measuring::Always)?;
+            let changed = rungs.first().and_then(|first| placed_model.files.changed_since(&first.files));
+            if let Some(path) = changed {
+                return Err(load_failed(LoadError::Changed { path }));
+            }
+            rungs.push(placed_model);
+        }
+        Ok(PlacedRungs { plan, rungs })
+    }
+
+    /// Loads a model on the devices that [`decide`](Self::decide) chooses.
+    fn place(
+        &self,
+        name: &str,
+        source: &ModelSource,
+        devices: &mut Devices,
+        measuring: Measuring,
     ) -> Result<PlacedModel, BuildError> {
         let (decision, batching) = self.decide(name, source, devices)?;
         let candidates = devices.candidates(decision.placement)?;
@@ -190,12 +240,12 @@ impl Placer<'_> {
             precision: signature.precision,
         };
         let permission = self.decisions.permit(&model, instances.iter().map(|instance| instance.device))?;
-        self.choose(name, &mut instances, &*processor, &signature, decision.max_weight);
+        self.choose(name, &mut instances, &*processor, &signature, decision.max_weight, measuring);
         Ok(PlacedModel { signature, processor, settings, files, batching, decision, permission, instances })
     }
 
-    /// Warms the devices that serve up, and measures them if there are several. If there is one, there is nothing to choose,
-    /// so estimates are removed.
+    /// Warms the devices that serve up, and measures them if there are several, or always. If there is one, there is nothing to
+    /// choose, so estimates are removed.
     fn choose(
         &self,
         name: &str,
@@ -203,15 +253,15 @@ impl Placer<'_> {
         processor: &dyn Processor,
         signature: &Signature,
         max: usize,
+        measuring: Measuring,
     ) {
         if instances.iter().filter(|instance| instance.profile.role == Role::Serves).count() < 2 {
-            for instance in instances {
-                instance.profile.estimate = None;
-                if self.warm_up && instance.profile.role == Role::Serves {
-                    warm_up(name, instance, processor, signature);
-                }
+            instances.iter_mut().for_each(|instance| instance.profile.estimate = None);
+            if measuring == Measuring::ToChoose {
+                let serving = instances.iter().filter(|instance| instance.profile.role == Role::Serves);
+                serving.filter(|_| self.warm_up).for_each(|instance| warm_up(name, instance, processor, signature));
+                return;
             }
-            return;
         }
         for instance in instances.iter_mut().filter(|instance| self.warm_up && instance.profile.role == Role::Serves) {
             let run = |network: &mut dyn Network| measure(network, processor, signature, max, MAX_WARM_UP);
@@ -281,7 +331,7 @@ fn instance(
         precisions: Vec::new(),
         demand,
         thread,
-        executor: NetworkExecutor { slot, reload, tenancy },
+        executor: NetworkExecutor { slot, reload, tenancy, running: devices.running.clone() },
         profile: Profile { estimate: considered.estimate, role },
         learned: CostModel::default(),
     })

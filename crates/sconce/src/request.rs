@@ -23,6 +23,10 @@ pub struct Request {
     pub prompt: Option<String>,
     /// The elements of vectors, their length and their type.
     pub vectors: VectorOptions,
+    /// The precision in which the network computes, among those that the model is loaded in
+    /// ([`Model::precisions`](crate::Model::precisions)); `None`: the present one of the model. A cache may still answer in a
+    /// higher one if its [policy](crate::RuntimeBuilder::cross_precision) allows that.
+    pub precision: Option<Precision>,
 }
 
 impl Request {
@@ -36,6 +40,7 @@ impl Request {
             cache: true,
             prompt: None,
             vectors: VectorOptions::default(),
+            precision: None,
         }
     }
 
@@ -67,6 +72,12 @@ impl Request {
     #[must_use]
     pub fn prompt(self, name: impl Into<String>) -> Self {
         Self { prompt: Some(name.into()), ..self }
+    }
+
+    /// Sets the precision in which the network computes.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision: Some(precision), ..self }
     }
 
     /// Cuts vectors to their first elements, and scales them to length 1 again if they are normalised.
@@ -112,6 +123,10 @@ pub struct RequestGroup {
     pub prompt: Option<String>,
     /// The elements of vectors, their length and their type.
     pub vectors: VectorOptions,
+    /// The precision in which the network computes, among those that the model is loaded in
+    /// ([`Model::precisions`](crate::Model::precisions)); `None`: the present one of the model. A cache may still answer in a
+    /// higher one if its [policy](crate::RuntimeBuilder::cross_precision) allows that.
+    pub precision: Option<Precision>,
 }
 
 impl RequestGroup {
@@ -125,6 +140,7 @@ impl RequestGroup {
             cache: true,
             prompt: None,
             vectors: VectorOptions::default(),
+            precision: None,
         }
     }
 
@@ -156,6 +172,12 @@ impl RequestGroup {
     #[must_use]
     pub fn prompt(self, name: impl Into<String>) -> Self {
         Self { prompt: Some(name.into()), ..self }
+    }
+
+    /// Sets the precision in which the network computes.
+    #[must_use]
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision: Some(precision), ..self }
     }
 
     /// Cuts vectors to their first elements, and scales them to length 1 again if they are normalised.

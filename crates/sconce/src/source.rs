@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use sconce_cache::CrossPrecision;
 use sconce_models::{Placement, Precision};
 
-use crate::BuildError;
+use crate::{BuildError, LadderConfig, ShadowConfig};
 
 /// A model directory with settings that override the model's `sconce.toml`. Anything that converts into a path converts
 /// into one.
@@ -22,7 +22,7 @@ use crate::BuildError;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelSource {
     /// The directory that holds the model's `config.json`.
     pub directory: PathBuf,
@@ -42,6 +42,10 @@ pub struct ModelSource {
     /// The policy on cached answers of a higher precision; `None`: the one in `sconce.toml`, else the runtime's
     /// ([`RuntimeBuilder::cross_precision`](crate::RuntimeBuilder::cross_precision)).
     pub cross_precision: Option<CrossPrecision>,
+    /// The lower precisions that the model steps down to under load; `None`: those in `sconce.toml`, else none.
+    pub ladder: Option<LadderConfig>,
+    /// The check of answers in a lower precision against f32; `None`: the one in `sconce.toml`, else none.
+    pub shadow: Option<ShadowConfig>,
 }
 
 impl ModelSource {
@@ -55,6 +59,8 @@ impl ModelSource {
             device: None,
             cached: true,
             cross_precision: None,
+            ladder: None,
+            shadow: None,
         }
     }
 
@@ -94,6 +100,18 @@ impl ModelSource {
     #[must_use]
     pub fn device(self, device: impl Into<Placement>) -> Self {
         Self { device: Some(device.into()), ..self }
+    }
+
+    /// Lets the model step down to lower precisions under load. Each is loaded as well, and takes memory of its own.
+    #[must_use]
+    pub fn ladder(self, ladder: LadderConfig) -> Self {
+        Self { ladder: Some(ladder), ..self }
+    }
+
+    /// Has a share of the answers in lower precisions checked against f32, in which the model is loaded as well.
+    #[must_use]
+    pub fn shadow(self, shadow: ShadowConfig) -> Self {
+        Self { shadow: Some(shadow), ..self }
     }
 
     /// Sets the precision of the network.

@@ -6,8 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use sconce_decide::CostOfBatch;
+use sconce_models::Precision;
 use sconce_watch::{Degradation, DegradationEvent, ModelWatch};
 
+use crate::ladder::Rung;
 use crate::latency::LatencyDistribution;
 use crate::{Answer, AnswerSource, ErrorKind, Timing};
 
@@ -99,11 +101,13 @@ pub(crate) struct EndedItem {
     /// Number of tokens, or 1.
     pub(crate) weight: usize,
     pub(crate) source: AnswerSource,
+    pub(crate) precision: Precision,
 }
 
 impl EndedItem {
     pub(crate) fn of(answer: &Answer) -> Self {
-        Self { timing: answer.timing, weight: answer.tokens.unwrap_or(1), source: answer.source }
+        let Answer { timing, source, precision, .. } = *answer;
+        Self { timing, weight: answer.tokens.unwrap_or(1), source, precision }
     }
 }
 
@@ -121,6 +125,8 @@ pub(crate) struct Recorded {
     pub(crate) errors: [u64; ErrorKind::ALL.len()],
     /// Answers by source: the name of a tier, `computed`, `shared` or `replica`.
     pub(crate) sources: Vec<(&'static str, u64)>,
+    /// Answers by the precision that made them.
+    pub(crate) precisions: Vec<(&'static str, u64)>,
     /// The last traced request.
     pub(crate) exemplar: Option<TracedRequest>,
     watch: ModelWatch,
@@ -153,9 +159,15 @@ pub(crate) struct Distributions {
 }
 
 impl Requests {
-    /// Figures of a model whose precision was decided on batches of this cost.
-    pub(crate) fn decided_on(CostOfBatch { fixed, per_weight, .. }: CostOfBatch) -> Self {
-        let watch = ModelWatch::new().decided_on(fixed, per_weight);
+    /// Makes the figures of a model whose rung `home` answers when there is no load.
+    pub(crate) fn of(rungs: &[Rung], home: usize) -> Self {
+        let mut watch = ModelWatch::new().running_at_a_time(rungs[home].serving_devices());
+        for rung in rungs {
+            if let Some(decided) = rung.permission.decided() {
+                let CostOfBatch { fixed, per_weight, .. } = decided.candidate.measured.cost;
+                watch = watch.decided_on(rung.first_device, fixed, per_weight);
+            }
+        }
         Self(Mutex::new(Recorded { watch, ..Recorded::default() }))
     }
 
@@ -171,7 +183,8 @@ impl Requests {
         recorded.count(took, items.clone());
         let mut events = Vec::new();
         for item in items {
-            recorded.count_source(item.source.name());
+            add_one(&mut recorded.sources, item.source.name());
+            add_one(&mut recorded.precisions, item.precision.name());
             recorded.watch(now, item, &mut events);
         }
         events
@@ -255,18 +268,11 @@ impl Recorded {
         }
     }
 
-    fn count_source(&mut self, source: &'static str) {
-        match self.sources.iter_mut().find(|(name, _)| *name == source) {
-            Some((_, count)) => *count += 1,
-            None => self.sources.push((source, 1)),
-        }
-    }
-
     /// Gives an item's figures to the watch.
     fn watch(
         &mut self,
         now: Instant,
-        EndedItem { timing, weight, source }: EndedItem,
+        EndedItem { timing, weight, source, .. }: EndedItem,
         events: &mut Vec<DegradationEvent>,
     ) {
         let Timing { cache, queue_wait, run, finish, batch_size, work, .. } = timing;
@@ -290,6 +296,14 @@ impl Recorded {
     }
 }
 
+/// Adds one to the count of a name.
+fn add_one(counts: &mut Vec<(&'static str, u64)>, name: &'static str) {
+    match counts.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((name, 1)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,7 +318,12 @@ mod tests {
     }
 
     fn ended<const N: usize>(timings: [Timing; N]) -> impl Iterator<Item = EndedItem> + Clone {
-        timings.into_iter().map(|timing| EndedItem { timing, weight: 1, source: AnswerSource::Computed })
+        timings.into_iter().map(|timing| EndedItem {
+            timing,
+            weight: 1,
+            source: AnswerSource::Computed,
+            precision: Precision::F32,
+        })
     }
 
     #[test]
@@ -325,9 +344,9 @@ mod tests {
         assert_eq!(stats.by_batch_size[&4].batches_prepared(4), once(1));
         assert_eq!(stats.by_batch_size[&4].batches_finished(4), once(0));
         assert!(stats.last.is_some());
-        let Recorded { distributions, errors, sources, .. } = requests.recorded();
+        let Recorded { distributions, errors, sources, precisions, .. } = requests.recorded();
         assert_eq!((distributions.request.count(), distributions.run.count(), stats.serialise), (2, 1, once(1)));
         assert_eq!((errors[ErrorKind::Overloaded.index()], errors.iter().sum()), (1, 1_u64));
-        assert_eq!(sources, [("computed", 4)]);
+        assert_eq!((&sources[..], &precisions[..]), (&[("computed", 4)][..], &[("f32", 4)][..]));
     }
 }

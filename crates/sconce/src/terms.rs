@@ -77,6 +77,7 @@ impl sconce_cache::FlightTerms<InferError> for RequestTerms {
             )
             | InferError::Input(_)
             | InferError::Unsuited { .. }
+            | InferError::OtherPrecision { .. }
             | InferError::Panicked { .. } => true,
             // An error that this function does not know: only requests on no better terms are sure to get it.
             InferError::Queue(_) => self.when_full <= leader.when_full && self.no_more_time_than(leader),

@@ -61,7 +61,7 @@ impl<T> Batcher<T> {
 
     /// Time until the answer of the last item of a group that arrives now, behind the queued entries. `None` until the
     /// cost of a batch is learned, and where a device may be free: an item that is admitted then corrects a wrong cost.
-    fn expected_wait(&self, now: Instant, group: Group, priority: Priority) -> Option<Duration> {
+    pub(super) fn expected_wait(&self, now: Instant, group: Group, priority: Priority) -> Option<Duration> {
         let cost = self.cheapest(now, group.weight);
         let device_may_be_free = self.running.is_empty() && self.turns.mean < cost.fixed()? / 4;
         let begins_at_once = self.waiting.is_empty() || self.lingering_until.is_some() || device_may_be_free;

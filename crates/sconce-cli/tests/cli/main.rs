@@ -10,6 +10,7 @@ mod explain;
 mod hostile;
 mod hub;
 mod infer;
+mod ladder;
 mod models;
 mod monitoring;
 mod precision;

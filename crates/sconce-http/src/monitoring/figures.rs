@@ -60,7 +60,8 @@ impl Figures {
 impl ServedModel {
     fn of(model: &Model) -> Self {
         let signature = model.signature();
-        let placement = model.decision().considered.iter().map(|considered| PlacedDevice {
+        let considered = model.decisions().flat_map(|decision| &decision.considered);
+        let placement = considered.map(|considered| PlacedDevice {
             device: considered.capability.device.to_string(),
             description: considered.capability.description.clone(),
             verdict: considered.verdict.to_string(),

@@ -55,7 +55,7 @@ pub(crate) async fn config(State(shared): Shared, Path(named): Path<ModelPath>) 
             "max_batch_size": batching.max_batch_size,
             "input": inputs(model.signature()).into_iter().map(input).collect::<Vec<_>>(),
             "output": outputs(model.signature()).into_iter().map(output).collect::<Vec<_>>(),
-            "parameters": facts(model.signature()).into_iter().map(parameter).collect::<Map<_, _>>(),
+            "parameters": facts(model).into_iter().map(parameter).collect::<Map<_, _>>(),
             "dynamic_batching": {
                 "max_queue_delay_microseconds": u64::try_from(batching.max_queue_delay.as_micros()).unwrap_or(u64::MAX),
                 "priority_levels": Priority::ALL.len(),

@@ -59,10 +59,12 @@ impl ModelMetrics {
             version: self.version.clone(),
             precision: self.precision,
             decision: self.decision.clone(),
+            decisions: self.decisions.clone(),
             succeeded: self.succeeded.saturating_sub(earlier.succeeded),
             failed: self.failed.saturating_sub(earlier.failed),
             errors: counts_since(&self.errors, &earlier.errors),
             answers: counts_since(&self.answers, &earlier.answers),
+            answer_precisions: counts_since(&self.answer_precisions, &earlier.answer_precisions),
             refusals: counts_since(&self.refusals, &earlier.refusals),
             latency: self.latency.since(&earlier.latency),
             exemplar: self.exemplar,
@@ -75,6 +77,10 @@ impl ModelMetrics {
             batched_items: self.batched_items.saturating_sub(earlier.batched_items),
             devices: self.devices.iter().map(|device| device.since(&earlier.devices)).collect(),
             degradations: self.degradations.clone(),
+            // Steps and differences are rare: how many there were in the last minute says little.
+            ladder: self.ladder.clone(),
+            shadow: self.shadow.clone(),
+            shadow_dropped: self.shadow_dropped,
         }
     }
 }
@@ -98,7 +104,8 @@ impl StageLatencies {
 
 impl DeviceMetrics {
     fn since(&self, earlier: &[Self]) -> Self {
-        let earlier = earlier.iter().find(|it| it.name == self.name).map(|it| it.busy).unwrap_or_default();
+        let same = |it: &&Self| it.name == self.name && it.precision == self.precision;
+        let earlier = earlier.iter().find(same).map(|it| it.busy).unwrap_or_default();
         Self { busy: self.busy.saturating_sub(earlier), ..self.clone() }
     }
 }

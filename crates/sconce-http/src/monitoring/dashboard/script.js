@@ -139,7 +139,7 @@ function cards(figures) {
   const slowest = latencies.reduce((most, it) => (it.p99 > most.p99 ? it : most), { p50: 0, p99: 0, name: "" });
   const queued = sum(total.models, (it) => it.queue.items);
   const oldest = Math.max(0, ...total.models.map((it) => it.queue.oldest_age));
-  const busy = recent.models.flatMap((model) => model.devices.map((it) => ({ part: ratio(it.busy, recent.uptime), name: `${it.name}, ${title(model)}` })));
+  const busy = recent.models.flatMap((model) => model.devices.map((it) => ({ part: ratio(it.busy, recent.uptime), name: `${it.name}, ${title(model)}${model.ladder ? ` in ${it.precision}` : ""}` })));
   const busiest = busy.reduce((most, it) => (it.part > most.part ? it : most), { part: 0, name: "" });
   const refused = sum(recent.models, (it) => sum(it.refusals, (reason) => reason.count));
   const cached = sum(recent.models, (it) => sum(it.answers, (answer) => (answer.name === "computed" ? 0 : answer.count)));
@@ -208,8 +208,9 @@ function outcomes(total, recent) {
 
 function devices(loaded, total, recent, seconds) {
   return loaded.placement.map((placed) => {
-    const running = recent.devices.find((it) => it.name === placed.device);
-    const present = total.devices.find((it) => it.name === placed.device);
+    const isSame = (it) => it.name === placed.device && it.precision === placed.precision;
+    const running = recent.devices.find(isSame);
+    const present = total.devices.find(isSame);
     const part = present && !present.available ? "lost" : placed.verdict;
     const busy = running ? ratio(running.busy, seconds) : 0;
     const cost = present && present.fixed_cost !== null ? `${time(present.fixed_cost)} + ${time(present.cost_per_weight)} per unit of weight` : "not measured";
@@ -218,10 +219,17 @@ function devices(loaded, total, recent, seconds) {
   });
 }
 
+/** The present precision, with the others and the steps of a model that has several. */
+function precision({ precision: present, ladder }) {
+  if (!ladder) return present;
+  const steps = ladder.steps_down + ladder.steps_up;
+  return `${present} now, of ${ladder.precisions.join(", ")} (${count(steps)} ${steps === 1 ? "step" : "steps"})`;
+}
+
 function showModel(article, total, recent, loaded, seconds) {
   const [, facts_] = article.children;
   const part = (name) => article.querySelector(name);
-  setText(facts_, loaded ? `${loaded.task} · ${loaded.precision} · ${count(loaded.parameters)} parameters · loaded in ${time(loaded.load_time)}` : total.precision);
+  setText(facts_, loaded ? `${loaded.task} · ${precision(total)} · ${count(loaded.parameters)} parameters · loaded in ${time(loaded.load_time)}` : precision(total));
   rows(part(".stages tbody"), stages(recent.latency));
   rows(part(".batches tbody"), batches(recent.batches));
   const queue = total.queue;
@@ -261,12 +269,17 @@ function degradations({ total, time: now }) {
   const found = total.models.flatMap((model) => model.degradations.map((it) => ({ model: title(model), ...it })));
   const list = byId("degradations");
   const text = found.map((it) => {
-    const where = it.device ? ` on ${it.device}` : "";
+    const where = it.device ? ` in ${it.precision} on ${it.device}` : "";
     const part = it.part ? ` (${PARTS[it.part] ?? words(it.part)})` : "";
     const day = now - it.since > 72000 ? { day: "numeric", month: "short" } : {};
     const since = new Date(it.since * 1000).toLocaleString("en-GB", { ...day, hour: "2-digit", minute: "2-digit" });
     return [`⚠ ${it.model}: ${words(it.stage)}${where}${part}`, ` is ${it.ratio.toFixed(1)} times what it was, since ${since}`];
   });
+  for (const model of total.models) {
+    for (const { precision: lower, alike, different, alarm } of model.shadow) {
+      if (alarm) text.push([`⚠ ${title(model)}: answers in ${lower}`, ` differ from those in f32 by more than is allowed (${count(different)} of ${count(alike + different)}); it answers in ${model.precision}`]);
+    }
+  }
   // A screen reader announces what is put there: the list is left alone while it says the same.
   const key = JSON.stringify(text);
   if (list.dataset.key === key) return;
@@ -276,7 +289,7 @@ function degradations({ total, time: now }) {
     alarm.append(element("strong", subject), rest);
     return alarm;
   }));
-  if (!found.length) list.append(element("p", "✓ No stage is slower than it was under the same load.", "calm"));
+  if (!text.length) list.append(element("p", "✓ No stage is slower than it was under the same load.", "calm"));
 }
 
 function cache({ total, recent }) {
