@@ -138,7 +138,7 @@ pub struct Measured {
     pub cost: CostOfBatch,
 }
 
-/// A figure with its confidence interval, or the least and the most of the rounds.
+/// A figure with its confidence interval; of times and rates the interval in which another round would fall.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The figure.

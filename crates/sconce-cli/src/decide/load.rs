@@ -17,10 +17,16 @@ use super::error::DecideError;
 const CLIENTS_PER_PLACE: usize = 2;
 /// Batches of each kind that a turn keeps for learning the cost of a batch.
 const MAX_KEPT: usize = 64;
-/// Least half-width of the interval of a time or a rate, as a share of it: rounds of one run are more alike than runs.
+/// Least distance of the ends of the interval of a time or a rate, as a share of it: rounds of one run are more alike than
+/// runs.
 const MIN_SPREAD: f64 = 0.1;
 /// The same for the 99th percentile, which few requests decide.
 const MIN_TAIL_SPREAD: f64 = 0.25;
+/// The distance with one round, which says nothing about the next.
+const ONE_ROUND_SPREAD: f64 = 1.0;
+/// Student's t beyond which 2.5 % lie to each side, for 1, 2, … degrees of freedom; beyond the last it is nearly constant.
+const STUDENT_T: [f64; 16] =
+    [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120];
 
 /// The figures of a candidate in one round.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -155,8 +161,8 @@ impl Speed {
         };
         let all = sorted(turns.iter().flat_map(|turn| turn.alone_ms.iter().copied()).collect());
         let alone = |part: f64, spread: f64| {
-            let rounds = turns.iter().map(|turn| quantile(&sorted(turn.alone_ms.clone()), part)).collect();
-            estimate(quantile(&all, part), rounds, spread)
+            let rounds: Vec<f64> = turns.iter().map(|turn| quantile(&sorted(turn.alone_ms.clone()), part)).collect();
+            estimate(quantile(&all, part), &rounds, spread)
         };
         let rates: Vec<f64> = turns.iter().map(|turn| turn.answered as f64 / turn.seconds).collect();
         // The median: a disturbed round does not count.
@@ -164,17 +170,28 @@ impl Speed {
         Self {
             p50_ms: alone(0.5, MIN_SPREAD),
             p99_ms: alone(0.99, MIN_TAIL_SPREAD),
-            throughput: estimate(throughput, rates, MIN_SPREAD),
+            throughput: estimate(throughput, &rates, MIN_SPREAD),
             cost: cost_of_batch(turns),
         }
     }
 }
 
-/// A figure with the least and the most of the rounds, and at least `spread` of it to each side.
-fn estimate(value: f64, rounds: Vec<f64>, spread: f64) -> Estimate {
-    let low = rounds.iter().copied().fold(value * (1.0 - spread), f64::min);
-    let high = rounds.into_iter().fold(value * (1.0 + spread), f64::max);
-    Estimate { value, low, high }
+/// A figure with the interval in which another round would fall with 95 % confidence: the prediction interval of a
+/// log-normal quantity (Hahn and Meeker, "Statistical Intervals", 1991), and at least the share `spread` to each side.
+fn estimate(value: f64, rounds: &[f64], spread: f64) -> Estimate {
+    let logarithms: Vec<f64> = rounds.iter().map(|round| round.ln()).collect();
+    let count = logarithms.len() as f64;
+    let mean = logarithms.iter().sum::<f64>() / count;
+    let squares: f64 = logarithms.iter().map(|it| (it - mean).powi(2)).sum();
+    let factor = match logarithms.len() {
+        0 | 1 => 1.0 + ONE_ROUND_SPREAD,
+        rounds => {
+            let student = STUDENT_T[(rounds - 2).min(STUDENT_T.len() - 1)];
+            (student * (squares / (count - 1.0) * (1.0 + 1.0 / count)).sqrt()).exp()
+        }
+    };
+    let (low, high) = (mean.exp() / factor, mean.exp() * factor);
+    Estimate { value, low: low.min(value * (1.0 - spread)), high: high.max(value * (1.0 + spread)) }
 }
 
 /// The cost of a batch as the runtime learns it, from batches of one item and full ones in turns.
@@ -220,7 +237,20 @@ mod tests {
         assert!((cost.usual_weight - 304.5).abs() < 1e-9);
         assert!((p50_ms.value - 2.0).abs() < 1e-9 && (p50_ms.low, p50_ms.high) == (1.8, 2.2), "{p50_ms:?}");
         assert!(p99_ms.value > 2.9 && p99_ms.holds(3.0));
-        assert_eq!((throughput.value, throughput.low, throughput.high), (90.0, 80.0, 100.0));
+        assert!((throughput.value - 90.0).abs() < 1e-9 && throughput.low < 80.0 && throughput.high > 100.0);
+    }
+
+    #[test]
+    fn another_round_falls_into_the_interval() {
+        // Logarithms −0.1, 0 and 0.1: deviation 0.1, and t is 4.303 with 2 degrees of freedom.
+        let rounds = [(-0.1f64).exp(), 1.0, 0.1f64.exp()];
+        let Estimate { low, high, .. } = estimate(1.0, &rounds, 0.1);
+        let expected = (4.303 * 0.1 * (4.0f64 / 3.0).sqrt()).exp();
+        assert!((high - expected).abs() < 1e-9 && (low - 1.0 / expected).abs() < 1e-9, "{low} to {high}");
+        let Estimate { low, high, .. } = estimate(2.0, &[2.0; 40], 0.1);
+        assert!((low - 1.8).abs() < 1e-12 && (high - 2.2).abs() < 1e-12, "rounds that are too alike: {low} to {high}");
+        let Estimate { low, high, .. } = estimate(2.0, &[2.0], 0.1);
+        assert!((low - 1.0).abs() < 1e-12 && (high - 4.0).abs() < 1e-12, "one round: {low} to {high}");
     }
 
     #[test]

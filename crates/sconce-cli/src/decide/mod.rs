@@ -7,6 +7,7 @@
 mod answers;
 mod columns;
 mod contender;
+mod disturbance;
 mod error;
 mod examples;
 mod load;
@@ -39,6 +40,7 @@ use crate::say::say;
 use crate::signals::{Signal, Signals};
 use answers::ExampleScores;
 use contender::{Contender, Contenders, LoadedContender};
+use disturbance::ProcessorTimes;
 use examples::Examples;
 use load::TimedRequests;
 use stop::StopSignal;
@@ -166,6 +168,7 @@ async fn time(
     for one in loaded {
         warm_up.turn(one, 0).await?;
     }
+    let before = ProcessorTimes::now();
     for round in 0..rounds {
         let first = round * timed.requests.len() / rounds;
         for at in shuffled(args.seed.wrapping_add(round as u64 + 1), loaded.len()) {
@@ -181,6 +184,9 @@ async fn time(
         }
     }
     bar.finish_and_clear();
+    if let Some(warning) = disturbance::told(before) {
+        say!("warning: {warning}");
+    }
     Ok(())
 }
 

@@ -71,7 +71,7 @@ fn draw(area: &Canvas<'_>, record: &DecisionRecord) -> Drawn {
         .x_labels(6)
         .y_labels(6)
         .x_label_formatter(&|cost| money(*cost))
-        .y_label_formatter(&|change| format!("{change:+.4}"))
+        .y_label_formatter(&|change| if change.abs() < 5e-5 { "0".to_owned() } else { format!("{change:+.4}") })
         .x_desc("cost of a million requests")
         .y_desc(format!("{} compared with {reference}", record.policy.metric))
         .draw()?;
