@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sconce::models::Written;
-use sconce::{InputTensor, Model, Precision, Role, Runtime};
+use sconce::{InputTensor, Model, Permission, Precision, Role, Runtime};
 
 use crate::listen::{Address, BoundAddress};
 use crate::models;
@@ -48,6 +48,11 @@ pub(crate) fn print(runtime: &Runtime, failed: &Failed, addresses: &Addresses<'_
         let device = devices.join(" and ");
         write!(out, "{name:width$}  {task:30}  {parameters:>7} parameters in {precision:4}  {device}")?;
         write!(out, "  loaded in {:.0?}", model.load_time())?;
+        match model.permission() {
+            Permission::Decided(decided) => write!(out, ", by decision {}", decided.id)?,
+            Permission::Undecided => write!(out, ", undecided")?,
+            _ => {}
+        }
         let others = model.precisions().into_iter().filter(|other| *other != precision);
         let others: Vec<_> = others.map(Precision::name).collect();
         if !others.is_empty() {

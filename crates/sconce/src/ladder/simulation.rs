@@ -197,7 +197,7 @@ impl World {
     /// No step follows another within a minute.
     fn assert_steps_are_rare(&self) {
         for pair in self.steps.windows(2) {
-            assert!(pair[1].0 - pair[0].0 >= Duration::from_mins(1), "{:?}", self.steps);
+            assert!(pair[1].0 >= pair[0].0 + Duration::from_mins(1), "{:?}", self.steps);
         }
     }
 }
@@ -253,7 +253,7 @@ fn a_load_that_grows_right_after_a_step_up_is_met_at_once() {
     let world = World::new(1, &[F32, INT8]).run(5 * MINUTE, &load);
     world.print("1.5, then 0.2, then 1.5 again");
     let [_, (up, _), (down, _)] = world.steps[..] else { panic!("{:?}", world.steps) };
-    assert!(up < 4 * MINUTE && down > 4 * MINUTE && down - up < MINUTE);
+    assert!(up < 4 * MINUTE && down > 4 * MINUTE && down < up + MINUTE);
     assert!(world.share_in_time() >= 0.95);
 }
 
@@ -272,8 +272,8 @@ fn bursts_are_answered_and_the_more_often_they_come_the_longer_it_stays_down() {
 
 #[test]
 fn of_several_lower_rungs_it_takes_the_highest_that_is_fast_enough() {
-    let time = Duration::from_mins(10);
     const FASTEST: CostLine = CostLine { fixed: F32.fixed / 4.0, per_weight: F32.per_weight / 4.0 };
+    let time = Duration::from_mins(10);
     let world = steady(1, &[F32, INT8, FASTEST], time, 1.5);
     assert_eq!(world.steps.iter().map(|(_, step)| step.to).collect::<Vec<_>>(), [1]);
     let world = steady(1, &[F32, INT8, FASTEST], time, 3.0);

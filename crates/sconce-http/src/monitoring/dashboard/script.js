@@ -219,11 +219,18 @@ function devices(loaded, total, recent, seconds) {
   });
 }
 
-/** The present precision, with the others and the steps of a model that has several. */
-function precision({ precision: present, ladder }) {
-  if (!ladder) return present;
+/** The present precision with its decision, and the others and the steps of a model that has several. */
+function precision({ precision: present, decision, ladder }) {
+  const decided = `${present}${decision ? ` ${decidedBy(decision)}` : ""}`;
+  if (!ladder) return decided;
   const steps = ladder.steps_down + ladder.steps_up;
-  return `${present} now, of ${ladder.precisions.join(", ")} (${count(steps)} ${steps === 1 ? "step" : "steps"})`;
+  return `${decided} now, of ${ladder.precisions.join(", ")} (${count(steps)} ${steps === 1 ? "step" : "steps"})`;
+}
+
+/** The record that allows a precision, and its last day. */
+function decidedBy({ id, expires }) {
+  if (expires === null) return id;
+  return `by decision ${id} until ${new Date(expires * 1000).toISOString().slice(0, 10)}`;
 }
 
 function showModel(article, total, recent, loaded, seconds) {
