@@ -5,6 +5,7 @@ mod access;
 mod batching;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
+mod decide;
 mod decisions;
 mod infer;
 #[cfg(feature = "grpc")]
@@ -30,6 +31,7 @@ pub(crate) use self::batching::BatchingArgs;
 pub(crate) use self::cache::PrecomputeArgs;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
 pub(crate) use self::cache::{CacheCommand, CacheCommandArgs, PurgeArgs, StatsArgs, WarmArgs};
+pub(crate) use self::decide::DecideArgs;
 pub(crate) use self::infer::{ClassifyArgs, EmbedArgs, InferArgs};
 #[cfg(feature = "grpc")]
 pub(crate) use self::ladder::LadderArgs;
@@ -67,6 +69,7 @@ Examples:
   sconce pull minilm                                   fetch all-MiniLM-L6-v2
   sconce embed --model minilm corpus.txt > vectors.jsonl
   sconce precompute --model minilm --cache-sqlite answers.sqlite corpus.jsonl
+  sconce decide minilm --data pairs.csv --policy policy.toml
   sconce serve                                         Open Inference Protocol v2 over gRPC on 127.0.0.1:8001
 
 Models are looked for in these directories, and the first match wins:
@@ -84,7 +87,7 @@ Exit status of every command:
   2    an argument, a setting, a file or a model that was given cannot be used
   130  Ctrl-C (SIGINT) stopped the command before it was done
   143  SIGTERM stopped the command before it was done
-At the first signal, serve, embed, classify, precompute and cache finish what they have begun; the other commands end at
+At the first signal, serve, embed, classify, precompute, decide and cache finish what they have begun; the other commands end at
 once, and so does every command at a second signal. Each says that it was stopped, and leaves no file half written.
 
 RUST_LOG sets what is logged to standard error (for instance RUST_LOG=sconce=debug).")
@@ -110,6 +113,7 @@ pub(crate) enum Command {
     Devices(DevicesArgs),
     Explain(ExplainArgs),
     Bench(BenchArgs),
+    Decide(Box<DecideArgs>),
     Models(ModelsArgs),
     Pull(PullArgs),
 }

@@ -11,6 +11,7 @@ use sconce::cache::SqliteOpenError;
 use sconce::cache::TierError;
 use sconce::{InputError, Precision};
 
+use crate::decide::DecideError;
 use crate::inputs::{Format, InputLocation, ReadError};
 use crate::pull::PullError;
 #[cfg(feature = "grpc")]
@@ -179,6 +180,9 @@ pub(crate) enum Error {
 
     #[error(transparent)]
     Pull(#[from] PullError),
+
+    #[error(transparent)]
+    Decide(#[from] DecideError),
 }
 
 impl From<sconce::BuildError> for Error {
@@ -208,6 +212,7 @@ impl Error {
                 ExitCode::FAILURE
             }
             Self::Pull(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
+            Self::Decide(error) if error.went_wrong_on_the_way() => ExitCode::FAILURE,
             _ => ExitCode::from(2),
         }
     }

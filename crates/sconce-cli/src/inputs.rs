@@ -7,6 +7,7 @@ mod lines;
 mod parquet;
 mod quotes;
 mod table;
+mod whole;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -20,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::error::Error;
 
 pub(crate) use table::{CellKind, Format, TableColumn};
+pub(crate) use whole::{DataRow, DataTable, DataValue, TableError};
 
 /// Bytes of a line at most; a longer one is an error. Room for a large image as JSON; text models take less.
 const MAX_LINE_BYTES: usize = 16 << 20;

@@ -19,6 +19,7 @@ mod bench;
 #[cfg(any(feature = "grpc", feature = "postgres", feature = "redis", feature = "sqlite"))]
 mod cache;
 mod catalogue;
+mod decide;
 mod device_memory;
 mod devices;
 mod error;
@@ -91,6 +92,7 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Devices(args) => devices::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Decide(args) => runtime.block_on(decide::run(args, signals)),
         Command::Models(args) => runtime.block_on(models::run(args)),
         Command::Pull(args) => runtime.block_on(pull::run(args, signals)),
     };

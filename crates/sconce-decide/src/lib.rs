@@ -16,21 +16,29 @@
 //! assert!(matches!(refusal, Refusal::Record(_)));
 //! ```
 
-/// A digest as records have it: hexadecimal.
-#[must_use]
-pub fn hex(digest: [u8; 32]) -> String {
-    blake3::Hash::from(digest).to_hex().to_string()
-}
-
+mod bootstrap;
+mod choice;
+pub mod metrics;
 mod policy;
 mod record;
+mod report;
 mod signature;
 mod validity;
 
+pub use bootstrap::{ComparedMetric, PairedBootstrap, shuffled};
+pub use choice::{choose, pareto};
+pub use metrics::ExampleFigures;
 pub use policy::{DropBound, MaxDrop, Metric, Policy, PolicyError};
 pub use record::{
     Candidate, CostOfBatch, DecidedCandidate, DecidedData, DecidedModel, DecisionRecord, Estimate, Hardware, Likeness,
     MAX_RECORD_BYTES, Measured, MeasuringBinary, RecordError, SCHEMA, Verdict,
 };
+pub use report::{candidate_name, figure, markdown, metric_in_words, money};
 pub use signature::{AllowedSigners, NAMESPACE, SignError, SignatureError, SignersError, sign};
 pub use validity::{Decided, Intention, RecordFile, Refusal};
+
+/// A digest as records have it: hexadecimal.
+#[must_use]
+pub fn hex(digest: [u8; 32]) -> String {
+    blake3::Hash::from(digest).to_hex().to_string()
+}

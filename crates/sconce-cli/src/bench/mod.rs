@@ -22,6 +22,7 @@ use std::time::Duration;
 use sconce::BuildError;
 use sconce::models::Team;
 
+pub(crate) use report::cpu_name;
 pub(crate) use shape::BenchShape;
 
 use crate::args::BenchArgs;

@@ -173,7 +173,7 @@ pub(crate) fn write_csv(path: &Path, heading: &Heading, rows: &[Row]) -> io::Res
 }
 
 /// The CPU's name, on Linux.
-fn cpu_name() -> Option<String> {
+pub(crate) fn cpu_name() -> Option<String> {
     let told = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = told.lines().find(|line| line.starts_with("model name"))?;
     line.split_once(':').map(|(_, name)| name.trim().to_owned())

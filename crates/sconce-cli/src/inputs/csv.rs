@@ -52,6 +52,28 @@ pub(super) fn check(path: &Path, column: &str, delimiter: u8) -> Result<(), (u64
     open(path, column, delimiter).map(drop)
 }
 
+/// Calls `each` with the line and the fields of every row, the first included. An error has its line.
+pub(super) fn for_each_row(
+    path: &Path,
+    delimiter: u8,
+    mut each: impl FnMut(u64, &csv::ByteRecord),
+) -> Result<(), (u64, ReadError)> {
+    let (mut reader, watch) = reader(path, delimiter, false)?;
+    let mut row = csv::ByteRecord::new();
+    loop {
+        watch.borrow_mut().since_last_row = 0;
+        let line = reader.position().line();
+        let more = reader.read_byte_record(&mut row).map_err(|cause| (line, ReadError::Table(cause.to_string())))?;
+        if let Some(line) = watch.borrow().unclosed_quote(reader.position().byte()) {
+            return Err((line, ReadError::UnclosedQuote));
+        }
+        if !more {
+            return Ok(());
+        }
+        each(line, &row);
+    }
+}
+
 /// The rows of a file behind its header.
 struct CsvRows {
     reader: csv::Reader<WatchedRows>,
@@ -61,19 +83,26 @@ struct CsvRows {
 }
 
 fn open(path: &Path, column: &str, delimiter: u8) -> Result<CsvRows, (u64, ReadError)> {
-    // A quote has no meaning in tab-separated values.
-    let quoting = delimiter == b',';
-    let watch = Rc::new(RefCell::new(Watch { since_last_row: 0, quotes: quoting.then(Quotes::new) }));
-    let source = source(path).map_err(|cause| (1, cause.into()))?;
-    let source = WatchedRows { source, watch: Rc::clone(&watch) };
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(delimiter).quoting(quoting).buffer_capacity(1 << 16).from_reader(source);
+    let (mut reader, watch) = reader(path, delimiter, true)?;
     let headers = reader.byte_headers().map_err(|cause| (1, ReadError::Table(cause.to_string())))?.clone();
     if let Some(line) = watch.borrow().unclosed_quote(reader.position().byte()) {
         return Err((line, ReadError::UnclosedQuote));
     }
     let index = index_of(column, &headers).map_err(|error| (1, error))?;
     Ok(CsvRows { reader, watch, index })
+}
+
+type WatchedReader = (csv::Reader<WatchedRows>, Rc<RefCell<Watch>>);
+
+fn reader(path: &Path, delimiter: u8, has_header: bool) -> Result<WatchedReader, (u64, ReadError)> {
+    // A quote has no meaning in tab-separated values.
+    let quoting = delimiter == b',';
+    let watch = Rc::new(RefCell::new(Watch { since_last_row: 0, quotes: quoting.then(Quotes::new) }));
+    let source = source(path).map_err(|cause| (1, cause.into()))?;
+    let source = WatchedRows { source, watch: Rc::clone(&watch) };
+    let mut builder = csv::ReaderBuilder::new();
+    builder.delimiter(delimiter).quoting(quoting).buffer_capacity(1 << 16).has_headers(has_header);
+    Ok((builder.from_reader(source), watch))
 }
 
 /// Observations about the bytes that the parser has read.

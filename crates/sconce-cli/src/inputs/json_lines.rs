@@ -63,7 +63,7 @@ fn cell(line: &[u8], column: &str, kind: CellKind) -> Result<Vec<u8>, ReadError>
 }
 
 /// The type of a value, and the beginning of the value.
-fn described(value: &Value) -> String {
+pub(super) fn described(value: &Value) -> String {
     let kind = match value {
         Value::Null => return "null".to_owned(),
         Value::Bool(_) => "a truth value",
@@ -75,7 +75,7 @@ fn described(value: &Value) -> String {
     format!("{kind}, {}", excerpt(value))
 }
 
-fn not_json(line: &[u8], cause: &serde_json::Error) -> ReadError {
+pub(super) fn not_json(line: &[u8], cause: &serde_json::Error) -> ReadError {
     // Each line is parsed by itself, so the parser's own number of the line is always 1.
     let message = cause.to_string();
     let message = message.split(" at line ").next().unwrap_or(&message);

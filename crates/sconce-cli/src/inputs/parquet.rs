@@ -96,7 +96,7 @@ fn send_all(
 }
 
 /// The input in a cell: a text as its bytes, bytes as they are, a list of numbers as JSON.
-fn cell(cells: &ArrayRef, index: usize, column: &str, kind: CellKind) -> Result<Vec<u8>, ReadError> {
+pub(super) fn cell(cells: &ArrayRef, index: usize, column: &str, kind: CellKind) -> Result<Vec<u8>, ReadError> {
     let wrong = |got: String| ReadError::WrongField { column: column.to_owned(), got, allowed: kind };
     if cells.is_null(index) {
         return Err(wrong("null".to_owned()));

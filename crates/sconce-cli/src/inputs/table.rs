@@ -118,7 +118,7 @@ impl TableColumn {
     }
 }
 
-fn by_name(path: &Path) -> Option<Format> {
+pub(super) fn by_name(path: &Path) -> Option<Format> {
     let extension = path.extension().and_then(OsStr::to_str)?.to_ascii_lowercase();
     Some(match extension.as_str() {
         "txt" | "text" => Format::Text,

@@ -3,6 +3,7 @@
 mod access;
 mod bench;
 mod command;
+mod decide;
 mod devices;
 mod explain;
 #[cfg(target_os = "linux")]
