@@ -9,7 +9,8 @@ use crate::{CostLine, DeviceState, Priority};
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Forecast {
-    /// Expected time until the answer, or the time for which the next entry has been queued already if that is longer.
+    /// Expected time until the answer of an item that has to wait behind others, or the time for which the next entry has been
+    /// queued already if that is longer. Zero if nothing is queued: the item is not late because of load then.
     pub wait: Duration,
     /// Average time from arrival to deadline, over entries that have one; `None` if none had.
     pub typical_time: Option<Duration>,
@@ -21,8 +22,7 @@ impl<T> Batcher<T> {
     /// The forecast for an item of this weight and of normal priority.
     #[must_use]
     pub fn forecast(&self, now: Instant, weight: usize) -> Forecast {
-        let alone = || self.cheapest(now, weight).predict(weight).unwrap_or_default();
-        let predicted = self.expected_wait(now, Group::one(weight), Priority::Normal).unwrap_or_else(alone);
+        let predicted = self.expected_wait(now, Group::one(weight), Priority::Normal).unwrap_or_default();
         let queued = self.waiting.head().map_or(Duration::ZERO, |head| now.saturating_duration_since(head.arrived));
         let takes = |device: &usize| {
             self.devices[*device].profile.role == Role::Serves && self.device_state(now, *device) != DeviceState::Lost

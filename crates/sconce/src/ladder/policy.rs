@@ -44,6 +44,9 @@ const LONG_MEMORY: Duration = Duration::from_secs(30);
 /// The share of the target that a batch takes at most, in the reckoning of a rung's speed: so that an item which just missed a
 /// batch makes the next one in time, as in the batcher.
 const BATCH_SHARE: f64 = 0.5;
+/// The share that a batch may take for twice its fixed cost, as in the batcher. It also keeps a rung whose full batches alone are
+/// known, so that its cost looks fixed, from looking as slow as in batches of one.
+const LARGEST_BATCH_SHARE: f64 = 0.75;
 
 /// Decides which rung of a ladder answers. Rungs are numbered from the highest precision on, which is 0.
 #[derive(Debug, Clone)]
@@ -200,11 +203,8 @@ impl LadderPolicy {
             return None;
         }
         let utilisation = self.usual_arrivals.utilisation(self.active - 1, figures);
-        // Where even an idle higher rung takes most of the target, it would step down again at the next request.
-        let mut rungs = figures.forecasts[self.active - 1..=self.active].iter();
-        let waits = rungs.any(|forecast| forecast.wait > figures.target.mul_f64(MAX_WAIT));
         let has_grown = self.recent_arrivals.utilisation(self.active - 1, figures) >= SATURATED;
-        if utilisation >= CALM || has_grown || waits {
+        if utilisation >= CALM || has_grown {
             self.calm_since = None;
             return None;
         }
@@ -228,10 +228,11 @@ impl LadderPolicy {
     }
 }
 
-/// The weight that a device computes in a second, in batches that are full or take [`BATCH_SHARE`] of the target.
+/// The weight that a device computes in a second, in batches that are full or take their share of the target.
 fn speed(line: CostLine, mean_weight: f64, figures: &LadderFigures<'_>) -> f64 {
     let by_size = figures.max_batch_size as f64 * mean_weight;
-    let time = figures.target.as_secs_f64() * BATCH_SHARE;
+    let target = figures.target.as_secs_f64();
+    let time = (target * BATCH_SHARE).max((2.0 * line.fixed).min(target * LARGEST_BATCH_SHARE));
     let by_time = if line.per_weight > 0.0 { (time - line.fixed) / line.per_weight } else { f64::INFINITY };
     let full = by_size.min(figures.max_batch_weight as f64).min(by_time).max(mean_weight);
     full / (line.fixed + line.per_weight * full).max(f64::MIN_POSITIVE)
@@ -388,23 +389,6 @@ mod tests {
         let (max_batch_size, max_batch_weight) = (32, 1024);
         let figures = LadderFigures { arrived, target: TARGET, max_batch_size, max_batch_weight, forecasts: &slower };
         assert_eq!(LadderPolicy::new(0, 1).look(load.now, &figures), None);
-    }
-
-    #[test]
-    fn it_does_not_step_up_to_what_is_too_slow_even_when_idle() {
-        let (mut load, mut policy) = (load(), LadderPolicy::new(0, 1));
-        assert!(load.look(&mut policy, 1500, TARGET).is_some());
-        let forecasts = [(0.095, TARGET.mul_f64(0.95)), (0.04, TARGET.mul_f64(0.4))].map(|(per_weight, wait)| {
-            let mut forecast = Forecast::default();
-            (forecast.wait, forecast.costs) = (wait, vec![CostLine { fixed: 0.0, per_weight }]);
-            forecast
-        });
-        let arrived = Arrived::default();
-        let (max_batch_size, max_batch_weight) = (32, 1024);
-        let figures =
-            LadderFigures { arrived, target: TARGET, max_batch_size, max_batch_weight, forecasts: &forecasts };
-        let later = |minutes| load.now + Duration::from_mins(minutes);
-        assert!((0..60).all(|minutes| policy.look(later(minutes), &figures).is_none()));
     }
 
     #[test]
