@@ -43,7 +43,7 @@ pub(crate) async fn run(args: &ModelsArgs) -> Result<ExitCode, Error> {
 }
 
 async fn load(found: &FoundModel) -> Result<Signature, BuildError> {
-    let runtime = Runtime::builder().named_model(&found.name, &found.directory).build()?;
+    let runtime = Runtime::builder().allow_undecided(true).named_model(&found.name, &found.directory).build()?;
     let signature = runtime.model(&found.name).expect("the runtime was built with this model").signature().clone();
     runtime.shutdown().await;
     Ok(signature)

@@ -257,7 +257,7 @@ fn install(
     unfinished.unless_removed(|| fs::create_dir(&staged)).map_err(PullError::file(&staged))?;
     let digests = source.fetch(max_silence, &staged, unfinished)?;
     // Every other command would find a model that does not load, and fail.
-    let loaded = Runtime::builder().named_model(&source.name, &staged).build();
+    let loaded = Runtime::builder().allow_undecided(true).named_model(&source.name, &staged).build();
     loaded.map_err(|cause| PullError::DoesNotLoad(Box::new(cause)))?.shutdown_blocking();
     Origin::new(source.id(), &digests).write(&staged, unfinished)?;
     let moved = unfinished.unless_removed(|| Ok(replace(&staged, target, &scratch)));
