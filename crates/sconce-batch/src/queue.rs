@@ -251,10 +251,10 @@ impl<E: Executor> Queue<E> {
         self.state.lock().forecast(sync::now(), weight)
     }
 
-    /// Returns true if a batch runs or items are queued.
+    /// Returns true if no item is queued; a batch may run.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        self.state.lock().is_busy()
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().is_empty()
     }
 
     /// Number, weight and age of the queued items, running batches not counted. Looks at every queued item.

@@ -293,7 +293,6 @@ fn a_forecast_tells_of_the_wait_behind_others_and_of_the_devices_that_take_batch
     let mut batcher = Batcher::new(now, small(), BatchLayout::Packed).unwrap();
     batcher.learned(0, costs(10 * MS));
     assert_eq!(batcher.forecast(now, 1).wait, Duration::ZERO, "nothing is queued");
-    assert!(!batcher.is_busy());
     batcher.offer(now, "runs", 1, now + 100 * MS).unwrap();
     assert!(matches!(batcher.poll(now), Step::Run(batch) if batch.len() == 1));
     batcher.offer(now, "waits", 1, now + 100 * MS).unwrap();
@@ -301,7 +300,6 @@ fn a_forecast_tells_of_the_wait_behind_others_and_of_the_devices_that_take_batch
     assert!((15 * MS..=60 * MS).contains(&forecast.wait), "the rest of one batch, and another: {forecast:?}");
     assert_eq!((forecast.typical_time, forecast.costs.len()), (Some(100 * MS), 1));
     assert!(batcher.forecast(now + 70 * MS, 1).wait >= 70 * MS, "it has been queued for that long");
-    assert!(batcher.is_busy());
     batcher.report_fault(now, 0, DeviceFault::Lost { retry_after: None });
     assert_eq!(batcher.forecast(now, 1).costs, []);
 }

@@ -30,10 +30,4 @@ impl<T> Batcher<T> {
         let costs = (0..self.devices.len()).filter(takes).filter_map(|device| self.cost_on(device).line());
         Forecast { wait: predicted.max(queued), typical_time: self.typical_time, costs: costs.collect() }
     }
-
-    /// Returns true if a batch runs or entries are queued.
-    #[must_use]
-    pub fn is_busy(&self) -> bool {
-        !self.running.is_empty() || !self.waiting.is_empty()
-    }
 }

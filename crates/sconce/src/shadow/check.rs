@@ -182,7 +182,7 @@ impl Model {
     fn similarity(&self, shadow: &ShadowCheck, Sample { input, features, row, .. }: Sample) -> Option<f64> {
         let Inner { rungs, processor, .. } = &*self.inner;
         let reference = rungs.all().first()?;
-        let is_busy = shadow.running.any() || rungs.all().iter().any(|rung| rung.queue.is_busy());
+        let is_busy = shadow.running.any() || rungs.all().iter().any(|rung| !rung.queue.is_empty());
         // Loading it again could put another network out of memory.
         if is_busy || !reference.is_loaded() || self.inner.closed.load(Ordering::Acquire) {
             return None;
