@@ -202,7 +202,7 @@ impl<'a> Comparison<'a> {
                 let record = record.map_err(|source| DecideError::Record { path: path.clone(), source })?;
                 (record.policy.clone(), Some(record))
             }
-            None => (policy(args.policy.as_deref().unwrap_or(Path::new("policy.toml")))?, None),
+            None => (policy(args.policy.as_deref().expect("it is required without --verify"))?, None),
         };
         let out = if out.as_os_str().is_empty() { PathBuf::from(".") } else { out };
         fs::create_dir_all(&out).map_err(|source| Error::Write { path: out.clone(), source })?;

@@ -264,7 +264,11 @@ fn write_table(out: &mut impl io::Write, record: &DecisionRecord) -> io::Result<
             }
             .to_owned(),
             format!("{:.4}", measured.accuracy.value),
-            if low == high { format!("{value:.4}") } else { format!("{value:.4} [{low:.4}, {high:.4}]") },
+            if measured.drop == Estimate::exact(value) {
+                format!("{value:.4}")
+            } else {
+                format!("{value:.4} [{low:.4}, {high:.4}]")
+            },
             format!("{} ms", figure(measured.latency_p50_ms.value)),
             format!("{} ms", figure(measured.latency_p99_ms.value)),
             figure(measured.throughput.value),
