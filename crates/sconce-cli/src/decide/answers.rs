@@ -72,7 +72,7 @@ impl ExampleScores {
     /// The figures of answers, of which `reference` are those of the reference.
     pub(crate) fn of(examples: &Examples, outputs: &[Output], reference: &[Output]) -> Self {
         let alike: Vec<f64> = outputs.iter().zip(reference).map(|(one, other)| likeness(one, other)).collect();
-        let embeds = outputs.iter().all(|output| is_vector(output));
+        let embeds = outputs.iter().all(is_vector);
         let mut scores = match &examples.truth {
             Truth::Pairs { human, inputs_each } => {
                 let found = outputs.chunks_exact(*inputs_each).map(similarity).collect();

@@ -57,12 +57,12 @@ pub(crate) struct RankedQuery {
 impl Examples {
     /// Takes the examples of a table for a model.
     pub(crate) fn of(
-        table: DataTable,
+        table: &DataTable,
         named: &[ColumnArg],
         signature: &Signature,
         file: &str,
     ) -> Result<Self, DataError> {
-        let columns = RoleColumns::find(&table, named)?;
+        let columns = RoleColumns::find(table, named)?;
         let reader = ExampleReader { file, columns, names: &table.columns, kind: &signature.input.kind };
         let has = |role| columns.of(role).is_some();
         let ranks = has(ColumnRole::Query) && has(ColumnRole::Passage) && has(ColumnRole::Label);

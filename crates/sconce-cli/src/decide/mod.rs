@@ -71,7 +71,7 @@ pub(crate) async fn run(args: &DecideArgs, signals: Signals) -> Result<ExitCode,
     let loaded = comparison.load(contenders.all)?;
     let signature = loaded[0].model.signature();
     let file = args.data.display().to_string();
-    let examples = Examples::of(table, &args.columns, signature, &file).map_err(DecideError::from)?;
+    let examples = Examples::of(&table, &args.columns, signature, &file).map_err(DecideError::from)?;
     comparison.check_metric(&examples, &loaded[0])?;
     let origin = comparison.origin(&loaded, &examples, data)?;
     let (mut work, goes_on) = WorkSoFar::open(&comparison.out, origin.key(args, &loaded))?;
