@@ -20,10 +20,14 @@ const MAX_TIE: f64 = 0.01;
 pub fn choose(policy: &Policy, measured: Vec<(Candidate, Measured)>) -> Vec<DecidedCandidate> {
     let contest = Contest::new(policy, &measured);
     let chosen = contest.chosen();
-    let verdict = |(at, entrant): (usize, &Entrant<'_>)| match entrant.may_serve {
-        _ if at == chosen => (Verdict::Chosen, contest.why_chosen(entrant)),
-        true => (Verdict::Allowed, contest.why_not_chosen(entrant, &contest.entrants[chosen])),
-        false => (Verdict::Refused, contest.why_refused(entrant)),
+    let verdict = |(at, entrant): (usize, &Entrant<'_>)| {
+        if at == chosen {
+            (Verdict::Chosen, contest.why_chosen(entrant))
+        } else if entrant.may_serve {
+            (Verdict::Allowed, contest.why_not_chosen(entrant, &contest.entrants[chosen]))
+        } else {
+            (Verdict::Refused, contest.why_refused(entrant))
+        }
     };
     let verdicts: Vec<(Verdict, String)> = contest.entrants.iter().enumerate().map(verdict).collect();
     let decided =
@@ -154,7 +158,8 @@ impl<'a> Contest<'a> {
                 drop.low
             );
         }
-        if drop.high > allowed || drop.high.is_nan() {
+        // A figure that is no number proves nothing.
+        if drop.high.is_nan() || drop.high > allowed {
             return format!(
                 "may lose too much accuracy: {metric} {found:.4} instead of {reference:.4}, up to {:.4} less at {confidence} % \
                  confidence, and {allowed:.4} is allowed; more examples would tell",

@@ -1,9 +1,10 @@
 //! Decisions on the precision in which a model serves: what may be lost, what was measured, who approved it, until when.
 //!
 //! A [`Policy`] is written before anything is measured: who owns and who approves, how much accuracy may be lost, the time
-//! that a request may take, and what machines cost. Candidates are measured elsewhere. What was measured and what became of
-//! each candidate is a [`DecisionRecord`], which the approver signs. A runtime asks it before it serves
-//! ([`RecordFile::allows`]).
+//! that a request may take, and what machines cost. Candidates are measured elsewhere, example by example ([`ExampleFigures`]);
+//! [`PairedBootstrap`] compares them with the reference, and [`choose`] decides by the policy. What was measured and what became of
+//! each candidate is a [`DecisionRecord`], which the approver signs; [`markdown`] is its page for people. A runtime asks the
+//! record before it serves ([`RecordFile::allows`]).
 //!
 //! This crate is pure: it knows no models and no devices, and the time is an argument.
 //!

@@ -81,6 +81,7 @@ pub fn spearman(xs: &[f64], ys: &[f64]) -> f64 {
 
 /// The mean F1 of labels, over those that are right or found at least once, as scikit-learn's `f1_score` with
 /// `average="macro"`. Takes pairs of the found label and the right one.
+#[must_use]
 pub fn macro_f1(labels: impl Iterator<Item = (usize, usize)>) -> f64 {
     // Of each label: how often it is found, right, and both.
     let mut counts = std::collections::BTreeMap::<usize, [u32; 3]>::new();

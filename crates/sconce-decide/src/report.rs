@@ -257,10 +257,14 @@ fn change(cost: f64, before: f64) -> String {
     format!("{:.0} % {}", percent.abs(), if percent <= 0.0 { "less" } else { "more" })
 }
 
-fn interval(Estimate { value, low, high }: &Estimate) -> String {
+fn interval(estimate: &Estimate) -> String {
     // A zero that was rounded from below has no sign.
     let plain = |value: f64| format!("{:.4}", if value.abs() < 5e-5 { 0.0 } else { value });
-    if low >= high { plain(*value) } else { format!("{} [{}, {}]", plain(*value), plain(*low), plain(*high)) }
+    let Estimate { value, low, high } = *estimate;
+    if *estimate == Estimate::exact(value) {
+        return plain(value);
+    }
+    format!("{} [{}, {}]", plain(value), plain(low), plain(high))
 }
 
 /// A text of the user's that must not end a cell, a line or a span of Markdown.

@@ -72,7 +72,7 @@ impl ExampleScores {
     /// The figures of answers, of which `reference` are those of the reference.
     pub(crate) fn of(examples: &Examples, outputs: &[Output], reference: &[Output]) -> Self {
         let alike: Vec<f64> = outputs.iter().zip(reference).map(|(one, other)| likeness(one, other)).collect();
-        let embeds = outputs.iter().all(|output| is_vector(output));
+        let embeds = outputs.iter().all(is_vector);
         let mut scores = match &examples.truth {
             Truth::Pairs { human, inputs_each } => {
                 let found = outputs.chunks_exact(*inputs_each).map(similarity).collect();
@@ -100,8 +100,8 @@ fn rankings(queries: &[RankedQuery], outputs: &[Output], reference: &[Output], a
         let passages = *passages..passages + relevance.len();
         let scores = |outputs: &[Output]| -> Vec<f64> {
             let score = |passage: &Output| match asked {
-                Some(asked) => similarity(&[outputs[*asked].clone(), passage.clone()]),
-                None => similarity(std::slice::from_ref(passage)),
+                Some(asked) => cosine_of(&outputs[*asked], passage),
+                None => score_of(passage),
             };
             outputs[passages.clone()].iter().map(score).collect()
         };
@@ -152,9 +152,15 @@ fn likeness(one: &Output, other: &Output) -> f64 {
 fn similarity(answers: &[Output]) -> f64 {
     match answers {
         [one, other] => cosine_of(one, other),
-        [one] => one.score().map(|score| f64::from(score.logit)).filter(|logit| logit.is_finite()).unwrap_or(f64::MIN),
+        [one] => score_of(one),
         _ => unreachable!("a pair has one answer or two"),
     }
+}
+
+/// A reranker's score before its last step, which ranks in the same order; the least for one that is no number.
+fn score_of(answer: &Output) -> f64 {
+    let logit = answer.score().map(|score| f64::from(score.logit));
+    logit.filter(|logit| logit.is_finite()).unwrap_or(f64::MIN)
 }
 
 fn cosine_of(one: &Output, other: &Output) -> f64 {

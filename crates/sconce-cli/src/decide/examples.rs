@@ -57,12 +57,12 @@ pub(crate) struct RankedQuery {
 impl Examples {
     /// Takes the examples of a table for a model.
     pub(crate) fn of(
-        table: DataTable,
+        table: &DataTable,
         named: &[ColumnArg],
         signature: &Signature,
         file: &str,
     ) -> Result<Self, DataError> {
-        let columns = RoleColumns::find(&table, named)?;
+        let columns = RoleColumns::find(table, named)?;
         let reader = ExampleReader { file, columns, names: &table.columns, kind: &signature.input.kind };
         let has = |role| columns.of(role).is_some();
         let ranks = has(ColumnRole::Query) && has(ColumnRole::Passage) && has(ColumnRole::Label);
@@ -126,7 +126,7 @@ impl ExampleReader<'_> {
         for row in rows {
             let texts = [self.text(row, ColumnRole::Input)?, self.text(row, ColumnRole::Second)?];
             human.push(self.number(row, ColumnRole::Score)?);
-            inputs.extend(ExampleInput::pair(texts, together, SearchPart::Neither, SearchPart::Neither));
+            inputs.extend(ExampleInput::pair(texts, together));
         }
         let inputs_each = if together { 1 } else { 2 };
         self.varied(&human, ColumnRole::Score)?;
@@ -158,9 +158,12 @@ impl ExampleReader<'_> {
             }
             let relevance = passages.iter().map(|(_, relevance)| *relevance).collect();
             ranked.push(RankedQuery { query: of_query, passages: inputs.len(), relevance });
-            inputs.extend(passages.into_iter().map(|(passage, _)| match together {
-                true => ExampleInput { input: (query, passage).into(), part: SearchPart::Neither },
-                false => ExampleInput { input: passage.into(), part: SearchPart::Passage },
+            inputs.extend(passages.into_iter().map(|(passage, _)| {
+                if together {
+                    ExampleInput { input: (query, passage).into(), part: SearchPart::Neither }
+                } else {
+                    ExampleInput { input: passage.into(), part: SearchPart::Passage }
+                }
             }));
         }
         if ranked.is_empty() {
@@ -257,11 +260,9 @@ impl ExampleReader<'_> {
 
 impl ExampleInput {
     /// Two texts as one input, or as two.
-    fn pair([first, second]: [&str; 2], together: bool, one: SearchPart, other: SearchPart) -> Vec<Self> {
-        if together {
-            return vec![Self { input: (first, second).into(), part: one }];
-        }
-        vec![Self { input: first.into(), part: one }, Self { input: second.into(), part: other }]
+    fn pair([first, second]: [&str; 2], together: bool) -> Vec<Self> {
+        let of = |input| Self { input, part: SearchPart::Neither };
+        if together { vec![of((first, second).into())] } else { vec![of(first.into()), of(second.into())] }
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) async fn run(args: &DecideArgs, signals: Signals) -> Result<ExitCode,
     let loaded = comparison.load(contenders.all)?;
     let signature = loaded[0].model.signature();
     let file = args.data.display().to_string();
-    let examples = Examples::of(table, &args.columns, signature, &file).map_err(DecideError::from)?;
+    let examples = Examples::of(&table, &args.columns, signature, &file).map_err(DecideError::from)?;
     comparison.check_metric(&examples, &loaded[0])?;
     let origin = comparison.origin(&loaded, &examples, data)?;
     let (mut work, goes_on) = WorkSoFar::open(&comparison.out, origin.key(args, &loaded))?;
@@ -202,7 +202,7 @@ impl<'a> Comparison<'a> {
                 let record = record.map_err(|source| DecideError::Record { path: path.clone(), source })?;
                 (record.policy.clone(), Some(record))
             }
-            None => (policy(args.policy.as_deref().unwrap_or(Path::new("policy.toml")))?, None),
+            None => (policy(args.policy.as_deref().expect("it is required without --verify"))?, None),
         };
         let out = if out.as_os_str().is_empty() { PathBuf::from(".") } else { out };
         fs::create_dir_all(&out).map_err(|source| Error::Write { path: out.clone(), source })?;

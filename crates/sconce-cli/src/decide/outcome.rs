@@ -102,13 +102,11 @@ impl Comparison<'_> {
         let mut all = Vec::new();
         for one in loaded {
             let group = one.group();
-            let figures = match compared.iter().find(|(other, _)| *other == group) {
-                Some((_, figures)) => figures.clone(),
-                None => {
-                    let is_reference = group == loaded[0].group();
-                    MetricFigures::of(&bootstrap, self.policy.metric, scores(one), reference, is_reference)
-                }
-            };
+            let known = compared.iter().find(|(other, _)| *other == group).map(|(_, figures)| figures.clone());
+            let figures = known.unwrap_or_else(|| {
+                let is_reference = group == loaded[0].group();
+                MetricFigures::of(&bootstrap, self.policy.metric, scores(one), reference, is_reference)
+            });
             all.push(self.measured_one(one, figures.clone(), Speed::of(work.turns(&one.contender.candidate))));
             compared.push((group, figures));
         }
@@ -264,7 +262,11 @@ fn write_table(out: &mut impl io::Write, record: &DecisionRecord) -> io::Result<
             }
             .to_owned(),
             format!("{:.4}", measured.accuracy.value),
-            if low == high { format!("{value:.4}") } else { format!("{value:.4} [{low:.4}, {high:.4}]") },
+            if measured.drop == Estimate::exact(value) {
+                format!("{value:.4}")
+            } else {
+                format!("{value:.4} [{low:.4}, {high:.4}]")
+            },
             format!("{} ms", figure(measured.latency_p50_ms.value)),
             format!("{} ms", figure(measured.latency_p99_ms.value)),
             figure(measured.throughput.value),

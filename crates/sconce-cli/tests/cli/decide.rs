@@ -38,8 +38,8 @@ impl Given {
         self.directory.path().join(name)
     }
 
-    /// Arguments that decide on tiny-bert-sentiment into the directory.
-    fn args<'a>(&'a self, paths: &'a [PathBuf; 3], flags: &[&'a str]) -> Vec<&'a str> {
+    /// Arguments that decide on tiny-bert-sentiment by the data and the policy into the directory of these paths.
+    fn args<'a>(paths: &'a [PathBuf; 3], flags: &[&'a str]) -> Vec<&'a str> {
         let [data, policy, out] = paths.each_ref().map(|it| path(it));
         let named = ["decide", "tiny-bert-sentiment", "--data", data, "--policy", policy, "--out", out];
         [&named[..], &HEADER, &QUICK, flags].concat()
@@ -50,7 +50,7 @@ impl Given {
     }
 
     fn decide(&self, flags: &[&str]) -> Ended {
-        ended(&self.args(&self.paths(), flags), b"")
+        ended(&Self::args(&self.paths(), flags), b"")
     }
 
     fn record(&self) -> DecisionRecord {
@@ -82,7 +82,9 @@ fn rounded_to_4_bits(model: &Path, copy: &Path) {
             let mut numbers: Vec<f32> = numbers.collect();
             if tensor.shape().len() > 1 {
                 let scale = numbers.iter().fold(0f32, |most, number| most.max(number.abs())) / 7.0;
-                numbers.iter_mut().for_each(|number| *number = (*number / scale).round() * scale);
+                for number in &mut numbers {
+                    *number = (*number / scale).round() * scale;
+                }
             }
             let bytes = numbers.iter().flat_map(|number| f16::from_f32(*number).to_le_bytes()).collect();
             (name, tensor.shape().to_vec(), bytes)
@@ -161,7 +163,7 @@ fn a_comparison_that_was_stopped_goes_on_from_there() {
     let given = Given::new(POLICY);
     let paths = given.paths();
     // Far more rounds than there is time for.
-    let args = given.args(&paths, &["--precisions", "int8"]);
+    let args = Given::args(&paths, &["--precisions", "int8"]);
     let args: Vec<&str> = args.into_iter().map(|arg| if arg == "2" { "100000" } else { arg }).collect();
     let mut command = sconce(&args);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
