@@ -15,6 +15,8 @@ mod limits;
 mod models;
 mod numbers;
 #[cfg(feature = "grpc")]
+mod recording;
+#[cfg(feature = "grpc")]
 mod repository;
 mod telemetry;
 
@@ -25,7 +27,6 @@ use clap::{Parser, Subcommand};
 use sconce::{DeviceName, Precision};
 
 pub(crate) use self::batching::BatchSizeArgs;
-#[cfg(any(feature = "grpc", feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::batching::BatchingArgs;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) use self::cache::PrecomputeArgs;
@@ -38,6 +39,8 @@ pub(crate) use self::ladder::LadderArgs;
 pub(crate) use self::models::{ComputeArgs, ModelsPathArgs, OneModelArgs};
 use self::numbers::{positive, whole};
 #[cfg(feature = "grpc")]
+pub(crate) use self::recording::RecordingArgs;
+#[cfg(feature = "grpc")]
 use self::repository::RepositoryArgs;
 pub(crate) use self::telemetry::LogFormat;
 #[cfg(feature = "grpc")]
@@ -49,6 +52,8 @@ use crate::bench::BenchShape;
 use crate::cache::CacheArgs;
 #[cfg(feature = "grpc")]
 use crate::precision::PrecisionArg;
+use crate::profile::ProfileArgs;
+use crate::tune::TuneArgs;
 
 /// Runs candle models: as a server, over lines of text, over files.
 #[derive(Debug, Parser)]
@@ -70,6 +75,8 @@ Examples:
   sconce embed --model minilm corpus.txt > vectors.jsonl
   sconce precompute --model minilm --cache-sqlite answers.sqlite corpus.jsonl
   sconce decide minilm --data pairs.csv --policy policy.toml
+  sconce profile minilm --rate 40                      where the time of requests goes
+  sconce tune minilm --rate 40 --slo-p99 100ms          settings and replicas for a load and an objective
   sconce serve                                         Open Inference Protocol v2 over gRPC on 127.0.0.1:8001
 
 Models are looked for in these directories, and the first match wins:
@@ -114,6 +121,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     Bench(BenchArgs),
     Decide(Box<DecideArgs>),
+    Profile(Box<ProfileArgs>),
+    Tune(Box<TuneArgs>),
     Models(ModelsArgs),
     Pull(PullArgs),
 }
@@ -156,6 +165,7 @@ Examples:
   sconce serve --ladder minilm=int8 --ladder-target-p99 200 --shadow-share 0.01
   sconce serve --device cuda:0
   sconce serve --cache-memory 256 --cache-sqlite answers.sqlite
+  sconce serve --model minilm --record-trace requests.jsonl
   sconce serve --log-format json --otlp http://127.0.0.1:4317
   RUST_LOG=sconce=debug sconce serve")]
 #[cfg(feature = "grpc")]
@@ -235,6 +245,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) telemetry: TelemetryArgs,
+
+    #[command(flatten)]
+    pub(crate) recording: RecordingArgs,
 }
 
 /// The servers whose clients may use the shared memory of this machine.

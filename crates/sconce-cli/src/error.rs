@@ -14,8 +14,10 @@ use sconce::{InputError, Precision};
 use crate::decide::DecideError;
 use crate::inputs::{Format, InputLocation, ReadError};
 use crate::pull::PullError;
+use crate::replay::ReplayLoadError;
 #[cfg(feature = "grpc")]
 use crate::serve::Failed;
+use crate::tune::TuneError;
 
 /// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +179,12 @@ pub(crate) enum Error {
 
     #[error("RUST_LOG is '{value}': {message}\n  give a level or target=level, for instance RUST_LOG=sconce=debug")]
     LogFilter { value: String, message: String },
+
+    #[error(transparent)]
+    Load(#[from] ReplayLoadError),
+
+    #[error(transparent)]
+    Tune(#[from] TuneError),
 
     #[error(transparent)]
     Pull(#[from] PullError),

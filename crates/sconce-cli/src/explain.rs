@@ -195,7 +195,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
     scaled(seconds, &[(1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"), (1e-12, "ps")])
 }
 
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     let [kibi, mebi, gibi] = [10, 20, 30].map(|power| f64::from(1 << power));
     scaled(bytes as f64, &[(gibi, "GiB"), (mebi, "MiB"), (kibi, "KiB"), (1.0, "B")])
 }

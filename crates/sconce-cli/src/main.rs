@@ -39,10 +39,14 @@ mod models_to_serve;
 mod precision;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod precompute;
+mod profile;
 mod progress;
 mod pull;
 #[cfg(feature = "grpc")]
+mod recording;
+#[cfg(feature = "grpc")]
 mod renewal;
+mod replay;
 mod say;
 #[cfg(feature = "grpc")]
 mod serve;
@@ -52,6 +56,7 @@ mod stores;
 mod table;
 #[cfg(feature = "grpc")]
 mod traces;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -93,6 +98,8 @@ fn run(command: &Command) -> Result<ExitCode, Error> {
         Command::Explain(args) => explain::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Decide(args) => runtime.block_on(decide::run(args, signals)),
+        Command::Profile(args) => runtime.block_on(profile::run(args, signals)),
+        Command::Tune(args) => runtime.block_on(tune::run(args, signals)),
         Command::Models(args) => runtime.block_on(models::run(args)),
         Command::Pull(args) => runtime.block_on(pull::run(args, signals)),
     };

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::listen::{Address, BoundAddress};
 use crate::models_to_serve::ModelsToServe;
 use crate::progress;
+use crate::recording::TraceRecording;
 use crate::renewal::renew;
 use crate::say::say;
 use crate::signals::Signals;
@@ -62,6 +63,7 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     let (grpc, http, monitoring) = (with_tls(grpc), with_tls(http), with_tls(monitoring));
 
     let traces = TraceExport::start(&args.telemetry)?;
+    let recording = TraceRecording::start(&args.recording)?;
     let builder = args.cache.apply(args.compute.apply(Runtime::builder().batching(batching))).await?;
     let every = args.strict || !args.only.is_empty();
     let (runtime, failed) = load(&models, args.repository.apply(builder), every).await?;
@@ -105,6 +107,7 @@ pub(crate) async fn run(args: &ServeArgs, signals: Signals) -> Result<ExitCode, 
     }
     runtime.shutdown().await;
     traces.end().await;
+    recording.end().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,7 @@ use crate::bounds::ServerBounds;
 use crate::error::{RequestError, RequestFault};
 use crate::pacing::Governor;
 use crate::parameters::Parameters;
+use crate::recording::Recording;
 use crate::shared_memory::SharedMemory;
 use crate::traces::EndedRequest;
 
@@ -152,6 +153,7 @@ impl OpenInference {
             return Err(RequestError::TooManyItems { items: inputs.len(), max: self.max_items });
         }
         parameters.check(model)?;
+        let recording = Recording::begin(model, &inputs, &parameters, &arrival);
         let Parameters { timeout: allowed, priority, truncation, cache, prompt, vectors, partial, precision } =
             parameters;
         let timeout = arrival.time_left(allowed, submitted)?;
@@ -175,6 +177,9 @@ impl OpenInference {
         if let Some(charge) = charge {
             let answered = answers.as_ref().map(|(answers, _)| answers.as_slice());
             charge.settle(answered.unwrap_or_default(), Instant::now());
+        }
+        if let (Some(mut recording), Ok((answers, _))) = (recording, &answers) {
+            recording.answered(answers);
         }
         match answers {
             Ok((answers, failed)) => Ok(AnswerList::new(answers, failed, model.clone(), arrival, submitted)),

@@ -44,7 +44,7 @@ impl RuntimeBuilder {
     /// Adds a model: a directory, whose last component becomes the model's name, or a [`ModelSource`] with more settings.
     #[must_use]
     pub fn model(mut self, source: impl Into<ModelSource>) -> Self {
-        self.sources.added.push(AddedModels::Model(source.into()));
+        self.sources.added.push(AddedModels::Model(Box::new(source.into())));
         self
     }
 

@@ -99,7 +99,8 @@ impl Placer<'_> {
         let load_failed = |source| BuildError::Load { name: name.to_owned(), source: Box::new(source) };
         let settings = self.registry.settings(&source.directory).map_err(load_failed)?;
         let placement = source.device.or(settings.model.device).or(self.device).unwrap_or_default();
-        let batching = with_settings(self.batching, &settings.batching);
+        let own = || with_settings(self.batching, &settings.batching);
+        let batching = source.batching.clone().unwrap_or_else(own);
         let mut offers = Vec::new();
         let mut items = false;
         let mut unsupported = None;

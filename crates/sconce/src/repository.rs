@@ -238,7 +238,7 @@ impl Runtime {
                 AddedModels::Directory(_) | AddedModels::Listed(_) => false,
             };
             let replaced: Vec<AddedModels> = sources.added.extract_if(.., |added| same(added)).collect();
-            sources.added.push(AddedModels::Model(source.clone()));
+            sources.added.push(AddedModels::Model(Box::new(source.clone())));
             (replaced, sources.named())
         };
         let loaded = named
@@ -246,7 +246,7 @@ impl Runtime {
             .and_then(|mut named| self.load_versions(&mut turn, &name, &named.remove(&name).unwrap_or_default()));
         if loaded.is_err() {
             let mut sources = self.loader.sources();
-            let added = |added: &AddedModels| matches!(added, AddedModels::Model(other) if other == source);
+            let added = |added: &AddedModels| matches!(added, AddedModels::Model(other) if **other == *source);
             sources.added.retain(|other| !added(other));
             sources.added.extend(replaced);
         }

@@ -274,6 +274,15 @@ pub struct Timing {
     pub(crate) work: Work,
 }
 
+impl Timing {
+    /// Weight of the item's batch, told to one of its items alone, so that each batch counts once; `None` if the batch did not
+    /// run at the first try.
+    #[must_use]
+    pub fn batch_weight(&self) -> Option<usize> {
+        self.work.batch_weight
+    }
+}
+
 /// Figures of the computation of one item that the watch for slowdowns compares.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Work {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use sconce_batch::BatcherConfig;
 use sconce_cache::CrossPrecision;
 use sconce_models::{Placement, Precision};
 
@@ -46,6 +47,9 @@ pub struct ModelSource {
     pub ladder: Option<LadderConfig>,
     /// The check of answers in a lower precision against f32; `None`: the one in `sconce.toml`, else none.
     pub shadow: Option<ShadowConfig>,
+    /// The bounds of the model's queue and batches; `None`: those in `sconce.toml`, else the runtime's
+    /// ([`RuntimeBuilder::batching`](crate::RuntimeBuilder::batching)).
+    pub batching: Option<BatcherConfig>,
 }
 
 impl ModelSource {
@@ -61,6 +65,7 @@ impl ModelSource {
             cross_precision: None,
             ladder: None,
             shadow: None,
+            batching: None,
         }
     }
 
@@ -112,6 +117,12 @@ impl ModelSource {
     #[must_use]
     pub fn shadow(self, shadow: ShadowConfig) -> Self {
         Self { shadow: Some(shadow), ..self }
+    }
+
+    /// Sets the bounds of the model's queue and batches.
+    #[must_use]
+    pub fn batching(self, batching: BatcherConfig) -> Self {
+        Self { batching: Some(batching), ..self }
     }
 
     /// Sets the precision of the network.

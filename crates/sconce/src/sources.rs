@@ -51,7 +51,7 @@ impl VersionPolicy {
 
 /// Models as they were added, one or many at a time.
 pub(crate) enum AddedModels {
-    Model(ModelSource),
+    Model(Box<ModelSource>),
     /// A directory that holds model directories.
     Directory(PathBuf),
     /// Models that a function lists.

@@ -93,7 +93,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
 }
 
 /// Checks that the file can be written, and leaves the directory as it was.
-fn check_writable(path: &Path) -> io::Result<()> {
+pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
     let was_there = path.exists();
     OpenOptions::new().append(true).create(true).open(path)?;
     if was_there { Ok(()) } else { fs::remove_file(path) }

@@ -15,12 +15,15 @@ mod models;
 mod monitoring;
 mod precision;
 mod precompute;
+mod profile;
 mod pull;
 mod pull_names;
 mod pull_rules;
+mod recording;
 mod repository;
 mod serve;
 #[cfg(target_os = "linux")]
 mod signals;
 mod stores;
 mod telemetry;
+mod tune;
