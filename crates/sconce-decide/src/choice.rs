@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 use crate::report::{figure, money};
-use crate::{Candidate, DecidedCandidate, Measured, Policy, Verdict};
+use crate::{DecidedCandidate, Measured, Policy, ServingCandidate, ServingVerdict};
 
 /// Costs that differ by no more than this share are equal: rounds of one candidate differ by as much.
 const MAX_TIE: f64 = 0.01;
@@ -17,19 +17,19 @@ const MAX_TIE: f64 = 0.01;
 /// # Panics
 /// If there is no candidate.
 #[must_use]
-pub fn choose(policy: &Policy, measured: Vec<(Candidate, Measured)>) -> Vec<DecidedCandidate> {
+pub fn choose(policy: &Policy, measured: Vec<(ServingCandidate, Measured)>) -> Vec<DecidedCandidate> {
     let contest = Contest::new(policy, &measured);
     let chosen = contest.chosen();
     let verdict = |(at, entrant): (usize, &Entrant<'_>)| {
         if at == chosen {
-            (Verdict::Chosen, contest.why_chosen(entrant))
+            (ServingVerdict::Chosen, contest.why_chosen(entrant))
         } else if entrant.may_serve {
-            (Verdict::Allowed, contest.why_not_chosen(entrant, &contest.entrants[chosen]))
+            (ServingVerdict::Allowed, contest.why_not_chosen(entrant, &contest.entrants[chosen]))
         } else {
-            (Verdict::Refused, contest.why_refused(entrant))
+            (ServingVerdict::Refused, contest.why_refused(entrant))
         }
     };
-    let verdicts: Vec<(Verdict, String)> = contest.entrants.iter().enumerate().map(verdict).collect();
+    let verdicts: Vec<(ServingVerdict, String)> = contest.entrants.iter().enumerate().map(verdict).collect();
     let decided =
         |((candidate, measured), (verdict, reason))| DecidedCandidate { candidate, measured, verdict, reason };
     measured.into_iter().zip(verdicts).map(decided).collect()
@@ -59,18 +59,18 @@ struct Contest<'a> {
 }
 
 struct Entrant<'a> {
-    candidate: &'a Candidate,
+    candidate: &'a ServingCandidate,
     measured: &'a Measured,
     may_serve: bool,
     keeps_slo: bool,
 }
 
 impl<'a> Contest<'a> {
-    fn new(policy: &'a Policy, measured: &'a [(Candidate, Measured)]) -> Self {
+    fn new(policy: &'a Policy, measured: &'a [(ServingCandidate, Measured)]) -> Self {
         let (first, figures) = measured.first().expect("at least the reference");
         let reference = figures.accuracy.value;
         let max_drop = policy.max_drop.of(reference);
-        let entrant = |(candidate, measured): &'a (Candidate, Measured)| Entrant {
+        let entrant = |(candidate, measured): &'a (ServingCandidate, Measured)| Entrant {
             candidate,
             measured,
             may_serve: candidate.variant.is_none()
@@ -200,8 +200,11 @@ pub(crate) mod tests {
             .expect("a policy")
     }
 
-    pub(crate) fn measured(precision: &str, (accuracy, drop, p99, throughput): Figures) -> (Candidate, Measured) {
-        let candidate = Candidate {
+    pub(crate) fn measured(
+        precision: &str,
+        (accuracy, drop, p99, throughput): Figures,
+    ) -> (ServingCandidate, Measured) {
+        let candidate = ServingCandidate {
             variant: precision.strip_prefix('+').map(str::to_owned),
             precision: if precision.starts_with('+') { "f32" } else { precision }.to_owned(),
             device: "cpu".to_owned(),
@@ -229,13 +232,13 @@ pub(crate) mod tests {
         choose(&policy(), [f32].into_iter().chain(others.iter().map(|(name, it)| measured(name, *it))).collect())
     }
 
-    fn verdicts(decided: &[DecidedCandidate]) -> Vec<Verdict> {
+    fn verdicts(decided: &[DecidedCandidate]) -> Vec<ServingVerdict> {
         decided.iter().map(|it| it.verdict).collect()
     }
 
     #[test]
     fn the_cheapest_that_is_accurate_and_fast_enough_is_chosen() {
-        use Verdict::{Allowed, Chosen, Refused};
+        use ServingVerdict::{Allowed, Chosen, Refused};
         let decided = decided(&[
             ("int8", (0.8665, 0.003, 8.0, 250.0)),
             ("q8_0", (0.8668, 0.002, 60.0, 400.0)),
@@ -259,17 +262,17 @@ pub(crate) mod tests {
     #[test]
     fn a_drop_that_the_data_cannot_exclude_is_refused() {
         let possible = decided(&[("int8", (0.866, 0.0051, 8.0, 250.0))]);
-        assert_eq!(verdicts(&possible), [Verdict::Chosen, Verdict::Refused]);
+        assert_eq!(verdicts(&possible), [ServingVerdict::Chosen, ServingVerdict::Refused]);
         assert!(possible[1].reason.starts_with("may lose too much accuracy"), "{}", possible[1].reason);
         assert!(possible[0].reason.starts_with("the only candidate that may serve"), "{}", possible[0].reason);
         let unknown = decided(&[("int8", (f64::NAN, f64::NAN, 8.0, 250.0))]);
-        assert_eq!(verdicts(&unknown), [Verdict::Chosen, Verdict::Refused], "no number is no proof");
+        assert_eq!(verdicts(&unknown), [ServingVerdict::Chosen, ServingVerdict::Refused], "no number is no proof");
     }
 
     #[test]
     fn other_weights_are_measured_and_never_allowed() {
         let decided = decided(&[("+pruned", (0.868, 0.001, 8.0, 900.0)), ("+q4", (0.7, 0.18, 8.0, 900.0))]);
-        assert_eq!(verdicts(&decided), [Verdict::Chosen, Verdict::Refused, Verdict::Refused]);
+        assert_eq!(verdicts(&decided), [ServingVerdict::Chosen, ServingVerdict::Refused, ServingVerdict::Refused]);
         assert!(decided[1].reason.contains("'pruned' has other weights"), "{}", decided[1].reason);
         assert!(decided[2].reason.starts_with("loses too much accuracy"), "{}", decided[2].reason);
     }
@@ -277,7 +280,7 @@ pub(crate) mod tests {
     #[test]
     fn the_more_accurate_wins_a_tie_of_costs() {
         let decided = decided(&[("int8", (0.866, 0.003, 8.0, 252.0)), ("q8_0", (0.8668, 0.002, 9.0, 250.0))]);
-        assert_eq!(verdicts(&decided), [Verdict::Allowed, Verdict::Allowed, Verdict::Chosen]);
+        assert_eq!(verdicts(&decided), [ServingVerdict::Allowed, ServingVerdict::Allowed, ServingVerdict::Chosen]);
         assert!(
             decided[1].reason.starts_with("as cheap at 0.397 a million, but less accurate"),
             "{}",
@@ -291,10 +294,10 @@ pub(crate) mod tests {
         let slower = measured("f32", (0.867, 0.0, 95.0, 120.0));
         let quick = measured("int8", (0.866, 0.003, 70.0, 300.0));
         let decided = choose(&policy(), vec![slow.clone(), slower, quick.clone()]);
-        assert_eq!(verdicts(&decided), [Verdict::Chosen, Verdict::Allowed, Verdict::Allowed]);
+        assert_eq!(verdicts(&decided), [ServingVerdict::Chosen, ServingVerdict::Allowed, ServingVerdict::Allowed]);
         assert!(decided[0].reason.starts_with("the fallback, though its p99 is 90.0 ms"), "{}", decided[0].reason);
         let int8 = Policy { fallback: "int8".to_owned(), ..policy() };
-        assert_eq!(verdicts(&choose(&int8, vec![slow, quick])), [Verdict::Allowed, Verdict::Chosen]);
+        assert_eq!(verdicts(&choose(&int8, vec![slow, quick])), [ServingVerdict::Allowed, ServingVerdict::Chosen]);
     }
 
     #[test]

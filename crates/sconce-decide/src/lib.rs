@@ -31,8 +31,8 @@ pub use choice::{choose, pareto};
 pub use metrics::ExampleFigures;
 pub use policy::{DropBound, MaxDrop, Metric, Policy, PolicyError};
 pub use record::{
-    Candidate, CostOfBatch, DecidedCandidate, DecidedData, DecidedModel, DecisionRecord, Estimate, Hardware, Likeness,
-    MAX_RECORD_BYTES, Measured, MeasuringBinary, RecordError, SCHEMA, Verdict,
+    CostOfBatch, DecidedCandidate, DecidedData, DecidedModel, DecisionRecord, Estimate, Hardware, Likeness,
+    MAX_RECORD_BYTES, Measured, MeasuringBinary, RecordError, SCHEMA, ServingCandidate, ServingVerdict,
 };
 pub use report::{candidate_name, figure, markdown, metric_in_words, money};
 pub use signature::{AllowedSigners, NAMESPACE, SignError, SignatureError, SignersError, sign};

@@ -85,7 +85,7 @@ pub struct Hardware {
 
 /// One way to serve the model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Candidate {
+pub struct ServingCandidate {
     /// The name of another directory of weights that was measured beside the model; absent: the model itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
@@ -103,11 +103,11 @@ pub struct Candidate {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecidedCandidate {
     /// The candidate.
-    pub candidate: Candidate,
+    pub candidate: ServingCandidate,
     /// Its figures.
     pub measured: Measured,
     /// Its fate.
-    pub verdict: Verdict,
+    pub verdict: ServingVerdict,
     /// Why, in words with figures.
     pub reason: String,
 }
@@ -176,7 +176,7 @@ pub struct CostOfBatch {
 /// The fate of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum ServingVerdict {
     /// The one that should serve.
     Chosen,
     /// One that may serve, but another is better.
@@ -243,7 +243,7 @@ impl DecisionRecord {
     /// The candidate that should serve.
     #[must_use]
     pub fn chosen(&self) -> Option<&DecidedCandidate> {
-        self.candidates.iter().find(|candidate| candidate.verdict == Verdict::Chosen)
+        self.candidates.iter().find(|candidate| candidate.verdict == ServingVerdict::Chosen)
     }
 
     /// The best verdict on the model itself in this precision on that kind of device: `cuda:1` has that of `cuda:0`. Batch

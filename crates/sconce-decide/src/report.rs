@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::choice::pareto;
-use crate::{Candidate, DecidedCandidate, DecisionRecord, Estimate, Metric, Verdict};
+use crate::{DecidedCandidate, DecisionRecord, Estimate, Metric, ServingCandidate, ServingVerdict};
 
 /// The page of a record. Its picture is expected beside it under the name `picture`.
 #[must_use]
@@ -14,8 +14,8 @@ pub fn markdown(record: &DecisionRecord, picture: &str) -> String {
 
 /// The name of a candidate in tables and pictures: `int8 on cpu`, with its limit if candidates differ in it.
 #[must_use]
-pub fn candidate_name(candidate: &Candidate, among: &[DecidedCandidate]) -> String {
-    let Candidate { variant, precision, device, max_batch_size, max_batch_weight } = candidate;
+pub fn candidate_name(candidate: &ServingCandidate, among: &[DecidedCandidate]) -> String {
+    let ServingCandidate { variant, precision, device, max_batch_size, max_batch_weight } = candidate;
     let mut name = match variant {
         Some(variant) => format!("{variant} ({precision}) on {device}"),
         None => format!("{precision} on {device}"),
@@ -52,7 +52,7 @@ fn decision(record: &DecisionRecord) -> String {
     let (policy, model) = (&record.policy, text(&record.model.name));
     let Some(chosen) = record.chosen() else { return format!("# {model}: no decision\n") };
     let reference = &record.candidates[0];
-    let Candidate { precision, device, max_batch_size, .. } = &chosen.candidate;
+    let ServingCandidate { precision, device, max_batch_size, .. } = &chosen.candidate;
     let mut page = format!("# {model}: {precision} on {device}\n\n");
     let _ = writeln!(
         page,
@@ -220,11 +220,11 @@ fn people(record: &DecisionRecord) -> String {
     )
 }
 
-fn verdict_in_words(verdict: Verdict) -> &'static str {
+fn verdict_in_words(verdict: ServingVerdict) -> &'static str {
     match verdict {
-        Verdict::Chosen => "**chosen**",
-        Verdict::Allowed => "allowed",
-        Verdict::Refused => "refused",
+        ServingVerdict::Chosen => "**chosen**",
+        ServingVerdict::Allowed => "allowed",
+        ServingVerdict::Refused => "refused",
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::{AllowedSigners, DecidedCandidate, DecisionRecord, RecordError, SignatureError, Verdict};
+use crate::{AllowedSigners, DecidedCandidate, DecisionRecord, RecordError, ServingVerdict, SignatureError};
 
 /// A record as it lies in a directory: its bytes, and those of its signature if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl RecordFile {
             let (precision, device) = named();
             return Err(Refusal::NotMeasured { precision, device, measured: measured.join(", ") });
         };
-        if candidate.verdict == Verdict::Refused {
+        if candidate.verdict == ServingVerdict::Refused {
             let (precision, device) = named();
             return Err(Refusal::Refused { precision, device, reason: candidate.reason });
         }

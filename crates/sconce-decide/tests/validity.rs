@@ -4,9 +4,9 @@ use std::process::{Command, Stdio};
 
 use jiff::Timestamp;
 use sconce_decide::{
-    AllowedSigners, Candidate, CostOfBatch, Decided, DecidedCandidate, DecidedData, DecidedModel, DecisionRecord,
-    Estimate, Hardware, Intention, Likeness, Measured, MeasuringBinary, NAMESPACE, RecordFile, Refusal, SCHEMA,
-    SignError, Verdict, sign,
+    AllowedSigners, CostOfBatch, Decided, DecidedCandidate, DecidedData, DecidedModel, DecisionRecord, Estimate,
+    Hardware, Intention, Likeness, Measured, MeasuringBinary, NAMESPACE, RecordFile, Refusal, SCHEMA, ServingCandidate,
+    ServingVerdict, SignError, sign,
 };
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
@@ -30,10 +30,10 @@ fn trusted() -> AllowedSigners {
     signers(&format!("{APPROVER} {}\nengineer@example.com {}\n", key(1).1, key(2).1))
 }
 
-fn candidate(precision: &str, device: &str, verdict: Verdict) -> DecidedCandidate {
+fn candidate(precision: &str, device: &str, verdict: ServingVerdict) -> DecidedCandidate {
     let one = Estimate { value: 0.8672, low: 0.85, high: 0.88 };
     DecidedCandidate {
-        candidate: Candidate {
+        candidate: ServingCandidate {
             variant: None,
             precision: precision.to_owned(),
             device: device.to_owned(),
@@ -82,9 +82,9 @@ fn record() -> DecisionRecord {
         policy: policy.parse().expect("a policy"),
         seed: 1,
         candidates: vec![
-            candidate("f32", "cpu", Verdict::Allowed),
-            candidate("int8", "cpu", Verdict::Chosen),
-            candidate("q4k", "cpu", Verdict::Refused),
+            candidate("f32", "cpu", ServingVerdict::Allowed),
+            candidate("int8", "cpu", ServingVerdict::Chosen),
+            candidate("q4k", "cpu", ServingVerdict::Refused),
         ],
     }
 }
@@ -107,7 +107,7 @@ fn allows(file: &RecordFile, intention: Intention<'_>) -> Result<Decided, String
 fn a_signed_record_allows_the_precisions_that_it_chose_or_allowed() {
     let file = signed(&record(), 1);
     let decided = allows(&file, INTENTION).unwrap();
-    assert_eq!((decided.candidate.verdict, decided.id.len()), (Verdict::Chosen, 12));
+    assert_eq!((decided.candidate.verdict, decided.id.len()), (ServingVerdict::Chosen, 12));
     assert_eq!(decided.record, record(), "a record reads as it was written");
     assert_eq!(decided.id, DecisionRecord::id(&file.record));
     assert!(allows(&file, Intention { precision: "f32", ..INTENTION }).is_ok());

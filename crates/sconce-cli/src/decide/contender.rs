@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sconce::decide::{Candidate, DecisionRecord, Policy};
+use sconce::decide::{DecisionRecord, Policy, ServingCandidate};
 use sconce::models::{Backends, LoadOptions, Team};
 use sconce::{
     Answer, BatcherConfig, BuildError, DeviceName, InferError, LoadError, Model, ModelSource, Precision, Registry,
@@ -25,7 +25,7 @@ const MAX_CANDIDATES: usize = 64;
 /// A candidate and how it is loaded.
 #[derive(Debug)]
 pub(crate) struct Contender {
-    pub(crate) candidate: Candidate,
+    pub(crate) candidate: ServingCandidate,
     precision: Precision,
     device: DeviceName,
     directory: PathBuf,
@@ -112,7 +112,7 @@ impl Contenders {
     pub(crate) fn of(record: &DecisionRecord, args: &DecideArgs, found: &FoundModel) -> Result<Self, Error> {
         let builder = Builder::new(args, found)?;
         let variants = variants(&args.candidates)?;
-        let contender = |candidate: &Candidate| -> Result<Contender, Error> {
+        let contender = |candidate: &ServingCandidate| -> Result<Contender, Error> {
             let unknown = || DecideError::UnknownCandidate { candidate: candidate.clone() };
             let precision: Precision = candidate.precision.parse().map_err(|_| unknown())?;
             let device: DeviceName = candidate.device.parse().map_err(|_| unknown())?;
@@ -215,7 +215,7 @@ impl<'a> Builder<'a> {
         (max_batch_size, max_batch_weight): (u64, u64),
     ) -> Contender {
         Contender {
-            candidate: Candidate {
+            candidate: ServingCandidate {
                 variant: variant.map(|(name, _)| name.to_owned()),
                 precision: precision.name().to_owned(),
                 device: device.to_string(),
@@ -247,7 +247,7 @@ impl Contender {
     /// Loads the candidate under the model's name.
     pub(crate) fn load(self, name: &str, threads: Option<NonZeroUsize>) -> Result<LoadedContender, Error> {
         let size = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
-        let Candidate { max_batch_size, max_batch_weight, .. } = self.candidate;
+        let ServingCandidate { max_batch_size, max_batch_weight, .. } = self.candidate;
         let default = BatcherConfig::default();
         let batching = BatcherConfig {
             max_batch_size: size(max_batch_size),
@@ -274,13 +274,13 @@ impl Contender {
 impl LoadedContender {
     /// The candidate in messages: `int8 on cpu`.
     pub(crate) fn name(&self) -> String {
-        let Candidate { variant, precision, device, max_batch_size, .. } = &self.contender.candidate;
+        let ServingCandidate { variant, precision, device, max_batch_size, .. } = &self.contender.candidate;
         let variant = variant.as_ref().map(|variant| format!("{variant} in ")).unwrap_or_default();
         format!("{variant}{precision} on {device}, batches to {max_batch_size}")
     }
 
     pub(crate) fn group(&self) -> AnswerGroup {
-        let Candidate { variant, precision, device, .. } = self.contender.candidate.clone();
+        let ServingCandidate { variant, precision, device, .. } = self.contender.candidate.clone();
         AnswerGroup { variant, precision, device }
     }
 

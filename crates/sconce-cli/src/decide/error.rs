@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use sconce::decide::{Candidate, Metric, PolicyError, RecordError, SignError};
+use sconce::decide::{Metric, PolicyError, RecordError, ServingCandidate, SignError};
 use sconce::{DeviceName, InferError, Precision};
 
 use super::columns::ColumnRole;
@@ -86,7 +86,7 @@ pub(crate) enum DecideError {
     NotHere { model: String, precision: Precision, device: DeviceName },
 
     #[error("the record has a candidate in {} on {}, which this version does not know", candidate.precision, candidate.device)]
-    UnknownCandidate { candidate: Candidate },
+    UnknownCandidate { candidate: ServingCandidate },
 
     #[error("--sign-with {}: {source}", path.display())]
     Sign { path: PathBuf, source: SignError },

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use sconce::BuildError;
 use sconce::DECISION_FILE;
 use sconce::decide::{
-    Candidate, DecidedCandidate, DecidedData, DecidedModel, DecisionRecord, Estimate, ExampleFigures, Hardware,
-    Likeness, Measured, MeasuringBinary, Metric, PairedBootstrap, SCHEMA, Verdict, candidate_name, choose, figure, hex,
-    markdown, money, sign,
+    DecidedCandidate, DecidedData, DecidedModel, DecisionRecord, Estimate, ExampleFigures, Hardware, Likeness,
+    Measured, MeasuringBinary, Metric, PairedBootstrap, SCHEMA, ServingCandidate, ServingVerdict, candidate_name,
+    choose, figure, hex, markdown, money, sign,
 };
 
 use super::answers::ExampleScores;
@@ -40,7 +40,7 @@ impl FigureOrigin {
     /// The key under which work goes on.
     pub(crate) fn key(&self, args: &DecideArgs, loaded: &[LoadedContender]) -> String {
         let Self { model, data, binary, hardware, candidates } = self;
-        let named: Vec<&Candidate> = loaded.iter().map(|one| &one.contender.candidate).collect();
+        let named: Vec<&ServingCandidate> = loaded.iter().map(|one| &one.contender.candidate).collect();
         let settings = (&args.columns, &args.header, args.format, args.turn_ms, args.seed, args.verify.is_some());
         let all = format!("{model:?} {data:?} {binary:?} {hardware:?} {candidates:?} {named:?} {settings:?}");
         blake3::hash(all.as_bytes()).to_hex().to_string()
@@ -209,7 +209,7 @@ impl Comparison<'_> {
                 self.found.newest().display()
             )?;
         }
-        let Candidate { precision, device, max_batch_size, .. } = &chosen.candidate;
+        let ServingCandidate { precision, device, max_batch_size, .. } = &chosen.candidate;
         writeln!(
             out,
             "serve it:\n  sconce serve --model {} --precision {precision} --device {device} --max-batch-size {max_batch_size} \
@@ -256,9 +256,9 @@ fn write_table(out: &mut impl io::Write, record: &DecisionRecord) -> io::Result<
         rows.push([
             candidate_name(candidate, &record.candidates),
             match verdict {
-                Verdict::Chosen => "CHOSEN",
-                Verdict::Allowed => "allowed",
-                Verdict::Refused => "refused",
+                ServingVerdict::Chosen => "CHOSEN",
+                ServingVerdict::Allowed => "allowed",
+                ServingVerdict::Refused => "refused",
             }
             .to_owned(),
             format!("{:.4}", measured.accuracy.value),

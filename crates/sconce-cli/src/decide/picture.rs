@@ -7,7 +7,7 @@ use plotters::prelude::{
     SVGBackend, Text,
 };
 use plotters::style::{Color, IntoFont as _, ShapeStyle};
-use sconce::decide::{DecidedCandidate, DecisionRecord, Verdict, candidate_name, money, pareto};
+use sconce::decide::{DecidedCandidate, DecisionRecord, ServingVerdict, candidate_name, money, pareto};
 
 const SIZE: (u32, u32) = (900, 480);
 /// Width of the picture that the names of candidates take.
@@ -18,11 +18,11 @@ const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const FONT: &str = "system-ui, sans-serif";
 
 /// Colours by verdict, each readable on white and on near black.
-fn colour(verdict: Verdict) -> RGBColor {
+fn colour(verdict: ServingVerdict) -> RGBColor {
     match verdict {
-        Verdict::Chosen => RGBColor(0x1a, 0x8f, 0x4a),
-        Verdict::Allowed => RGBColor(0x2f, 0x7f, 0xd6),
-        Verdict::Refused => RGBColor(0xd6, 0x4b, 0x3c),
+        ServingVerdict::Chosen => RGBColor(0x1a, 0x8f, 0x4a),
+        ServingVerdict::Allowed => RGBColor(0x2f, 0x7f, 0xd6),
+        ServingVerdict::Refused => RGBColor(0xd6, 0x4b, 0x3c),
     }
 }
 
@@ -75,7 +75,7 @@ fn draw(area: &Canvas<'_>, record: &DecisionRecord) -> Drawn {
         .x_desc("cost of a million requests")
         .y_desc(format!("{} compared with {reference}", record.policy.metric))
         .draw()?;
-    let refused = colour(Verdict::Refused);
+    let refused = colour(ServingVerdict::Refused);
     chart.draw_series([PathElement::new(vec![(0.0, allowed), (most, allowed)], stroke(refused, 1))])?;
     chart.draw_series([EmptyElement::at((0.0, allowed))
         + Text::new("the whole interval must be above", (6, 4), (FONT, 12).into_font().color(&refused))])?;
@@ -95,7 +95,7 @@ fn draw_candidates(chart: &mut Chart<'_, '_>, candidates: &[DecidedCandidate]) -
         let (at, ink) = (place(it), colour(it.verdict));
         let ends = vec![(at.0, -it.measured.drop.high), (at.0, -it.measured.drop.low)];
         chart.draw_series([PathElement::new(ends, stroke(ink, 2))])?;
-        let radius = if it.verdict == Verdict::Chosen { 9 } else { 6 };
+        let radius = if it.verdict == ServingVerdict::Chosen { 9 } else { 6 };
         let number = Text::new(format!("{number}"), (10, -18), (FONT, 14).into_font().color(&INK));
         chart.draw_series([EmptyElement::at(at) + Circle::new((0, 0), radius, ink.filled()) + number])?;
     }
@@ -116,11 +116,11 @@ fn stroke(colour: RGBColor, width: u32) -> ShapeStyle {
     ShapeStyle { color: colour.to_rgba(), filled: false, stroke_width: width }
 }
 
-fn mark(verdict: Verdict) -> &'static str {
+fn mark(verdict: ServingVerdict) -> &'static str {
     match verdict {
-        Verdict::Chosen => " (chosen)",
-        Verdict::Allowed => "",
-        Verdict::Refused => " (refused)",
+        ServingVerdict::Chosen => " (chosen)",
+        ServingVerdict::Allowed => "",
+        ServingVerdict::Refused => " (refused)",
     }
 }
 

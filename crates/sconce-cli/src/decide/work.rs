@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use sconce::decide::Candidate;
+use sconce::decide::ServingCandidate;
 use serde::{Deserialize, Serialize};
 
 use super::answers::ExampleScores;
@@ -28,7 +28,7 @@ struct Done {
     /// Digest of everything that figures depend on: files, data, candidates, machine, program, settings.
     key: String,
     scores: Vec<(AnswerGroup, ExampleScores)>,
-    turns: Vec<(Candidate, Vec<Turn>)>,
+    turns: Vec<(ServingCandidate, Vec<Turn>)>,
 }
 
 impl WorkSoFar {
@@ -55,11 +55,11 @@ impl WorkSoFar {
         self.save()
     }
 
-    pub(crate) fn turns(&self, candidate: &Candidate) -> &[Turn] {
+    pub(crate) fn turns(&self, candidate: &ServingCandidate) -> &[Turn] {
         self.done.turns.iter().find(|(one, _)| one == candidate).map_or(&[], |(_, turns)| turns)
     }
 
-    pub(crate) fn add_turn(&mut self, candidate: &Candidate, turn: Turn) -> Result<(), Error> {
+    pub(crate) fn add_turn(&mut self, candidate: &ServingCandidate, turn: Turn) -> Result<(), Error> {
         match self.done.turns.iter_mut().find(|(one, _)| one == candidate) {
             Some((_, turns)) => turns.push(turn),
             None => self.done.turns.push((candidate.clone(), vec![turn])),
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn work_goes_on_under_the_same_key_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let candidate = Candidate {
+        let candidate = ServingCandidate {
             variant: None,
             precision: "f32".to_owned(),
             device: "cpu".to_owned(),

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use sconce::decide::{DecidedCandidate, DecisionRecord, Verdict};
+use sconce::decide::{DecidedCandidate, DecisionRecord, ServingVerdict};
 use sconce::models::f16;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
@@ -108,11 +108,11 @@ fn a_precision_is_decided_on_a_planted_bad_candidate_loses_and_a_second_run_repr
     assert_eq!(verdicts.len(), 3, "{said}");
     assert_eq!(record.data.examples, 304);
     let planted = find(&record, "f32", Some("coarse"));
-    assert_eq!(planted.verdict, Verdict::Refused, "{}", planted.reason);
+    assert_eq!(planted.verdict, ServingVerdict::Refused, "{}", planted.reason);
     assert!(planted.reason.contains("lose too much accuracy") || planted.reason.starts_with("loses too much accuracy"));
     let (exact, int8) = (find(&record, "f32", None), find(&record, "int8", None));
-    assert!(exact.measured.drop.high == 0.0 && exact.verdict != Verdict::Refused);
-    assert!(int8.verdict != Verdict::Refused && int8.measured.likeness.mean > 0.97, "{}", int8.reason);
+    assert!(exact.measured.drop.high == 0.0 && exact.verdict != ServingVerdict::Refused);
+    assert!(int8.verdict != ServingVerdict::Refused && int8.measured.likeness.mean > 0.97, "{}", int8.reason);
     for it in &record.candidates {
         assert!(it.measured.throughput.value > 0.0 && it.measured.latency_p99_ms.value > 0.0, "{it:?}");
         assert!(it.measured.cost_per_million > 0.0 && it.measured.memory_bytes > 1 << 20, "{it:?}");
