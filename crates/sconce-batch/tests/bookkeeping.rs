@@ -57,20 +57,18 @@ async fn when_the_admission_queue_is_empty_newcomers_are_admitted_again() {
 #[test]
 fn a_refusal_can_be_had_without_an_item_and_counts() {
     let (_permit, permission) = mpsc::channel::<()>();
+    let (started, starts) = mpsc::channel();
     let gated = from_fn(move |batch: &[u32]| {
+        started.send(()).ok();
         permission.recv().ok();
         Ok(batch.to_vec())
     });
     let queue = Queue::spawn("test", BatcherConfig { max_queue_size: 1, ..small() }, [gated]).unwrap();
     assert!(queue.refusal(1, None).is_none());
-    let mut tickets = Vec::new();
-    let full = loop {
-        match queue.try_submit(0, None) {
-            Ok(ticket) => tickets.push(ticket),
-            Err(full) => break full,
-        }
-    };
-    assert!(matches!(full, Error::QueueFull { .. }));
+    let _runs = queue.try_submit(0, None).unwrap();
+    starts.recv().unwrap();
+    let _waits = queue.try_submit(0, None).unwrap();
+    assert!(matches!(queue.try_submit(0, None), Err(Error::QueueFull { .. })));
     let before = queue.stats().refused.queue_full;
     assert!(matches!(queue.refusal(1, None), Some(Error::QueueFull { max: 1, .. })));
     assert!(matches!(queue.refusal(1_000_000, None), Some(Error::TooHeavy { .. })));
