@@ -41,9 +41,10 @@ impl PairedBootstrap {
 
     /// Compares a candidate with the reference on the same examples.
     ///
-    /// If all figures are means and none differs, draws show no difference either. Then the interval is what so many equal
-    /// examples leave possible: with the confidence `k`, at most a share of 1 − ((1 − k) / 2)^(1 / n) of all inputs differs
-    /// (the exact form of the rule of three).
+    /// Draws of few examples show no loss that none of these has. So the upper end of the drop is never below what so many
+    /// examples leave possible: with the confidence `k`, up to a share of 1 − ((1 − k) / 2)^(1 / n) of all inputs may be lost
+    /// whole without one of them among the examples (the exact form of the rule of three). If all figures are means and none
+    /// differs, the same holds downwards.
     ///
     /// # Panics
     /// If there is no example, or the candidate has others than the reference.
@@ -63,11 +64,12 @@ impl PairedBootstrap {
         }
         let metric = candidate.metric();
         let mut drop = self.interval(reference.metric() - metric, drops);
+        let possible = 1.0 - self.tail().powf(1.0 / examples as f64);
+        drop.high = drop.high.max(possible);
         if let (ExampleFigures::Mean(one), ExampleFigures::Mean(other)) = (candidate, reference)
             && one == other
         {
-            let possible = 1.0 - self.tail().powf(1.0 / examples as f64);
-            drop = Estimate { value: 0.0, low: -possible, high: possible };
+            drop.low = -possible;
         }
         ComparedMetric { metric: self.interval(metric, metrics), drop }
     }

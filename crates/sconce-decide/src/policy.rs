@@ -155,7 +155,8 @@ impl Policy {
                 let problem = "kinds of devices are cpu and cuda";
                 return Err(PolicyError::Invalid { field: "price_per_hour", value: format!("of '{kind}'"), problem });
             }
-            within("price_per_hour", *price, *price >= 0.0, "write a price of 0 or more")?;
+            let usual = (0.0..=1e9).contains(price);
+            within("price_per_hour", *price, usual, "write a price from 0 to 1e9")?;
         }
         Ok(())
     }
@@ -334,7 +335,7 @@ mod tests {
             ("= 50", "= nan", "the policy's slo_p99_ms is NaN"),
             ("{ cpu = 0.1, cuda = 2.5 }", "{}", "the policy's price_per_hour is empty: write the price"),
             ("cuda = 2.5", "gpu = 2.5", "the policy's price_per_hour is of 'gpu': kinds of devices are cpu and cuda"),
-            ("cuda = 2.5", "cuda = -1", "the policy's price_per_hour is -1: write a price of 0 or more"),
+            ("cuda = 2.5", "cuda = -1", "the policy's price_per_hour is -1: write a price from 0 to 1e9"),
         ];
         for (from, to, expected) in table {
             let error = GOOD.replace(from, to).parse::<Policy>().unwrap_err().to_string();

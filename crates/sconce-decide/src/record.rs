@@ -16,6 +16,7 @@ pub const MAX_RECORD_BYTES: usize = 4 << 20;
 ///
 /// Written as JSON. Its signature is beside it, over the file's bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DecisionRecord {
     /// The form of the record.
     pub schema: u32,
@@ -39,6 +40,7 @@ pub struct DecisionRecord {
 
 /// The model that a record decides on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DecidedModel {
     /// The name when it was measured. Only the digests count.
     pub name: String,
@@ -52,6 +54,7 @@ pub struct DecidedModel {
 
 /// The data that candidates were compared on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DecidedData {
     /// The file's name.
     pub file: String,
@@ -63,6 +66,7 @@ pub struct DecidedData {
 
 /// The program that measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MeasuringBinary {
     /// Its version.
     pub version: String,
@@ -72,6 +76,7 @@ pub struct MeasuringBinary {
 
 /// The machine that candidates ran on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Hardware {
     /// The processor's name.
     pub processor: String,
@@ -85,6 +90,7 @@ pub struct Hardware {
 
 /// One way to serve the model.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServingCandidate {
     /// The name of another directory of weights that was measured beside the model; absent: the model itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +107,7 @@ pub struct ServingCandidate {
 
 /// A candidate with its figures and what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DecidedCandidate {
     /// The candidate.
     pub candidate: ServingCandidate,
@@ -114,6 +121,7 @@ pub struct DecidedCandidate {
 
 /// The figures of a candidate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Measured {
     /// The policy's metric.
     pub accuracy: Estimate,
@@ -140,6 +148,7 @@ pub struct Measured {
 
 /// A figure with its confidence interval; of times and rates the interval in which another round would fall.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Estimate {
     /// The figure.
     pub value: f64,
@@ -153,6 +162,7 @@ pub struct Estimate {
 ///
 /// For embeddings the cosine, for labels 1 or 0 for the same top label, for scores 1 less the difference.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Likeness {
     /// The mean over the examples.
     pub mean: f64,
@@ -164,6 +174,7 @@ pub struct Likeness {
 
 /// Seconds of a batch: `fixed + per_weight × weight`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CostOfBatch {
     /// Seconds of any batch.
     pub fixed: f64,
@@ -226,7 +237,31 @@ impl DecisionRecord {
             return Err(RecordError::UnknownSchema { schema });
         }
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| unreadable(&error))
+        let record: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| unreadable(&error))?;
+        record.policy.check().map_err(|error| unreadable(&error))?;
+        record.check_candidates().map_err(|error| unreadable(&error))?;
+        Ok(record)
+    }
+
+    /// Most items of a candidate's batch.
+    pub const MAX_BATCH_SIZE: usize = 65_536;
+    /// Most candidates of a record.
+    pub const MAX_CANDIDATES: usize = 256;
+
+    fn check_candidates(&self) -> Result<(), String> {
+        let Some(first) = self.candidates.first() else { return Err("candidates: there is none".to_owned()) };
+        if self.candidates.len() > Self::MAX_CANDIDATES {
+            return Err(format!("candidates: there are more than {}", Self::MAX_CANDIDATES));
+        }
+        if first.candidate.variant.is_some() || first.candidate.precision != "f32" {
+            return Err("candidates: the first is not the reference, the model in f32".to_owned());
+        }
+        let max = Self::MAX_BATCH_SIZE as u64;
+        let size = |decided: &&DecidedCandidate| !(1..=max).contains(&decided.candidate.max_batch_size);
+        match self.candidates.iter().find(size) {
+            Some(it) => Err(format!("max_batch_size is {}: it is from 1 to {max}", it.candidate.max_batch_size)),
+            None => Ok(()),
+        }
     }
 
     /// The record's bytes: what is signed.

@@ -202,8 +202,13 @@ fn signer(line: &str) -> Result<AllowedSigner, String> {
         valid_before: None,
         key: key.key_data().clone(),
     };
+    let mut seen = Vec::new();
     for option in options_of(options) {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        if seen.contains(&name.to_ascii_lowercase()) {
+            return Err(format!("the option '{name}' is given twice"));
+        }
+        seen.push(name.to_ascii_lowercase());
         let value = value.trim_matches('"');
         match name.to_ascii_lowercase().as_str() {
             "namespaces" => signer.namespaces = Some(value.split(',').map(str::to_owned).collect()),

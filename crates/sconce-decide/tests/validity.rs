@@ -193,6 +193,10 @@ fn lines_of_signers_that_mean_nothing_are_told_with_their_number() {
         (format!("*@example.com {public}"), "line 1: the principal '*@example.com' is a pattern or empty"),
         (format!("{APPROVER} cert-authority {public}"), "line 1: the option 'cert-authority' is not known"),
         (format!("{APPROVER} valid-after=\"soon\" {public}"), "line 1: the time 'soon' is none: write YYYYMMDD"),
+        (
+            format!("{APPROVER} valid-after=\"20270101\",valid-after=\"20260101\" {public}"),
+            "line 1: the option 'valid-after' is given twice",
+        ),
         (format!("{APPROVER} ssh-ed25519 AAAA"), "line 1: the key cannot be read"),
     ];
     for (text, expected) in table {
@@ -207,6 +211,22 @@ fn a_record_of_another_form_is_refused_with_its_remedy() {
     let table = [
         (newer, "the record has schema 2, and this version reads 1: make it again"),
         ("{}".to_owned(), "not a decision record: missing field `schema`"),
+        (
+            String::from_utf8(record().to_json()).unwrap().replacen("\"seed\": 1", "\"seed\": 1, \"expires\": 1", 1),
+            "not a decision record: expires: unknown field",
+        ),
+        (
+            String::from_utf8(record().to_json()).unwrap().replacen("\"confidence\": 0.95", "\"confidence\": 95", 1),
+            "not a decision record: the policy's max_drop.confidence is 95",
+        ),
+        (
+            String::from_utf8(record().to_json()).unwrap().replacen(
+                "\"precision\": \"f32\"",
+                "\"precision\": \"f16\"",
+                1,
+            ),
+            "not a decision record: candidates: the first is not the reference",
+        ),
         ("{\"schema\": 1, \"made_at\": 5}".to_owned(), "not a decision record: made_at: "),
         (" ".repeat(5 << 20), "5242880 bytes: records have at most 4194304"),
     ];

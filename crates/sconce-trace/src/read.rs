@@ -26,12 +26,14 @@ pub struct TraceLimits {
     pub max_requests: usize,
     /// Bytes of the file. Too small and too large: as `max_requests`, for traces with contents.
     pub max_bytes: u64,
+    /// Items of a request. Too small: requests of long lists are refused. Too large: one line takes as much memory as it says.
+    pub max_items: u32,
 }
 
-/// 16 MiB a line, 4 million requests, 2 GiB.
+/// 16 MiB a line, 4 million requests, 2 GiB, 65,536 items a request.
 impl Default for TraceLimits {
     fn default() -> Self {
-        Self { max_line_bytes: 16 << 20, max_requests: 4_000_000, max_bytes: 2 << 30 }
+        Self { max_line_bytes: 16 << 20, max_requests: 4_000_000, max_bytes: 2 << 30, max_items: 65_536 }
     }
 }
 

@@ -209,6 +209,8 @@ impl ArrivalClock {
                 self.now = next;
             }
         }
-        Duration::try_from_secs_f64(self.now).unwrap_or(Duration::MAX)
+        let exact = Duration::try_from_secs_f64(self.now).unwrap_or(Duration::MAX);
+        // Whole microseconds, as files have them.
+        Duration::new(exact.as_secs(), exact.subsec_micros() * 1000)
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sconce_trace::{RecordedInput, RecordedPriority, RequestTrace, TraceError, TraceFormat, TraceLimits};
 
-const LIMITS: TraceLimits = TraceLimits { max_line_bytes: 1000, max_requests: 5, max_bytes: 4000 };
+const LIMITS: TraceLimits = TraceLimits { max_line_bytes: 1000, max_requests: 5, max_bytes: 4000, max_items: 100 };
 
 fn read(file: &str) -> Result<RequestTrace, TraceError> {
     RequestTrace::read(file.as_bytes(), &LIMITS)
@@ -85,6 +85,7 @@ fn a_fault_is_told_with_its_line_field_value_and_remedy() {
     let table = [
         (own("{\"at_us\":-1}"), "line 3 of the trace is no request"),
         (own("{\"at_us\":1,\"weigth\":1}"), "unknown field `weigth`"),
+        (own("{\"at_us\":1,\"items\":101}"), "line 3 of the trace: field 'items' is 101; it must be at least 1"),
         (own("{\"at_us\":1,\"items\":0}"), "line 3 of the trace: field 'items' is 0; it must be at least 1"),
         (own("{\"at_us\":1,\"items\":2,\"inputs\":[\"a\"]}"), "field 'inputs' is a list of 1; it must be absent"),
         (

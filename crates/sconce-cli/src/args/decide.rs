@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use sconce::decide::DecisionRecord;
 use sconce::{DeviceName, Precision};
 
 use super::ModelsPathArgs;
@@ -79,7 +80,7 @@ pub(crate) struct DecideArgs {
     pub(crate) devices: Vec<DeviceName>,
 
     /// Items per batch at most, each a candidate of its own [default: as the model serves]
-    #[arg(long = "max-batch-size", value_name = "ITEMS", value_delimiter = ',', value_parser = positive::<NonZeroUsize>)]
+    #[arg(long = "max-batch-size", value_name = "ITEMS", value_delimiter = ',', value_parser = batch_size)]
     pub(crate) max_batch_sizes: Vec<NonZeroUsize>,
 
     /// Also measure the weights in another directory, such as pruned ones; repeatable. They are compared, and never chosen
@@ -104,11 +105,11 @@ pub(crate) struct DecideArgs {
     pub(crate) seed: u64,
 
     /// Rounds in which each candidate is timed; with fewer rounds one disturbance spoils more
-    #[arg(long, value_name = "ROUNDS", default_value = "7", value_parser = positive::<NonZeroUsize>)]
+    #[arg(long, value_name = "ROUNDS", default_value = "7", value_parser = rounds)]
     pub(crate) rounds: NonZeroUsize,
 
     /// Milliseconds of each candidate in each round, for requests alone and again for full load
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 500, value_parser = whole::<u64>)]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 500, value_parser = turn_ms)]
     pub(crate) turn_ms: u64,
 
     /// Print the record instead of a table
@@ -121,4 +122,28 @@ pub(crate) struct DecideArgs {
 
     #[command(flatten)]
     pub(crate) models: ModelsPathArgs,
+}
+
+/// Items of a batch: a request waits for each while a candidate is timed.
+fn batch_size(arg: &str) -> Result<NonZeroUsize, String> {
+    at_most(arg, DecisionRecord::MAX_BATCH_SIZE)
+}
+
+fn rounds(arg: &str) -> Result<NonZeroUsize, String> {
+    at_most(arg, 1000)
+}
+
+/// A turn is not cut short by a signal.
+fn turn_ms(arg: &str) -> Result<u64, String> {
+    match whole(arg)? {
+        ms if ms <= 60_000 => Ok(ms),
+        _ => Err("give at most 60000 milliseconds".to_owned()),
+    }
+}
+
+fn at_most(arg: &str, max: usize) -> Result<NonZeroUsize, String> {
+    match positive::<NonZeroUsize>(arg)? {
+        number if number.get() <= max => Ok(number),
+        _ => Err(format!("give a whole number from 1 to {max}")),
+    }
 }

@@ -88,6 +88,9 @@ pub(crate) enum DecideError {
     #[error("the record has a candidate in {} on {}, which this version does not know", candidate.precision, candidate.device)]
     UnknownCandidate { candidate: ServingCandidate },
 
+    #[error("{}: expires is {expires}, which is over: a record of it would never count; write a later day", path.display())]
+    Expired { path: PathBuf, expires: jiff::civil::Date },
+
     #[error("--sign-with {}: {source}", path.display())]
     Sign { path: PathBuf, source: SignError },
 }

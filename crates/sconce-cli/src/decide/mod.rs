@@ -263,5 +263,8 @@ fn policy(path: &Path) -> Result<Policy, Error> {
     let policy: Policy = text.parse().map_err(|source| DecideError::Policy { path: path.to_owned(), source })?;
     let fallback: Result<Precision, _> = policy.fallback.parse();
     fallback.map_err(|source| DecideError::Fallback { fallback: policy.fallback.clone(), source })?;
+    if policy.expires < jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date() {
+        return Err(DecideError::Expired { path: path.to_owned(), expires: policy.expires }.into());
+    }
     Ok(policy)
 }

@@ -177,14 +177,18 @@ impl Comparison<'_> {
         let svg_path = self.out.join(PICTURE_FILE);
         let svg = picture::svg(record).map_err(|message| Error::Plot { path: svg_path.clone(), message })?;
         let signature_path = self.out.join(format!("{DECISION_FILE}.sig"));
+        write_whole(&svg_path, svg.as_bytes())?;
+        write_whole(&self.out.join(PAGE_FILE), markdown(record, PICTURE_FILE).as_bytes())?;
+        // As late as can be: until here the old record counts.
         match std::fs::remove_file(&signature_path) {
+            Ok(()) if signature.is_none() => {
+                say!("the old record's signature was removed; the new record needs its own")
+            }
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::Write { path: signature_path, source });
             }
             _ => {}
         }
-        write_whole(&svg_path, svg.as_bytes())?;
-        write_whole(&self.out.join(PAGE_FILE), markdown(record, PICTURE_FILE).as_bytes())?;
         write_whole(&self.out.join(DECISION_FILE), &json)?;
         signature.map_or(Ok(()), |signature| write_whole(&signature_path, signature.as_bytes()))
     }

@@ -16,7 +16,7 @@ use crate::command::{Ended, Signal, ended, path, sconce, signal, zoo};
 const QUICK: [&str; 4] = ["--rounds", "2", "--turn-ms", "10"];
 const HEADER: [&str; 2] = ["--header", "label,rating,source,text"];
 
-const POLICY: &str = "owner = 'search@example.com'\napprover = 'cto@example.com'\nexpires = 2027-06-30\n\
+const POLICY: &str = "owner = 'search@example.com'\napprover = 'cto@example.com'\nexpires = 2999-12-31\n\
     metric = 'accuracy'\nmax_drop = { absolute = 0.02 }\nslo_p99_ms = 10000\nprice_per_hour = { cpu = 0.096 }\n";
 
 /// A directory with a policy, and a sample of the test data of tiny-bert-sentiment without its header.

@@ -22,15 +22,16 @@ pub(super) fn sconce(mut source: impl BufRead, limits: &TraceLimits) -> Result<P
         return Err(TraceError::UnknownVersion { version });
     }
     let mut collected = Collected::new(limits);
-    each(source, 2, limits, |line, parsed: RequestLine| collected.push(line, checked(line, parsed)?))?;
+    each(source, 2, limits, |line, parsed: RequestLine| collected.push(line, checked(line, parsed, limits)?))?;
     Ok((Some(origin.into_owned()), collected.requests))
 }
 
-fn checked(line: u64, parsed: RequestLine) -> Result<RecordedRequest, TraceError> {
+fn checked(line: u64, parsed: RequestLine, limits: &TraceLimits) -> Result<RecordedRequest, TraceError> {
     let wrong = |field, value: String, allowed| Err(TraceError::Field { line, field, value, allowed });
     let RequestLine { at_us, items, deadline_us, inputs, .. } = &parsed;
-    if *items == 0 {
-        return wrong("items", items.to_string(), "at least 1");
+    if !(1..=limits.max_items).contains(items) {
+        let allowed = "at least 1, and no more than a request has";
+        return wrong("items", items.to_string(), allowed);
     }
     if !inputs.is_empty() && inputs.len() != *items as usize {
         return wrong("inputs", format!("a list of {}", inputs.len()), "absent, or have one input for each of 'items'");
