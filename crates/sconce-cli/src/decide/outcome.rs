@@ -182,7 +182,7 @@ impl Comparison<'_> {
         // As late as can be: until here the old record counts.
         match std::fs::remove_file(&signature_path) {
             Ok(()) if signature.is_none() => {
-                say!("the old record's signature was removed; the new record needs its own")
+                say!("the old record's signature was removed; the new record needs its own");
             }
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 return Err(Error::Write { path: signature_path, source });
