@@ -194,12 +194,12 @@ class Dashboard(unittest.TestCase):
         def slower(route):
             figures = route.fetch().json()
             figures["total"]["models"][1]["degradations"] = [
-                {"stage": "run", "device": "cpu", "part": "fixed", "since": figures["time"] - 720, "ratio": 1.42, "usual": 0.002, "present": 0.00284}
+                {"stage": "run", "device": "cpu", "precision": "f32", "part": "fixed", "since": figures["time"] - 720, "ratio": 1.42, "usual": 0.002, "present": 0.00284}
             ]
             route.fulfill(json=figures)
 
         page.route("**/metrics.json", slower)
-        expect(status).to_contain_text("encoder-mini: run on cpu (its fixed cost) is 1.4 times what it was, since ")
+        expect(status).to_contain_text("encoder-mini: run in f32 on cpu (its fixed cost) is 1.4 times what it was, since ")
         results = Axe().run(page)
         self.assertEqual(results.violations_count, 0, results.generate_report())
         self.screenshot(page, "dashboard-slower")
