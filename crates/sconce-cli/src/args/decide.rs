@@ -21,7 +21,7 @@ use crate::inputs::Format;
 /// Writes the decision record decision.json, the page decision.md and the picture decision.svg. Once the approver has signed
 /// the record, the model may serve in the precision that was chosen (`ssh-keygen -Y sign`, or --sign-with).
 ///
-/// What is measured follows from the columns: `input`, `second` and `score` (two texts and how alike people find them) give
+/// The columns say what is measured: `input`, `second` and `score` (two texts and how alike people find them) give
 /// Spearman's correlation; `query`, `passage` and `label` MAP, MRR and nDCG; `input` and `label` accuracy and macro F1; `input`
 /// alone the likeness to f32 (cosine, or agreement of labels). Columns are found by usual names, such as text, sentence1 and
 /// sentence2, question and answer, label and score; --column names others.

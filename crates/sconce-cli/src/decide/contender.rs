@@ -143,7 +143,7 @@ struct Builder<'a> {
     sizes: &'a [NonZeroUsize],
 }
 
-/// What a model has on a device.
+/// The precisions and batch sizes of a model on a device.
 struct DeviceOffer {
     precisions: Vec<Precision>,
     /// Size and weight of batches.

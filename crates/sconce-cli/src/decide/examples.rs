@@ -31,7 +31,7 @@ pub(crate) enum SearchPart {
     Neither,
 }
 
-/// What people say about the inputs.
+/// The judgements of people on the inputs.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Truth {
     /// How alike pairs are. An embedder has two inputs for each, a reranker one.

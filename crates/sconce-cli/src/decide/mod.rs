@@ -62,8 +62,8 @@ struct Comparison<'a> {
 
 pub(crate) async fn run(args: &DecideArgs, signals: Signals) -> Result<ExitCode, Error> {
     let comparison = Comparison::new(args)?;
-    let table = DataTable::read(&args.data, args.format, args.header.as_deref()).map_err(DecideError::from)?;
     let data = origin::digest_of(&args.data)?;
+    let table = DataTable::read(&args.data, args.format, args.header.as_deref()).map_err(DecideError::from)?;
     let contenders = comparison.contenders()?;
     for line in &contenders.left_out {
         say!("{line}: left out");

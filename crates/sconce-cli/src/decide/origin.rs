@@ -11,9 +11,12 @@ use sconce::models::{Backends, Isa};
 use super::error::DecideError;
 use crate::bench::cpu_name;
 
-/// BLAKE3 of a file, in hexadecimal.
+/// BLAKE3 of a file, in hexadecimal. A pipe can be read once alone, so it is refused.
 pub(crate) fn digest_of(path: &Path) -> Result<String, DecideError> {
     let hash = || -> io::Result<String> {
+        if !path.metadata()?.is_file() {
+            return Err(io::Error::other("it is no file, and its digest goes on the record: write it to a file first"));
+        }
         Ok(blake3::Hasher::new().update_reader(File::open(path)?)?.finalize().to_hex().to_string())
     };
     hash().map_err(|source| DecideError::Unreadable { path: path.to_owned(), source })

@@ -70,7 +70,7 @@ pub(crate) struct ProfileArgs {
     cache: CacheArgs,
 }
 
-/// What a profile shows.
+/// The figures of a profile.
 pub(crate) struct StageProfile {
     pub(crate) model: String,
     pub(crate) precision: &'static str,

@@ -94,7 +94,7 @@ impl SortedTimes {
     }
 }
 
-/// Where the time of answered requests went.
+/// The stages to which the time of answered requests went.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StageFigures {
     pub(crate) latency: SortedTimes,

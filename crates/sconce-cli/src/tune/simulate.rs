@@ -73,7 +73,7 @@ enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DeviceActivity {
     Sleeps,
-    /// It was woken, and does not run yet.
+    /// Woken, and not running yet.
     WakesUp,
     Runs,
 }

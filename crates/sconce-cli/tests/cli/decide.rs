@@ -159,6 +159,15 @@ fn a_precision_is_decided_on_a_planted_bad_candidate_loses_and_a_second_run_repr
 }
 
 #[test]
+fn data_from_a_pipe_is_refused_since_a_record_names_its_digest() {
+    let given = Given::new(POLICY);
+    let [_, policy, out] = given.paths();
+    let args = ["decide", "tiny-bert-sentiment", "--data", "/dev/stdin", "--format", "tsv", "--policy", path(&policy)];
+    let ended = ended(&[&args[..], &["--out", path(&out)]].concat(), b"text\tlabel\n");
+    ended.failed_with(2, &["/dev/stdin", "it is no file", "write it to a file first"]);
+}
+
+#[test]
 fn a_comparison_that_was_stopped_goes_on_from_there() {
     let given = Given::new(POLICY);
     let paths = given.paths();
@@ -293,6 +302,6 @@ fn a_comparison_that_cannot_be_made_is_refused_with_the_remedy() {
         ["test.tsv:2: column 'label' holds '7'", "a label of the model (negative, positive) or its number from 0 to 1"];
     given.decide(&[]).failed_with(2, &said);
     fs::remove_file(given.at("test.tsv")).unwrap();
-    given.decide(&[]).failed_with(2, &["test.tsv: cannot read: "]);
+    given.decide(&[]).failed_with(2, &["test.tsv: No such file"]);
     assert!(!given.at("out/decision.json").exists());
 }
